@@ -1,0 +1,49 @@
+"""Ripieno: a learned model orchestrator. What stands in `__all__` is the public interface."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.config import Settings, load_settings
+    from ripieno.domain import (
+        Answer,
+        Budget,
+        Decision,
+        Message,
+        Objective,
+        Pool,
+        Privacy,
+        Run,
+        Task,
+        Worker,
+    )
+    from ripieno.errors import RipienoError
+
+__all__ = [
+    "Answer",
+    "App",
+    "Budget",
+    "Decision",
+    "Message",
+    "Objective",
+    "Pool",
+    "Privacy",
+    "RipienoError",
+    "Run",
+    "Settings",
+    "Task",
+    "Worker",
+    "load_settings",
+]
+
+_HOMES = {"App": "ripieno.app", "RipienoError": "ripieno.errors"} | dict.fromkeys(
+    ("Settings", "load_settings"), "ripieno.config"
+)
+
+
+def __getattr__(name: str) -> object:
+    """Load public names when they are asked for: importing the package stays free."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ripieno' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "ripieno.domain")), name)

@@ -1,0 +1,82 @@
+"""Task to Features."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from ripieno.analyze.shape import measure_shape
+from ripieno.analyze.terms import hash_terms
+from ripieno.domain import Features, Need, Task, Vector
+from ripieno.encoders import Encoder, clip_text
+
+CHARACTERS = 6000
+"""Longest text that features are made of: routing a long prompt costs no more than routing a page."""
+TOOL_CHARACTERS = 1500
+CHARACTERS_PER_TOKEN = 3.6
+"""Of English text under the o200k vocabulary; only used to hold a prompt against a context window."""
+
+
+class Analyzer:
+    """Finds the features of tasks; holds the encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    async def analyze(self, task: Task) -> Features:
+        """Find the features of one task."""
+        return (await self.analyze_many([task]))[0]
+
+    async def analyze_many(self, tasks: Sequence[Task]) -> list[Features]:
+        """Find the features of many tasks; their texts are encoded together."""
+        texts = [routing_text(task) for task in tasks]
+        vectors = await self.encoder.encode(texts)
+        return [self._build(task, text, vector) for task, text, vector in zip(tasks, texts, vectors, strict=True)]
+
+    def _build(self, task: Task, text: str, vector: Vector) -> Features:
+        terms, counts = hash_terms(text)
+        whole = "\n".join(message.text for message in task.messages)
+        tool_text = _tool_text(task.tools)
+        return Features(
+            embedding=vector,
+            terms=terms,
+            term_counts=counts,
+            shape=measure_shape(
+                clip_text(task.text, limit=CHARACTERS),
+                tools=len(task.tools),
+                tool_characters=len(tool_text),
+                turns=len(task.messages),
+            ),
+            prompt_tokens=1 + int((len(whole) + len(tool_text)) / CHARACTERS_PER_TOKEN),
+            turns=len(task.messages),
+            code_blocks=whole.count("```") // 2,
+            images=sum(message.count_parts("image") for message in task.messages),
+            tools=len(task.tools),
+            needs=find_needs(task),
+            kind=task.kind,
+            mission_criticality=task.objective.mission_criticality,
+            time_criticality=task.objective.time_criticality,
+        )
+
+
+def routing_text(task: Task) -> str:
+    """The text that routing looks at: the last user message, and what the tools are called and say."""
+    text = clip_text(task.text, limit=CHARACTERS)
+    return f"{text}\n{_tool_text(task.tools)[:TOOL_CHARACTERS]}" if task.tools else text
+
+
+def find_needs(task: Task) -> frozenset[Need]:
+    """Find what a worker must be able to do to take the task."""
+    needs = set()
+    if task.tools and task.params.get("tool_choice") != "none":
+        needs.add(Need.TOOLS)
+    response_format = task.params.get("response_format")
+    if isinstance(response_format, Mapping) and str(response_format.get("type", "")).startswith("json"):
+        needs.add(Need.JSON)
+    if any(message.count_parts("image") for message in task.messages):
+        needs.add(Need.IMAGE)
+    if any(message.count_parts("input_audio") for message in task.messages):
+        needs.add(Need.AUDIO)
+    return frozenset(needs)
+
+
+def _tool_text(tools: Sequence[Mapping[str, object]]) -> str:
+    return json.dumps(list(tools), ensure_ascii=False, default=str) if tools else ""

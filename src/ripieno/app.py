@@ -1,0 +1,269 @@
+"""App: builds every object from Settings, swaps pool and checkpoint when their files change, and closes it all."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from ripieno.analyze import Analyzer
+from ripieno.config import Loaded, Settings, WorkerSettings, load_settings
+from ripieno.domain import Binding, Clock, Objective, Pool, Price, SystemClock, Worker, parse_worker_id
+from ripieno.encoders import CachedEncoder, Encoder
+from ripieno.errors import ConfigError, RipienoError
+from ripieno.execute import Executor
+from ripieno.learn.checkpoint import Registry, require_shared_workers
+from ripieno.ledger import Ledger
+from ripieno.measure import Profiler
+from ripieno.orchestrator import Brain, Orchestrator, Parts
+from ripieno.plugins import build_plugin, find_plugins
+from ripieno.providers import Caller, Health, Provider
+from ripieno.providers.prices import find_price
+from ripieno.route import PRESETS, Conditions, Policy, Predictor, Router, Scales
+from ripieno.route.predictors import PriorPredictor
+from ripieno.verify import Grading, JudgeVerifier, Verifier
+
+log = logging.getLogger(__name__)
+
+Stamp = tuple[tuple[int, int] | None, ...]
+
+
+class App:
+    """One installation, opened.
+
+    Use as an async context manager; nothing outlives it.
+    """
+
+    def __init__(self, loaded: Loaded | None = None, *, clock: Clock | None = None) -> None:
+        self.loaded = loaded or load_settings()
+        self.clock = clock or SystemClock()
+        self.registry = Registry(self.settings.home / "checkpoints")
+        self.reload_fault: str | None = None
+        """Why the latest change of a file was not taken, if it was not."""
+        self._providers = _build_providers(self.settings, known={})
+        self.health = Health(self.clock)
+        self.caller = Caller(self._providers, health=self.health, clock=self.clock)
+        self.analyzer = Analyzer(CachedEncoder(_build_encoder(self.settings)))
+        self._stamp = self._read_stamp()
+        self._brain = self._build_brain(self.loaded)
+        self.ledger = Ledger(self.settings.ledger.url, clock=self.clock)
+        parts = Parts(
+            analyzer=self.analyzer,
+            executor=Executor(self.caller),
+            ledger=self.ledger,
+            conditions=self.conditions,
+            clock=self.clock,
+        )
+        self.orchestrator = Orchestrator(parts, self.brain)
+
+    async def __aenter__(self) -> "App":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close providers, encoder and ledger."""
+        with suppress(asyncio.CancelledError):
+            await self.caller.close()
+        await self.analyzer.encoder.close()
+        self.ledger.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.loaded.settings
+
+    @property
+    def pool(self) -> Pool:
+        """The pool in force."""
+        return self.brain().pool
+
+    def brain(self) -> Brain:
+        """Pool and router of this moment; a changed file is taken whole, or not at all."""
+        stamp = self._read_stamp()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._reload()
+        return self._brain
+
+    def conditions(self) -> Conditions:
+        """Health and limits of this moment."""
+        return Conditions(
+            today=datetime.fromtimestamp(self.clock.now(), tz=UTC).date(),
+            unhealthy=self.health.unhealthy(),
+            rate_limited=self.health.rate_limited(),
+        )
+
+    def make_objective(self, preset: str | None = None, *, preference: float | None = None) -> Objective:
+        """The objective of a preset, or of the settings where none is named.
+
+        Raises:
+            ConfigError: there is no such preset.
+        """
+        route = self.settings.route
+        name = preset or route.preset
+        if name not in PRESETS:
+            raise ConfigError(
+                f"no preset is called {name!r}", key="route.preset", hint=f"presets: {', '.join(PRESETS)}"
+            )
+        chosen = PRESETS[name]
+        dial = preference
+        if dial is None:
+            dial = route.preference if preset is None and route.preference is not None else chosen.preference
+        return Objective(preference=dial, preset=name, privacy=chosen.privacy)
+
+    def make_profiler(self) -> Profiler:
+        """A profiler on this app's workers and ledger."""
+        return Profiler(self.caller, self.make_grading(), self.ledger)
+
+    def make_grading(self) -> Grading:
+        """Graders, with installed verifiers and the configured judge.
+
+        Raises:
+            ConfigError: the judge is no worker of the pool.
+        """
+        judge = self.settings.profile.judge
+        if judge is not None and judge not in self.pool:
+            raise ConfigError(f"profile.judge names {judge!r}, which is no worker", key="profile.judge")
+        verifiers = {
+            name: cast(Verifier, build_plugin("ripieno.verifiers", name, {}, key="verifiers"))
+            for name in find_plugins("ripieno.verifiers")
+        }
+        judging = JudgeVerifier(self.caller, self.pool[judge]) if judge is not None else None
+        return Grading(verifiers, judge=judging)
+
+    def _read_stamp(self) -> Stamp:
+        return tuple(_stat(path) for path in (self.loaded.path, self.registry.pointer))
+
+    def _reload(self) -> None:
+        try:
+            loaded = load_settings(self.loaded.path if self.loaded.path.exists() else None, flags=None)
+            providers = _build_providers(loaded.settings, known=self._known_providers())
+            brain = self._build_brain(loaded)
+        except RipienoError as error:
+            self.reload_fault = error.message
+            log.warning("a changed file was not taken, the old pool stays: %s", error.message)
+            return
+        self._providers.clear()
+        self._providers.update(providers)
+        self.loaded, self._brain, self.reload_fault = loaded, brain, None
+
+    def _known_providers(self) -> Mapping[tuple[str, str], Provider]:
+        configured = self.settings.providers
+        return {(name, repr(configured[name])): provider for name, provider in self._providers.items()}
+
+    def _build_brain(self, loaded: Loaded) -> Brain:
+        pool = build_pool(loaded.settings)
+        predictor, scales = self._load_predictor(pool)
+        route = loaded.settings.route
+        options: dict[str, object] = {
+            "exploration": route.exploration,
+            "reference_cost_usd": scales.cost_usd,
+            "reference_latency_s": scales.latency_s,
+            "rules": route.rules,
+        }
+        policy = cast(Policy, build_plugin("ripieno.policies", route.policy, options, key="route"))
+        return Brain(pool=pool, router=Router(predictor=predictor, policy=policy, clock=self.clock))
+
+    def _load_predictor(self, pool: Pool) -> tuple[Predictor, Scales]:
+        version = self.registry.current()
+        if version is None:
+            return PriorPredictor(), Scales()
+        predictor, card = self.registry.load(version, encoder=self.analyzer.encoder.name)
+        require_shared_workers(card, pool.ids, version=version)
+        return predictor, card.scales
+
+
+def build_pool(settings: Settings) -> Pool:
+    """Make the pool of the settings.
+
+    Raises:
+        ConfigError: an id is not canonical, a card is wrong, or there is no worker.
+    """
+    muted = set(settings.pool.muted)
+    try:
+        workers = [_make_worker(name, card, is_muted=name in muted) for name, card in settings.workers.items()]
+        pool = Pool(tuple(workers))
+    except ValueError as error:
+        raise ConfigError(str(error), key="workers") from error
+    if not len(pool):
+        raise ConfigError("the pool is empty", key="workers", hint="add a worker: `ripieno pool add`")
+    return pool
+
+
+def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
+    model = card.model or name
+    is_listed = card.input_usd_per_mtok is None and card.output_usd_per_mtok is None
+    is_free = card.usd_per_cpu_s > 0 or card.usd_per_call > 0
+    listed = find_price(model) if is_listed and not is_free else Price()
+    return Worker(
+        id=parse_worker_id(name),
+        binding=Binding(provider=card.provider, model=model, options=card.options),
+        price=Price(
+            input_usd_per_mtok=_or(card.input_usd_per_mtok, listed.input_usd_per_mtok),
+            output_usd_per_mtok=_or(card.output_usd_per_mtok, listed.output_usd_per_mtok),
+            usd_per_cpu_s=card.usd_per_cpu_s,
+            usd_per_call=card.usd_per_call,
+            is_known=listed.is_known,
+        ),
+        context_window=card.context_window,
+        modalities=frozenset(card.modalities),
+        has_tools=card.has_tools,
+        has_json_mode=card.has_json_mode,
+        privacy=card.privacy,
+        region=card.region,
+        max_concurrency=card.max_concurrency,
+        deprecated_on=card.deprecated_on,
+        is_muted=is_muted,
+        notes=card.notes,
+    )
+
+
+def _build_providers(settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
+    """Make the providers that workers name; unchanged ones are kept, with their connections."""
+    providers: dict[str, Provider] = {}
+    for name in dict.fromkeys(card.provider for card in settings.workers.values()):
+        configured = settings.providers[name]
+        kept = known.get((name, repr(configured)))
+        if kept is not None:
+            providers[name] = kept
+            continue
+        options = dict(configured.model_extra or {})
+        if configured.api_key is not None:
+            options["api_key"] = configured.api_key
+        key = f"providers.{name}"
+        try:
+            providers[name] = cast(Provider, build_plugin("ripieno.providers", configured.kind, options, key=key))
+        except ConfigError as error:
+            workers = [worker for worker, card in settings.workers.items() if card.provider == name]
+            if error.key == "providers.api_key":
+                raise ConfigError(
+                    f"worker {workers[0]!r} has no API key",
+                    key=f"{key}.api_key",
+                    hint=f"set RIPIENO_PROVIDERS__{name.upper()}__API_KEY, or remove the worker from ripieno.toml",
+                ) from error
+            raise
+    return providers
+
+
+def _build_encoder(settings: Settings) -> Encoder:
+    chosen = settings.encoder
+    return cast(Encoder, build_plugin("ripieno.encoders", chosen.name, dict(chosen.options), key="encoder.options"))
+
+
+def _stat(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,291 @@
+"""Settings: one typed tree. Defaults < ripieno.toml < RIPIENO_* variables < flags; unknown keys are errors."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ripieno.domain import Privacy
+from ripieno.errors import ConfigError
+
+FILE = "ripieno.toml"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatewaySettings(_Part):
+    """The HTTP address."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback needs `api_key`."""
+    port: int = Field(default=4141, ge=0, le=65535)
+    """0 takes a free port."""
+    api_key: SecretStr | None = None
+    """Key that clients must send; set RIPIENO_GATEWAY__API_KEY."""
+
+
+class LedgerSettings(_Part):
+    """The record."""
+
+    url: str = "sqlite:///.ripieno/ledger.db"
+    """Database URL."""
+
+
+class RouteSettings(_Part):
+    """How tasks are decided where the caller does not say."""
+
+    policy: str = "utility"
+    """Policy plugin: utility, rules, or an installed one."""
+    preset: str = "balanced"
+    """balanced, best, fast, cheap, private or qos."""
+    preference: float | None = Field(default=None, ge=0, le=1)
+    """The dial, 0 = cheapest, 1 = best; None takes the preset's."""
+    exploration: float = Field(default=0.0, ge=0, lt=0.2)
+    """Share of tasks on which a plausible worker is tried at random."""
+    rules: Path | None = None
+    """TOML file for `policy = "rules"`."""
+
+
+class EncoderSettings(_Part):
+    """Text to vectors."""
+
+    name: str = "static"
+    """Encoder plugin: static, onnx, remote, or an installed one."""
+    options: dict[str, object] = Field(default_factory=dict)
+
+
+class ProfileSettings(_Part):
+    """Measuring workers."""
+
+    judge: str | None = None
+    """Worker that grades tasks with a rubric."""
+
+
+class PoolSettings(_Part):
+    """What is said of workers beside their cards."""
+
+    muted: tuple[str, ...] = ()
+    """Workers that may not take tasks for now."""
+
+
+class ProviderSettings(BaseModel):
+    """How to reach some workers: a kind, and the options of that kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    """Provider plugin: openai, llama, callable, replay, or an installed one."""
+    api_key: SecretStr | None = None
+
+
+class WorkerSettings(_Part):
+    """A worker card with its binding."""
+
+    provider: str
+    model: str | None = None
+    """The provider's name for it; the worker's id where not given."""
+    options: dict[str, object] = Field(default_factory=dict)
+    input_usd_per_mtok: float | None = Field(default=None, ge=0)
+    output_usd_per_mtok: float | None = Field(default=None, ge=0)
+    usd_per_cpu_s: float = Field(default=0.0, ge=0)
+    usd_per_call: float = Field(default=0.0, ge=0)
+    context_window: int | None = Field(default=None, ge=1)
+    modalities: tuple[Literal["text", "image", "audio"], ...] = ("text",)
+    has_tools: bool = True
+    has_json_mode: bool = True
+    privacy: Privacy = Privacy.PUBLIC
+    region: str | None = None
+    max_concurrency: int = Field(default=8, ge=1)
+    deprecated_on: date | None = None
+    notes: str = ""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RIPIENO_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    home: Path = Path(".ripieno")
+    """Folder for checkpoints and for what the demo leaves."""
+    gateway: GatewaySettings = GatewaySettings()
+    ledger: LedgerSettings = LedgerSettings()
+    route: RouteSettings = RouteSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    profile: ProfileSettings = ProfileSettings()
+    pool: PoolSettings = PoolSettings()
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    workers: dict[str, WorkerSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """All sources are merged by `load_settings`, which also remembers where each value came from."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Settings, and where they came from."""
+
+    settings: Settings
+    path: Path
+    origins: Mapping[str, str]
+    """For each dotted key that is not a default: `file`, `environment`, `flag` or `embedded pool`."""
+
+
+def load_settings(path: Path | None = None, *, flags: Mapping[str, object] | None = None) -> Loaded:
+    """Read the settings.
+
+    Args:
+        path: the file; `ripieno.toml` of the current folder where not given. It may be missing.
+        flags: nested values that stand above all others.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong; names it, its place and the mend.
+    """
+    where = path if path is not None else Path(FILE)
+    from_file = _read_file(where, is_required=path is not None)
+    from_env = EnvSettingsSource(Settings)()
+    merged: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in (("file", from_file), ("environment", from_env), ("flag", dict(flags or {}))):
+        merged = _merge(merged, layer)
+        origins |= dict.fromkeys(_flatten(layer), origin)
+    if not merged.get("workers"):
+        embedded = tomllib.loads((files("ripieno.embedded") / "pool.toml").read_text(encoding="utf-8"))
+        merged = _merge(embedded, merged)
+        origins = dict.fromkeys(_flatten(embedded), "embedded pool") | origins
+    try:
+        settings = Settings(**merged)  # type: ignore[arg-type]  # validated here
+    except ValidationError as error:
+        raise _explain(error, where, from_file) from error
+    _check_references(settings, where)
+    return Loaded(settings=settings, path=where, origins=origins)
+
+
+def _read_file(path: Path, *, is_required: bool) -> dict[str, object]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if not is_required:
+            return {}
+        raise ConfigError(f"there is no configuration file {str(path)!r}", path=str(path)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", path=str(path)) from error
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        hint = "an id may stand only once" if "declare" in str(error) or "overwrite" in str(error) else None
+        raise ConfigError(f"{path}: {error}{_name_repeat(text, str(error))}", path=str(path), hint=hint) from error
+    for name, provider in _tables(parsed.get("providers")).items():
+        if "api_key" in provider:
+            raise ConfigError(
+                f"{path}{_find_line(text, 'api_key')}: a key does not belong in the file",
+                key=f"providers.{name}.api_key",
+                path=str(path),
+                hint=f"remove it and set RIPIENO_PROVIDERS__{name.upper()}__API_KEY",
+            )
+    return parsed
+
+
+def _name_repeat(text: str, error: str) -> str:
+    """The header that a TOML error about a second declaration speaks of."""
+    line = re.search(r"line (\d+)", error)
+    if "declare" not in error or line is None:
+        return ""
+    return f": {text.splitlines()[int(line.group(1)) - 1].strip()}"
+
+
+def _check_references(settings: Settings, path: Path) -> None:
+    for name in settings.providers:
+        if not re.fullmatch(r"[a-z0-9_]+", name):
+            raise ConfigError(
+                f"{path}: provider {name!r} must be named in a-z, 0-9 and _",
+                key=f"providers.{name}",
+                hint="so that RIPIENO_PROVIDERS__NAME__API_KEY can name it",
+            )
+    for worker, card in settings.workers.items():
+        if card.provider not in settings.providers:
+            raise ConfigError(
+                f"{path}: worker {worker!r} names the provider {card.provider!r}, which is not configured",
+                key=f"workers.{worker}.provider",
+                hint=f"providers here: {', '.join(sorted(settings.providers)) or 'none'}",
+            )
+    for worker in settings.pool.muted:
+        if worker not in settings.workers:
+            raise ConfigError(f"{path}: pool.muted names {worker!r}, which is no worker", key="pool.muted")
+
+
+def _explain(error: ValidationError, path: Path, from_file: Mapping[str, object]) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    last = str(first["loc"][-1]) if first["loc"] else ""
+    is_in_file = key in _flatten(from_file)
+    line = _find_line(path.read_text(encoding="utf-8"), last) if is_in_file else ""
+    where = f"{path}{line}" if is_in_file else "RIPIENO_ variable or flag"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(last, _known_keys(first["loc"]), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "`ripieno config show` lists every key"
+        return ConfigError(f"{where}: unknown key {key!r}", key=key, path=str(path), hint=hint)
+    return ConfigError(f"{where}: {key}: {first['msg']}", key=key, path=str(path))
+
+
+def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+    if len(place) < 2:
+        return list(Settings.model_fields)
+    models: dict[str, type[BaseModel]] = {
+        "gateway": GatewaySettings,
+        "ledger": LedgerSettings,
+        "route": RouteSettings,
+        "encoder": EncoderSettings,
+        "profile": ProfileSettings,
+        "pool": PoolSettings,
+        "workers": WorkerSettings,
+    }
+    model = models.get(str(place[0]))
+    return list(model.model_fields) if model is not None else []
+
+
+def _find_line(text: str, key: str) -> str:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if re.match(rf'\s*(?:\[.*)?"?{re.escape(key)}"?\s*[=\].]', line):
+            return f", line {number}"
+    return ""
+
+
+def _tables(value: object) -> dict[str, dict[str, object]]:
+    return {name: table for name, table in value.items() if isinstance(table, dict)} if isinstance(value, dict) else {}
+
+
+def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        keys.extend(_flatten(value, f"{name}.") if isinstance(value, dict) and value else [name])
+    return keys

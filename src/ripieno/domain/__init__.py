@@ -1,0 +1,53 @@
+"""The types that the whole package speaks in: pure values, no I/O."""
+
+from ripieno.domain.clock import Clock, SystemClock
+from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted
+from ripieno.domain.features import Features, Matrix, Need, Vector
+from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Why, Workflow
+from ripieno.domain.run import Answer, Call, Failure, Origin, Outcome, Placement, Run, Usage, Verdict
+from ripieno.domain.task import Budget, JsonValue, Message, Objective, Privacy, Task
+from ripieno.domain.worker import Binding, Pool, Price, Worker, WorkerId, parse_worker_id
+
+__all__ = [
+    "Answer",
+    "Binding",
+    "Budget",
+    "Call",
+    "Choice",
+    "Clock",
+    "Decided",
+    "Decision",
+    "Entry",
+    "Estimate",
+    "Executed",
+    "Failure",
+    "Features",
+    "JsonValue",
+    "Judged",
+    "Learned",
+    "Mask",
+    "Matrix",
+    "Message",
+    "Need",
+    "Objective",
+    "Origin",
+    "Outcome",
+    "Placement",
+    "Pool",
+    "Price",
+    "Privacy",
+    "Promoted",
+    "Reason",
+    "Run",
+    "Solo",
+    "SystemClock",
+    "Task",
+    "Usage",
+    "Vector",
+    "Verdict",
+    "Why",
+    "Worker",
+    "WorkerId",
+    "Workflow",
+    "parse_worker_id",
+]

@@ -1,0 +1,128 @@
+"""Mask, Estimate, Workflow and Decision: how a task finds its worker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from ripieno.domain.task import Objective
+from ripieno.domain.worker import WorkerId
+
+
+class Reason(StrEnum):
+    """Why a worker may not take a task."""
+
+    MUTED = "muted"
+    UNHEALTHY = "unhealthy"
+    RATE_LIMITED = "rate_limited"
+    OVER_BUDGET = "over_budget"
+    CONTEXT_TOO_SMALL = "context_too_small"
+    LACKS_MODALITY = "lacks_modality"
+    LACKS_TOOLS = "lacks_tools"
+    LACKS_JSON = "lacks_json"
+    PRIVACY = "privacy"
+    NOT_ALLOWED = "not_allowed"
+    DEPRECATED = "deprecated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """One reason with its facts, in words."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """Who may take the task, and why each other worker may not."""
+
+    eligible: tuple[WorkerId, ...]
+    masked: Mapping[WorkerId, Why] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What the predictor expects of one worker on one task."""
+
+    worker: WorkerId
+    quality: float
+    """Probability of an accepted answer, in [0, 1]."""
+    quality_sd: float
+    """Standard deviation of that probability, from how little is known, not from chance."""
+    cost_usd: float
+    """Expected price of the call, in US dollars."""
+    latency_s: float
+    """Median time to the whole answer, in seconds."""
+    latency_log_sd: float = 0.5
+    """Standard deviation of log latency."""
+    is_measured: bool = True
+    """False where the worker has no outcomes yet and a prior stands in."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.quality <= 1.0:
+            raise ValueError(f"quality must be in [0, 1], got {self.quality!r} for {self.worker!r}")
+        for name in ("quality_sd", "cost_usd", "latency_s", "latency_log_sd"):
+            value = getattr(self, name)
+            if not value >= 0.0:
+                raise ValueError(f"{name} must not be negative, got {value!r} for {self.worker!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solo:
+    """One worker answers; if it fails, the next of `fallbacks` does."""
+
+    worker: WorkerId
+    fallbacks: tuple[WorkerId, ...] = ()
+
+    @property
+    def workers(self) -> tuple[WorkerId, ...]:
+        """All workers in the order in which they are tried."""
+        return (self.worker, *self.fallbacks)
+
+
+Workflow: TypeAlias = Solo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a policy made of the estimates: an order, how likely it was to start so, and why."""
+
+    order: tuple[WorkerId, ...]
+    """Eligible workers, the chosen one first, then the fallbacks."""
+    propensity: float
+    """Probability that the policy chooses `order[0]` on this task, in (0, 1]."""
+    utilities: Mapping[WorkerId, float]
+    reasons: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.order:
+            raise ValueError("a choice needs at least one worker")
+        if not 0.0 < self.propensity <= 1.0:
+            raise ValueError(f"propensity must be in (0, 1], got {self.propensity!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was chosen, and all that a replay and an explanation need."""
+
+    id: str
+    workflow: Workflow
+    propensity: float
+    policy: str
+    """Name of the policy that chose."""
+    predictor: str
+    """Version of the checkpoint that estimated, or the name of an untrained predictor."""
+    objective: Objective
+    mask: Mask
+    estimates: tuple[Estimate, ...]
+    utilities: Mapping[WorkerId, float]
+    reasons: tuple[str, ...]
+    seed: int
+    decide_s: float
+    """Time from the task's arrival to this decision, in seconds."""
+
+    @property
+    def worker(self) -> WorkerId:
+        """The worker that was chosen first."""
+        return self.workflow.worker

@@ -1,0 +1,149 @@
+"""Call, Run, Verdict and Outcome: what happened, and what it was worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ripieno.domain.task import JsonValue
+from ripieno.domain.worker import WorkerId
+
+
+class Origin(StrEnum):
+    """Where a run comes from."""
+
+    TRAFFIC = "traffic"
+    PROFILE = "profile"
+    IMPORT = "import"
+
+
+class Failure(StrEnum):
+    """How a call failed."""
+
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    REJECTED = "rejected"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    BAD_ANSWER = "bad_answer"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens in and out (None where unknown), and CPU time where the worker runs here."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a worker said."""
+
+    text: str
+    usage: Usage = Usage()
+    finish_reason: str = "stop"
+    message: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Further fields of the assistant's message (tool_calls, reasoning, ...), passed on untouched."""
+    recorded_quality: float | None = None
+    """The quality a replay worker has on record, in [0, 1]."""
+    cost_usd: float | None = None
+    """The price, where the provider knows it better than tokens times list price does."""
+    latency_s: float | None = None
+    """The time it took when it was recorded, for a replay worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One exchange with a provider."""
+
+    worker: WorkerId
+    worker_version: str
+    usage: Usage
+    cost_usd: float | None
+    """Price in US dollars; None where an imported outcome does not tell."""
+    latency_s: float | None
+    """Time to the whole answer; None where an imported outcome does not tell."""
+    first_token_s: float | None = None
+    attempts: int = 1
+    failure: Failure | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a run stands in a measured set of tasks."""
+
+    dataset: str
+    """Name of the campaign or of the imported set."""
+    item: str
+    """Name of the task within the set."""
+    split: str = "train"
+    group: str = ""
+    """Tasks of one group never stand on both sides of a split; empty means the task alone."""
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All that one workflow did for one task."""
+
+    id: str
+    task: str
+    """Digest of the task."""
+    origin: Origin
+    calls: tuple[Call, ...]
+    answer: Answer | None
+    """None when every call failed."""
+    decision: str | None = None
+    """Id of the decision, where one was made."""
+    placement: Placement | None = None
+    """Its place in a measured set, where it belongs to one."""
+
+    @property
+    def worker(self) -> WorkerId:
+        """The worker of the last call: the one that answered, if any did."""
+        return self.calls[-1].worker
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Price of all calls, failed ones included; None where any is unknown."""
+        return _sum_known([call.cost_usd for call in self.calls])
+
+    @property
+    def latency_s(self) -> float | None:
+        """Time of all calls, one after the other; None where any is unknown."""
+        return _sum_known([call.latency_s for call in self.calls])
+
+
+def _sum_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One verifier's finding about one run."""
+
+    verifier: str
+    quality: float
+    """In [0, 1]; 1 is accepted."""
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.quality <= 1.0:
+            raise ValueError(f"quality must be in [0, 1], got {self.quality!r} from {self.verifier!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One measured (task, worker) pair: the reward, with cost and latency."""
+
+    task: str
+    worker: WorkerId
+    quality: float
+    cost_usd: float | None
+    latency_s: float | None
+    input_tokens: int | None = None
+    output_tokens: int | None = None

@@ -1,0 +1,67 @@
+"""TrainingSet: measured outcomes as matrices, the only thing a predictor learns from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.domain.features import Features, Matrix
+from ripieno.domain.worker import WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingSet:
+    """n tasks by m workers; NaN where a pair was never measured. Repeats are averaged, `counts` tells how many."""
+
+    features: tuple[Features, ...]
+    workers: tuple[WorkerId, ...]
+    quality: Matrix
+    """Mean quality, shape (n, m), in [0, 1]."""
+    counts: Matrix
+    """Samples behind each mean, shape (n, m)."""
+    cost_usd: Matrix
+    """Mean cost, shape (n, m); NaN where unknown."""
+    latency_s: Matrix
+    """Mean latency, shape (n, m); NaN where unknown."""
+    groups: tuple[str, ...]
+    """Tasks of one group (same text, or same template) never stand on both sides of a split."""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.features), len(self.workers))
+        for name in ("quality", "counts", "cost_usd", "latency_s"):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
+        if len(self.groups) != shape[0]:
+            raise ValueError(f"groups must name {shape[0]} tasks, got {len(self.groups)}")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def kinds(self) -> tuple[str | None, ...]:
+        """The stated kind of each task."""
+        return tuple(features.kind for features in self.features)
+
+    def take(self, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "TrainingSet":
+        """The same matrices with only these tasks, in this order."""
+        return TrainingSet(
+            features=tuple(self.features[row] for row in rows),
+            workers=self.workers,
+            quality=self.quality[rows],
+            counts=self.counts[rows],
+            cost_usd=self.cost_usd[rows],
+            latency_s=self.latency_s[rows],
+            groups=tuple(self.groups[row] for row in rows),
+        )
+
+    def best_single(self) -> int:
+        """Index of the worker with the highest mean quality over the tasks it was measured on."""
+        means = column_means(self.quality)
+        return int(np.argmax(np.where(np.isnan(means), -np.inf, means)))
+
+
+def column_means(matrix: Matrix) -> Matrix:
+    """Mean of each column over its known entries; NaN for a column without any."""
+    known = ~np.isnan(matrix)
+    counts = known.sum(axis=0)
+    sums = np.where(known, matrix, 0.0).sum(axis=0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -1,0 +1,126 @@
+"""Worker and Pool: who could take a task, and at what price."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from typing import NewType
+
+from ripieno.domain.task import Privacy
+
+WorkerId = NewType("WorkerId", str)
+
+_CANONICAL = re.compile(r"[a-z0-9][a-z0-9._:/@+-]*")
+
+
+def parse_worker_id(text: str) -> WorkerId:
+    """Check a canonical worker id: lower case, no spaces.
+
+    Raises:
+        ValueError: `text` is not canonical; the message suggests a form that is.
+    """
+    if not _CANONICAL.fullmatch(text):
+        suggestion = re.sub(r"[^a-z0-9._:/@+-]+", "-", text.strip().lower()).strip("-") or "my-worker"
+        raise ValueError(f"worker id {text!r} is not canonical; write {suggestion!r}")
+    return WorkerId(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a worker charges. Tokens for hosted models, CPU-seconds for what runs here."""
+
+    input_usd_per_mtok: float = 0.0
+    output_usd_per_mtok: float = 0.0
+    usd_per_cpu_s: float = 0.0
+    usd_per_call: float = 0.0
+    is_known: bool = True
+    """False where neither the configuration nor the price list knows the model."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_cpu_s", "usd_per_call"):
+            value = getattr(self, name)
+            if not value >= 0.0:
+                raise ValueError(f"{name} must not be negative, got {value!r}")
+
+    def charge(self, *, input_tokens: float, output_tokens: float, cpu_s: float) -> float:
+        """Price one call, in US dollars."""
+        tokens = input_tokens * self.input_usd_per_mtok + output_tokens * self.output_usd_per_mtok
+        return self.usd_per_call + tokens / 1e6 + cpu_s * self.usd_per_cpu_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Where a worker really runs: the provider's name, its name for the model, and options of that provider."""
+
+    provider: str
+    model: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A worker card: what may be known of a worker before it is measured."""
+
+    id: WorkerId
+    binding: Binding
+    price: Price = Price()
+    context_window: int | None = None
+    """Tokens of prompt and answer together; None when unknown."""
+    modalities: frozenset[str] = frozenset({"text"})
+    """Kinds of input: text, image, audio."""
+    has_tools: bool = True
+    has_json_mode: bool = True
+    privacy: Privacy = Privacy.PUBLIC
+    region: str | None = None
+    max_concurrency: int = 8
+    deprecated_on: date | None = None
+    is_muted: bool = False
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.max_concurrency < 1:
+            raise ValueError(f"max_concurrency must be at least 1, got {self.max_concurrency!r} for {self.id!r}")
+        if self.context_window is not None and self.context_window < 1:
+            raise ValueError(f"context_window must be positive, got {self.context_window!r} for {self.id!r}")
+
+    @property
+    def version(self) -> str:
+        """Short digest of what can change this worker's answers; outcomes of another version are not its own."""
+        seen = {"id": self.id, **asdict(self.binding)}
+        return hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An immutable set of workers, in the order of the configuration."""
+
+    workers: tuple[Worker, ...]
+
+    def __post_init__(self) -> None:
+        seen: set[WorkerId] = set()
+        for worker in self.workers:
+            if worker.id in seen:
+                raise ValueError(f"worker id {worker.id!r} stands twice in the pool")
+            seen.add(worker.id)
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self.workers)
+
+    def __len__(self) -> int:
+        return len(self.workers)
+
+    def __contains__(self, worker_id: object) -> bool:
+        return any(worker.id == worker_id for worker in self.workers)
+
+    def __getitem__(self, worker_id: str) -> Worker:
+        for worker in self.workers:
+            if worker.id == worker_id:
+                return worker
+        raise KeyError(worker_id)
+
+    @property
+    def ids(self) -> tuple[WorkerId, ...]:
+        """The workers' ids, in order."""
+        return tuple(worker.id for worker in self.workers)

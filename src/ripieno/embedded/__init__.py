@@ -1,0 +1,1 @@
+"""What comes with the package: workers that run anywhere, and task families with known answers."""

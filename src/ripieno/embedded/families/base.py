@@ -1,0 +1,74 @@
+"""A family: templates in natural language around a problem whose answer is computed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.domain import Task
+from ripieno.domain.grader import GradedTask, Grader
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What fills a template's blanks, and the check of its answer."""
+
+    blanks: Mapping[str, str]
+    grader: Grader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """One way of asking, with the maker of its problems."""
+
+    text: str
+    make: Callable[[Rng], Problem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Templates to learn from, and templates that are kept for the held-out table."""
+
+    name: str
+    train: tuple[Template, ...]
+    test: tuple[Template, ...]
+
+    def generate(self, *, split: str, count: int, rng: Rng) -> list[GradedTask]:
+        """Make `count` distinct tasks of one split, templates in turn."""
+        templates = self.train if split == "train" else self.test
+        made: dict[str, GradedTask] = {}
+        for attempt in range(count * 20):
+            if len(made) == count:
+                break
+            index = attempt % len(templates)
+            problem = templates[index].make(rng)
+            text = templates[index].text.format(**problem.blanks)
+            made.setdefault(
+                text,
+                GradedTask(
+                    id=f"{self.name}-{split}-{len(made)}",
+                    task=Task.from_text(text, kind=self.name),
+                    grader=problem.grader,
+                    family=self.name,
+                    split=split,
+                    template=f"{self.name}/{split}/{index}",
+                ),
+            )
+        return list(made.values())
+
+
+def ways(make: Callable[[Rng], Problem], *texts: str) -> tuple[Template, ...]:
+    """Several ways of asking for problems of one maker."""
+    return tuple(Template(text=text, make=make) for text in texts)
+
+
+def pick(rng: Rng, choices: "list[str] | tuple[str, ...]") -> str:
+    """One of several texts."""
+    return choices[int(rng.integers(len(choices)))]
+
+
+def whole(rng: Rng, low: int, high: int) -> int:
+    """A whole number in [low, high]."""
+    return int(rng.integers(low, high + 1))

@@ -1,0 +1,124 @@
+"""Units and dates: short forms that a table knows, long forms, sums, and near misses between the two."""
+
+from datetime import date, timedelta
+
+from ripieno.domain.grader import Exact, Numeric
+from ripieno.embedded.families.base import Family, Problem, Rng, pick, ways, whole
+
+_SHORT = (("km", "mi", 0.621371), ("mi", "km", 1.609344), ("kg", "lb", 2.204623), ("m", "ft", 3.280840), ("in", "cm", 2.54))
+_LONG = (
+    ("kilometers", "miles", 0.621371),
+    ("gallons", "liters", 3.785412),
+    ("pounds", "kilograms", 0.453592),
+    ("hours", "seconds", 3600.0),
+    ("inches", "centimeters", 2.54),
+    ("yards", "meters", 0.9144),
+    ("miles", "feet", 5280.0),
+    ("weeks", "hours", 168.0),
+)
+_ORIGIN = date(1995, 1, 1)
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def _short(rng: Rng) -> Problem:
+    source, target, factor = _SHORT[whole(rng, 0, len(_SHORT) - 1)]
+    amount = whole(rng, 2, 90)
+    grader = Numeric(answer=amount * factor, tolerance=0.005)
+    return Problem(blanks={"n": str(amount), "a": source, "b": target}, grader=grader)
+
+
+def _long(rng: Rng) -> Problem:
+    source, target, factor = _LONG[whole(rng, 0, len(_LONG) - 1)]
+    amount = whole(rng, 2, 90)
+    grader = Numeric(answer=amount * factor, tolerance=0.005)
+    return Problem(blanks={"n": str(amount), "a": source, "b": target}, grader=grader)
+
+
+def _temperature(rng: Rng) -> Problem:
+    degrees = whole(rng, -10, 40)
+    return Problem(blanks={"n": str(degrees)}, grader=Numeric(answer=degrees * 1.8 + 32, tolerance=0.005))
+
+
+def _total(rng: Rng) -> Problem:
+    a, b = whole(rng, 2, 20), 50 * whole(rng, 1, 19)
+    return Problem(blanks={"a": str(a), "b": str(b)}, grader=Numeric(answer=1000 * a + b))
+
+
+def _day(rng: Rng) -> date:
+    return _ORIGIN + timedelta(days=whole(rng, 0, 15000))
+
+
+def _say(day: date) -> str:
+    return f"{day.strftime('%B')} {day.day}, {day.year}"
+
+
+def _iso_weekday(rng: Rng) -> Problem:
+    day = _day(rng)
+    return Problem(blanks={"d": day.isoformat()}, grader=Exact(answers=(_WEEKDAYS[day.weekday()],)))
+
+
+def _said_weekday(rng: Rng) -> Problem:
+    day = _day(rng)
+    return Problem(blanks={"d": _say(day)}, grader=Exact(answers=(_WEEKDAYS[day.weekday()],)))
+
+
+def _iso_distance(rng: Rng) -> Problem:
+    first, days = _day(rng), whole(rng, 5, 400)
+    last = first + timedelta(days=days)
+    return Problem(blanks={"a": first.isoformat(), "b": last.isoformat()}, grader=Numeric(answer=days))
+
+
+def _said_distance(rng: Rng) -> Problem:
+    first, days = _day(rng), whole(rng, 5, 400)
+    last = first + timedelta(days=days)
+    return Problem(blanks={"a": _say(first), "b": _say(last)}, grader=Numeric(answer=days))
+
+
+def _iso_shift(rng: Rng) -> Problem:
+    day, days = _day(rng), whole(rng, 5, 300)
+    later = day + timedelta(days=days)
+    return Problem(blanks={"d": day.isoformat(), "n": str(days)}, grader=Exact(answers=(later.isoformat(),)))
+
+
+def _said_shift(rng: Rng) -> Problem:
+    day, count = _day(rng), whole(rng, 2, 30)
+    unit, days = pick(rng, ("days", "weeks")), count
+    later = day + timedelta(days=days if unit == "days" else 7 * days)
+    return Problem(blanks={"d": _say(day), "n": f"{count} {unit}"}, grader=Exact(answers=(later.isoformat(), _say(later))))
+
+
+UNITS = Family(
+    name="units",
+    train=(
+        *ways(_short, "Convert {n} {a} to {b}.", "{n} {a} in {b}?", "What is {n} {a} in {b}?"),
+        *ways(_long, "Convert {n} {a} to {b}.", "How many {b} are {n} {a}?", "Express {n} {a} in {b}."),
+        *ways(_temperature, "Convert {n} degrees Celsius to Fahrenheit.", "What is {n} Celsius in Fahrenheit?"),
+        *ways(_total, "What is {a} kilometers plus {b} meters, in meters?"),
+        *ways(_long, "The day has come: how many {b} do {n} {a} make?"),
+    ),
+    test=(
+        *ways(_short, "Give me {n} {a} converted to {b}.", "Turn {n} {a} into {b}."),
+        *ways(_long, "I have {n} {a}. How many {b} is that?", "Change {n} {a} into {b}, please."),
+        *ways(_temperature, "It is {n} degrees Celsius on this date. How many Fahrenheit is that?"),
+        *ways(_total, "A walk of {a} kilometers and another of {b} meters: how many meters in all?"),
+    ),
+)
+
+DATES = Family(
+    name="dates",
+    train=(
+        *ways(_iso_weekday, "What day of the week is {d}?", "Which weekday was {d}?"),
+        *ways(_said_weekday, "What day of the week was {d}?", "Tell me the weekday of {d}."),
+        *ways(_iso_distance, "How many days are there between {a} and {b}?"),
+        *ways(_said_distance, "How many days lie between {a} and {b}?", "Count the days from {a} to {b}."),
+        *ways(_iso_shift, "What date is {n} days after {d}? Answer as YYYY-MM-DD."),
+        *ways(_said_shift, "What date is {n} after {d}? Answer as YYYY-MM-DD."),
+    ),
+    test=(
+        *ways(_iso_weekday, "On which day of the week does {d} fall?"),
+        *ways(_said_weekday, "Name the day of the week for {d}.", "A letter is dated {d}. Which weekday was that?"),
+        *ways(_iso_distance, "From {a} until {b}, how many days pass?"),
+        *ways(_said_distance, "How many days are it from {a} to {b}?", "Subtract the date {a} from {b}: how many days?"),
+        *ways(_said_shift, "Starting on {d}, which date comes {n} later? Use YYYY-MM-DD."),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Programmatic specialists: every one always answers, right or wrong."""

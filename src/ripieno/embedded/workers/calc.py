@@ -1,0 +1,94 @@
+"""Calculators: one that reads plain expressions, one that reads words and solves equations."""
+
+import re
+
+from ripieno.embedded.workers.expression import evaluate, find_expression, read_number_words, write_number
+
+_WORDED = (
+    (r"(-?[\d.]+)\s*(?:%|percent) of (-?[\d.]+)", r"(\1/100*\2)"),
+    (r"the sum of (-?[\d.]+) and (-?[\d.]+)", r"(\1+\2)"),
+    (r"the product of (-?[\d.]+) and (-?[\d.]+)", r"(\1*\2)"),
+    (r"the difference between (-?[\d.]+) and (-?[\d.]+)", r"(\1-\2)"),
+    (r"subtract (-?[\d.]+) from (-?[\d.]+)", r"(\2-\1)"),
+    (r"add (-?[\d.]+) (?:to|and) (-?[\d.]+)", r"(\1+\2)"),
+    (r"multiply (-?[\d.]+) (?:by|and|with) (-?[\d.]+)", r"(\1*\2)"),
+    (r"divide (-?[\d.]+) by (-?[\d.]+)", r"(\1/\2)"),
+    (r"\b(?:plus|added to)\b", "+"),
+    (r"\b(?:minus|less)\b", "-"),
+    (r"\b(?:times|multiplied by)\b", "*"),
+    (r"\b(?:divided by|over)\b", "/"),
+)
+_EQUATION = re.compile(r"[-+]?[\d.]*\s*\*?\s*[a-z]?(?:\s*[-+*]\s*[\d.]*\s*\*?\s*[a-z]?)*\s*=\s*[-+\d.a-z*\s]+")
+_TERM = re.compile(r"([-+]?)\s*([\d.]*)\s*\*?\s*([a-z]?)")
+
+
+def quick(text: str) -> str:
+    """Value of the longest plain expression; else the last number of the text."""
+    expression = find_expression(text)
+    value = evaluate(expression) if expression else None
+    if value is None:
+        numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
+        return str(numbers[-1]) if numbers else "0"
+    return write_number(value)
+
+
+def symbolic(text: str) -> str:
+    """Solve a linear equation where there is one; else read operations in words."""
+    solved = _solve(text)
+    if solved is not None:
+        return solved
+    plain = read_number_words(text.lower())
+    for _ in range(3):
+        for pattern, form in _WORDED[:8]:
+            plain = re.sub(pattern, lambda m, form=form: _work_out(m.expand(form)), plain)
+    for pattern, form in _WORDED[8:]:
+        plain = re.sub(pattern, form, plain)
+    expression = find_expression(plain)
+    if expression is None:
+        numbers = re.findall(r"-?\d+(?:\.\d+)?", plain)
+        return str(numbers[-1]) if numbers else "0"
+    return write_number(_simplify(expression))
+
+
+def _work_out(expression: str) -> str:
+    value = evaluate(expression)
+    return expression if value is None else write_number(value)
+
+
+def _simplify(expression: str) -> float:
+    """Exact value by rational arithmetic, so that thirds and sevenths keep their digits."""
+    from sympy import nsimplify
+
+    value = evaluate(expression)
+    return 0.0 if value is None else float(nsimplify(value, rational=True))
+
+
+def _solve(text: str) -> str | None:
+    from sympy import Eq, Symbol, solve
+
+    lowered = read_number_words(text.lower())
+    for pattern, form in ((r"\bequals\b|\bis equal to\b", "="), *_WORDED[8:10]):
+        lowered = re.sub(pattern, form, lowered)
+    for match in _EQUATION.finditer(lowered):
+        left, _, right = match.group().partition("=")
+        names = set(re.findall(r"(?<![a-z])[a-z](?![a-z])", match.group()))
+        if len(names) != 1:
+            continue
+        unknown = Symbol(names.pop())
+        roots = solve(Eq(_read_side(left, unknown), _read_side(right, unknown)), unknown)
+        if roots:
+            return write_number(float(roots[0]))
+    return None
+
+
+def _read_side(side: str, unknown: object) -> object:
+    from sympy import Integer, Rational
+
+    total: object = Integer(0)
+    for sign, digits, letter in _TERM.findall(re.split(r"(?<=[\da-z])\s+(?=[a-z]{2})|[.?!]\s|[.?!]$", side.strip())[0]):
+        if not digits and not letter:
+            continue
+        value = Rational(digits) if digits else Integer(1)
+        signed = -value if sign == "-" else value
+        total = total + (signed * unknown if letter else signed)  # type: ignore[operator]  # sympy expressions
+    return total

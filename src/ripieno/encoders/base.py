@@ -1,0 +1,80 @@
+"""Encoder: text to vectors, behind one small door."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ripieno.domain import Vector
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors of unit length. Built-in and plugin encoders fill the same role."""
+
+    name: str
+    """Name and version; a checkpoint trained on one encoder refuses another."""
+    dimensions: int
+
+    async def encode(self, texts: Sequence[str]) -> Vector:
+        """Encode texts, in order.
+
+        Returns:
+            Shape (len(texts), dimensions); each row has length 1, or is zero for a text without words.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what the encoder holds."""
+        ...
+
+
+def clip_text(text: str, *, limit: int) -> str:
+    """Keep the head and the tail of a long text, `limit` characters in all: the cost of encoding stays bounded."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n{text[-half:]}"
+
+
+def normalise_rows(matrix: Vector) -> Vector:
+    """Scale each row to length 1; rows of zeros stay zero."""
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+class CachedEncoder:
+    """Keeps the vectors of the last `size` distinct texts."""
+
+    def __init__(self, inner: Encoder, *, size: int = 4096) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.dimensions = inner.dimensions
+        self.hits = 0
+        self.misses = 0
+        self._size = size
+        self._rows: OrderedDict[str, Vector] = OrderedDict()
+
+    async def encode(self, texts: Sequence[str]) -> Vector:
+        """Encode texts; only those not seen lately reach the inner encoder."""
+        missing = list(dict.fromkeys(text for text in texts if text not in self._rows))
+        self.misses += len(missing)
+        self.hits += len(texts) - len(missing)
+        fresh = dict(zip(missing, await self.inner.encode(missing), strict=True)) if missing else {}
+        rows = [self._look_up(text, fresh) for text in texts]
+        for text, row in fresh.items():
+            self._rows[text] = row
+        while len(self._rows) > self._size:
+            self._rows.popitem(last=False)
+        return np.stack(rows) if rows else np.zeros((0, self.dimensions), dtype=np.float32)
+
+    async def close(self) -> None:
+        """Close the inner encoder and forget all rows."""
+        self._rows.clear()
+        await self.inner.close()
+
+    def _look_up(self, text: str, fresh: dict[str, Vector]) -> Vector:
+        if text in fresh:
+            return fresh[text]
+        self._rows.move_to_end(text)
+        return self._rows[text]

@@ -1,0 +1,193 @@
+"""Every error Ripieno raises, by what the caller can do about it.
+
+RipienoError
+├── InvalidTask            mend the input: the task itself cannot be carried
+├── DataError              mend the input: a data folder, task file or import is broken (file, place)
+├── ConfigError            mend the setup: configuration, keys, plugins, ports
+│   └── CheckpointError    mend the setup: the checkpoint is broken, newer, or belongs to another pool
+├── NoEligibleWorker       mend the setup or the task: every worker is masked, each with its Why
+├── NotFound               mend the input: an id that the ledger does not hold
+├── RateLimited            wait: `retry_after_s` says how long
+├── ProviderError          try elsewhere: one worker failed
+│   ├── ProviderTimeout    it did not answer in time
+│   ├── ProviderUnreachable  no connection to its address
+│   ├── ProviderRejected   it refused the key or the request; a retry will not help
+│   └── BadAnswer          it answered something that is not an answer
+├── LedgerError            mend the setup: the record cannot be read or written
+│   ├── LedgerCorrupt      the file is damaged, or its chain of digests does not hold
+│   ├── LedgerTooNew       written by a newer Ripieno
+│   └── LedgerFull         no space left; nothing was half-written
+├── BudgetExhausted        give up: a ceiling of money, tokens, time or calls was reached
+└── GateRefused            give up: a proof was asked for and did not hold
+"""
+
+from collections.abc import Mapping
+
+__all__ = [
+    "BadAnswer",
+    "BudgetExhausted",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "GateRefused",
+    "InvalidTask",
+    "LedgerCorrupt",
+    "LedgerError",
+    "LedgerFull",
+    "LedgerTooNew",
+    "NoEligibleWorker",
+    "NotFound",
+    "ProviderError",
+    "ProviderRejected",
+    "ProviderTimeout",
+    "ProviderUnreachable",
+    "RateLimited",
+    "RipienoError",
+]
+
+
+class RipienoError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: what happened, and to which value.
+        hint: what to do about it, in one sentence.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InvalidTask(RipienoError):
+    """The task cannot be carried as it stands; `param` names the field at fault."""
+
+    def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class DataError(RipienoError):
+    """A file of data is broken; `path` and `place` (line, or column and row) say where."""
+
+    def __init__(self, message: str, *, path: str, place: str | None = None, hint: str | None = None) -> None:
+        where = path if place is None else f"{path}, {place}"
+        super().__init__(f"{where}: {message}", hint=hint)
+        self.path = path
+        self.place = place
+
+
+class ConfigError(RipienoError):
+    """The setup is wrong; `key` names the setting, `path` the file it came from."""
+
+    def __init__(
+        self, message: str, *, key: str | None = None, path: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
+        self.path = path
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint cannot be loaded for this pool."""
+
+
+class NoEligibleWorker(RipienoError):
+    """Every worker of the pool is masked; `whys` maps each worker to its reasons."""
+
+    def __init__(self, whys: Mapping[str, str]) -> None:
+        listed = "; ".join(f"{worker}: {why}" for worker, why in whys.items()) or "the pool is empty"
+        super().__init__(
+            f"no worker may take this task ({listed})",
+            hint="loosen the request, or mend the pool: `ripieno pool list`",
+        )
+        self.whys = dict(whys)
+
+
+class NotFound(RipienoError):
+    """Nothing is recorded under this id."""
+
+
+class RateLimited(RipienoError):
+    """Too much at once; worth trying again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, hint=f"try again in {retry_after_s:.1f} s")
+        self.retry_after_s = retry_after_s
+
+
+class ProviderError(RipienoError):
+    """One worker failed on one call.
+
+    Args:
+        worker: the worker that was called.
+        retry_after_s: how long the provider asked to wait, where it said so.
+        is_transient: whether the same call may succeed later.
+    """
+
+    is_transient = True
+
+    def __init__(
+        self, message: str, *, worker: str, retry_after_s: float | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.worker = worker
+        self.retry_after_s = retry_after_s
+
+
+class ProviderTimeout(ProviderError):
+    """The worker did not answer in time."""
+
+
+class ProviderUnreachable(ProviderError):
+    """No connection could be made, or it broke."""
+
+
+class ProviderRejected(ProviderError):
+    """The provider refused the key or the request itself; the same call will be refused again."""
+
+    is_transient = False
+    blames_worker = False
+    """True where every task would be refused (key, address, model), not only this one."""
+
+
+class BadAnswer(ProviderError):
+    """The worker answered, but not with an answer: empty, cut, HTML, or not the protocol."""
+
+
+class LedgerError(RipienoError):
+    """The ledger cannot be read or written."""
+
+
+class LedgerCorrupt(LedgerError):
+    """The ledger file is damaged; `entry` is the first entry that does not hold, where known."""
+
+    def __init__(self, message: str, *, entry: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.entry = entry
+
+
+class LedgerTooNew(LedgerError):
+    """The ledger was written by a newer Ripieno."""
+
+
+class LedgerFull(LedgerError):
+    """The disk or the quota is full; the entries of this write were not recorded."""
+
+
+class BudgetExhausted(RipienoError):
+    """A ceiling was reached; `spent` and `limit` are in the unit that `what` names."""
+
+    def __init__(self, what: str, *, spent: float, limit: float) -> None:
+        super().__init__(
+            f"{what} budget is spent: {spent:.6g} of {limit:.6g}",
+            hint="raise the ceiling, or choose a cheaper pool",
+        )
+        self.what = what
+        self.spent = spent
+        self.limit = limit
+
+
+class GateRefused(RipienoError):
+    """A gate was asked for a proof, and the proof did not hold."""

@@ -1,0 +1,80 @@
+"""The cost-quality curve: what each dollar buys, for a router and for plain mixes of single workers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+STEPS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Curve:
+    """Points of mean cost and mean quality, cheapest first, no point worse and dearer than another."""
+
+    cost_usd: np.ndarray
+    quality: np.ndarray
+
+    def height_at(self, cost_usd: float) -> float:
+        """Best quality for at most this mean cost, mixing neighbours; the cheapest point's below the curve."""
+        return float(np.interp(cost_usd, self.cost_usd, self.quality))
+
+    def price_of(self, quality: float) -> float:
+        """Least mean cost that reaches this quality, mixing neighbours; infinite where none does."""
+        if quality <= self.quality[0]:
+            return float(self.cost_usd[0])
+        reached = np.flatnonzero(self.quality >= quality - 1e-12)
+        if not len(reached):
+            return float("inf")
+        index = int(reached[0])
+        low, high = self.quality[index - 1], self.quality[index]
+        share = (quality - low) / (high - low)
+        return float(self.cost_usd[index - 1] + share * (self.cost_usd[index] - self.cost_usd[index - 1]))
+
+    def area(self, low: float, high: float) -> float:
+        """Mean height between two costs; 'AIQ' of RouterBench (Hu et al., 2024)."""
+        if high <= low:
+            return self.height_at(low)
+        grid = np.linspace(low, high, 2000)
+        return float(np.interp(grid, self.cost_usd, self.quality).mean())
+
+
+def sweep_curve(scores: np.ndarray, expected_cost: np.ndarray, quality: np.ndarray, cost: np.ndarray) -> Curve:
+    """Sweep the price of money from zero to all that matters.
+
+    Args:
+        scores: predicted quality, shape (t, m).
+        expected_cost: predicted cost in USD, shape (t, m), or one row, shape (1, m).
+        quality: measured quality, shape (t, m).
+        cost: measured cost, shape (t, m).
+    """
+    rows = np.arange(len(quality))
+    scale = max(float(np.nanmean(expected_cost)), 1e-15)
+    weights = np.concatenate([[0.0], np.geomspace(1e-5, 1e4, STEPS) / scale])
+    points = []
+    for weight in weights:
+        chosen = np.argmax(scores - weight * expected_cost, axis=1)
+        points.append((float(cost[rows, chosen].mean()), float(quality[rows, chosen].mean())))
+    cheapest = int(np.argmin(cost.mean(axis=0)))
+    points.append((float(cost[:, cheapest].mean()), float(quality[:, cheapest].mean())))
+    return hull(points)
+
+
+def mix_curve(quality: np.ndarray, cost: np.ndarray) -> Curve:
+    """The zero router: the best mixes of single workers."""
+    return hull(list(zip(cost.mean(axis=0).tolist(), quality.mean(axis=0).tolist(), strict=True)))
+
+
+def hull(points: list[tuple[float, float]]) -> Curve:
+    """Upper concave hull of points, kept only while it rises; mixing two points reaches all between them."""
+    kept: list[tuple[float, float]] = []
+    for point in sorted(set(points)):
+        if kept and point[1] <= kept[-1][1]:
+            continue
+        while len(kept) >= 2 and _turns_up(kept[-2], kept[-1], point):
+            kept.pop()
+        kept.append(point)
+    return Curve(cost_usd=np.array([c for c, _ in kept]), quality=np.array([q for _, q in kept]))
+
+
+def _turns_up(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
+    return (b[1] - a[1]) * (c[0] - a[0]) <= (c[1] - a[1]) * (b[0] - a[0])

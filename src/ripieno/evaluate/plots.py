@@ -1,0 +1,50 @@
+"""Pictures of a report: cost against quality, stated against met probability."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ripieno.evaluate.report import Field, Report
+
+
+def plot_curve(report: Report, held_out: Field, path: Path) -> None:
+    """Draw the cost-quality curves and every single worker into a PNG."""
+    figure, axes = _start()
+    costs, qualities = held_out.cost_usd.mean(axis=0), held_out.quality.mean(axis=0)
+    axes.scatter(costs, qualities, color="0.45", s=18, zorder=3, label="single workers")
+    best = report.workers.index(report.best_single)
+    axes.scatter(
+        [costs[best]], [qualities[best]], color="C3", s=50, zorder=4, label=f"best single: {report.best_single}"
+    )
+    for name, curve in report.curves.items():
+        style = "-" if name == "router" else "--"
+        right = np.append(curve.cost_usd, max(costs.max(), curve.cost_usd[-1]))
+        axes.plot(right, np.append(curve.quality, curve.quality[-1]), style, marker=".", label=name)
+    oracle = report.line("oracle")
+    axes.axhline(oracle.quality.mean, color="0.7", linestyle=":", label=f"oracle ({oracle.note})")
+    if (costs > 0).all():
+        axes.set_xscale("log")
+    axes.set(xlabel="mean cost of a task, USD", ylabel="mean quality", title=f"{report.name}: cost and quality")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def plot_calibration(probabilities: np.ndarray, held_out: Field, path: Path, *, name: str) -> None:
+    """Draw stated probability against met quality, in bins of equal count, into a PNG."""
+    figure, axes = _start()
+    p, y = probabilities.ravel(), held_out.quality.ravel()
+    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), 15) if len(part)]
+    axes.plot([0, 1], [0, 1], "--", color="0.6", label="perfect")
+    axes.plot([p[part].mean() for part in parts], [y[part].mean() for part in parts], "o-", label="router")
+    axes.set(xlabel="predicted quality", ylabel="measured quality", title=f"{name}: calibration on held-out tasks")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def _start():  # type: ignore[no-untyped-def]  # matplotlib's own classes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5))
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()

@@ -1,0 +1,228 @@
+"""The table of proof: policies side by side on held-out tasks, with intervals and a verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ripieno.domain import Objective
+from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
+from ripieno.evaluate.curve import Curve, mix_curve, sweep_curve
+from ripieno.route.predictors.calibration import expected_calibration_error
+from ripieno.route.utility import Scales, combine, score_qos
+
+POOL_BOUND_GAP = 0.02
+CEILING_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Field:
+    """Held-out tasks with all that was measured on them: t tasks, m workers."""
+
+    workers: tuple[str, ...]
+    quality: np.ndarray
+    """Mean measured quality, shape (t, m), no NaN."""
+    cost_usd: np.ndarray
+    """Mean measured cost, shape (t, m); all NaN where unknown."""
+    latency_s: np.ndarray
+    kinds: tuple[str, ...]
+    groups: np.ndarray
+    """Number of the group of each task, shape (t,), for the bootstrap."""
+    halves: tuple[np.ndarray, np.ndarray] | None = None
+    """Quality from two disjoint halves of the repeats, where every pair has two."""
+
+    @property
+    def has_costs(self) -> bool:
+        """Whether every pair has a cost."""
+        return not bool(np.isnan(self.cost_usd).any())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Entrant:
+    """One policy in the table: how likely it takes each worker on each task."""
+
+    name: str
+    shares: np.ndarray
+    """Shape (t, m), rows sum to 1."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row of the table."""
+
+    name: str
+    quality: Interval
+    gain: Interval
+    """Paired difference in quality to the best single worker."""
+    cost_usd: float | None
+    latency_s: float | None
+    utility: Interval
+    utility_gain: Interval
+    gap_closed: float | None
+    """Share of the utility gap between best single and oracle, 1 for the oracle; None where there is no gap."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """All that `evaluate` found."""
+
+    name: str
+    tasks: int
+    train_tasks: int
+    workers: tuple[str, ...]
+    best_single: str
+    lines: tuple[Line, ...]
+    verdict: str
+    calibration_error: float | None = None
+    area: float | None = None
+    area_of_mix: float | None = None
+    quality_at_best_cost: float | None = None
+    saved_at_equal_quality: float | None = None
+    """Share of the best single worker's money, at its quality; negative where it costs more."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+    def line(self, name: str) -> Line:
+        """The row of one policy."""
+        return next(line for line in self.lines if line.name == name)
+
+
+class Table:
+    """Scores entrants on one field, against the best single worker and the oracle."""
+
+    def __init__(self, held_out: Field, *, best_single: int, objective: Objective, scales: Scales) -> None:
+        self.field = held_out
+        self.best_single = best_single
+        self.utility = utilities(held_out, objective, scales)
+        self._objective, self._scales = objective, scales
+
+    def choose(self, scores: np.ndarray, *, name: str, note: str = "") -> Entrant:
+        """The entrant that takes the highest score of each task; shape (t, m)."""
+        shares = np.zeros_like(scores)
+        shares[np.arange(len(scores)), np.argmax(scores, axis=1)] = 1.0
+        return Entrant(name=name, shares=shares, note=note)
+
+    def always(self, worker: int, *, name: str) -> Entrant:
+        """The entrant that takes one worker always."""
+        shares = np.zeros_like(self.field.quality)
+        shares[:, worker] = 1.0
+        return Entrant(name=name, shares=shares, note=self.field.workers[worker])
+
+    def uniform(self) -> Entrant:
+        """The entrant that takes any worker."""
+        return Entrant(name="random", shares=np.full_like(self.field.quality, 1.0 / len(self.field.workers)))
+
+    def oracle(self) -> Entrant:
+        """The entrant that knows; cross-fitted where there are repeats, so that luck is not counted as skill."""
+        if self.field.halves is None:
+            return self.choose(self.utility, name="oracle", note="naive: one sample a pair")
+        return self.choose(self.utility, name="oracle", note="cross-fitted")
+
+    def score(self, entrants: Sequence[Entrant], *, seed: int = 0) -> tuple[Line, ...]:
+        """Score all entrants; the same seed draws the same tasks for each."""
+        best = self.always(self.best_single, name="best single")
+        ceiling = self._means(self.oracle())[1].mean() - self._means(best)[1].mean()
+        return tuple(self._score_one(entrant, best, ceiling, seed=seed) for entrant in entrants)
+
+    def _score_one(self, entrant: Entrant, best: Entrant, ceiling: float, *, seed: int) -> Line:
+        quality, utility = self._means(entrant)
+        base_quality, base_utility = self._means(best)
+        groups = self.field.groups
+
+        def interval(values: np.ndarray) -> Interval:
+            return bootstrap_mean(values, rng=np.random.default_rng(seed), groups=groups)
+
+        gain = float((utility - base_utility).mean())
+        return Line(
+            name=entrant.name,
+            quality=interval(quality),
+            gain=interval(quality - base_quality),
+            cost_usd=_mean_known(entrant.shares, self.field.cost_usd),
+            latency_s=_mean_known(entrant.shares, self.field.latency_s),
+            utility=interval(utility),
+            utility_gain=interval(utility - base_utility),
+            gap_closed=gain / ceiling if ceiling > 1e-9 else None,
+            note=entrant.note,
+        )
+
+    def _means(self, entrant: Entrant) -> tuple[np.ndarray, np.ndarray]:
+        """Quality and utility of an entrant on each task; a cross-fitted oracle chooses on one half, is paid on the other."""
+        halves = self.field.halves
+        if entrant.name != "oracle" or halves is None:
+            return (entrant.shares * self.field.quality).sum(axis=1), (entrant.shares * self.utility).sum(axis=1)
+        rows = np.arange(len(self.field.quality))
+        quality, utility = np.zeros(len(rows)), np.zeros(len(rows))
+        for known, paid in (halves, halves[::-1]):
+            chosen = np.argmax(self._utility_of(known), axis=1)
+            quality += 0.5 * paid[rows, chosen]
+            utility += 0.5 * self._utility_of(paid)[rows, chosen]
+        return quality, utility
+
+    def _utility_of(self, quality: np.ndarray) -> np.ndarray:
+        shift = self._objective.preference
+        return np.asarray(self.utility + shift * (quality - self.field.quality))
+
+
+def utilities(held_out: Field, objective: Objective, scales: Scales) -> np.ndarray:
+    """Utility of every measured pair, shape (t, m); unknown costs and latencies count as none."""
+    cost, latency = np.nan_to_num(held_out.cost_usd), np.nan_to_num(held_out.latency_s)
+    if objective.preset == "qos":
+        score = np.vectorize(
+            lambda q, s: score_qos(q, s, mission=objective.mission_criticality, time=objective.time_criticality)
+        )
+        return np.asarray(score(held_out.quality, latency))
+    price = np.vectorize(lambda q, c, s: combine(q, c, s, objective=objective, scales=scales))
+    return np.asarray(price(held_out.quality, cost, latency))
+
+
+def describe_costs(
+    held_out: Field, *, scores: np.ndarray, expected_cost: np.ndarray, best_single: int
+) -> dict[str, object]:
+    """The cost-quality figures of a report, where costs are known."""
+    if not held_out.has_costs:
+        return {}
+    router = sweep_curve(scores, expected_cost, held_out.quality, held_out.cost_usd)
+    mix = mix_curve(held_out.quality, held_out.cost_usd)
+    means = held_out.cost_usd.mean(axis=0)
+    low, high, best_cost = float(means.min()), float(means.max()), float(means[best_single])
+    price = router.price_of(float(held_out.quality[:, best_single].mean()))
+    return {
+        "area": router.area(low, high),
+        "area_of_mix": mix.area(low, high),
+        "quality_at_best_cost": router.height_at(best_cost),
+        "saved_at_equal_quality": 1.0 - price / best_cost if np.isfinite(price) and best_cost > 0 else None,
+        "curves": {"router": router, "mix of single workers": mix},
+    }
+
+
+def calibration_error(held_out: Field, probabilities: np.ndarray) -> float:
+    """Expected calibration error of predicted quality over all held-out pairs."""
+    return expected_calibration_error(probabilities, held_out.quality)
+
+
+def give_verdict(router: Line, oracle: Line) -> str:
+    """Say what limits the result: the router, the pool, or nothing much."""
+    gap = oracle.utility_gain.mean
+    gain = router.utility_gain
+    if gap < POOL_BOUND_GAP:
+        return f"pool-bound: even the oracle gains only {gap:+.3f} utility over the best single worker"
+    share = gain.mean / gap
+    if gain.low <= 0.0 <= gain.high:
+        finding = "no gain is proven"
+    else:
+        finding = "a gain is proven" if gain.low > 0.0 else "a loss is proven"
+    kind = "near the ceiling" if share >= CEILING_SHARE else "router-bound"
+    return (
+        f"{kind}: the router closes {share:.0%} of the gap to the oracle ({gain.mean:+.3f} of {gap:+.3f} utility, "
+        f"95 % interval {gain.low:+.3f} to {gain.high:+.3f}; {finding})"
+    )
+
+
+def _mean_known(shares: np.ndarray, values: np.ndarray) -> float | None:
+    known = ~np.isnan(values)
+    if not known.any():
+        return None
+    weights = shares * known
+    total = weights.sum()
+    return float((weights * np.nan_to_num(values)).sum() / total) if total > 0 else None

@@ -1,0 +1,5 @@
+"""Workflow to Run."""
+
+from ripieno.execute.executor import Execution, Executor
+
+__all__ = ["Execution", "Executor"]

@@ -1,0 +1,229 @@
+"""Checkpoints: a predictor as safetensors with its model card, in a folder named by its version."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ripieno.domain.worker import WorkerId
+from ripieno.errors import CheckpointError, NotFound
+from ripieno.route.predictors import KINDS, PairPredictor
+from ripieno.route.utility import Scales
+
+FORMAT = 1
+CARD, WEIGHTS, POINTER, README = "card.json", "predictor.safetensors", "current", "README.md"
+
+
+class BaselineRow(BaseModel):
+    """One row of the card's held-out table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    quality: float
+    quality_low: float
+    quality_high: float
+    utility: float
+    cost_usd: float | None = None
+
+
+class ModelCard(BaseModel):
+    """The papers of a checkpoint; none is saved without."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int
+    kind: str
+    encoder: str
+    workers: tuple[str, ...]
+    datasets: tuple[str, ...]
+    tasks: int
+    outcomes: int
+    seed: int
+    ripieno: str
+    trained_at: str
+    reference_cost_usd: float
+    reference_latency_s: float
+    metrics: dict[str, float]
+    """Out-of-fold calibration error and Brier score, on the training tasks."""
+    held_out_tasks: int
+    held_out: tuple[BaselineRow, ...]
+    """The table of proof on held-out tasks; empty where the data hold none."""
+    verdict: str
+    limits: tuple[str, ...]
+
+    @property
+    def scales(self) -> Scales:
+        """What counts as an ordinary price and wait."""
+        return Scales(cost_usd=self.reference_cost_usd, latency_s=self.reference_latency_s)
+
+
+class Registry:
+    """The folder of checkpoints, and the pointer to the one in traffic."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def pointer(self) -> Path:
+        """The file that names the version in traffic."""
+        return self.folder / POINTER
+
+    def save(self, predictor: PairPredictor, card: ModelCard) -> str:
+        """Save a checkpoint whole, or not at all; its version is the digest of what it holds."""
+        from safetensors.numpy import save
+
+        arrays = {name: np.ascontiguousarray(value) for name, value in predictor.state().items()}
+        weights = save(arrays)
+        packed = card.model_dump_json(indent=1)
+        version = f"{predictor.kind}-{hashlib.sha256(weights + packed.encode()).hexdigest()[:12]}"
+        target = self.folder / version
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=self.folder))
+        try:
+            (scratch / WEIGHTS).write_bytes(weights)
+            (scratch / CARD).write_text(packed + "\n", encoding="utf-8")
+            (scratch / README).write_text(render_card(version, card), encoding="utf-8")
+            if not target.exists():
+                scratch.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return version
+
+    def promote(self, version: str) -> str | None:
+        """Put a version into traffic; gives the one that it replaces.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        if not (self.folder / version / CARD).is_file():
+            known = ", ".join(self.versions()) or "none"
+            raise NotFound(f"there is no checkpoint {version!r}", hint=f"checkpoints here: {known}")
+        previous = self.current()
+        scratch = self.folder / f".{POINTER}-{os.getpid()}"
+        scratch.write_text(f"{version}\n", encoding="utf-8")
+        scratch.replace(self.pointer)
+        return previous
+
+    def current(self) -> str | None:
+        """The version in traffic, if any."""
+        try:
+            return self.pointer.read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def versions(self) -> list[str]:
+        """All saved versions, oldest first."""
+        cards = sorted(self.folder.glob(f"*/{CARD}"), key=lambda path: path.stat().st_mtime)
+        return [card.parent.name for card in cards]
+
+    def load(self, version: str, *, encoder: str) -> tuple[PairPredictor, ModelCard]:
+        """Load a version; see `load_checkpoint`."""
+        return load_checkpoint(self.folder / version, encoder=encoder)
+
+
+def load_checkpoint(folder: Path, *, encoder: str) -> tuple[PairPredictor, ModelCard]:
+    """Load a checkpoint folder.
+
+    Raises:
+        CheckpointError: it is missing, damaged, newer, or made for another encoder.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    card = read_card(folder)
+    if card.encoder != encoder:
+        raise CheckpointError(
+            f"checkpoint {folder.name!r} was trained with the encoder {card.encoder!r}, here it is {encoder!r}",
+            key="encoder.name",
+            hint="set that encoder, or run `ripieno train`",
+        )
+    predictor = PairPredictor(kind=card.kind)
+    try:
+        arrays: Mapping[str, np.ndarray] = load((folder / WEIGHTS).read_bytes())
+        predictor.restore([WorkerId(worker) for worker in card.workers], arrays, version=folder.name)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {str(folder)!r} is damaged: {type(error).__name__}: {error}", hint="run `ripieno train`"
+        ) from error
+    return predictor, card
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check the card of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, damaged or newer than this Ripieno.
+    """
+    try:
+        raw = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if isinstance(raw, dict) and raw.get("format", 0) > FORMAT:
+            raise CheckpointError(
+                f"checkpoint {str(folder)!r} has format {raw['format']}, this Ripieno reads {FORMAT}",
+                hint="upgrade ripieno, or train anew",
+            )
+        card = ModelCard.model_validate(raw)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint at {str(folder)!r}", hint="run `ripieno train`") from error
+    except (OSError, ValueError, ValidationError) as error:
+        raise CheckpointError(
+            f"the card of checkpoint {str(folder)!r} is damaged", hint="run `ripieno train`"
+        ) from error
+    if card.kind not in KINDS:
+        raise CheckpointError(f"checkpoint {str(folder)!r} is of the unknown kind {card.kind!r}")
+    return card
+
+
+def require_shared_workers(card: ModelCard, workers: tuple[str, ...], *, version: str) -> None:
+    """Refuse a checkpoint that knows none of the pool's workers.
+
+    Raises:
+        CheckpointError: no worker is shared.
+    """
+    if not set(card.workers) & set(workers):
+        raise CheckpointError(
+            f"checkpoint {version!r} belongs to another pool: it knows {', '.join(card.workers[:4])}, "
+            f"this pool has {', '.join(workers[:4]) or 'no worker'}",
+            hint="run `ripieno profile` and `ripieno train` for this pool, or `ripieno policy promote` another one",
+        )
+
+
+def render_card(version: str, card: ModelCard) -> str:
+    """The card as a page for people."""
+    rows = [
+        f"| {row.name} | {row.quality:.4f} | {row.quality_low:.4f} to {row.quality_high:.4f} | {row.utility:.4f} |"
+        for row in card.held_out
+    ]
+    table = ["| policy | quality | 95 % interval | utility |", "| --- | ---: | --- | ---: |", *rows] if rows else []
+    metrics = [f"- {name}: {value:.4f}" for name, value in card.metrics.items()]
+    lines = [
+        f"# {version}",
+        "",
+        f"A `{card.kind}` predictor of quality, cost and latency for {len(card.workers)} workers.",
+        "",
+        f"- Trained {card.trained_at} by Ripieno {card.ripieno}, seed {card.seed}, encoder `{card.encoder}`",
+        f"- Data: {', '.join(card.datasets)}; {card.tasks} tasks, {card.outcomes} outcomes",
+        f"- Workers: {', '.join(card.workers)}",
+        "",
+        "## Out of fold, on the training tasks",
+        "",
+        *metrics,
+        "",
+        f"## Held out: {card.held_out_tasks} tasks",
+        "",
+        *table,
+        "",
+        card.verdict,
+        "",
+        "## Known limits",
+        "",
+        *(f"- {limit}" for limit in card.limits),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""Routing data to a checkpoint: fit, prove on what is held out, write the card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+
+from ripieno.analyze import Analyzer
+from ripieno.domain import Clock, Features, Learned, Objective, Promoted
+from ripieno.errors import DataError, GateRefused
+from ripieno.evaluate.benchmark import Benchmark, Judged, find_scales, judge, prepare
+from ripieno.learn.checkpoint import FORMAT, BaselineRow, ModelCard, Registry
+from ripieno.ledger import Ledger
+from ripieno.route.predictors import PairPredictor
+from ripieno.tasks import RoutingData, make_training_set
+
+LEAST_TASKS = 10
+BATCH = 512
+_LIMITS = (
+    "Estimates hold for tasks like those of the data; far from them they fall back to each worker's mean.",
+    "Outcomes of a changed worker (another model, other options) are another worker's.",
+    "One sample of a random worker carries luck; repeats make its estimates better.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to train."""
+
+    kind: str = "stack"
+    seed: int = 0
+    objective: Objective = Objective()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trained:
+    """A fitted predictor with its proof, before it is saved."""
+
+    predictor: PairPredictor
+    card: ModelCard
+    judged: Judged | None
+    """None where the data hold nothing out."""
+    bench: Benchmark | None
+
+
+async def analyze_prompts(analyzer: Analyzer, data: RoutingData) -> list[Features]:
+    """Find the features of every prompt of a data set, in batches."""
+    tasks = [prompt.task for prompt in data.prompts]
+    found: list[Features] = []
+    for start in range(0, len(tasks), BATCH):
+        found.extend(await analyzer.analyze_many(tasks[start : start + BATCH]))
+    return found
+
+
+def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, encoder: str, clock: Clock) -> Trained:
+    """Fit on the training split, and prove on the test split where there is one.
+
+    Raises:
+        DataError: there are too few tasks to learn from.
+    """
+    rows = data.split_rows("train")
+    if len(rows) < LEAST_TASKS:
+        raise DataError(
+            f"{len(rows)} training tasks are too few, at least {LEAST_TASKS} are needed",
+            path=data.name,
+            hint="profile more tasks: `ripieno profile TASKS`",
+        )
+    fitted = make_training_set(data, [features[row] for row in rows], rows)
+    predictor = PairPredictor(kind=recipe.kind)
+    predictor.fit(fitted, rng=np.random.default_rng(recipe.seed))
+    bench, judged = None, None
+    if len(data.split_rows("test")):
+        bench = prepare(data, features)
+        judged = judge(bench, predictor, objective=recipe.objective, seed=recipe.seed)
+    scales = find_scales(fitted)
+    card = ModelCard(
+        format=FORMAT,
+        kind=recipe.kind,
+        encoder=encoder,
+        workers=predictor.workers,
+        datasets=(data.name,),
+        tasks=len(fitted),
+        outcomes=int(np.nansum(fitted.counts)),
+        seed=recipe.seed,
+        ripieno=version("ripieno"),
+        trained_at=datetime.fromtimestamp(clock.now(), tz=UTC).isoformat(timespec="seconds"),
+        reference_cost_usd=scales.cost_usd,
+        reference_latency_s=scales.latency_s,
+        metrics=predictor.metrics,
+        held_out_tasks=judged.report.tasks if judged else 0,
+        held_out=_make_rows(judged),
+        verdict=judged.report.verdict if judged else "nothing was held out: no gain is proven",
+        limits=_LIMITS,
+    )
+    return Trained(predictor=predictor, card=card, judged=judged, bench=bench)
+
+
+def check_gate(trained: Trained) -> None:
+    """Refuse a checkpoint that is proven worse than the best single worker.
+
+    Raises:
+        GateRefused: the whole 95 % interval of its utility gain is below zero.
+    """
+    if trained.judged is None:
+        return
+    gain = trained.judged.report.line("router").utility_gain
+    if gain.high < 0.0:
+        raise GateRefused(
+            f"the router loses {-gain.mean:.4f} utility to the best single worker on held-out tasks "
+            f"(95 % interval {gain.low:+.4f} to {gain.high:+.4f})",
+            hint="it is saved but not promoted; `ripieno policy promote` overrules",
+        )
+
+
+async def promote(registry: Registry, ledger: Ledger, version_: str, *, reason: str) -> None:
+    """Put a checkpoint into traffic, and record it."""
+    previous = registry.promote(version_)
+    nth = ledger.count("promoted")
+    await ledger.append(Promoted(checkpoint=version_, previous=previous, reason=reason, nth=nth))
+
+
+async def record_learned(ledger: Ledger, version_: str, card: ModelCard) -> None:
+    """Record that a checkpoint was trained."""
+    await ledger.append(Learned(checkpoint=version_, card=card.model_dump(mode="json")))
+
+
+def _make_rows(judged: Judged | None) -> tuple[BaselineRow, ...]:
+    if judged is None:
+        return ()
+    return tuple(
+        BaselineRow(
+            name=line.name,
+            quality=line.quality.mean,
+            quality_low=line.quality.low,
+            quality_high=line.quality.high,
+            utility=line.utility.mean,
+            cost_usd=line.cost_usd,
+        )
+        for line in judged.report.lines
+    )

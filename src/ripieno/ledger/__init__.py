@@ -1,0 +1,6 @@
+"""The append-only record."""
+
+from ripieno.ledger.ledger import Ledger, Measured, Stored, Verification
+from ripieno.ledger.portable import export_data, import_data
+
+__all__ = ["Ledger", "Measured", "Stored", "Verification", "export_data", "import_data"]

@@ -1,0 +1,111 @@
+"""The ledger's database: opened, migrated, and its faults told apart."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, LedgerTooNew
+
+HEAD = "0001"
+KNOWN = (HEAD,)
+BUSY_MS = 30_000
+
+
+def open_engine(url: str) -> Engine:
+    """Open the database, make what is missing, bring its schema to this version.
+
+    Raises:
+        ConfigError: the URL is not one.
+        LedgerCorrupt: the file is not a ledger, or is damaged.
+        LedgerTooNew: a newer Ripieno wrote it.
+        LedgerError: it cannot be opened.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(
+            f"ledger.url {url!r} is not a database URL", key="ledger.url", hint="write sqlite:///path/to/ledger.db"
+        ) from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, poolclass=QueuePool, pool_size=4, max_overflow=16)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediately)
+    try:
+        with translated_faults(str(parsed)), engine.begin() as connection:
+            _migrate(connection, str(parsed))
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def translated_faults(where: str) -> Iterator[None]:
+    """Turn the driver's faults into the ledger's errors."""
+    try:
+        yield
+    except DBAPIError as error:
+        reason = str(error.orig)
+        low = reason.lower()
+        if "not a database" in low or "malformed" in low or "corrupt" in low:
+            raise LedgerCorrupt(
+                f"ledger {where!r} is damaged: {reason}", hint="restore it from a copy, or move it away and start anew"
+            ) from error
+        if "full" in low or "disk i/o" in low or "no space" in low:
+            raise LedgerFull(
+                f"ledger {where!r} cannot grow: {reason}", hint="free space on its disk; what was receipted is safe"
+            ) from error
+        raise LedgerError(f"ledger {where!r}: {reason}", hint="check ledger.url and its permissions") from error
+    except SQLAlchemyError as error:
+        raise LedgerError(f"ledger {where!r}: {error}") from error
+
+
+def _prepare_sqlite(connection: object, record: object) -> None:
+    connection.isolation_level = None  # type: ignore[attr-defined]  # the driver's own connection
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # the driver's own connection
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "wal_autocheckpoint=2000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediately(connection: Connection) -> None:
+    is_reading = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
+
+
+def _migrate(connection: Connection, where: str) -> None:
+    version = _read_version(connection, where)
+    if version == HEAD:
+        return
+    if version is not None and version not in KNOWN:
+        raise LedgerTooNew(
+            f"ledger {where!r} has schema {version!r}, this Ripieno knows {HEAD!r}",
+            hint="upgrade ripieno, or point ledger.url at another file",
+        )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _read_version(connection: Connection, where: str) -> str | None:
+    names = set(connection.dialect.get_table_names(connection))
+    if "alembic_version" in names:
+        version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return None if version is None else str(version)
+    if names:
+        raise LedgerCorrupt(
+            f"{where!r} is a database, but not a ledger: it holds {', '.join(sorted(names)[:3])}",
+            hint="point ledger.url at another file",
+        )
+    return None

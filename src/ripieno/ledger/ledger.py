@@ -1,0 +1,353 @@
+"""Ledger: the append-only record. A receipt means durable; every entry is chained to all before it."""
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import TracebackType
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select
+
+from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Placement, Run, SystemClock, Task
+from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
+from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
+from ripieno.ledger.database import open_engine, translated_faults
+from ripieno.ledger.schema import catalog, entries, tasks
+
+MOST_ROWS = 2000
+"""Rows of one group commit: more would make the first one wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An entry with its place in the record."""
+
+    seq: int
+    at: float
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One outcome with its place: what learning and evaluation read."""
+
+    outcome: Outcome
+    run: str
+    version: str
+    """Version of the worker that answered."""
+    placement: Placement | None
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What `verify` found."""
+
+    entries: int
+    tasks: int
+    head: str
+    """Digest of the last entry; keep it elsewhere to detect a cut tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    rows: Sequence[Row]
+    done: "Future[int]"
+
+
+class Ledger:
+    """The record of one installation, in one database.
+
+    Appends go through one writer thread that commits all waiting rows together; reads use connections of their own.
+    """
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        self.url = url
+        self._clock = clock or SystemClock()
+        self._engine = open_engine(url)
+        self._reader = self._engine.execution_options(reads_only=True)
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._is_closed = False
+        self._writer = threading.Thread(target=self._write_forever, name="ripieno-ledger", daemon=True)
+        self._writer.start()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits, then release the database."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._queue.put(None)
+        self._writer.join()
+        self._engine.dispose()
+
+    async def append(self, *new: Entry) -> int:
+        """Record entries, all or none, and wait until they are durable.
+
+        Returns:
+            How many were new; an entry whose id is already recorded is left as it is.
+
+        Raises:
+            LedgerFull: no space; nothing of this call was recorded.
+            LedgerError: the database refuses.
+        """
+        return await asyncio.wrap_future(self._submit(new))
+
+    def append_now(self, new: Iterable[Entry]) -> int:
+        """Record entries, all or none, from synchronous code; see `append`."""
+        return self._submit(new).result()
+
+    def read(self, *, kinds: Sequence[str] = (), dataset: str | None = None) -> Iterator[Stored]:
+        """Read entries in the order in which they were recorded."""
+        query = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
+        if kinds:
+            query = query.where(entries.c.kind.in_(kinds))
+        if dataset is not None:
+            query = query.where(entries.c.dataset == dataset)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
+                entry = decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
+                yield Stored(seq=row.seq, at=row.at, entry=entry)
+
+    def run_ids(self, dataset: str) -> set[str]:
+        """Ids of all runs of one campaign or data set."""
+        query = select(entries.c.run).where(entries.c.kind == "executed", entries.c.dataset == dataset)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            return {row.run for row in connection.execute(query)}
+
+    def datasets(self) -> dict[str, int]:
+        """Campaigns and data sets, with their number of runs."""
+        query = (
+            select(entries.c.dataset, func.count())
+            .where(entries.c.kind == "executed", entries.c.dataset.is_not(None))
+            .group_by(entries.c.dataset)
+        )
+        with translated_faults(self.url), self._reader.connect() as connection:
+            return {name: count for name, count in connection.execute(query)}
+
+    def count(self, kind: str) -> int:
+        """Number of entries of one kind."""
+        with translated_faults(self.url), self._reader.connect() as connection:
+            found = connection.execute(select(func.count()).where(entries.c.kind == kind)).scalar()
+            return int(found or 0)
+
+    def find_decided(self, decision: str) -> Decided:
+        """Find a decision by its id, or by an unambiguous beginning of it.
+
+        Raises:
+            NotFound: there is none, or more than one.
+        """
+        query = (
+            select(entries, tasks.c.body.label("task_body"))
+            .join(tasks, tasks.c.digest == entries.c.task)
+            .where(entries.c.kind == "decided", entries.c.decision.startswith(decision, autoescape=True))
+            .limit(2)
+        )
+        with translated_faults(self.url), self._reader.connect() as connection:
+            rows = connection.execute(query).all()
+        if len(rows) != 1:
+            problem = "no decision" if not rows else "more than one decision"
+            raise NotFound(f"{problem} is recorded under {decision!r}", hint="the id stands in X-Ripieno-Decision")
+        entry = decode_entry("decided", rows[0].body, entry=rows[0].id, task_body=rows[0].task_body)
+        assert isinstance(entry, Decided)
+        return entry
+
+    def last_decision(self) -> str | None:
+        """Id of the latest decision, if any was made."""
+        query = select(entries.c.decision).where(entries.c.kind == "decided").order_by(entries.c.seq.desc()).limit(1)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            return connection.execute(query).scalar()
+
+    def runs_of(self, decision: str) -> list[Run]:
+        """Runs that a decision led to."""
+        query = select(entries).where(entries.c.kind == "executed", entries.c.decision == decision)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            found = [decode_entry("executed", row.body, entry=row.id) for row in connection.execute(query)]
+        return [entry.run for entry in found if isinstance(entry, Executed)]
+
+    def verdicts_of(self, run: str) -> list[Judged]:
+        """Findings about one run, oldest first."""
+        query = select(entries).where(entries.c.kind == "judged", entries.c.run == run).order_by(entries.c.seq)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            found = [decode_entry("judged", row.body, entry=row.id) for row in connection.execute(query)]
+        return [entry for entry in found if isinstance(entry, Judged)]
+
+    def measured(self, *, dataset: str | None = None) -> Iterator[Measured]:
+        """All judged runs as outcomes; the last finding about a run counts."""
+        qualities: dict[str, float] = {}
+        for stored in self.read(kinds=("judged",)):
+            if isinstance(stored.entry, Judged):
+                qualities[stored.entry.run] = stored.entry.verdict.quality
+        for stored in self.read(kinds=("executed",), dataset=dataset):
+            entry = stored.entry
+            if isinstance(entry, Executed) and entry.run.id in qualities:
+                yield _measure(entry.run, qualities[entry.run.id])
+
+    def tasks(self, digests: Iterable[str]) -> dict[str, Task]:
+        """Tasks by digest."""
+        wanted = set(digests)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            rows = connection.execute(select(tasks)).yield_per(5000)
+            return {row.digest: _decode_task(row.digest, row.body) for row in rows if row.digest in wanted}
+
+    def save_catalog(self, dataset: str, bodies: dict[str, str]) -> None:
+        """Keep the cards of an imported set's workers, as JSON; known ones are left as they are."""
+        with translated_faults(self.url), self._engine.begin() as connection:
+            known = set(connection.execute(select(catalog.c.worker).where(catalog.c.dataset == dataset)).scalars())
+            rows = [{"dataset": dataset, "worker": w, "body": body} for w, body in bodies.items() if w not in known]
+            if rows:
+                connection.execute(insert(catalog), rows)
+
+    def load_catalog(self, dataset: str) -> dict[str, str]:
+        """Cards of an imported set's workers, as JSON."""
+        query = select(catalog.c.worker, catalog.c.body).where(catalog.c.dataset == dataset)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            return {row.worker: row.body for row in connection.execute(query)}
+
+    def verify(self) -> Verification:
+        """Read everything, recompute the chain, decode every body.
+
+        Raises:
+            LedgerCorrupt: an entry was changed, removed or damaged; `entry` names the first.
+        """
+        previous, count = GENESIS, 0
+        query = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
+                shell = Row(id=row.id, kind=row.kind, body=row.body, task=row.task)
+                if chain_digest(previous, shell, at=row.at) != row.digest:
+                    raise LedgerCorrupt(
+                        f"the chain breaks at entry {row.id!r} (seq {row.seq}): it, or one before it, was changed",
+                        entry=row.id,
+                        hint="restore the ledger from a copy; entries before this one hold",
+                    )
+                decoded = decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
+                _check_task(row.id, row.task, row.task_body, is_needed=isinstance(decoded, Decided))
+                previous, count = row.digest, count + 1
+            total = connection.execute(select(func.count()).select_from(tasks)).scalar()
+        return Verification(entries=count, tasks=int(total or 0), head=previous)
+
+    def _submit(self, new: Iterable[Entry]) -> "Future[int]":
+        if self._is_closed:
+            raise LedgerError(f"ledger {self.url!r} is closed")
+        request = _Request(rows=[encode_entry(entry) for entry in new], done=Future())
+        self._queue.put(request)
+        return request.done
+
+    def _write_forever(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, is_last = self._gather(first)
+            try:
+                with translated_faults(self.url), self._engine.begin() as connection:
+                    counts = [self._insert(connection, request.rows) for request in batch]
+            except BaseException as error:  # noqa: BLE001  # every waiting caller must hear of it
+                for request in batch:
+                    request.done.set_exception(error)
+            else:
+                for request, count in zip(batch, counts, strict=True):
+                    request.done.set_result(count)
+            if is_last:
+                return
+
+    def _gather(self, first: _Request) -> tuple[list[_Request], bool]:
+        batch, rows = [first], len(first.rows)
+        while rows < MOST_ROWS:
+            try:
+                request = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+            if request is None:
+                return batch, True
+            batch.append(request)
+            rows += len(request.rows)
+        return batch, False
+
+    def _insert(self, connection: Connection, rows: Sequence[Row]) -> int:
+        known = _find_known(connection, [row.id for row in rows])
+        fresh = list({row.id: row for row in rows if row.id not in known}.values())
+        if not fresh:
+            return 0
+        _insert_tasks(connection, fresh)
+        last = connection.execute(select(entries.c.digest).order_by(entries.c.seq.desc()).limit(1)).scalar()
+        previous, at, values = last or GENESIS, self._clock.now(), []
+        for row in fresh:
+            previous = chain_digest(previous, row, at=at)
+            values.append(
+                {
+                    "id": row.id,
+                    "kind": row.kind,
+                    "at": at,
+                    "run": row.run,
+                    "decision": row.decision,
+                    "task": row.task,
+                    "dataset": row.dataset,
+                    "body": row.body,
+                    "digest": previous,
+                }
+            )
+        connection.execute(insert(entries), values)
+        return len(values)
+
+
+def _find_known(connection: Connection, ids: Sequence[str]) -> set[str]:
+    known: set[str] = set()
+    for start in range(0, len(ids), 500):
+        part = ids[start : start + 500]
+        known.update(connection.execute(select(entries.c.id).where(entries.c.id.in_(part))).scalars())
+    return known
+
+
+def _insert_tasks(connection: Connection, rows: Sequence[Row]) -> None:
+    bodies = {row.task: row.task_body for row in rows if row.task is not None and row.task_body is not None}
+    digests = list(bodies)
+    for start in range(0, len(digests), 500):
+        part = digests[start : start + 500]
+        for digest in connection.execute(select(tasks.c.digest).where(tasks.c.digest.in_(part))).scalars():
+            del bodies[digest]
+    if bodies:
+        connection.execute(insert(tasks), [{"digest": digest, "body": body} for digest, body in bodies.items()])
+
+
+def _measure(run: Run, quality: float) -> Measured:
+    last = run.calls[-1]
+    return Measured(
+        outcome=Outcome(
+            task=run.task,
+            worker=run.worker,
+            quality=quality,
+            cost_usd=run.cost_usd,
+            latency_s=run.latency_s,
+            input_tokens=last.usage.input_tokens,
+            output_tokens=last.usage.output_tokens,
+        ),
+        run=run.id,
+        version=last.worker_version,
+        placement=run.placement,
+        failure=last.failure,
+    )
+
+
+def _decode_task(digest: str, body: str) -> Task:
+    try:
+        return msgspec.json.decode(body, type=Task)
+    except msgspec.MsgspecError as error:
+        raise LedgerCorrupt(f"task {digest!r} cannot be read: {error}", entry=digest) from error
+
+
+def _check_task(entry: str, digest: str | None, body: str | None, *, is_needed: bool) -> None:
+    if body is None:
+        if is_needed:
+            raise LedgerCorrupt(f"entry {entry!r} names a task that is gone", entry=entry)
+        return
+    if digest is not None and _decode_task(digest, body).digest != digest:
+        raise LedgerCorrupt(f"the task of entry {entry!r} was changed", entry=entry)

@@ -1,0 +1,129 @@
+"""Routing data into the ledger and out of it."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ripieno.domain import Answer, Call, Entry, Executed, Judged, Origin, Placement, Run, Task, Usage, Verdict
+from ripieno.domain.worker import WorkerId
+from ripieno.errors import NotFound
+from ripieno.ledger.ledger import Ledger, Measured
+from ripieno.tasks import Model, Prompt, RoutingData
+
+IMPORTED = "imported"
+"""Version of every worker that is known only from an imported set."""
+
+
+def import_data(ledger: Ledger, data: RoutingData) -> int:
+    """Record every outcome of a data set, in one transaction.
+
+    Returns:
+        Number of outcomes that were new: a second import of the same set records nothing.
+    """
+    ledger.save_catalog(data.name, {model.id: _dump_model(model) for model in data.models})
+    return ledger.append_now(_make_entries(data)) // 2
+
+
+def export_data(ledger: Ledger, dataset: str, *, versions: Mapping[str, str] | None = None) -> RoutingData:
+    """Gather the outcomes of one campaign or data set, or of all traffic under the name `traffic`.
+
+    Args:
+        ledger: the record.
+        dataset: the name.
+        versions: if given, only outcomes of these workers in these versions (imported ones always) are gathered.
+
+    Raises:
+        NotFound: the ledger holds no judged run of that name.
+    """
+    wanted = None if dataset == "traffic" else dataset
+    rows = [m for m in ledger.measured(dataset=wanted) if wanted is not None or m.placement is None]
+    if versions is not None:
+        rows = [row for row in rows if row.version in (versions.get(row.outcome.worker), IMPORTED)]
+    if not rows:
+        known = ", ".join(sorted(ledger.datasets())) or "none"
+        raise NotFound(f"the ledger holds no judged run of {dataset!r}", hint=f"data sets here: {known}")
+    bodies = ledger.tasks(row.outcome.task for row in rows)
+    names = [_item(row) for row in rows]
+    prompts: dict[str, Prompt] = {}
+    for name, row in zip(names, rows, strict=True):
+        if name not in prompts:
+            prompts[name] = _make_prompt(name, row, bodies[row.outcome.task], dataset)
+    prompt_row = {name: index for index, name in enumerate(prompts)}
+    models = _gather_models(ledger, dataset, sorted({row.outcome.worker for row in rows}))
+    model_row = {model.id: index for index, model in enumerate(models)}
+    return RoutingData(
+        name=dataset,
+        prompts=tuple(prompts.values()),
+        models=models,
+        prompt_index=np.array([prompt_row[name] for name in names], dtype=np.int64),
+        model_index=np.array([model_row[row.outcome.worker] for row in rows], dtype=np.int64),
+        quality=np.array([row.outcome.quality for row in rows], dtype=np.float64),
+        cost_usd=_column([row.outcome.cost_usd for row in rows]),
+        latency_s=_column([row.outcome.latency_s for row in rows]),
+        input_tokens=_column([row.outcome.input_tokens for row in rows]),
+        output_tokens=_column([row.outcome.output_tokens for row in rows]),
+    )
+
+
+def _make_entries(data: RoutingData) -> Iterator[Entry]:
+    tasks = [prompt.task for prompt in data.prompts]
+    digests = [task.digest for task in tasks]
+    repeats: dict[tuple[int, int], int] = {}
+    brought: set[int] = set()
+    for index in range(len(data.quality)):
+        pair = (int(data.prompt_index[index]), int(data.model_index[index]))
+        repeat = repeats[pair] = repeats.get(pair, -1) + 1
+        prompt, model = data.prompts[pair[0]], data.models[pair[1]]
+        run_id = f"import/{data.name}/{prompt.id}/{model.id}/{repeat}"
+        call = Call(
+            worker=WorkerId(model.id),
+            worker_version=IMPORTED,
+            usage=Usage(input_tokens=_whole(data.input_tokens[index]), output_tokens=_whole(data.output_tokens[index])),
+            cost_usd=_known(data.cost_usd[index]),
+            latency_s=_known(data.latency_s[index]),
+        )
+        run = Run(
+            id=run_id,
+            task=digests[pair[0]],
+            origin=Origin.IMPORT,
+            calls=(call,),
+            answer=Answer(text="", recorded_quality=float(data.quality[index])),
+            placement=Placement(dataset=data.name, item=prompt.id, split=prompt.split, repeat=repeat),
+        )
+        yield Executed(run=run, task=None if pair[0] in brought else tasks[pair[0]])
+        brought.add(pair[0])
+        yield Judged(run=run_id, verdict=Verdict(verifier="recorded", quality=float(data.quality[index])))
+
+
+def _item(row: Measured) -> str:
+    return row.placement.item if row.placement else row.outcome.task[:16]
+
+
+def _make_prompt(name: str, row: Measured, task: Task, dataset: str) -> Prompt:
+    text = task.text if len(task.messages) == 1 else "\n\n".join(f"{m.role}: {m.text}" for m in task.messages)
+    split = row.placement.split if row.placement else "train"
+    group = row.placement.group if row.placement else ""
+    kind = task.kind or "task"
+    return Prompt(id=name, text=text, kind=kind, source=dataset, split=split, group=group, tools=task.tools)
+
+
+def _gather_models(ledger: Ledger, dataset: str, workers: list[WorkerId]) -> tuple[Model, ...]:
+    bodies = ledger.load_catalog(dataset)
+    return tuple(Model(**json.loads(bodies[worker])) if worker in bodies else Model(id=worker) for worker in workers)
+
+
+def _dump_model(model: Model) -> str:
+    return json.dumps({name: getattr(model, name) for name in Model.__dataclass_fields__})
+
+
+def _column(values: list[float | None] | list[int | None]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _whole(value: float) -> int | None:
+    return None if np.isnan(value) else int(value)

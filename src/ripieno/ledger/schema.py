@@ -1,0 +1,38 @@
+"""Tables of the ledger. Changes go through `migrations/`, never here alone."""
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("run", Text),
+    Column("decision", Text),
+    Column("task", String(64)),
+    Column("dataset", Text),
+    Column("body", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Index("entries_run", "run"),
+    Index("entries_decision", "decision"),
+    Index("entries_dataset", "dataset"),
+)
+
+catalog = Table(
+    "catalog",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)

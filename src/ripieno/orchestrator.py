@@ -1,0 +1,107 @@
+"""The whole path, once: analyze, mask, estimate, decide, execute, record."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+from ripieno.analyze import Analyzer
+from ripieno.domain import Clock, Decided, Decision, Executed, Pool, Run, Task
+from ripieno.errors import RipienoError
+from ripieno.execute import Execution, Executor
+from ripieno.ledger import Ledger
+from ripieno.providers import Piece
+from ripieno.route import Arrival, ConditionsSource, Router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brain:
+    """What decides at this moment; swapped whole when the pool or the checkpoint changes."""
+
+    pool: Pool
+    router: Router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the orchestrator is made of."""
+
+    analyzer: Analyzer
+    executor: Executor
+    ledger: Ledger
+    conditions: ConditionsSource
+    clock: Clock
+
+
+class Orchestrator:
+    """Carries tasks from arrival to a recorded run.
+
+    Args:
+        parts: the stages and the record.
+        brain: gives the pool and router of this moment; one task sees one of them, whole.
+    """
+
+    def __init__(self, parts: Parts, brain: Callable[[], Brain]) -> None:
+        self._parts = parts
+        self._brain = brain
+
+    async def decide(self, task: Task, *, brain: Brain | None = None, arrival: Arrival | None = None) -> Decision:
+        """Decide one task; nothing is called and nothing recorded.
+
+        Raises:
+            NoEligibleWorker: nobody may take the task.
+        """
+        brain = brain or self._brain()
+        arrival = arrival or make_arrival(self._parts.clock)
+        features = await self._parts.analyzer.analyze(task)
+        return brain.router.decide(task, features, brain.pool, self._parts.conditions(), arrival=arrival)
+
+    async def handle(self, task: Task) -> tuple[Decision, Run]:
+        """Carry one task to a recorded run.
+
+        Raises:
+            NoEligibleWorker: nobody may take the task.
+            ProviderError: every worker that was tried failed; the run is recorded all the same.
+            LedgerError: the decision could not be recorded; nothing was called.
+        """
+        brain = self._brain()
+        decision = await self.decide(task, brain=brain)
+        await self._parts.ledger.append(Decided(decision=decision, task=task))
+        execution = Execution(decision=decision, task=task)
+        try:
+            run = await self._parts.executor.execute(execution, brain.pool)
+        finally:
+            await self._record(execution)
+        if run.answer is None:
+            raise execution.error or RipienoError(f"decision {decision.id} led to no call")
+        return decision, run
+
+    async def stream(self, task: Task) -> tuple[Decision, Execution, AsyncIterator[Piece]]:
+        """Decide and record at once; the answer comes piece by piece, and the run is recorded when it ends."""
+        brain = self._brain()
+        decision = await self.decide(task, brain=brain)
+        await self._parts.ledger.append(Decided(decision=decision, task=task))
+        execution = Execution(decision=decision, task=task)
+        return decision, execution, self._stream_recorded(execution, brain.pool)
+
+    async def _stream_recorded(self, execution: Execution, pool: Pool) -> AsyncIterator[Piece]:
+        try:
+            async for piece in self._parts.executor.stream(execution, pool):
+                yield piece
+        finally:
+            await self._record(execution)
+
+    async def _record(self, execution: Execution) -> None:
+        if execution.calls:
+            await self._parts.ledger.append(Executed(run=execution.run))
+
+
+def make_arrival(clock: Clock) -> Arrival:
+    """Name a task that has just arrived; the seed follows from the name, so that a replay has it."""
+    name = uuid4().hex
+    return Arrival(id=name, seed=derive_seed(name), started=clock.monotonic())
+
+
+def derive_seed(name: str) -> int:
+    """Seed of a decision, from its id: 53 bits, so that JSON readers keep it whole."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 11

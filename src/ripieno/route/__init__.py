@@ -1,0 +1,21 @@
+"""Features and Pool to Mask, Estimates and Decision."""
+
+from ripieno.route.mask import Conditions, mask_workers
+from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
+from ripieno.route.router import Arrival, ConditionsSource, Predictor, Router
+from ripieno.route.utility import PRESETS, Scales, score_utility
+
+__all__ = [
+    "PRESETS",
+    "Arrival",
+    "Conditions",
+    "ConditionsSource",
+    "Policy",
+    "Predictor",
+    "Router",
+    "RulePolicy",
+    "Scales",
+    "UtilityPolicy",
+    "mask_workers",
+    "score_utility",
+]

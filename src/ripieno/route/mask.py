@@ -1,0 +1,93 @@
+"""Mask: who may take the task. Policies see only those, so no policy can pass it by."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+
+from ripieno.domain import Features, Mask, Need, Pool, Reason, Task, Why, Worker, WorkerId
+from ripieno.errors import NoEligibleWorker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What holds at this moment, beside the worker cards."""
+
+    today: date
+    unhealthy: Mapping[WorkerId, str] = field(default_factory=dict)
+    """Workers whose breaker is open, with the fault that opened it."""
+    rate_limited: Mapping[WorkerId, str] = field(default_factory=dict)
+    """Workers that asked to wait, or are at their concurrency limit."""
+
+
+def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
+    """Find who may take the task, and why each other worker may not.
+
+    Raises:
+        NoEligibleWorker: nobody may; the error lists every reason.
+    """
+    masked: dict[WorkerId, Why] = {}
+    for worker in pool:
+        why = _find_why(worker, task, features, conditions)
+        if why is not None:
+            masked[worker.id] = why
+    eligible = tuple(worker.id for worker in pool if worker.id not in masked)
+    if not eligible:
+        raise NoEligibleWorker({worker: f"{why.reason} ({why.detail})" for worker, why in masked.items()})
+    return Mask(eligible=eligible, masked=masked)
+
+
+def _find_why(worker: Worker, task: Task, features: Features, conditions: Conditions) -> Why | None:
+    checks = (
+        _check_standing(worker, conditions),
+        _check_permission(worker, task),
+        _check_ability(worker, features),
+        _check_size(worker, task, features),
+    )
+    return next((why for why in checks if why is not None), None)
+
+
+def _check_standing(worker: Worker, conditions: Conditions) -> Why | None:
+    if worker.is_muted:
+        return Why(reason=Reason.MUTED, detail=f"unmute it with `ripieno pool unmute {worker.id}`")
+    if worker.deprecated_on is not None and worker.deprecated_on <= conditions.today:
+        return Why(reason=Reason.DEPRECATED, detail=f"since {worker.deprecated_on}")
+    if worker.id in conditions.unhealthy:
+        return Why(reason=Reason.UNHEALTHY, detail=conditions.unhealthy[worker.id])
+    if worker.id in conditions.rate_limited:
+        return Why(reason=Reason.RATE_LIMITED, detail=conditions.rate_limited[worker.id])
+    return None
+
+
+def _check_permission(worker: Worker, task: Task) -> Why | None:
+    objective = task.objective
+    if objective.workers and worker.id not in objective.workers:
+        return Why(reason=Reason.NOT_ALLOWED, detail=f"the request allows only {', '.join(objective.workers)}")
+    if worker.privacy.reach > objective.privacy.reach:
+        return Why(reason=Reason.PRIVACY, detail=f"worker is {worker.privacy}, task is {objective.privacy}")
+    return None
+
+
+def _check_ability(worker: Worker, features: Features) -> Why | None:
+    if Need.TOOLS in features.needs and not worker.has_tools:
+        return Why(reason=Reason.LACKS_TOOLS, detail=f"the task offers {features.tools} tools")
+    if Need.JSON in features.needs and not worker.has_json_mode:
+        return Why(reason=Reason.LACKS_JSON, detail="the task asks for JSON")
+    for need in (Need.IMAGE, Need.AUDIO):
+        if need in features.needs and need not in worker.modalities:
+            return Why(reason=Reason.LACKS_MODALITY, detail=f"the task holds {need} parts")
+    return None
+
+
+def _check_size(worker: Worker, task: Task, features: Features) -> Why | None:
+    limit = task.params.get("max_completion_tokens") or task.params.get("max_tokens")
+    wanted = features.prompt_tokens + (limit if isinstance(limit, int) and not isinstance(limit, bool) else 0)
+    if worker.context_window is not None and features.prompt_tokens >= worker.context_window:
+        return Why(
+            reason=Reason.CONTEXT_TOO_SMALL,
+            detail=f"about {wanted} tokens wanted, {worker.context_window} fit",
+        )
+    least = worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=1, cpu_s=0.0)
+    ceiling = task.budget.cost_usd
+    if ceiling is not None and least > ceiling:
+        return Why(reason=Reason.OVER_BUDGET, detail=f"at least ${least:.6f}, the budget is ${ceiling:.6f}")
+    return None

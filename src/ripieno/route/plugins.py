@@ -1,0 +1,45 @@
+"""The built-in policies and predictors, behind the same door as any plugin."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ripieno.errors import ConfigError
+from ripieno.plugins import NoOptions, Plugin
+from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
+from ripieno.route.predictors import PairPredictor
+from ripieno.route.utility import Scales
+
+
+class PolicyOptions(BaseModel):
+    """What every policy is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    exploration: float = Field(default=0.0, ge=0, lt=1)
+    reference_cost_usd: float = Field(default=0.001, gt=0)
+    reference_latency_s: float = Field(default=2.0, gt=0)
+    rules: Path | None = None
+
+
+def _make_utility(options: PolicyOptions) -> UtilityPolicy:
+    scales = Scales(cost_usd=options.reference_cost_usd, latency_s=options.reference_latency_s)
+    return UtilityPolicy(exploration=options.exploration, scales=scales)
+
+
+def _make_rules(options: PolicyOptions) -> RulePolicy:
+    if options.rules is None:
+        raise ConfigError(
+            "the policy 'rules' needs a rules file", key="route.rules", hint="set route.rules = 'rules.toml'"
+        )
+    return RulePolicy.load(options.rules, otherwise=_make_utility(options))
+
+
+utility: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_utility)
+rules: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_rules)
+
+stack: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="stack"))
+ridge: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="ridge"))
+knn: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="knn"))
+clusters: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="clusters"))
+kinds: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="kinds"))

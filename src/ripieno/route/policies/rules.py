@@ -1,0 +1,93 @@
+"""Rules written by hand: the first that matches names the worker; utility orders the rest."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ripieno.domain import Choice, Estimate, Features, Need, Objective
+from ripieno.errors import ConfigError
+from ripieno.route.policies.utility import UtilityPolicy
+
+
+class Rule(BaseModel):
+    """One row of a rules file: every condition given must hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workers: list[str] = Field(min_length=1)
+    """Whom to take, in order of preference."""
+    kind: str | None = None
+    needs: list[Need] = Field(default_factory=list)
+    least_prompt_tokens: int = 0
+    most_prompt_tokens: int | None = None
+    least_mission_criticality: float = 0.0
+
+    def matches(self, features: Features) -> bool:
+        """Whether the rule speaks about this task."""
+        return (
+            (self.kind is None or self.kind == features.kind)
+            and set(self.needs) <= features.needs
+            and features.prompt_tokens >= self.least_prompt_tokens
+            and (self.most_prompt_tokens is None or features.prompt_tokens <= self.most_prompt_tokens)
+            and features.mission_criticality >= self.least_mission_criticality
+        )
+
+
+class _RulesFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    rule: list[Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class RulePolicy:
+    """Hand-written rules before learned utility."""
+
+    rules: tuple[Rule, ...]
+    otherwise: UtilityPolicy
+    name: str = "rules"
+
+    @classmethod
+    def load(cls, path: Path, *, otherwise: UtilityPolicy) -> "RulePolicy":
+        """Read a rules file.
+
+        Raises:
+            ConfigError: the file is missing or a rule is wrong; the message names the rule.
+        """
+        try:
+            parsed = _RulesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"rules file {str(path)!r}: {error}", key="route.rules", path=str(path)) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"rules file {str(path)!r}, {place}: {first['msg']}", key=place, path=str(path)
+            ) from error
+        return cls(rules=tuple(parsed.rule), otherwise=otherwise)
+
+    def decide(
+        self,
+        features: Features,
+        estimates: Sequence[Estimate],
+        *,
+        objective: Objective,
+        rng: np.random.Generator,
+    ) -> Choice:
+        """Follow the first rule that matches and names an eligible worker."""
+        choice = self.otherwise.decide(features, estimates, objective=objective, rng=rng)
+        for number, rule in enumerate(self.rules, start=1):
+            named = [worker for worker in rule.workers if worker in choice.utilities]
+            if rule.matches(features) and named:
+                first = tuple(worker for name in named for worker in choice.order if worker == name)
+                return Choice(
+                    order=(*first, *(worker for worker in choice.order if worker not in named)),
+                    propensity=1.0,
+                    utilities=choice.utilities,
+                    reasons=(f"rule {number} names {named[0]}",),
+                )
+        return choice

@@ -1,0 +1,64 @@
+"""Calibration: from raw quality to a probability that holds what it says.
+
+Source:
+    Kull, Silva Filho & Flach (2017), Beta calibration. The map is strictly increasing, so it changes no ranking.
+"""
+
+import numpy as np
+
+from ripieno.domain import Matrix
+
+EDGE = 0.005
+"""Raw predictions are clipped this far from 0 and 1: a linear head can leave the interval."""
+
+
+class BetaCalibrator:
+    """sigmoid(a ln p - b ln(1 - p) + c), with a, b > 0."""
+
+    def __init__(self, coefficients: Matrix | None = None) -> None:
+        self.coefficients = np.array([1.0, 1.0, 0.0]) if coefficients is None else coefficients
+
+    @classmethod
+    def fit(cls, raw: Matrix, quality: Matrix) -> "BetaCalibrator":
+        """Fit on out-of-fold predictions and the outcomes they met; identity where there are under 50."""
+        known = ~np.isnan(quality)
+        p, y = np.clip(raw[known], EDGE, 1 - EDGE), quality[known]
+        if len(y) < 50 or y.min() == y.max():
+            return cls()
+        for design in (np.stack([np.log(p), -np.log1p(-p)], axis=1), np.log(p / (1 - p))[:, None]):
+            slopes, intercept = _fit_logistic(design, y)
+            if (slopes > 1e-3).all():
+                return cls(np.array([slopes[0], slopes[-1], intercept]))
+        return cls()
+
+    def apply(self, raw: Matrix) -> Matrix:
+        """Calibrate raw predictions; any shape, the result is in (0, 1)."""
+        p = np.clip(raw, EDGE, 1 - EDGE) + np.minimum(raw - EDGE, 0) * 1e-4 + np.maximum(raw - 1 + EDGE, 0) * 1e-4
+        p = np.clip(p, 1e-6, 1 - 1e-6)
+        a, b, c = self.coefficients
+        return np.asarray(1.0 / (1.0 + np.exp(-(a * np.log(p) - b * np.log1p(-p) + c))))
+
+
+def expected_calibration_error(predicted: Matrix, quality: Matrix, *, bins: int = 15) -> float:
+    """Mean gap between stated probability and met quality, over bins of equal count, in [0, 1].
+
+    Source:
+        Nguyen & O'Connor (2015), adaptive binning.
+    """
+    known = ~np.isnan(quality)
+    p, y = predicted[known], quality[known]
+    if not len(p):
+        return float("nan")
+    order = np.argsort(p, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return float(sum(len(part) * abs(p[part].mean() - y[part].mean()) for part in parts) / len(p))
+
+
+def _fit_logistic(design: Matrix, y: Matrix) -> tuple[Matrix, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1e3, max_iter=200)
+    doubled = np.concatenate([design, design])
+    labels = np.concatenate([np.ones(len(y)), np.zeros(len(y))])
+    model.fit(doubled, labels, sample_weight=np.concatenate([y, 1 - y]))
+    return model.coef_[0], float(model.intercept_[0])

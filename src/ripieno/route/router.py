@@ -1,0 +1,74 @@
+"""Router: Features and Pool to a Decision."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ripieno.domain import Clock, Decision, Estimate, Features, Pool, Solo, Task, Worker
+from ripieno.route.mask import Conditions, mask_workers
+from ripieno.route.policies import Policy
+
+
+class Predictor(Protocol):
+    """Makes Estimates. Built-in and plugin predictors fill the same role."""
+
+    version: str
+
+    def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
+        """Estimate one task on each of `workers`, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """When a task came in, and under what name and seed it is decided."""
+
+    id: str
+    seed: int
+    started: float
+    """The clock's monotonic time at arrival."""
+
+
+class Router:
+    """Mask, estimate, decide: one pure step, replayed with the same seed to the same decision."""
+
+    def __init__(self, *, predictor: Predictor, policy: Policy, clock: Clock) -> None:
+        self.predictor = predictor
+        self.policy = policy
+        self._clock = clock
+
+    def decide(
+        self, task: Task, features: Features, pool: Pool, conditions: Conditions, *, arrival: Arrival
+    ) -> Decision:
+        """Decide one task.
+
+        Raises:
+            NoEligibleWorker: the mask is empty.
+        """
+        mask = mask_workers(task, features, pool, conditions)
+        estimates = self.predictor.estimate(features, [pool[worker] for worker in mask.eligible])
+        rng = np.random.default_rng(arrival.seed)
+        choice = self.policy.decide(features, estimates, objective=task.objective, rng=rng)
+        unmeasured = [e.worker for e in estimates if not e.is_measured]
+        reasons = choice.reasons
+        if unmeasured:
+            reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
+        return Decision(
+            id=arrival.id,
+            workflow=Solo(worker=choice.order[0], fallbacks=choice.order[1:]),
+            propensity=choice.propensity,
+            policy=self.policy.name,
+            predictor=self.predictor.version,
+            objective=task.objective,
+            mask=mask,
+            estimates=estimates,
+            utilities=choice.utilities,
+            reasons=reasons,
+            seed=arrival.seed,
+            decide_s=self._clock.monotonic() - arrival.started,
+        )
+
+
+ConditionsSource = Callable[[], Conditions]

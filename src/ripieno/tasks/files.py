@@ -1,0 +1,230 @@
+"""Task files: JSON lines, one graded task each, read whole or refused whole."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ripieno.domain import Message, Task
+from ripieno.domain.grader import (
+    Choice,
+    Exact,
+    External,
+    GradedTask,
+    Grader,
+    JsonSchema,
+    Judge,
+    Numeric,
+    Recorded,
+    UnitTests,
+)
+from ripieno.errors import DataError
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _ExactRow(_Model):
+    kind: Literal["exact"]
+    answers: tuple[str, ...] = Field(min_length=1)
+
+
+class _NumericRow(_Model):
+    kind: Literal["numeric"]
+    answer: float
+    tolerance: float = 1e-6
+
+
+class _ChoiceRow(_Model):
+    kind: Literal["choice"]
+    letter: str
+    options: tuple[str, ...] = tuple("ABCDEFGHIJ")
+
+
+class _SchemaRow(_Model):
+    kind: Literal["json_schema"]
+    schema_: dict[str, object] = Field(alias="schema")
+
+
+class _TestsRow(_Model):
+    kind: Literal["unit_tests"]
+    tests: str
+    prefix: str = ""
+    timeout_s: float = Field(default=5.0, gt=0)
+
+
+class _JudgeRow(_Model):
+    kind: Literal["judge"]
+    rubric: str
+    reference: str | None = None
+
+
+class _ExternalRow(_Model):
+    kind: Literal["external"]
+    verifier: str
+    facts: dict[str, object] = Field(default_factory=dict)
+
+
+class _RecordedRow(_Model):
+    kind: Literal["recorded"]
+
+
+_GraderRow = Annotated[
+    _ExactRow | _NumericRow | _ChoiceRow | _SchemaRow | _TestsRow | _JudgeRow | _ExternalRow | _RecordedRow,
+    Field(discriminator="kind"),
+]
+
+
+class _MessageRow(_Model):
+    role: str
+    content: str
+
+
+class _Row(_Model):
+    id: str = Field(min_length=1)
+    family: str = "task"
+    prompt: str | None = None
+    messages: tuple[_MessageRow, ...] = ()
+    grader: _GraderRow | None = None
+    split: Literal["train", "test"] = "train"
+    template: str = ""
+    answer: str | None = None
+    scorer: str | None = None
+    """The short form: a name of a scorer, with `answer` and `meta` beside it."""
+    meta: dict[str, object] = Field(default_factory=dict)
+
+
+def read_tasks(path: Path) -> list[GradedTask]:
+    """Read a task file.
+
+    Raises:
+        DataError: the file is missing or empty, a line is not a task, or an id stands twice; names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}", path=str(path)) from error
+    tasks: list[GradedTask] = []
+    line_of: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        task = _parse_line(line, path=str(path), place=f"line {number}")
+        if task.id in line_of:
+            raise DataError(
+                f"id {task.id!r} stands on line {line_of[task.id]} too", path=str(path), place=f"line {number}"
+            )
+        line_of[task.id] = number
+        tasks.append(task)
+    if not tasks:
+        raise DataError("the file holds no task", path=str(path))
+    return tasks
+
+
+def write_tasks(tasks: Iterable[GradedTask], path: Path) -> None:
+    """Write tasks as JSON lines; `read_tasks` gives the same tasks back."""
+    lines = [json.dumps(_dump(task), ensure_ascii=False) for task in tasks]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _parse_line(line: str, *, path: str, place: str) -> GradedTask:
+    try:
+        row = _Row.model_validate_json(line)
+        messages = tuple(Message(role=m.role, content=m.content) for m in row.messages)
+        if row.prompt is not None:
+            messages = (*messages, Message(role="user", content=row.prompt))
+        task = Task(messages=messages, kind=row.family)
+        return GradedTask(
+            id=row.id, task=task, grader=_make_grader(row), family=row.family, split=row.split, template=row.template
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "JSON"
+        raise DataError(f"{where}: {first['msg']}", path=path, place=place) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(str(error), path=path, place=place) from error
+
+
+def _make_grader(row: _Row) -> Grader:
+    match row.grader:
+        case _ExactRow(answers=answers):
+            return Exact(answers=answers)
+        case _NumericRow(answer=answer, tolerance=tolerance):
+            return Numeric(answer=answer, tolerance=tolerance)
+        case _ChoiceRow(letter=letter, options=options):
+            return Choice(letter=letter, options=options)
+        case _SchemaRow(schema_=schema):
+            return JsonSchema(schema=schema)
+        case _TestsRow(tests=tests, prefix=prefix, timeout_s=timeout_s):
+            return UnitTests(tests=tests, prefix=prefix, timeout_s=timeout_s)
+        case _JudgeRow(rubric=rubric, reference=reference):
+            return Judge(rubric=rubric, reference=reference)
+        case _ExternalRow(verifier=verifier, facts=facts):
+            return External(verifier=verifier, facts=facts)
+        case _RecordedRow():
+            return Recorded()
+        case None:
+            return _make_short(row)
+
+
+def _make_short(row: _Row) -> Grader:
+    make = _SHORT.get(row.scorer or "")
+    if make is None:
+        raise ValueError(f"needs a grader, or a scorer out of {', '.join(sorted(_SHORT))}; got {row.scorer!r}")
+    return make(row.answer or "", row.meta)
+
+
+def _letter(answer: str, meta: Mapping[str, object]) -> Grader:
+    return Choice(letter=answer.strip("() "), options=tuple("ABCDEFGHIJKLMNOPQR"))
+
+
+def _exact_or_letter(answer: str, meta: Mapping[str, object]) -> Grader:
+    return _letter(answer, meta) if answer.startswith("(") else Exact(answers=(answer,))
+
+
+def _asserts(answer: str, meta: Mapping[str, object]) -> Grader:
+    tests = meta["tests"]
+    lines = [str(meta.get("setup", "")), *(map(str, tests) if isinstance(tests, list) else [str(tests)])]
+    return UnitTests(tests="\n".join(lines))
+
+
+_SHORT: dict[str, Callable[[str, Mapping[str, object]], Grader]] = {
+    "last_number": lambda answer, meta: Numeric(answer=float(answer.replace(",", ""))),
+    "letter": _letter,
+    "word": lambda answer, meta: Exact(answers=(answer,)),
+    "exact_or_letter": _exact_or_letter,
+    "python_asserts": _asserts,
+    "python_tests": lambda answer, meta: UnitTests(tests=f"{meta['test']}\ncheck({meta['entry_point']})"),
+    "reasoning_gym": lambda answer, meta: External(verifier="reasoning_gym", facts={**meta, "answer": answer}),
+}
+
+
+def _dump(task: GradedTask) -> dict[str, object]:
+    return {
+        "id": task.id,
+        "family": task.family,
+        "messages": [{"role": m.role, "content": m.text} for m in task.task.messages],
+        "grader": _dump_grader(task.grader),
+        "split": task.split,
+        "template": task.template,
+    }
+
+
+def _dump_grader(grader: Grader) -> dict[str, object]:
+    fields = {name: getattr(grader, name) for name in grader.__dataclass_fields__}
+    return {"kind": _KIND_OF[type(grader)], **fields}
+
+
+_KIND_OF: dict[type, str] = {
+    Exact: "exact",
+    Numeric: "numeric",
+    Choice: "choice",
+    JsonSchema: "json_schema",
+    UnitTests: "unit_tests",
+    Judge: "judge",
+    External: "external",
+    Recorded: "recorded",
+}

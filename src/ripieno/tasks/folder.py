@@ -1,0 +1,277 @@
+"""Routing data: one folder with prompts, outcomes and models as parquet, read whole or refused whole."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ripieno.domain import JsonValue, Message, Task
+from ripieno.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PROMPT_COLUMNS = ("prompt_id", "prompt", "task", "source", "split")
+OUTCOME_COLUMNS = ("prompt_id", "model_id", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")
+MODEL_COLUMNS = ("model_id", "price_in", "price_out", "context_window", "description")
+ALIASES = {"price_in_usd_per_mtok": "price_in", "price_out_usd_per_mtok": "price_out"}
+
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One row of prompts.parquet."""
+
+    id: str
+    text: str
+    kind: str
+    source: str
+    split: str
+    group: str = ""
+    """Prompts of one group never stand on both sides of a split; empty means the text alone."""
+    tools: tuple[Mapping[str, JsonValue], ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """The prompt as a task of one user message."""
+        return Task(messages=(Message(role="user", content=self.text),), tools=self.tools, kind=self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One row of models.parquet."""
+
+    id: str
+    price_in: float | None = None
+    """USD per million input tokens."""
+    price_out: float | None = None
+    context_window: int | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RoutingData:
+    """A data set: n prompts, m models, k outcomes; NaN where a cost, latency or count is unknown."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    models: tuple[Model, ...]
+    prompt_index: Indices
+    """Row of the prompt of each outcome, shape (k,)."""
+    model_index: Indices
+    """Row of the model of each outcome, shape (k,)."""
+    quality: Floats
+    cost_usd: Floats
+    latency_s: Floats
+    input_tokens: Floats
+    output_tokens: Floats
+    extra: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    def split_rows(self, split: str) -> Indices:
+        """Rows of the prompts of one split."""
+        return np.array([row for row, prompt in enumerate(self.prompts) if prompt.split == split], dtype=np.int64)
+
+    def matrix(self, values: Floats) -> np.ndarray:
+        """Mean of `values` for each (prompt, model), shape (n, m); NaN where a pair has none."""
+        shape = (len(self.prompts), len(self.models))
+        known = ~np.isnan(values)
+        flat = self.prompt_index[known] * shape[1] + self.model_index[known]
+        sums = np.bincount(flat, weights=values[known], minlength=shape[0] * shape[1])
+        counts = np.bincount(flat, minlength=shape[0] * shape[1])
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
+
+    def counts(self) -> np.ndarray:
+        """Outcomes of each (prompt, model), shape (n, m)."""
+        shape = (len(self.prompts), len(self.models))
+        flat = self.prompt_index * shape[1] + self.model_index
+        return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+
+
+def read_folder(folder: Path) -> RoutingData:
+    """Read a routing-data folder.
+
+    Raises:
+        DataError: a file, a column or a value is broken; the error names file, column and first bad row.
+    """
+    prompts = _read_prompts(folder / "prompts.parquet")
+    models = _read_models(folder / "models.parquet")
+    table = _open_table(folder / "outcomes.parquet", ("prompt_id", "model_id", "quality"))
+    path = str(folder / "outcomes.parquet")
+    prompt_row = {prompt.id: row for row, prompt in enumerate(prompts)}
+    model_row = {model.id: row for row, model in enumerate(models)}
+    quality = _floats(table, "quality", path, is_required=True)
+    outside = np.flatnonzero(~((quality >= 0.0) & (quality <= 1.0)))
+    if len(outside):
+        row = int(outside[0])
+        raise DataError(f"quality must be in [0, 1], got {quality[row]!r}", path=path, place=f"quality, row {row}")
+    numbers = {name: _floats(table, name, path, is_required=False) for name in OUTCOME_COLUMNS[3:]}
+    for name, values in numbers.items():
+        negative = np.flatnonzero(values < 0.0)
+        if len(negative):
+            row = int(negative[0])
+            raise DataError(f"must not be negative, got {values[row]!r}", path=path, place=f"{name}, row {row}")
+    return RoutingData(
+        name=folder.resolve().name,
+        prompts=prompts,
+        models=models,
+        prompt_index=_look_up(table, "prompt_id", prompt_row, path, "prompts.parquet"),
+        model_index=_look_up(table, "model_id", model_row, path, "models.parquet"),
+        quality=quality,
+        **numbers,
+    )
+
+
+def write_folder(data: RoutingData, folder: Path) -> None:
+    """Write a data set in the same layout; the folder is made, existing files of the layout are replaced."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = {
+        "prompt_id": [prompt.id for prompt in data.prompts],
+        "prompt": [prompt.text for prompt in data.prompts],
+        "task": [prompt.kind for prompt in data.prompts],
+        "source": [prompt.source for prompt in data.prompts],
+        "split": [prompt.split for prompt in data.prompts],
+    }
+    if any(prompt.tools for prompt in data.prompts):
+        prompts["tools_json"] = [json.dumps(prompt.tools, default=list) for prompt in data.prompts]
+    outcomes = {
+        "prompt_id": [data.prompts[row].id for row in data.prompt_index],
+        "model_id": [data.models[row].id for row in data.model_index],
+        "quality": data.quality,
+        "cost_usd": _nullable(data.cost_usd),
+        "latency_s": _nullable(data.latency_s),
+        "input_tokens": _nullable(data.input_tokens, whole=True),
+        "output_tokens": _nullable(data.output_tokens, whole=True),
+    }
+    models = {
+        "model_id": pa.array([model.id for model in data.models], pa.string()),
+        "price_in": pa.array([model.price_in for model in data.models], pa.float64()),
+        "price_out": pa.array([model.price_out for model in data.models], pa.float64()),
+        "context_window": pa.array([model.context_window for model in data.models], pa.int64()),
+        "description": pa.array([model.description for model in data.models], pa.string()),
+    }
+    for name, columns in (("prompts", prompts), ("outcomes", outcomes), ("models", models)):
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet", compression="zstd")
+
+
+def _read_prompts(path: Path) -> tuple[Prompt, ...]:
+    table = _open_table(path, PROMPT_COLUMNS)
+    columns = {name: _strings(table, name, str(path)) for name in PROMPT_COLUMNS}
+    _refuse_repeats(columns["prompt_id"], "prompt_id", str(path))
+    tools = table.column("tools_json").to_pylist() if "tools_json" in table.column_names else [None] * len(table)
+    return tuple(
+        Prompt(id=name, text=text, kind=kind, source=source, split=split, tools=_parse_tools(raw, row, str(path)))
+        for row, (name, text, kind, source, split, raw) in enumerate(zip(*columns.values(), tools, strict=True))
+    )
+
+
+def _read_models(path: Path) -> tuple[Model, ...]:
+    table = _open_table(path, ("model_id",))
+    names = _strings(table, "model_id", str(path))
+    _refuse_repeats(names, "model_id", str(path))
+    numbers = {name: _floats(table, name, str(path), is_required=False) for name in MODEL_COLUMNS[1:4]}
+    texts = table.column("description").to_pylist() if "description" in table.column_names else [None] * len(table)
+    return tuple(
+        Model(
+            id=name,
+            price_in=_known(numbers["price_in"][row]),
+            price_out=_known(numbers["price_out"][row]),
+            context_window=None if np.isnan(numbers["context_window"][row]) else int(numbers["context_window"][row]),
+            description=texts[row],
+        )
+        for row, name in enumerate(names)
+    )
+
+
+def _open_table(path: Path, required: Sequence[str]) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise DataError("the file is missing", path=str(path), hint="a data set holds three parquet files") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"not a parquet file ({type(error).__name__})", path=str(path)) from error
+    table = table.rename_columns([ALIASES.get(name, name) for name in table.column_names])
+    for name in required:
+        if name not in table.column_names:
+            raise DataError("the column is missing", path=str(path), place=f"column {name}")
+    if not len(table):
+        raise DataError("the file has no rows", path=str(path))
+    return table
+
+
+def _strings(table: "pa.Table", name: str, path: str) -> list[str]:
+    values = table.column(name).to_pylist()
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise DataError(f"must be text, got {value!r}", path=path, place=f"{name}, row {row}")
+    return values
+
+
+def _floats(table: "pa.Table", name: str, path: str, *, is_required: bool) -> Floats:
+    if name not in table.column_names:
+        return np.full(len(table), np.nan)
+    column = table.column(name)
+    import pyarrow as pa
+
+    try:
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowException as error:
+        raise DataError(f"must be numbers, got {column.type}", path=path, place=f"column {name}") from error
+    values = np.array(values, dtype=np.float64)
+    bad = np.flatnonzero(np.isinf(values) | (np.isnan(values) if is_required else False))
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(f"must be a finite number, got {values[row]!r}", path=path, place=f"{name}, row {row}")
+    return values
+
+
+def _look_up(table: "pa.Table", name: str, known: Mapping[str, int], path: str, where: str) -> Indices:
+    rows = np.empty(len(table), dtype=np.int64)
+    for row, value in enumerate(table.column(name).to_pylist()):
+        found = known.get(value, -1)
+        if found < 0:
+            raise DataError(f"{value!r} is not in {where}", path=path, place=f"{name}, row {row}")
+        rows[row] = found
+    return rows
+
+
+def _refuse_repeats(values: Sequence[str], name: str, path: str) -> None:
+    seen: set[str] = set()
+    for row, value in enumerate(values):
+        if value in seen:
+            raise DataError(f"{value!r} stands twice", path=path, place=f"{name}, row {row}")
+        seen.add(value)
+
+
+def _parse_tools(raw: str | None, row: int, path: str) -> tuple[Mapping[str, JsonValue], ...]:
+    if not raw:
+        return ()
+    try:
+        tools = json.loads(raw)
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}", path=path, place=f"tools_json, row {row}") from error
+    if not isinstance(tools, list):
+        raise DataError("must be a JSON list", path=path, place=f"tools_json, row {row}")
+    return tuple(tool for tool in tools if isinstance(tool, dict))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _nullable(values: Floats, *, whole: bool = False) -> "pa.Array":
+    import pyarrow as pa
+
+    kind = pa.int64() if whole else pa.float64()
+    return pa.array([None if np.isnan(value) else (int(value) if whole else float(value)) for value in values], kind)

@@ -1,0 +1,45 @@
+"""Routing data and features to a TrainingSet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ripieno.domain import Features
+from ripieno.domain.training import TrainingSet
+from ripieno.domain.worker import WorkerId
+from ripieno.tasks.folder import RoutingData
+
+
+def make_training_set(
+    data: RoutingData, features: Sequence[Features], rows: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+) -> TrainingSet:
+    """Gather the outcomes of some prompts.
+
+    Args:
+        data: the data set.
+        features: features of the prompts in `rows`, in that order.
+        rows: rows of the prompts to take.
+    """
+    return TrainingSet(
+        features=tuple(features),
+        workers=tuple(WorkerId(model.id) for model in data.models),
+        quality=data.matrix(data.quality)[rows],
+        counts=data.counts()[rows],
+        cost_usd=data.matrix(data.cost_usd)[rows],
+        latency_s=data.matrix(data.latency_s)[rows],
+        groups=tuple(data.prompts[row].group or data.prompts[row].text for row in rows),
+    )
+
+
+def split_repeats(data: RoutingData) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean quality of even and of odd repeats, each of shape (n, m); None unless some pair has two."""
+    seen: dict[tuple[int, int], int] = {}
+    is_odd = np.zeros(len(data.quality), dtype=bool)
+    for index, pair in enumerate(zip(data.prompt_index.tolist(), data.model_index.tolist(), strict=True)):
+        is_odd[index] = seen.get(pair, 0) % 2 == 1
+        seen[pair] = seen.get(pair, 0) + 1
+    if max(seen.values(), default=0) < 2:
+        return None
+    even = data.matrix(np.where(is_odd, np.nan, data.quality))
+    odd = data.matrix(np.where(is_odd, data.quality, np.nan))
+    return even, odd

@@ -1,0 +1,106 @@
+"""Checks on texts: what the final answer of a reply is, and whether it is the right one."""
+
+import re
+import string
+
+from ripieno.domain import Verdict
+from ripieno.domain.grader import Choice, Exact, Numeric
+
+_MARKER = re.compile(r"(?:final answer|answer|result)\s*(?:is\b|:|=)+\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?![\w])")
+_HEDGE = re.compile(r"\b(?:or|and/or|either|possibly|maybe|perhaps)\b", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\b(?:not|isn't|isnt|never|no longer|cannot be|can't be)\s*(?:the\s+|a\s+|an\s+)?$", re.IGNORECASE
+)
+_OUTER = string.punctuation + string.whitespace + "“”‘’«»…"
+
+
+def final_answer(text: str) -> str:
+    """The part of a reply that claims to be the answer: after the last marker, else the last line that says anything."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return ""
+    markers = list(_MARKER.finditer(text))
+    if markers:
+        rest = text[markers[-1].end() :].strip()
+        return rest.splitlines()[0] if rest else ""
+    return lines[-1].strip()
+
+
+def normalise(text: str) -> str:
+    """Lower case, single spaces, no outer punctuation."""
+    return " ".join(text.casefold().split()).strip(_OUTER)
+
+
+def check_exact(grader: Exact, text: str) -> Verdict:
+    """Whether the final answer is one of the accepted ones; hedging and denial are not answers."""
+    wanted = [normalise(answer) or answer for answer in grader.answers]
+    for candidate in (text, final_answer(text)):
+        if normalise(candidate) in wanted:
+            return _accept("exact")
+    tail = normalise(final_answer(text))
+    for answer in wanted:
+        if tail.endswith(f" {answer}") and _is_plain(tail[: -len(answer)], answer):
+            return _accept("exact")
+    return _reject("exact", f"final answer {final_answer(text)[:60]!r}")
+
+
+def check_numeric(grader: Numeric, text: str) -> Verdict:
+    """Whether the last number of the final answer is the right one."""
+    numbers = find_numbers(final_answer(text)) or find_numbers(text)
+    if not numbers:
+        return _reject("numeric", "no number in the answer")
+    if _HEDGE.search(final_answer(text)) and len(set(numbers)) > 1:
+        return _reject("numeric", "several numbers are offered")
+    given = numbers[-1]
+    allowed = grader.tolerance * max(abs(grader.answer), 1.0)
+    if abs(given - grader.answer) <= allowed:
+        return _accept("numeric")
+    return _reject("numeric", f"{given:g} is not {grader.answer:g}")
+
+
+def check_choice(grader: Choice, text: str) -> Verdict:
+    """Whether exactly the right letter is chosen in the final answer."""
+    letters = "".join(re.escape(option) for option in grader.options)
+    final = final_answer(text)
+    alone = re.fullmatch(rf"[\s(\[*]*([{letters}])(?:[\s).\]:*].*)?", final, re.IGNORECASE | re.DOTALL)
+    if alone and not _HEDGE.search(final[alone.end(1) :][:12]):
+        chosen = {alone.group(1).upper()}
+    else:
+        chosen = set(re.findall(rf"(?<![A-Za-z'])\(?([{letters}])\)?(?![A-Za-z'])", final))
+    if chosen == {grader.letter.upper()}:
+        return _accept("choice")
+    return _reject("choice", f"chose {', '.join(sorted(chosen)) or 'nothing'}")
+
+
+def find_numbers(text: str) -> list[float]:
+    """All numbers of a text, in order; thousands commas and simple fractions are read."""
+    found = []
+    for match in _NUMBER.findall(text.replace("−", "-")):
+        value = _parse_number(match.replace(",", ""))
+        if value is not None:
+            found.append(value)
+    return found
+
+
+def _parse_number(text: str) -> float | None:
+    top, slash, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _is_plain(before: str, answer: str) -> bool:
+    """Whether the words before an answer let it stand alone: no other candidate, no denial."""
+    if _DENIAL.search(before) or _HEDGE.search(before):
+        return False
+    return not before.rstrip().endswith((",", ";", "/", "&")) and f"not {answer}" not in before
+
+
+def _accept(verifier: str) -> Verdict:
+    return Verdict(verifier=verifier, quality=1.0)
+
+
+def _reject(verifier: str, detail: str) -> Verdict:
+    return Verdict(verifier=verifier, quality=0.0, detail=detail)
