@@ -4,14 +4,26 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import cast
 
 from ripieno.analyze import Analyzer
 from ripieno.config import Loaded, Settings, WorkerSettings, load_settings
-from ripieno.domain import Binding, Clock, Objective, Pool, Price, SystemClock, Worker, parse_worker_id
+from ripieno.domain import (
+    Binding,
+    Clock,
+    Decided,
+    Decision,
+    Objective,
+    Pool,
+    Price,
+    SystemClock,
+    Worker,
+    parse_worker_id,
+)
 from ripieno.encoders import CachedEncoder, Encoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor
@@ -22,7 +34,7 @@ from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider
 from ripieno.providers.prices import find_price
-from ripieno.route import PRESETS, Conditions, Policy, Predictor, Router, Scales
+from ripieno.route import PRESETS, Arrival, Conditions, Policy, Predictor, Router, Scales
 from ripieno.route.predictors import PriorPredictor
 from ripieno.verify import Grading, JudgeVerifier, Verifier
 
@@ -117,6 +129,29 @@ class App:
         if dial is None:
             dial = route.preference if preset is None and route.preference is not None else chosen.preference
         return Objective(preference=dial, preset=name, privacy=chosen.privacy)
+
+    async def replay(self, decided: Decided) -> Decision:
+        """Decide a recorded task again: same features, checkpoint, policy parameters, eligible workers and seed.
+
+        Raises:
+            CheckpointError: the checkpoint of that decision is gone.
+            ConfigError: an eligible worker has left the pool.
+        """
+        old = decided.decision
+        gone = [worker for worker in old.mask.eligible if worker not in self.pool]
+        if gone:
+            raise ConfigError(f"decision {old.id!r} cannot be replayed: {gone[0]!r} has left the pool")
+        predictor: Predictor = PriorPredictor()
+        if old.predictor != predictor.version:
+            predictor, _ = self.registry.load(old.predictor, encoder=self.analyzer.encoder.name)
+        options = dict(old.policy_facts) | {"rules": self.settings.route.rules}
+        policy = cast(Policy, build_plugin("ripieno.policies", old.policy, options, key="route"))
+        eligible = Pool(tuple(replace(self.pool[worker], is_muted=False) for worker in old.mask.eligible))
+        router = Router(predictor=predictor, policy=policy, clock=self.clock)
+        features = await self.analyzer.analyze(decided.task)
+        arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic())
+        healthy = Conditions(today=date.min)
+        return router.decide(decided.task, features, eligible, healthy, arrival=arrival)
 
     def make_profiler(self) -> Profiler:
         """A profiler on this app's workers and ledger."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from ripieno.domain.task import Objective
+from ripieno.domain.task import JsonValue, Objective
 from ripieno.domain.worker import WorkerId
 
 
@@ -111,6 +111,8 @@ class Decision:
     propensity: float
     policy: str
     """Name of the policy that chose."""
+    policy_facts: Mapping[str, JsonValue]
+    """The policy's own parameters, for a replay."""
     predictor: str
     """Version of the checkpoint that estimated, or the name of an untrained predictor."""
     objective: Objective

@@ -20,6 +20,8 @@ class Execution:
     task: Task
     calls: list[Call] = field(default_factory=list)
     called: Called | None = None
+    serving: str | None = None
+    """The worker that is answering, while a stream runs."""
 
     @property
     def run(self) -> Run:
@@ -73,6 +75,7 @@ class Executor:
         for worker in _candidates(execution, pool):
             live = LiveCall(worker)
             has_begun = False
+            execution.serving = worker.id
             try:
                 async for piece in self._caller.stream(live, execution.task):
                     has_begun = True

@@ -60,6 +60,7 @@ class Router:
             workflow=Solo(worker=choice.order[0], fallbacks=choice.order[1:]),
             propensity=choice.propensity,
             policy=self.policy.name,
+            policy_facts=self.policy.facts,
             predictor=self.predictor.version,
             objective=task.objective,
             mask=mask,

@@ -10,7 +10,11 @@ _NAMES = {value: word for word, value in NUMBER_WORDS.items()}
 def _plain(rng: Rng) -> Problem:
     a, b, c = whole(rng, 12, 97), whole(rng, 3, 29), whole(rng, 2, 60)
     form = whole(rng, 0, 2)
-    text, value = [(f"{a} + {b} * {c}", a + b * c), (f"({a} - {b}) * {c}", (a - b) * c), (f"{a} * {b} - {c}", a * b - c)][form]
+    text, value = [
+        (f"{a} + {b} * {c}", a + b * c),
+        (f"({a} - {b}) * {c}", (a - b) * c),
+        (f"{a} * {b} - {c}", a * b - c),
+    ][form]
     return Problem(blanks={"e": text}, grader=Numeric(answer=value))
 
 

@@ -3,11 +3,7 @@
 from ripieno.domain.grader import Exact, Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, pick, ways, whole
 
-_WORDS = (
-    "lantern orchard velvet saddle harbor pencil meadow copper window basket thunder ribbon cactus mirror pepper anchor "
-    "blanket candle desert engine feather garden hammer island jacket kettle ladder magnet needle oyster planet quartz "
-    "rocket silver tunnel umbrella valley walnut yellow zipper kilometer calendar seventeen positive minute february"
-).split()
+_WORDS = ["lantern", "orchard", "velvet", "saddle", "harbor", "pencil", "meadow", "copper", "window", "basket", "thunder", "ribbon", "cactus", "mirror", "pepper", "anchor", "blanket", "candle", "desert", "engine", "feather", "garden", "hammer", "island", "jacket", "kettle", "ladder", "magnet", "needle", "oyster", "planet", "quartz", "rocket", "silver", "tunnel", "umbrella", "valley", "walnut", "yellow", "zipper", "kilometer", "calendar", "seventeen", "positive", "minute", "february"]
 _MISSPELLED = (
     ("recieve", "receive"), ("seperate", "separate"), ("definately", "definitely"), ("occured", "occurred"),
     ("untill", "until"), ("wich", "which"), ("tommorow", "tomorrow"), ("goverment", "government"),
@@ -185,7 +181,12 @@ SENTIMENT = Family(
 FACTS = Family(
     name="facts",
     train=(
-        *ways(_capital, "What is the capital of {c}?", "Name the capital city of {c}.", "Which city is the capital of {c}?"),
+        *ways(
+            _capital,
+            "What is the capital of {c}?",
+            "Name the capital city of {c}.",
+            "Which city is the capital of {c}?",
+        ),
         *ways(_opposite, "What is the opposite of {w}?", "Give the opposite of the word {w}."),
         *ways(_plural, "What is the plural of {w}?", "What do you call more than one {w}?"),
     ),

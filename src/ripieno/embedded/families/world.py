@@ -5,7 +5,13 @@ from datetime import date, timedelta
 from ripieno.domain.grader import Exact, Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, pick, ways, whole
 
-_SHORT = (("km", "mi", 0.621371), ("mi", "km", 1.609344), ("kg", "lb", 2.204623), ("m", "ft", 3.280840), ("in", "cm", 2.54))
+_SHORT = (
+    ("km", "mi", 0.621371),
+    ("mi", "km", 1.609344),
+    ("kg", "lb", 2.204623),
+    ("m", "ft", 3.280840),
+    ("in", "cm", 2.54),
+)
 _LONG = (
     ("kilometers", "miles", 0.621371),
     ("gallons", "liters", 3.785412),
@@ -84,7 +90,9 @@ def _said_shift(rng: Rng) -> Problem:
     day, count = _day(rng), whole(rng, 2, 30)
     unit, days = pick(rng, ("days", "weeks")), count
     later = day + timedelta(days=days if unit == "days" else 7 * days)
-    return Problem(blanks={"d": _say(day), "n": f"{count} {unit}"}, grader=Exact(answers=(later.isoformat(), _say(later))))
+    return Problem(
+        blanks={"d": _say(day), "n": f"{count} {unit}"}, grader=Exact(answers=(later.isoformat(), _say(later)))
+    )
 
 
 UNITS = Family(
@@ -118,7 +126,9 @@ DATES = Family(
         *ways(_iso_weekday, "On which day of the week does {d} fall?"),
         *ways(_said_weekday, "Name the day of the week for {d}.", "A letter is dated {d}. Which weekday was that?"),
         *ways(_iso_distance, "From {a} until {b}, how many days pass?"),
-        *ways(_said_distance, "How many days are it from {a} to {b}?", "Subtract the date {a} from {b}: how many days?"),
+        *ways(
+            _said_distance, "How many days are it from {a} to {b}?", "Subtract the date {a} from {b}: how many days?"
+        ),
         *ways(_said_shift, "Starting on {d}, which date comes {n} later? Use YYYY-MM-DD."),
     ),
 )

@@ -5,7 +5,22 @@ from functools import cache
 from importlib.resources import as_file, files
 
 _QUOTED = re.compile(r"[\"“”'](\w+)[\"“”']")
-_FRAME = {"the", "word", "spelling", "spelled", "correct", "spell", "of", "is", "how", "do", "you", "please", "fix", "answer"}
+_FRAME = {
+    "the",
+    "word",
+    "spelling",
+    "spelled",
+    "correct",
+    "spell",
+    "of",
+    "is",
+    "how",
+    "do",
+    "you",
+    "please",
+    "fix",
+    "answer",
+}
 
 
 def quick(text: str) -> str:

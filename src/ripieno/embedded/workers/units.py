@@ -69,7 +69,7 @@ def _unit(name: str) -> str:
     alias = _ALIASES.get(plain.lower())
     if alias:
         return alias
-    plain = re.sub(r"^square (\w+)", r"\1**2", re.sub(r"^cubic (\w+)", r"\1**3", plain, flags=re.I), flags=re.I)
+    plain = re.sub(r"^square (\w+)", r"\1**2", re.sub(r"^cubic (\w+)", r"\1**3", plain, flags=re.IGNORECASE), flags=re.IGNORECASE)
     return plain.replace(" per ", "/") if len(plain) <= 2 else plain.replace(" per ", "/").lower()
 
 

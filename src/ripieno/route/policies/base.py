@@ -1,17 +1,22 @@
 """Policy: Estimates to a Choice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from ripieno.domain import Choice, Estimate, Features, Objective
+from ripieno.domain import Choice, Estimate, Features, JsonValue, Objective
 
 
 class Policy(Protocol):
     """Chooses among eligible workers. Built-in and plugin policies fill the same role; all see masked input only."""
 
     name: str
+
+    @property
+    def facts(self) -> Mapping[str, JsonValue]:
+        """The policy's parameters, recorded with each decision."""
+        ...
 
     def decide(
         self,

@@ -1,14 +1,14 @@
 """Rules written by hand: the first that matches names the worker; utility orders the rest."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ripieno.domain import Choice, Estimate, Features, Need, Objective
+from ripieno.domain import Choice, Estimate, Features, JsonValue, Need, Objective
 from ripieno.errors import ConfigError
 from ripieno.route.policies.utility import UtilityPolicy
 
@@ -69,6 +69,11 @@ class RulePolicy:
                 f"rules file {str(path)!r}, {place}: {first['msg']}", key=place, path=str(path)
             ) from error
         return cls(rules=tuple(parsed.rule), otherwise=otherwise)
+
+    @property
+    def facts(self) -> Mapping[str, JsonValue]:
+        """The parameters of the policy that orders the rest."""
+        return self.otherwise.facts
 
     def decide(
         self,

@@ -1,10 +1,10 @@
 """The default policy: take the worker with the highest utility; explore a little where it can do no harm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ripieno.domain import Choice, Estimate, Features, Objective, WorkerId
+from ripieno.domain import Choice, Estimate, Features, JsonValue, Objective, WorkerId
 from ripieno.route.utility import Scales, score_utility
 
 CRITICAL = 7.0
@@ -25,6 +25,15 @@ class UtilityPolicy:
     def __init__(self, *, exploration: float = 0.0, scales: Scales | None = None) -> None:
         self.exploration = exploration
         self.scales = scales or Scales()
+
+    @property
+    def facts(self) -> Mapping[str, JsonValue]:
+        """The policy's parameters."""
+        return {
+            "exploration": self.exploration,
+            "reference_cost_usd": self.scales.cost_usd,
+            "reference_latency_s": self.scales.latency_s,
+        }
 
     def decide(
         self,

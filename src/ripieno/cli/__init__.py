@@ -1,0 +1,5 @@
+"""Commands; the only place that prints."""
+
+from ripieno.cli.main import main
+
+__all__ = ["main"]

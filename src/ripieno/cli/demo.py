@@ -1,0 +1,206 @@
+"""`ripieno demo`: the whole loop, measured in this run."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import click
+import numpy as np
+
+from ripieno.app import App
+from ripieno.cli.learn import draw, show_report
+from ripieno.cli.output import money, print_table, say, seconds
+from ripieno.cli.profile import find_able, progress_bar
+from ripieno.config import load_settings
+from ripieno.domain.grader import GradedTask
+from ripieno.embedded.baselines import choose_by_keyword
+from ripieno.embedded.families import generate_tasks
+from ripieno.evaluate.benchmark import judge, prepare
+from ripieno.evaluate.report import Entrant
+from ripieno.gateway import bind_socket, running
+from ripieno.learn import Recipe, analyze_prompts
+from ripieno.learn import train as fit
+from ripieno.learn.train import check_gate, promote, record_learned
+from ripieno.ledger import export_data
+from ripieno.measure import Campaign, Progress
+
+CAMPAIGN = "demo"
+MODEL_WORKERS = ("smollm2-135m", "smollm2-135m-vote")
+MODEL_SHARE = 6
+"""The language model is measured on one training task of so many: it is the only slow one."""
+REPEATS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much the demo measures, tasks of each family."""
+
+    train: int
+    test: int
+    seed: int
+
+
+@click.command(epilog="\b\nExample:\n  ripieno demo")
+@click.option("--train-tasks", type=click.IntRange(6, 500), default=36, show_default=True, help="Of each family.")
+@click.option(
+    "--test-tasks", type=click.IntRange(4, 500), default=12, show_default=True, help="Of each family, held out."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of tasks, folds and intervals.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".ripieno/demo"),
+    show_default=True,
+    help="Where ledger, checkpoint and plots go.",
+)
+def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
+    """Measure the embedded pool, train a router, prove it on held-out tasks, and answer through the gateway.
+
+    No keys, no network. Run again, it goes on from what is measured already.
+    """
+    settings = _write_settings(home)
+    size = Size(train=train_tasks, test=test_tasks, seed=seed)
+    started = time.monotonic()
+
+    async def run() -> None:
+        async with App(load_settings(settings)) as app:
+            await _measure(app, size)
+            await _learn(app, size, home)
+            await _serve(app, size)
+
+    asyncio.run(run())
+    say(f"\ndone in {time.monotonic() - started:.0f} s; the next three commands:")
+    click.echo(f"  ripieno --config {settings} explain last")
+    click.echo(f"  ripieno --config {settings} ask 'Solve 3x + 4 = 19 for x' --explain")
+    click.echo(f"  ripieno --config {settings} serve")
+
+
+def _write_settings(home: Path) -> Path:
+    """A settings file of the demo's own, so that later commands find the same ledger and checkpoint."""
+    path = home / "ripieno.toml"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        lines = (
+            "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.",
+            f"home = {str(home)!r}",
+            "[ledger]",
+            f"url = {f'sqlite:///{home}/ledger.db'!r}",
+        )
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+async def _measure(app: App, size: Size) -> None:
+    tasks = generate_tasks(train=size.train, test=size.test, seed=size.seed)
+    workers = await find_able(app)
+    say(f"1. Measuring {len(workers)} workers on {len(tasks)} tasks of {len({t.family for t in tasks})} families.")
+    profiler = app.make_profiler()
+    started = time.monotonic()
+    with progress_bar("measuring") as show:
+        learning = Campaign(
+            name=CAMPAIGN, tasks=tuple(t for t in tasks if t.split == "train"), workers=workers, skip=_is_skipped
+        )
+        first = await profiler.run(learning, app.pool, on_progress=show)
+        held_out = Campaign(
+            name=CAMPAIGN, tasks=tuple(t for t in tasks if t.split == "test"), workers=workers, repeats=REPEATS
+        )
+        second = await profiler.run(held_out, app.pool, on_progress=show)
+    say(f"   {_tell(first, second)} in {time.monotonic() - started:.0f} s; every one is in the ledger.")
+    _show_profile(app, workers)
+
+
+def _is_skipped(task: GradedTask, worker: str) -> bool:
+    return worker in MODEL_WORKERS and crc32(task.id.encode()) % MODEL_SHARE != 0
+
+
+def _tell(first: Progress, second: Progress) -> str:
+    fresh = first.done + second.done - first.resumed - second.resumed
+    return f"{fresh} samples measured, {first.resumed + second.resumed} known from before"
+
+
+def _show_profile(app: App, workers: tuple[str, ...]) -> None:
+    families: dict[str, dict[str, list[float]]] = {}
+    costs: dict[str, list[float]] = {}
+    kinds = {digest: task.kind or "" for digest, task in app.ledger.tasks(_digests(app)).items()}
+    for row in app.ledger.measured(dataset=CAMPAIGN):
+        outcome = row.outcome
+        families.setdefault(kinds[outcome.task], {}).setdefault(outcome.worker, []).append(outcome.quality)
+        costs.setdefault(outcome.worker, []).append(outcome.cost_usd or 0.0)
+    rows = [
+        [
+            worker,
+            *(f"{np.mean(found[worker]):.2f}" if worker in found else "-" for found in families.values()),
+            money(float(np.mean(costs[worker]))) if worker in costs else "-",
+        ]
+        for worker in workers
+    ]
+    print_table("\nShare of accepted answers, and mean cost of a task", ("worker", *families, "cost"), rows)
+
+
+def _digests(app: App) -> set[str]:
+    return {row.outcome.task for row in app.ledger.measured(dataset=CAMPAIGN)}
+
+
+async def _learn(app: App, size: Size, home: Path) -> None:
+    say("\n2. Training a router on the training templates, proving it on the held-out ones.")
+    versions = {worker.id: worker.version for worker in app.pool}
+    data = export_data(app.ledger, CAMPAIGN, versions=versions)
+    features = await analyze_prompts(app.analyzer, data)
+    recipe = Recipe(seed=size.seed, objective=app.make_objective())
+    trained = fit(data, features, recipe=recipe, encoder=app.analyzer.encoder.name, clock=app.clock)
+    bench = prepare(data, features)
+    extra = _hand_written([prompt.text for prompt in data.prompts], bench.test_rows, bench.held_out.workers)
+    judged = judge(
+        bench, trained.predictor, objective=recipe.objective, baselines=("knn",), extra=extra, seed=size.seed
+    )
+    show_report(judged.report)
+    draw(bench, judged, home / "plots")
+    version = app.registry.save(trained.predictor, trained.card)
+    await record_learned(app.ledger, version, trained.card)
+    check_gate(trained)
+    await promote(app.registry, app.ledger, version, reason=trained.card.verdict)
+    say(f"   {version} is promoted.")
+
+
+def _hand_written(texts: list[str], rows: np.ndarray, workers: tuple[str, ...]) -> list[Entrant]:
+    """The rivals that need no learning: nobody abstains, so the first that is asked answers."""
+    keyword = np.zeros((len(rows), len(workers)))
+    for index, row in enumerate(rows):
+        keyword[index, workers.index(choose_by_keyword(texts[row], workers))] = 1.0
+    first = np.zeros_like(keyword)
+    first[:, 0] = 1.0
+    return [
+        Entrant(name="first that answers", shares=first, note=workers[0]),
+        Entrant(name="keyword rule", shares=keyword, note="hand-written"),
+    ]
+
+
+async def _serve(app: App, size: Size) -> None:
+    """Send one unseen task of each family through the gateway with the official client."""
+    from openai import AsyncOpenAI
+
+    fresh = generate_tasks(train=0, test=1, seed=size.seed + 1000)
+    with bind_socket(app.settings.gateway.model_copy(update={"port": 0})) as listener:
+        async with running(app, listener) as address, AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
+            say(f"\n3. Asking {address}/v1 with the openai client, model='auto'.")
+            rows = []
+            for task in fresh:
+                raw = await client.chat.completions.with_raw_response.create(
+                    model="auto", messages=[{"role": "user", "content": task.task.text}]
+                )
+                headers, answer = raw.headers, raw.parse()
+                rows.append(
+                    [
+                        task.task.text,
+                        str(answer.choices[0].message.content),
+                        headers["x-ripieno-worker"],
+                        money(float(headers["x-ripieno-cost-usd"])),
+                        headers["x-ripieno-why"].partition(", ")[2] or headers["x-ripieno-why"],
+                    ]
+                )
+    print_table("", ("task", "answer", "worker", "cost", "why"), rows)
+    decided = app.ledger.last_decision()
+    if decided is not None:
+        say(f"   the last one was decided in {seconds(app.ledger.find_decided(decided).decision.decide_s)}")

@@ -1,0 +1,40 @@
+"""Errors for people: two lines, and the exit code of their class."""
+
+import click
+
+from ripieno.errors import (
+    ConfigError,
+    DataError,
+    GateRefused,
+    InvalidTask,
+    LedgerCorrupt,
+    LedgerTooNew,
+    NoEligibleWorker,
+    ProviderError,
+    RateLimited,
+    RipienoError,
+)
+
+FAILED, WRONG_USAGE, WRONG_SETUP, OUT_OF_REACH, GATE_REFUSED = 1, 2, 3, 4, 5
+
+_CODES: tuple[tuple[type[RipienoError], int], ...] = (
+    (InvalidTask, WRONG_USAGE),
+    (DataError, WRONG_USAGE),
+    (ConfigError, WRONG_SETUP),
+    (LedgerTooNew, WRONG_SETUP),
+    (LedgerCorrupt, WRONG_SETUP),
+    (NoEligibleWorker, WRONG_SETUP),
+    (ProviderError, OUT_OF_REACH),
+    (RateLimited, OUT_OF_REACH),
+    (GateRefused, GATE_REFUSED),
+)
+
+
+def report(error: Exception) -> int:
+    """Print an error on stderr; gives the exit code. What is no RipienoError is a fault of ours, and raised again."""
+    if not isinstance(error, RipienoError):
+        raise error
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)

@@ -1,0 +1,86 @@
+"""`ripieno explain` and `ripieno feedback`."""
+
+from pathlib import Path
+
+import click
+
+from ripieno.app import App
+from ripieno.cli.ask import describe, show
+from ripieno.cli.output import money, print_json, say, seconds
+from ripieno.cli.running import run_app
+from ripieno.domain import Decided, Decision, Judged, Run, Verdict
+from ripieno.errors import NotFound
+from ripieno.gateway import record_feedback
+from ripieno.route.explain import explain as explain_decision
+
+
+@click.command(epilog="\b\nExample:\n  ripieno explain last")
+@click.argument("decision_id")
+@click.option("--replay", "wants_replay", is_flag=True, help="Decide again from the record, and compare.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_json: bool) -> None:
+    """Tell decision DECISION_ID in words; `last` is the latest, and a beginning of the id is enough."""
+
+    async def work(app: App) -> tuple[Decided, list[Run], list[Judged], Decision | None]:
+        name = app.ledger.last_decision() if decision_id == "last" else decision_id
+        if name is None:
+            raise NotFound("no decision is recorded yet", hint="make one: `ripieno ask TEXT`")
+        decided = app.ledger.find_decided(name)
+        runs = app.ledger.runs_of(decided.decision.id)
+        verdicts = [judged for run in runs for judged in app.ledger.verdicts_of(run.id)]
+        return decided, runs, verdicts, await app.replay(decided) if wants_replay else None
+
+    decided, runs, verdicts, replayed = run_app(config, work)
+    explanation = explain_decision(decided.decision)
+    if as_json:
+        print_json(
+            describe(decided.decision)
+            | {
+                "task": decided.task.text,
+                "changes": list(explanation.changes),
+                "dial": [{"low": s.low, "high": s.high, "worker": s.worker} for s in explanation.spans],
+                "calls": [
+                    {"worker": c.worker, "cost_usd": c.cost_usd, "latency_s": c.latency_s, "failure": c.failure}
+                    for run in runs
+                    for c in run.calls
+                ],
+                "verdicts": [{"verifier": j.verdict.verifier, "quality": j.verdict.quality} for j in verdicts],
+                "replayed": None if replayed is None else replayed.worker,
+            }
+        )
+        return
+    click.echo(f"decision {decided.decision.id}")
+    click.echo(f"task: {decided.task.text[:200]!r}")
+    show(decided.decision)
+    click.echo("what would change it:")
+    for change in explanation.changes or ("nothing short of other estimates",):
+        click.echo(f"  {change}")
+    for call in (call for run in runs for call in run.calls):
+        fate = "answered" if call.failure is None else f"failed: {call.failure}"
+        click.echo(f"call: {call.worker} {fate}, {money(call.cost_usd)}, {seconds(call.latency_s)}")
+    for judged in verdicts:
+        click.echo(f"verdict: {judged.verdict.verifier} {judged.verdict.quality:.2f} {judged.verdict.detail}")
+    if replayed is not None:
+        same = replayed.worker == decided.decision.worker
+        say(f"replay: {replayed.worker}, {'the same decision' if same else 'another decision'}")
+
+
+@click.command(epilog="\b\nExample:\n  ripieno feedback 3f2a91 --quality 1")
+@click.argument("decision_id")
+@click.option("--quality", type=click.FloatRange(0, 1), required=True, help="What the answer was worth, 0 to 1.")
+@click.option("--detail", default="", help="Why.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def feedback(config: Path | None, *, decision_id: str, quality: float, detail: str, as_json: bool) -> None:
+    """Record what the answer of decision DECISION_ID was worth."""
+
+    async def work(app: App) -> Judged:
+        name = (app.ledger.last_decision() or "") if decision_id == "last" else decision_id
+        return await record_feedback(app, name, Verdict(verifier="user", quality=quality, detail=detail))
+
+    judged = run_app(config, work)
+    if as_json:
+        print_json({"recorded": judged.id})
+    else:
+        say(f"recorded {judged.id}")

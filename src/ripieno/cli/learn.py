@@ -1,0 +1,258 @@
+"""`ripieno train` and `ripieno evaluate`."""
+
+from pathlib import Path
+
+import click
+
+from ripieno.app import App
+from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.running import run_app
+from ripieno.errors import CheckpointError, GateRefused, NotFound
+from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, Judged, judge, prepare
+from ripieno.evaluate.report import Interval, Report
+from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
+from ripieno.learn import train as fit
+from ripieno.learn.train import check_gate, promote, record_learned
+from ripieno.ledger import export_data
+from ripieno.route.predictors import KINDS, PairPredictor
+from ripieno.tasks import RoutingData, read_folder
+
+_FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
+
+
+@click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
+@click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
+@click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
+@click.option("--kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True, help="Which predictor.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=_FOLDER, help="Folder of checkpoints, instead of the installation's; nothing is promoted.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def train(
+    config: Path | None,
+    *,
+    data: Path | None,
+    dataset: str | None,
+    kind: str,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a router on measured outcomes, prove it on what is held out, and promote it if the proof holds.
+
+    With --data the router is for the models of that folder: it is promoted only if the pool has one of them.
+    """
+
+    async def work(app: App) -> tuple[str, Trained, str]:
+        source = read_folder(data) if data is not None else load_measured(app, dataset)
+        features = await analyze_prompts(app.analyzer, source)
+        recipe = Recipe(kind=kind, seed=seed, objective=BEST_QUALITY if data is not None else app.make_objective())
+        trained = fit(source, features, recipe=recipe, encoder=app.analyzer.encoder.name, clock=app.clock)
+        registry = Registry(out) if out is not None else app.registry
+        version = registry.save(trained.predictor, trained.card)
+        await record_learned(app.ledger, version, trained.card)
+        if out is not None or not set(trained.card.workers) & set(app.pool.ids):
+            return version, trained, "saved, not promoted: it is for other workers than this pool's"
+        check_gate(trained)
+        await promote(registry, app.ledger, version, reason=trained.card.verdict)
+        return version, trained, "promoted: it decides from the next request on"
+
+    version, trained, fate = run_app(config, work)
+    if as_json:
+        print_json({"checkpoint": version, "fate": fate, "card": trained.card.model_dump(mode="json")})
+        return
+    if trained.judged is not None:
+        show_report(trained.judged.report)
+    click.echo(version)
+    say(fate)
+
+
+@click.command(epilog="\b\nExample:\n  ripieno evaluate --data outcomes/ --predictions predictions.parquet")
+@click.option("--data", type=_FOLDER, required=True, help="A routing-data folder.")
+@click.option(
+    "--checkpoint", type=_FOLDER, help="A checkpoint folder; without it one is trained on the training split."
+)
+@click.option(
+    "--kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True, help="Without a checkpoint."
+)
+@click.option("--preference", type=click.FloatRange(0, 1), help="The dial; quality alone decides if not given.")
+@click.option(
+    "--predictions", type=click.Path(path_type=Path, dir_okay=False), help="Write the test split's estimates."
+)
+@click.option("--plots", type=_FOLDER, help="Draw curves and calibration as PNG into this folder.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--gate", is_flag=True, help="Exit 5 if the router is proven worse than the best single worker.")
+@click.pass_obj
+def evaluate(
+    config: Path | None,
+    *,
+    data: Path,
+    checkpoint: Path | None,
+    kind: str,
+    preference: float | None,
+    predictions: Path | None,
+    plots: Path | None,
+    seed: int,
+    as_json: bool,
+    gate: bool,
+) -> None:
+    """Prove a router on the held-out prompts of a data set, beside every baseline, with intervals."""
+    import numpy as np
+
+    async def work(app: App) -> tuple[Benchmark, Judged]:
+        source = read_folder(data)
+        bench = prepare(source, await analyze_prompts(app.analyzer, source))
+        if checkpoint is not None:
+            predictor, card = load_checkpoint(checkpoint, encoder=app.analyzer.encoder.name)
+            missing = [model.id for model in source.models if model.id not in card.workers]
+            if missing:
+                raise CheckpointError(f"checkpoint {checkpoint.name!r} does not know {missing[0]!r} of {source.name!r}")
+        else:
+            predictor = PairPredictor(kind=kind)
+            predictor.fit(bench.train, rng=np.random.default_rng(seed))
+        objective = BEST_QUALITY if preference is None else app.make_objective(preference=preference)
+        return bench, judge(bench, predictor, objective=objective, seed=seed)
+
+    bench, judged = run_app(config, work)
+    if predictions is not None:
+        write_predictions(bench, judged, predictions)
+    if plots is not None:
+        draw(bench, judged, plots)
+    if as_json:
+        print_json(describe_report(judged.report))
+    else:
+        show_report(judged.report)
+    gain = judged.report.line("router").utility_gain
+    if gate and gain.high < 0:
+        raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
+
+
+def load_measured(app: App, dataset: str | None) -> RoutingData:
+    """Outcomes of the ledger, of the pool's workers in their present versions."""
+    known = app.ledger.datasets()
+    if dataset is None:
+        if len(known) != 1:
+            raise NotFound(
+                "the ledger holds no measured data set" if not known else "the ledger holds several data sets",
+                hint="measure one: `ripieno profile`"
+                if not known
+                else f"choose one: --dataset {' | '.join(sorted(known))}",
+            )
+        dataset = next(iter(known))
+    return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
+
+
+def write_predictions(bench: Benchmark, judged: Judged, path: Path) -> None:
+    """Write estimated quality for each held-out (prompt, model)."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    prompts = [bench.data.prompts[row].id for row in bench.test_rows]
+    models = list(bench.held_out.workers)
+    table = pa.table(
+        {
+            "prompt_id": np.repeat(prompts, len(models)),
+            "model_id": np.tile(models, len(prompts)),
+            "score": judged.probabilities.ravel(),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd")
+    say(f"wrote {path}")
+
+
+def draw(bench: Benchmark, judged: Judged, folder: Path) -> list[Path]:
+    """Draw what a report shows; gives the files."""
+    from ripieno.evaluate.plots import plot_calibration, plot_curve
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [folder / "calibration.png"]
+    plot_calibration(judged.probabilities, bench.held_out, drawn[0], name=judged.report.name)
+    if bench.held_out.has_costs:
+        drawn.append(folder / "cost-quality.png")
+        plot_curve(judged.report, bench.held_out, drawn[1])
+    for path in drawn:
+        say(f"drew {path}")
+    return drawn
+
+
+def show_report(report: Report) -> None:
+    """The table of proof."""
+    rows = [
+        [
+            line.name,
+            f"{line.quality.mean:.4f}",
+            _show_interval(line.gain),
+            money(line.cost_usd),
+            seconds(line.latency_s),
+            f"{line.utility.mean:+.4f}",
+            _show_interval(line.utility_gain),
+            "-" if line.gap_closed is None else f"{line.gap_closed:.0%}",
+            line.note,
+        ]
+        for line in report.lines
+    ]
+    title = f"{report.name}: {report.tasks} held-out tasks, {report.train_tasks} to learn from, {len(report.workers)} workers"
+    columns = (
+        "policy",
+        "quality",
+        "against best single",
+        "cost",
+        "latency",
+        "utility",
+        "gain [95 %]",
+        "gap closed",
+        "note",
+    )
+    print_table(title, columns, rows)
+    if report.area is not None and report.area_of_mix is not None:
+        saved = report.saved_at_equal_quality
+        click.echo(
+            f"cost-quality area {report.area:.4f} (mix of single workers {report.area_of_mix:.4f}); "
+            f"quality at the best single worker's cost {report.quality_at_best_cost:.4f}; "
+            f"saved at its quality {'-' if saved is None else f'{saved:.0%}'}"
+        )
+    if report.calibration_error is not None:
+        click.echo(f"calibration error {report.calibration_error:.4f}")
+    click.echo(report.verdict)
+
+
+def describe_report(report: Report) -> dict[str, object]:
+    """The table of proof as JSON."""
+    return {
+        "name": report.name,
+        "tasks": report.tasks,
+        "train_tasks": report.train_tasks,
+        "workers": list(report.workers),
+        "best_single": report.best_single,
+        "verdict": report.verdict,
+        "calibration_error": report.calibration_error,
+        "area": report.area,
+        "area_of_mix": report.area_of_mix,
+        "quality_at_best_cost": report.quality_at_best_cost,
+        "saved_at_equal_quality": report.saved_at_equal_quality,
+        "policies": [
+            {
+                "name": line.name,
+                "quality": _describe_interval(line.quality),
+                "gain": _describe_interval(line.gain),
+                "cost_usd": line.cost_usd,
+                "latency_s": line.latency_s,
+                "utility": _describe_interval(line.utility),
+                "utility_gain": _describe_interval(line.utility_gain),
+                "gap_closed": line.gap_closed,
+                "note": line.note,
+            }
+            for line in report.lines
+        ],
+    }
+
+
+def _describe_interval(interval: Interval) -> dict[str, float]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _show_interval(interval: Interval) -> str:
+    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -1,0 +1,63 @@
+"""`ripieno ledger`."""
+
+from pathlib import Path
+
+import click
+
+from ripieno.cli.output import print_json, say
+from ripieno.config import load_settings
+from ripieno.ledger import Ledger, export_data, import_data
+from ripieno.tasks import read_folder, write_folder
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group(epilog="\b\nExample:\n  ripieno ledger verify")
+def ledger() -> None:
+    """The append-only record."""
+
+
+@ledger.command("import")
+@click.argument("folders", type=_FOLDER, nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Check the folders, record nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
+    """Record the outcomes of routing-data FOLDERS; a broken folder is refused whole, a known one changes nothing."""
+    read = [read_folder(folder) for folder in folders]
+    done = []
+    with Ledger(load_settings(config).settings.ledger.url) as record:
+        for data in read:
+            new = 0 if dry_run else import_data(record, data)
+            done.append({"dataset": data.name, "outcomes": len(data.quality), "new": new})
+            say(f"{data.name}: {len(data.quality)} outcomes, {new} of them new")
+    if as_json:
+        print_json(done)
+
+
+@ledger.command("export")
+@click.argument("folder", type=_FOLDER)
+@click.option("--dataset", required=True, help="Campaign or data set, or `traffic`.")
+@click.pass_obj
+def export_folder(config: Path | None, *, folder: Path, dataset: str) -> None:
+    """Write the outcomes of one data set into a routing-data FOLDER."""
+    with Ledger(load_settings(config).settings.ledger.url) as record:
+        data = export_data(record, dataset)
+    write_folder(data, folder)
+    say(f"{folder}: {len(data.prompts)} prompts, {len(data.models)} models, {len(data.quality)} outcomes")
+
+
+@ledger.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def verify(config: Path | None, *, as_json: bool) -> None:
+    """Read every entry, and check that none was changed or removed."""
+    with Ledger(load_settings(config).settings.ledger.url) as record:
+        found = record.verify()
+        datasets = record.datasets()
+    if as_json:
+        print_json({"entries": found.entries, "tasks": found.tasks, "head": found.head, "datasets": datasets})
+        return
+    click.echo(f"{found.entries} entries, {found.tasks} tasks, head {found.head}")
+    for name, count in sorted(datasets.items()):
+        click.echo(f"  {name}: {count} runs")

@@ -1,0 +1,94 @@
+"""The `ripieno` command: finds subcommands without importing them."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("ripieno.cli.demo:demo", "The whole loop on the embedded pool: measure, train, prove, serve."),
+    "serve": ("ripieno.cli.serve:serve", "Serve the OpenAI-compatible address."),
+    "ask": ("ripieno.cli.ask:ask", "Route a task and answer it."),
+    "route": ("ripieno.cli.ask:route", "Decide who would take a task; call nobody."),
+    "explain": ("ripieno.cli.explain:explain", "Tell one decision in words."),
+    "feedback": ("ripieno.cli.explain:feedback", "Record what an answer was worth."),
+    "pool": ("ripieno.cli.pool:pool", "The workers: list, check, add, mute, unmute."),
+    "profile": ("ripieno.cli.profile:profile", "Measure workers on tasks."),
+    "train": ("ripieno.cli.learn:train", "Train a router on measured outcomes."),
+    "evaluate": ("ripieno.cli.learn:evaluate", "Prove a router on held-out tasks."),
+    "policy": ("ripieno.cli.policy:policy", "Checkpoints: list, promote, rollback."),
+    "ledger": ("ripieno.cli.ledger:ledger", "The record: import, export, verify."),
+    "config": ("ripieno.cli.setup:config", "The settings, and where each came from."),
+    "plugins": ("ripieno.cli.setup:plugins", "Installed plugins."),
+    "doctor": ("ripieno.cli.setup:doctor", "Check the whole set-up."),
+}
+
+EXAMPLES = """
+\b
+Examples:
+  ripieno demo
+  ripieno ask "What is 12% of 250?" --explain
+  ripieno serve --port 4141
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of a first day with Ripieno."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, so that help imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file; ripieno.toml if not given."
+)
+@click.option("--verbose", is_flag=True, help="Log more, on stderr.")
+@click.version_option(package_name="ripieno", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, *, config: Path | None, verbose: bool) -> None:
+    """Ripieno learns which worker should own each task, and proves that the choice pays."""
+    import logging
+
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    ctx.obj = config
+
+
+def main() -> None:
+    """Run the command; errors become two lines on stderr and an exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("stopped; what was recorded stays", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("stopped; what was recorded stays", err=True)
+        sys.exit(130)
+    except Exception as error:
+        from ripieno.cli.errors import report
+
+        sys.exit(report(error))

@@ -1,0 +1,190 @@
+"""`ripieno pool`."""
+
+from pathlib import Path
+
+import click
+
+from ripieno.app import App
+from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.running import run_app
+from ripieno.config import FILE, load_settings
+from ripieno.domain import Worker
+from ripieno.errors import ConfigError, InvalidTask, ProviderError
+
+Measured = dict[str, tuple[int, float, float, float]]
+
+
+@click.group(epilog="\b\nExample:\n  ripieno pool list")
+def pool() -> None:
+    """The workers, their cards and what was measured of them."""
+
+
+@pool.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def list_pool(config: Path | None, *, as_json: bool) -> None:
+    """List workers with price, limits and measured profile."""
+
+    async def work(app: App) -> tuple[list[Worker], Measured]:
+        return list(app.pool), _summarise(app)
+
+    workers, measured = run_app(config, work)
+    if as_json:
+        print_json([_describe(worker, measured) for worker in workers])
+        return
+    rows = []
+    for worker in workers:
+        count, quality, cost, latency = measured.get(worker.id, (0, 0.0, 0.0, 0.0))
+        profile = [f"{quality:.2f}", money(cost), seconds(latency)] if count else ["-", "-", "-"]
+        state = "muted" if worker.is_muted else "ready"
+        rows.append([worker.id, state, worker.privacy, str(count), *profile, worker.notes])
+    print_table("", ("worker", "state", "privacy", "samples", "quality", "cost", "latency", "note"), rows)
+
+
+@pool.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def check(config: Path | None, *, as_json: bool) -> None:
+    """Find out which workers could answer now; exit 4 if one could not."""
+
+    async def work(app: App) -> list[tuple[str, bool, str]]:
+        found = []
+        for worker in app.pool:
+            try:
+                found.append((worker.id, True, await app.caller.check(worker)))
+            except (ProviderError, ConfigError) as error:
+                hint = f"; {error.hint}" if error.hint else ""
+                found.append((worker.id, False, f"{error.message}{hint}"))
+        return found
+
+    found = run_app(config, work)
+    if as_json:
+        print_json([{"worker": worker, "ok": ok, "seen": seen} for worker, ok, seen in found])
+    else:
+        print_table("", ("worker", "state", "seen"), [[w, "ok" if ok else "FAILED", seen] for w, ok, seen in found])
+    if not all(ok for _, ok, _ in found):
+        raise click.exceptions.Exit(4)
+
+
+@pool.command()
+@click.argument("worker")
+@click.pass_obj
+def mute(config: Path | None, *, worker: str) -> None:
+    """Take WORKER out of routing, here and in running gateways, until it is unmuted."""
+    _change_muted(config, worker, is_muted=True)
+
+
+@pool.command()
+@click.argument("worker")
+@click.pass_obj
+def unmute(config: Path | None, *, worker: str) -> None:
+    """Let WORKER take tasks again."""
+    _change_muted(config, worker, is_muted=False)
+
+
+@pool.command()
+@click.argument("worker")
+@click.option("--provider", required=True, help="Name of the provider, in a-z, 0-9 and _.")
+@click.option("--base-url", help="For a new OpenAI-compatible provider: its address up to /v1.")
+@click.option("--model", help="The provider's name for the model; WORKER if not given.")
+@click.option("--context-window", type=click.IntRange(1), help="Tokens.")
+@click.option("--privacy", type=click.Choice(["local", "private", "public"]), default="public", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Show the file that would be written.")
+@click.pass_obj
+def add(
+    config: Path | None,
+    *,
+    worker: str,
+    provider: str,
+    base_url: str | None,
+    model: str | None,
+    context_window: int | None,
+    privacy: str,
+    dry_run: bool,
+) -> None:
+    """Add WORKER to ripieno.toml; the file is changed only if it is right afterwards."""
+    card: dict[str, object] = {"provider": provider, "privacy": privacy}
+    card |= {k: v for k, v in (("model", model), ("context_window", context_window)) if v is not None}
+    path = config or Path(FILE)
+    document = _read_document(path)
+    workers = document.setdefault("workers", {})
+    if worker in workers:
+        raise InvalidTask(f"worker {worker!r} is in {path} already", hint="edit the file, or choose another id")
+    workers[worker] = card
+    if base_url is not None:
+        document.setdefault("providers", {})[provider] = {"kind": "openai", "base_url": base_url}
+    _write_checked(document, path, is_dry=dry_run)
+    if not dry_run:
+        say(f"added {worker} to {path}; a key goes into RIPIENO_PROVIDERS__{provider.upper()}__API_KEY")
+
+
+def _change_muted(config: Path | None, worker: str, *, is_muted: bool) -> None:
+    path = config or Path(FILE)
+    loaded = load_settings(config)
+    if worker not in loaded.settings.workers:
+        known = ", ".join(loaded.settings.workers)
+        raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {known}")
+    document = _read_document(path)
+    muted = [name for name in loaded.settings.pool.muted if name != worker]
+    document.setdefault("pool", {})["muted"] = [*muted, worker] if is_muted else muted
+    _write_checked(document, path, is_dry=False)
+    say(f"{worker} is {'muted' if is_muted else 'back'}; running gateways see it at their next request")
+
+
+def _read_document(path: Path):  # type: ignore[no-untyped-def]  # tomlkit's own class
+    import tomlkit
+
+    return tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+
+
+def _write_checked(document: object, path: Path, *, is_dry: bool) -> None:
+    """Write a settings file whole, after reading it as the gateway would."""
+    import os
+    import tempfile
+
+    import tomlkit
+
+    from ripieno.app import build_pool
+
+    text = tomlkit.dumps(document)  # type: ignore[arg-type]  # a tomlkit document
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ripieno-", suffix=".toml")
+    scratch = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        build_pool(load_settings(scratch).settings)
+        if is_dry:
+            click.echo(text)
+        else:
+            scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _summarise(app: App) -> Measured:
+    sums: dict[str, list[float]] = {}
+    for row in app.ledger.measured():
+        total = sums.setdefault(row.outcome.worker, [0.0, 0.0, 0.0, 0.0])
+        for index, value in enumerate((1.0, row.outcome.quality, row.outcome.cost_usd, row.outcome.latency_s)):
+            total[index] += value or 0.0
+    return {w: (int(n), q / n, cost / n, latency / n) for w, (n, q, cost, latency) in sums.items()}
+
+
+def _describe(worker: Worker, measured: Measured) -> dict[str, object]:
+    count, quality, cost, latency = measured.get(worker.id, (0, None, None, None))
+    return {
+        "worker": worker.id,
+        "provider": worker.binding.provider,
+        "model": worker.binding.model,
+        "muted": worker.is_muted,
+        "privacy": worker.privacy,
+        "context_window": worker.context_window,
+        "input_usd_per_mtok": worker.price.input_usd_per_mtok,
+        "output_usd_per_mtok": worker.price.output_usd_per_mtok,
+        "price_known": worker.price.is_known,
+        "samples": count,
+        "quality": quality,
+        "cost_usd": cost,
+        "latency_s": latency,
+    }

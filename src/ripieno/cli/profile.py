@@ -1,0 +1,118 @@
+"""`ripieno profile`."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ripieno.app import App
+from ripieno.cli.output import money, print_json, say
+from ripieno.cli.running import run_app
+from ripieno.domain.grader import GradedTask
+from ripieno.errors import ConfigError, InvalidTask
+from ripieno.measure import Campaign, Progress
+from ripieno.tasks import read_tasks
+
+EMBEDDED = "embedded"
+
+
+@click.command(epilog="\b\nExample:\n  ripieno profile tasks.jsonl --repeats 3 --most-cost 0.50")
+@click.argument("tasks")
+@click.option("--name", help="Name of the campaign; the file's name if not given. The same name resumes.")
+@click.option("--worker", "workers", multiple=True, help="Measure only this worker; may be given several times.")
+@click.option("--repeats", type=click.IntRange(1, 1000), default=1, show_default=True, help="Samples of each pair.")
+@click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD for the whole campaign.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def profile(
+    config: Path | None,
+    *,
+    tasks: str,
+    name: str | None,
+    workers: tuple[str, ...],
+    repeats: int,
+    most_cost: float | None,
+    as_json: bool,
+) -> None:
+    """Measure workers on TASKS: a JSON-lines file, or `embedded` for the families that come with Ripieno.
+
+    Ctrl-C, `kill -9` and a power cut lose at most the samples under way; the same command goes on where it was.
+    """
+    graded = load_tasks(tasks)
+
+    async def work(app: App) -> Progress:
+        pool = app.pool
+        for worker in workers:
+            if worker not in pool:
+                raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(pool.ids)}")
+        chosen = workers or await find_able(app)
+        campaign = Campaign(
+            name=name or Path(tasks).stem, tasks=tuple(graded), workers=chosen, repeats=repeats, most_cost_usd=most_cost
+        )
+        with progress_bar("profiling") as show:
+            return await app.make_profiler().run(campaign, pool, on_progress=show)
+
+    done = run_app(config, work)
+    if as_json:
+        print_json(
+            {
+                "samples": done.total,
+                "resumed": done.resumed,
+                "measured": done.done - done.resumed,
+                "cost_usd": done.spent_usd,
+                "failures": done.failures,
+            }
+        )
+        return
+    say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {money(done.spent_usd)} spent")
+    for failure, count in sorted(done.failures.items()):
+        say(f"{count} calls failed: {failure}")
+
+
+def load_tasks(source: str) -> list[GradedTask]:
+    """Tasks of a file, or of the embedded families."""
+    if source == EMBEDDED:
+        from ripieno.embedded.families import generate_tasks
+
+        return generate_tasks(train=30, test=16, seed=1)
+    return read_tasks(Path(source))
+
+
+async def find_able(app: App) -> tuple[str, ...]:
+    """Workers that are not muted and whose set-up is whole; the others are named on stderr."""
+    able = []
+    for worker in app.pool:
+        if worker.is_muted:
+            say(f"{worker.id} is muted and left out")
+            continue
+        try:
+            await app.caller.check(worker)
+            able.append(worker.id)
+        except ConfigError as error:
+            say(f"{error.message}: {worker.id} is left out ({error.hint})")
+    return tuple(able)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar on a terminal, with money and time left; quiet elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[spent]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(title, total=None, spent="")
+
+        def show(progress: Progress) -> None:
+            bar.update(task, total=progress.total, completed=progress.done, spent=money(progress.spent_usd))
+
+        yield show

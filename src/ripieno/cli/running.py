@@ -1,0 +1,24 @@
+"""Open the app for one command, run it, close everything."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from ripieno.app import App
+from ripieno.config import load_settings
+
+Result = TypeVar("Result")
+
+
+def run_app(
+    config: Path | None, work: Callable[[App], Awaitable[Result]], *, flags: Mapping[str, object] | None = None
+) -> Result:
+    """Run asynchronous work with an opened app."""
+    loaded = load_settings(config, flags=flags)
+
+    async def run() -> Result:
+        async with App(loaded) as app:
+            return await work(app)
+
+    return asyncio.run(run())

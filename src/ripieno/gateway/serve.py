@@ -1,0 +1,83 @@
+"""Run the gateway on a socket."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from ripieno.app import App
+from ripieno.config import GatewaySettings
+from ripieno.errors import ConfigError
+from ripieno.gateway.server import make_gateway
+
+
+def bind_socket(settings: GatewaySettings) -> socket.socket:
+    """Take the address.
+
+    Raises:
+        ConfigError: it is in use, not this machine's, or open to others without a key.
+    """
+    if not _is_loopback(settings.host) and settings.api_key is None:
+        raise ConfigError(
+            f"gateway.host {settings.host!r} is open to other machines, and no key is set",
+            key="gateway.api_key",
+            hint="set RIPIENO_GATEWAY__API_KEY, or listen on 127.0.0.1",
+        )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {error}",
+            key="gateway.port",
+            hint="choose another with --port, or --port 0 for a free one",
+        ) from error
+    return listener
+
+
+@asynccontextmanager
+async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
+    """Serve while the block runs; gives the address."""
+    server = _make_server(app)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        yield address_of(listener)
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are finished first."""
+    on_ready(address_of(listener))
+    await _make_server(app).serve(sockets=[listener])
+
+
+def address_of(listener: socket.socket) -> str:
+    """Base URL of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _make_server(app: App) -> uvicorn.Server:
+    config = uvicorn.Config(
+        make_gateway(app), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=30
+    )
+    return uvicorn.Server(config)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
