@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Self, cast
 
 from ripieno.analyze import Analyzer
 from ripieno.config import Loaded, Settings, WorkerSettings, load_settings
@@ -71,7 +71,7 @@ class App:
         )
         self.orchestrator = Orchestrator(parts, self.brain)
 
-    async def __aenter__(self) -> "App":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

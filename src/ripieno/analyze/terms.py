@@ -6,13 +6,14 @@ Source:
 
 import re
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from ripieno.domain import Vector
+from ripieno.domain.features import TERM_BUCKETS
 
-TERM_BUCKETS = 8192
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -23,7 +24,7 @@ def hash_terms(text: str) -> tuple[npt.NDArray[np.int64], Vector]:
         Ascending bucket numbers, shape (t,), and log(1 + count) of each, shape (t,).
     """
     words = _WORD.findall(text.lower())
-    pairs = [f"{first} {second}" for first, second in zip(words, words[1:], strict=False)]
+    pairs = [f"{first} {second}" for first, second in pairwise(words)]
     hashed = [zlib.crc32(term.encode("utf-8", "surrogatepass")) % TERM_BUCKETS for term in (*words, *pairs)]
     buckets, counts = np.unique(np.array(hashed, dtype=np.int64), return_counts=True)
     return buckets, np.log1p(counts).astype(np.float32)

@@ -145,7 +145,7 @@ def _digests(app: App) -> set[str]:
 
 async def _learn(app: App, size: Size, home: Path) -> None:
     say("\n2. Training a router on the training templates, proving it on the held-out ones.")
-    versions = {worker.id: worker.version for worker in app.pool}
+    versions: dict[str, str] = {worker.id: worker.version for worker in app.pool}
     data = export_data(app.ledger, CAMPAIGN, versions=versions)
     features = await analyze_prompts(app.analyzer, data)
     recipe = Recipe(seed=size.seed, objective=app.make_objective())

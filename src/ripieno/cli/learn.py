@@ -8,8 +8,8 @@ from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.errors import CheckpointError, GateRefused, NotFound
+from ripieno.evaluate import Interval, Report
 from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, Judged, judge, prepare
-from ripieno.evaluate.report import Interval, Report
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
 from ripieno.learn import train as fit
 from ripieno.learn.train import check_gate, promote, record_learned
@@ -135,9 +135,9 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
         if len(known) != 1:
             raise NotFound(
                 "the ledger holds no measured data set" if not known else "the ledger holds several data sets",
-                hint="measure one: `ripieno profile`"
-                if not known
-                else f"choose one: --dataset {' | '.join(sorted(known))}",
+                hint=f"choose one: --dataset {' | '.join(sorted(known))}"
+                if known
+                else "measure one: `ripieno profile`",
             )
         dataset = next(iter(known))
     return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
@@ -194,7 +194,8 @@ def show_report(report: Report) -> None:
         ]
         for line in report.lines
     ]
-    title = f"{report.name}: {report.tasks} held-out tasks, {report.train_tasks} to learn from, {len(report.workers)} workers"
+    sizes = f"{report.tasks} held-out tasks, {report.train_tasks} to learn from, {len(report.workers)} workers"
+    title = f"{report.name}: {sizes}"
     columns = (
         "policy",
         "quality",

@@ -88,7 +88,7 @@ def main() -> None:
     except KeyboardInterrupt:
         click.echo("stopped; what was recorded stays", err=True)
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the last line of defence; `report` raises what is not ours
         from ripieno.cli.errors import report
 
         sys.exit(report(error))

@@ -48,7 +48,7 @@ def check(config: Path | None, *, as_json: bool) -> None:
     """Find out which workers could answer now; exit 4 if one could not."""
 
     async def work(app: App) -> list[tuple[str, bool, str]]:
-        found = []
+        found: list[tuple[str, bool, str]] = []
         for worker in app.pool:
             try:
                 found.append((worker.id, True, await app.caller.check(worker)))

@@ -9,6 +9,9 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
+TERM_BUCKETS = 8192
+"""Buckets that words and word pairs are hashed into."""
+
 
 class Need(StrEnum):
     """What a worker must be able to do to take the task at all."""

@@ -64,8 +64,8 @@ def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
     test_rows = test_rows[is_complete]
     if not len(test_rows):
         raise DataError("no held-out prompt has an outcome of every model", path=data.name, place="outcomes")
-    train = make_training_set(data, [features[row] for row in train_rows], train_rows)
-    test = make_training_set(data, [features[row] for row in test_rows], test_rows)
+    train = make_training_set(data, [features[int(row)] for row in train_rows], train_rows)
+    test = make_training_set(data, [features[int(row)] for row in test_rows], test_rows)
     return Benchmark(
         data=data,
         train=train,

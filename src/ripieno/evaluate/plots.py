@@ -1,10 +1,15 @@
 """Pictures of a report: cost against quality, stated against met probability."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ripieno.evaluate.report import Field, Report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def plot_curve(report: Report, held_out: Field, path: Path) -> None:
@@ -41,7 +46,7 @@ def plot_calibration(probabilities: np.ndarray, held_out: Field, path: Path, *, 
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def _start():  # type: ignore[no-untyped-def]  # matplotlib's own classes
+def _start() -> "tuple[Figure, Axes]":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -147,7 +147,7 @@ class Table:
         )
 
     def _means(self, entrant: Entrant) -> tuple[np.ndarray, np.ndarray]:
-        """Quality and utility of an entrant on each task; a cross-fitted oracle chooses on one half, is paid on the other."""
+        """Quality and utility of an entrant on each task; a cross-fitted oracle is paid on the half it did not see."""
         halves = self.field.halves
         if entrant.name != "oracle" or halves is None:
             return (entrant.shares * self.field.quality).sum(axis=1), (entrant.shares * self.utility).sum(axis=1)
@@ -160,8 +160,9 @@ class Table:
         return quality, utility
 
     def _utility_of(self, quality: np.ndarray) -> np.ndarray:
-        shift = self._objective.preference
-        return np.asarray(self.utility + shift * (quality - self.field.quality))
+        objective = self._objective
+        weight = 1.0 + objective.mission_criticality / 10.0 if objective.preset == "qos" else objective.preference
+        return np.asarray(self.utility + weight * (quality - self.field.quality))
 
 
 def utilities(held_out: Field, objective: Objective, scales: Scales) -> np.ndarray:

@@ -31,6 +31,7 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(2048)
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigError(
@@ -45,14 +46,12 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
 async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
     """Serve while the block runs; gives the address."""
     server = _make_server(app)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
-        yield address_of(listener)
-    finally:
-        server.should_exit = True
-        await task
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve(sockets=[listener]))
+        try:
+            yield address_of(listener)
+        finally:
+            server.should_exit = True
 
 
 async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:

@@ -140,7 +140,7 @@ class Gateway:
             raise _Unauthorized
 
 
-class _Unauthorized(Exception):  # noqa: N818  # never leaves this module
+class _Unauthorized(Exception):  # never leaves this module
     pass
 
 

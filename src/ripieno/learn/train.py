@@ -1,7 +1,7 @@
 """Routing data to a checkpoint: fit, prove on what is held out, write the card."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -31,7 +31,7 @@ class Recipe:
 
     kind: str = "stack"
     seed: int = 0
-    objective: Objective = Objective()
+    objective: Objective = field(default_factory=Objective)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, en
             path=data.name,
             hint="profile more tasks: `ripieno profile TASKS`",
         )
-    fitted = make_training_set(data, [features[row] for row in rows], rows)
+    fitted = make_training_set(data, [features[int(row)] for row in rows], rows)
     predictor = PairPredictor(kind=recipe.kind)
     predictor.fit(fitted, rng=np.random.default_rng(recipe.seed))
     bench, judged = None, None

@@ -79,9 +79,10 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
             case "promoted":
                 return msgspec.json.decode(body, type=Promoted)
             case _:
-                raise ValueError(f"unknown kind {kind!r}")
+                reason = f"unknown kind {kind!r}"
     except (msgspec.MsgspecError, ValueError) as error:
         raise LedgerCorrupt(f"entry {entry!r} cannot be read: {error}", entry=entry) from error
+    raise LedgerCorrupt(f"entry {entry!r} cannot be read: {reason}", entry=entry)
 
 
 def chain_digest(previous: str, row: Row, *, at: float) -> str:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import Self
 
 import msgspec
 from sqlalchemy import Connection, func, insert, select
@@ -74,7 +75,7 @@ class Ledger:
         self._writer = threading.Thread(target=self._write_forever, name="ripieno-ledger", daemon=True)
         self._writer.start()
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -128,12 +129,12 @@ class Ledger:
     def datasets(self) -> dict[str, int]:
         """Campaigns and data sets, with their number of runs."""
         query = (
-            select(entries.c.dataset, func.count())
+            select(entries.c.dataset, func.count().label("runs"))
             .where(entries.c.kind == "executed", entries.c.dataset.is_not(None))
             .group_by(entries.c.dataset)
         )
         with translated_faults(self.url), self._reader.connect() as connection:
-            return {name: count for name, count in connection.execute(query)}
+            return {row.dataset: int(row.runs) for row in connection.execute(query)}
 
     def count(self, kind: str) -> int:
         """Number of entries of one kind."""

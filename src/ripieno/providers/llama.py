@@ -1,4 +1,4 @@
-"""A language model on this machine: llama.cpp in a child process, from a GGUF file or from a package that carries one."""
+"""A language model on this machine: llama.cpp in a child process, from a GGUF file or a package that carries one."""
 
 import asyncio
 import importlib.util
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from ripieno.domain import Answer, Task, Worker
+from ripieno.domain import Answer, Task, Usage, Worker
 from ripieno.errors import ConfigError, ProviderUnreachable
 from ripieno.providers.base import Piece
 from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
@@ -60,9 +60,7 @@ class LlamaProvider:
             client = await self._start(worker)
             before = self._read_cpu()
             async for piece in client.stream(worker, task):
-                if piece.usage is not None:
-                    piece = replace(piece, usage=replace(piece.usage, cpu_s=self._read_cpu() - before))
-                yield piece
+                yield piece if piece.usage is None else self._meter(piece, piece.usage, before)
 
     async def check(self, worker: Worker) -> str:
         """Find the weights; the model is not loaded for this."""
@@ -78,6 +76,9 @@ class LlamaProvider:
                 self._child.kill()
             await self._child.wait()
             self._child = None
+
+    def _meter(self, piece: Piece, usage: Usage, before: float) -> Piece:
+        return replace(piece, usage=replace(usage, cpu_s=self._read_cpu() - before))
 
     async def _start(self, worker: Worker) -> OpenAIProvider:
         if self._client is not None and self._child is not None and self._child.returncode is None:

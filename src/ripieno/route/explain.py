@@ -83,11 +83,12 @@ def read_scales(decision: Decision) -> Scales:
 def _find_changes(
     decision: Decision, scored: Sequence[Scored], spans: Sequence[Span], scales: Scales
 ) -> tuple[str, ...]:
-    changes = []
     chosen = decision.worker
-    for span in spans:
-        if span.worker != chosen:
-            changes.append(f"the dial between {span.low:.2f} and {span.high:.2f} would take {span.worker}")
+    changes = [
+        f"the dial between {span.low:.2f} and {span.high:.2f} would take {span.worker}"
+        for span in spans
+        if span.worker != chosen
+    ]
     rival = next((item for item in scored if item.estimate.worker != chosen), None)
     mine = next(item for item in scored if item.estimate.worker == chosen)
     if rival is not None:

@@ -4,8 +4,8 @@ For quality q, its standard deviation s, cost c, latency L and dial p = preferen
 
     U = p * (q - k s)+ * (1 - m P(L > deadline)) - (1 - p) * ((1 - t) c / (c + c_ref) + t L / (L + L_ref))
 
-with k rising from 0 to 1.64 with mission criticality, m from 0.5 to 1 and t from 0 to 0.5 with time criticality. U is in
-[-1, 1], rises with q and falls with c and L; at p = 1 quality alone decides, at p = 0 price and time alone.
+with k rising from 0 to 1.64 with mission criticality, m from 0.5 to 1 and t from 0 to 0.5 with time criticality. U is
+in [-1, 1], rises with q and falls with c and L; at p = 1 quality alone decides, at p = 0 price and time alone.
 
 Source:
     Value minus price of error, money and time, as in Zellinger & Thomson (2025), Economic evaluation of LLMs; bounded

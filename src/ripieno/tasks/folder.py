@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,6 @@ class RoutingData:
     latency_s: Floats
     input_tokens: Floats
     output_tokens: Floats
-    extra: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def split_rows(self, split: str) -> Indices:
         """Rows of the prompts of one split."""
@@ -123,7 +122,10 @@ def read_folder(folder: Path) -> RoutingData:
         prompt_index=_look_up(table, "prompt_id", prompt_row, path, "prompts.parquet"),
         model_index=_look_up(table, "model_id", model_row, path, "models.parquet"),
         quality=quality,
-        **numbers,
+        cost_usd=numbers["cost_usd"],
+        latency_s=numbers["latency_s"],
+        input_tokens=numbers["input_tokens"],
+        output_tokens=numbers["output_tokens"],
     )
 
 
@@ -211,7 +213,7 @@ def _open_table(path: Path, required: Sequence[str]) -> "pa.Table":
 
 
 def _strings(table: "pa.Table", name: str, path: str) -> list[str]:
-    values = table.column(name).to_pylist()
+    values: list[str] = table.column(name).to_pylist()
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise DataError(f"must be text, got {value!r}", path=path, place=f"{name}, row {row}")

@@ -36,5 +36,5 @@ class ReasoningGymVerifier:
 
 def _int(value: JsonValue) -> int:
     if not isinstance(value, int):
-        raise ValueError(f"must be a whole number, got {value!r}")
+        raise TypeError(f"must be a whole number, got {value!r}")
     return value

@@ -16,7 +16,7 @@ _OUTER = string.punctuation + string.whitespace + "“”‘’«»…"
 
 
 def final_answer(text: str) -> str:
-    """The part of a reply that claims to be the answer: after the last marker, else the last line that says anything."""
+    """The part of a reply that claims to be the answer: after the last marker, else the last line with words."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     if not lines:
         return ""

@@ -3,7 +3,14 @@
 from ripieno.domain.grader import Exact, Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, pick, ways, whole
 
-_WORDS = ["lantern", "orchard", "velvet", "saddle", "harbor", "pencil", "meadow", "copper", "window", "basket", "thunder", "ribbon", "cactus", "mirror", "pepper", "anchor", "blanket", "candle", "desert", "engine", "feather", "garden", "hammer", "island", "jacket", "kettle", "ladder", "magnet", "needle", "oyster", "planet", "quartz", "rocket", "silver", "tunnel", "umbrella", "valley", "walnut", "yellow", "zipper", "kilometer", "calendar", "seventeen", "positive", "minute", "february"]
+_WORDS = (
+    "lantern", "orchard", "velvet", "saddle", "harbor", "pencil", "meadow", "copper", "window",
+    "basket", "thunder", "ribbon", "cactus", "mirror", "pepper", "anchor", "blanket", "candle",
+    "desert", "engine", "feather", "garden", "hammer", "island", "jacket", "kettle", "ladder",
+    "magnet", "needle", "oyster", "planet", "quartz", "rocket", "silver", "tunnel", "umbrella",
+    "valley", "walnut", "yellow", "zipper", "kilometer", "calendar", "seventeen", "positive", "minute",
+    "february",
+)  # fmt: skip
 _MISSPELLED = (
     ("recieve", "receive"), ("seperate", "separate"), ("definately", "definitely"), ("occured", "occurred"),
     ("untill", "until"), ("wich", "which"), ("tommorow", "tomorrow"), ("goverment", "government"),
@@ -22,7 +29,8 @@ _MISSPELLED = (
     ("mischievious", "mischievous"), ("persue", "pursue"), ("questionaire", "questionnaire"), ("vaccuum", "vacuum"),
 )  # fmt: skip
 _PRAISE = (
-    "The staff was friendly and the room spotless", "I would happily come back tomorrow", "Not bad at all, I enjoyed it",
+    "The staff was friendly and the room spotless", "I would happily come back tomorrow",
+    "Not bad at all, I enjoyed it",
     "The soup was delicious and arrived quickly", "It works perfectly and looks beautiful",
     "Nothing about this trip disappointed us", "A charming film with a brilliant cast",
     "My kids adore this toy", "The best purchase I made this year", "Clear instructions and a helpful team",

@@ -1,6 +1,7 @@
 """Calculators: one that reads plain expressions, one that reads words and solves equations."""
 
 import re
+from collections.abc import Callable
 
 from ripieno.embedded.workers.expression import evaluate, find_expression, read_number_words, write_number
 
@@ -40,7 +41,7 @@ def symbolic(text: str) -> str:
     plain = read_number_words(text.lower())
     for _ in range(3):
         for pattern, form in _WORDED[:8]:
-            plain = re.sub(pattern, lambda m, form=form: _work_out(m.expand(form)), plain)
+            plain = re.sub(pattern, _filler(form), plain)
     for pattern, form in _WORDED[8:]:
         plain = re.sub(pattern, form, plain)
     expression = find_expression(plain)
@@ -48,6 +49,10 @@ def symbolic(text: str) -> str:
         numbers = re.findall(r"-?\d+(?:\.\d+)?", plain)
         return str(numbers[-1]) if numbers else "0"
     return write_number(_simplify(expression))
+
+
+def _filler(form: str) -> Callable[[re.Match[str]], str]:
+    return lambda match: _work_out(match.expand(form))
 
 
 def _work_out(expression: str) -> str:
@@ -90,5 +95,5 @@ def _read_side(side: str, unknown: object) -> object:
             continue
         value = Rational(digits) if digits else Integer(1)
         signed = -value if sign == "-" else value
-        total = total + (signed * unknown if letter else signed)  # type: ignore[operator]  # sympy expressions
+        total = total + (signed * unknown if letter else signed)
     return total

@@ -37,7 +37,7 @@ def exact(text: str) -> str:
     from dateutil import parser
     from dateutil.relativedelta import relativedelta
 
-    found = []
+    found: list[date] = []
     for written in _WRITTEN.findall(text):
         try:
             found.append(parser.parse(written.replace(" of ", " ")).date())
@@ -54,10 +54,10 @@ def exact(text: str) -> str:
     sign = -1 if re.search(r"\b(before|ago|earlier|back)\b", text, re.IGNORECASE) else 1
     unit = f"{shift.group(2).lower()}s"
     try:
-        moved = found[0] + relativedelta(**{unit: sign * int(shift.group(1))})  # type: ignore[arg-type]  # a keyword
+        moved = found[0] + relativedelta(**{unit: sign * int(shift.group(1))})
     except (ValueError, OverflowError):
-        return found[0].isoformat()
-    return moved.isoformat()
+        return str(found[0].isoformat())
+    return str(moved.isoformat())
 
 
 def _moved(start: date, days: int) -> date:

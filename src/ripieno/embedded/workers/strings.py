@@ -30,7 +30,7 @@ def exact(text: str) -> str:
         return str(word.lower().count(letter.lower()))
     for pattern, act in _OPERATIONS:
         if re.search(pattern, rest):
-            return act(subject)
+            return str(act(subject))
     return subject
 
 
@@ -49,6 +49,6 @@ _OPERATIONS = (
 def _subject(text: str) -> str:
     quoted = _QUOTED.findall(text)
     if quoted:
-        return max(quoted, key=len)
+        return str(max(quoted, key=len))
     words = re.findall(r"\w+", text)
     return words[-1] if words else "?"

@@ -22,7 +22,8 @@ _AMOUNT = re.compile(r"(-?\d+(?:\.\d+)?)\s*((?:degrees? |square |cubic )?[A-Za-z
 _TARGETS = (
     re.compile(r"how many\s+((?:square |cubic )?[a-z]+(?:\s+per\s+[a-z]+)?)", re.IGNORECASE),
     re.compile(
-        r"\b(?:in|to|into|as)\s+(?:degrees? )?((?:square |cubic )?[a-z]+(?:\s+per\s+[a-z]+)?)\b(?!.*\b(?:to|into|in|as)\b)",
+        r"\b(?:in|to|into|as)\s+(?:degrees? )?((?:square |cubic )?[a-z]+(?:\s+per\s+[a-z]+)?)\b"
+        r"(?!.*\b(?:to|into|in|as)\b)",
         re.IGNORECASE | re.DOTALL,
     ),
 )
@@ -69,7 +70,9 @@ def _unit(name: str) -> str:
     alias = _ALIASES.get(plain.lower())
     if alias:
         return alias
-    plain = re.sub(r"^square (\w+)", r"\1**2", re.sub(r"^cubic (\w+)", r"\1**3", plain, flags=re.IGNORECASE), flags=re.IGNORECASE)
+    plain = re.sub(
+        r"^square (\w+)", r"\1**2", re.sub(r"^cubic (\w+)", r"\1**3", plain, flags=re.IGNORECASE), flags=re.IGNORECASE
+    )
     return plain.replace(" per ", "/") if len(plain) <= 2 else plain.replace(" per ", "/").lower()
 
 

@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +42,14 @@ class _RulesFile(BaseModel):
     rule: list[Rule]
 
 
-@dataclass(frozen=True, slots=True)
 class RulePolicy:
     """Hand-written rules before learned utility."""
 
-    rules: tuple[Rule, ...]
-    otherwise: UtilityPolicy
-    name: str = "rules"
+    name = "rules"
+
+    def __init__(self, rules: Sequence[Rule], *, otherwise: UtilityPolicy) -> None:
+        self.rules = tuple(rules)
+        self.otherwise = otherwise
 
     @classmethod
     def load(cls, path: Path, *, otherwise: UtilityPolicy) -> "RulePolicy":
@@ -68,7 +68,7 @@ class RulePolicy:
             raise ConfigError(
                 f"rules file {str(path)!r}, {place}: {first['msg']}", key=place, path=str(path)
             ) from error
-        return cls(rules=tuple(parsed.rule), otherwise=otherwise)
+        return cls(parsed.rule, otherwise=otherwise)
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:

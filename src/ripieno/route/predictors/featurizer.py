@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ripieno.domain import Features, Matrix
+from ripieno.domain.features import TERM_BUCKETS
 
 TERM_WEIGHT = 0.7
 SHAPE_WEIGHT = 0.1
 """Weights of the blocks beside the embedding's 1.0: fixed once, on the out-of-fold error of four outcome sets."""
 MAX_TOPICS = 64
-TERM_BUCKETS = 8192
 
 Arrays = Mapping[str, np.ndarray]
 

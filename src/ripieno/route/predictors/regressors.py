@@ -40,7 +40,7 @@ def shrunk_means(y: Matrix, *, prior_count: float = 5.0) -> Matrix:
     counts = (~np.isnan(y)).sum(axis=0)
     means = column_means(y)
     pool = float(np.nanmean(means)) if counts.any() else 0.0
-    return (np.nan_to_num(means) * counts + pool * prior_count) / (counts + prior_count)
+    return np.asarray((np.nan_to_num(means) * counts + pool * prior_count) / (counts + prior_count))
 
 
 class RidgeRegressor:

@@ -1,0 +1,15 @@
+"""For us and for plugin authors: conformance kits, a scripted provider on a real socket, a fixed clock."""
+
+from ripieno.testing.clock import FixedClock
+from ripieno.testing.conformance import check_encoder, check_policy, check_predictor, check_provider
+from ripieno.testing.scripted import Reply, ScriptedServer
+
+__all__ = [
+    "FixedClock",
+    "Reply",
+    "ScriptedServer",
+    "check_encoder",
+    "check_policy",
+    "check_predictor",
+    "check_provider",
+]

@@ -1,0 +1,103 @@
+"""Conformance kits: a plugin author's whole test. Each raises AssertionError with the clause that is broken."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ripieno.domain import Estimate, Features, Objective, Task, Worker, WorkerId
+from ripieno.encoders import Encoder
+from ripieno.errors import ProviderError
+from ripieno.providers import Provider
+from ripieno.route import Policy, Predictor
+
+_TEXTS = ("What is 2 + 2?", "Translate 'good morning' into French.", "", "word " * 20_000, "日本語のテキスト")
+
+
+async def check_encoder(encoder: Encoder) -> None:
+    """Rows of the stated size, unit length or zero, equal for equal texts, in order, whatever the batch."""
+    texts = _TEXTS
+    together = await encoder.encode(texts)
+    assert together.shape == (len(texts), encoder.dimensions), f"shape {together.shape} is not (texts, dimensions)"
+    assert np.isfinite(together).all(), "a vector is not finite"
+    lengths = np.linalg.norm(together, axis=1)
+    assert ((np.abs(lengths - 1) < 1e-3) | (lengths < 1e-6)).all(), f"lengths {lengths} are neither 1 nor 0"
+    for index, text in enumerate(texts):
+        alone = (await encoder.encode([text]))[0]
+        assert np.allclose(alone, together[index], atol=1e-3), f"text {index} depends on its batch"
+    assert encoder.name, "the encoder has no name"
+    assert (await encoder.encode([])).shape == (0, encoder.dimensions), "no text must give no row"
+
+
+def check_policy(policy: Policy, *, features: Features | None = None) -> None:
+    """Every eligible worker in the order once, a propensity that is true, the same choice from the same seed."""
+    shown = features or make_features()
+    estimates = [
+        _estimate("cheap", quality=0.4, cost_usd=1e-6),
+        _estimate("middle", quality=0.6, cost_usd=1e-4),
+        _estimate("strong", quality=0.9, cost_usd=1e-2),
+    ]
+    objective = Objective()
+    counts: dict[str, int] = {}
+    stated: dict[str, float] = {}
+    draws = 2000
+    for seed in range(draws):
+        choice = policy.decide(shown, estimates, objective=objective, rng=np.random.default_rng(seed))
+        assert sorted(choice.order) == ["cheap", "middle", "strong"], f"order {choice.order} is not the eligible set"
+        counts[choice.order[0]] = counts.get(choice.order[0], 0) + 1
+        stated[choice.order[0]] = choice.propensity
+    for worker, count in counts.items():
+        slack = 4.0 * np.sqrt(stated[worker] * (1 - stated[worker]) / draws) + 1e-9
+        met = count / draws
+        assert abs(met - stated[worker]) <= slack, (
+            f"{worker} starts {met:.3f} of the time, {stated[worker]:.3f} is stated"
+        )
+    first = policy.decide(shown, estimates, objective=objective, rng=np.random.default_rng(7))
+    again = policy.decide(shown, estimates, objective=objective, rng=np.random.default_rng(7))
+    assert first == again, "the same seed gives another choice"
+    alone = policy.decide(shown, estimates[:1], objective=objective, rng=np.random.default_rng(0))
+    assert alone.order == (WorkerId("cheap"),), "one eligible worker must be taken"
+    assert alone.propensity == 1.0, "a choice without alternative has propensity 1"
+
+
+def check_predictor(predictor: Predictor, workers: Sequence[Worker], *, features: Features | None = None) -> None:
+    """One estimate a worker, in order, that does not depend on who else is asked about."""
+    shown = features or make_features()
+    together = predictor.estimate(shown, workers)
+    assert tuple(e.worker for e in together) == tuple(w.id for w in workers), "estimates are not in the workers' order"
+    for worker, estimate in zip(workers, together, strict=True):
+        assert predictor.estimate(shown, [worker])[0] == estimate, f"the estimate of {worker.id} depends on the others"
+    assert predictor.version, "the predictor has no version"
+    assert predictor.estimate(shown, []) == (), "no worker must give no estimate"
+
+
+async def check_provider(provider: Provider, worker: Worker) -> None:
+    """A whole answer and its stream say the same, and faults are provider errors."""
+    task = Task.from_text("What is 2 + 2?")
+    try:
+        answer = await provider.complete(worker, task)
+        pieces = [piece async for piece in provider.stream(worker, task)]
+        seen = await provider.check(worker)
+    except ProviderError as error:
+        raise AssertionError(f"a healthy worker failed: {error.message}") from error
+    assert answer.text == "".join(piece.text for piece in pieces), "the stream says something else than the answer"
+    assert any(piece.finish_reason for piece in pieces), "the stream ends without a finish reason"
+    assert seen, "check must tell what it saw"
+
+
+def make_features() -> Features:
+    """Features of a short question, for kits and tests."""
+    return Features(
+        embedding=np.zeros(256, dtype=np.float32),
+        terms=np.array([1, 5], dtype=np.int64),
+        term_counts=np.array([0.7, 0.7], dtype=np.float32),
+        shape=np.zeros(14, dtype=np.float32),
+        prompt_tokens=12,
+        turns=1,
+        code_blocks=0,
+        images=0,
+        tools=0,
+    )
+
+
+def _estimate(worker: str, *, quality: float, cost_usd: float) -> Estimate:
+    return Estimate(worker=WorkerId(worker), quality=quality, quality_sd=0.05, cost_usd=cost_usd, latency_s=1.0)

@@ -1,0 +1,174 @@
+"""A provider that follows a script, over a real socket: good answers, and every way of answering badly."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the server does with one request."""
+
+    text: str = "ok"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+    """The body, where it should be no chat completion."""
+    hangs: bool = False
+    """Never answers; the connection stays open until the client leaves."""
+    cuts_after: int | None = None
+    """In a stream: breaks the connection after so many words."""
+    message: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request that came in."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, object]
+
+
+class ScriptedServer:
+    """Serves chat completions in a thread of its own.
+
+    Args:
+        script: replies in order; the last one is repeated.
+        models: what `/v1/models` lists.
+    """
+
+    def __init__(self, script: Sequence[Reply] = (Reply(),), *, models: Sequence[str] = ("scripted",)) -> None:
+        self.script = list(script)
+        self.models = list(models)
+        self.seen: list[Seen] = []
+        self.left = threading.Event()
+        """Set when a client went away before its answer was complete."""
+        self.base_url = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="scripted", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        port = self._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (seen := await _read_request(reader)) is not None:
+                if not await self._answer(seen, reader, writer):
+                    return
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.left.set()
+        finally:
+            writer.close()
+
+    async def _answer(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; False ends the connection."""
+        if seen.path.endswith("/models"):
+            await _send(writer, 200, _pack({"object": "list", "data": [{"id": name} for name in self.models]}))
+            return True
+        self.seen.append(seen)
+        reply = self.script[min(len(self.seen), len(self.script)) - 1]
+        if reply.hangs:
+            await reader.read()
+            self.left.set()
+            return False
+        if reply.raw is not None or reply.status != 200:
+            body = reply.raw if reply.raw is not None else _pack({"error": {"message": reply.text}})
+            await _send(writer, reply.status, body, headers=reply.headers)
+            return True
+        if seen.body.get("stream"):
+            return await _stream(writer, reply, str(seen.body.get("model")))
+        count = seen.body.get("n")
+        body = _pack(make_completion(reply, str(seen.body.get("model")), count=count if isinstance(count, int) else 1))
+        await _send(writer, 200, body, headers=reply.headers)
+        return True
+
+
+def make_completion(reply: Reply, model: str, *, count: int = 1) -> dict[str, object]:
+    """A chat completion of `count` equal choices; ten tokens in, one a word out."""
+    words = len(reply.text.split())
+    message = {"role": "assistant", "content": reply.text, **reply.message}
+    choices = [{"index": i, "message": message, "finish_reason": "stop", "logprobs": None} for i in range(count)]
+    usage = {"prompt_tokens": 10, "completion_tokens": words * count, "total_tokens": 10 + words * count}
+    head = {"id": "scripted", "object": "chat.completion", "created": 0, "model": model}
+    return {**head, "choices": choices, "usage": usage}
+
+
+async def _stream(writer: asyncio.StreamWriter, reply: Reply, model: str) -> bool:
+    head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    writer.write(head.encode())
+    shell = {"id": "scripted", "object": "chat.completion.chunk", "created": 0, "model": model}
+    words = reply.text.split()
+    for number, word in enumerate(words):
+        if reply.cuts_after == number:
+            writer.transport.abort()
+            return False
+        delta: dict[str, object] = {"content": word if number == 0 else f" {word}"}
+        if number == 0:
+            delta |= {"role": "assistant", **reply.message}
+        await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    usage = {"prompt_tokens": 10, "completion_tokens": len(words), "total_tokens": 10 + len(words)}
+    await _send_event(writer, {**shell, "choices": [], "usage": usage})
+    await _send_chunk(writer, b"data: [DONE]\n\n")
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    return True
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Seen | None:
+    head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
+    if not head:
+        return None
+    first, *lines = head.decode("latin-1").strip().split("\r\n")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Seen(path=first.split()[1], headers=headers, body=json.loads(body) if body else {})
+
+
+async def _send(
+    writer: asyncio.StreamWriter, status: int, body: bytes, *, headers: Mapping[str, str] | None = None
+) -> None:
+    lines = [f"HTTP/1.1 {status} Scripted", "content-type: application/json", f"content-length: {len(body)}"]
+    lines.extend(f"{name}: {value}" for name, value in (headers or {}).items())
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    await writer.drain()
+
+
+async def _send_event(writer: asyncio.StreamWriter, event: dict[str, object]) -> None:
+    await _send_chunk(writer, b"data: " + _pack(event) + b"\n\n")
+
+
+async def _send_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+    await writer.drain()
+
+
+def _pack(value: object) -> bytes:
+    return json.dumps(value).encode()
