@@ -22,7 +22,7 @@ def parse_worker_id(text: str) -> WorkerId:
         ValueError: `text` is not canonical; the message suggests a form that is.
     """
     if not _CANONICAL.fullmatch(text):
-        suggestion = re.sub(r"[^a-z0-9._:/@+-]+", "-", text.strip().lower()).strip("-") or "my-worker"
+        suggestion = re.sub(r"[^a-z0-9._:/@+-]+", "-", text.strip().lower()).strip("._:/@+-") or "my-worker"
         raise ValueError(f"worker id {text!r} is not canonical; write {suggestion!r}")
     return WorkerId(text)
 

@@ -1,0 +1,286 @@
+"""The ledger: durable, chained, idempotent, and honest about damage."""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ripieno.domain import (
+    Answer,
+    Call,
+    Decided,
+    Decision,
+    Entry,
+    Executed,
+    Judged,
+    Learned,
+    Mask,
+    Objective,
+    Origin,
+    Placement,
+    Promoted,
+    Reason,
+    Run,
+    Solo,
+    Task,
+    Usage,
+    Verdict,
+    Why,
+    WorkerId,
+)
+from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerTooNew, NotFound
+from ripieno.ledger import Ledger, export_data, import_data
+from ripieno.ledger.codec import decode_entry, encode_entry
+from ripieno.tasks import read_folder
+from tests.unit.test_tasks import make_folder
+
+W = WorkerId("w")
+
+
+def make_decided(name: str, text: str = "hello") -> Decided:
+    decision = Decision(
+        id=name, workflow=Solo(worker=W), propensity=1.0, policy="utility", policy_facts={"exploration": 0.0},
+        predictor="prior", objective=Objective(), mask=Mask(eligible=(W,), masked={WorkerId("x"): Why(
+            reason=Reason.MUTED, detail="d")}), estimates=(), utilities={W: 0.5}, reasons=("best",), seed=2**52,
+        decide_s=0.001,
+    )  # fmt: skip
+    return Decided(decision=decision, task=Task.from_text(text))
+
+
+def make_executed(name: str, *, decision: str | None = None, dataset: str | None = None) -> Executed:
+    call = Call(worker=W, worker_version="v1", usage=Usage(input_tokens=3), cost_usd=0.5, latency_s=None)
+    placement = Placement(dataset=dataset, item=name, split="test", group="g") if dataset else None
+    run = Run(
+        id=name, task=Task.from_text("hello").digest, origin=Origin.TRAFFIC, calls=(call,),
+        answer=Answer(text="hi"), decision=decision, placement=placement,
+    )  # fmt: skip
+    return Executed(run=run, task=Task.from_text("hello"))
+
+
+def make_judged(run: str, quality: float, nth: int = 0) -> Judged:
+    return Judged(run=run, verdict=Verdict(verifier="user", quality=quality), nth=nth)
+
+
+ENTRIES: tuple[Entry, ...] = (
+    make_decided("d1"),
+    make_executed("r1", decision="d1"),
+    make_judged("r1", 0.25),
+    Learned(checkpoint="c", card={"a": [1, {"b": None}]}),
+    Promoted(checkpoint="c", previous=None, reason="proof", nth=0),
+)
+
+
+async def test_what_is_receipted_is_read_back_by_another_process(ledger: Ledger) -> None:
+    assert await ledger.append(*ENTRIES) == 5
+    with Ledger(ledger.url) as other:
+        assert tuple(stored.entry for stored in other.read()) == ENTRIES
+        assert other.verify().entries == 5
+        assert [stored.seq for stored in other.read(kinds=("judged", "learned"))] == [3, 4]
+        assert other.count("decided") == 1
+
+
+async def test_the_same_entry_is_recorded_once(ledger: Ledger) -> None:
+    assert await ledger.append(*ENTRIES) == 5
+    assert await ledger.append(*ENTRIES, make_executed("r2")) == 1
+    assert ledger.append_now([make_judged("r9", 1.0), make_judged("r9", 1.0)]) == 1
+    assert ledger.verify().entries == 7
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=12), st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_any_prefix_appended_again_changes_nothing(tmp_path_factory: pytest.TempPathFactory, names: list[str], cut: int) -> None:
+    folder = tmp_path_factory.mktemp("ledger")
+    rows = [make_executed(name) for name in names]
+    with Ledger(f"sqlite:///{folder}/l.db") as ledger:
+        ledger.append_now(rows[:cut])
+        ledger.append_now(rows)
+        assert [s.entry.id for s in ledger.read()] == list(dict.fromkeys(row.id for row in rows))
+        assert ledger.verify().entries == len(set(names))
+
+
+async def test_many_writers_keep_one_chain(ledger: Ledger) -> None:
+    async def write(prefix: str) -> None:
+        await asyncio.gather(*(ledger.append(make_executed(f"{prefix}{i}")) for i in range(50)))
+
+    with Ledger(ledger.url) as other:
+        rows = [make_executed(f"other{i}") for i in range(50)]
+        thread = threading.Thread(target=lambda: [other.append_now([row]) for row in rows])
+        thread.start()
+        await asyncio.gather(write("a"), write("b"))
+        thread.join()
+    assert ledger.verify().entries == 150
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE entries SET body = replace(body, '0.25', '0.75') WHERE kind = 'judged'",
+        "DELETE FROM entries WHERE seq = 2",
+        "UPDATE entries SET at = at + 1 WHERE seq = 1",
+        "UPDATE entries SET task = NULL WHERE seq = 1",
+        "UPDATE tasks SET body = replace(body, 'hello', 'hullo')",
+        "DELETE FROM tasks",
+    ],
+)
+async def test_a_changed_or_missing_row_is_found(ledger: Ledger, damage: str) -> None:
+    await ledger.append(*ENTRIES)
+    connection = sqlite3.connect(ledger.url.removeprefix("sqlite:///"))
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    with pytest.raises(LedgerCorrupt) as caught:
+        ledger.verify()
+    assert caught.value.entry
+
+
+def test_a_body_that_is_not_its_kind_is_corrupt() -> None:
+    with pytest.raises(LedgerCorrupt, match="cannot be read"):
+        decode_entry("judged", "{}", entry="e")
+    with pytest.raises(LedgerCorrupt, match="unknown kind"):
+        decode_entry("guessed", "{}", entry="e")
+    row = encode_entry(ENTRIES[1])
+    assert decode_entry("executed", row.body, entry="e", task_body=row.task_body) == ENTRIES[1]
+
+
+def test_a_damaged_foreign_or_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"this is not a database, it is a poem" * 50)
+    before = damaged.read_bytes()
+    with pytest.raises(LedgerCorrupt, match="damaged"):
+        Ledger(f"sqlite:///{damaged}")
+    assert damaged.read_bytes() == before
+
+    foreign = tmp_path / "foreign.db"
+    connection = sqlite3.connect(foreign)
+    connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+    with pytest.raises(LedgerCorrupt, match="not a ledger: it holds recipes"):
+        Ledger(f"sqlite:///{foreign}")
+
+    newer = tmp_path / "newer.db"
+    Ledger(f"sqlite:///{newer}").close()
+    connection = sqlite3.connect(newer)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(LedgerTooNew, match="9999") as caught:
+        Ledger(f"sqlite:///{newer}")
+    assert "upgrade ripieno" in str(caught.value.hint)
+
+
+def test_an_emptied_version_is_migrated_again(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+    connection.commit()
+    connection.close()
+    with Ledger(f"sqlite:///{path}") as ledger:
+        assert ledger.verify().entries == 0
+
+
+def test_a_wrong_url_and_a_closed_ledger_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a database URL"):
+        Ledger("nonsense")
+    with pytest.raises(LedgerError):
+        Ledger(f"sqlite:///{tmp_path}")
+    ledger = Ledger(f"sqlite:///{tmp_path}/l.db")
+    ledger.close()
+    ledger.close()
+    with pytest.raises(LedgerError, match="is closed"):
+        ledger.append_now([ENTRIES[0]])
+
+
+async def test_decisions_runs_and_verdicts_are_found(ledger: Ledger) -> None:
+    assert ledger.last_decision() is None
+    await ledger.append(make_decided("abc1"), make_decided("abd2", "other"), make_executed("r1", decision="abc1"))
+    await ledger.append(make_judged("r1", 0.0), make_judged("r1", 1.0, nth=1))
+    assert ledger.find_decided("abc").decision.id == "abc1"
+    assert ledger.last_decision() == "abd2"
+    assert [run.id for run in ledger.runs_of("abc1")] == ["r1"]
+    assert [judged.verdict.quality for judged in ledger.verdicts_of("r1")] == [0.0, 1.0]
+    assert [m.outcome.quality for m in ledger.measured()] == [1.0], "the last finding counts"
+    with pytest.raises(NotFound, match="more than one"):
+        ledger.find_decided("ab")
+    with pytest.raises(NotFound, match="no decision"):
+        ledger.find_decided("%")
+
+
+async def test_a_data_set_goes_in_and_comes_out_the_same(ledger: Ledger, tmp_path: Path) -> None:
+    data = read_folder(make_folder(tmp_path / "set"))
+    assert import_data(ledger, data) == 4
+    assert import_data(ledger, data) == 0
+    assert ledger.datasets() == {"set": 4}
+    assert len(ledger.run_ids("set")) == 4
+    out = export_data(ledger, "set")
+    assert {p.id: (p.text, p.split) for p in out.prompts} == {p.id: (p.text, p.split) for p in data.prompts}
+    assert sorted(m.id for m in out.models) == ["m1", "m2"]
+    assert next(m for m in out.models if m.id == "m2").context_window == 4096
+    np.testing.assert_allclose(out.matrix(out.quality), data.matrix(data.quality))
+    np.testing.assert_allclose(out.matrix(out.cost_usd), data.matrix(data.cost_usd))
+    with pytest.raises(NotFound, match="'other'"):
+        export_data(ledger, "other")
+
+
+async def test_only_outcomes_of_the_present_version_are_gathered(ledger: Ledger) -> None:
+    await ledger.append(make_executed("r1", dataset="s"), make_judged("r1", 1.0))
+    assert len(export_data(ledger, "s", versions={"w": "v1"}).quality) == 1
+    with pytest.raises(NotFound):
+        export_data(ledger, "s", versions={"w": "v2"})
+    await ledger.append(make_executed("r2"), make_judged("r2", 1.0))
+    traffic = export_data(ledger, "traffic")
+    assert len(traffic.quality) == 1
+    assert traffic.models[0].id == "w"
+
+
+def test_a_broken_set_leaves_the_ledger_as_it_was(ledger: Ledger, tmp_path: Path) -> None:
+    from ripieno.errors import DataError
+
+    make_folder(tmp_path / "good")
+    folder = make_folder(tmp_path / "bad", models={"model_id": ["m1"]})
+    with pytest.raises(DataError, match="'m2' is not in models"):
+        import_data(ledger, read_folder(folder))
+    assert ledger.verify().entries == 0
+
+
+def test_a_full_disk_is_told_and_nothing_is_half_written(tmp_path: Path) -> None:
+    """A child process with a real limit on file size writes until the kernel refuses."""
+    import subprocess
+    import sys
+
+    code = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from tests.unit.test_ledger import make_executed
+from ripieno.ledger import Ledger
+from ripieno.errors import LedgerFull
+ledger = Ledger(f"sqlite:///{sys.argv[1]}/l.db")
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+done = 0
+try:
+    for index in range(10_000):
+        ledger.append_now([make_executed(f"r{index}-{'x' * 500}")])
+        done += 1
+except LedgerFull as error:
+    print(done, error.hint)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    done, hint = found.stdout.split(" ", 1)
+    assert "free space" in hint
+    assert int(done) > 10
+    with Ledger(f"sqlite:///{tmp_path}/l.db") as ledger:
+        assert ledger.verify().entries == int(done), "every receipt is on disk, and nothing else"
+
+
+def test_entries_are_plain_json(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.append_now(ENTRIES)
+    rows = sqlite3.connect(f"{tmp_path}/ledger.db").execute("SELECT body FROM entries").fetchall()
+    assert all(isinstance(json.loads(body), dict) for (body,) in rows)

@@ -1,0 +1,93 @@
+"""Every mask reason, and that no policy can pass it by."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pytest
+
+from ripieno.domain import Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Task, WorkerId
+from ripieno.errors import NoEligibleWorker
+from ripieno.route import Arrival, Conditions, Router, UtilityPolicy, mask_workers
+from ripieno.route.predictors import PriorPredictor
+from ripieno.testing import FixedClock
+from ripieno.testing.conformance import make_features
+from tests.conftest import MakeWorker
+
+TODAY = Conditions(today=date(2026, 11, 22))
+TASK = Task.from_text("hello")
+
+
+@pytest.mark.parametrize(
+    ("reason", "card", "task", "needs", "conditions"),
+    [
+        (Reason.MUTED, {"is_muted": True}, TASK, set(), TODAY),
+        (Reason.DEPRECATED, {"deprecated_on": date(2026, 11, 22)}, TASK, set(), TODAY),
+        (Reason.UNHEALTHY, {}, TASK, set(), replace(TODAY, unhealthy={WorkerId("w"): "timeout"})),
+        (Reason.RATE_LIMITED, {}, TASK, set(), replace(TODAY, rate_limited={WorkerId("w"): "wait 2 s"})),
+        (Reason.NOT_ALLOWED, {}, replace(TASK, objective=Objective(workers=("other",))), set(), TODAY),
+        (Reason.PRIVACY, {}, replace(TASK, objective=Objective(privacy=Privacy.PRIVATE)), set(), TODAY),
+        (Reason.LACKS_TOOLS, {"has_tools": False}, TASK, {Need.TOOLS}, TODAY),
+        (Reason.LACKS_JSON, {"has_json_mode": False}, TASK, {Need.JSON}, TODAY),
+        (Reason.LACKS_MODALITY, {}, TASK, {Need.IMAGE}, TODAY),
+        (Reason.LACKS_MODALITY, {"modalities": frozenset({"text", "image"})}, TASK, {Need.AUDIO}, TODAY),
+        (Reason.CONTEXT_TOO_SMALL, {"context_window": 12}, TASK, set(), TODAY),
+        (
+            Reason.OVER_BUDGET,
+            {"price": Price(input_usd_per_mtok=1000)},
+            replace(TASK, budget=Budget(cost_usd=0.001)),
+            set(),
+            TODAY,
+        ),
+    ],
+)
+def test_each_reason_masks_the_worker_and_no_other(
+    make_worker: MakeWorker,
+    reason: Reason,
+    card: dict[str, object],
+    task: Task,
+    needs: set[Need],
+    conditions: Conditions,
+) -> None:
+    features = replace(make_features(), needs=frozenset(needs))
+    fit = make_worker(
+        "other", privacy=Privacy.LOCAL, modalities=frozenset({"text", "image", "audio"}), context_window=10_000
+    )
+    mask = mask_workers(task, features, Pool((make_worker("w", **card), fit)), conditions)
+    assert mask.eligible == ("other",)
+    assert mask.masked[WorkerId("w")].reason is reason
+    assert mask.masked[WorkerId("w")].detail
+
+
+def test_an_empty_mask_is_an_error_that_lists_every_reason(make_worker: MakeWorker) -> None:
+    pool = Pool((make_worker("a", is_muted=True), make_worker("b", deprecated_on=date(2020, 1, 1))))
+    with pytest.raises(NoEligibleWorker) as caught:
+        mask_workers(TASK, make_features(), pool, TODAY)
+    assert set(caught.value.whys) == {"a", "b"}
+    assert "muted" in caught.value.message
+    assert "deprecated" in caught.value.message
+    with pytest.raises(NoEligibleWorker, match="the pool is empty"):
+        mask_workers(TASK, make_features(), Pool(()), TODAY)
+
+
+def test_a_router_never_chooses_a_masked_worker(make_worker: MakeWorker) -> None:
+    pool = Pool((make_worker("free", is_muted=True), make_worker("dear", price=Price(usd_per_call=5.0))))
+    clock = FixedClock()
+    router = Router(predictor=PriorPredictor(), policy=UtilityPolicy(exploration=0.19), clock=clock)
+    for seed in range(50):
+        arrival = Arrival(id=str(seed), seed=seed, started=clock.monotonic())
+        decision = router.decide(TASK, make_features(), pool, TODAY, arrival=arrival)
+        assert decision.workflow.workers == ("dear",)
+        assert decision.propensity == 1.0
+        assert decision.mask.masked[WorkerId("free")].reason is Reason.MUTED
+    assert "not measured yet: dear" in decision.reasons
+
+
+def test_the_prior_takes_the_cheapest(make_pool: Callable[..., Pool], make_worker: MakeWorker) -> None:
+    pool = Pool((make_worker("dear", price=Price(usd_per_call=5.0)), make_worker("cheap", price=Price(usd_per_call=1.0))))
+    router = Router(predictor=PriorPredictor(), policy=UtilityPolicy(), clock=FixedClock())
+    task = Task(messages=(Message(role="user", content="x"),))
+    arrival = Arrival(id="1", seed=1, started=0.0)
+    assert router.decide(task, make_features(), pool, TODAY, arrival=arrival).worker == "cheap"
+    assert np.isfinite(router.decide(task, make_features(), pool, TODAY, arrival=arrival).decide_s)

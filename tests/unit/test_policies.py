@@ -1,0 +1,114 @@
+"""Policies: order, floor, exploration, rules."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ripieno.domain import Estimate, Need, Objective
+from ripieno.errors import ConfigError
+from ripieno.plugins import load_plugin
+from ripieno.route import RulePolicy, UtilityPolicy
+from ripieno.route.plugins import PolicyOptions
+from ripieno.testing import check_policy
+from ripieno.testing.conformance import make_features
+
+RNG = np.random.default_rng(0)
+
+
+def test_built_in_policies_pass_the_kit(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nworkers = ["strong"]\nleast_prompt_tokens = 5\n')
+    check_policy(UtilityPolicy())
+    check_policy(UtilityPolicy(exploration=0.1))
+    check_policy(RulePolicy.load(rules, otherwise=UtilityPolicy()))
+
+
+def test_the_floor_puts_weak_workers_last(make_estimate: Callable[..., Estimate]) -> None:
+    cheap = make_estimate("cheap", quality=0.5, cost_usd=0.0)
+    strong = make_estimate("strong", quality=0.7, cost_usd=10.0)
+    objective = Objective(preference=0.2, mission_criticality=0)
+    policy = UtilityPolicy()
+    free = policy.decide(make_features(), [cheap, strong], objective=objective, rng=RNG)
+    assert free.order == ("cheap", "strong")
+    floored = policy.decide(make_features(), [cheap, strong], objective=replace(objective, quality_floor=0.6), rng=RNG)
+    assert floored.order == ("strong", "cheap")
+    beyond = policy.decide(make_features(), [cheap, strong], objective=replace(objective, quality_floor=0.9), rng=RNG)
+    assert "no eligible worker is expected to reach quality 0.90" in beyond.reasons
+
+
+def test_critical_tasks_are_never_explored(make_estimate: Callable[..., Estimate]) -> None:
+    estimates = [make_estimate("a", quality=0.6), make_estimate("b", quality=0.59)]
+    policy = UtilityPolicy(exploration=0.5)
+    grave = Objective(mission_criticality=7)
+    starts = {
+        policy.decide(make_features(), estimates, objective=grave, rng=np.random.default_rng(s)).order[0]
+        for s in range(40)
+    }
+    assert starts == {"a"}
+    calm = [
+        policy.decide(make_features(), estimates, objective=Objective(), rng=np.random.default_rng(s))
+        for s in range(40)
+    ]
+    tried = [choice for choice in calm if choice.order[0] == "b"]
+    assert tried
+    assert {choice.propensity for choice in tried} == {0.25}
+    assert tried[0].reasons == ("tried out: one of 2 plausible workers",)
+
+
+def test_implausible_workers_are_not_explored(make_estimate: Callable[..., Estimate]) -> None:
+    estimates = [make_estimate("a", quality=0.9, quality_sd=0.01), make_estimate("b", quality=0.1, quality_sd=0.01)]
+    policy = UtilityPolicy(exploration=0.5)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        choice = policy.decide(make_features(), estimates, objective=Objective(), rng=rng)
+        assert (choice.order[0], choice.propensity) == ("a", 1.0)
+
+
+def test_the_first_rule_that_matches_names_the_worker(tmp_path: Path, make_estimate: Callable[..., Estimate]) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        """
+[[rule]]
+needs = ["json"]
+workers = ["gone"]
+
+[[rule]]
+kind = "maths"
+most_prompt_tokens = 100
+workers = ["dear", "cheap"]
+
+[[rule]]
+least_mission_criticality = 9
+workers = ["dear"]
+"""
+    )
+    policy = RulePolicy.load(path, otherwise=UtilityPolicy())
+    estimates = [make_estimate("cheap", cost_usd=0.0), make_estimate("dear", cost_usd=9.0), make_estimate("other")]
+    features = replace(make_features(), needs=frozenset({Need.JSON}), kind="maths")
+    choice = policy.decide(features, estimates, objective=Objective(), rng=RNG)
+    assert choice.order == ("dear", "cheap", "other")
+    assert choice.reasons == ("rule 2 names dear",)
+    unmatched = policy.decide(make_features(), estimates, objective=Objective(), rng=RNG)
+    assert unmatched.order[0] == "cheap"
+    grave = replace(make_features(), mission_criticality=9.5)
+    assert policy.decide(grave, estimates, objective=Objective(), rng=RNG).order[0] == "dear"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[[rule]]\nworker = 'x'", "rule.0"), ("[[rule", "rules.toml"), ("[[rule]]\nworkers = []", "rule.0.workers")],
+)
+def test_a_broken_rules_file_is_refused_by_place(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        RulePolicy.load(path, otherwise=UtilityPolicy())
+
+
+def test_the_rules_policy_needs_a_file() -> None:
+    plugin = load_plugin("ripieno.policies", "rules")
+    with pytest.raises(ConfigError, match="needs a rules file"):
+        plugin.make(PolicyOptions())  # type: ignore[attr-defined]  # a Plugin

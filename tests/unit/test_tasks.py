@@ -1,0 +1,211 @@
+"""Task files and routing folders: read whole, or refused whole with the place."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Recorded, UnitTests
+from ripieno.embedded.families import generate_tasks
+from ripieno.errors import DataError
+from ripieno.tasks import make_training_set, read_folder, read_tasks, split_repeats, write_folder, write_tasks
+from ripieno.testing.conformance import make_features
+
+
+def write_lines(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def test_every_grader_can_be_written_in_a_task_file(tmp_path: Path) -> None:
+    graders = [
+        ({"kind": "exact", "answers": ["a"]}, Exact(answers=("a",))),
+        ({"kind": "numeric", "answer": 2, "tolerance": 0.1}, Numeric(answer=2.0, tolerance=0.1)),
+        ({"kind": "choice", "letter": "B", "options": ["A", "B"]}, Choice(letter="B", options=("A", "B"))),
+        ({"kind": "json_schema", "schema": {"type": "object"}}, JsonSchema(schema={"type": "object"})),
+        ({"kind": "unit_tests", "tests": "assert f()"}, UnitTests(tests="assert f()")),
+        ({"kind": "judge", "rubric": "5 is best"}, Judge(rubric="5 is best")),
+        ({"kind": "external", "verifier": "v", "facts": {"x": 1}}, External(verifier="v", facts={"x": 1})),
+        ({"kind": "recorded"}, Recorded()),
+    ]
+    rows = [{"id": str(i), "prompt": "p", "grader": raw} for i, (raw, _) in enumerate(graders)]
+    path = write_lines(tmp_path / "t.jsonl", *rows)
+    tasks = read_tasks(path)
+    assert [task.grader for task in tasks] == [grader for _, grader in graders]
+    again = tmp_path / "again.jsonl"
+    write_tasks(tasks, again)
+    assert read_tasks(again) == tasks
+
+
+def test_embedded_tasks_survive_a_round_trip(tmp_path: Path) -> None:
+    tasks = generate_tasks(train=3, test=2, seed=4)
+    path = tmp_path / "t.jsonl"
+    write_tasks(tasks, path)
+    assert read_tasks(path) == tasks
+
+
+def test_short_scorers_are_read(tmp_path: Path) -> None:
+    rows = [
+        {"id": "1", "prompt": "p", "answer": "1,200", "scorer": "last_number"},
+        {"id": "2", "prompt": "p", "answer": "D", "scorer": "letter"},
+        {"id": "3", "prompt": "p", "answer": "(B)", "scorer": "exact_or_letter"},
+        {"id": "4", "prompt": "p", "answer": "yes", "scorer": "exact_or_letter"},
+        {"id": "5", "prompt": "p", "answer": "cat", "scorer": "word"},
+        {"id": "6", "prompt": "p", "answer": None, "scorer": "python_asserts", "meta": {"tests": ["assert 1"]}},
+        {"id": "7", "prompt": "p", "scorer": "python_tests", "meta": {"test": "def check(f): ...", "entry_point": "g"}},
+        {"id": "8", "prompt": "p", "answer": "3", "scorer": "reasoning_gym", "meta": {"dataset": "chain_sum"}},
+    ]
+    graders = [task.grader for task in read_tasks(write_lines(tmp_path / "t.jsonl", *rows))]
+    assert graders[0] == Numeric(answer=1200.0)
+    assert isinstance(graders[2], Choice)
+    assert graders[2].letter == "B"
+    assert graders[3] == Exact(answers=("yes",))
+    assert isinstance(graders[6], UnitTests)
+    assert graders[6].tests.endswith("check(g)")
+    assert isinstance(graders[7], External)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "JSON"),
+        ('{"id": "x", "prompt": "p"}', "needs a grader"),
+        ('{"id": "x", "prompt": "p", "scorer": "vibes"}', "vibes"),
+        ('{"id": "x", "prompt": "p", "scorer": "last_number", "answer": "many"}', "many"),
+        ('{"id": "x", "grader": {"kind": "recorded"}}', "at least one message"),
+        ('{"id": "x", "prompt": "p", "grader": {"kind": "recorded"}, "colour": 1}', "colour"),
+        ('{"id": "ok", "prompt": "p", "grader": {"kind": "recorded"}}', "stands on line 1"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_read(tmp_path: Path, line: str, told: str) -> None:
+    good = {"id": "ok", "prompt": "p", "grader": {"kind": "recorded"}}
+    path = write_lines(tmp_path / "t.jsonl", good, "", line)
+    with pytest.raises(DataError, match=told) as caught:
+        read_tasks(path)
+    assert caught.value.place == "line 3"
+
+
+def test_missing_empty_and_binary_task_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_tasks(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="holds no task"):
+        read_tasks(write_lines(tmp_path / "empty.jsonl", ""))
+    (tmp_path / "bin.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_tasks(tmp_path / "bin.jsonl")
+
+
+PROMPTS: dict[str, list[object]] = {
+    "prompt_id": ["p1", "p2"],
+    "prompt": ["hello", "bye"],
+    "task": ["a", "b"],
+    "source": ["s", "s"],
+    "split": ["train", "test"],
+}
+OUTCOMES: dict[str, list[object]] = {
+    "prompt_id": ["p1", "p1", "p2", "p2"],
+    "model_id": ["m1", "m1", "m1", "m2"],
+    "quality": [1.0, 0.0, 0.5, 1.0],
+    "cost_usd": [0.1, None, 0.2, 0.3],
+}
+MODELS: dict[str, list[object]] = {
+    "model_id": ["m1", "m2"],
+    "price_in_usd_per_mtok": [1.0, None],
+    "context_window": [None, 4096],
+}
+
+
+def make_folder(folder: Path, **changes: dict[str, list[object]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, columns in {"prompts": PROMPTS, "outcomes": OUTCOMES, "models": MODELS, **changes}.items():
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    return folder
+
+
+def test_a_folder_survives_a_round_trip(tmp_path: Path) -> None:
+    tools = PROMPTS | {"tools_json": ['[{"name": "f"}]', None]}
+    data = read_folder(make_folder(tmp_path / "set", prompts=tools))
+    write_folder(data, tmp_path / "copy")
+    again = read_folder(tmp_path / "copy")
+    assert again.prompts == data.prompts
+    assert again.models == data.models
+    assert data.models[0].price_in == 1.0
+    np.testing.assert_array_equal(again.quality, data.quality)
+    np.testing.assert_array_equal(again.cost_usd, data.cost_usd)
+    assert data.prompts[0].task.tools == ({"name": "f"},)
+
+
+def test_repeats_are_averaged_and_can_be_split(tmp_path: Path) -> None:
+    data = read_folder(make_folder(tmp_path / "set"))
+    matrix = data.matrix(data.quality)
+    assert matrix[0, 0] == 0.5
+    assert np.isnan(matrix[0, 1])
+    halves = split_repeats(data)
+    assert halves is not None
+    assert (halves[0][0, 0], halves[1][0, 0]) == (1.0, 0.0)
+    rows = data.split_rows("train")
+    training = make_training_set(data, [make_features()], rows)
+    assert training.counts.tolist() == [[2.0, 0.0]]
+    assert training.groups == ("hello",)
+    single = {name: values[:1] for name, values in OUTCOMES.items()}
+    assert split_repeats(read_folder(make_folder(tmp_path / "one", outcomes=single))) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "told"),
+    [
+        ("outcomes", {"quality": [1.0, 0.0, 1.5, 1.0]}, "quality, row 2"),
+        ("outcomes", {"quality": [1.0, None, 0.5, 1.0]}, "quality, row 1"),
+        ("outcomes", {"quality": ["a", "b", "c", "d"]}, "column quality"),
+        ("outcomes", {"cost_usd": [0.1, -1.0, 0.2, 0.3]}, "cost_usd, row 1"),
+        ("outcomes", {"cost_usd": [0.1, float("inf"), 0.2, 0.3]}, "cost_usd, row 1"),
+        ("outcomes", {"model_id": ["m1", "m1", "m1", "m9"]}, "model_id, row 3"),
+        ("outcomes", {"prompt_id": ["p1", "p1", "p9", "p2"]}, "prompt_id, row 2"),
+        ("prompts", {"prompt_id": ["p1", "p1"]}, "prompt_id, row 1"),
+        ("prompts", {"prompt": ["hello", None]}, "prompt, row 1"),
+        ("prompts", {"tools_json": ["[", "[]"]}, "tools_json, row 0"),
+        ("prompts", {"tools_json": ["{}", "[]"]}, "tools_json, row 0"),
+        ("models", {"model_id": ["m1", "m1"]}, "model_id, row 1"),
+    ],
+)
+def test_a_broken_folder_is_refused_with_file_column_and_row(
+    tmp_path: Path, table: str, change: dict[str, list[object]], told: str
+) -> None:
+    base = {"prompts": PROMPTS, "outcomes": OUTCOMES, "models": MODELS}[table]
+    folder = make_folder(tmp_path / "set", **{table: base | change})
+    with pytest.raises(DataError) as caught:
+        read_folder(folder)
+    assert caught.value.path.endswith(f"{table}.parquet")
+    assert caught.value.place == told
+
+
+def test_missing_files_columns_and_rows_are_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "set")
+    (folder / "models.parquet").unlink()
+    with pytest.raises(DataError, match="the file is missing"):
+        read_folder(folder)
+    (folder / "models.parquet").write_text("not parquet")
+    with pytest.raises(DataError, match="not a parquet file"):
+        read_folder(folder)
+    with pytest.raises(DataError, match="column split"):
+        read_folder(make_folder(tmp_path / "b", prompts={k: v for k, v in PROMPTS.items() if k != "split"}))
+    empty = {name: pa.array([], pa.string()) for name in PROMPTS}
+    with pytest.raises(DataError, match="no rows"):
+        read_folder(make_folder(tmp_path / "c", prompts=empty))  # type: ignore[arg-type]  # empty columns
+
+
+def test_all_shared_sets_are_read(shared_data: Path) -> None:
+    names = [folder.name for folder in sorted(shared_data.iterdir()) if (folder / "outcomes.parquet").exists()]
+    assert len(names) == 8 + 1
+    for name in names:
+        data = read_folder(shared_data / name)
+        assert len(data.split_rows("train"))
+        assert len(data.split_rows("test"))
+
+
+def test_all_shared_task_files_are_read(shared_data: Path) -> None:
+    for name in ("gsm8k", "mcq", "mbpp", "humaneval", "bbh", "spelling", "sentiment", "reasoning-gym"):
+        assert len(read_tasks(shared_data / "tasks" / name / "tasks.jsonl")) > 100
