@@ -56,6 +56,8 @@ class App:
         self.reload_fault: str | None = None
         """Why the latest change of a file was not taken, if it was not."""
         self._providers = _build_providers(self.settings, known={})
+        self._retired: list[Provider] = []
+        """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
         self.caller = Caller(self._providers, health=self.health, clock=self.clock)
         self.analyzer = Analyzer(CachedEncoder(_build_encoder(self.settings)))
@@ -83,6 +85,8 @@ class App:
         """Close providers, encoder and ledger."""
         with suppress(asyncio.CancelledError):
             await self.caller.close()
+            for provider in self._retired:
+                await provider.close()
         await self.analyzer.encoder.close()
         self.ledger.close()
 
@@ -185,6 +189,8 @@ class App:
             self.reload_fault = error.message
             log.warning("a changed file was not taken, the old pool stays: %s", error.message)
             return
+        kept = set(map(id, providers.values()))
+        self._retired.extend(provider for provider in self._providers.values() if id(provider) not in kept)
         self._providers.clear()
         self._providers.update(providers)
         self.loaded, self._brain, self.reload_fault = loaded, brain, None

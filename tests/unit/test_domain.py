@@ -5,11 +5,30 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ripieno.domain import Binding, Budget, Message, Objective, Pool, Price, Privacy, Run, Task, Verdict, WorkerId
-from ripieno.domain import Answer, Call, Choice, Origin, Solo, SystemClock, Usage, parse_worker_id
-from ripieno.domain.training import TrainingSet, column_means
 from tests.conftest import MakeWorker
+
+from ripieno.domain import (
+    Answer,
+    Binding,
+    Budget,
+    Call,
+    Choice,
+    Message,
+    Objective,
+    Origin,
+    Pool,
+    Price,
+    Privacy,
+    Run,
+    Solo,
+    SystemClock,
+    Task,
+    Usage,
+    Verdict,
+    WorkerId,
+    parse_worker_id,
+)
+from ripieno.domain.training import TrainingSet, column_means
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.test_tasks import make_folder
 
 from ripieno.domain import (
     Answer,
@@ -38,7 +39,6 @@ from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerTooNew
 from ripieno.ledger import Ledger, export_data, import_data
 from ripieno.ledger.codec import decode_entry, encode_entry
 from ripieno.tasks import read_folder
-from tests.unit.test_tasks import make_folder
 
 W = WorkerId("w")
 
@@ -94,7 +94,9 @@ async def test_the_same_entry_is_recorded_once(ledger: Ledger) -> None:
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=12), st.integers(0, 3))
 @settings(max_examples=15, deadline=None)
-def test_any_prefix_appended_again_changes_nothing(tmp_path_factory: pytest.TempPathFactory, names: list[str], cut: int) -> None:
+def test_any_prefix_appended_again_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], cut: int
+) -> None:
     folder = tmp_path_factory.mktemp("ledger")
     rows = [make_executed(name) for name in names]
     with Ledger(f"sqlite:///{folder}/l.db") as ledger:
@@ -284,3 +286,13 @@ def test_entries_are_plain_json(tmp_path: Path, ledger: Ledger) -> None:
     ledger.append_now(ENTRIES)
     rows = sqlite3.connect(f"{tmp_path}/ledger.db").execute("SELECT body FROM entries").fetchall()
     assert all(isinstance(json.loads(body), dict) for (body,) in rows)
+
+
+async def test_a_caller_that_leaves_neither_loses_its_entries_nor_stops_the_writer(ledger: Ledger) -> None:
+    waiting = [asyncio.create_task(ledger.append(make_executed(f"r{i}"))) for i in range(40)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await ledger.append(make_executed("last")) == 1
+    assert ledger.verify().entries == 41

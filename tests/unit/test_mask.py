@@ -6,6 +6,7 @@ from datetime import date
 
 import numpy as np
 import pytest
+from tests.conftest import MakeWorker
 
 from ripieno.domain import Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Task, WorkerId
 from ripieno.errors import NoEligibleWorker
@@ -13,7 +14,6 @@ from ripieno.route import Arrival, Conditions, Router, UtilityPolicy, mask_worke
 from ripieno.route.predictors import PriorPredictor
 from ripieno.testing import FixedClock
 from ripieno.testing.conformance import make_features
-from tests.conftest import MakeWorker
 
 TODAY = Conditions(today=date(2026, 11, 22))
 TASK = Task.from_text("hello")
@@ -85,7 +85,9 @@ def test_a_router_never_chooses_a_masked_worker(make_worker: MakeWorker) -> None
 
 
 def test_the_prior_takes_the_cheapest(make_pool: Callable[..., Pool], make_worker: MakeWorker) -> None:
-    pool = Pool((make_worker("dear", price=Price(usd_per_call=5.0)), make_worker("cheap", price=Price(usd_per_call=1.0))))
+    pool = Pool(
+        (make_worker("dear", price=Price(usd_per_call=5.0)), make_worker("cheap", price=Price(usd_per_call=1.0)))
+    )
     router = Router(predictor=PriorPredictor(), policy=UtilityPolicy(), clock=FixedClock())
     task = Task(messages=(Message(role="user", content="x"),))
     arrival = Arrival(id="1", seed=1, started=0.0)

@@ -17,7 +17,14 @@ B = Choice(letter="B", options=("A", "B", "C", "D"))
 
 @pytest.mark.parametrize(
     "text",
-    ["Paris", " paris. ", "**Paris**", "The capital of France is Paris.", "Let me think.\nAnswer: Paris", "It's Paris!"],
+    [
+        "Paris",
+        " paris. ",
+        "**Paris**",
+        "The capital of France is Paris.",
+        "Let me think.\nAnswer: Paris",
+        "It's Paris!",
+    ],
 )
 def test_a_right_text_is_accepted(text: str) -> None:
     assert check_exact(PARIS, text).quality == 1.0

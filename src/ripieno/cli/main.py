@@ -76,12 +76,11 @@ def cli(ctx: click.Context, *, config: Path | None, verbose: bool) -> None:
 def main() -> None:
     """Run the command; errors become two lines on stderr and an exit code."""
     try:
-        cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         click.echo("stopped; what was recorded stays", err=True)
         sys.exit(130)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -1,7 +1,6 @@
 """An encoder behind any `/v1/embeddings` address."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 import numpy as np
 
@@ -10,20 +9,18 @@ from ripieno.encoders.base import clip_text, normalise_rows
 from ripieno.errors import ConfigError
 
 CHARACTERS = 8000
+TIMEOUT_S = 30.0
 
 
 class RemoteEncoder:
     """Asks an OpenAI-compatible server for embeddings."""
 
     def __init__(self, *, base_url: str, model: str, dimensions: int, api_key: str | None = None) -> None:
-        from pyreqwest.client import ClientBuilder
-
         self.name = f"remote-{model}-{dimensions}"
         self.dimensions = dimensions
         self._model = model
         self._url = f"{base_url.rstrip('/')}/embeddings"
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = ClientBuilder().timeout(timedelta(seconds=30)).default_headers(headers).build()
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def encode(self, texts: Sequence[str]) -> Vector:
         """Encode texts, shape (len(texts), dimensions).
@@ -31,14 +28,18 @@ class RemoteEncoder:
         Raises:
             ConfigError: the address does not answer with embeddings of the stated size.
         """
-        from pyreqwest.exceptions import PyreqwestError
+        import aiohttp
 
         body = {"model": self._model, "input": [clip_text(text, limit=CHARACTERS) for text in texts]}
         try:
-            response = await self._client.post(self._url).error_for_status(True).body_json(body).build().send()
-            rows = [item["embedding"] for item in (await response.json())["data"]]
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+            async with (
+                aiohttp.ClientSession(headers=self._headers, timeout=timeout, raise_for_status=True) as session,
+                session.post(self._url, json=body) as response,
+            ):
+                rows = [item["embedding"] for item in (await response.json())["data"]]
             matrix = np.array(rows, dtype=np.float32)
-        except (PyreqwestError, KeyError, TypeError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"the embeddings address {self._url!r} did not answer with embeddings: {type(error).__name__}",
                 key="encoder.base_url",
@@ -52,5 +53,4 @@ class RemoteEncoder:
         return normalise_rows(matrix)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+        """Nothing to release: connections end with each batch, and vectors are cached."""

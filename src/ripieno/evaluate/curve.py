@@ -67,7 +67,7 @@ def mix_curve(quality: np.ndarray, cost: np.ndarray) -> Curve:
 def hull(points: list[tuple[float, float]]) -> Curve:
     """Upper concave hull of points, kept only while it rises; mixing two points reaches all between them."""
     kept: list[tuple[float, float]] = []
-    for point in sorted(set(points)):
+    for point in sorted(set(points), key=lambda p: (p[0], -p[1])):
         if kept and point[1] <= kept[-1][1]:
             continue
         while len(kept) >= 2 and _turns_up(kept[-2], kept[-1], point):

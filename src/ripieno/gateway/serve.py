@@ -2,9 +2,11 @@
 
 import asyncio
 import ipaddress
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import uvicorn
 
@@ -56,8 +58,12 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
 
 async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are finished first."""
+    server = _make_server(app)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, partial(setattr, server, "should_exit", True))
     on_ready(address_of(listener))
-    await _make_server(app).serve(sockets=[listener])
+    await server.serve(sockets=[listener])
 
 
 def address_of(listener: socket.socket) -> str:
@@ -66,11 +72,18 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the caller: uvicorn's own handling would end the process before the app is closed."""
+        yield
+
+
 def _make_server(app: App) -> uvicorn.Server:
     config = uvicorn.Config(
         make_gateway(app), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=30
     )
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def _is_loopback(host: str) -> bool:

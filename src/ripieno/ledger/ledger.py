@@ -102,7 +102,7 @@ class Ledger:
             LedgerFull: no space; nothing of this call was recorded.
             LedgerError: the database refuses.
         """
-        return await asyncio.wrap_future(self._submit(new))
+        return await asyncio.shield(asyncio.wrap_future(self._submit(new)))
 
     def append_now(self, new: Iterable[Entry]) -> int:
         """Record entries, all or none, from synchronous code; see `append`."""
@@ -242,6 +242,7 @@ class Ledger:
         if self._is_closed:
             raise LedgerError(f"ledger {self.url!r} is closed")
         request = _Request(rows=[encode_entry(entry) for entry in new], done=Future())
+        request.done.set_running_or_notify_cancel()  # a caller that leaves does not take its entries back
         self._queue.put(request)
         return request.done
 

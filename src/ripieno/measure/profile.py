@@ -50,6 +50,10 @@ class Progress:
     accepted: float = 0.0
     failures: dict[str, int] = field(default_factory=dict)
 
+    def is_over(self, ceiling: float | None) -> bool:
+        """Whether the money is spent."""
+        return ceiling is not None and self.spent_usd >= ceiling
+
 
 class Profiler:
     """Measures workers on tasks."""
@@ -84,6 +88,9 @@ class Profiler:
                         group.create_task(self._work(lanes, campaign, progress, on_progress))
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
+        ceiling = campaign.most_cost_usd
+        if ceiling is not None and progress.done < progress.total:
+            raise BudgetExhausted("profiling cost (USD)", spent=progress.spent_usd, limit=ceiling)
         return progress
 
     async def _work(
@@ -93,10 +100,7 @@ class Profiler:
         progress: Progress,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        for sample in lane:
-            ceiling = campaign.most_cost_usd
-            if ceiling is not None and progress.spent_usd >= ceiling:
-                raise BudgetExhausted("profiling cost (USD)", spent=progress.spent_usd, limit=ceiling)
+        while not progress.is_over(campaign.most_cost_usd) and (sample := next(lane, None)) is not None:
             called = await self._caller.call(sample.worker, sample.task.task)
             verdict = await self._judge(sample, called)
             await self._record(sample, called, verdict, campaign.name)

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 
+import aiohttp
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -23,9 +22,6 @@ from ripieno.errors import (
     ProviderUnreachable,
 )
 from ripieno.providers.base import Piece
-
-if TYPE_CHECKING:
-    from pyreqwest.response import BaseResponse
 
 LONGEST_EVENT = 4 * 1024 * 1024
 LONGEST_ERROR = 300
@@ -67,32 +63,16 @@ class OpenAIProvider:
     """Speaks chat completions over HTTP, on one pool of connections."""
 
     def __init__(self, options: OpenAIOptions) -> None:
-        from pyreqwest.client import ClientBuilder
-
         self.options = options
         self._base_url = options.base_url.rstrip("/")
-        headers = {"content-type": "application/json"}
-        if options.api_key is not None:
-            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
-        self._client = (
-            ClientBuilder()
-            .connect_timeout(timedelta(seconds=options.connect_timeout_s))
-            .timeout(timedelta(seconds=options.total_timeout_s))
-            .pool_idle_timeout(timedelta(seconds=30))
-            .default_headers(headers)
-            .http1_only()
-            .build()
-        )
+        self._opened: aiohttp.ClientSession | None = None
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Ask for a whole answer; where the worker samples, the most frequent of its answers."""
-        options = _parse_options(worker)
-        body = _make_body(worker, task, options)
+        body = _make_body(worker, task, _parse_options(worker))
         with _translated(worker):
-            request = self._client.post(f"{self._base_url}/chat/completions").body_bytes(msgspec.json.encode(body))
-            async with asyncio.timeout(self.options.total_timeout_s):
-                response = await request.build().send()
-                content = bytes(await response.bytes())
+            async with self._post(body) as response:
+                content = await response.read()
         _refuse_status(worker, response, content)
         return _read_answer(worker, content)
 
@@ -105,20 +85,19 @@ class OpenAIProvider:
             yield Piece(finish_reason=answer.finish_reason, usage=answer.usage)
             return
         body = _make_body(worker, task, options) | {"stream": True, "stream_options": {"include_usage": True}}
-        request = self._client.post(f"{self._base_url}/chat/completions").body_bytes(msgspec.json.encode(body))
         with _translated(worker):
-            async with request.build_streamed() as response:
+            async with asyncio.timeout(self.options.first_token_timeout_s) as patience, self._post(body) as response:
                 if response.status != 200:
-                    _refuse_status(worker, response, bytes(await response.bytes()))
-                async for event in self._read_events(worker, response.body_reader):
+                    _refuse_status(worker, response, await response.read())
+                async for event in self._read_events(worker, response, patience):
                     yield _read_piece(worker, event)
 
     async def check(self, worker: Worker) -> str:
         """List the provider's models."""
+        timeout = aiohttp.ClientTimeout(total=self.options.connect_timeout_s + 5.0)
         with _translated(worker):
-            async with asyncio.timeout(self.options.connect_timeout_s + 5.0):
-                response = await self._client.get(f"{self._base_url}/models").build().send()
-                content = bytes(await response.bytes())
+            async with self._session().get(f"{self._base_url}/models", timeout=timeout) as response:
+                content = await response.read()
         _refuse_status(worker, response, content)
         try:
             names = {item["id"] for item in msgspec.json.decode(content)["data"]}
@@ -130,18 +109,33 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
 
-    async def _read_events(self, worker: Worker, reader: object) -> AsyncIterator[bytes]:
-        """Cut the body into the data of server-sent events, until `[DONE]`."""
-        buffer, wait = b"", self.options.first_token_timeout_s
-        while True:
-            async with asyncio.timeout(wait):
-                chunk = await reader.read_chunk()  # type: ignore[attr-defined]  # the client's body reader
-            wait = self.options.idle_timeout_s
-            if chunk is None:
-                raise BadAnswer(f"{worker.id!r} ended its stream without [DONE]", worker=worker.id)
-            buffer += bytes(chunk)
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            options = self.options
+            headers = {"content-type": "application/json"}
+            if options.api_key is not None:
+                headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+            timeout = aiohttp.ClientTimeout(total=options.total_timeout_s, sock_connect=options.connect_timeout_s)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
+            self._opened = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+        return self._opened
+
+    def _post(self, body: dict[str, JsonValue]) -> "aiohttp.client._RequestContextManager":
+        return self._session().post(f"{self._base_url}/chat/completions", data=msgspec.json.encode(body))
+
+    async def _read_events(
+        self, worker: Worker, response: aiohttp.ClientResponse, patience: asyncio.Timeout
+    ) -> AsyncIterator[bytes]:
+        """Cut the body into the data of server-sent events, until `[DONE]`; each chunk renews the patience."""
+        buffer = b""
+        loop = asyncio.get_running_loop()
+        async for chunk in response.content.iter_any():
+            patience.reschedule(loop.time() + self.options.idle_timeout_s)
+            buffer += chunk
             *events, buffer = re.split(rb"\r?\n\r?\n", buffer)
             if len(buffer) > LONGEST_EVENT:
                 raise BadAnswer(f"{worker.id!r} sent an event over {LONGEST_EVENT} bytes", worker=worker.id)
@@ -151,6 +145,7 @@ class OpenAIProvider:
                     return
                 if data:
                     yield data
+        raise BadAnswer(f"{worker.id!r} ended its stream without [DONE]", worker=worker.id)
 
 
 def vote(texts: Sequence[str]) -> int:
@@ -183,25 +178,21 @@ def _make_body(worker: Worker, task: Task, options: WorkerOptions) -> dict[str, 
 @contextmanager
 def _translated(worker: Worker) -> Iterator[None]:
     """Turn the client's faults into provider errors; messages carry no header and no body that was sent."""
-    from pyreqwest.exceptions import ConnectError, PyreqwestError, RequestTimeoutError
-
     try:
         yield
-    except ProviderError:
-        raise
-    except (RequestTimeoutError, TimeoutError) as error:
+    except TimeoutError as error:
         raise ProviderTimeout(f"{worker.id!r} did not answer in time", worker=worker.id) from error
-    except ConnectError as error:
+    except aiohttp.ClientConnectorError as error:
         raise ProviderUnreachable(
             f"{worker.id!r} cannot be reached", worker=worker.id, hint="is its server running? `ripieno pool check`"
         ) from error
-    except PyreqwestError as error:
+    except (aiohttp.ClientError, ValueError) as error:
         raise ProviderUnreachable(
             f"the connection to {worker.id!r} broke ({type(error).__name__})", worker=worker.id
         ) from error
 
 
-def _refuse_status(worker: Worker, response: "BaseResponse", content: bytes) -> None:
+def _refuse_status(worker: Worker, response: aiohttp.ClientResponse, content: bytes) -> None:
     status = response.status
     if status == 200:
         return
@@ -224,9 +215,9 @@ def _read_error(content: bytes) -> str:
     return " ".join(str(text).split())[:LONGEST_ERROR] or "nothing"
 
 
-def _read_retry_after(response: "BaseResponse") -> float | None:
-    in_ms = response.get_header("retry-after-ms")
-    raw = response.get_header("retry-after")
+def _read_retry_after(response: aiohttp.ClientResponse) -> float | None:
+    in_ms = response.headers.get("retry-after-ms")
+    raw = response.headers.get("retry-after")
     try:
         if in_ms is not None:
             return max(float(in_ms) / 1000.0, 0.0)

@@ -46,6 +46,8 @@ class ScriptedServer:
         self.script = list(script)
         self.models = list(models)
         self.seen: list[Seen] = []
+        self.came = threading.Event()
+        """Set when a request has come in."""
         self.left = threading.Event()
         """Set when a client went away before its answer was complete."""
         self.base_url = ""
@@ -84,6 +86,8 @@ class ScriptedServer:
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
             self.left.set()
+        except asyncio.CancelledError:
+            return
         finally:
             writer.close()
 
@@ -93,6 +97,7 @@ class ScriptedServer:
             await _send(writer, 200, _pack({"object": "list", "data": [{"id": name} for name in self.models]}))
             return True
         self.seen.append(seen)
+        self.came.set()
         reply = self.script[min(len(self.seen), len(self.script)) - 1]
         if reply.hangs:
             await reader.read()

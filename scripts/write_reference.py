@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Write docs/reference/commands.md and settings.md from the commands and the settings themselves."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import click
+from pydantic import BaseModel
+
+from ripieno import config
+from ripieno.cli.main import COMMANDS, LazyGroup, cli
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+
+
+def render_commands() -> str:
+    """Help of every command, groups with their members."""
+    assert isinstance(cli, LazyGroup)
+    parts = ["# Commands", "", "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong setup, 4 provider out of reach, 5 a gate said no."]
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        parts += ["", f"## ripieno {name}", "", "```text", _help(command, f"ripieno {name}"), "```"]
+        if isinstance(command, click.Group):
+            for member in command.list_commands(click.Context(command)):
+                inner = command.get_command(click.Context(command), member)
+                assert inner is not None
+                parts += ["", f"### {name} {member}", "", "```text", _help(inner, f"ripieno {name} {member}"), "```"]
+    return "\n".join(parts) + "\n"
+
+
+def render_settings() -> str:
+    """Every key with type, default and docstring."""
+    rows = ["# Settings", "", "Defaults < `ripieno.toml` < `RIPIENO_*` variables (`RIPIENO_ROUTE__PRESET`) < flags.", ""]
+    rows += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    rows += _rows(config.Settings, "")
+    for model, prefix in ((config.ProviderSettings, "providers.NAME."), (config.WorkerSettings, "workers.ID.")):
+        rows += _rows(model, prefix)
+    return "\n".join(rows) + "\n"
+
+
+def _help(command: click.Command, name: str) -> str:
+    with click.Context(command, info_name=name, max_content_width=100) as context:
+        return command.get_help(context)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    docs = _attribute_docs(model)
+    rows = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            rows += _rows(kind, f"{prefix}{name}.")
+            continue
+        shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("pathlib.", "").replace("typing.", "")
+        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+        rows.append(f"| `{prefix}{name}` | {shown.replace('|', 'or')} | {default} | {docs.get(name, '')} |")
+    return rows
+
+
+def _attribute_docs(model: type[BaseModel]) -> dict[str, str]:
+    body = ast.parse(inspect.getsource(model).strip()).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for field, doc in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            docs[field.target.id] = str(doc.value.value)
+    return docs
+
+
+if __name__ == "__main__":
+    (REFERENCE / "commands.md").write_text(render_commands(), encoding="utf-8")
+    (REFERENCE / "settings.md").write_text(render_settings(), encoding="utf-8")

@@ -1,0 +1,276 @@
+"""The installed command, as a user has it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tests.integration.test_app import make_outcomes
+
+RIPIENO = str(Path(sys.executable).with_name("ripieno"))
+
+
+def run(*arguments: str, code: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    found = subprocess.run([RIPIENO, *arguments], capture_output=True, text=True, check=False, input=stdin, timeout=120)
+    assert found.returncode == code, f"{found.returncode}\n{found.stdout}\n{found.stderr}"
+    assert "Traceback" not in found.stderr
+    return found
+
+
+def read_json(*arguments: str, code: int = 0) -> object:
+    return json.loads(run(*arguments, "--json", code=code).stdout)
+
+
+def test_help_lists_every_command_and_opens_examples() -> None:
+    top = run("--help").stdout
+    for command in ("demo", "serve", "ask", "route", "explain", "feedback", "pool", "profile", "train", "evaluate",
+                    "policy", "ledger", "config", "plugins", "doctor"):  # fmt: skip
+        assert f"  {command} " in top
+        assert "Usage:" in run(command, "--help").stdout
+    assert "ripieno demo" in top
+    assert re.fullmatch(r"ripieno \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from ripieno.cli import main
+sys.argv = ["ripieno", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+print(sorted(sys.modules))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(re.findall(r"'([a-z_]+)'", found.stdout.splitlines()[-1]))
+    assert not loaded & {
+        "numpy",
+        "pydantic",
+        "sqlalchemy",
+        "sklearn",
+        "aiohttp",
+        "starlette",
+        "rich",
+        "pyarrow",
+        "sympy",
+    }
+
+
+def test_a_task_is_routed_answered_explained_and_judged() -> None:
+    asked = run("ask", "What is 12 + 30?", "--worker", "calc-quick", "--explain")
+    assert asked.stdout == "42\n"
+    assert "why: calc-quick is the only eligible worker" in asked.stderr
+    told = run("explain", "last", "--replay")
+    assert "what would change it:" in told.stdout
+    assert "calc-symbolic: masked, not_allowed (the request allows only calc-quick)" in told.stdout
+    assert "call: calc-quick answered" in told.stdout
+    assert "the same decision" in told.stderr
+    run("feedback", "last", "--quality", "0.5")
+    explained = read_json("explain", "last")
+    assert isinstance(explained, dict)
+    assert explained["verdicts"] == [{"verifier": "user", "quality": 0.5}]
+    assert explained["worker"] == "calc-quick"
+    answered = read_json("ask", "What is 2 * 21?", "--worker", "calc-quick")
+    assert isinstance(answered, dict)
+    assert (answered["answer"], answered["worker"]) == ("42", "calc-quick")
+    assert run("ask", "-", "--worker", "calc-quick", stdin="6 * 7").stdout == "42\n"
+
+
+def test_route_decides_and_records_nothing() -> None:
+    decided = read_json("route", "Convert 5 km to mi.", "--preset", "cheap")
+    assert isinstance(decided, dict)
+    assert {"worker", "why", "estimates", "masked", "propensity"} <= set(decided)
+    shown = run("route", "Convert 5 km to mi.", "--explain", "--preference", "0.5")
+    assert f"> {decided['worker']}" in shown.stdout
+    verified = read_json("ledger", "verify")
+    assert isinstance(verified, dict)
+    assert verified["entries"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("ask", " "), 2, "the task is empty"),
+        (("ask", "x", "--worker", "nobody"), 2, "no worker is called 'nobody'"),
+        (("ask", "x", "--preference", "7"), 2, "--preference"),
+        (("fly",), 2, "No such command 'fly'"),
+        (("explain", "last"), 1, "no decision is recorded yet"),
+        (("explain", "abc"), 1, "no decision is recorded under 'abc'"),
+        (("--config", "none.toml", "ask", "x"), 3, "there is no configuration file"),
+        (("profile", "none.jsonl"), 2, "none.jsonl"),
+        (("profile", "embedded", "--worker", "nobody"), 2, "no worker is called 'nobody'"),
+        (("train",), 1, "the ledger holds no measured data set"),
+        (("train", "--data", "none"), 2, "the file is missing"),
+        (("evaluate", "--data", "none"), 2, "the file is missing"),
+        (("ledger", "import", "none"), 2, "the file is missing"),
+        (("ledger", "export", "out", "--dataset", "x"), 1, "no judged run of 'x'"),
+        (("policy", "promote", "x"), 1, "there is no checkpoint 'x'"),
+        (("policy", "rollback"), 1, "replaced no checkpoint"),
+        (("pool", "mute", "nobody"), 2, "no worker is called 'nobody'"),
+        (("serve", "--host", "0.0.0.0"), 3, "RIPIENO_GATEWAY__API_KEY"),
+    ],
+)
+def test_wrong_use_ends_with_its_exit_code_and_a_clear_line(arguments: tuple[str, ...], code: int, told: str) -> None:
+    found = run(*arguments, code=code)
+    assert told in found.stderr
+    assert found.stdout == ""
+
+
+def test_a_dead_provider_ends_with_four_and_a_corrupt_ledger_with_three(tmp_path: Path) -> None:
+    Path("ripieno.toml").write_text(
+        "[providers.far]\nkind = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'\n[workers.far]\nprovider = 'far'\n"
+    )
+    assert "'far' cannot be reached" in run("ask", "x", code=4).stderr
+    assert "FAILED" in run("pool", "check", code=4).stdout
+    assert "cannot be reached" in run("doctor", code=4).stderr
+    (tmp_path / ".ripieno" / "ledger.db").write_bytes(b"garbage" * 1000)
+    for name in ("ledger.db-wal", "ledger.db-shm"):
+        (tmp_path / ".ripieno" / name).unlink(missing_ok=True)
+    assert "is damaged" in run("ask", "x", code=3).stderr
+
+
+def test_outcomes_are_imported_learned_from_proved_and_exported(tmp_path: Path) -> None:
+    folder = make_outcomes(tmp_path / "outcomes")
+    run("ledger", "import", str(folder), "--dry-run")
+    imported = read_json("ledger", "import", str(folder))
+    assert imported == [{"dataset": "outcomes", "outcomes": 80, "new": 80}]
+    trained = read_json("train", "--data", str(folder))
+    assert isinstance(trained, dict)
+    assert trained["fate"] == "saved, not promoted: it is for other workers than this pool's"
+    checkpoint = f".ripieno/checkpoints/{trained['checkpoint']}"
+    shown = run("evaluate", "--data", str(folder), "--checkpoint", checkpoint, "--plots", "plots", "--gate",
+                "--predictions", "predictions.parquet")  # fmt: skip
+    assert "best single" in shown.stdout
+    assert re.search(r"(pool-bound|router-bound|near the ceiling)", shown.stdout)
+    for name in ("plots/calibration.png", "plots/cost-quality.png"):
+        assert Path(name).read_bytes().startswith(b"\x89PNG")
+    import pyarrow.parquet as pq
+
+    table = pq.read_table("predictions.parquet")
+    assert table.column_names == ["prompt_id", "model_id", "score"]
+    assert table.num_rows == 20
+    report = read_json("evaluate", "--data", str(folder), "--preference", "0.5", "--kind", "ridge")
+    assert isinstance(report, dict)
+    names = [policy["name"] for policy in report["policies"]]
+    for needed in ("random", "cheapest", "majority label", "best single", "knn", "router", "oracle"):
+        assert needed in names
+    run("ledger", "export", "copy", "--dataset", "outcomes")
+    again = read_json("evaluate", "--data", "copy", "--preference", "0.5", "--kind", "ridge")
+    assert isinstance(again, dict)
+    assert again["best_single"] == report["best_single"]
+    assert "80 runs" in run("ledger", "verify").stdout
+    assert "stack-" in run("policy", "list").stdout
+    run("policy", "promote", str(trained["checkpoint"]), code=3)
+
+
+def test_the_pool_is_listed_muted_added_to_and_never_left_broken(tmp_path: Path) -> None:
+    listed = read_json("pool", "list")
+    assert isinstance(listed, list)
+    assert {worker["worker"] for worker in listed} >= {"calc-quick", "smollm2-135m"}
+    assert "calc-quick" in run("pool", "list").stdout
+    run("pool", "mute", "calc-quick")
+    assert "muted" in run("pool", "list").stdout
+    run("pool", "unmute", "calc-quick")
+    muted = [worker for worker in read_json("pool", "list") if worker["muted"]]  # type: ignore[attr-defined]  # a list
+    assert muted == []
+    Path("ripieno.toml").write_text("# my notes\n")
+    dry = run("pool", "add", "small", "--provider", "mine", "--base-url", "http://127.0.0.1:9/v1", "--dry-run")
+    assert "[workers.small]" in dry.stdout
+    assert Path("ripieno.toml").read_text() == "# my notes\n"
+    run("pool", "add", "small", "--provider", "mine", "--base-url", "http://127.0.0.1:9/v1", "--context-window", "4096")
+    text = Path("ripieno.toml").read_text()
+    assert text.startswith("# my notes")
+    assert "already" in run("pool", "add", "small", "--provider", "mine", code=2).stderr
+    assert "not configured" in run("pool", "add", "other", "--provider", "gone", code=3).stderr
+    assert "not canonical" in run("pool", "add", "Other One", "--provider", "mine", code=3).stderr
+    assert Path("ripieno.toml").read_text() == text
+    assert not list(tmp_path.glob(".ripieno-*"))
+
+
+def test_settings_are_shown_with_their_origin_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "gate-secret")
+    Path("ripieno.toml").write_text("[gateway]\nport = 4999\n")
+    shown = run("config", "show").stdout
+    assert "gate-secret" not in shown
+    rows = {row["key"]: row for row in read_json("config", "show")}  # type: ignore[attr-defined]  # a list
+    assert rows["gateway.port"] == {"key": "gateway.port", "value": "4999", "origin": "file"}
+    assert rows["gateway.api_key"]["value"] == "set, not shown"
+    assert rows["gateway.api_key"]["origin"] == "environment"
+    assert "utility" in run("plugins", "list").stdout
+    plugins = read_json("plugins", "list")
+    assert isinstance(plugins, list)
+    assert all(plugin["fault"] is None for plugin in plugins)
+    assert "worker calc-quick: ok, importable" in run("doctor").stderr
+
+
+def wait_for(path: Path) -> str:
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+    return path.read_text().strip()
+
+
+def post(url: str, body: dict[str, object]) -> dict[str, object]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        found: dict[str, object] = json.loads(response.read())
+        return found | {"worker": response.headers["x-ripieno-worker"]}
+
+
+def test_a_muted_worker_gets_nothing_from_a_running_gateway_a_moment_later(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with out.open("w") as file, (tmp_path / "err").open("w") as faults:
+        server = subprocess.Popen([RIPIENO, "serve", "--port", "0"], stdout=file, stderr=faults)
+    try:
+        address = wait_for(out)
+        ask: dict[str, object] = {"model": "auto", "messages": [{"role": "user", "content": "What is 12 + 30?"}],
+                                  "ripieno": {"workers": ["calc-quick", "calc-symbolic"]}}  # fmt: skip
+        first = post(f"{address}/chat/completions", ask)["worker"]
+        run("pool", "mute", str(first))
+        second = post(f"{address}/chat/completions", ask)["worker"]
+        assert {first, second} == {"calc-quick", "calc-symbolic"}
+        explained = read_json("explain", "last")
+        assert isinstance(explained, dict)
+        assert explained["masked"][str(first)]["reason"] == "muted"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    assert "curl" in (tmp_path / "err").read_text()
+
+
+def test_ctrl_c_stops_a_campaign_and_says_so(tmp_path: Path) -> None:
+    command = [
+        RIPIENO,
+        "profile",
+        "embedded",
+        "--worker",
+        "calc-symbolic",
+        "--worker",
+        "speller-deep",
+        "--repeats",
+        "50",
+    ]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    database = tmp_path / ".ripieno" / "ledger.db"
+    deadline = time.monotonic() + 60
+    while not database.exists() or run_count(database) < 20:
+        assert time.monotonic() < deadline
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "what was recorded stays" in said
+    assert "Traceback" not in said
+    assert run_count(database) >= 20
+
+
+def run_count(database: Path) -> int:
+    from ripieno.ledger import Ledger
+
+    with Ledger(f"sqlite:///{database}") as ledger:
+        return len(ledger.run_ids("embedded"))

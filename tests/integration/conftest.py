@@ -1,0 +1,47 @@
+"""Scripted providers and apps for integration tests."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ripieno.app import App
+from ripieno.config import load_settings
+from ripieno.testing import Reply, ScriptedServer
+
+Serve = Callable[[Sequence[Reply]], ScriptedServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start scripted servers; all end with the test."""
+    started: list[ScriptedServer] = []
+
+    def start(script: Sequence[Reply] = (Reply(),)) -> ScriptedServer:
+        server = ScriptedServer(script, models=["scripted", "a", "b"]).__enter__()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.__exit__(None, None, None)
+
+
+def write_pool(*servers: ScriptedServer, extra: str = "", options: str = "") -> Path:
+    """A settings file with one worker a server: a, b, c, ... each dearer than the one before."""
+    lines = ["[ledger]", "url = 'sqlite:///ledger.db'"]
+    for index, server in enumerate(servers):
+        name = "abcdef"[index]
+        lines += [f"[providers.{name}]", 'kind = "openai"', f'base_url = "{server.base_url}"', options]
+        lines += [f"[workers.{name}]", f'provider = "{name}"', f"usd_per_call = {index + 1}e-3", 'privacy = "local"']
+    path = Path("ripieno.toml")
+    path.write_text("\n".join(lines) + f"\n{extra}\n")
+    return path
+
+
+@asynccontextmanager
+async def open_app() -> AsyncIterator[App]:
+    """The app of the folder's settings file."""
+    async with App(load_settings()) as app:
+        yield app

@@ -1,0 +1,266 @@
+"""The gateway: the official client, headers, errors, failover, feedback, keys."""
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import ClientSession
+from openai import APIStatusError, AsyncOpenAI
+from tests.integration.conftest import Serve, open_app, write_pool
+
+from ripieno.app import App
+from ripieno.errors import ConfigError
+from ripieno.gateway import bind_socket, running
+from ripieno.testing import Reply
+
+ASK = [{"role": "user", "content": "What is 2 + 2?"}]
+
+
+@asynccontextmanager
+async def open_gateway() -> AsyncIterator[tuple[App, str]]:
+    async with open_app() as app:
+        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        async with running(app, listener) as address:
+            yield app, address
+
+
+@asynccontextmanager
+async def open_client(address: str) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+async def post(
+    client: ClientSession, url: str, body: object, **headers: str
+) -> tuple[int, dict[str, object], dict[str, str]]:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with client.post(url, data=raw, headers=headers) as response:
+        content = await response.read()
+        return response.status, json.loads(content) if content else {}, dict(response.headers)
+
+
+async def test_the_official_client_chats_unchanged(serve: Serve) -> None:
+    write_pool(serve([Reply(text="four")]))
+    async with open_gateway() as (app, address), open_client(address) as client:
+        raw = await client.chat.completions.with_raw_response.create(model="auto", messages=ASK)  # type: ignore[arg-type]
+        answer = raw.parse()
+        assert answer.choices[0].message.content == "four"
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.model == "a"
+        assert answer.usage is not None
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (10, 1, 11)
+        decided = app.ledger.find_decided(raw.headers["x-ripieno-decision"])
+        assert decided.task.text == "What is 2 + 2?"
+        assert raw.headers["x-ripieno-worker"] == "a"
+        assert raw.headers["x-ripieno-workflow"] == "solo"
+        assert raw.headers["x-request-id"] == decided.decision.id
+        assert float(raw.headers["x-ripieno-cost-usd"]) == pytest.approx(0.001)
+        runs = app.ledger.runs_of(decided.decision.id)
+        assert runs[0].answer is not None
+        assert runs[0].answer.text == "four"
+        names = [model.id async for model in client.models.list()]
+        assert names[0] == "auto"
+        assert names[-1] == "a"
+        assert (await client.models.retrieve("auto:cheap")).id == "auto:cheap"
+
+
+async def test_the_official_client_streams_unchanged(serve: Serve) -> None:
+    write_pool(serve([Reply(text="one two three")]))
+    async with open_gateway() as (app, address), open_client(address) as client:
+        stream = await client.chat.completions.create(
+            model="auto",
+            messages=ASK,
+            stream=True,
+            stream_options={"include_usage": True},  # type: ignore[arg-type]
+        )
+        chunks = [chunk async for chunk in stream]
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert text == "one two three"
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens == 3
+        assert chunks[-1].choices == []
+        finishes = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+        assert finishes[-1] == "stop"
+        assert set(finishes[:-1]) == {None}
+        decision = app.ledger.last_decision()
+        assert decision is not None
+        run = app.ledger.runs_of(decision)[0]
+        assert run.answer is not None
+        assert run.answer.text == "one two three"
+        assert run.cost_usd == pytest.approx(0.001)
+
+
+async def test_a_failed_worker_is_replaced_unseen_in_both_forms(serve: Serve) -> None:
+    write_pool(serve([Reply(status=500)]), serve([Reply(text="from b")]))
+    async with open_gateway() as (app, address), open_client(address) as client:
+        answer = await client.chat.completions.create(model="auto", messages=ASK)  # type: ignore[arg-type]
+        assert (answer.model, answer.choices[0].message.content) == ("b", "from b")
+        decision = app.ledger.last_decision()
+        assert decision is not None
+        assert [(c.worker, c.failure) for c in app.ledger.runs_of(decision)[0].calls] == [
+            ("a", "server_error"),
+            ("b", None),
+        ]
+        stream = await client.chat.completions.create(model="auto", messages=ASK, stream=True)  # type: ignore[arg-type]
+        chunks = [chunk async for chunk in stream]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "from b"
+        assert {chunk.model for chunk in chunks} == {"b"}
+
+
+async def test_a_stream_that_breaks_off_ends_with_an_error_event(serve: Serve) -> None:
+    write_pool(serve([Reply(text="one two three", cuts_after=2)]), serve([Reply(text="never")]))
+    async with open_gateway() as (app, address), ClientSession() as client:
+        body = json.dumps({"model": "auto", "messages": ASK, "stream": True}).encode()
+        response = await client.post(f"{address}/v1/chat/completions", data=body)
+        events = [line for line in (await response.text()).split("\n\n") if line]
+        assert '"error"' in events[-1]
+        assert "[DONE]" not in events[-1]
+        assert '"content":"one"' in events[0]
+        decision = app.ledger.last_decision()
+        assert decision is not None
+        assert [call.worker for call in app.ledger.runs_of(decision)[0].calls] == ["a"]
+
+
+async def test_when_all_fail_the_client_gets_an_openai_error(serve: Serve) -> None:
+    write_pool(serve([Reply(status=500, text="down")]), serve([Reply(status=500, text="down too")]))
+    async with open_gateway() as (app, address), open_client(address) as client:
+        for stream in (False, True):
+            with pytest.raises(APIStatusError) as caught:
+                await client.chat.completions.create(model="auto", messages=ASK, stream=stream)  # type: ignore[call-overload]
+            assert caught.value.status_code == 502
+            assert caught.value.body == {
+                "message": "'b' answered 500: down too",
+                "type": "server_error",
+                "param": None,
+                "code": "provider_error",
+            }
+        decision = app.ledger.last_decision()
+        assert decision is not None
+        assert len(app.ledger.runs_of(decision)[0].calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param"),
+    [
+        (b"{", 400, "invalid_request", None),
+        ({"messages": ASK}, 400, "invalid_request", None),
+        ({"model": "auto", "messages": []}, 400, "invalid_request", "messages"),
+        ({"model": "auto", "messages": [{"content": "x"}]}, 400, "invalid_request", "messages[0].role"),
+        (
+            {"model": "auto", "messages": [{"role": "user", "content": 5}]},
+            400,
+            "invalid_request",
+            "messages[0].content",
+        ),
+        ({"model": "gpt-9", "messages": ASK}, 404, "model_not_found", "model"),
+        ({"model": "auto:odd", "messages": ASK}, 400, "invalid_request", "ripieno"),
+        ({"model": "auto", "messages": ASK, "ripieno": {"preference": 7}}, 400, "invalid_request", "ripieno"),
+        ({"model": "auto", "messages": ASK, "ripieno": {"speed": 7}}, 400, "invalid_request", "ripieno"),
+        ({"model": "auto", "messages": ASK, "ripieno": {"workers": ["z"]}}, 400, "no_eligible_worker", None),
+    ],
+)
+async def test_each_bad_request_is_an_openai_error(
+    serve: Serve, body: object, status: int, code: str, param: str | None
+) -> None:
+    write_pool(serve())
+    async with open_gateway() as (app, address), ClientSession() as client:
+        got, said, headers = await post(client, f"{address}/v1/chat/completions", body)
+        error = said["error"]
+        assert isinstance(error, dict)
+        assert (got, error["code"], error["param"]) == (status, code, param)
+        assert set(error) == {"message", "type", "param", "code"}
+        assert headers["x-should-retry"] == "false"
+        assert app.ledger.count("decided") == 0
+
+
+async def test_objective_headers_and_fields_reach_the_decision(serve: Serve) -> None:
+    server = serve([Reply(text="x")])
+    write_pool(server)
+    async with open_gateway() as (app, address), ClientSession() as client:
+        body = {
+            "model": "auto:cheap", "messages": ASK, "temperature": 0.3, "x_unknown": {"a": 1},
+            "ripieno": {"deadline_ms": 1500, "privacy": "local", "mission_criticality": 6, "workers": ["a"]},
+        }  # fmt: skip
+        headers = {"X-Ripieno-Preference": "0.25", "X-Ripieno-Task-Kind": "maths", "X-Ripieno-Budget-Usd": "0.5"}
+        status, _, _ = await post(client, f"{address}/v1/chat/completions", body, **headers)
+        assert status == 200
+        decision = app.ledger.last_decision()
+        assert decision is not None
+        decided = app.ledger.find_decided(decision)
+        objective = decided.task.objective
+        assert (objective.preference, objective.preset, objective.deadline_s) == (0.25, "cheap", 1.5)
+        assert (objective.privacy, objective.mission_criticality, decided.task.kind) == ("local", 6, "maths")
+        assert decided.task.budget.cost_usd == 0.5
+        assert server.seen[0].body["x_unknown"] == {"a": 1}
+        assert "ripieno" not in server.seen[0].body
+        wrong = {"X-Ripieno-Preference": "much"}
+        assert (await post(client, f"{address}/v1/chat/completions", body, **wrong))[0] == 400
+
+
+async def test_a_worker_can_be_named_as_the_model(serve: Serve) -> None:
+    write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]))
+    async with open_gateway() as (_, address), open_client(address) as client:
+        answer = await client.chat.completions.create(model="b", messages=ASK)  # type: ignore[arg-type]
+        assert answer.choices[0].message.content == "from b"
+
+
+async def test_feedback_joins_its_decision(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_gateway() as (app, address), ClientSession() as client:
+        await post(client, f"{address}/v1/chat/completions", {"model": "auto", "messages": ASK})
+        decision = app.ledger.last_decision()
+        for quality in (0.0, 1.0):
+            status, said, _ = await post(client, f"{address}/v1/feedback", {"decision": decision, "quality": quality})
+            assert status == 200
+        assert said == {"recorded": f"judged:{decision}:user:1"}
+        assert [m.outcome.quality for m in app.ledger.measured()] == [1.0]
+        assert (await post(client, f"{address}/v1/feedback", {"decision": "zz", "quality": 1}))[0] == 404
+        assert (await post(client, f"{address}/v1/feedback", {"decision": decision, "quality": 2}))[0] == 400
+
+
+async def test_health_and_unknown_paths(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_gateway() as (_, address), ClientSession() as client:
+        response = await client.get(f"{address}/healthz")
+        assert await response.json() == {"status": "ok", "workers": 1, "unhealthy": [], "reload_fault": None}
+        for method, path, status in (("GET", "/nope", 404), ("GET", "/v1/chat/completions", 405)):
+            response = await client.request(method, f"{address}{path}")
+            assert response.status == status
+            assert (await response.json())["error"]["code"] == "unknown_url"
+        async with client.get(f"{address}/v1/models/gone") as missing:
+            assert missing.status == 404
+
+
+async def test_a_set_key_is_demanded_and_never_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "gate-secret")
+    write_pool(serve())
+    async with open_gateway() as (_, address), ClientSession() as client:
+        url, body = f"{address}/v1/chat/completions", {"model": "auto", "messages": ASK}
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            status, said, _ = await post(client, url, body, **headers)
+            assert status == 401
+            assert said["error"]["code"] == "invalid_api_key"  # type: ignore[index]  # the error object
+            assert "gate-secret" not in json.dumps(said)
+        assert (await post(client, url, body, authorization="Bearer gate-secret"))[0] == 200
+        assert (await post(client, url, body, **{"x-api-key": "gate-secret"}))[0] == 200
+        async with client.get(f"{address}/healthz") as response:
+            assert response.status == 200
+
+
+async def test_an_open_address_without_a_key_and_a_port_in_use_are_refused(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_app() as app:
+        settings = app.settings.gateway
+        with pytest.raises(ConfigError, match="open to other machines"):
+            bind_socket(settings.model_copy(update={"host": "0.0.0.0"}))
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(ConfigError, match="cannot listen on") as caught:
+                bind_socket(settings.model_copy(update={"port": taken.getsockname()[1]}))
+            assert "--port 0" in str(caught.value.hint)
+        with pytest.raises(ConfigError, match="open to other machines"):
+            bind_socket(settings.model_copy(update={"host": "example.invalid"}))
+        bind_socket(settings.model_copy(update={"host": "localhost", "port": 0})).close()

@@ -1,0 +1,22 @@
+"""The public interface has the types that its users rely on; mypy checks this file with the rest."""
+
+from typing import assert_type
+
+import ripieno
+from ripieno import App, Decision, Objective, Pool, Run, Task
+
+
+async def use(app: App) -> None:
+    task = Task.from_text("hello", objective=Objective(preference=0.5))
+    assert_type(task.digest, str)
+    assert_type(await app.orchestrator.decide(task), Decision)
+    decision, run = await app.orchestrator.handle(task)
+    assert_type(decision, Decision)
+    assert_type(run, Run)
+    assert_type(run.cost_usd, float | None)
+    assert_type(app.pool, Pool)
+
+
+def test_public_names_are_importable() -> None:
+    assert ripieno.Task.from_text("hello").text == "hello"
+    assert callable(use)

@@ -1,0 +1,64 @@
+"""The error tree and its tables are complete."""
+
+import pytest
+
+from ripieno import errors
+from ripieno.cli.errors import report
+from ripieno.errors import ConfigError, GateRefused, InvalidTask, NotFound, ProviderTimeout, RateLimited, RipienoError
+from ripieno.gateway.errors import TABLE, find_wire, make_body, make_error_headers
+
+
+def all_errors() -> list[type[RipienoError]]:
+    return [getattr(errors, name) for name in errors.__all__]
+
+
+def test_every_class_is_exported_drawn_and_has_a_status() -> None:
+    classes = {c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, RipienoError)}
+    assert classes == set(all_errors())
+    for kind in classes:
+        assert kind.__name__ in str(errors.__doc__)
+        assert kind in TABLE, f"{kind.__name__} has no status"
+
+
+def test_an_error_body_has_all_four_keys_and_says_what_to_do() -> None:
+    body = make_body(InvalidTask("bad messages", param="messages", hint="send some"))
+    assert body == {
+        "error": {
+            "message": "bad messages. send some",
+            "type": "invalid_request_error",
+            "param": "messages",
+            "code": "invalid_request",
+        }
+    }
+
+
+def test_waiting_is_told_in_seconds_and_milliseconds() -> None:
+    headers = make_error_headers(RateLimited("slow down", retry_after_s=2.5))
+    assert headers == {"x-should-retry": "true", "retry-after": "2", "retry-after-ms": "2500"}
+    assert make_error_headers(NotFound("x")) == {"x-should-retry": "false"}
+    assert find_wire(ProviderTimeout("late", worker="w")).status == 504
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidTask("x"), 2),
+        (ConfigError("x", hint="mend it"), 3),
+        (ProviderTimeout("x", worker="w"), 4),
+        (GateRefused("x"), 5),
+        (NotFound("x"), 1),
+    ],
+)
+def test_each_class_has_its_exit_code_and_two_lines(
+    error: RipienoError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(error) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: x\n")
+    assert ("hint: mend it\n" in printed.err) == (error.hint is not None and code == 3)
+
+
+def test_a_fault_of_ours_is_not_dressed_up() -> None:
+    with pytest.raises(ZeroDivisionError):
+        report(ZeroDivisionError())

@@ -1,0 +1,59 @@
+"""Plugins: listed, loaded, and their faults kept to themselves."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ripieno.errors import ConfigError
+from ripieno.plugins import build_plugin, find_plugins, list_plugins, load_plugin
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, module: str, points: str) -> None:
+    """Put a small distribution on the path, as an installed plugin would be."""
+    (folder / "theirs.py").write_text(module)
+    info = folder / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+
+
+def test_built_ins_use_the_same_door() -> None:
+    assert set(find_plugins("ripieno.providers")) >= {"openai", "llama", "callable", "replay"}
+    assert set(find_plugins("ripieno.predictors")) >= {"stack", "ridge", "knn", "clusters", "kinds"}
+    assert all(listed.fault is None for listed in list_plugins())
+
+
+def test_a_broken_plugin_is_named_and_stops_only_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, module="1/0", points="[ripieno.policies]\ntheirs = theirs:policy\n")
+    faults = {listed.name: listed.fault for listed in list_plugins() if listed.group == "ripieno.policies"}
+    assert "ZeroDivisionError" in str(faults["theirs"])
+    assert faults["utility"] is None
+    with pytest.raises(ConfigError, match="plugin 'theirs'"):
+        load_plugin("ripieno.policies", "theirs")
+
+
+def test_a_plugin_of_another_package_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(
+        tmp_path,
+        monkeypatch,
+        module=(
+            "from ripieno.plugins import NoOptions, Plugin\n"
+            "policy = Plugin(NoOptions, lambda options: 'made')\n"
+            "odd = 3\n"
+        ),
+        points="[ripieno.policies]\nmine = theirs:policy\nodd = theirs:odd\n",
+    )
+    assert build_plugin("ripieno.policies", "mine", {}, key="route") == "made"
+    with pytest.raises(ConfigError, match=r"route\.speed"):
+        build_plugin("ripieno.policies", "mine", {"speed": 1}, key="route")
+    with pytest.raises(ConfigError, match="is no ripieno"):
+        build_plugin("ripieno.policies", "odd", {}, key="route")
+
+
+def test_a_missing_plugin_lists_what_is_there() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_plugin("ripieno.encoders", "nope")
+    assert "static" in str(caught.value.hint)
