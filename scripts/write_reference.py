@@ -17,7 +17,11 @@ REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 def render_commands() -> str:
     """Help of every command, groups with their members."""
     assert isinstance(cli, LazyGroup)
-    parts = ["# Commands", "", "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong setup, 4 provider out of reach, 5 a gate said no."]
+    parts = [
+        "# Commands",
+        "",
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong setup, 4 provider out of reach, 5 a gate said no.",
+    ]
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
@@ -32,7 +36,12 @@ def render_commands() -> str:
 
 def render_settings() -> str:
     """Every key with type, default and docstring."""
-    rows = ["# Settings", "", "Defaults < `ripieno.toml` < `RIPIENO_*` variables (`RIPIENO_ROUTE__PRESET`) < flags.", ""]
+    rows = [
+        "# Settings",
+        "",
+        "Defaults < `ripieno.toml` < `RIPIENO_*` variables (`RIPIENO_ROUTE__PRESET`) < flags.",
+        "",
+    ]
     rows += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     rows += _rows(config.Settings, "")
     for model, prefix in ((config.ProviderSettings, "providers.NAME."), (config.WorkerSettings, "workers.ID.")):

@@ -1,8 +1,9 @@
 """Scripted providers and apps for integration tests."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -10,7 +11,13 @@ from ripieno.app import App
 from ripieno.config import load_settings
 from ripieno.testing import Reply, ScriptedServer
 
-Serve = Callable[[Sequence[Reply]], ScriptedServer]
+
+class Serve(Protocol):
+    """Starts a scripted server."""
+
+    def __call__(self, script: Sequence[Reply] = ...) -> ScriptedServer:
+        """Start one; without a script it says `ok`."""
+        ...
 
 
 @pytest.fixture

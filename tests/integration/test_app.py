@@ -113,21 +113,21 @@ async def test_a_judge_grades_by_its_rubric_and_never_itself(serve: Serve) -> No
 def make_outcomes(folder: Path, *, models: tuple[str, str] = ("a", "b")) -> Path:
     """Forty prompts on which the dear model is right and the cheap one is not."""
     ids = [f"p{i}" for i in range(40)]
-    prompts = {
-        "prompt_id": ids,
+    prompts: dict[str, list[object]] = {
+        "prompt_id": [*ids],
         "prompt": [f"question {i} about {'rice' if i % 2 else 'law'}" for i in range(40)],
         "task": ["t"] * 40,
         "source": ["s"] * 40,
-        "split": ["train"] * 30 + ["test"] * 10,
+        "split": [*["train"] * 30, *["test"] * 10],
     }
     rng = np.random.default_rng(0)
-    outcomes = {
+    outcomes: dict[str, list[object]] = {
         "prompt_id": [i for i in ids for _ in models],
-        "model_id": list(models) * 40,
+        "model_id": [*models] * 40,
         "quality": [float(q) for _ in ids for q in (rng.random() < 0.2, rng.random() < 0.9)],
         "cost_usd": [0.001, 0.002] * 40,
     }
-    return make_folder(folder, prompts=prompts, outcomes=outcomes, models={"model_id": list(models)})
+    return make_folder(folder, prompts=prompts, outcomes=outcomes, models={"model_id": [*models]})
 
 
 async def save_checkpoint(app: App, folder: Path) -> str:

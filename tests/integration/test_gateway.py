@@ -44,7 +44,7 @@ async def post(
 async def test_the_official_client_chats_unchanged(serve: Serve) -> None:
     write_pool(serve([Reply(text="four")]))
     async with open_gateway() as (app, address), open_client(address) as client:
-        raw = await client.chat.completions.with_raw_response.create(model="auto", messages=ASK)  # type: ignore[arg-type]
+        raw = await client.chat.completions.with_raw_response.create(model="auto", messages=ASK)
         answer = raw.parse()
         assert answer.choices[0].message.content == "four"
         assert answer.choices[0].finish_reason == "stop"
@@ -73,7 +73,7 @@ async def test_the_official_client_streams_unchanged(serve: Serve) -> None:
             model="auto",
             messages=ASK,
             stream=True,
-            stream_options={"include_usage": True},  # type: ignore[arg-type]
+            stream_options={"include_usage": True},
         )
         chunks = [chunk async for chunk in stream]
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
@@ -95,7 +95,7 @@ async def test_the_official_client_streams_unchanged(serve: Serve) -> None:
 async def test_a_failed_worker_is_replaced_unseen_in_both_forms(serve: Serve) -> None:
     write_pool(serve([Reply(status=500)]), serve([Reply(text="from b")]))
     async with open_gateway() as (app, address), open_client(address) as client:
-        answer = await client.chat.completions.create(model="auto", messages=ASK)  # type: ignore[arg-type]
+        answer = await client.chat.completions.create(model="auto", messages=ASK)
         assert (answer.model, answer.choices[0].message.content) == ("b", "from b")
         decision = app.ledger.last_decision()
         assert decision is not None
@@ -103,7 +103,7 @@ async def test_a_failed_worker_is_replaced_unseen_in_both_forms(serve: Serve) ->
             ("a", "server_error"),
             ("b", None),
         ]
-        stream = await client.chat.completions.create(model="auto", messages=ASK, stream=True)  # type: ignore[arg-type]
+        stream = await client.chat.completions.create(model="auto", messages=ASK, stream=True)
         chunks = [chunk async for chunk in stream]
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "from b"
         assert {chunk.model for chunk in chunks} == {"b"}
@@ -128,7 +128,7 @@ async def test_when_all_fail_the_client_gets_an_openai_error(serve: Serve) -> No
     async with open_gateway() as (app, address), open_client(address) as client:
         for stream in (False, True):
             with pytest.raises(APIStatusError) as caught:
-                await client.chat.completions.create(model="auto", messages=ASK, stream=stream)  # type: ignore[call-overload]
+                await client.chat.completions.create(model="auto", messages=ASK, stream=stream)
             assert caught.value.status_code == 502
             assert caught.value.body == {
                 "message": "'b' answered 500: down too",
@@ -202,7 +202,7 @@ async def test_objective_headers_and_fields_reach_the_decision(serve: Serve) -> 
 async def test_a_worker_can_be_named_as_the_model(serve: Serve) -> None:
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]))
     async with open_gateway() as (_, address), open_client(address) as client:
-        answer = await client.chat.completions.create(model="b", messages=ASK)  # type: ignore[arg-type]
+        answer = await client.chat.completions.create(model="b", messages=ASK)
         assert answer.choices[0].message.content == "from b"
 
 

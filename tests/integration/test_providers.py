@@ -1,7 +1,7 @@
 """Providers over real sockets: good days, bad days, and what is made of them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from tests.unit.test_tasks import make_folder
 
 from ripieno.domain import Binding, Failure, Message, Price, Task, Worker, WorkerId
 from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderRejected, ProviderTimeout, ProviderUnreachable
-from ripieno.providers import Caller, Health, LiveCall
+from ripieno.providers import Caller, Health, LiveCall, Piece
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.health import FAILURES_TO_OPEN, OPEN_S
 from ripieno.providers.openai import OpenAIOptions, OpenAIProvider, vote
@@ -327,9 +327,10 @@ class Broken:
     async def complete(self, worker: Worker, task: Task) -> object:
         raise KeyError("oops")
 
-    async def stream(self, worker: Worker, task: Task) -> Sequence[object]:
-        raise KeyError("oops")
-        yield
+    async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
+        if worker.id:
+            raise KeyError("oops")
+        yield Piece()
 
     async def close(self) -> None: ...
 

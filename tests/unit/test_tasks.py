@@ -194,7 +194,7 @@ def test_missing_files_columns_and_rows_are_refused(tmp_path: Path) -> None:
         read_folder(make_folder(tmp_path / "b", prompts={k: v for k, v in PROMPTS.items() if k != "split"}))
     empty = {name: pa.array([], pa.string()) for name in PROMPTS}
     with pytest.raises(DataError, match="no rows"):
-        read_folder(make_folder(tmp_path / "c", prompts=empty))  # type: ignore[arg-type]  # empty columns
+        read_folder(make_folder(tmp_path / "c", prompts=empty))
 
 
 def test_all_shared_sets_are_read(shared_data: Path) -> None:

@@ -1,7 +1,7 @@
 """One data set, every baseline of the proof, on its held-out prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ripieno.evaluate.report import (
     describe_costs,
     give_verdict,
 )
-from ripieno.route.predictors import PairPredictor
+from ripieno.route.predictors import KINDS, PairPredictor
 from ripieno.route.utility import Scales, combine
 from ripieno.tasks import RoutingData, make_training_set, split_repeats
 
@@ -101,7 +101,8 @@ def judge(
         bench: the data set, cut.
         predictor: fitted on `bench.train`, or loaded from a checkpoint of the same workers.
         objective: what the caller of the router wants; utility is measured for it.
-        baselines: kinds of predictors to fit on the same training prompts.
+        baselines: kinds of regressors to fit on the same vectors of the same training prompts, uncalibrated; their
+            costs and uncertainties are the router's.
         extra: further entrants, each with shares over `bench.held_out.workers`.
         seed: of folds and intervals.
     """
@@ -116,10 +117,10 @@ def judge(
         *extra,
         table.choose(_task_means(bench), name="task label", note="reads the label"),
     ]
+    z, fresh = predictor.vectors(bench.train.features), predictor.vectors(bench.test.features)
     for kind in baselines:
-        baseline = PairPredictor(kind=kind)
-        baseline.fit(bench.train, rng=np.random.default_rng(seed))
-        entrants.append(table.choose(_score(_predict(bench, baseline), objective, bench.scales), name=kind))
+        plain = _predict_plain(bench, kind, z, fresh)
+        entrants.append(table.choose(_score(replace(predicted, quality=plain), objective, bench.scales), name=kind))
     entrants.append(table.choose(_score(predicted, objective, bench.scales), name="router"))
     entrants.append(table.oracle())
     lines = table.score(entrants, seed=seed)
@@ -154,6 +155,12 @@ def _predict(bench: Benchmark, predictor: PairPredictor) -> _Predicted:
     columns = [predictor.workers.index(worker) for worker in bench.train.workers]
     quality, sd, cost, latency = (part[:, columns] for part in predictor.estimate_many(bench.test.features))
     return _Predicted(quality=quality, sd=sd, cost_usd=cost, latency_s=latency)
+
+
+def _predict_plain(bench: Benchmark, kind: str, z: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    regressor = KINDS[kind]()
+    regressor.fit(z, bench.train.quality, bench.train.kinds)
+    return np.clip(regressor.predict(fresh), 0.0, 1.0)
 
 
 def _score(predicted: _Predicted, objective: Objective, scales: Scales) -> np.ndarray:

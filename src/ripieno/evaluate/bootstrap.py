@@ -21,25 +21,34 @@ class Interval:
         return (self.high - self.low) / 2.0
 
 
-def bootstrap_mean(values: np.ndarray, *, rng: np.random.Generator, groups: np.ndarray | None = None) -> Interval:
-    """Percentile interval of a mean; tasks of one group are drawn together.
+class Draws:
+    """Resamples of one set of tasks, drawn once and used for every mean, so that all intervals are paired.
 
     Args:
-        values: one number a task, shape (n,), n at least 1.
-        rng: the generator; one seed gives one interval.
-        groups: a number for each task, shape (n,); None draws tasks one by one.
+        groups: a number for each task, shape (n,); tasks of one group are drawn together.
+        rng: the generator; one seed gives one set of draws.
 
     Source:
         Efron & Tibshirani (1993), An introduction to the bootstrap, sections 13.3 and 8.6 (clusters).
     """
-    if not len(values):
-        raise ValueError("a mean needs at least one value")
-    _, which = np.unique(groups if groups is not None else np.arange(len(values)), return_inverse=True)
-    sums = np.bincount(which.ravel(), weights=values)
-    sizes = np.bincount(which.ravel()).astype(np.float64)
-    means = np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, 200):
-        weights = rng.multinomial(len(sums), np.full(len(sums), 1.0 / len(sums)), size=200)
-        means[start : start + 200] = (weights @ sums) / (weights @ sizes)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+
+    def __init__(self, groups: np.ndarray, *, rng: np.random.Generator) -> None:
+        if not len(groups):
+            raise ValueError("a mean needs at least one value")
+        names, self._which = np.unique(groups, return_inverse=True)
+        picked = rng.integers(len(names), size=(RESAMPLES, len(names)))
+        offsets = np.arange(RESAMPLES)[:, None] * len(names)
+        counts = np.bincount((picked + offsets).ravel(), minlength=RESAMPLES * len(names))
+        self._weights = counts.reshape(RESAMPLES, len(names)).astype(np.float32)
+        self._sizes = self._weights @ np.bincount(self._which).astype(np.float32)
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """Percentile interval of the mean of one number a task, shape (n,)."""
+        sums = np.bincount(self._which, weights=values).astype(np.float32)
+        low, high = np.quantile((self._weights @ sums) / self._sizes, [0.025, 0.975])
+        return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+
+
+def bootstrap_mean(values: np.ndarray, *, rng: np.random.Generator, groups: np.ndarray | None = None) -> Interval:
+    """Percentile interval of a mean; see `Draws`."""
+    return Draws(np.arange(len(values)) if groups is None else groups, rng=rng).interval(values)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ripieno.domain import Objective
-from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
+from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.evaluate.curve import Curve, mix_curve, sweep_curve
 from ripieno.route.predictors.calibration import expected_calibration_error
 from ripieno.route.utility import Scales, combine, score_qos
@@ -123,25 +123,21 @@ class Table:
         """Score all entrants; the same seed draws the same tasks for each."""
         best = self.always(self.best_single, name="best single")
         ceiling = self._means(self.oracle())[1].mean() - self._means(best)[1].mean()
-        return tuple(self._score_one(entrant, best, ceiling, seed=seed) for entrant in entrants)
+        draws = Draws(self.field.groups, rng=np.random.default_rng(seed))
+        return tuple(self._score_one(entrant, best, ceiling, draws) for entrant in entrants)
 
-    def _score_one(self, entrant: Entrant, best: Entrant, ceiling: float, *, seed: int) -> Line:
+    def _score_one(self, entrant: Entrant, best: Entrant, ceiling: float, draws: Draws) -> Line:
         quality, utility = self._means(entrant)
         base_quality, base_utility = self._means(best)
-        groups = self.field.groups
-
-        def interval(values: np.ndarray) -> Interval:
-            return bootstrap_mean(values, rng=np.random.default_rng(seed), groups=groups)
-
         gain = float((utility - base_utility).mean())
         return Line(
             name=entrant.name,
-            quality=interval(quality),
-            gain=interval(quality - base_quality),
+            quality=draws.interval(quality),
+            gain=draws.interval(quality - base_quality),
             cost_usd=_mean_known(entrant.shares, self.field.cost_usd),
             latency_s=_mean_known(entrant.shares, self.field.latency_s),
-            utility=interval(utility),
-            utility_gain=interval(utility - base_utility),
+            utility=draws.interval(utility),
+            utility_gain=draws.interval(utility - base_utility),
             gap_closed=gain / ceiling if ceiling > 1e-9 else None,
             note=entrant.note,
         )

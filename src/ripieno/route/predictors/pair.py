@@ -84,6 +84,10 @@ class PairPredictor:
         latency = np.exp(self._latency.predict(z)) if self._latency else np.full_like(quality, np.nan)
         return quality, sd, cost, latency
 
+    def vectors(self, features: Sequence[Features]) -> Matrix:
+        """The dense vectors that the regressors see, shape (len(features), d)."""
+        return self._featurizer.transform(features)
+
     def state(self) -> dict[str, np.ndarray]:
         """All learned arrays, flat, ready for safetensors."""
         groups: dict[str, Mapping[str, np.ndarray]] = {
@@ -121,14 +125,14 @@ class PairPredictor:
 
     def _cross_predict(self, z: Matrix, data: TrainingSet, *, rng: np.random.Generator) -> Matrix:
         """Out-of-fold raw quality, groups kept together; sets the stack's mix on the way."""
-        folds = assign_folds(data.groups, rng=rng)
+        folds, stated = assign_folds(data.groups, rng=rng), data.kinds
         members = self._quality.members if isinstance(self._quality, StackRegressor) else {self.kind: self._quality}
         held_out = {name: np.zeros_like(data.quality) for name in members}
         for fold in range(FOLDS):
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             if not len(train) or not len(test):
                 continue
-            kinds = [data.kinds[row] for row in train]
+            kinds = [stated[int(row)] for row in train]
             for name, member in members.items():
                 member.fit(z[train], data.quality[train], kinds)
                 held_out[name][test] = member.predict(z[test])

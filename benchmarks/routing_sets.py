@@ -1,0 +1,78 @@
+"""Import, train and evaluate every routing-data folder below a given one; print the table of the first results.
+
+    python benchmarks/routing_sets.py ../shared/data
+
+Runs the installed command, one process a step, and takes wall times.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RIPIENO = str(Path(sys.executable).with_name("ripieno"))
+
+
+def run(*arguments: str, cwd: Path) -> tuple[str, float]:
+    """Run the command; gives its stdout and wall seconds."""
+    start = time.perf_counter()
+    found = subprocess.run([RIPIENO, *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+    return found.stdout, time.perf_counter() - start
+
+
+def main() -> None:
+    root = Path(sys.argv[1]).resolve()
+    folders = [folder for folder in sorted(root.iterdir()) if (folder / "outcomes.parquet").exists()]
+    if not folders:
+        sys.exit(f"no routing-data folder below {root}: nothing to measure")
+    print(
+        "| set | held out | workers | best single | task label | kNN | ridge | clusters | router | against best single "
+        "[95 %] | oracle | saved at equal quality | ECE | train + evaluate, s |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
+    for folder in folders:
+        with tempfile.TemporaryDirectory() as scratch:
+            print(row(folder, Path(scratch)), flush=True)
+
+
+def row(folder: Path, scratch: Path) -> str:
+    """One row of the table."""
+    run("ledger", "import", str(folder), cwd=scratch)
+    trained, first = run("train", "--data", str(folder), "--out", "checkpoints", "--json", cwd=scratch)
+    checkpoint = f"checkpoints/{json.loads(trained)['checkpoint']}"
+    told, second = run(
+        "evaluate",
+        "--data",
+        str(folder),
+        "--checkpoint",
+        checkpoint,
+        "--json",
+        "--predictions",
+        "p.parquet",
+        cwd=scratch,
+    )
+    report = json.loads(told)
+    lines = {line["name"]: line for line in report["policies"]}
+    gain, saved = lines["router"]["gain"], report["saved_at_equal_quality"]
+    cells = [
+        report["name"],
+        str(report["tasks"]),
+        str(len(report["workers"])),
+        *(
+            f"{lines[name]['quality']['mean']:.4f}"
+            for name in ("best single", "task label", "knn", "ridge", "clusters")
+        ),
+        f"{lines['router']['quality']['mean']:.4f}",
+        f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+        f"{lines['oracle']['quality']['mean']:.4f}",
+        "-" if saved is None else f"{saved:.0%}",
+        f"{report['calibration_error']:.3f}",
+        f"{first + second:.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
