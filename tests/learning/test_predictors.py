@@ -1,5 +1,7 @@
 """Predictors learn: over seeds, against plain forms and against the best single worker."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.conftest import MakeWorker
@@ -175,5 +177,9 @@ async def test_a_handful_of_tasks_is_enough_not_to_fail() -> None:
         predictor = PairPredictor(kind=kind)
         predictor.fit(world, rng=np.random.default_rng(0))
         assert np.isfinite(predictor.estimate_many(world.features)[0]).all()
+    alike = replace(world, groups=("one template",) * 6)
+    lonely = PairPredictor()
+    lonely.fit(alike, rng=np.random.default_rng(0))
+    assert np.isfinite(lonely.estimate_many(world.features)[0]).all(), "one group cannot be held out, and need not be"
     assert Featurizer.fit(world.features).transform(world.features).shape[0] == 6
     assert StackRegressor().members.keys() == {"ridge", "knn", "clusters", "kinds"}

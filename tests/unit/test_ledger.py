@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import SQLAlchemyError
 from tests.unit.test_tasks import make_folder
 
 from ripieno.domain import (
@@ -38,6 +39,7 @@ from ripieno.domain import (
 from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerTooNew, NotFound
 from ripieno.ledger import Ledger, export_data, import_data
 from ripieno.ledger.codec import decode_entry, encode_entry
+from ripieno.ledger.database import translated_faults
 from ripieno.tasks import read_folder
 
 W = WorkerId("w")
@@ -122,6 +124,8 @@ async def test_many_writers_keep_one_chain(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
+        "UPDATE tasks SET body = '{'",
+        "UPDATE tasks SET body = '{\"messages\": 5}'",
         "UPDATE entries SET body = replace(body, '0.25', '0.75') WHERE kind = 'judged'",
         "DELETE FROM entries WHERE seq = 2",
         "UPDATE entries SET at = at + 1 WHERE seq = 1",
@@ -187,8 +191,15 @@ def test_an_emptied_version_is_migrated_again(tmp_path: Path) -> None:
 
 
 def test_a_wrong_url_and_a_closed_ledger_say_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a database URL"):
-        Ledger("nonsense")
+    for url, told in (
+        ("nonsense", "not a database URL"),
+        ("oracle://host/x", "not one that Ripieno can write"),
+        ("sqlite://", "names no file"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Ledger(url)
+    with pytest.raises(LedgerError, match="odd"), translated_faults("x"):
+        raise SQLAlchemyError("odd")
     with pytest.raises(LedgerError):
         Ledger(f"sqlite:///{tmp_path}")
     ledger = Ledger(f"sqlite:///{tmp_path}/l.db")
@@ -296,3 +307,28 @@ async def test_a_caller_that_leaves_neither_loses_its_entries_nor_stops_the_writ
     await asyncio.gather(*waiting, return_exceptions=True)
     assert await ledger.append(make_executed("last")) == 1
     assert ledger.verify().entries == 41
+
+
+async def test_a_batch_is_bounded_and_reads_are_translated(ledger: Ledger) -> None:
+    from ripieno.ledger.ledger import MOST_ROWS
+
+    waiting = [ledger.append(*(make_executed(f"b{n}-{i}") for i in range(600))) for n in range(8)]
+    assert sum(await asyncio.gather(*waiting)) == 4800
+    assert MOST_ROWS < 4800
+    await ledger.append(make_judged("nobody", 1.0))
+    assert list(ledger.measured()) == []
+    connection = sqlite3.connect(ledger.url.removeprefix("sqlite:///"))
+    connection.execute("UPDATE tasks SET body = '{'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(LedgerCorrupt, match="cannot be read"):
+        ledger.tasks([Task.from_text("hello").digest])
+
+
+def test_a_closing_ledger_writes_what_waits(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/l.db")
+    waiting = [ledger._submit([make_executed(f"r{i}")]) for i in range(200)]
+    ledger.close()
+    assert sum(request.result() for request in waiting) == 200
+    with Ledger(f"sqlite:///{tmp_path}/l.db") as again:
+        assert again.verify().entries == 200

@@ -9,7 +9,7 @@ import pytest
 
 from ripieno.domain import Estimate, Need, Objective
 from ripieno.errors import ConfigError
-from ripieno.plugins import load_plugin
+from ripieno.plugins import build_plugin, load_plugin
 from ripieno.route import RulePolicy, UtilityPolicy
 from ripieno.route.plugins import PolicyOptions
 from ripieno.testing import check_policy
@@ -106,6 +106,16 @@ def test_a_broken_rules_file_is_refused_by_place(tmp_path: Path, text: str, told
     path.write_text(text)
     with pytest.raises(ConfigError, match=told):
         RulePolicy.load(path, otherwise=UtilityPolicy())
+
+
+def test_the_rules_plugin_follows_its_file(tmp_path: Path, make_estimate: Callable[..., Estimate]) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text("[[rule]]\nworkers = ['b']\n")
+    policy = build_plugin("ripieno.policies", "rules", {"rules": path, "exploration": 0.1}, key="route")
+    assert isinstance(policy, RulePolicy)
+    assert policy.facts["exploration"] == 0.1
+    found = policy.decide(make_features(), [make_estimate("a"), make_estimate("b")], objective=Objective(), rng=RNG)
+    assert found.order == ("b", "a")
 
 
 def test_the_rules_policy_needs_a_file() -> None:

@@ -31,12 +31,18 @@ def open_engine(url: str) -> Engine:
         raise ConfigError(
             f"ledger.url {url!r} is not a database URL", key="ledger.url", hint="write sqlite:///path/to/ledger.db"
         ) from error
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if parsed.get_backend_name() != "sqlite":
+        raise ConfigError(
+            f"ledger.url {parsed.render_as_string()!r} is not one that Ripieno can write",
+            key="ledger.url",
+            hint="write sqlite:///path/to/ledger.db",
+        )
+    if not parsed.database:
+        raise ConfigError("ledger.url names no file", key="ledger.url", hint="write sqlite:///path/to/ledger.db")
+    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, poolclass=QueuePool, pool_size=4, max_overflow=16)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediately)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_immediately)
     try:
         with translated_faults(str(parsed)), engine.begin() as connection:
             _migrate(connection, str(parsed))

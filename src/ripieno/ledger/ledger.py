@@ -185,14 +185,12 @@ class Ledger:
 
     def measured(self, *, dataset: str | None = None) -> Iterator[Measured]:
         """All judged runs as outcomes; the last finding about a run counts."""
-        qualities: dict[str, float] = {}
-        for stored in self.read(kinds=("judged",)):
-            if isinstance(stored.entry, Judged):
-                qualities[stored.entry.run] = stored.entry.verdict.quality
-        for stored in self.read(kinds=("executed",), dataset=dataset):
-            entry = stored.entry
-            if isinstance(entry, Executed) and entry.run.id in qualities:
-                yield _measure(entry.run, qualities[entry.run.id])
+        judged = (stored.entry for stored in self.read(kinds=("judged",)))
+        qualities = {entry.run: entry.verdict.quality for entry in judged if isinstance(entry, Judged)}
+        executed = (stored.entry for stored in self.read(kinds=("executed",), dataset=dataset))
+        for run in (entry.run for entry in executed if isinstance(entry, Executed)):
+            if run.id in qualities:
+                yield _measure(run, qualities[run.id])
 
     def tasks(self, digests: Iterable[str]) -> dict[str, Task]:
         """Tasks by digest."""

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,12 @@ class LlamaProvider:
         async with self._turn:
             client = await self._start(worker)
             before = self._read_cpu()
-            answer = await client.complete(worker, task)
+            try:
+                answer = await client.complete(worker, task)
+            except ProviderUnreachable:  # the child died; a fresh one is asked once
+                await self.close()
+                client, before = await self._start(worker), 0.0
+                answer = await client.complete(worker, task)
             return replace(answer, usage=replace(answer.usage, cpu_s=self._read_cpu() - before))
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
@@ -72,7 +78,7 @@ class LlamaProvider:
             await self._client.close()
             self._client = None
         if self._child is not None:
-            if self._child.returncode is None:
+            with suppress(ProcessLookupError):
                 self._child.kill()
             await self._child.wait()
             self._child = None
