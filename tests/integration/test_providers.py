@@ -8,7 +8,7 @@ import pytest
 from tests.integration.conftest import Serve
 from tests.unit.test_tasks import make_folder
 
-from ripieno.domain import Binding, Failure, Message, Price, Task, Worker, WorkerId
+from ripieno.domain import Binding, Failure, Message, Price, SystemClock, Task, Worker, WorkerId
 from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderRejected, ProviderTimeout, ProviderUnreachable
 from ripieno.providers import Caller, Health, LiveCall, Piece
 from ripieno.providers.callables import CallableOptions, CallableProvider
@@ -324,6 +324,8 @@ async def test_a_worker_without_provider_is_a_setup_fault(serve: Serve) -> None:
 class Broken:
     """A plugin that breaks the rules."""
 
+    can_stream = True
+
     async def complete(self, worker: Worker, task: Task) -> object:
         raise KeyError("oops")
 
@@ -344,3 +346,43 @@ async def test_whatever_a_plugin_raises_is_one_typed_error() -> None:
         await collect(caller, LiveCall(make_worker()))
     with pytest.raises(RuntimeError, match="has not ended"):
         LiveCall(make_worker()).result()
+
+
+async def test_measuring_times_the_first_token_and_retries_once(serve: Serve) -> None:
+    server = serve([Reply(status=500), Reply(text="after all"), Reply(text="at once")])
+    clock = SystemClock()
+    caller = Caller({"p": make_provider(server)}, health=Health(clock), clock=clock)
+    retried = await caller.measure(make_worker(), TASK)
+    assert retried.answer is not None
+    assert (retried.answer.text, retried.call.first_token_s) == ("after all", None)
+    timed = await caller.measure(make_worker(), TASK)
+    assert timed.answer is not None
+    assert timed.answer.text == "at once"
+    assert timed.call.first_token_s is not None
+    assert timed.call.latency_s is not None
+    assert 0 < timed.call.first_token_s <= timed.call.latency_s
+    await caller.close()
+
+
+async def test_an_answer_without_usage_is_priced_by_its_length(serve: Serve) -> None:
+    body = b'{"choices": [{"message": {"content": "thirty-six letters stand in this line"}}]}'
+    caller = make_caller(serve([Reply(raw=body)]))
+    called = await caller.call(make_worker(), TASK)
+    assert called.call.usage.output_tokens == 1 + int(37 / 3.6)
+    assert called.call.cost_usd == called.call.usage.output_tokens
+    await caller.close()
+
+
+async def test_a_remote_encoder_asks_its_server(serve: Serve) -> None:
+    import json
+
+    from ripieno.encoders.remote import RemoteEncoder
+
+    rows = {"data": [{"embedding": [3.0, 4.0]}, {"embedding": [0.0, 2.0]}]}
+    server = serve([Reply(raw=json.dumps(rows).encode())])
+    encoder = RemoteEncoder(base_url=server.base_url, model="m", dimensions=2, api_key="sk-1")
+    assert (await encoder.encode(["a", "b"])).round(6).tolist() == [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
+    assert server.seen[0].body == {"model": "m", "input": ["a", "b"]}
+    assert server.seen[0].headers["authorization"] == "Bearer sk-1"
+    with pytest.raises(ConfigError, match=r"vectors of shape \(2,\), not \(3,\)"):
+        await RemoteEncoder(base_url=server.base_url, model="m", dimensions=3).encode(["a", "b"])

@@ -8,8 +8,10 @@ from ripieno.config import load_settings
 from ripieno.domain.grader import Exact, GradedTask, Numeric
 from ripieno.embedded.baselines import choose_by_keyword
 from ripieno.embedded.families import FAMILIES, generate_tasks
+from ripieno.embedded.families.gym import generate_gym_tasks
 from ripieno.embedded.workers import calc, dates, sentiment, spelling, strings, units
 from ripieno.embedded.workers.expression import evaluate, read_number_words, write_number
+from ripieno.errors import DataError
 from ripieno.providers.callables import load_callable
 from ripieno.verify.text import check_exact, check_numeric
 
@@ -114,3 +116,14 @@ def test_the_keyword_rule_always_names_a_worker() -> None:
     assert choose_by_keyword("Fix the typo: teh", workers) == "speller-deep"
     assert choose_by_keyword("Name the capital of Peru.", workers) == workers[0]
     assert choose_by_keyword("Name the capital of Peru.", (*workers, "smollm2-135m")) == "smollm2-135m"
+
+
+def test_gym_families_are_generated_by_seed_and_distrusted_ones_refused() -> None:
+    tasks = generate_gym_tasks(["chain_sum", "letter_counting"], count=6, seed=2)
+    assert [task.split for task in tasks[:6]] == ["train"] * 4 + ["test"] * 2
+    assert tasks == generate_gym_tasks(["chain_sum", "letter_counting"], count=6, seed=2)
+    assert len({task.id for task in tasks}) == 12
+    assert tasks[0].task.text
+    for name, told in (("game_of_life_halting", "cannot be trusted"), ("no_such_family", "no such family")):
+        with pytest.raises(DataError, match=told):
+            generate_gym_tasks([name], count=1, seed=1)

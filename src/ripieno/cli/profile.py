@@ -16,6 +16,7 @@ from ripieno.measure import Campaign, Progress
 from ripieno.tasks import read_tasks
 
 EMBEDDED = "embedded"
+GYM = "gym:"
 
 
 @click.command(epilog="\b\nExample:\n  ripieno profile tasks.jsonl --repeats 3 --most-cost 0.50")
@@ -36,7 +37,10 @@ def profile(
     most_cost: float | None,
     as_json: bool,
 ) -> None:
-    """Measure workers on TASKS: a JSON-lines file, or `embedded` for the families that come with Ripieno.
+    """Measure workers on TASKS.
+
+    TASKS is a JSON-lines file, `embedded` for the families that come with Ripieno, or `gym:chain_sum,letter_counting`
+    for families of reasoning-gym.
 
     Ctrl-C, `kill -9` and a power cut lose at most the samples under way; the same command goes on where it was.
     """
@@ -49,7 +53,11 @@ def profile(
                 raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(pool.ids)}")
         chosen = workers or await find_able(app)
         campaign = Campaign(
-            name=name or Path(tasks).stem, tasks=tuple(graded), workers=chosen, repeats=repeats, most_cost_usd=most_cost
+            name=name or Path(tasks).stem.replace(":", "-"),
+            tasks=tuple(graded),
+            workers=chosen,
+            repeats=repeats,
+            most_cost_usd=most_cost,
         )
         with progress_bar("profiling") as show:
             return await app.make_profiler().run(campaign, pool, on_progress=show)
@@ -72,11 +80,15 @@ def profile(
 
 
 def load_tasks(source: str) -> list[GradedTask]:
-    """Tasks of a file, or of the embedded families."""
+    """Tasks of a file, of the embedded families, or of reasoning-gym."""
     if source == EMBEDDED:
         from ripieno.embedded.families import generate_tasks
 
         return generate_tasks(train=30, test=16, seed=1)
+    if source.startswith(GYM):
+        from ripieno.embedded.families.gym import generate_gym_tasks
+
+        return generate_gym_tasks(source.removeprefix(GYM).split(","), count=60, seed=1)
     return read_tasks(Path(source))
 
 

@@ -230,8 +230,8 @@ class Ledger:
                         entry=row.id,
                         hint="restore the ledger from a copy; entries before this one hold",
                     )
-                decoded = decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
-                _check_task(row.id, row.task, row.task_body, is_needed=isinstance(decoded, Decided))
+                decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
+                _check_task(row.id, row.task, row.task_body)
                 previous, count = row.digest, count + 1
             total = connection.execute(select(func.count()).select_from(tasks)).scalar()
         return Verification(entries=count, tasks=int(total or 0), head=previous)
@@ -344,10 +344,7 @@ def _decode_task(digest: str, body: str) -> Task:
         raise LedgerCorrupt(f"task {digest!r} cannot be read: {error}", entry=digest) from error
 
 
-def _check_task(entry: str, digest: str | None, body: str | None, *, is_needed: bool) -> None:
-    if body is None:
-        if is_needed:
-            raise LedgerCorrupt(f"entry {entry!r} names a task that is gone", entry=entry)
-        return
-    if digest is not None and _decode_task(digest, body).digest != digest:
+def _check_task(entry: str, digest: str | None, body: str | None) -> None:
+    """Hold a task against its digest; a decision whose task is gone was refused before."""
+    if digest is not None and body is not None and _decode_task(digest, body).digest != digest:
         raise LedgerCorrupt(f"the task of entry {entry!r} was changed", entry=entry)

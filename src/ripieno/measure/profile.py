@@ -101,7 +101,7 @@ class Profiler:
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         while not progress.is_over(campaign.most_cost_usd) and (sample := next(lane, None)) is not None:
-            called = await self._caller.call(sample.worker, sample.task.task)
+            called = await self._caller.measure(sample.worker, sample.task.task)
             verdict = await self._judge(sample, called)
             await self._record(sample, called, verdict, campaign.name)
             progress.done += 1

@@ -30,6 +30,9 @@ class Provider(Protocol):
     Every method raises a `ProviderError` (or `RateLimited`) for a fault of the worker; nothing else may escape.
     """
 
+    can_stream: bool
+    """Whether a stream brings the answer as it is made, so that its first token can be timed."""
+
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Ask for a whole answer."""
         ...

@@ -26,6 +26,8 @@ class CallableOptions(BaseModel):
 class CallableProvider:
     """Calls `module:function`, the worker's model name, with the task's text, in a thread."""
 
+    can_stream = False
+
     def __init__(self, options: CallableOptions) -> None:
         self.options = options
         self._targets: dict[str, Callable[[str], str]] = {}

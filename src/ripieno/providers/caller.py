@@ -24,6 +24,9 @@ ATTEMPTS = 2
 LONGEST_RETRY_AFTER_S = 2.0
 """A provider that asks for more is left for another."""
 
+CHARACTERS_PER_TOKEN = 3.6
+"""Of English text under the o200k vocabulary."""
+
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=2.0)
 
 
@@ -71,10 +74,10 @@ class Caller:
                         began = self._clock.monotonic()
                         answer = await self._ask(worker, task)
         except ProviderError as error:
-            return self._fail(worker, error, start=start, attempts=tries)
+            return self._fail(worker, task, error, start=start, attempts=tries)
         self.health.note_success(worker.id)
         latency = self._clock.monotonic() - (start if tries > 1 else began)
-        return Called(call=self._settle(worker, answer, latency_s=latency, attempts=tries), answer=answer)
+        return Called(call=self._settle(worker, task, answer, latency_s=latency, attempts=tries), answer=answer)
 
     async def stream(self, live: LiveCall, task: Task) -> AsyncIterator[Piece]:
         """Ask for an answer piece by piece.
@@ -93,16 +96,29 @@ class Caller:
             if not collected.has_content:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
         except ProviderError as error:
-            live.called = self._fail(worker, error, start=start, attempts=1, usage=collected.usage)
+            live.called = self._fail(worker, task, error, start=start, attempts=1, usage=collected.usage)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            call = self._settle(worker, collected.answer(), latency_s=self._clock.monotonic() - start, attempts=1)
+            call = self._settle(worker, task, collected.answer(), latency_s=self._clock.monotonic() - start, attempts=1)
             live.called = Called(call=replace(call, failure=Failure.CANCELLED), answer=None)
             raise
         self.health.note_success(worker.id)
         answer = collected.answer()
-        call = self._settle(worker, answer, latency_s=self._clock.monotonic() - start, attempts=1)
+        call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=1)
         live.called = Called(call=replace(call, first_token_s=collected.first_s), answer=answer)
+
+    async def measure(self, worker: Worker, task: Task) -> Called:
+        """Ask for a whole answer with its first token timed, where the provider can; told like `call`."""
+        if not self._find(worker).can_stream:
+            return await self.call(worker, task)
+        live = LiveCall(worker)
+        try:
+            async for _ in self.stream(live, task):
+                pass
+        except ProviderError as error:
+            if _is_worth_retrying(error):
+                return await self.call(worker, task, attempts=ATTEMPTS - 1)
+        return live.result()
 
     async def check(self, worker: Worker) -> str:
         """Find out whether the worker could answer now."""
@@ -135,8 +151,8 @@ class Caller:
             self._slots[worker.id] = asyncio.Semaphore(worker.max_concurrency)
         return self._slots[worker.id]
 
-    def _settle(self, worker: Worker, answer: Answer, *, latency_s: float, attempts: int) -> Call:
-        usage = answer.usage
+    def _settle(self, worker: Worker, task: Task, answer: Answer, *, latency_s: float, attempts: int) -> Call:
+        usage = _complete_usage(answer, task)
         priced = worker.price.charge(
             input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0, cpu_s=usage.cpu_s
         )
@@ -150,7 +166,14 @@ class Caller:
         )
 
     def _fail(
-        self, worker: Worker, error: ProviderError, *, start: float, attempts: int, usage: Usage | None = None
+        self,
+        worker: Worker,
+        task: Task,
+        error: ProviderError,
+        *,
+        start: float,
+        attempts: int,
+        usage: Usage | None = None,
     ) -> Called:
         failure = classify_failure(error)
         if error.retry_after_s is not None:
@@ -158,8 +181,21 @@ class Caller:
         if not isinstance(error, ProviderRejected) or error.blames_worker:
             self.health.note_failure(worker.id, failure.value, is_final=isinstance(error, ProviderRejected))
         answer = Answer(text="", usage=usage or Usage())
-        call = self._settle(worker, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
+        call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
         return Called(call=replace(call, failure=failure, error=error.message), answer=None, error=error)
+
+
+def _complete_usage(answer: Answer, task: Task) -> Usage:
+    """Count tokens by their usual length where an answer came without usage: not every server counts its streams."""
+    usage = answer.usage
+    if not answer.text or usage.output_tokens is not None:
+        return usage
+    asked = sum(len(message.text) for message in task.messages)
+    return replace(
+        usage,
+        input_tokens=1 + int(asked / CHARACTERS_PER_TOKEN),
+        output_tokens=1 + int(len(answer.text) / CHARACTERS_PER_TOKEN),
+    )
 
 
 class _Collected:

@@ -41,6 +41,8 @@ class LlamaProvider:
     Several workers may share one model; the child ends with its parent.
     """
 
+    can_stream = True
+
     def __init__(self, options: LlamaOptions) -> None:
         self.options = options
         self._child: asyncio.subprocess.Process | None = None
@@ -58,7 +60,7 @@ class LlamaProvider:
                 await self.close()
                 client, before = await self._start(worker), 0.0
                 answer = await client.complete(worker, task)
-            return replace(answer, usage=replace(answer.usage, cpu_s=self._read_cpu() - before))
+            return replace(answer, usage=replace(answer.usage, cpu_s=max(self._read_cpu() - before, 0.0)))
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
         """Ask for an answer piece by piece, and meter the child's CPU time."""
@@ -128,10 +130,14 @@ class LlamaProvider:
         return OpenAIProvider(options)
 
     def _read_cpu(self) -> float:
+        """CPU time of the child so far, in seconds; 0 where it has just died."""
         import psutil
 
         assert self._child is not None
-        times = psutil.Process(self._child.pid).cpu_times()
+        try:
+            times = psutil.Process(self._child.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return 0.0
         return float(times.user + times.system)
 
 

@@ -62,6 +62,8 @@ class WorkerOptions(BaseModel):
 class OpenAIProvider:
     """Speaks chat completions over HTTP, on one pool of connections."""
 
+    can_stream = True
+
     def __init__(self, options: OpenAIOptions) -> None:
         self.options = options
         self._base_url = options.base_url.rstrip("/")

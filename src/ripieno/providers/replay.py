@@ -23,6 +23,8 @@ class ReplayOptions(BaseModel):
 class ReplayProvider:
     """Looks a task up by its text; repeats of one pair are answered in turn."""
 
+    can_stream = False
+
     def __init__(self, options: ReplayOptions) -> None:
         self._data: RoutingData | None = None
         self._folder = options.folder
