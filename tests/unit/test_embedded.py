@@ -48,6 +48,9 @@ def test_families_keep_train_and_held_out_wordings_apart() -> None:
         assert len(family.train) >= 5
         assert len(family.test) >= 3
         assert not {t.text for t in family.train} & {t.text for t in family.test}
+    for split in ("train", "test"):
+        near = [t.is_near_miss for f in FAMILIES for t in (f.train if split == "train" else f.test)]
+        assert 0.18 <= sum(near) / len(near) <= 0.25, "one in five carries the words of another family"
     texts = [t.task.text for t in tasks]
     assert len(set(texts)) == len(texts)
     assert generate_tasks(train=40, test=20, seed=3) == tasks

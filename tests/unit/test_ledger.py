@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -327,7 +328,9 @@ async def test_a_batch_is_bounded_and_reads_are_translated(ledger: Ledger) -> No
 
 def test_a_closing_ledger_writes_what_waits(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/l.db")
-    waiting = [ledger._submit([make_executed(f"r{i}")]) for i in range(200)]
+    waiting: list[Future[int]] = [Future() for _ in range(200)]
+    for index, request in enumerate(waiting):
+        ledger._submit([make_executed(f"r{index}")], request)
     ledger.close()
     assert sum(request.result() for request in waiting) == 200
     with Ledger(f"sqlite:///{tmp_path}/l.db") as again:

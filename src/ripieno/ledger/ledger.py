@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -53,10 +54,23 @@ class Verification:
     """Digest of the last entry; keep it elsewhere to detect a cut tail."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
+    """Rows that wait to be written, and who waits for them: a thread, or a task of an event loop."""
+
     rows: Sequence[Row]
-    done: "Future[int]"
+    done: "Future[int] | asyncio.Future[int]"
+    count: int = 0
+    error: BaseException | None = None
+
+    def settle(self) -> None:
+        """Tell who waits; a caller that has left is not told, its rows are written all the same."""
+        if self.done.done():
+            return
+        if self.error is not None:
+            self.done.set_exception(self.error)
+        else:
+            self.done.set_result(self.count)
 
 
 class Ledger:
@@ -102,11 +116,15 @@ class Ledger:
             LedgerFull: no space; nothing of this call was recorded.
             LedgerError: the database refuses.
         """
-        return await asyncio.shield(asyncio.wrap_future(self._submit(new)))
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._submit(new, waiting)
+        return await waiting
 
     def append_now(self, new: Iterable[Entry]) -> int:
         """Record entries, all or none, from synchronous code; see `append`."""
-        return self._submit(new).result()
+        waiting: Future[int] = Future()
+        self._submit(new, waiting)
+        return waiting.result()
 
     def read(self, *, kinds: Sequence[str] = (), dataset: str | None = None) -> Iterator[Stored]:
         """Read entries in the order in which they were recorded."""
@@ -236,26 +254,21 @@ class Ledger:
             total = connection.execute(select(func.count()).select_from(tasks)).scalar()
         return Verification(entries=count, tasks=int(total or 0), head=previous)
 
-    def _submit(self, new: Iterable[Entry]) -> "Future[int]":
+    def _submit(self, new: Iterable[Entry], waiting: "Future[int] | asyncio.Future[int]") -> None:
         if self._is_closed:
             raise LedgerError(f"ledger {self.url!r} is closed")
-        request = _Request(rows=[encode_entry(entry) for entry in new], done=Future())
-        request.done.set_running_or_notify_cancel()  # a caller that leaves does not take its entries back
-        self._queue.put(request)
-        return request.done
+        self._queue.put(_Request(rows=[encode_entry(entry) for entry in new], done=waiting))
 
     def _write_forever(self) -> None:
         while (first := self._queue.get()) is not None:
             batch, is_last = self._gather(first)
             try:
                 with translated_faults(self.url), self._engine.begin() as connection:
-                    counts = [self._insert(connection, request.rows) for request in batch]
+                    self._insert(connection, batch)
             except BaseException as error:  # noqa: BLE001  # every waiting caller must hear of it
                 for request in batch:
-                    request.done.set_exception(error)
-            else:
-                for request, count in zip(batch, counts, strict=True):
-                    request.done.set_result(count)
+                    request.error = error
+            _settle_all(batch)
             if is_last:
                 return
 
@@ -272,11 +285,18 @@ class Ledger:
             rows += len(request.rows)
         return batch, False
 
-    def _insert(self, connection: Connection, rows: Sequence[Row]) -> int:
-        known = _find_known(connection, [row.id for row in rows])
-        fresh = list({row.id: row for row in rows if row.id not in known}.values())
+    def _insert(self, connection: Connection, batch: Sequence[_Request]) -> None:
+        """Write the rows of a whole batch that are not recorded yet, and count them for each request."""
+        known = _find_known(connection, [row.id for request in batch for row in request.rows])
+        fresh: list[Row] = []
+        for request in batch:
+            for row in request.rows:
+                if row.id not in known:
+                    known.add(row.id)
+                    fresh.append(row)
+                    request.count += 1
         if not fresh:
-            return 0
+            return
         _insert_tasks(connection, fresh)
         last = connection.execute(select(entries.c.digest).order_by(entries.c.seq.desc()).limit(1)).scalar()
         previous, at, values = last or GENESIS, self._clock.now(), []
@@ -296,7 +316,24 @@ class Ledger:
                 }
             )
         connection.execute(insert(entries), values)
-        return len(values)
+
+
+def _settle_all(batch: Sequence[_Request]) -> None:
+    """Wake every waiting thread, and each event loop once for all its tasks."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
+    for request in batch:
+        if isinstance(request.done, asyncio.Future):
+            loops.setdefault(request.done.get_loop(), []).append(request)
+        else:
+            request.settle()
+    for loop, requests in loops.items():
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(_settle_requests, requests)
+
+
+def _settle_requests(requests: Sequence[_Request]) -> None:
+    for request in requests:
+        request.settle()
 
 
 def _find_known(connection: Connection, ids: Sequence[str]) -> set[str]:

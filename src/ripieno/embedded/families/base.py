@@ -25,6 +25,8 @@ class Template:
 
     text: str
     make: Callable[[Rng], Problem]
+    is_near_miss: bool = False
+    """Whether it carries the words of another family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,11 @@ class Family:
 def ways(make: Callable[[Rng], Problem], *texts: str) -> tuple[Template, ...]:
     """Several ways of asking for problems of one maker."""
     return tuple(Template(text=text, make=make) for text in texts)
+
+
+def near_misses(make: Callable[[Rng], Problem], *texts: str) -> tuple[Template, ...]:
+    """Ways of asking that carry the words of another family: what a keyword rule falls for."""
+    return tuple(Template(text=text, make=make, is_near_miss=True) for text in texts)
 
 
 def pick(rng: Rng, choices: "list[str] | tuple[str, ...]") -> str:

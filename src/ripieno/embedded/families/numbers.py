@@ -1,7 +1,7 @@
 """Arithmetic and algebra: plain, in words, and where the words of other families stand around it."""
 
 from ripieno.domain.grader import Numeric
-from ripieno.embedded.families.base import Family, Problem, Rng, pick, ways, whole
+from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole
 from ripieno.embedded.workers.expression import NUMBER_WORDS
 
 _NAMES = {value: word for word, value in NUMBER_WORDS.items()}
@@ -65,14 +65,15 @@ ARITHMETIC = Family(
         *ways(_worded, "What is {e}?", "Please compute {e}.", "How much is {e}?"),
         *ways(_percent, "What is {a}% of {b}?", "How much is {a} percent of {b} dollars?"),
         *ways(_composed, "What is {p}% of the sum of {a} and {b}?"),
-        *ways(_plain, "A meter reads {e} units today. Which single number is that?"),
+        *near_misses(_plain, "A meter reads {e} units today. Which single number is that?"),
+        *near_misses(_worded, "A week has gone by. How many days are {e} days?"),
     ),
     test=(
         *ways(_plain, "Evaluate this for me: {e}", "I need the value of {e}, thanks."),
         *ways(_worded, "Tell me {e}.", "Could you figure out {e} for me?"),
         *ways(_percent, "Find {a}% of {b}."),
         *ways(_composed, "Take {p}% of the sum of {a} and {b}. What do you get?"),
-        *ways(_plain, "The date on the ticket was torn, but the sum {e} was legible. What is its value?"),
+        *near_misses(_plain, "The date on the ticket was torn, but the sum {e} was legible. What is its value?"),
     ),
 )
 
@@ -82,9 +83,11 @@ ALGEBRA = Family(
         *ways(_equation, "Solve for {x}: {a}{x} + {b} = {c}", "If {a}{x} + {b} = {c}, what is {x}?"),
         *ways(_difference, "Find {x} such that {a}{x} - {b} = {c}.", "What is {x} when {a}{x} - {b} = {c}?"),
         *ways(_equation, "Which value of {x} satisfies {a}*{x} + {b} = {c}?"),
+        *near_misses(_equation, "In kilometers, {a}{x} + {b} = {c}. How many kilometers is {x}?"),
     ),
     test=(
         *ways(_equation, "Determine {x} from the equation {a}{x} + {b} = {c}.", "Given {a}{x} + {b} = {c}, find {x}."),
         *ways(_difference, "{a}{x} - {b} = {c}. What number is {x}?"),
+        *near_misses(_equation, "The date is smudged, yet one reads {a}{x} + {b} = {c}. Find {x}."),
     ),
 )

@@ -1,7 +1,7 @@
 """Strings, spelling, sentiment and facts: where a program counts letters and a language model knows what they mean."""
 
 from ripieno.domain.grader import Exact, Numeric
-from ripieno.embedded.families.base import Family, Problem, Rng, pick, ways, whole
+from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole
 
 _WORDS = (
     "lantern", "orchard", "velvet", "saddle", "harbor", "pencil", "meadow", "copper", "window",
@@ -147,8 +147,9 @@ STRINGS = Family(
         *ways(_letters, 'How many times does the letter "{l}" occur in "{w}"?'),
         *ways(_sorted, 'Sort these words alphabetically: "{w}"'),
         *ways(_upper, 'Put "{w}" in upper case.'),
+        *near_misses(_upper, 'Convert "{w}" to upper case.'),
         *ways(_vowels, 'Count the vowels in "{w}".'),
-        *ways(_misspelled_backwards, 'Spell "{w}" backwards, exactly as it is written here.'),
+        *near_misses(_misspelled_backwards, 'Spell "{w}" backwards, exactly as it is written here.'),
     ),
     test=(
         *ways(_reverse, 'Spell "{w}" from right to left.', 'What is "{w}" reversed?'),
@@ -156,7 +157,7 @@ STRINGS = Family(
         *ways(_letters, 'Count how often the letter "{l}" appears in the word "{w}".'),
         *ways(_sorted, 'Arrange in alphabetical order: "{w}"'),
         *ways(_upper, 'Write "{w}" in capital letters.'),
-        *ways(_misspelled_backwards, 'Take "{w}", do not correct its spelling, and reverse it.'),
+        *near_misses(_misspelled_backwards, 'Take "{w}", do not correct its spelling, and reverse it.'),
     ),
 )
 
@@ -166,10 +167,11 @@ SPELLING = Family(
         *ways(_misspelled, 'Correct the spelling of "{w}".', 'How do you spell "{w}" correctly?'),
         *ways(_misspelled, "Fix the typo: {w}", "The word {w} is misspelled. What is right?"),
         *ways(_misspelled, 'Which word was meant by "{w}"?'),
+        *near_misses(_misspelled, 'Convert "{w}" to its correct spelling.', 'Add what "{w}" lacks: how is it spelled?'),
     ),
     test=(
         *ways(_misspelled, 'What is the correct spelling of "{w}"?', "Someone wrote {w}; please fix the spelling."),
-        *ways(_misspelled, 'The date is fine, but "{w}" is spelled wrong. What should it be?'),
+        *near_misses(_misspelled, 'The date is fine, but "{w}" is spelled wrong. What should it be?'),
     ),
 )
 
@@ -179,10 +181,12 @@ SENTIMENT = Family(
         *ways(_review, 'Is this review positive or negative? "{t}"', 'Sentiment of "{t}": positive or negative?'),
         *ways(_review, "Classify as positive or negative: {t}", 'Does the writer sound positive or negative? "{t}"'),
         *ways(_review, 'A customer wrote "{t}". Positive or negative?'),
+        *near_misses(_review, 'After 3 days and 12 miles a guest wrote "{t}". Positive or negative?'),
+        *near_misses(_review, 'Spelling aside, is "{t}" positive or negative?'),
     ),
     test=(
         *ways(_review, 'Label the sentiment (positive or negative): "{t}"', 'Positive or negative feedback? "{t}"'),
-        *ways(_review, 'We counted 12 reviews, 3 days old. The last says "{t}". Is it positive or negative?'),
+        *near_misses(_review, 'We counted 12 reviews, 3 days old. The last says "{t}". Is it positive or negative?'),
     ),
 )
 
@@ -197,10 +201,13 @@ FACTS = Family(
         ),
         *ways(_opposite, "What is the opposite of {w}?", "Give the opposite of the word {w}."),
         *ways(_plural, "What is the plural of {w}?", "What do you call more than one {w}?"),
+        *near_misses(_capital, "How do you spell the capital of {c}?"),
+        *near_misses(_opposite, "Solve this: the opposite of {w} is which word?"),
     ),
     test=(
         *ways(_capital, "{c}'s capital is which city?", "Tell me the capital of {c}."),
         *ways(_opposite, "Which word means the opposite of {w}?"),
         *ways(_plural, "Write the plural form of {w}."),
+        *near_misses(_capital, "Correct me if I am wrong: which city is the capital of {c}?"),
     ),
 )

@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 
 from ripieno.domain.grader import Exact, Numeric
-from ripieno.embedded.families.base import Family, Problem, Rng, pick, ways, whole
+from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole
 
 _SHORT = (
     ("km", "mi", 0.621371),
@@ -102,12 +102,12 @@ UNITS = Family(
         *ways(_long, "Convert {n} {a} to {b}.", "How many {b} are {n} {a}?", "Express {n} {a} in {b}."),
         *ways(_temperature, "Convert {n} degrees Celsius to Fahrenheit.", "What is {n} Celsius in Fahrenheit?"),
         *ways(_total, "What is {a} kilometers plus {b} meters, in meters?"),
-        *ways(_long, "The day has come: how many {b} do {n} {a} make?"),
+        *near_misses(_long, "The day has come: how many {b} do {n} {a} make?"),
     ),
     test=(
         *ways(_short, "Give me {n} {a} converted to {b}.", "Turn {n} {a} into {b}."),
         *ways(_long, "I have {n} {a}. How many {b} is that?", "Change {n} {a} into {b}, please."),
-        *ways(_temperature, "It is {n} degrees Celsius on this date. How many Fahrenheit is that?"),
+        *near_misses(_temperature, "It is {n} degrees Celsius on this date. How many Fahrenheit is that?"),
         *ways(_total, "A walk of {a} kilometers and another of {b} meters: how many meters in all?"),
     ),
 )
@@ -121,14 +121,16 @@ DATES = Family(
         *ways(_said_distance, "How many days lie between {a} and {b}?", "Count the days from {a} to {b}."),
         *ways(_iso_shift, "What date is {n} days after {d}? Answer as YYYY-MM-DD."),
         *ways(_said_shift, "What date is {n} after {d}? Answer as YYYY-MM-DD."),
+        *near_misses(_said_weekday, "Convert {d} to its day of the week."),
+        *near_misses(_iso_weekday, "Spell out the weekday of {d}, please."),
     ),
     test=(
         *ways(_iso_weekday, "On which day of the week does {d} fall?"),
-        *ways(_said_weekday, "Name the day of the week for {d}.", "A letter is dated {d}. Which weekday was that?"),
+        *ways(_said_weekday, "Name the day of the week for {d}.", "On {d}, which weekday was it?"),
+        *near_misses(_said_weekday, "A letter is dated {d}. Which weekday was that?"),
         *ways(_iso_distance, "From {a} until {b}, how many days pass?"),
-        *ways(
-            _said_distance, "How many days are it from {a} to {b}?", "Subtract the date {a} from {b}: how many days?"
-        ),
+        *ways(_said_distance, "How many days is it from {a} to {b}?"),
+        *near_misses(_said_distance, "Subtract the date {a} from {b}: how many days?"),
         *ways(_said_shift, "Starting on {d}, which date comes {n} later? Use YYYY-MM-DD."),
     ),
 )
