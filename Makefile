@@ -45,7 +45,7 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev .cache/minilm
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=95
 	$(BIN)/coverage report --include='*/domain/*,*/route/*,*/ledger/*,*/errors.py' --fail-under=100
@@ -58,8 +58,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/start.py
 
-minilm:
-	scripts/fetch_minilm.sh .cache/minilm
+minilm: .cache/minilm
+
+.cache/minilm:
+	scripts/fetch_minilm.sh $@
 
 lock:
 	scripts/lock.sh

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from ripieno.analyze import Analyzer
-from ripieno.config import Loaded, Settings, WorkerSettings, load_settings
+from ripieno.config import FILE, Loaded, Settings, WorkerSettings, load_settings
 from ripieno.domain import (
     Binding,
     Clock,
@@ -182,7 +182,7 @@ class App:
 
     def _reload(self) -> None:
         try:
-            loaded = load_settings(self.loaded.path if self.loaded.path.exists() else None, flags=None)
+            loaded = load_settings(None if self.loaded.path == Path(FILE) else self.loaded.path)
             providers = _build_providers(loaded.settings, known=self._known_providers())
             brain = self._build_brain(loaded)
         except RipienoError as error:

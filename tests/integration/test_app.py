@@ -45,6 +45,14 @@ async def test_a_bad_file_is_refused_whole_and_the_old_pool_stays(serve: Serve) 
         assert app.reload_fault is None
 
 
+async def test_a_named_file_that_is_gone_leaves_the_old_pool(serve: Serve) -> None:
+    path = write_pool(serve()).rename("mine.toml")
+    async with App(load_settings(path)) as app:
+        path.unlink()
+        assert (await app.orchestrator.decide(TASK)).worker == "a"
+        assert "there is no configuration file" in str(app.reload_fault)
+
+
 async def test_a_recorded_decision_is_replayed_to_the_same(serve: Serve) -> None:
     path = write_pool(serve(), serve(), extra="[route]\nexploration = 0.19")
     async with open_app() as app:

@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import pytest
 from aiohttp import ClientSession
@@ -11,6 +12,7 @@ from openai import APIStatusError, AsyncOpenAI
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.app import App
+from ripieno.domain import Choice
 from ripieno.errors import ConfigError
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply
@@ -264,3 +266,25 @@ async def test_an_open_address_without_a_key_and_a_port_in_use_are_refused(serve
         with pytest.raises(ConfigError, match="open to other machines"):
             bind_socket(settings.model_copy(update={"host": "example.invalid"}))
         bind_socket(settings.model_copy(update={"host": "localhost", "port": 0})).close()
+
+
+class Faulty:
+    """A policy plugin with a bug."""
+
+    name = "faulty"
+    facts: ClassVar[dict[str, object]] = {}
+
+    def decide(self, *given: object, **options: object) -> Choice:
+        raise KeyError("sk-secret")
+
+
+async def test_a_fault_inside_is_an_openai_error_without_its_text(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_gateway() as (app, address), ClientSession() as client:
+        app.brain().router.policy = Faulty()
+        status, said, _ = await post(client, f"{address}/v1/chat/completions", {"model": "auto", "messages": ASK})
+        assert status == 500
+        assert said["error"]["code"] == "internal_error"  # type: ignore[index]  # the error object
+        assert "sk-secret" not in json.dumps(said)
+        async with client.get(f"{address}/healthz") as response:
+            assert response.status == 200

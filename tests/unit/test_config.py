@@ -125,3 +125,10 @@ def test_ids_that_are_not_canonical_are_refused() -> None:
     write(POOL.replace("[workers.small]", '[workers."Small One"]'))
     with pytest.raises(ConfigError, match="write 'small-one'"):
         build_pool(load_settings().settings)
+
+
+def test_an_empty_pool_is_refused_with_the_mend() -> None:
+    settings = load_settings().settings.model_copy(update={"workers": {}})
+    with pytest.raises(ConfigError, match="the pool is empty") as caught:
+        build_pool(settings)
+    assert "ripieno pool add" in str(caught.value.hint)

@@ -28,7 +28,7 @@ from ripieno.measure import Campaign, Progress
 
 CAMPAIGN = "demo"
 MODEL_WORKERS = ("smollm2-135m", "smollm2-135m-vote")
-MODEL_SHARE = 6
+MODEL_SHARE = 3
 """The language model is measured on one training task of so many: it is the only slow one."""
 REPEATS = 2
 
@@ -45,7 +45,7 @@ class Size:
 @click.command(epilog="\b\nExample:\n  ripieno demo")
 @click.option("--train-tasks", type=click.IntRange(6, 500), default=36, show_default=True, help="Of each family.")
 @click.option(
-    "--test-tasks", type=click.IntRange(4, 500), default=12, show_default=True, help="Of each family, held out."
+    "--test-tasks", type=click.IntRange(4, 500), default=10, show_default=True, help="Of each family, held out."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of tasks, folds and intervals.")
 @click.option(

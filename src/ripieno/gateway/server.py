@@ -157,7 +157,8 @@ _NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 def make_gateway(app: App) -> Starlette:
     """The ASGI application over an opened app."""
-    return Starlette(routes=list(Gateway(app).routes()), exception_handlers={404: _refuse_path, 405: _refuse_path})
+    handlers = {404: _refuse_path, 405: _refuse_path, 500: _tell_fault}
+    return Starlette(routes=list(Gateway(app).routes()), exception_handlers=handlers)
 
 
 async def record_feedback(app: App, decision: str, verdict: Verdict) -> Judged:
@@ -214,6 +215,12 @@ async def _refuse_path(request: Request, error: Exception) -> Response:
         {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}},
         status=status,
     )
+
+
+async def _tell_fault(request: Request, error: Exception) -> Response:
+    """A fault of ours or of a plugin: told without its text, which may hold what is not the client's."""
+    fault = RipienoError(f"an internal error ({type(error).__name__})", hint="the log of the gateway says more")
+    return _respond(make_body(fault), status=500, headers=make_error_headers(fault))
 
 
 def _describe_model(name: str) -> dict[str, JsonValue]:
