@@ -240,7 +240,7 @@ def test_a_muted_worker_gets_nothing_from_a_running_gateway_a_moment_later(tmp_p
         assert explained["masked"][str(first)]["reason"] == "muted"
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+        assert server.wait(90) == 0
     assert "curl" in (tmp_path / "err").read_text()
 
 
@@ -254,7 +254,7 @@ def test_ctrl_c_stops_a_campaign_and_says_so(tmp_path: Path) -> None:
         "--worker",
         "speller-deep",
         "--repeats",
-        "50",
+        "9",
     ]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     database = tmp_path / ".ripieno" / "ledger.db"
@@ -262,7 +262,7 @@ def test_ctrl_c_stops_a_campaign_and_says_so(tmp_path: Path) -> None:
     while not database.exists() or run_count(database) < 20:
         assert time.monotonic() < deadline
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=90)
     assert child.returncode == 130
     assert "what was recorded stays" in said
     assert "Traceback" not in said

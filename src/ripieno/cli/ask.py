@@ -1,7 +1,9 @@
 """`ripieno ask` and `ripieno route`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -12,14 +14,26 @@ from ripieno.domain import Decision, Run, Task
 from ripieno.errors import InvalidTask
 from ripieno.route.explain import explain
 
+Command = TypeVar("Command", bound=Callable[..., None])
+
 _PRESETS = click.Choice(["balanced", "best", "fast", "cheap", "private", "qos"])
 
 
+def _task_options(command: Command) -> Command:
+    """What `ask` and `route` take alike: the task and its objective."""
+    options = (
+        click.argument("text"),
+        click.option("--preference", type=click.FloatRange(0, 1), help="The dial: 0 is cheapest, 1 is best."),
+        click.option("--preset", type=_PRESETS, help="A named point of the trade-off."),
+        click.option("--worker", "workers", multiple=True, help="Allow only this worker; may be given several times."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command(epilog='\b\nExample:\n  ripieno ask "Solve 3x + 4 = 19 for x" --preset cheap --explain')
-@click.argument("text")
-@click.option("--preference", type=click.FloatRange(0, 1), help="The dial: 0 is cheapest, 1 is best.")
-@click.option("--preset", type=_PRESETS, help="A named point of the trade-off.")
-@click.option("--worker", "workers", multiple=True, help="Allow only this worker; may be given several times.")
+@_task_options
 @click.option("--explain", "wants_explanation", is_flag=True, help="Tell why, on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -60,10 +74,7 @@ def ask(
 
 
 @click.command(epilog='\b\nExample:\n  ripieno route "How many days until 2027-01-01 from 2026-11-22?"')
-@click.argument("text")
-@click.option("--preference", type=click.FloatRange(0, 1), help="The dial: 0 is cheapest, 1 is best.")
-@click.option("--preset", type=_PRESETS, help="A named point of the trade-off.")
-@click.option("--worker", "workers", multiple=True, help="Allow only this worker; may be given several times.")
+@_task_options
 @click.option("--explain", "wants_explanation", is_flag=True, help="Tell what would change it, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj

@@ -12,7 +12,6 @@ from ripieno.errors import ConfigError
 
 MAX_TOKENS = 256
 CHARACTERS = 2000
-BATCH = 32
 
 
 class OnnxEncoder:
@@ -45,7 +44,7 @@ class OnnxEncoder:
         self._session = onnxruntime.InferenceSession(str(models[0]), options, providers=["CPUExecutionProvider"])
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._tokenizer = Tokenizer.from_file(str(tokenizers[0]))
-        self._tokenizer.enable_padding()
+        self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self.dimensions = int(self._session.get_outputs()[0].shape[-1])
         self.name = f"onnx-{models[0].stem}-{self.dimensions}"
@@ -58,14 +57,15 @@ class OnnxEncoder:
         """Nothing to release."""
 
     def _encode(self, texts: Sequence[str]) -> Vector:
-        batches = [self._encode_batch(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)]
-        return np.concatenate(batches) if batches else np.zeros((0, self.dimensions), dtype=np.float32)
+        rows = [self._encode_one(text) for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, self.dimensions), dtype=np.float32)
 
-    def _encode_batch(self, texts: Sequence[str]) -> Vector:
-        encodings = self._tokenizer.encode_batch(list(texts))
-        attention = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
-        ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
+    def _encode_one(self, text: str) -> Vector:
+        """Encode alone: int8 scales follow the batch, so a text would else depend on its neighbours."""
+        encoding = self._tokenizer.encode(text)
+        attention = np.array([encoding.attention_mask], dtype=np.int64)
+        ids = np.array([encoding.ids], dtype=np.int64)
         feed = {"input_ids": ids, "attention_mask": attention, "token_type_ids": np.zeros_like(ids)}
-        states = self._session.run(None, {name: feed[name] for name in self._inputs})[0]  # (n, tokens, d)
+        states = self._session.run(None, {name: feed[name] for name in self._inputs})[0]  # (1, tokens, d)
         mask = attention[:, :, None].astype(np.float32)
-        return normalise_rows((states * mask).sum(axis=1) / np.maximum(mask.sum(axis=1), 1.0))
+        return np.asarray(normalise_rows((states * mask).sum(axis=1) / np.maximum(mask.sum(axis=1), 1.0))[0])

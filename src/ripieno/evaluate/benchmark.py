@@ -77,8 +77,8 @@ def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
 
 
 def find_scales(train: TrainingSet) -> Scales:
-    """An ordinary price and an ordinary wait: the means over all workers, on the training tasks."""
-    cost, latency = np.nanmean(_or_nan(train.cost_usd)), np.nanmean(_or_nan(train.latency_s))
+    """An ordinary price and an ordinary wait: the mean over workers of each one's mean, on the training tasks."""
+    cost, latency = (np.nanmean(_or_nan(column_means(part)[None, :])) for part in (train.cost_usd, train.latency_s))
     default = Scales()
     return Scales(
         cost_usd=float(cost) if cost > 0 else default.cost_usd,

@@ -144,12 +144,15 @@ class Profiler:
 
 def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:
     """All samples of a campaign, tasks in order, so that an early stop leaves every worker measured alike."""
+    named = {task.id: f"{task.id}\x1f{task.task.digest}" for task in campaign.tasks}
+    workers = {worker: pool[worker] for worker in campaign.workers}
+    versions = {worker: f"{worker}\x1f{card.version}" for worker, card in workers.items()}
     return [
         Sample(
             task=task,
-            worker=pool[worker],
+            worker=workers[worker],
             repeat=repeat,
-            run=_name_run(campaign.name, task, pool[worker], repeat),
+            run=_name_run(campaign.name, named[task.id], versions[worker], repeat),
         )
         for repeat in range(campaign.repeats)
         for task in campaign.tasks
@@ -158,8 +161,8 @@ def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:
     ]
 
 
-def _name_run(campaign: str, task: GradedTask, worker: Worker, repeat: int) -> str:
-    packed = "\x1f".join((campaign, task.id, task.task.digest, worker.id, worker.version, str(repeat)))
+def _name_run(campaign: str, task: str, worker: str, repeat: int) -> str:
+    packed = "\x1f".join((campaign, task, worker, str(repeat)))
     return f"profile/{hashlib.sha256(packed.encode()).hexdigest()[:24]}"
 
 
