@@ -254,7 +254,7 @@ def test_ctrl_c_stops_a_campaign_and_says_so(tmp_path: Path) -> None:
         "--worker",
         "speller-deep",
         "--repeats",
-        "9",
+        "60",
     ]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     database = tmp_path / ".ripieno" / "ledger.db"
