@@ -242,35 +242,3 @@ def test_a_muted_worker_gets_nothing_from_a_running_gateway_a_moment_later(tmp_p
         server.send_signal(signal.SIGTERM)
         assert server.wait(90) == 0
     assert "curl" in (tmp_path / "err").read_text()
-
-
-def test_ctrl_c_stops_a_campaign_and_says_so(tmp_path: Path) -> None:
-    command = [
-        RIPIENO,
-        "profile",
-        "embedded",
-        "--worker",
-        "calc-symbolic",
-        "--worker",
-        "speller-deep",
-        "--repeats",
-        "60",
-    ]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    database = tmp_path / ".ripieno" / "ledger.db"
-    deadline = time.monotonic() + 60
-    while not database.exists() or run_count(database) < 20:
-        assert time.monotonic() < deadline
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=90)
-    assert child.returncode == 130
-    assert "what was recorded stays" in said
-    assert "Traceback" not in said
-    assert run_count(database) >= 20
-
-
-def run_count(database: Path) -> int:
-    from ripieno.ledger import Ledger
-
-    with Ledger(f"sqlite:///{database}") as ledger:
-        return len(ledger.run_ids("embedded"))
