@@ -18,7 +18,7 @@ from ripieno.evaluate.report import (
     give_verdict,
 )
 from ripieno.route.predictors import KINDS, PairPredictor
-from ripieno.route.utility import Scales, combine
+from ripieno.route.utility import LCB_SDS, Scales, combine
 from ripieno.tasks import RoutingData, make_training_set, split_repeats
 
 BASELINE_KINDS = ("knn", "ridge", "clusters")
@@ -165,7 +165,7 @@ def _predict_plain(bench: Benchmark, kind: str, z: np.ndarray, fresh: np.ndarray
 
 def _score(predicted: _Predicted, objective: Objective, scales: Scales) -> np.ndarray:
     """Utility of the estimates; unknown costs and latencies count as none."""
-    bound = 0.164 * objective.mission_criticality
+    bound = LCB_SDS * objective.mission_criticality / 10.0
     quality = np.maximum(predicted.quality - bound * predicted.sd, 0.0)
     cost, latency = np.nan_to_num(predicted.cost_usd), np.nan_to_num(predicted.latency_s)
     price = np.vectorize(lambda q, c, s: combine(q, c, s, objective=objective, scales=scales))
