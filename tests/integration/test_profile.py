@@ -1,6 +1,7 @@
 """Profiling: every sample once, whatever happens in between."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -146,3 +147,34 @@ def test_a_full_disk_stops_profiling_with_its_error_and_resumes(tmp_path: Path) 
         [*RIPIENO, "profile", "tasks.jsonl", "--worker", "calc-quick"], check=True, cwd=tmp_path, capture_output=True
     )
     assert count_rows(tmp_path / "ledger.db") == 300
+
+
+def test_ctrl_c_stops_a_campaign_though_a_worker_never_returns(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(
+        "import threading\nfrom pathlib import Path\n"
+        "def answer(text):\n    Path('called').touch()\n    threading.Event().wait()\n"
+    )
+    (tmp_path / "ripieno.toml").write_text(
+        "[ledger]\nurl = 'sqlite:///ledger.db'\n[providers.own]\nkind = 'callable'\ntimeout_s = 3600\n"
+        "[workers.good]\nprovider = 'own'\nmodel = 'ripieno.embedded.workers.calc:quick'\n"
+        "[workers.stuck]\nprovider = 'own'\nmodel = 'stuck:answer'\n"
+    )
+    lines = [{"id": f"t{i}", "prompt": f"{i} + 1", "grader": {"kind": "numeric", "answer": i + 1}} for i in range(30)]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    child = subprocess.Popen(
+        [*RIPIENO, "profile", "tasks.jsonl"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "called").exists() or count_rows(tmp_path / "ledger.db") < 30:
+        assert time.monotonic() < deadline
+        assert child.poll() is None, "it ended by itself"
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert said.strip() == "stopped; what was recorded stays"
+    assert count_rows(tmp_path / "ledger.db") == 30

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from ripieno.analyze.shape import measure_shape
 from ripieno.analyze.terms import hash_terms
 from ripieno.domain import Features, Need, Task, Vector
+from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import Encoder, clip_text
 
 CHARACTERS = 6000
 """Longest text that features are made of: routing a long prompt costs no more than routing a page."""
 TOOL_CHARACTERS = 1500
-CHARACTERS_PER_TOKEN = 3.6
-"""Of English text under the o200k vocabulary; only used to hold a prompt against a context window."""
 
 
 class Analyzer:

@@ -2,16 +2,18 @@
 
 import asyncio
 import importlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ripieno.domain import Answer, Task, Usage, Worker
+from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import BadAnswer, ConfigError, ProviderTimeout
 from ripieno.providers.base import Piece, stream_whole
-
-CHARACTERS_PER_TOKEN = 4
 
 
 class CallableOptions(BaseModel):
@@ -20,7 +22,7 @@ class CallableOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     timeout_s: float = Field(default=10.0, gt=0)
-    """An answer later than this counts as none; the thread itself cannot be stopped."""
+    """An answer later than this counts as none; the thread itself cannot be stopped, and nothing waits for it."""
 
 
 class CallableProvider:
@@ -38,7 +40,7 @@ class CallableProvider:
         text = task.text
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                answer, cpu_s = await asyncio.to_thread(_call_metered, target, text)
+                answer, cpu_s = await _call_in_thread(target, text)
         except TimeoutError as error:
             raise ProviderTimeout(f"{worker.id!r} took over {self.options.timeout_s} s", worker=worker.id) from error
         except Exception as error:
@@ -46,8 +48,8 @@ class CallableProvider:
         if not isinstance(answer, str) or not answer:
             raise BadAnswer(f"{worker.id!r} gave {type(answer).__name__}, not a text", worker=worker.id)
         usage = Usage(
-            input_tokens=1 + len(text) // CHARACTERS_PER_TOKEN,
-            output_tokens=1 + len(answer) // CHARACTERS_PER_TOKEN,
+            input_tokens=1 + int(len(text) / CHARACTERS_PER_TOKEN),
+            output_tokens=1 + int(len(answer) / CHARACTERS_PER_TOKEN),
             cpu_s=cpu_s,
         )
         return Answer(text=answer, usage=usage)
@@ -91,6 +93,33 @@ def load_callable(name: str, *, worker: str) -> Callable[[str], str]:
         raise ConfigError(f"worker {worker!r}: {name!r} is not callable", key=f"workers.{worker}.model")
     loaded: Callable[[str], str] = target
     return loaded
+
+
+async def _call_in_thread(target: Callable[[str], str], text: str) -> tuple[str, float]:
+    """Call in a daemon thread: one that never returns delays neither other callables nor the end of the process."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[tuple[str, float]] = loop.create_future()
+
+    def settle(answered: "Future[tuple[str, float]]") -> None:
+        if waiting.done():
+            return
+        error = answered.exception()
+        if error is not None:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(answered.result())
+
+    def work() -> None:
+        answered: Future[tuple[str, float]] = Future()
+        try:
+            answered.set_result(_call_metered(target, text))
+        except Exception as error:  # noqa: BLE001  # handed to who waits
+            answered.set_exception(error)
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(settle, answered)
+
+    threading.Thread(target=work, name="ripieno-callable", daemon=True).start()
+    return await waiting
 
 
 def _call_metered(target: Callable[[str], str], text: str) -> tuple[str, float]:

@@ -8,6 +8,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from ripieno.domain import Answer, Call, Clock, Failure, Task, Usage, Worker
+from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
     ConfigError,
@@ -23,9 +24,6 @@ ATTEMPTS = 2
 """Of one worker; after that the next worker is the better retry."""
 LONGEST_RETRY_AFTER_S = 2.0
 """A provider that asks for more is left for another."""
-
-CHARACTERS_PER_TOKEN = 3.6
-"""Of English text under the o200k vocabulary."""
 
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=2.0)
 

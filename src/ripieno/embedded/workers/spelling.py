@@ -3,7 +3,9 @@
 import re
 from functools import cache
 from importlib.resources import as_file, files
+from threading import Lock
 
+_LOADING = Lock()
 _QUOTED = re.compile(r"[\"“”'](\w+)[\"“”']")
 _FRAME = {
     "the",
@@ -54,8 +56,13 @@ def _correct(word: str, *, most_edits: int) -> str:
     return str(found[0].term) if found else word
 
 
-@cache
 def _dictionary(most_edits: int):  # type: ignore[no-untyped-def]  # symspellpy's own class
+    with _LOADING:  # callables run in many threads; one of them loads
+        return _load_dictionary(most_edits)
+
+
+@cache
+def _load_dictionary(most_edits: int):  # type: ignore[no-untyped-def]  # symspellpy's own class
     from symspellpy import SymSpell
 
     speller = SymSpell(max_dictionary_edit_distance=most_edits)
