@@ -201,24 +201,25 @@ class App:
 
     def _build_brain(self, loaded: Loaded) -> Brain:
         pool = build_pool(loaded.settings)
-        predictor, scales = self._load_predictor(pool)
+        predictor, scales, margin = self._load_predictor(pool)
         route = loaded.settings.route
         options: dict[str, object] = {
             "exploration": route.exploration,
             "reference_cost_usd": scales.cost_usd,
             "reference_latency_s": scales.latency_s,
+            "margin": margin,
             "rules": route.rules,
         }
         policy = cast(Policy, build_plugin("ripieno.policies", route.policy, options, key="route"))
         return Brain(pool=pool, router=Router(predictor=predictor, policy=policy, clock=self.clock))
 
-    def _load_predictor(self, pool: Pool) -> tuple[Predictor, Scales]:
+    def _load_predictor(self, pool: Pool) -> tuple[Predictor, Scales, float]:
         version = self.registry.current()
         if version is None:
-            return PriorPredictor(), Scales()
+            return PriorPredictor(), Scales(), 0.0
         predictor, card = self.registry.load(version, encoder=self.analyzer.encoder.name)
         require_shared_workers(card, pool.ids, version=version)
-        return predictor, card.scales
+        return predictor, card.scales, predictor.margin
 
 
 def build_pool(settings: Settings) -> Pool:

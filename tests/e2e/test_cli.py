@@ -155,13 +155,13 @@ def test_outcomes_are_imported_learned_from_proved_and_exported(tmp_path: Path) 
     table = pq.read_table("predictions.parquet")
     assert table.column_names == ["prompt_id", "model_id", "score"]
     assert table.num_rows == 20
-    report = read_json("evaluate", "--data", str(folder), "--preference", "0.5", "--kind", "ridge")
+    report = read_json("evaluate", "--data", str(folder), "--preference", "0.5", "--policy", "ridge,factors,logistic")
     assert isinstance(report, dict)
     names = [policy["name"] for policy in report["policies"]]
     for needed in ("random", "cheapest", "majority label", "best single", "knn", "router", "oracle"):
         assert needed in names
     run("ledger", "export", "copy", "--dataset", "outcomes")
-    again = read_json("evaluate", "--data", "copy", "--preference", "0.5", "--kind", "ridge")
+    again = read_json("evaluate", "--data", "copy", "--preference", "0.5", "--policy", "ridge,factors,logistic")
     assert isinstance(again, dict)
     assert again["best_single"] == report["best_single"]
     assert "80 runs" in run("ledger", "verify").stdout

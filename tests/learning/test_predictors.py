@@ -15,13 +15,7 @@ from ripieno.route.predictors import KINDS, PairPredictor
 from ripieno.route.predictors.calibration import BetaCalibrator, expected_calibration_error
 from ripieno.route.predictors.featurizer import Featurizer
 from ripieno.route.predictors.pair import assign_folds
-from ripieno.route.predictors.regressors import (
-    KnnRegressor,
-    RidgeRegressor,
-    StackRegressor,
-    shrunk_effects,
-    shrunk_means,
-)
+from ripieno.route.predictors.regressors import KnnRegressor, RidgeRegressor, shrunk_effects, shrunk_means
 from ripieno.testing import check_predictor
 
 TOPICS = {
@@ -137,8 +131,14 @@ def test_shrinkage_pulls_thin_cells_to_nothing() -> None:
     y = np.array([[1.0], [1.0], [0.0], [np.nan]])
     assert shrunk_means(y)[0] == pytest.approx(2 / 3)
     shares = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
-    effects = shrunk_effects(shares, y, prior_count=1.0)
-    assert effects[0, 0] == pytest.approx((1 - 2 / 3) / 2)
+    thin = shrunk_effects(shares, y)
+    assert thin[0, 0] == pytest.approx((1 - 2 / 3) / (1 + 200)), "one sample shows no variance between groups"
+    rng = np.random.default_rng(0)
+    which = np.eye(4)[np.arange(400) % 4]
+    real, luck = which @ np.array([[0.3], [-0.3], [0.2], [-0.2]]), np.zeros((400, 1))
+    noise = rng.normal(size=(400, 1)) * 0.4
+    assert np.abs(shrunk_effects(which, 0.5 + real + noise)).mean() > 0.2
+    assert np.abs(shrunk_effects(which, 0.5 + luck + noise)).mean() < 0.02
     assert shrunk_means(np.full((2, 1), np.nan))[0] == 0.0
 
 
@@ -182,4 +182,3 @@ async def test_a_handful_of_tasks_is_enough_not_to_fail() -> None:
     lonely.fit(alike, rng=np.random.default_rng(0))
     assert np.isfinite(lonely.estimate_many(world.features)[0]).all(), "one group cannot be held out, and need not be"
     assert Featurizer.fit(world.features).transform(world.features).shape[0] == 6
-    assert StackRegressor().members.keys() == {"ridge", "knn", "clusters", "kinds"}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ripieno.domain import Decision, Estimate, Mask, Objective, Reason, Solo, Why, WorkerId
-from ripieno.route.explain import explain, find_spans, read_scales
+from ripieno.route.explain import Terms, explain, find_spans, read_terms
 from ripieno.route.utility import Scales, score_utility
 
 
@@ -45,9 +45,20 @@ def test_a_rival_that_cannot_catch_up_is_not_promised_to(make_estimate: Callable
     dear = make_estimate("dear", quality=0.5, quality_sd=0.0, cost_usd=100.0, latency_s=100.0)
     found = explain(make_decision((perfect, dear), scales))
     assert not [change for change in found.changes if "expected quality" in change]
-    assert len(find_spans((perfect,), Objective(), scales)) == 1
+    assert len(find_spans((perfect,), Objective(), Terms(scales=scales, margin=0.0))) == 1
 
 
 def test_scales_fall_back_where_a_policy_has_none(make_estimate: Callable[..., Estimate]) -> None:
     decision = replace(make_decision((make_estimate(),), Scales()), policy_facts={})
-    assert read_scales(decision) == Scales()
+    assert read_terms(decision) == Terms(scales=Scales(), margin=0.0)
+
+
+def test_what_stands_behind_the_guard_is_told(make_estimate: Callable[..., Estimate]) -> None:
+    usual = make_estimate("usual", quality=0.7, quality_sd=0.0, mean_quality=0.72)
+    rival = make_estimate("rival", quality=0.72, quality_sd=0.0, mean_quality=0.6)
+    guarded = replace(make_decision((usual, rival), Scales()), policy_facts={"margin": 0.05})
+    guarded = replace(guarded, workflow=Solo(worker=usual.worker))
+    found = explain(guarded)
+    assert {span.worker for span in found.spans} == {"usual"}
+    needed = next(change for change in found.changes if "rival would be taken" in change)
+    assert float(needed.split("quality of ")[1].split(" ")[0]) == 0.75

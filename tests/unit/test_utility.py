@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ripieno.domain import Estimate, Objective, WorkerId
-from ripieno.route.utility import PRESETS, Scales, chance_late, combine, score_utility
+from ripieno.route.utility import PRESETS, Priced, Scales, chance_late, find_leader, score_utilities, score_utility
 
 UNIT = st.floats(0, 1)
 COST = st.floats(0, 10)
@@ -71,18 +72,61 @@ def test_qos_is_the_seed_equation(quality: float, latency_s: float, mission: flo
 @given(COST, LATENCY, UNIT)
 def test_at_one_quality_alone_decides_and_at_zero_price_alone(cost: float, latency: float, quality: float) -> None:
     best, cheapest = Objective(preference=1.0), Objective(preference=0.0)
-    assert combine(quality, cost, latency, objective=best, scales=SCALES) == quality
-    price = combine(quality, cost, latency, objective=cheapest, scales=SCALES)
-    assert price == combine(0.0, cost, latency, objective=cheapest, scales=SCALES)
+    pairs = Priced(quality=np.array([quality, 0.0]), cost_usd=np.full(2, cost), latency_s=np.full(2, latency))
+    assert score_utilities(pairs, best, SCALES)[0] == quality
+    with_quality, without = score_utilities(pairs, cheapest, SCALES)
+    assert with_quality == without
+
+
+@given(st.lists(st.tuples(UNIT, UNIT, COST, LATENCY), min_size=1, max_size=6), UNIT, UNIT, st.floats(0, 0.3))
+def test_a_worker_that_is_worse_in_everything_changes_nothing(
+    rows: list[tuple[float, float, float, float]], preference: float, loss: float, margin: float
+) -> None:
+    estimates = [
+        Estimate(worker=WorkerId(f"w{i}"), quality=q, quality_sd=0.1, cost_usd=c, latency_s=s, mean_quality=mean)
+        for i, (q, mean, c, s) in enumerate(rows)
+    ]
+    for original in estimates:
+        worse = replace(
+            original,
+            worker=WorkerId("worse"),
+            quality=original.quality * loss,
+            mean_quality=(original.mean_quality or 0.0) * loss,
+            cost_usd=original.cost_usd + 1e-3,
+            latency_s=original.latency_s + 0.1,
+        )
+        objective = Objective(preference=preference)
+        before = find_leader(estimates, objective, SCALES, margin=margin)
+        assert find_leader([*estimates, worse], objective, SCALES, margin=margin) == before
+
+
+def test_the_incumbent_is_left_only_above_the_margin(make_estimate: Callable[..., Estimate]) -> None:
+    usual = make_estimate("usual", quality=0.70, mean_quality=0.72)
+    rival = make_estimate("rival", quality=0.73, mean_quality=0.60)
+    best = Objective(preference=1.0, mission_criticality=0.0)
+    assert find_leader([usual, rival], best, SCALES, margin=0.02) == "rival"
+    assert find_leader([usual, rival], best, SCALES, margin=0.04) == "usual"
+    assert find_leader([rival, usual], best, SCALES, margin=2.0) == "usual"
+
+
+@given(st.floats(0.0, 1e-12), UNIT)
+def test_no_latency_is_no_fault(latency: float, quality: float) -> None:
+    estimate = Estimate(worker=WorkerId("w"), quality=quality, quality_sd=0.0, cost_usd=0.0, latency_s=latency)
+    for preset in PRESETS:
+        score = score_utility(estimate, Objective(preset=preset, deadline_s=1.0), SCALES)
+        assert np.isfinite(score)
 
 
 def test_a_deadline_prices_lateness(make_estimate: Callable[..., Estimate]) -> None:
-    estimate = make_estimate(latency_s=2.0, latency_log_sd=0.5)
-    assert chance_late(estimate, None) == 0.0
-    assert chance_late(estimate, 2.0) == pytest.approx(0.5)
-    assert chance_late(estimate, 0.001) == pytest.approx(1.0)
-    assert chance_late(estimate, 1000.0) == pytest.approx(0.0)
-    assert chance_late(make_estimate(latency_s=0.0, latency_log_sd=0.0), 1.0) == 0.0
+    latency = np.array([2.0])
+    assert chance_late(latency, 0.5, 2.0)[0] == pytest.approx(0.5)
+    assert chance_late(latency, 0.5, 0.001)[0] == pytest.approx(1.0)
+    assert chance_late(latency, 0.5, 1000.0)[0] == pytest.approx(0.0)
+    assert chance_late(np.zeros(1), 0.0, 1.0)[0] == 0.0
+    late, timely = make_estimate(latency_s=4.0, quality=0.9), make_estimate(latency_s=0.5, quality=0.6)
+    hurried, patient = Objective(preference=1.0, deadline_s=1.0), Objective(preference=1.0)
+    assert score_utility(late, hurried, SCALES) < score_utility(timely, hurried, SCALES)
+    assert score_utility(late, patient, SCALES) > score_utility(timely, patient, SCALES)
 
 
 def test_criticality_raises_the_price_of_doubt(make_estimate: Callable[..., Estimate]) -> None:

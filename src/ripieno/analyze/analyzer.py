@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ripieno.analyze.shape import measure_shape
 from ripieno.analyze.terms import hash_terms
+from ripieno.analyze.tools import measure_tools
 from ripieno.domain import Features, Need, Task, Vector
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import Encoder, clip_text
@@ -44,6 +45,7 @@ class Analyzer:
                 tool_characters=len(tool_text),
                 turns=len(task.messages),
             ),
+            tool_shape=measure_tools(clip_text(task.text, limit=CHARACTERS), task.tools),
             prompt_tokens=1 + int((len(whole) + len(tool_text)) / CHARACTERS_PER_TOKEN),
             turns=len(task.messages),
             code_blocks=whole.count("```") // 2,

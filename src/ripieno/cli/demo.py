@@ -27,7 +27,7 @@ from ripieno.ledger import export_data
 from ripieno.measure import Campaign, Progress
 
 CAMPAIGN = "demo"
-MEASURED_SHARES = {"smollm2-135m": 2, "smollm2-135m-vote": 6}
+MEASURED_SHARES = {"smollm2-135m": 3, "smollm2-135m-vote": 6}
 """The language model is the only slow worker: it is measured on one training task of so many."""
 REPEATS = 2
 
@@ -44,7 +44,7 @@ class Size:
 @click.command(epilog="\b\nExample:\n  ripieno demo")
 @click.option("--train-tasks", type=click.IntRange(6, 500), default=36, show_default=True, help="Of each family.")
 @click.option(
-    "--test-tasks", type=click.IntRange(4, 500), default=10, show_default=True, help="Of each family, held out."
+    "--test-tasks", type=click.IntRange(4, 500), default=8, show_default=True, help="Of each family, held out."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of tasks, folds and intervals.")
 @click.option(

@@ -9,7 +9,7 @@ from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.evaluate import Interval, Report
-from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, Judged, judge, prepare
+from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, Benchmark, Judged, judge, prepare
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
 from ripieno.learn import train as fit
 from ripieno.learn.train import check_gate, promote, record_learned
@@ -17,13 +17,29 @@ from ripieno.ledger import export_data
 from ripieno.route.predictors import KINDS, PairPredictor
 from ripieno.tasks import RoutingData, read_folder
 
+
+class KindList(click.ParamType):
+    """Names of predictors, separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Check each name."""
+        names = tuple(name.strip() for name in str(value).split(",") if name.strip())
+        for name in names:
+            if name not in KINDS:
+                self.fail(f"{name!r} is none of {', '.join(sorted(KINDS))}", param, ctx)
+        return names or self.fail("name at least one", param, ctx)
+
+
 _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 
 
 @click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
 @click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
 @click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
-@click.option("--kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True, help="Which predictor.")
+@click.option("--policy", "kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True,
+              help="Which predictor the policy decides by.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=_FOLDER, help="Folder of checkpoints, instead of the installation's; nothing is promoted.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -72,9 +88,8 @@ def train(
 @click.option(
     "--checkpoint", type=_FOLDER, help="A checkpoint folder; without it one is trained on the training split."
 )
-@click.option(
-    "--kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True, help="Without a checkpoint."
-)
+@click.option("--policy", "kinds", type=KindList(), default="stack", show_default=True,
+              help="Without a checkpoint: the predictor to prove, then others to compare with, by commas.")  # fmt: skip
 @click.option("--preference", type=click.FloatRange(0, 1), help="The dial; quality alone decides if not given.")
 @click.option(
     "--predictions", type=click.Path(path_type=Path, dir_okay=False), help="Write the test split's estimates."
@@ -89,7 +104,7 @@ def evaluate(
     *,
     data: Path,
     checkpoint: Path | None,
-    kind: str,
+    kinds: tuple[str, ...],
     preference: float | None,
     predictions: Path | None,
     plots: Path | None,
@@ -109,10 +124,11 @@ def evaluate(
             if missing:
                 raise CheckpointError(f"checkpoint {checkpoint.name!r} does not know {missing[0]!r} of {source.name!r}")
         else:
-            predictor = PairPredictor(kind=kind)
+            predictor = PairPredictor(kind=kinds[0])
             predictor.fit(bench.train, rng=np.random.default_rng(seed))
         objective = BEST_QUALITY if preference is None else app.make_objective(preference=preference)
-        return bench, judge(bench, predictor, objective=objective, seed=seed)
+        baselines = tuple(dict.fromkeys((*BASELINE_KINDS, *kinds[1:])))
+        return bench, judge(bench, predictor, objective=objective, baselines=baselines, seed=seed)
 
     bench, judged = run_app(config, work)
     if predictions is not None:
@@ -217,6 +233,14 @@ def show_report(report: Report) -> None:
         )
     if report.calibration_error is not None:
         click.echo(f"calibration error {report.calibration_error:.4f}")
+    covered = (("group means of quality", report.coverage), ("costs", report.cost_coverage),
+               ("latencies", report.latency_coverage))  # fmt: skip
+    told = [f"{share:.0%} of {name}" for name, share in covered if share is not None]
+    if told:
+        click.echo(f"80 % intervals cover {', '.join(told)}")
+    if report.apgr is not None:
+        of = ", ".join(f"{kind} {value:.3f}" for kind, value in report.apgr_of.items())
+        click.echo(f"performance gap recovered between the two workers {report.apgr:.3f} ({of})")
     click.echo(report.verdict)
 
 
@@ -234,6 +258,11 @@ def describe_report(report: Report) -> dict[str, object]:
         "area_of_mix": report.area_of_mix,
         "quality_at_best_cost": report.quality_at_best_cost,
         "saved_at_equal_quality": report.saved_at_equal_quality,
+        "margin": report.margin,
+        "coverage": {"quality": report.coverage, "cost": report.cost_coverage, "latency": report.latency_coverage},
+        "apgr": report.apgr,
+        "apgr_of": dict(report.apgr_of),
+        "quality_of": dict(report.quality_of),
         "policies": [
             {
                 "name": line.name,

@@ -34,6 +34,8 @@ class Features:
     """log(1 + count) of each term, shape (t,)."""
     shape: Vector
     """Cheap scalars of the text's form, shape (s,); their names are in `ripieno.analyze.shape`."""
+    tool_shape: Vector
+    """Cheap scalars of the offered tools, shape (u,), zeros without; their names are in `ripieno.analyze.tools`."""
     prompt_tokens: int
     turns: int
     code_blocks: int

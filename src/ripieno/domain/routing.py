@@ -58,6 +58,8 @@ class Estimate:
     """Standard deviation of log latency."""
     is_measured: bool = True
     """False where the worker has no outcomes yet and a prior stands in."""
+    mean_quality: float | None = None
+    """The worker's quality over all known tasks, where the predictor tells; what the guard's incumbent is found by."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.quality <= 1.0:

@@ -24,6 +24,8 @@ class TrainingSet:
     """Mean latency, shape (n, m); NaN where unknown."""
     groups: tuple[str, ...]
     """Tasks of one group (same text, or same template) never stand on both sides of a split."""
+    domains: tuple[str | None, ...] = ()
+    """A finer label of each task where the data have one; empty where they have none."""
 
     def __post_init__(self) -> None:
         shape = (len(self.features), len(self.workers))
@@ -32,6 +34,8 @@ class TrainingSet:
                 raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
         if len(self.groups) != shape[0]:
             raise ValueError(f"groups must name {shape[0]} tasks, got {len(self.groups)}")
+        if self.domains and len(self.domains) != shape[0]:
+            raise ValueError(f"domains must name {shape[0]} tasks, got {len(self.domains)}")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -40,6 +44,13 @@ class TrainingSet:
     def kinds(self) -> tuple[str | None, ...]:
         """The stated kind of each task."""
         return tuple(features.kind for features in self.features)
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Kind and domain of each task as one label: what is inferred from the text, and averaged over."""
+        if not self.domains:
+            return self.kinds
+        return tuple(f"{kind}/{domain}" for kind, domain in zip(self.kinds, self.domains, strict=True))
 
     def take(self, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "TrainingSet":
         """The same matrices with only these tasks, in this order."""
@@ -51,6 +62,7 @@ class TrainingSet:
             cost_usd=self.cost_usd[rows],
             latency_s=self.latency_s[rows],
             groups=tuple(self.groups[row] for row in rows),
+            domains=tuple(self.domains[row] for row in rows) if self.domains else (),
         )
 
     def best_single(self) -> int:

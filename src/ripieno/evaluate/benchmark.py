@@ -8,6 +8,7 @@ import numpy as np
 from ripieno.domain import Features, Objective
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.errors import DataError
+from ripieno.evaluate.curve import choose_penalty, gap_recovered
 from ripieno.evaluate.report import (
     Entrant,
     Field,
@@ -18,7 +19,8 @@ from ripieno.evaluate.report import (
     give_verdict,
 )
 from ripieno.route.predictors import KINDS, PairPredictor
-from ripieno.route.utility import LCB_SDS, Scales, combine
+from ripieno.route.predictors.uncertainty import cover, gather_cells
+from ripieno.route.utility import Priced, Scales, keep_incumbent, score_utilities, weigh_quality
 from ripieno.tasks import RoutingData, make_training_set, split_repeats
 
 BASELINE_KINDS = ("knn", "ridge", "clusters")
@@ -121,13 +123,16 @@ def judge(
     for kind in baselines:
         plain = _predict_plain(bench, kind, z, fresh)
         entrants.append(table.choose(_score(replace(predicted, quality=plain), objective, bench.scales), name=kind))
-    entrants.append(table.choose(_score(predicted, objective, bench.scales), name="router"))
+    chosen = choose_guarded(predicted, objective, bench.scales)
+    entrants.append(table.take(chosen, name="router", note=_note_margin(predicted.margin)))
+    expected_cost = np.nan_to_num(_fill_cost(predicted.cost_usd, bench.train))
+    if bench.held_out.has_costs and predictor.out_of_fold is not None:
+        weight = _learn_penalty(bench, predictor)
+        entrants.append(table.choose(predicted.quality - weight * expected_cost, name="thrifty router",
+                                     note="price of money chosen on train"))  # fmt: skip
     entrants.append(table.oracle())
     lines = table.score(entrants, seed=seed)
-    expected_cost = np.where(np.isnan(predicted.cost_usd), column_means(bench.train.cost_usd), predicted.cost_usd)
-    figures = describe_costs(
-        bench.held_out, scores=predicted.quality, expected_cost=np.nan_to_num(expected_cost), best_single=best
-    )
+    figures = describe_costs(bench.held_out, scores=predicted.quality, expected_cost=expected_cost, best_single=best)
     named = {line.name: line for line in lines}
     report = Report(
         name=bench.data.name,
@@ -138,38 +143,112 @@ def judge(
         lines=lines,
         verdict=give_verdict(named["router"], named["oracle"]),
         calibration_error=calibration_error(bench.held_out, predicted.quality),
+        margin=predicted.margin,
+        quality_of=_by_kind(bench.held_out, bench.held_out.quality[np.arange(len(chosen)), chosen]),
+        **_describe_trust(bench, predictor, predicted),  # type: ignore[arg-type]  # fields of a report
         **figures,  # type: ignore[arg-type]  # the fields of a report, where costs are known
     )
     return Judged(report=report, probabilities=predicted.quality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Predicted:
+class Predicted:
+    """What a predictor expects of t tasks on m workers."""
+
     quality: np.ndarray
     sd: np.ndarray
     cost_usd: np.ndarray
     latency_s: np.ndarray
+    means: np.ndarray
+    """Mean quality of each worker, shape (m,)."""
+    margin: float
 
 
-def _predict(bench: Benchmark, predictor: PairPredictor) -> _Predicted:
+def choose_guarded(predicted: Predicted, objective: Objective, scales: Scales) -> np.ndarray:
+    """The column that the default policy takes on each task, shape (t,)."""
+    usual = replace(predicted, quality=np.broadcast_to(predicted.means, predicted.quality.shape))
+    incumbents = np.argmax(_score(usual, objective, scales), axis=1)
+    scores = _score(predicted, objective, scales)
+    return keep_incumbent(scores, incumbents, predicted.margin * weigh_quality(objective))
+
+
+def _predict(bench: Benchmark, predictor: PairPredictor) -> Predicted:
     columns = [predictor.workers.index(worker) for worker in bench.train.workers]
     quality, sd, cost, latency = (part[:, columns] for part in predictor.estimate_many(bench.test.features))
-    return _Predicted(quality=quality, sd=sd, cost_usd=cost, latency_s=latency)
+    return Predicted(
+        quality=quality,
+        sd=sd,
+        cost_usd=cost,
+        latency_s=latency,
+        means=predictor.means[columns],
+        margin=predictor.margin,
+    )
+
+
+def _fill_cost(cost: np.ndarray, train: TrainingSet) -> np.ndarray:
+    return np.where(np.isnan(cost), column_means(train.cost_usd), cost)
+
+
+def _learn_penalty(bench: Benchmark, predictor: PairPredictor) -> float:
+    """The price of money that kept the best single worker's quality on training tasks, each predicted unseen."""
+    train = bench.train
+    expected = np.nan_to_num(_fill_cost(predictor.estimate_many(train.features)[2], train))
+    floor = float(column_means(train.quality)[train.best_single()])
+    assert predictor.out_of_fold is not None
+    return choose_penalty(predictor.out_of_fold, expected, train.quality, train.cost_usd, floor=floor)
+
+
+def _describe_trust(bench: Benchmark, predictor: PairPredictor, predicted: Predicted) -> dict[str, object]:
+    """How far the stated uncertainties hold on held-out tasks, and the measure of pairs."""
+    held_out = bench.held_out
+    figures: dict[str, object] = {
+        "coverage": _or_none(cover(gather_cells(predicted.quality, predicted.sd, bench.test))),
+        "cost_coverage": _or_none(predictor.cover_cost(bench.test)),
+        "latency_coverage": _or_none(predictor.cover_latency(bench.test)),
+    }
+    if len(held_out.workers) == 2:
+        strong = int(np.argmax(predicted.means))
+        figures["apgr"] = _or_none(gap_recovered(predicted.quality, held_out.quality, weak=1 - strong, strong=strong))
+        kinds = np.array(held_out.kinds)
+        figures["apgr_of"] = {
+            str(kind): gap_recovered(
+                predicted.quality[kinds == kind], held_out.quality[kinds == kind], weak=1 - strong, strong=strong
+            )
+            for kind in np.unique(kinds)
+        }
+    return figures
+
+
+def _by_kind(held_out: Field, values: np.ndarray) -> dict[str, float]:
+    kinds = np.array(held_out.kinds)
+    return {str(kind): float(values[kinds == kind].mean()) for kind in np.unique(kinds)}
+
+
+def _note_margin(margin: float) -> str:
+    if margin >= 1.0:
+        return "never leaves the best single worker"
+    return f"margin {margin:.3f}" if margin else ""
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _predict_plain(bench: Benchmark, kind: str, z: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     regressor = KINDS[kind]()
-    regressor.fit(z, bench.train.quality, bench.train.kinds)
+    regressor.fit(z, bench.train.quality, bench.train.labels)
     return np.clip(regressor.predict(fresh), 0.0, 1.0)
 
 
-def _score(predicted: _Predicted, objective: Objective, scales: Scales) -> np.ndarray:
+def _score(predicted: Predicted, objective: Objective, scales: Scales) -> np.ndarray:
     """Utility of the estimates; unknown costs and latencies count as none."""
-    bound = LCB_SDS * objective.mission_criticality / 10.0
-    quality = np.maximum(predicted.quality - bound * predicted.sd, 0.0)
-    cost, latency = np.nan_to_num(predicted.cost_usd), np.nan_to_num(predicted.latency_s)
-    price = np.vectorize(lambda q, c, s: combine(q, c, s, objective=objective, scales=scales))
-    return np.asarray(price(quality, cost, latency))
+    pairs = Priced(
+        quality=predicted.quality,
+        cost_usd=np.nan_to_num(predicted.cost_usd),
+        latency_s=np.nan_to_num(predicted.latency_s),
+        quality_sd=predicted.sd,
+    )
+    return score_utilities(pairs, objective, scales)
 
 
 def _make_field(data: RoutingData, test: TrainingSet, rows: np.ndarray) -> Field:

@@ -48,15 +48,66 @@ def sweep_curve(scores: np.ndarray, expected_cost: np.ndarray, quality: np.ndarr
         cost: measured cost, shape (t, m).
     """
     rows = np.arange(len(quality))
-    scale = max(float(np.nanmean(expected_cost)), 1e-15)
-    weights = np.concatenate([[0.0], np.geomspace(1e-5, 1e4, STEPS) / scale])
     points = []
-    for weight in weights:
+    for weight in penalties(expected_cost):
         chosen = np.argmax(scores - weight * expected_cost, axis=1)
         points.append((float(cost[rows, chosen].mean()), float(quality[rows, chosen].mean())))
     cheapest = int(np.argmin(cost.mean(axis=0)))
     points.append((float(cost[:, cheapest].mean()), float(quality[:, cheapest].mean())))
     return hull(points)
+
+
+def penalties(expected_cost: np.ndarray) -> np.ndarray:
+    """Prices of money to try, in quality per USD: none, then from nothing to all that matters."""
+    scale = max(float(np.nanmean(expected_cost)), 1e-15)
+    return np.concatenate([[0.0], np.geomspace(1e-5, 1e4, STEPS) / scale])
+
+
+def choose_penalty(
+    scores: np.ndarray, expected_cost: np.ndarray, quality: np.ndarray, cost: np.ndarray, *, floor: float
+) -> float:
+    """The price of money that spends least on these tasks while mean quality stays at `floor`; 0 where none does.
+
+    Args:
+        scores: predicted quality of tasks that were not learned from, shape (n, m).
+        expected_cost: predicted cost in USD, shape (n, m).
+        quality: measured quality, shape (n, m), NaN where unknown.
+        cost: measured cost, shape (n, m), NaN where unknown.
+        floor: mean quality to keep.
+    """
+    rows, best, least = np.arange(len(quality)), 0.0, np.inf
+    for weight in penalties(expected_cost):
+        chosen = np.argmax(scores - weight * expected_cost, axis=1)
+        spent, reached = np.nanmean(cost[rows, chosen]), np.nanmean(quality[rows, chosen])
+        if reached >= floor and spent < least:
+            best, least = float(weight), float(spent)
+    return best
+
+
+def gap_recovered(scores: np.ndarray, quality: np.ndarray, *, weak: int, strong: int) -> float:
+    """Average performance gap recovered by sending a rising share of tasks to the strong worker.
+
+    Tasks go to it in order of the predicted difference; the area is between always-weak and always-strong.
+
+    Args:
+        scores: predicted quality, shape (t, m).
+        quality: measured quality, shape (t, m).
+        weak: column of the weak worker.
+        strong: column of the strong worker.
+
+    Returns:
+        0.5 for a random order, NaN where the workers are equally good.
+
+    Source:
+        Ong et al. (2024), RouteLLM, section 3.3.
+    """
+    order = np.argsort(-(scores[:, strong] - scores[:, weak]), kind="stable")
+    gains = (quality[:, strong] - quality[:, weak])[order]
+    gap = gains.mean()
+    if gap <= 0.0:
+        return float("nan")
+    recovered = np.concatenate([[0.0], np.cumsum(gains)]) / (len(gains) * gap)
+    return float(np.trapezoid(recovered, dx=1.0 / len(gains)))
 
 
 def mix_curve(quality: np.ndarray, cost: np.ndarray) -> Curve:

@@ -9,7 +9,7 @@ from ripieno.domain import Objective
 from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.evaluate.curve import Curve, mix_curve, sweep_curve
 from ripieno.route.predictors.calibration import expected_calibration_error
-from ripieno.route.utility import Scales, combine, score_qos
+from ripieno.route.utility import Priced, Scales, score_utilities, weigh_quality
 
 POOL_BOUND_GAP = 0.02
 CEILING_SHARE = 0.8
@@ -80,7 +80,19 @@ class Report:
     area_of_mix: float | None = None
     quality_at_best_cost: float | None = None
     saved_at_equal_quality: float | None = None
-    """Share of the best single worker's money, at its quality; negative where it costs more."""
+    """Share of the best single worker's money, at its quality, read off the held-out curve; negative where it costs
+    more."""
+    margin: float = 0.0
+    """Quality by which a worker must be ahead of the incumbent."""
+    coverage: float | None = None
+    """Share of group means (kind of task, worker) that lie in their 80 % intervals."""
+    cost_coverage: float | None = None
+    latency_coverage: float | None = None
+    apgr: float | None = None
+    """Average performance gap recovered between the two workers, where there are two; by kind in `apgr_of`."""
+    apgr_of: Mapping[str, float] = field(default_factory=dict)
+    quality_of: Mapping[str, float] = field(default_factory=dict)
+    """The router's mean quality on each kind of task."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
     def line(self, name: str) -> Line:
@@ -95,12 +107,16 @@ class Table:
         self.field = held_out
         self.best_single = best_single
         self.utility = utilities(held_out, objective, scales)
-        self._objective, self._scales = objective, scales
+        self._objective = objective
 
     def choose(self, scores: np.ndarray, *, name: str, note: str = "") -> Entrant:
         """The entrant that takes the highest score of each task; shape (t, m)."""
-        shares = np.zeros_like(scores)
-        shares[np.arange(len(scores)), np.argmax(scores, axis=1)] = 1.0
+        return self.take(np.argmax(scores, axis=1), name=name, note=note)
+
+    def take(self, columns: np.ndarray, *, name: str, note: str = "") -> Entrant:
+        """The entrant that takes these workers, one a task; shape (t,)."""
+        shares = np.zeros_like(self.field.quality)
+        shares[np.arange(len(shares)), columns] = 1.0
         return Entrant(name=name, shares=shares, note=note)
 
     def always(self, worker: int, *, name: str) -> Entrant:
@@ -156,21 +172,13 @@ class Table:
         return quality, utility
 
     def _utility_of(self, quality: np.ndarray) -> np.ndarray:
-        objective = self._objective
-        weight = 1.0 + objective.mission_criticality / 10.0 if objective.preset == "qos" else objective.preference
-        return np.asarray(self.utility + weight * (quality - self.field.quality))
+        return np.asarray(self.utility + weigh_quality(self._objective) * (quality - self.field.quality))
 
 
 def utilities(held_out: Field, objective: Objective, scales: Scales) -> np.ndarray:
     """Utility of every measured pair, shape (t, m); unknown costs and latencies count as none."""
     cost, latency = np.nan_to_num(held_out.cost_usd), np.nan_to_num(held_out.latency_s)
-    if objective.preset == "qos":
-        score = np.vectorize(
-            lambda q, s: score_qos(q, s, mission=objective.mission_criticality, time=objective.time_criticality)
-        )
-        return np.asarray(score(held_out.quality, latency))
-    price = np.vectorize(lambda q, c, s: combine(q, c, s, objective=objective, scales=scales))
-    return np.asarray(price(held_out.quality, cost, latency))
+    return score_utilities(Priced(quality=held_out.quality, cost_usd=cost, latency_s=latency), objective, scales)
 
 
 def describe_costs(

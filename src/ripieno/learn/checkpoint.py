@@ -16,7 +16,7 @@ from ripieno.errors import CheckpointError, NotFound
 from ripieno.route.predictors import KINDS, PairPredictor
 from ripieno.route.utility import Scales
 
-FORMAT = 1
+FORMAT = 2
 CARD, WEIGHTS, POINTER, README = "card.json", "predictor.safetensors", "current", "README.md"
 
 
@@ -52,6 +52,8 @@ class ModelCard(BaseModel):
     reference_latency_s: float
     metrics: dict[str, float]
     """Out-of-fold calibration error and Brier score, on the training tasks."""
+    margin: float
+    """Quality by which a worker must be ahead of the best single one before it is taken."""
     held_out_tasks: int
     held_out: tuple[BaselineRow, ...]
     """The table of proof on held-out tasks; empty where the data hold none."""
@@ -168,6 +170,11 @@ def read_card(folder: Path) -> ModelCard:
                 f"checkpoint {str(folder)!r} has format {raw['format']}, this Ripieno reads {FORMAT}",
                 hint="upgrade ripieno, or train anew",
             )
+        if isinstance(raw, dict) and raw.get("format", 0) < FORMAT:
+            raise CheckpointError(
+                f"checkpoint {str(folder)!r} has format {raw.get('format', 0)}, which only older Ripienos read",
+                hint="run `ripieno train`: the outcomes it was made of are in the ledger",
+            )
         card = ModelCard.model_validate(raw)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint at {str(folder)!r}", hint="run `ripieno train`") from error
@@ -210,6 +217,7 @@ def render_card(version: str, card: ModelCard) -> str:
         f"- Trained {card.trained_at} by Ripieno {card.ripieno}, seed {card.seed}, encoder `{card.encoder}`",
         f"- Data: {', '.join(card.datasets)}; {card.tasks} tasks, {card.outcomes} outcomes",
         f"- Workers: {', '.join(card.workers)}",
+        f"- Guard: {describe_margin(card.margin)}",
         "",
         "## Out of fold, on the training tasks",
         "",
@@ -227,3 +235,12 @@ def render_card(version: str, card: ModelCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def describe_margin(margin: float) -> str:
+    """The guard in words."""
+    if margin == 0.0:
+        return "none needed, the unguarded choice gained on held-out tasks"
+    if margin >= 1.0:
+        return "the best single worker is never left for quality: no margin gained on held-out tasks"
+    return f"a worker must be {margin:.3f} ahead in quality before the best single worker is left for it"

@@ -89,6 +89,7 @@ def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, en
         reference_cost_usd=scales.cost_usd,
         reference_latency_s=scales.latency_s,
         metrics=predictor.metrics,
+        margin=predictor.margin,
         held_out_tasks=judged.report.tasks if judged else 0,
         held_out=_make_rows(judged),
         verdict=judged.report.verdict if judged else "nothing was held out: no gain is proven",

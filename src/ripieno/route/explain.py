@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ripieno.domain import Decision, Estimate, Objective, WorkerId
-from ripieno.route.utility import Scales, score_utility
+from ripieno.route.utility import Scales, find_leader
 
 DIALS = 101
 
@@ -29,6 +29,14 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a utility was weighed with."""
+
+    scales: Scales
+    margin: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """What `ripieno explain` shows."""
 
@@ -43,25 +51,25 @@ class Explanation:
 
 def explain(decision: Decision) -> Explanation:
     """Explain a decision from its own record; nothing is looked up elsewhere."""
-    scales = read_scales(decision)
+    terms = read_terms(decision)
     utilities = decision.utilities
     scored = sorted(
         (Scored(estimate=e, utility=utilities[e.worker]) for e in decision.estimates),
         key=lambda item: item.utility,
         reverse=True,
     )
-    spans = find_spans(decision.estimates, decision.objective, scales)
+    spans = find_spans(decision.estimates, decision.objective, terms)
     return Explanation(
-        decision=decision, scored=tuple(scored), spans=spans, changes=_find_changes(decision, scored, spans, scales)
+        decision=decision, scored=tuple(scored), spans=spans, changes=_find_changes(decision, scored, spans, terms)
     )
 
 
-def find_spans(estimates: Sequence[Estimate], objective: Objective, scales: Scales) -> tuple[Span, ...]:
+def find_spans(estimates: Sequence[Estimate], objective: Objective, terms: Terms) -> tuple[Span, ...]:
     """Turn the dial from 0 to 1 and see who leads."""
     spans: list[Span] = []
     for dial in np.linspace(0.0, 1.0, DIALS).round(2).tolist():
         turned = replace(objective, preference=dial)
-        leader = max(estimates, key=lambda e: score_utility(e, turned, scales)).worker
+        leader = find_leader(estimates, turned, terms.scales, margin=terms.margin)
         if spans and spans[-1].worker == leader:
             spans[-1] = replace(spans[-1], high=dial)
         else:
@@ -69,48 +77,47 @@ def find_spans(estimates: Sequence[Estimate], objective: Objective, scales: Scal
     return tuple(spans)
 
 
-def read_scales(decision: Decision) -> Scales:
-    """The scales that the decision was made with."""
+def read_terms(decision: Decision) -> Terms:
+    """The scales and the margin that the decision was made with."""
     facts = decision.policy_facts
-    cost, latency = facts.get("reference_cost_usd"), facts.get("reference_latency_s")
+    cost, latency, margin = (facts.get(name) for name in ("reference_cost_usd", "reference_latency_s", "margin"))
     default = Scales()
-    return Scales(
+    scales = Scales(
         cost_usd=cost if isinstance(cost, float) else default.cost_usd,
         latency_s=latency if isinstance(latency, float) else default.latency_s,
     )
+    return Terms(scales=scales, margin=margin if isinstance(margin, float) else 0.0)
 
 
-def _find_changes(
-    decision: Decision, scored: Sequence[Scored], spans: Sequence[Span], scales: Scales
-) -> tuple[str, ...]:
+def _find_changes(decision: Decision, scored: Sequence[Scored], spans: Sequence[Span], terms: Terms) -> tuple[str, ...]:
     chosen = decision.worker
     changes = [
         f"the dial between {span.low:.2f} and {span.high:.2f} would take {span.worker}"
         for span in spans
         if span.worker != chosen
     ]
-    rival = next((item for item in scored if item.estimate.worker != chosen), None)
-    mine = next(item for item in scored if item.estimate.worker == chosen)
+    rival = next((item.estimate for item in scored if item.estimate.worker != chosen), None)
     if rival is not None:
-        needed = _quality_needed(rival.estimate, mine.utility, decision.objective, scales)
-        if needed is not None and needed > rival.estimate.quality:
+        needed = _quality_needed(rival, decision, terms)
+        if needed is not None and needed > rival.quality:
             changes.append(
-                f"{rival.estimate.worker} would be taken from an expected quality of {needed:.2f} on "
-                f"(now {rival.estimate.quality:.2f})"
+                f"{rival.worker} would be taken from an expected quality of {needed:.2f} on (now {rival.quality:.2f})"
             )
     changes.extend(f"{worker} is masked ({why.reason}): {why.detail}" for worker, why in decision.mask.masked.items())
     return tuple(changes)
 
 
-def _quality_needed(estimate: Estimate, target: float, objective: Objective, scales: Scales) -> float | None:
-    """Least quality at which an estimate reaches a utility; None where none does."""
+def _quality_needed(rival: Estimate, decision: Decision, terms: Terms) -> float | None:
+    """Least quality at which a worker would lead; None where none does."""
+
+    def leads(quality: float) -> bool:
+        raised = [replace(e, quality=quality) if e.worker == rival.worker else e for e in decision.estimates]
+        return find_leader(raised, decision.objective, terms.scales, margin=terms.margin) == rival.worker
+
     low, high = 0.0, 1.0
-    if score_utility(replace(estimate, quality=1.0), objective, scales) < target:
+    if not leads(1.0):
         return None
-    for _ in range(40):
+    for _ in range(20):
         middle = (low + high) / 2.0
-        if score_utility(replace(estimate, quality=middle), objective, scales) < target:
-            low = middle
-        else:
-            high = middle
+        low, high = (low, middle) if leads(middle) else (middle, high)
     return high

@@ -19,12 +19,13 @@ class PolicyOptions(BaseModel):
     exploration: float = Field(default=0.0, ge=0, lt=1)
     reference_cost_usd: float = Field(default=0.001, gt=0)
     reference_latency_s: float = Field(default=2.0, gt=0)
+    margin: float = Field(default=0.0, ge=0)
     rules: Path | None = None
 
 
 def _make_utility(options: PolicyOptions) -> UtilityPolicy:
     scales = Scales(cost_usd=options.reference_cost_usd, latency_s=options.reference_latency_s)
-    return UtilityPolicy(exploration=options.exploration, scales=scales)
+    return UtilityPolicy(exploration=options.exploration, scales=scales, margin=options.margin)
 
 
 def _make_rules(options: PolicyOptions) -> RulePolicy:
@@ -38,8 +39,11 @@ def _make_rules(options: PolicyOptions) -> RulePolicy:
 utility: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_utility)
 rules: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_rules)
 
-stack: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="stack"))
-ridge: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="ridge"))
-knn: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="knn"))
-clusters: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="clusters"))
-kinds: Plugin[NoOptions, PairPredictor] = Plugin(NoOptions, lambda options: PairPredictor(kind="kinds"))
+
+def _predictor(kind: str) -> Plugin[NoOptions, PairPredictor]:
+    return Plugin(NoOptions, lambda options: PairPredictor(kind=kind))
+
+
+stack, ridge, lowrank = _predictor("stack"), _predictor("ridge"), _predictor("lowrank")
+knn, clusters, kinds = _predictor("knn"), _predictor("clusters"), _predictor("kinds")
+factors, logistic, boosting = _predictor("factors"), _predictor("logistic"), _predictor("boosting")

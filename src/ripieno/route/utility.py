@@ -13,9 +13,16 @@ Source:
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from ripieno.domain import Estimate, Objective, Privacy
+import numpy as np
+import numpy.typing as npt
+
+from ripieno.domain import Estimate, Matrix, Objective, Privacy, WorkerId
+
+Rows: TypeAlias = npt.NDArray[np.int64]
 
 LCB_SDS = 1.64
 """One-sided 95 % bound of a normal, reached at mission criticality 10."""
@@ -54,40 +61,97 @@ PRESETS = {
 }
 
 
-def score_utility(estimate: Estimate, objective: Objective, scales: Scales) -> float:
-    """Score one estimate for one objective: in [-1, 1], except under the preset `qos`, which has no bound."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Priced:
+    """Arrays of one shape that broadcast: what is expected, or was measured, of some (task, worker) pairs."""
+
+    quality: Matrix
+    cost_usd: Matrix
+    latency_s: Matrix
+    quality_sd: Matrix | float = 0.0
+    latency_log_sd: Matrix | float = 0.0
+    """Spread of the logarithm of latency; 0 where the latency is known."""
+
+
+def score_utilities(pairs: Priced, objective: Objective, scales: Scales) -> Matrix:
+    """Score pairs for one objective: each in [-1, 1], except under the preset `qos`, which has no bound."""
     if objective.preset == "qos":
         return score_qos(
-            estimate.quality,
-            estimate.latency_s,
+            pairs.quality,
+            pairs.latency_s,
             mission=objective.mission_criticality,
             time=objective.time_criticality,
         )
     bound = LCB_SDS * objective.mission_criticality / 10.0
-    quality = max(estimate.quality - bound * estimate.quality_sd, 0.0)
-    quality *= 1.0 - (0.5 + objective.time_criticality / 20.0) * chance_late(estimate, objective.deadline_s)
-    return combine(quality, estimate.cost_usd, estimate.latency_s, objective=objective, scales=scales)
-
-
-def combine(quality: float, cost_usd: float, latency_s: float, *, objective: Objective, scales: Scales) -> float:
-    """Trade known quality, cost and latency against each other; what `evaluate` scores outcomes with."""
+    quality = np.maximum(pairs.quality - bound * pairs.quality_sd, 0.0)
+    if objective.deadline_s is not None:
+        late = chance_late(pairs.latency_s, pairs.latency_log_sd, objective.deadline_s)
+        quality = quality * (1.0 - (0.5 + objective.time_criticality / 20.0) * late)
     preset = PRESETS.get(objective.preset)
     share = objective.time_criticality / 20.0
     if preset is not None and preset.time_share is not None:
         share = preset.time_share
-    price = (1.0 - share) * cost_usd / (cost_usd + scales.cost_usd) + share * latency_s / (latency_s + scales.latency_s)
-    return objective.preference * quality - (1.0 - objective.preference) * price
+    money = pairs.cost_usd / (pairs.cost_usd + scales.cost_usd)
+    wait = pairs.latency_s / (pairs.latency_s + scales.latency_s)
+    price = (1.0 - share) * money + share * wait
+    return np.asarray(objective.preference * quality - (1.0 - objective.preference) * price)
 
 
-def score_qos(quality: float, latency_s: float, *, mission: float, time: float) -> float:
+def score_utility(estimate: Estimate, objective: Objective, scales: Scales) -> float:
+    """Score one estimate; see `score_utilities`."""
+    return float(score_utilities(gather_estimates([estimate]), objective, scales)[0])
+
+
+def gather_estimates(estimates: Sequence[Estimate]) -> Priced:
+    """Estimates as arrays of shape (m,)."""
+    rows = np.array([(e.quality, e.cost_usd, e.latency_s, e.quality_sd, e.latency_log_sd) for e in estimates])
+    quality, cost, latency, sd, log_sd = rows.T
+    return Priced(quality=quality, cost_usd=cost, latency_s=latency, quality_sd=sd, latency_log_sd=log_sd)
+
+
+def find_incumbent(estimates: Sequence[Estimate], objective: Objective, scales: Scales) -> int:
+    """Index of the worker that would lead if quality did not depend on the task."""
+    pairs = gather_estimates(estimates)
+    usual = np.array([e.quality if e.mean_quality is None else e.mean_quality for e in estimates])
+    return int(np.argmax(score_utilities(replace(pairs, quality=usual), objective, scales)))
+
+
+def find_leader(estimates: Sequence[Estimate], objective: Objective, scales: Scales, *, margin: float) -> WorkerId:
+    """The worker with the highest utility, where it passes the incumbent's by the margin; else the incumbent."""
+    scores = score_utilities(gather_estimates(estimates), objective, scales)
+    incumbent = np.array([find_incumbent(estimates, objective, scales)])
+    kept = keep_incumbent(scores[None, :], incumbent, margin * weigh_quality(objective))
+    return estimates[int(kept[0])].worker
+
+
+def weigh_quality(objective: Objective) -> float:
+    """How much utility one unit of quality is worth."""
+    return 1.0 + objective.mission_criticality / 10.0 if objective.preset == "qos" else objective.preference
+
+
+def keep_incumbent(scores: Matrix, incumbents: Rows, margin: float) -> Rows:
+    """The highest score of each row where it passes the incumbent's by more than `margin`, else the incumbent.
+
+    Args:
+        scores: shape (n, m).
+        incumbents: column of the incumbent of each row, shape (n,).
+        margin: in the unit of the scores.
+    """
+    rows, best = np.arange(len(scores)), np.argmax(scores, axis=1)
+    return np.where(scores[rows, best] - scores[rows, incumbents] > margin, best, incumbents)
+
+
+def score_qos(quality: Matrix, latency_s: Matrix, *, mission: float, time: float) -> Matrix:
     """The tutorial's equation: (1 + M/10) quality + (1 + T/10) / L, quality in [0, 1], L at least 0.05 s."""
-    return (1.0 + mission / 10.0) * quality + (1.0 + time / 10.0) / max(latency_s, QOS_LEAST_LATENCY_S)
+    speed = 1.0 / np.maximum(latency_s, QOS_LEAST_LATENCY_S)
+    return np.asarray((1.0 + mission / 10.0) * quality + (1.0 + time / 10.0) * speed)
 
 
-def chance_late(estimate: Estimate, deadline_s: float | None) -> float:
-    """Probability that a lognormal latency passes the deadline; 0 without one."""
-    if deadline_s is None:
-        return 0.0
-    spread = max(estimate.latency_log_sd, 1e-6)
-    distance = (math.log(deadline_s) - math.log(max(estimate.latency_s, 1e-9))) / spread
-    return 0.5 * math.erfc(distance / math.sqrt(2.0))
+def chance_late(latency_s: Matrix, log_sd: Matrix | float, deadline_s: float) -> Matrix:
+    """Probability that a lognormal latency passes the deadline."""
+    spread = np.maximum(log_sd, 1e-6)
+    distance = (math.log(deadline_s) - np.log(np.maximum(latency_s, 1e-9))) / spread
+    return np.asarray(0.5 * _ERFC(distance / math.sqrt(2.0)))
+
+
+_ERFC = np.vectorize(math.erfc, otypes=[float])

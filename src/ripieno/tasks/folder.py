@@ -36,6 +36,8 @@ class Prompt:
     group: str = ""
     """Prompts of one group never stand on both sides of a split; empty means the text alone."""
     tools: tuple[Mapping[str, JsonValue], ...] = ()
+    domain: str | None = None
+    """A finer label than the kind, from the optional column `domain`."""
 
     @property
     def task(self) -> Task:
@@ -142,6 +144,8 @@ def write_folder(data: RoutingData, folder: Path) -> None:
         "source": [prompt.source for prompt in data.prompts],
         "split": [prompt.split for prompt in data.prompts],
     }
+    if any(prompt.domain for prompt in data.prompts):
+        prompts["domain"] = [prompt.domain or "" for prompt in data.prompts]
     if any(prompt.tools for prompt in data.prompts):
         prompts["tools_json"] = [json.dumps(prompt.tools, default=list) for prompt in data.prompts]
     outcomes = {
@@ -168,11 +172,24 @@ def _read_prompts(path: Path) -> tuple[Prompt, ...]:
     table = _open_table(path, PROMPT_COLUMNS)
     columns = {name: _strings(table, name, str(path)) for name in PROMPT_COLUMNS}
     _refuse_repeats(columns["prompt_id"], "prompt_id", str(path))
-    tools = table.column("tools_json").to_pylist() if "tools_json" in table.column_names else [None] * len(table)
+    tools, domains = _optional(table, "tools_json"), _optional(table, "domain")
     return tuple(
-        Prompt(id=name, text=text, kind=kind, source=source, split=split, tools=_parse_tools(raw, row, str(path)))
-        for row, (name, text, kind, source, split, raw) in enumerate(zip(*columns.values(), tools, strict=True))
+        Prompt(
+            id=name,
+            text=text,
+            kind=kind,
+            source=source,
+            split=split,
+            tools=_parse_tools(tools[row], row, str(path)),
+            domain=domains[row],
+        )
+        for row, (name, text, kind, source, split) in enumerate(zip(*columns.values(), strict=True))
     )
+
+
+def _optional(table: "pa.Table", name: str) -> list[str | None]:
+    values: list[str | None] = table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
+    return values
 
 
 def _read_models(path: Path) -> tuple[Model, ...]:
@@ -180,7 +197,7 @@ def _read_models(path: Path) -> tuple[Model, ...]:
     names = _strings(table, "model_id", str(path))
     _refuse_repeats(names, "model_id", str(path))
     numbers = {name: _floats(table, name, str(path), is_required=False) for name in MODEL_COLUMNS[1:4]}
-    texts = table.column("description").to_pylist() if "description" in table.column_names else [None] * len(table)
+    texts = _optional(table, "description")
     return tuple(
         Model(
             id=name,

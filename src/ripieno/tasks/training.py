@@ -28,6 +28,7 @@ def make_training_set(
         cost_usd=data.matrix(data.cost_usd)[rows],
         latency_s=data.matrix(data.latency_s)[rows],
         groups=tuple(data.prompts[row].group or data.prompts[row].text for row in rows),
+        domains=tuple(data.prompts[row].domain for row in rows) if any(p.domain for p in data.prompts) else (),
     )
 
 

@@ -91,6 +91,7 @@ def make_features() -> Features:
         terms=np.array([1, 5], dtype=np.int64),
         term_counts=np.array([0.7, 0.7], dtype=np.float32),
         shape=np.zeros(14, dtype=np.float32),
+        tool_shape=np.zeros(28, dtype=np.float32),
         prompt_tokens=12,
         turns=1,
         code_blocks=0,

@@ -5,31 +5,41 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ripieno.domain import Estimate, Features, Matrix, Worker, WorkerId
-from ripieno.domain.training import TrainingSet, column_means
-from ripieno.route.predictors.calibration import BetaCalibrator, expected_calibration_error
+from ripieno.domain.training import TrainingSet
+from ripieno.route.predictors.alternatives import BoostingRegressor, FactorRegressor, LogisticRegressor
+from ripieno.route.predictors.calibration import Calibrator, expected_calibration_error
 from ripieno.route.predictors.featurizer import Featurizer
+from ripieno.route.predictors.guard import choose_margin
+from ripieno.route.predictors.kinds import KindRegressor
+from ripieno.route.predictors.lowrank import LowRankRegressor
 from ripieno.route.predictors.regressors import (
     ClusterRegressor,
-    KindRegressor,
     KnnRegressor,
     Regressor,
     RidgeRegressor,
-    StackRegressor,
+    shrunk_means,
 )
+from ripieno.route.predictors.scale import ScaleRegressor
+from ripieno.route.predictors.stack import Folds, StackRegressor, cross_predict
+from ripieno.route.predictors.uncertainty import Uncertainty
 
 FOLDS = 5
-LEVERAGE_PRECISION = 10.0
+FEW_TASKS = 1500
+"""Below this many tasks, folds are drawn anew two more times: one draw says too little of the mix and the margin."""
 UNMEASURED_SD = 0.3
 """Quality of a worker without outcomes is uncertain by this much: the spread of workers in the outcome sets."""
 PRIOR_OUTPUT_TOKENS = 256.0
-FLOOR = 1e-12
 
 KINDS: Mapping[str, Callable[[], Regressor]] = {
     "stack": StackRegressor,
     "ridge": RidgeRegressor,
+    "lowrank": LowRankRegressor,
     "knn": KnnRegressor,
     "clusters": ClusterRegressor,
     "kinds": KindRegressor,
+    "factors": FactorRegressor,
+    "logistic": LogisticRegressor,
+    "boosting": BoostingRegressor,
 }
 
 
@@ -37,7 +47,7 @@ class PairPredictor:
     """One class for training and serving.
 
     Args:
-        kind: which regressor: stack, ridge, knn, clusters or kinds.
+        kind: which regressor, a key of `KINDS`.
     """
 
     def __init__(self, *, kind: str = "stack") -> None:
@@ -45,27 +55,42 @@ class PairPredictor:
         self.version = f"untrained-{kind}"
         self.workers: tuple[WorkerId, ...] = ()
         self.metrics: dict[str, float] = {}
+        self.out_of_fold: Matrix | None = None
+        """Calibrated predictions of the training tasks, each by a fit without it, shape (n, m); not saved."""
         self._column: dict[WorkerId, int] = {}
 
+    @property
+    def margin(self) -> float:
+        """Quality by which a worker must be ahead before the best single worker is left for it."""
+        return float(self._arrays["margin"][0])
+
+    @property
+    def means(self) -> Matrix:
+        """Mean quality of each worker over all known tasks, shape (m,)."""
+        return np.asarray(self._arrays["means"])
+
     def fit(self, data: TrainingSet, *, rng: np.random.Generator) -> None:
-        """Learn from measured outcomes; out-of-fold predictions set the mix, the calibration and the noise."""
+        """Learn from measured outcomes; out-of-fold predictions set mix, calibration, margin and uncertainty."""
         self._set_workers(data.workers)
         self._featurizer = Featurizer.fit(data.features)
         z = self._featurizer.transform(data.features)
         self._quality = KINDS[self.kind]()
-        held_out = self._cross_predict(z, data, rng=rng)
-        self._quality.fit(z, data.quality, data.kinds)
-        self._calibrator = BetaCalibrator.fit(held_out, data.quality)
-        calibrated = self._calibrator.apply(held_out)
+        folds = [draw_folds(data.groups, rng=rng) for _ in range(3 if len(data) < FEW_TASKS else 1)]
+        held_out = [self._cross_predict(z, data, part) for part in folds]
+        self._quality.fit(z, data.quality, data.labels)
+        self._calibrator = Calibrator.fit(np.concatenate(held_out), np.tile(data.quality, (len(folds), 1)))
+        calibrated = [self._calibrator.apply(part) for part in held_out]
+        self.out_of_fold = calibrated[0]
+        self._uncertainty = Uncertainty.fit(z, data, held_out=calibrated[0], folds=folds[0])
         self.metrics = {
-            "ece_raw": expected_calibration_error(np.clip(held_out, 0, 1), data.quality),
-            "ece": expected_calibration_error(calibrated, data.quality),
-            "brier": float(np.nanmean((calibrated - data.quality) ** 2)),
+            "ece_raw": expected_calibration_error(np.clip(held_out[0], 0, 1), data.quality),
+            "ece": expected_calibration_error(calibrated[0], data.quality),
+            "brier": float(np.nanmean((calibrated[0] - data.quality) ** 2)),
         }
-        self._arrays = {"noise": _column_sd(data.quality - calibrated), **_leverage(z, data)}
-        self._cost = self._fit_scale(z, data.cost_usd, data)
-        self._latency = self._fit_scale(z, data.latency_s, data)
-        self._arrays["latency_sd"] = np.nan_to_num(_column_sd(_log(data.latency_s)), nan=0.5)
+        margin = choose_margin(calibrated, data.quality, folds)
+        self._arrays = {"margin": np.array([margin]), "means": shrunk_means(data.quality)}
+        self._cost = ScaleRegressor.fit(z, data.cost_usd, folds=folds[0])
+        self._latency = ScaleRegressor.fit(z, data.latency_s, folds=folds[0])
 
     def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
         """Estimate one task on each of `workers`, in order; unmeasured workers get the pool's prior."""
@@ -73,16 +98,22 @@ class PairPredictor:
         return tuple(self._build(worker, features, *(row[0] for row in rows)) for worker in workers)
 
     def estimate_many(self, features: Sequence[Features]) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-        """Quality, its standard deviation, cost and latency, each of shape (len(features), m)."""
+        """Quality, its standard deviation, cost and median latency, each of shape (len(features), m)."""
         z = self._featurizer.transform(features)
         quality = self._calibrator.apply(self._quality.predict(z))
-        centred = z - self._arrays["centre"]
-        leverage = np.einsum("ij,jk,ik->i", centred, self._arrays["inverse"], centred)
-        spread = 1.0 / self._arrays["samples"] + leverage[:, None] * self._arrays["share"]
-        sd = np.minimum(self._arrays["noise"] * np.sqrt(spread), 0.5)
-        cost = np.exp(self._cost.predict(z)) if self._cost else np.full_like(quality, np.nan)
-        latency = np.exp(self._latency.predict(z)) if self._latency else np.full_like(quality, np.nan)
-        return quality, sd, cost, latency
+        cost = self._cost.mean(z) if self._cost else np.full_like(quality, np.nan)
+        latency = self._latency.median(z) if self._latency else np.full_like(quality, np.nan)
+        return quality, self._uncertainty.sd(z), cost, latency
+
+    def cover_cost(self, data: TrainingSet) -> float:
+        """Share of measured costs in their 80 % intervals; NaN where nothing is known of them."""
+        return self._cost.cover(self._featurizer.transform(data.features), data.cost_usd) if self._cost else np.nan
+
+    def cover_latency(self, data: TrainingSet) -> float:
+        """Share of measured latencies in their 80 % intervals; NaN where nothing is known of them."""
+        return (
+            self._latency.cover(self._featurizer.transform(data.features), data.latency_s) if self._latency else np.nan
+        )
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
         """The dense vectors that the regressors see, shape (len(features), d)."""
@@ -91,63 +122,43 @@ class PairPredictor:
     def state(self) -> dict[str, np.ndarray]:
         """All learned arrays, flat, ready for safetensors."""
         groups: dict[str, Mapping[str, np.ndarray]] = {
-            "pair": {**self._arrays, "calibrator": self._calibrator.coefficients},
+            "pair": self._arrays,
+            "calibrator": self._calibrator.arrays,
             "featurizer": self._featurizer.arrays,
             "quality": self._quality.state(),
-            "cost": self._cost.state() if self._cost else {},
-            "latency": self._latency.state() if self._latency else {},
+            "uncertainty": self._uncertainty.arrays,
+            "cost": self._cost.arrays if self._cost else {},
+            "latency": self._latency.arrays if self._latency else {},
         }
         return {f"{group}/{name}": value for group, arrays in groups.items() for name, value in arrays.items()}
 
     def restore(self, workers: Sequence[WorkerId], arrays: Mapping[str, np.ndarray], *, version: str) -> None:
         """Take learned arrays back."""
-        groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("pair", "featurizer", "quality")}
+        needed = ("pair", "calibrator", "featurizer", "quality", "uncertainty")
+        groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in needed}
         for name, value in arrays.items():
             group, _, key = name.partition("/")
             groups.setdefault(group, {})[key] = value
         self._set_workers(workers)
         self.version = version
-        self._calibrator = BetaCalibrator(groups["pair"].pop("calibrator"))
         self._arrays = groups["pair"]
+        self._calibrator = Calibrator(groups["calibrator"])
         self._featurizer = Featurizer(groups["featurizer"])
-        self._quality = self._restore(groups["quality"])
-        self._cost = self._restore(groups["cost"]) if groups.get("cost") else None
-        self._latency = self._restore(groups["latency"]) if groups.get("latency") else None
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> Regressor:
-        regressor = KINDS[self.kind]()
-        regressor.restore(arrays)
-        return regressor
+        self._uncertainty = Uncertainty(groups["uncertainty"])
+        self._quality = KINDS[self.kind]()
+        self._quality.restore(groups["quality"])
+        self._cost = ScaleRegressor(groups["cost"]) if groups.get("cost") else None
+        self._latency = ScaleRegressor(groups["latency"]) if groups.get("latency") else None
 
     def _set_workers(self, workers: Sequence[WorkerId]) -> None:
         self.workers = tuple(workers)
         self._column = {worker: index for index, worker in enumerate(self.workers)}
 
-    def _cross_predict(self, z: Matrix, data: TrainingSet, *, rng: np.random.Generator) -> Matrix:
+    def _cross_predict(self, z: Matrix, data: TrainingSet, folds: Folds) -> Matrix:
         """Out-of-fold raw quality, groups kept together; sets the stack's mix on the way."""
-        folds, stated = assign_folds(data.groups, rng=rng), data.kinds
-        members = self._quality.members if isinstance(self._quality, StackRegressor) else {self.kind: self._quality}
-        held_out = {name: np.zeros_like(data.quality) for name in members}
-        for fold in range(FOLDS):
-            train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            if not len(train) or not len(test):
-                continue
-            kinds = [stated[int(row)] for row in train]
-            for name, member in members.items():
-                member.fit(z[train], data.quality[train], kinds)
-                held_out[name][test] = member.predict(z[test])
         if isinstance(self._quality, StackRegressor):
-            self._quality.weigh(held_out, data.quality)
-            return np.broadcast_to(self._quality.mix(held_out), data.quality.shape)
-        return held_out[self.kind]
-
-    def _fit_scale(self, z: Matrix, target: Matrix, data: TrainingSet) -> Regressor | None:
-        """Regress log cost or log latency; None where nothing is known of it."""
-        if np.isnan(target).all():
-            return None
-        regressor = KINDS[self.kind]()
-        regressor.fit(z, _log(target), data.kinds)
-        return regressor
+            return self._quality.cross_fit(z, data.quality, data.labels, folds)
+        return cross_predict(KINDS[self.kind], z, data.quality, data.labels, folds)
 
     def _build(
         self, worker: Worker, features: Features, quality: Matrix, sd: Matrix, cost: Matrix, latency: Matrix
@@ -162,6 +173,7 @@ class PairPredictor:
                 cost_usd=listed,
                 latency_s=float(_or(np.median(latency), 1.0)),
                 is_measured=False,
+                mean_quality=float(self.means.mean()),
             )
         return Estimate(
             worker=worker.id,
@@ -169,8 +181,16 @@ class PairPredictor:
             quality_sd=float(sd[column]),
             cost_usd=float(_or(cost[column], listed)),
             latency_s=float(_or(latency[column], 1.0)),
-            latency_log_sd=float(self._arrays["latency_sd"][column]),
+            latency_log_sd=float(self._latency.log_sd[column]) if self._latency else 0.5,
+            mean_quality=float(self.means[column]),
         )
+
+
+def draw_folds(groups: Sequence[str], *, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and rows held out, for each fold that has both."""
+    fold_of = assign_folds(groups, rng=rng)
+    pairs = ((np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(FOLDS))
+    return [(train, test) for train, test in pairs if len(train) and len(test)]
 
 
 def assign_folds(groups: Sequence[str], *, rng: np.random.Generator) -> np.ndarray:
@@ -179,24 +199,6 @@ def assign_folds(groups: Sequence[str], *, rng: np.random.Generator) -> np.ndarr
     folds = rng.permutation(len(names)) % FOLDS
     fold_of = dict(zip(names, folds.tolist(), strict=True))
     return np.array([fold_of[group] for group in groups])
-
-
-def _leverage(z: Matrix, data: TrainingSet) -> dict[str, np.ndarray]:
-    """What the uncertainty of a prediction is made of: distance from known tasks, and samples of the worker."""
-    centre = z.mean(axis=0)
-    design = z - centre
-    inverse = np.linalg.inv(design.T @ design + LEVERAGE_PRECISION * np.eye(z.shape[1]))
-    samples = np.maximum((~np.isnan(data.quality)).sum(axis=0), 0.5)
-    return {"centre": centre, "inverse": inverse, "samples": samples, "share": len(z) / samples}
-
-
-def _column_sd(matrix: Matrix) -> Matrix:
-    centred = matrix - column_means(matrix)
-    return np.sqrt(np.nan_to_num(column_means(centred**2), nan=0.25))
-
-
-def _log(matrix: Matrix) -> Matrix:
-    return np.log(np.maximum(matrix, FLOOR))
 
 
 def _or(value: float, default: float) -> float:

@@ -14,6 +14,10 @@ from ripieno.domain.training import column_means
 
 Arrays = Mapping[str, np.ndarray]
 
+LEAST_CELL = 3.0
+LEAST_PRIOR_COUNT, MOST_PRIOR_COUNT = 2.0, 200.0
+"""Bounds of the estimated shrinkage, in samples: it is itself a noisy number on small sets."""
+
 
 class Regressor(Protocol):
     """Predicts one number for each (task, worker) pair."""
@@ -93,15 +97,15 @@ class KnnRegressor:
         """Keep the unit vectors of the tasks and their deviations."""
         base = shrunk_means(y)
         deviations = np.where(np.isnan(y), np.nan, y - base).astype(np.float32)
-        self._arrays = {"base": base, "rows": _unit(z).astype(np.float32), "deviations": deviations}
+        self._arrays = {"base": base, "rows": unit(z).astype(np.float32), "deviations": deviations}
 
     def predict(self, z: Matrix) -> Matrix:
         """Predict, shape (len(z), m)."""
         rows, deviations = self._arrays["rows"], self._arrays["deviations"]
-        unit = _unit(z).astype(np.float32)
+        queries = unit(z).astype(np.float32)
         out = np.empty((len(z), deviations.shape[1]))
         for start in range(0, len(z), 512):
-            out[start : start + 512] = self._predict_batch(unit[start : start + 512] @ rows.T, deviations)
+            out[start : start + 512] = self._predict_batch(queries[start : start + 512] @ rows.T, deviations)
         return np.asarray(self._arrays["base"] + out)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -132,22 +136,21 @@ class ClusterRegressor:
         Zhang et al. (2025), Avengers-Pro, for routing by clusters; the shrinkage is ours.
     """
 
-    def __init__(self, *, clusters: int = 32, temperature: float = 0.05, prior_count: float = 10.0) -> None:
+    def __init__(self, *, clusters: int = 32, temperature: float = 0.05) -> None:
         self.clusters = clusters
         self.temperature = temperature
-        self.prior_count = prior_count
         self._arrays: dict[str, np.ndarray] = {}
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Cluster the tasks, then average the deviations of each cluster."""
         from sklearn.cluster import KMeans
 
-        unit = _unit(z)
-        distinct = len(np.unique(unit.round(9), axis=0))
+        rows = unit(z)
+        distinct = len(np.unique(rows.round(9), axis=0))
         size = max(1, min(self.clusters, len(z) // 8, distinct))
-        centres = _unit(KMeans(size, n_init=3, random_state=0).fit(unit).cluster_centers_)
+        centres = unit(KMeans(size, n_init=3, random_state=0).fit(rows).cluster_centers_)
         self._arrays = {"base": shrunk_means(y), "centres": centres}
-        self._arrays["effects"] = shrunk_effects(self._weigh(z), y, prior_count=self.prior_count)
+        self._arrays["effects"] = shrunk_effects(self._weigh(z), y)
 
     def predict(self, z: Matrix) -> Matrix:
         """Predict, shape (len(z), m)."""
@@ -162,130 +165,49 @@ class ClusterRegressor:
         self._arrays = dict(arrays)
 
     def _weigh(self, z: Matrix) -> Matrix:
-        return _softmax(_unit(z) @ self._arrays["centres"].T / self.temperature)
+        return softmax(unit(z) @ self._arrays["centres"].T / self.temperature)
 
 
-class KindRegressor:
-    """Mean deviation of each labelled kind of task, weighted by how likely the task is of that kind.
-
-    The kind is inferred from the text, never read from the task: a ridge classifier stands in for the label.
-    """
-
-    def __init__(self, *, precision: float = 3.0, temperature: float = 0.15, prior_count: float = 10.0) -> None:
-        self.precision = precision
-        self.temperature = temperature
-        self.prior_count = prior_count
-        self._classifier = RidgeRegressor(precision=precision)
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """Fit the classifier of kinds, then average the deviations of each kind."""
-        names = sorted({kind for kind in kinds if kind is not None})
-        labels = np.array([[float(kind == name) for name in names] for kind in kinds]).reshape(len(kinds), len(names))
-        if len(names) > 1:
-            self._classifier.fit(z, labels, kinds)
-        else:
-            labels = np.ones((len(z), 1))
-        self._arrays = {"base": shrunk_means(y), "effects": shrunk_effects(labels, y, prior_count=self.prior_count)}
-
-    def predict(self, z: Matrix) -> Matrix:
-        """Predict, shape (len(z), m)."""
-        effects = self._arrays["effects"]
-        shares = np.ones((len(z), 1))
-        if len(effects) > 1:
-            shares = _softmax(self._classifier.predict(z) / self.temperature)
-        return np.asarray(self._arrays["base"] + shares @ effects)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return {**self._arrays, **{f"classifier.{name}": value for name, value in self._classifier.state().items()}}
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        prefix = "classifier."
-        self._arrays = {name: value for name, value in arrays.items() if not name.startswith(prefix)}
-        self._classifier.restore({n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)})
-
-
-class StackRegressor:
-    """Non-negative mix of the others, weighted by how well each predicts tasks that it has not seen.
-
-    Source:
-        Breiman (1996), Stacked regressions, for the non-negative weights on out-of-fold predictions.
-    """
-
-    def __init__(self) -> None:
-        self.members: dict[str, Regressor] = {
-            "ridge": RidgeRegressor(),
-            "knn": KnnRegressor(),
-            "clusters": ClusterRegressor(),
-            "kinds": KindRegressor(),
-        }
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def weigh(self, out_of_fold: Mapping[str, Matrix], y: Matrix) -> None:
-        """Set the mix from out-of-fold predictions of each member, each of y's shape."""
-        from scipy.optimize import nnls
-
-        base, known = shrunk_means(y), ~np.isnan(y)
-        columns = [(out_of_fold[name] - base)[known] for name in self.members]
-        weights, _ = nnls(np.stack(columns, axis=1), (y - base)[known])
-        self._arrays = {"base": base, "mix": np.asarray(weights)}
-
-    def mix(self, predictions: Mapping[str, Matrix]) -> Matrix:
-        """Combine the members' predictions."""
-        base = self._arrays["base"]
-        parts = [w * (predictions[n] - base) for n, w in zip(self.members, self._arrays["mix"], strict=True) if w > 0]
-        return np.asarray(base + sum(parts, np.zeros((1, len(base)))))
-
-    def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """Fit every member; the mix is equal shares unless `weigh` has set it."""
-        for member in self.members.values():
-            member.fit(z, y, kinds)
-        if "mix" not in self._arrays:
-            self._arrays = {"base": shrunk_means(y), "mix": np.full(len(self.members), 1.0 / len(self.members))}
-
-    def predict(self, z: Matrix) -> Matrix:
-        """Predict, shape (len(z), m)."""
-        used = {n: w for n, w in zip(self.members, self._arrays["mix"], strict=True) if w > 0}
-        predictions = {name: self.members[name].predict(z) for name in used}
-        return np.broadcast_to(self.mix(predictions), (len(z), len(self._arrays["base"]))).copy()
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays of the mix and of every member."""
-        arrays = dict(self._arrays)
-        for name, member in self.members.items():
-            arrays |= {f"{name}.{key}": value for key, value in member.state().items()}
-        return arrays
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = {key: arrays[key] for key in ("base", "mix")}
-        for name, member in self.members.items():
-            prefix = f"{name}."
-            member.restore({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
-
-
-def shrunk_effects(shares: Matrix, y: Matrix, *, prior_count: float) -> Matrix:
+def shrunk_effects(shares: Matrix, y: Matrix) -> Matrix:
     """Mean deviation from the worker's mean within each soft group, pulled towards zero.
+
+    The pull is as strong as the data say: `estimate_prior_count` samples, all at zero, are added to each cell.
 
     Args:
         shares: how much of each task belongs to each group, shape (n, g).
         y: targets, shape (n, m), NaN where unknown.
-        prior_count: as many samples as this, all at zero, are added to each cell.
 
     Returns:
         Shape (g, m).
     """
     known = ~np.isnan(y)
     deviations = np.where(known, y - shrunk_means(y), 0.0)
-    return np.asarray((shares.T @ deviations) / (shares.T @ known.astype(np.float64) + prior_count))
+    counts = shares.T @ known.astype(np.float64)
+    sums = shares.T @ deviations
+    means = sums / np.maximum(counts, 1e-9)
+    within = float((((deviations - shares @ means) * known) ** 2).sum()) / max(float(known.sum()) - means.size, 1.0)
+    return np.asarray(sums / (counts + estimate_prior_count(means, counts, within=within)))
 
 
-def _unit(matrix: Matrix) -> Matrix:
+def estimate_prior_count(means: Matrix, counts: Matrix, *, within: float) -> float:
+    """How many samples the belief "no effect" is worth: variance within cells over variance between cells.
+
+    Source:
+        Efron & Morris (1975), Data analysis using Stein's estimator; the variance between cells by moments.
+    """
+    seen = counts > LEAST_CELL
+    if not seen.any():
+        return MOST_PRIOR_COUNT
+    between = float((means[seen] ** 2 - within / counts[seen]).mean())
+    return float(np.clip(within / max(between, 1e-9), LEAST_PRIOR_COUNT, MOST_PRIOR_COUNT))
+
+
+def unit(matrix: Matrix) -> Matrix:
+    """Scale each row to length 1."""
     return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9))
 
 
-def _softmax(logits: Matrix) -> Matrix:
+def softmax(logits: Matrix) -> Matrix:
+    """Shares of each row that sum to 1."""
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))

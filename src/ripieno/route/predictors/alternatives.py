@@ -1,0 +1,164 @@
+"""Predictors of the literature, to compare with and to choose: factors, logistic heads, boosted trees."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from ripieno.domain import Matrix
+from ripieno.errors import ConfigError
+from ripieno.route.predictors.regressors import Arrays, RidgeRegressor, shrunk_means
+
+SEED = 0
+
+
+class FactorRegressor:
+    """Matrix factorisation: a task's vector and a worker's vector in one space of few dimensions.
+
+    The factors are those of the ridge solution, the best of that rank for its fitted values.
+
+    Source:
+        Ong et al. (2024), RouteLLM, for the bilinear form; Izenman (1975), Reduced-rank regression.
+    """
+
+    def __init__(self, *, rank: int = 4, precision: float = 30.0) -> None:
+        self.rank = rank
+        self.precision = precision
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
+        """Fit a ridge, then keep the leading directions of what it fits."""
+        ridge = RidgeRegressor(precision=self.precision)
+        ridge.fit(z, y, kinds)
+        learned = ridge.state()
+        _, _, directions = np.linalg.svd((z - learned["centre"]) @ learned["weights"], full_matrices=False)
+        workers = directions[: self.rank].T  # (m, r)
+        self._arrays = {
+            "base": learned["base"],
+            "centre": learned["centre"],
+            "tasks": learned["weights"] @ workers,
+            "workers": workers,
+        }
+
+    def predict(self, z: Matrix) -> Matrix:
+        """Predict, shape (len(z), m)."""
+        arrays = self._arrays
+        return np.asarray(arrays["base"] + (z - arrays["centre"]) @ arrays["tasks"] @ arrays["workers"].T)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The learned arrays."""
+        return self._arrays
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take learned arrays back."""
+        self._arrays = dict(arrays)
+
+
+class LogisticRegressor:
+    """One logistic head a worker; graded quality counts as that share of a success."""
+
+    def __init__(self, *, freedom: float = 1.0) -> None:
+        self.freedom = freedom
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
+        """Fit each head on the tasks its worker was measured on."""
+        means = shrunk_means(y)
+        weights = np.zeros((z.shape[1], y.shape[1]))
+        offsets = np.log(np.clip(means, 0.01, 0.99) / (1.0 - np.clip(means, 0.01, 0.99)))
+        for column in range(y.shape[1]):
+            known = ~np.isnan(y[:, column])
+            met = y[known, column]
+            if known.sum() >= 2 and met.min() < met.max():
+                weights[:, column], offsets[column] = fit_shares(z[known], met, freedom=self.freedom)
+        self._arrays = {"weights": weights, "offsets": offsets}
+
+    def predict(self, z: Matrix) -> Matrix:
+        """Predict, shape (len(z), m)."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(z @ self._arrays["weights"] + self._arrays["offsets"]))))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The learned arrays."""
+        return self._arrays
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take learned arrays back."""
+        self._arrays = dict(arrays)
+
+
+class BoostingRegressor:
+    """Boosted trees over (task vector, worker): one model for all pairs, as the tutorials build it.
+
+    Needs LightGBM (`pip install 'ripieno[boosting]'`); the trees are kept in its text form.
+    """
+
+    def __init__(self, *, rounds: int = 100, directions: int = 48) -> None:
+        self.rounds = rounds
+        self.directions = directions
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
+        """Fit on the leading directions of the task vectors, the worker's number and its mean."""
+        lightgbm = _import_lightgbm()
+        centre = z.mean(axis=0)
+        _, _, axes = np.linalg.svd(z - centre, full_matrices=False)
+        self._arrays = {"base": shrunk_means(y), "centre": centre, "axes": axes[: self.directions].T}
+        known = ~np.isnan(y).ravel()
+        rows = lightgbm.Dataset(
+            self._pairs(z)[known], y.ravel()[known], categorical_feature=[0], params={"max_bin": 63, "verbose": -1}
+        )
+        parameters = {
+            "objective": "regression",
+            "learning_rate": 0.05,
+            "num_leaves": 15,
+            "min_data_in_leaf": 20,
+            "lambda_l2": 5.0,
+            "seed": SEED,
+            "deterministic": True,
+            "num_threads": 1,
+            "verbose": -1,
+        }
+        trees = lightgbm.train(parameters, rows, num_boost_round=self.rounds)
+        self._arrays["trees"] = np.frombuffer(trees.model_to_string().encode(), dtype=np.uint8).copy()
+
+    def predict(self, z: Matrix) -> Matrix:
+        """Predict, shape (len(z), m)."""
+        trees = _import_lightgbm().Booster(model_str=self._arrays["trees"].tobytes().decode())
+        return np.asarray(trees.predict(self._pairs(z)).reshape(len(z), -1))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The learned arrays."""
+        return self._arrays
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take learned arrays back."""
+        self._arrays = dict(arrays)
+
+    def _pairs(self, z: Matrix) -> Matrix:
+        """One row a pair, workers of a task in a row: number, mean quality, directions."""
+        base = self._arrays["base"]
+        tasks = (z - self._arrays["centre"]) @ self._arrays["axes"]
+        workers = np.stack([np.arange(len(base)), base], axis=1)
+        return np.concatenate([np.tile(workers, (len(z), 1)), np.repeat(tasks, len(base), axis=0)], axis=1)
+
+
+def fit_shares(design: Matrix, y: Matrix, *, freedom: float) -> tuple[Matrix, float]:
+    """Logistic regression on shares y in [0, 1]; gives slopes, shape (d,), and intercept."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=freedom, max_iter=200)
+    doubled = np.concatenate([design, design])
+    labels = np.concatenate([np.ones(len(y)), np.zeros(len(y))])
+    model.fit(doubled, labels, sample_weight=np.concatenate([y, 1.0 - y]))
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _import_lightgbm() -> ModuleType:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise ConfigError(
+            "the predictor 'boosting' needs LightGBM", key="kind", hint="pip install 'ripieno[boosting]'"
+        ) from error
+    module: ModuleType = lightgbm
+    return module

@@ -1,0 +1,66 @@
+"""Guard: how far ahead a worker must be before the best single worker is left for it.
+
+Taking the highest of many noisy predictions takes the luckiest one (the winner's curse): where tasks differ little, it
+loses to the best single worker. The margin that would have paid on held-out tasks is chosen here.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ripieno.domain import Matrix
+from ripieno.domain.training import column_means
+from ripieno.route.predictors.stack import Folds
+from ripieno.route.utility import keep_incumbent
+
+MARGINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
+NEVER = 2.0
+"""A margin that no difference of probabilities passes: the best single worker always."""
+DOUBT = 0.5
+"""Standard errors of its own that a gain must be worth before a margin is preferred to never leaving."""
+
+
+def choose_margin(held_out: Sequence[Matrix], quality: Matrix, folds: Sequence[Folds]) -> float:
+    """Choose the margin by held-out gain over the best single worker of the other folds.
+
+    The incumbent is chosen without the tasks that it is held against, or its own luck would count against every rival.
+    No margin is asked where the unguarded gain stands a standard error above nothing.
+
+    Args:
+        held_out: out-of-fold predictions, shape (n, m), one matrix a draw of folds.
+        quality: measured quality, shape (n, m), NaN where unknown.
+        folds: the draws of folds.
+
+    Returns:
+        A margin in [0, NEVER].
+    """
+    gains = {margin: _measure_gain(held_out, quality, folds, margin) for margin in MARGINS}
+    free, error = gains[0.0]
+    if free > error:
+        return 0.0
+    worth = {margin: gain - DOUBT * error for margin, (gain, error) in gains.items()}
+    best = max(worth, key=lambda margin: worth[margin])
+    return best if worth[best] > 0.0 else NEVER
+
+
+def _measure_gain(
+    held_out: Sequence[Matrix], quality: Matrix, folds: Sequence[Folds], margin: float
+) -> tuple[float, float]:
+    """Mean gain over the incumbents and its standard error, where both workers were measured."""
+    means, errors = [], []
+    for predicted, draw in zip(held_out, folds, strict=True):
+        gains = [_fold_gains(predicted, quality, train, test, margin) for train, test in draw]
+        known = np.concatenate([gain[~np.isnan(gain)] for gain in gains]) if gains else np.zeros(0)
+        if len(known):
+            means.append(known.mean())
+            errors.append(known.std() / np.sqrt(len(known)))
+    return (float(np.mean(means)), float(np.mean(errors))) if means else (0.0, 0.0)
+
+
+def _fold_gains(
+    predicted: Matrix, quality: Matrix, train: "np.ndarray", test: "np.ndarray", margin: float
+) -> "np.ndarray":
+    seen = column_means(quality[train])
+    incumbent = int(np.argmax(np.where(np.isnan(seen), -np.inf, seen)))
+    chosen = keep_incumbent(predicted[test], np.full(len(test), incumbent), margin)
+    return np.asarray(quality[test, chosen] - quality[test, incumbent])

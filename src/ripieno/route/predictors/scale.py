@@ -1,0 +1,86 @@
+"""Scales: cost and latency of each pair, lognormal around a low-rank line."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ripieno.domain import Matrix
+from ripieno.domain.training import column_means
+from ripieno.route.predictors.lowrank import LowRankRegressor
+from ripieno.route.predictors.stack import Folds, cross_predict
+
+FLOOR = 1e-12
+UNKNOWN_LOG_SD = 0.5
+MOST_LOG_SD = 2.0
+"""Cap of the spread: beyond it the mean of a lognormal says more of the cap than of the data."""
+
+_SPREAD = ("log_sd", "quantiles")
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class ScaleRegressor:
+    """A positive number for each (task, worker) pair.
+
+    Source:
+        Aitchison & Brown (1957), The lognormal distribution: median exp(mu), mean exp(mu + sd^2 / 2).
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.log_sd: Matrix = np.asarray(arrays["log_sd"])
+        self._quantiles: Matrix = np.asarray(arrays["quantiles"])  # (2, m): of what the line leaves, at 10 and 90 %
+        self._line = LowRankRegressor()
+        self._line.restore({name: value for name, value in arrays.items() if name not in _SPREAD})
+
+    @classmethod
+    def fit(cls, z: Matrix, target: Matrix, *, folds: Folds) -> "ScaleRegressor | None":
+        """Regress the logarithm; None where nothing is known of it.
+
+        Args:
+            z: task vectors, shape (n, d).
+            target: positive numbers, shape (n, m), NaN where unknown.
+            folds: what the spread is measured on.
+        """
+        if np.isnan(target).all():
+            return None
+        logs, unlabelled = np.log(np.maximum(target, FLOOR)), [None] * len(z)
+        left = logs - cross_predict(LowRankRegressor, z, logs, unlabelled, folds)
+        spread = np.sqrt(np.nan_to_num(column_means(left**2), nan=UNKNOWN_LOG_SD**2))
+        line = LowRankRegressor()
+        line.fit(z, logs, unlabelled)
+        tails = np.stack([_column_quantile(left, 0.1), _column_quantile(left, 0.9)])
+        return cls({**line.state(), "log_sd": np.minimum(spread, MOST_LOG_SD), "quantiles": tails})
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The learned arrays."""
+        return {**self._line.state(), "log_sd": self.log_sd, "quantiles": self._quantiles}
+
+    def median(self, z: Matrix) -> Matrix:
+        """Median, shape (len(z), m)."""
+        return np.exp(self._line.predict(z))
+
+    def mean(self, z: Matrix) -> Matrix:
+        """Expected value, shape (len(z), m)."""
+        return np.exp(self._line.predict(z) + self.log_sd**2 / 2.0)
+
+    def cover(self, z: Matrix, target: Matrix) -> float:
+        """Share of known targets, shape (len(z), m), in their 80 % intervals; NaN without any."""
+        known = ~np.isnan(target)
+        if not known.any():
+            return float("nan")
+        left = np.log(np.maximum(target, FLOOR)) - self._line.predict(z)
+        low, high = self._quantiles
+        return float(((left >= low) & (left <= high))[known].mean())
+
+    def interval(self, z: Matrix) -> tuple[Matrix, Matrix]:
+        """Ends of the 80 % interval, each of shape (len(z), m), from the tails that were met out of fold."""
+        middle = self._line.predict(z)
+        return np.exp(middle + self._quantiles[0]), np.exp(middle + self._quantiles[1])
+
+
+def _column_quantile(values: Matrix, share: float) -> Matrix:
+    """Quantile of each column over its known entries; a normal's for a column without any."""
+    usual = UNKNOWN_LOG_SD * (1.2816 if share > 0.5 else -1.2816)
+    known = [column[~np.isnan(column)] for column in values.T]
+    return np.array([np.quantile(column, share) if len(column) else usual for column in known])
