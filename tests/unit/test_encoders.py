@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ripieno.domain import Vector
 from ripieno.encoders import CachedEncoder, clip_text
@@ -134,3 +136,23 @@ async def test_the_options_of_an_encoder_are_checked() -> None:
     with pytest.raises(ConfigError, match="did not answer with embeddings"):
         await encoder.encode(["a"])  # type: ignore[attr-defined]  # an Encoder
     await encoder.close()  # type: ignore[attr-defined]  # an Encoder
+
+
+@given(st.text(max_size=80), st.text(alphabet="ab \t\n\x0b\x00\u00e9\u2003,.#42\u4e2d", max_size=40))
+def test_words_are_tokenized_as_the_whole_text_is(anything: str, tricky: str) -> None:
+    encoder = STATIC
+    for text in (anything, tricky):
+        whole = encoder._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        assert encoder._tokenize([text]) == [whole]
+        assert encoder._tokenize([text]) == [whole], "from what is kept"
+
+
+async def test_what_the_static_encoder_keeps_is_bounded() -> None:
+    encoder = StaticEncoder()
+    for start in range(0, 120_000, 10_000):
+        await encoder.encode(
+            [" ".join(f"w{n}" for n in range(start + k, start + k + 700)) for k in range(0, 9000, 700)]
+        )
+        assert len(encoder._known) <= 50_000 + 10_000
+    await encoder.encode(["x" * 5000])
+    assert max(map(len, encoder._known), default=0) <= 64

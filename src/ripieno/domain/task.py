@@ -21,7 +21,10 @@ class Privacy(StrEnum):
     @property
     def reach(self) -> int:
         """Order of the boundaries: 0 stays on this machine, 2 leaves the organisation."""
-        return list(Privacy).index(self)
+        return _REACH[self]
+
+
+_REACH = {boundary: index for index, boundary in enumerate(Privacy)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

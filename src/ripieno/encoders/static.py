@@ -6,6 +6,7 @@ Source:
     Tulkens & van Dongen (2024), Model2Vec: distillation of sentence transformers into static vectors.
 """
 
+import re
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 
@@ -16,6 +17,12 @@ from ripieno.encoders.base import clip_text, normalise_rows
 
 CHARACTERS = 6000
 """Longest text that is read, head and tail together: about 1,500 tokens, 1 ms."""
+WORDS = 50_000
+"""Words whose tokens are kept; forgotten all at once when there are more."""
+WORD_CHARACTERS = 64
+"""Longer words are rare and not kept: what is kept stays bounded."""
+
+_SPACES = re.compile("[ \t\n\r]+")
 
 
 class StaticEncoder:
@@ -34,16 +41,32 @@ class StaticEncoder:
         self._scale = tensors["scale"]  # (tokens,)
         with as_file(folder / "tokenizer.json") as path:
             self._tokenizer = Tokenizer.from_file(str(path))
+        self._known: dict[str, list[int]] = {}
 
     async def encode(self, texts: Sequence[str]) -> Vector:
         """Encode texts, shape (len(texts), 256)."""
         rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        clipped = [clip_text(text, limit=CHARACTERS) for text in texts]
-        for index, encoding in enumerate(self._tokenizer.encode_batch_fast(clipped, add_special_tokens=False)):
-            ids = encoding.ids
+        for index, ids in enumerate(self._tokenize([clip_text(text, limit=CHARACTERS) for text in texts])):
             if ids:
                 rows[index] = self._scale[ids] @ self._table[ids].astype(np.float32) / len(ids)
         return normalise_rows(rows)
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, word by word: the tokenizer never looks across a space, so words can be kept."""
+        split = [_SPACES.split(text) for text in texts]
+        known = self._known
+        missing = list({word for words in split for word in words if word not in known})
+        found = {
+            word: encoding.ids
+            for word, encoding in zip(
+                missing, self._tokenizer.encode_batch_fast(missing, add_special_tokens=False), strict=True
+            )
+        } if missing else {}  # fmt: skip
+        ids = [[token for word in words for token in (known.get(word) or found.get(word, ()))] for words in split]
+        if len(known) > WORDS:
+            known.clear()
+        known.update((word, tokens) for word, tokens in found.items() if len(word) <= WORD_CHARACTERS)
+        return ids
 
     async def close(self) -> None:
         """Nothing to release."""

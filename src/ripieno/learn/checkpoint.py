@@ -170,9 +170,9 @@ def read_card(folder: Path) -> ModelCard:
                 f"checkpoint {str(folder)!r} has format {raw['format']}, this Ripieno reads {FORMAT}",
                 hint="upgrade ripieno, or train anew",
             )
-        if isinstance(raw, dict) and raw.get("format", 0) < FORMAT:
+        if isinstance(raw, dict) and raw.get("format", FORMAT) < FORMAT:
             raise CheckpointError(
-                f"checkpoint {str(folder)!r} has format {raw.get('format', 0)}, which only older Ripienos read",
+                f"checkpoint {str(folder)!r} has format {raw['format']}, which only older Ripienos read",
                 hint="run `ripieno train`: the outcomes it was made of are in the ledger",
             )
         card = ModelCard.model_validate(raw)
