@@ -76,13 +76,13 @@ def row(folder: Path, scratch: Path) -> str:
     ]
     thrifty = lines.get("thrifty router")
     means = report["quality_of"].values()
-    told = [f"{report['name']}: mean over kinds {sum(means) / len(means):.4f}"]
+    notes = [f"{report['name']}: mean over kinds {sum(means) / len(means):.4f}"]
     if thrifty is not None:
         share = 1 - thrifty["cost_usd"] / lines["best single"]["cost_usd"]
-        told.append(f"penalty chosen on train: quality {thrifty['gain']['mean']:+.4f}, saved {share:.0%}")
+        notes.append(f"penalty chosen on train: quality {thrifty['gain']['mean']:+.4f}, saved {share:.0%}")
     if report["apgr"] is not None:
-        told.append(f"APGR {report['apgr']:.3f}, " + ", ".join(f"{k} {v:.3f}" for k, v in report["apgr_of"].items()))
-    print("; ".join(told), file=sys.stderr, flush=True)
+        notes.append(f"APGR {report['apgr']:.3f}, " + ", ".join(f"{k} {v:.3f}" for k, v in report["apgr_of"].items()))
+    print("; ".join(notes), file=sys.stderr, flush=True)
     return "| " + " | ".join(cells) + " |"
 
 

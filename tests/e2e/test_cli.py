@@ -160,6 +160,12 @@ def test_outcomes_are_imported_learned_from_proved_and_exported(tmp_path: Path) 
     names = [policy["name"] for policy in report["policies"]]
     for needed in ("random", "cheapest", "majority label", "best single", "knn", "router", "oracle"):
         assert needed in names
+    assert (
+        "too few to leave one out"
+        in run("evaluate", "--data", str(folder), "--leave-one-worker-out", "--probes", "0,5", code=2).stderr
+    )
+    assert "is not a list" in run("evaluate", "--data", str(folder), "--probes", "x", code=2).stderr
+    assert "'magic' is none of" in run("evaluate", "--data", str(folder), "--policy", "magic", code=2).stderr
     run("ledger", "export", "copy", "--dataset", "outcomes")
     again = read_json("evaluate", "--data", "copy", "--preference", "0.5", "--policy", "ridge,factors,logistic")
     assert isinstance(again, dict)

@@ -1,5 +1,6 @@
 """`ripieno train` and `ripieno evaluate`."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -10,12 +11,28 @@ from ripieno.cli.running import run_app
 from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.evaluate import Interval, Report
 from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, Benchmark, Judged, judge, prepare
+from ripieno.evaluate.newcomers import PROBES, ProbeLine, leave_one_out
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
 from ripieno.learn import train as fit
 from ripieno.learn.train import check_gate, promote, record_learned
 from ripieno.ledger import export_data
 from ripieno.route.predictors import KINDS, PairPredictor
 from ripieno.tasks import RoutingData, read_folder
+
+
+class CountList(click.ParamType):
+    """Whole numbers, separated by commas."""
+
+    name = "counts"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Check each number."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdigit() for part in parts):
+            self.fail(f"{value!r} is not a list like 0,5,20", param, ctx)
+        return tuple(sorted({int(part) for part in parts}))
 
 
 class KindList(click.ParamType):
@@ -25,6 +42,8 @@ class KindList(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Check each name."""
+        if isinstance(value, tuple):
+            return value
         names = tuple(name.strip() for name in str(value).split(",") if name.strip())
         for name in names:
             if name not in KINDS:
@@ -97,6 +116,10 @@ def train(
 @click.option("--plots", type=_FOLDER, help="Draw curves and calibration as PNG into this folder.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--leave-one-worker-out", "leaves_out", is_flag=True,
+              help="Treat each worker as new in turn: what do a few probes foretell of it?")  # fmt: skip
+@click.option("--probes", type=CountList(), default=",".join(map(str, PROBES)), show_default=True,
+              help="With --leave-one-worker-out: how many probes.")  # fmt: skip
 @click.option("--gate", is_flag=True, help="Exit 5 if the router is proven worse than the best single worker.")
 @click.pass_obj
 def evaluate(
@@ -110,10 +133,16 @@ def evaluate(
     plots: Path | None,
     seed: int,
     as_json: bool,
+    leaves_out: bool,
+    probes: tuple[int, ...],
     gate: bool,
 ) -> None:
     """Prove a router on the held-out prompts of a data set, beside every baseline, with intervals."""
     import numpy as np
+
+    if leaves_out:
+        show_newcomers(config, data, probes, seed=seed, as_json=as_json)
+        return
 
     async def work(app: App) -> tuple[Benchmark, Judged]:
         source = read_folder(data)
@@ -142,6 +171,36 @@ def evaluate(
     gain = judged.report.line("router").utility_gain
     if gate and gain.high < 0:
         raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
+
+
+def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, seed: int, as_json: bool) -> None:
+    """Print what leaving each worker out shows."""
+
+    async def work(app: App) -> list[ProbeLine]:
+        source = read_folder(data)
+        bench = prepare(source, await analyze_prompts(app.analyzer, source))
+        return leave_one_out(bench.train, bench.test, probes=probes, seeds=(seed, seed + 1, seed + 2))
+
+    lines = run_app(config, work)
+    if as_json:
+        print_json([asdict(line) for line in lines])
+        return
+    rows = [
+        [
+            str(line.probes),
+            f"{line.rmse:.3f}",
+            f"{line.rmse_raw:.3f}",
+            f"{line.rmse_pool:.3f}",
+            f"{100 * line.regret:.2f}",
+            f"{line.coverage:.0%}",
+        ]
+        for line in lines
+    ]
+    print_table(
+        f"{data.resolve().name}: each worker left out in turn, three seeds; error of its accuracy in each kind of task",
+        ("probes", "RMSE", "RMSE of raw means", "RMSE of the pool's mean", "regret, points", "80 % cover"),
+        rows,
+    )
 
 
 def load_measured(app: App, dataset: str | None) -> RoutingData:

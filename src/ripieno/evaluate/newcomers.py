@@ -1,0 +1,118 @@
+"""Leave one worker out: how well a few probes foretell a worker, and what choosing by them costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.domain.training import TrainingSet, column_means
+from ripieno.errors import DataError
+from ripieno.route.predictors.newcomer import NewcomerPrior
+
+PROBES = (0, 5, 10, 20, 50, 100)
+LEAST_CELL = 20
+"""Held-out tasks of a kind, below which its accuracy is more luck than truth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeLine:
+    """One number of probes, averaged over left-out workers and seeds."""
+
+    probes: int
+    rmse: float
+    """Of predicted accuracy in each kind of task, against the held-out one."""
+    rmse_raw: float
+    """Of the mean of the probes in each kind, the pool's mean where there is none."""
+    rmse_pool: float
+    """Of the pool's mean in each kind, which needs no probe."""
+    regret: float
+    """Held-out quality lost by routing with these beliefs, against routing with all outcomes, in [0, 1]."""
+    coverage: float
+    """Share of kinds whose accuracy lies in the 80 % interval."""
+
+
+def leave_one_out(
+    train: TrainingSet, test: TrainingSet, *, probes: Sequence[int] = PROBES, seeds: Sequence[int] = (0,)
+) -> list[ProbeLine]:
+    """Measure the cold start on a data set whose workers are all known.
+
+    Raises:
+        DataError: there are fewer than three workers, or no kind has enough held-out tasks.
+    """
+    if len(train.workers) < 3:
+        raise DataError(f"{len(train.workers)} workers are too few to leave one out", path="models.parquet")
+    labels = np.array([kind or "" for kind in train.kinds])
+    fresh = np.array([kind or "" for kind in test.kinds])
+    names = [name for name in np.unique(labels) if (fresh == name).sum() >= LEAST_CELL]
+    if not names:
+        raise DataError(f"no kind of task has {LEAST_CELL} held-out tasks", path="prompts.parquet")
+    rows, held_out = np.flatnonzero(np.isin(labels, names)), np.flatnonzero(np.isin(fresh, names))
+    which = np.searchsorted(names, labels[rows])
+    fresh_which = np.searchsorted(names, fresh[held_out])
+    field = _Field(which=which, quality=train.quality[rows], truth=_cells(fresh_which, test.quality[held_out]),
+                   shares=np.bincount(fresh_which, minlength=len(names)) / len(held_out))  # fmt: skip
+    found: dict[int, list[tuple[float, ...]]] = {count: [] for count in probes}
+    for worker in range(len(train.workers)):
+        for seed in seeds:
+            for count, measured in _try_worker(field, worker, probes, seed=seed):
+                found[count].append(measured)
+    return [_summarise(count, np.array(values)) for count, values in found.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Field:
+    which: np.ndarray
+    quality: np.ndarray
+    truth: np.ndarray
+    """Held-out mean of each worker in each kind, shape (k, m)."""
+    shares: np.ndarray
+
+
+def _try_worker(field: _Field, worker: int, probes: Sequence[int], *, seed: int) -> list[tuple[int, tuple[float, ...]]]:
+    others = np.delete(np.arange(field.quality.shape[1]), worker)
+    prior = NewcomerPrior(field.which, field.quality[:, others])
+    known = _cells(field.which, field.quality)
+    rivals = known[:, others].max(axis=1)
+    pool = known[:, others].mean(axis=1)
+    answers, truth = field.quality[:, worker], field.truth[:, worker]
+    full = _routed(field, known[:, others], known[:, worker], others, worker)
+    rng = np.random.default_rng(seed)
+    asked: list[int] = []
+    results: list[tuple[int, tuple[float, ...]]] = []
+    for count in sorted(probes):
+        while len(asked) < count:
+            posterior = prior.update(asked, answers[asked])
+            asked.append(prior.choose_probe(posterior, asked=set(asked), rivals=rivals, rng=rng))
+        used = asked[:count]
+        expected, sd = prior.predict(prior.update(used, answers[used]))
+        raw = _raw_means(field.which[used], answers[used], pool)
+        routed = _routed(field, known[:, others], expected, others, worker)
+        inside = np.abs(expected - truth) <= 1.2816 * np.sqrt(sd**2 + truth * (1 - truth) / LEAST_CELL / 4)
+        results.append((count, (_rmse(expected, truth), _rmse(raw, truth), _rmse(pool, truth), full - routed,
+                                float(inside.mean()))))  # fmt: skip
+    return results
+
+
+def _routed(field: _Field, known: np.ndarray, newcomer: np.ndarray, others: np.ndarray, worker: int) -> float:
+    """Held-out quality of taking the worker with the highest believed quality in each kind."""
+    beliefs = np.concatenate([known, newcomer[:, None]], axis=1)
+    columns = np.append(others, worker)[np.argmax(beliefs, axis=1)]
+    return float(field.shares @ field.truth[np.arange(len(columns)), columns])
+
+
+def _cells(which: np.ndarray, quality: np.ndarray) -> np.ndarray:
+    return np.stack([column_means(quality[which == kind]) for kind in range(int(which.max()) + 1)])
+
+
+def _raw_means(which: np.ndarray, answers: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    counts = np.bincount(which, minlength=len(pool))
+    return np.where(counts > 0, np.bincount(which, answers, len(pool)) / np.maximum(counts, 1), pool)
+
+
+def _rmse(predicted: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((predicted - truth) ** 2)))
+
+
+def _summarise(count: int, values: np.ndarray) -> ProbeLine:
+    rmse, raw, pool, regret, coverage = values.mean(axis=0).tolist()
+    return ProbeLine(probes=count, rmse=rmse, rmse_raw=raw, rmse_pool=pool, regret=regret, coverage=coverage)
