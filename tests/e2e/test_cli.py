@@ -148,8 +148,12 @@ def test_outcomes_are_imported_learned_from_proved_and_exported(tmp_path: Path) 
                 "--predictions", "predictions.parquet")  # fmt: skip
     assert "best single" in shown.stdout
     assert re.search(r"(pool-bound|router-bound|near the ceiling)", shown.stdout)
-    for name in ("plots/calibration.png", "plots/cost-quality.png"):
-        assert Path(name).read_bytes().startswith(b"\x89PNG")
+    for name in ("calibration", "cost-quality", "confusion"):
+        assert Path(f"plots/{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = Path("plots/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "<td>best single</td>" in page
+    assert not re.search(r"src=\"(?!data:)|<script|https?://", page), "nothing is loaded from elsewhere"
     import pyarrow.parquet as pq
 
     table = pq.read_table("predictions.parquet")

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from ripieno.domain import Objective
 from ripieno.evaluate import Field, Table, bootstrap_mean
 from ripieno.evaluate.benchmark import BEST_QUALITY
-from ripieno.evaluate.curve import hull, mix_curve, sweep_curve
-from ripieno.evaluate.report import Line, give_verdict
+from ripieno.evaluate.curve import choose_penalty, gap_recovered, hull, mix_curve, sweep_curve
+from ripieno.evaluate.page import render_page
+from ripieno.evaluate.report import Line, Report, give_verdict
 from ripieno.route.utility import Scales
 
 
@@ -132,3 +133,34 @@ def test_the_verdict_names_what_limits() -> None:
     assert give_verdict(line(0.001, 0.5), line(0.2, 0.0)).startswith("router-bound")
     assert "no gain is proven" in give_verdict(line(0.001, 0.5), line(0.2, 0.0))
     assert "a loss is proven" in give_verdict(line(-0.1, 0.01), line(0.2, 0.0))
+
+
+def test_the_gap_recovered_is_an_area() -> None:
+    """Three tasks, the strong worker wins one: asked first it recovers all at once, asked last at the end."""
+    quality = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    first, last = np.array([[0, 0.9], [0, 0.5], [0, 0.1]]), np.array([[0, 0.1], [0, 0.5], [0, 0.9]])
+    assert gap_recovered(first, quality, weak=0, strong=1) == pytest.approx(5 / 6)
+    assert gap_recovered(last, quality, weak=0, strong=1) == pytest.approx(1 / 6)
+    assert np.isnan(gap_recovered(first, quality, weak=1, strong=0))
+
+
+def test_the_penalty_is_the_cheapest_that_keeps_the_floor() -> None:
+    scores = np.array([[0.5, 0.9], [0.88, 0.9]])
+    cost = np.array([[1.0, 10.0], [1.0, 10.0]])
+    quality = np.array([[0.0, 1.0], [1.0, 1.0]])
+    weight = choose_penalty(scores, cost, quality, cost, floor=1.0)
+    assert np.argmax(scores - weight * cost, axis=1).tolist() == [1, 0]
+    weight = choose_penalty(scores, cost, quality, cost, floor=0.5)
+    assert np.argmax(scores - weight * cost, axis=1).tolist() == [0, 0]
+    assert choose_penalty(scores, cost, quality, cost, floor=1.1) == 0.0
+
+
+def test_a_page_escapes_what_the_data_say() -> None:
+    report = Report(
+        name="<script>alert(1)</script>", tasks=1, train_tasks=1, workers=("a",), best_single="a", lines=(),
+        verdict="<b>proven</b>",
+    )  # fmt: skip
+    page = render_page(report, {})
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "&lt;script&gt;alert(1)" in page

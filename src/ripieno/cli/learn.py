@@ -113,7 +113,9 @@ def train(
 @click.option(
     "--predictions", type=click.Path(path_type=Path, dir_okay=False), help="Write the test split's estimates."
 )
-@click.option("--plots", type=_FOLDER, help="Draw curves and calibration as PNG into this folder.")
+@click.option(
+    "--plots", type=_FOLDER, help="Draw curve, calibration and confusion into this folder, as PNG and one HTML page."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--leave-one-worker-out", "leaves_out", is_flag=True,
@@ -240,14 +242,20 @@ def write_predictions(bench: Benchmark, judged: Judged, path: Path) -> None:
 
 def draw(bench: Benchmark, judged: Judged, folder: Path) -> list[Path]:
     """Draw what a report shows; gives the files."""
-    from ripieno.evaluate.plots import plot_calibration, plot_curve
+    from ripieno.evaluate.page import render_page
+    from ripieno.evaluate.plots import plot_calibration, plot_confusion, plot_curve
 
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = [folder / "calibration.png"]
-    plot_calibration(judged.probabilities, bench.held_out, drawn[0], name=judged.report.name)
+    name = judged.report.name
+    pictures = {"calibration": folder / "calibration.png", "confusion": folder / "confusion.png"}
+    plot_calibration(judged.probabilities, bench.held_out, pictures["calibration"], name=name)
+    plot_confusion(judged.chosen, bench.held_out, pictures["confusion"], name=name)
     if bench.held_out.has_costs:
-        drawn.append(folder / "cost-quality.png")
-        plot_curve(judged.report, bench.held_out, drawn[1])
+        pictures["cost and quality"] = folder / "cost-quality.png"
+        plot_curve(judged.report, bench.held_out, pictures["cost and quality"])
+    page = folder / "report.html"
+    page.write_text(render_page(judged.report, pictures), encoding="utf-8")
+    drawn = [*pictures.values(), page]
     for path in drawn:
         say(f"drew {path}")
     return drawn

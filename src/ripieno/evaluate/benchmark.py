@@ -46,6 +46,8 @@ class Judged:
     report: Report
     probabilities: np.ndarray
     """Predicted quality, shape (t, m)."""
+    chosen: np.ndarray
+    """Column of the worker that the router took, shape (t,)."""
 
 
 def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
@@ -148,7 +150,7 @@ def judge(
         **_describe_trust(bench, predictor, predicted),  # type: ignore[arg-type]  # fields of a report
         **figures,  # type: ignore[arg-type]  # the fields of a report, where costs are known
     )
-    return Judged(report=report, probabilities=predicted.quality)
+    return Judged(report=report, probabilities=predicted.quality, chosen=chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

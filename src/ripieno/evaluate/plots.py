@@ -7,6 +7,9 @@ import numpy as np
 
 from ripieno.evaluate.report import Field, Report
 
+MOST_SHOWN = 16
+"""Workers in a confusion: more cannot be read."""
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -43,6 +46,30 @@ def plot_calibration(probabilities: np.ndarray, held_out: Field, path: Path, *, 
     axes.plot([p[part].mean() for part in parts], [y[part].mean() for part in parts], "o-", label="router")
     axes.set(xlabel="predicted quality", ylabel="measured quality", title=f"{name}: calibration on held-out tasks")
     axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def plot_confusion(chosen: np.ndarray, held_out: Field, path: Path, *, name: str) -> None:
+    """Draw which worker was taken where which one was best, into a PNG.
+
+    Args:
+        chosen: column of the worker that was taken on each task, shape (t,).
+        held_out: the tasks; ties for best are shared evenly.
+        path: file to write.
+        name: of the data set.
+    """
+    best = held_out.quality == held_out.quality.max(axis=1, keepdims=True)
+    shares = best / best.sum(axis=1, keepdims=True)
+    taken = np.eye(len(held_out.workers))[chosen]
+    table = shares.T @ taken  # (m, m): rows best, columns taken
+    shown = np.argsort(-(table.sum(axis=0) + table.sum(axis=1)))[:MOST_SHOWN]
+    figure, axes = _start()
+    image = axes.imshow(table[np.ix_(shown, shown)], cmap="Blues")
+    figure.colorbar(image, ax=axes, label="tasks")
+    names = [held_out.workers[index][:24] for index in shown]
+    axes.set_xticks(range(len(shown)), names, rotation=60, ha="right", fontsize=7)
+    axes.set_yticks(range(len(shown)), names, fontsize=7)
+    axes.set(xlabel="taken", ylabel="best (ties shared)", title=f"{name}: who was taken where who was best")
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
