@@ -27,7 +27,7 @@ from ripieno.ledger import export_data
 from ripieno.measure import Campaign, Progress
 
 CAMPAIGN = "demo"
-MEASURED_SHARES = {"smollm2-135m": 3, "smollm2-135m-vote": 6}
+MEASURED_SHARES = {"smollm2-135m": 2, "smollm2-135m-vote": 12}
 """The language model is the only slow worker: it is measured on one training task of so many."""
 REPEATS = 2
 
