@@ -73,11 +73,6 @@ class ScaleRegressor:
         low, high = self._quantiles
         return float(((left >= low) & (left <= high))[known].mean())
 
-    def interval(self, z: Matrix) -> tuple[Matrix, Matrix]:
-        """Ends of the 80 % interval, each of shape (len(z), m), from the tails that were met out of fold."""
-        middle = self._line.predict(z)
-        return np.exp(middle + self._quantiles[0]), np.exp(middle + self._quantiles[1])
-
 
 def _column_quantile(values: Matrix, share: float) -> Matrix:
     """Quantile of each column over its known entries; a normal's for a column without any."""
