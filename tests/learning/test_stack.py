@@ -1,11 +1,15 @@
 """The parts of the default predictor, each against a plain form or a planted truth."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from tests.learning.test_predictors import make_world
 
+from ripieno.errors import ConfigError
 from ripieno.route.predictors import PairPredictor
+from ripieno.route.predictors.alternatives import BoostingRegressor, LogisticRegressor
 from ripieno.route.predictors.guard import NEVER, choose_margin
 from ripieno.route.predictors.kinds import KindRegressor
 from ripieno.route.predictors.lowrank import PRECISIONS, LowRankRegressor
@@ -117,6 +121,7 @@ def test_costs_are_lognormal_with_their_mean_and_tails() -> None:
     np.testing.assert_allclose(np.median(fitted.median(z) / truth), 1.0, atol=0.05)
     np.testing.assert_allclose(np.median(fitted.mean(z) / truth), np.exp(0.8**2 / 2), rtol=0.06)
     assert abs(fitted.cover(z, truth * np.exp(rng.normal(size=(4000, 1)) * 0.8)) - 0.8) < 0.03
+    assert np.isnan(fitted.cover(z, np.full((4000, 1), np.nan)))
     assert ScaleRegressor.fit(z, np.full((4000, 1), np.nan), folds=folds) is None
 
 
@@ -139,3 +144,28 @@ async def test_domains_refine_kinds_and_travel_with_their_rows() -> None:
     assert finer.labels[1] == f"{world.kinds[1]}/even"
     assert finer.take(np.array([1, 0])).labels == (finer.labels[1], finer.labels[0])
     assert world.labels == world.kinds
+
+
+async def test_a_mix_without_held_out_tasks_takes_equal_shares() -> None:
+    world = await make_world(8, count=40)
+    stack = StackRegressor()
+    stack.fit(np.stack([f.embedding for f in world.features]).astype(float), world.quality, world.kinds)
+    assert set(stack.relative.weights.values()) == {0.25}
+    assert set(stack.common.weights.values()) == {0.5}
+
+
+def test_boosted_trees_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(ConfigError, match="needs LightGBM") as caught:
+        BoostingRegressor().fit(np.zeros((4, 2)), np.zeros((4, 1)), [None] * 4)
+    assert caught.value.hint == "pip install 'ripieno[boosting]'"
+
+
+def test_a_worker_that_never_varies_keeps_its_mean() -> None:
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(50, 3)), np.ones((50, 2))
+    y[:25, 1] = 0.0
+    heads = LogisticRegressor()
+    heads.fit(z, y, [None] * 50)
+    assert np.ptp(heads.predict(z)[:, 0]) == 0.0
+    assert heads.predict(z)[0, 0] > 0.9

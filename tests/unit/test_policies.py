@@ -122,3 +122,17 @@ def test_the_rules_policy_needs_a_file() -> None:
     plugin = load_plugin("ripieno.policies", "rules")
     with pytest.raises(ConfigError, match="needs a rules file"):
         plugin.make(PolicyOptions())  # type: ignore[attr-defined]  # a Plugin
+
+
+def test_a_lead_within_the_margin_leaves_the_best_single_worker_and_says_so(
+    make_estimate: Callable[..., Estimate],
+) -> None:
+    usual = make_estimate("usual", quality=0.70, mean_quality=0.72)
+    rival = make_estimate("rival", quality=0.73, mean_quality=0.60)
+    policy = UtilityPolicy(margin=0.1)
+    choice = policy.decide(
+        make_features(), [usual, rival], objective=Objective(preference=1.0), rng=np.random.default_rng(0)
+    )
+    assert choice.order == ("usual", "rival")
+    assert "usual is the best single worker, and rival is ahead by 0.030 only" in choice.reasons[0]
+    assert policy.facts["margin"] == 0.1
