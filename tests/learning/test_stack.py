@@ -144,6 +144,8 @@ async def test_domains_refine_kinds_and_travel_with_their_rows() -> None:
     assert finer.labels[1] == f"{world.kinds[1]}/even"
     assert finer.take(np.array([1, 0])).labels == (finer.labels[1], finer.labels[0])
     assert world.labels == world.kinds
+    with pytest.raises(ValueError, match="domains must name 240 tasks, got 1"):
+        replace(world, domains=("odd",))
 
 
 async def test_a_mix_without_held_out_tasks_takes_equal_shares() -> None:
