@@ -34,18 +34,18 @@ class Analyzer:
     def _build(self, task: Task, text: str, vector: Vector) -> Features:
         terms, counts = hash_terms(text)
         whole = "\n".join(message.text for message in task.messages)
-        tool_text = _tool_text(task.tools)
+        asked, tool_text = clip_text(task.text, limit=CHARACTERS), _tool_text(task.tools)
         return Features(
             embedding=vector,
             terms=terms,
             term_counts=counts,
             shape=measure_shape(
-                clip_text(task.text, limit=CHARACTERS),
+                asked,
                 tools=len(task.tools),
                 tool_characters=len(tool_text),
                 turns=len(task.messages),
             ),
-            tool_shape=measure_tools(clip_text(task.text, limit=CHARACTERS), task.tools),
+            tool_shape=measure_tools(asked, task.tools),
             prompt_tokens=1 + int((len(whole) + len(tool_text)) / CHARACTERS_PER_TOKEN),
             turns=len(task.messages),
             code_blocks=whole.count("```") // 2,
