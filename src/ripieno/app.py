@@ -34,11 +34,14 @@ from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider
 from ripieno.providers.prices import find_price
-from ripieno.route import PRESETS, Arrival, Conditions, Policy, Predictor, Router, Scales
-from ripieno.route.predictors import PriorPredictor
+from ripieno.route import PRESETS, Arrival, Conditions, Pacer, Policy, Predictor, Router, Scales
+from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, JudgeVerifier, Verifier
 
 log = logging.getLogger(__name__)
+
+FOLLOW_S = 2.0
+"""Seconds between two looks for outcomes that other processes have recorded."""
 
 Stamp = tuple[tuple[int, int] | None, ...]
 
@@ -64,16 +67,20 @@ class App:
         self._stamp = self._read_stamp()
         self._brain = self._build_brain(self.loaded)
         self.ledger = Ledger(self.settings.ledger.url, clock=self.clock)
+        budget = self.settings.route.budget_usd_per_task
         parts = Parts(
             analyzer=self.analyzer,
             executor=Executor(self.caller),
             ledger=self.ledger,
             conditions=self.conditions,
             clock=self.clock,
+            pacer=Pacer(budget) if budget is not None else None,
         )
+        self._learning = asyncio.Lock()
         self.orchestrator = Orchestrator(parts, self.brain)
 
     async def __aenter__(self) -> Self:
+        await self.catch_up()
         return self
 
     async def __aexit__(
@@ -108,6 +115,41 @@ class App:
             self._reload()
         return self._brain
 
+    async def catch_up(self) -> list[str]:
+        """Fold in what traffic and probes have shown since; gives the changes of workers that were noticed.
+
+        Called again it goes on where it was. Outcomes of workers that have changed or left are passed over.
+        """
+        brain = self.brain()
+        noticed: list[str] = []
+        async with self._learning:
+            for router in (brain.router, brain.canary):
+                if router is not None and isinstance(router.predictor, TrainedPredictor):
+                    noticed += await self._fold(router.predictor, brain.pool)
+        return noticed
+
+    async def follow(self, *, every_s: float = FOLLOW_S) -> None:
+        """Catch up again and again, until cancelled: outcomes may come from other processes."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.catch_up()
+            except RipienoError as error:
+                log.warning("outcomes could not be learned from: %s", error.message)
+
+    async def _fold(self, predictor: TrainedPredictor, pool: Pool, *, until: int | None = None) -> list[str]:
+        noticed: list[str] = []
+        for late in self.ledger.late(after=predictor.watermark, until=until):
+            call = late.run.calls[-1]
+            if call.worker in pool and pool[call.worker].version == call.worker_version:
+                features = await self.analyzer.analyze(late.task)
+                change = predictor.learn(features, pool[call.worker], late.quality)
+                if change is not None:
+                    log.warning("%s: what was learned of it counts less from here on", change)
+                    noticed.append(change)
+            predictor.watermark = late.seq
+        return noticed
+
     def conditions(self) -> Conditions:
         """Health and limits of this moment."""
         return Conditions(
@@ -132,7 +174,9 @@ class App:
         dial = preference
         if dial is None:
             dial = route.preference if preset is None and route.preference is not None else chosen.preference
-        return Objective(preference=dial, preset=name, privacy=chosen.privacy)
+        return Objective(
+            preference=dial, preset=name, privacy=chosen.privacy, abstain_price=self.settings.route.abstain_price
+        )
 
     async def replay(self, decided: Decided) -> Decision:
         """Decide a recorded task again: same features, checkpoint, policy parameters, eligible workers and seed.
@@ -147,7 +191,7 @@ class App:
             raise ConfigError(f"decision {old.id!r} cannot be replayed: {gone[0]!r} has left the pool")
         predictor: Predictor = PriorPredictor()
         if old.predictor != predictor.version:
-            predictor, _ = self.registry.load(old.predictor, encoder=self.analyzer.encoder.name)
+            predictor = await self._load_as_of(old.predictor)
         options = dict(old.policy_facts) | {"rules": self.settings.route.rules}
         policy = cast(Policy, build_plugin("ripieno.policies", old.policy, options, key="route"))
         eligible = Pool(tuple(replace(self.pool[worker], is_muted=False) for worker in old.mask.eligible))
@@ -155,7 +199,16 @@ class App:
         features = await self.analyzer.analyze(decided.task)
         arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic())
         healthy = Conditions(today=date.min)
-        return router.decide(decided.task, features, eligible, healthy, arrival=arrival)
+        task = replace(decided.task, objective=old.objective)
+        return router.decide(task, features, eligible, healthy, arrival=arrival)
+
+    async def _load_as_of(self, version: str) -> TrainedPredictor:
+        """A checkpoint with the outcomes folded in that it knew then."""
+        name, _, watermark = version.partition("+")
+        predictor, _ = self.registry.load(name, encoder=self.analyzer.encoder.name)
+        if watermark:
+            await self._fold(predictor, self.pool, until=int(watermark))
+        return predictor
 
     def make_profiler(self) -> Profiler:
         """A profiler on this app's workers and ledger."""
@@ -178,7 +231,7 @@ class App:
         return Grading(verifiers, judge=judging)
 
     def _read_stamp(self) -> Stamp:
-        return tuple(_stat(path) for path in (self.loaded.path, self.registry.pointer))
+        return tuple(_stat(path) for path in (self.loaded.path, self.registry.pointer, self.registry.canary_pointer))
 
     def _reload(self) -> None:
         try:
@@ -201,25 +254,37 @@ class App:
 
     def _build_brain(self, loaded: Loaded) -> Brain:
         pool = build_pool(loaded.settings)
-        predictor, scales, margin = self._load_predictor(pool)
-        route = loaded.settings.route
+        canary = self.registry.canary()
+        return Brain(
+            pool=pool,
+            router=self.make_router(self.registry.current(), pool, loaded.settings),
+            canary=self.make_router(canary.checkpoint, pool, loaded.settings) if canary is not None else None,
+            canary_share=canary.share if canary is not None else 0.0,
+        )
+
+    def make_router(self, version: str | None, pool: Pool, settings: Settings) -> Router:
+        """The router of a checkpoint; without one, of the worker cards alone.
+
+        Raises:
+            CheckpointError: it is damaged, or made for another encoder or pool.
+        """
+        predictor: Predictor = PriorPredictor()
+        scales, margin = Scales(), 0.0
+        if version is not None:
+            trained, card = self.registry.load(version, encoder=self.analyzer.encoder.name)
+            require_shared_workers(card, pool.ids, version=version)
+            predictor, scales, margin = trained, card.scales, trained.margin
+        route = settings.route
         options: dict[str, object] = {
             "exploration": route.exploration,
             "reference_cost_usd": scales.cost_usd,
             "reference_latency_s": scales.latency_s,
             "margin": margin,
+            "has_ladder": route.newcomers == "ladder",
             "rules": route.rules,
         }
         policy = cast(Policy, build_plugin("ripieno.policies", route.policy, options, key="route"))
-        return Brain(pool=pool, router=Router(predictor=predictor, policy=policy, clock=self.clock))
-
-    def _load_predictor(self, pool: Pool) -> tuple[Predictor, Scales, float]:
-        version = self.registry.current()
-        if version is None:
-            return PriorPredictor(), Scales(), 0.0
-        predictor, card = self.registry.load(version, encoder=self.analyzer.encoder.name)
-        require_shared_workers(card, pool.ids, version=version)
-        return predictor, card.scales, predictor.margin
+        return Router(predictor=predictor, policy=policy, clock=self.clock)
 
 
 def build_pool(settings: Settings) -> Pool:

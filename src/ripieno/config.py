@@ -50,8 +50,14 @@ class RouteSettings(_Part):
     """balanced, best, fast, cheap, private or qos."""
     preference: float | None = Field(default=None, ge=0, le=1)
     """The dial, 0 = cheapest, 1 = best; None takes the preset's."""
-    exploration: float = Field(default=0.0, ge=0, lt=0.2)
-    """Share of tasks on which a plausible worker is tried at random."""
+    exploration: float = Field(default=0.02, ge=0, lt=0.2)
+    """Share of tasks on which a plausible worker is tried at random; never on critical ones."""
+    newcomers: Literal["ladder", "free"] = "ladder"
+    """Whether a worker without outcomes climbs from shadow over trial, or takes tasks at once."""
+    budget_usd_per_task: float | None = Field(default=None, gt=0)
+    """Mean price of a task that the pacer holds; None spends as the dial says."""
+    abstain_price: float | None = Field(default=None, ge=0)
+    """What no answer costs, in units of what a right one is worth; None always answers."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
 

@@ -6,6 +6,7 @@ RipienoError
 ├── ConfigError            mend the setup: configuration, keys, plugins, ports
 │   └── CheckpointError    mend the setup: the checkpoint is broken, newer, or belongs to another pool
 ├── NoEligibleWorker       mend the setup or the task: every worker is masked, each with its Why
+├── Abstained              loosen the request: no answer was expected to be worth asking for
 ├── NotFound               mend the input: an id that the ledger does not hold
 ├── RateLimited            wait: `retry_after_s` says how long
 ├── ProviderError          try elsewhere: one worker failed
@@ -24,6 +25,7 @@ RipienoError
 from collections.abc import Mapping
 
 __all__ = [
+    "Abstained",
     "BadAnswer",
     "BudgetExhausted",
     "CheckpointError",
@@ -103,6 +105,17 @@ class NoEligibleWorker(RipienoError):
             hint="loosen the request, or mend the pool: `ripieno pool list`",
         )
         self.whys = dict(whys)
+
+
+class Abstained(RipienoError):
+    """Nobody was asked: the best answer to be expected is worth less than none; `decision` is its id."""
+
+    def __init__(self, why: str, *, decision: str) -> None:
+        super().__init__(
+            f"no worker was asked: {why}",
+            hint="raise the price of no answer (route.abstain_price), or lower the mission criticality",
+        )
+        self.decision = decision
 
 
 class NotFound(RipienoError):

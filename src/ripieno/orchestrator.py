@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from ripieno.analyze import Analyzer
 from ripieno.domain import Clock, Decided, Decision, Executed, Pool, Run, Task
-from ripieno.errors import RipienoError
+from ripieno.errors import Abstained, RipienoError
 from ripieno.execute import Execution, Executor
 from ripieno.ledger import Ledger
 from ripieno.providers import Piece
-from ripieno.route import Arrival, ConditionsSource, Router
+from ripieno.route import Arrival, ConditionsSource, Pacer, Router
+
+LOTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,14 @@ class Brain:
 
     pool: Pool
     router: Router
+    canary: Router | None = None
+    """What decides a share of the tasks before it is promoted or rolled back."""
+    canary_share: float = 0.0
+
+    def pick(self, arrival: Arrival) -> Router:
+        """The router of one task; the seed alone chooses, so that a replay chooses alike."""
+        is_canary = self.canary is not None and arrival.seed % LOTS < self.canary_share * LOTS
+        return self.canary if is_canary and self.canary is not None else self.router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +41,8 @@ class Parts:
     ledger: Ledger
     conditions: ConditionsSource
     clock: Clock
+    pacer: Pacer | None = None
+    """Holds the mean price of a task, where a budget is set."""
 
 
 class Orchestrator:
@@ -54,19 +66,24 @@ class Orchestrator:
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
         features = await self._parts.analyzer.analyze(task)
-        return brain.router.decide(task, features, brain.pool, self._parts.conditions(), arrival=arrival)
+        if self._parts.pacer is not None:
+            paced = replace(task.objective, money_weight=self._parts.pacer.money_weight)
+            task = replace(task, objective=paced)
+        router = brain.pick(arrival)
+        return router.decide(task, features, brain.pool, self._parts.conditions(), arrival=arrival)
 
     async def handle(self, task: Task) -> tuple[Decision, Run]:
         """Carry one task to a recorded run.
 
         Raises:
             NoEligibleWorker: nobody may take the task.
+            Abstained: no answer was expected to be worth asking for; the decision is recorded.
             ProviderError: every worker that was tried failed; the run is recorded all the same.
             LedgerError: the decision could not be recorded; nothing was called.
         """
         brain = self._brain()
         decision = await self.decide(task, brain=brain)
-        await self._parts.ledger.append(Decided(decision=decision, task=task))
+        await self._record_decided(decision, task)
         execution = Execution(decision=decision, task=task)
         try:
             run = await self._parts.executor.execute(execution, brain.pool)
@@ -80,7 +97,7 @@ class Orchestrator:
         """Decide and record at once; the answer comes piece by piece, and the run is recorded when it ends."""
         brain = self._brain()
         decision = await self.decide(task, brain=brain)
-        await self._parts.ledger.append(Decided(decision=decision, task=task))
+        await self._record_decided(decision, task)
         execution = Execution(decision=decision, task=task)
         return decision, execution, self._stream_recorded(execution, brain.pool)
 
@@ -91,9 +108,16 @@ class Orchestrator:
         finally:
             await self._record(execution)
 
+    async def _record_decided(self, decision: Decision, task: Task) -> None:
+        await self._parts.ledger.append(Decided(decision=decision, task=task))
+        if decision.abstains:
+            raise Abstained(decision.reasons[0], decision=decision.id)
+
     async def _record(self, execution: Execution) -> None:
         if execution.calls:
             await self._parts.ledger.append(Executed(run=execution.run))
+            if self._parts.pacer is not None:
+                self._parts.pacer.observe(execution.run.cost_usd or 0.0)
 
 
 def make_arrival(clock: Clock) -> Arrival:

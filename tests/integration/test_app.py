@@ -174,7 +174,7 @@ async def test_a_checkpoint_of_another_pool_encoder_or_format_is_refused(serve: 
         registry.load("gone", encoder="other")
     card = registry.folder / version / "card.json"
     good = card.read_text()
-    card.write_text(good.replace('"format": 2', '"format": 1'))
+    card.write_text(good.replace('"format": 3', '"format": 1'))
     with pytest.raises(CheckpointError, match="format 1, which only older"):
         registry.load(version, encoder="static-minilm-256-v1")
     card.write_text(good.replace('"format": 2', '"format": 3'))

@@ -11,7 +11,7 @@ from ripieno.domain import WorkerId
 from ripieno.domain.task import Task
 from ripieno.domain.training import TrainingSet
 from ripieno.encoders.static import StaticEncoder
-from ripieno.route.predictors import KINDS, PairPredictor
+from ripieno.route.predictors import KINDS, PairPredictor, make_predictor
 from ripieno.route.predictors.calibration import BetaCalibrator, expected_calibration_error
 from ripieno.route.predictors.featurizer import Featurizer
 from ripieno.route.predictors.pair import assign_folds
@@ -48,9 +48,10 @@ async def test_each_kind_beats_the_best_single_worker_over_five_seeds(kind: str)
     gains = []
     for seed in range(5):
         world, fresh = await make_world(seed), await make_world(seed + 100)
-        predictor = PairPredictor(kind=kind)
+        predictor = make_predictor(kind)
         predictor.fit(world, rng=np.random.default_rng(seed))
-        quality, sd, cost, _ = predictor.estimate_many(fresh.features)
+        found = predictor.estimate_many(fresh.features)
+        quality, sd, cost = found.quality, found.quality_sd, found.cost_usd
         truth = np.array([SKILL[str(k)] for k in fresh.kinds])
         best = truth[:, world.best_single()].mean()
         gains.append(truth[np.arange(len(fresh)), quality.argmax(axis=1)].mean() - best)
@@ -64,9 +65,9 @@ async def test_each_kind_beats_the_best_single_worker_over_five_seeds(kind: str)
 @pytest.mark.parametrize("kind", sorted(KINDS))
 async def test_a_saved_state_estimates_the_same(kind: str, make_worker: MakeWorker) -> None:
     world = await make_world(1)
-    predictor = PairPredictor(kind=kind)
+    predictor = make_predictor(kind)
     predictor.fit(world, rng=np.random.default_rng(0))
-    again = PairPredictor(kind=kind)
+    again = make_predictor(kind)
     again.restore(world.workers, predictor.state(), version="v1")
     workers = [make_worker(str(name)) for name in (*world.workers, "newcomer")]
     check_predictor(again, workers, features=world.features[0])
@@ -87,13 +88,16 @@ async def test_workers_may_be_unmeasured_on_some_tasks() -> None:
     )  # fmt: skip
     predictor = PairPredictor()
     predictor.fit(sparse, rng=np.random.default_rng(0))
-    found, sd, cost, _ = predictor.estimate_many((await make_world(103)).features)
+    expected = predictor.estimate_many((await make_world(103)).features)
+    found, sd, cost = expected.quality, expected.quality_sd, expected.cost_usd
     truth = np.array([SKILL[str(k)] for k in (await make_world(103)).kinds])
     assert np.abs(found - truth).mean() < 0.2
     assert np.isnan(cost).all()
     whole = PairPredictor()
     whole.fit(world, rng=np.random.default_rng(0))
-    assert sd[:, 0].mean() > 1.1 * whole.estimate_many(world.features)[1][:, 0].mean(), "half the samples, less certain"
+    assert sd[:, 0].mean() > 1.1 * whole.estimate_many(world.features).quality_sd[:, 0].mean(), (
+        "half the samples, less certain"
+    )
 
 
 def test_ridge_agrees_with_the_textbook() -> None:
@@ -174,11 +178,13 @@ def test_folds_keep_groups_together() -> None:
 async def test_a_handful_of_tasks_is_enough_not_to_fail() -> None:
     world = await make_world(1, count=6)
     for kind in KINDS:
-        predictor = PairPredictor(kind=kind)
+        predictor = make_predictor(kind)
         predictor.fit(world, rng=np.random.default_rng(0))
-        assert np.isfinite(predictor.estimate_many(world.features)[0]).all()
+        assert np.isfinite(predictor.estimate_many(world.features).quality).all()
     alike = replace(world, groups=("one template",) * 6)
     lonely = PairPredictor()
     lonely.fit(alike, rng=np.random.default_rng(0))
-    assert np.isfinite(lonely.estimate_many(world.features)[0]).all(), "one group cannot be held out, and need not be"
+    assert np.isfinite(lonely.estimate_many(world.features).quality).all(), (
+        "one group cannot be held out, and need not be"
+    )
     assert Featurizer.fit(world.features).transform(world.features).shape[0] == 6

@@ -103,7 +103,8 @@ async def test_intervals_of_group_means_cover_what_they_say() -> None:
         world, fresh = await make_world(seed), await make_world(seed + 200)
         predictor = PairPredictor()
         predictor.fit(world, rng=np.random.default_rng(seed))
-        quality, sd, _, _ = predictor.estimate_many(fresh.features)
+        found = predictor.estimate_many(fresh.features)
+        quality, sd = found.quality, found.quality_sd
         cells.append(gather_cells(quality, sd, fresh))
     assert 0.66 <= cover(np.concatenate(cells)) <= 0.94
     assert np.isnan(cover(np.zeros((0, 4))))

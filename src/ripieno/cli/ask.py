@@ -113,6 +113,8 @@ def describe(decision: Decision) -> dict[str, object]:
         "policy": decision.policy,
         "predictor": decision.predictor,
         "decide_s": decision.decide_s,
+        "advice": dict(decision.advice),
+        "abstains": decision.abstains,
         "estimates": [
             {
                 "worker": e.worker,
@@ -121,6 +123,8 @@ def describe(decision: Decision) -> dict[str, object]:
                 "cost_usd": e.cost_usd,
                 "latency_s": e.latency_s,
                 "utility": decision.utilities[e.worker],
+                "score": e.score,
+                "standing": e.standing,
             }
             for e in decision.estimates
         ],

@@ -16,7 +16,7 @@ from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_check
 from ripieno.learn import train as fit
 from ripieno.learn.train import check_gate, promote, record_learned
 from ripieno.ledger import export_data
-from ripieno.route.predictors import KINDS, PairPredictor
+from ripieno.route.predictors import KINDS, make_predictor
 from ripieno.tasks import RoutingData, read_folder
 
 
@@ -155,7 +155,7 @@ def evaluate(
             if missing:
                 raise CheckpointError(f"checkpoint {checkpoint.name!r} does not know {missing[0]!r} of {source.name!r}")
         else:
-            predictor = PairPredictor(kind=kinds[0])
+            predictor = make_predictor(kinds[0])
             predictor.fit(bench.train, rng=np.random.default_rng(seed))
         objective = BEST_QUALITY if preference is None else app.make_objective(preference=preference)
         baselines = tuple(dict.fromkeys((*BASELINE_KINDS, *kinds[1:])))

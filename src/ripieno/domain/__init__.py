@@ -3,7 +3,7 @@
 from ripieno.domain.clock import Clock, SystemClock
 from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted
 from ripieno.domain.features import Features, Matrix, Need, Vector
-from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Why, Workflow
+from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Standing, Why, Workflow
 from ripieno.domain.run import Answer, Call, Failure, Origin, Outcome, Placement, Run, Usage, Verdict
 from ripieno.domain.task import Budget, JsonValue, Message, Objective, Privacy, Task
 from ripieno.domain.worker import Binding, Pool, Price, Worker, WorkerId, parse_worker_id
@@ -40,6 +40,7 @@ __all__ = [
     "Reason",
     "Run",
     "Solo",
+    "Standing",
     "SystemClock",
     "Task",
     "Usage",

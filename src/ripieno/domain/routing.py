@@ -41,6 +41,18 @@ class Mask:
     masked: Mapping[WorkerId, Why] = field(default_factory=dict)
 
 
+class Standing(StrEnum):
+    """How far a worker may be used; a new one climbs from first to last as outcomes come in."""
+
+    MASKED = "masked"
+    """Nothing is known of it: it takes no task while another worker may."""
+    SHADOW = "shadow"
+    """Scored, and the last to stand in for others."""
+    TRIAL = "trial"
+    """A small share of the tasks it may be best at."""
+    FREE = "free"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """What the predictor expects of one worker on one task."""
@@ -60,6 +72,9 @@ class Estimate:
     """False where the worker has no outcomes yet and a prior stands in."""
     mean_quality: float | None = None
     """The worker's quality over all known tasks, where the predictor tells; what the guard's incumbent is found by."""
+    score: float | None = None
+    """The raw score, where the predictor makes one: a logit of the heads."""
+    standing: Standing = Standing.FREE
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.quality <= 1.0:
@@ -96,6 +111,8 @@ class Choice:
     """Probability that the policy chooses `order[0]` on this task, in (0, 1]."""
     utilities: Mapping[WorkerId, float]
     reasons: tuple[str, ...]
+    abstains: bool = False
+    """Whether no answer is better than the best one to be expected."""
 
     def __post_init__(self) -> None:
         if not self.order:
@@ -123,6 +140,10 @@ class Decision:
     utilities: Mapping[WorkerId, float]
     reasons: tuple[str, ...]
     seed: int
+    advice: Mapping[str, float] = field(default_factory=dict)
+    """Further shares that the predictor has a head for: cascade, verify, abstain."""
+    abstains: bool = False
+    """Whether nobody is asked, as the best answer to be expected is worth less than none."""
     decide_s: float
     """Time from the task's arrival to this decision, in seconds."""
 

@@ -74,6 +74,10 @@ class Objective:
     """How far the task may travel."""
     workers: tuple[str, ...] = ()
     """If given, only these workers may take the task."""
+    abstain_price: float | None = None
+    """What no answer costs, in units of what a right one is worth; None means that an answer is always wanted."""
+    money_weight: float = 0.0
+    """Utility that one more US dollar costs, set by the budget's pacer; 0 where no budget binds."""
 
     def __post_init__(self) -> None:
         for name in ("preference", "quality_floor"):
@@ -84,6 +88,10 @@ class Objective:
             value = getattr(self, name)
             if not 0.0 <= value <= 10.0:
                 raise ValueError(f"{name} must be in [0, 10], got {value!r}")
+        if self.abstain_price is not None and not self.abstain_price >= 0.0:
+            raise ValueError(f"abstain_price must not be negative, got {self.abstain_price!r}")
+        if not self.money_weight >= 0.0:
+            raise ValueError(f"money_weight must not be negative, got {self.money_weight!r}")
         if self.deadline_s is not None and not self.deadline_s > 0.0:
             raise ValueError(f"deadline_s must be positive, got {self.deadline_s!r}")
 

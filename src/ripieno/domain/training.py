@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain.features import Features, Matrix
-from ripieno.domain.worker import WorkerId
+from ripieno.domain.worker import Price, WorkerId
+
+_PRICE_FLOORS = (0.01, 0.01, 1e-7, 1e-6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +28,8 @@ class TrainingSet:
     """Tasks of one group (same text, or same template) never stand on both sides of a split."""
     domains: tuple[str | None, ...] = ()
     """A finer label of each task where the data have one; empty where they have none."""
+    cards: Matrix | None = None
+    """Facts of each worker's card, shape (m, f), as `describe_card` gives them; None where there are no cards."""
 
     def __post_init__(self) -> None:
         shape = (len(self.features), len(self.workers))
@@ -63,12 +67,21 @@ class TrainingSet:
             latency_s=self.latency_s[rows],
             groups=tuple(self.groups[row] for row in rows),
             domains=tuple(self.domains[row] for row in rows) if self.domains else (),
+            cards=self.cards,
         )
 
     def best_single(self) -> int:
         """Index of the worker with the highest mean quality over the tasks it was measured on."""
         means = column_means(self.quality)
         return int(np.argmax(np.where(np.isnan(means), -np.inf, means)))
+
+
+def describe_card(price: Price, context_window: int | None) -> Matrix:
+    """Facts of a card as numbers, shape (f,): logarithms of four prices and of the context; NaN where unknown."""
+    prices = (price.input_usd_per_mtok, price.output_usd_per_mtok, price.usd_per_cpu_s, price.usd_per_call)
+    logs = [np.log(value + floor) for value, floor in zip(prices, _PRICE_FLOORS, strict=True)]
+    facts = logs if price.is_known else [np.nan] * len(logs)
+    return np.array([*facts, np.nan if context_window is None else np.log(context_window)])
 
 
 def column_means(matrix: Matrix) -> Matrix:

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ripieno.encoders.base import Encoder
+from ripieno.encoders.llama import LlamaEncoder, LlamaEncoderOptions
 from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.remote import RemoteEncoder
 from ripieno.encoders.static import StaticEncoder
@@ -38,3 +39,4 @@ def _make_remote(options: RemoteOptions) -> Encoder:
 static: Plugin[NoOptions, Encoder] = Plugin(NoOptions, lambda options: StaticEncoder())
 onnx: Plugin[OnnxOptions, Encoder] = Plugin(OnnxOptions, lambda options: OnnxEncoder(options.folder))
 remote: Plugin[RemoteOptions, Encoder] = Plugin(RemoteOptions, _make_remote)
+llama: Plugin[LlamaEncoderOptions, Encoder] = Plugin(LlamaEncoderOptions, LlamaEncoder)

@@ -18,7 +18,7 @@ from ripieno.evaluate.report import (
     describe_costs,
     give_verdict,
 )
-from ripieno.route.predictors import KINDS, PairPredictor
+from ripieno.route.predictors import REGRESSORS, TrainedPredictor, make_predictor
 from ripieno.route.predictors.uncertainty import cover, gather_cells
 from ripieno.route.utility import Priced, Scales, keep_incumbent, score_utilities, weigh_quality
 from ripieno.tasks import RoutingData, make_training_set, split_repeats
@@ -92,7 +92,7 @@ def find_scales(train: TrainingSet) -> Scales:
 
 def judge(
     bench: Benchmark,
-    predictor: PairPredictor,
+    predictor: TrainedPredictor,
     *,
     objective: Objective = BEST_QUALITY,
     baselines: Sequence[str] = BASELINE_KINDS,
@@ -174,14 +174,14 @@ def choose_guarded(predicted: Predicted, objective: Objective, scales: Scales) -
     return keep_incumbent(scores, incumbents, predicted.margin * weigh_quality(objective))
 
 
-def _predict(bench: Benchmark, predictor: PairPredictor) -> Predicted:
+def _predict(bench: Benchmark, predictor: TrainedPredictor) -> Predicted:
     columns = [predictor.workers.index(worker) for worker in bench.train.workers]
-    quality, sd, cost, latency = (part[:, columns] for part in predictor.estimate_many(bench.test.features))
+    found = predictor.estimate_many(bench.test.features)
     return Predicted(
-        quality=quality,
-        sd=sd,
-        cost_usd=cost,
-        latency_s=latency,
+        quality=found.quality[:, columns],
+        sd=found.quality_sd[:, columns],
+        cost_usd=found.cost_usd[:, columns],
+        latency_s=found.latency_s[:, columns],
         means=predictor.means[columns],
         margin=predictor.margin,
     )
@@ -191,16 +191,16 @@ def _fill_cost(cost: np.ndarray, train: TrainingSet) -> np.ndarray:
     return np.where(np.isnan(cost), column_means(train.cost_usd), cost)
 
 
-def _learn_penalty(bench: Benchmark, predictor: PairPredictor) -> float:
+def _learn_penalty(bench: Benchmark, predictor: TrainedPredictor) -> float:
     """The price of money that kept the best single worker's quality on training tasks, each predicted unseen."""
     train = bench.train
-    expected = np.nan_to_num(_fill_cost(predictor.estimate_many(train.features)[2], train))
+    expected = np.nan_to_num(_fill_cost(predictor.estimate_many(train.features).cost_usd, train))
     floor = float(column_means(train.quality)[train.best_single()])
     assert predictor.out_of_fold is not None
     return choose_penalty(predictor.out_of_fold, expected, train.quality, train.cost_usd, floor=floor)
 
 
-def _describe_trust(bench: Benchmark, predictor: PairPredictor, predicted: Predicted) -> dict[str, object]:
+def _describe_trust(bench: Benchmark, predictor: TrainedPredictor, predicted: Predicted) -> dict[str, object]:
     """How far the stated uncertainties hold on held-out tasks, and the measure of pairs."""
     held_out = bench.held_out
     figures: dict[str, object] = {
@@ -237,7 +237,11 @@ def _or_none(value: float) -> float | None:
 
 
 def _predict_plain(bench: Benchmark, kind: str, z: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    regressor = KINDS[kind]()
+    if kind not in REGRESSORS:
+        whole = make_predictor(kind)
+        whole.fit(bench.train, rng=np.random.default_rng(0))
+        return whole.estimate_many(bench.test.features).quality
+    regressor = REGRESSORS[kind]()
     regressor.fit(z, bench.train.quality, bench.train.labels)
     return np.clip(regressor.predict(fresh), 0.0, 1.0)
 

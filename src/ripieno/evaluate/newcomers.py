@@ -7,7 +7,7 @@ import numpy as np
 
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.errors import DataError
-from ripieno.route.predictors.newcomer import NewcomerPrior
+from ripieno.route.predictors.belief import choose_probe, learn_prior, pooled_quality, summarise_groups
 
 PROBES = (0, 5, 10, 20, 50, 100)
 LEAST_CELL = 20
@@ -70,7 +70,8 @@ class _Field:
 
 def _try_worker(field: _Field, worker: int, probes: Sequence[int], *, seed: int) -> list[tuple[int, tuple[float, ...]]]:
     others = np.delete(np.arange(field.quality.shape[1]), worker)
-    prior = NewcomerPrior(field.which, field.quality[:, others])
+    weights, expected = np.eye(len(field.shares))[field.which], pooled_quality(field.quality[:, others])
+    belief = learn_prior(weights, field.quality[:, others])
     known = _cells(field.which, field.quality)
     rivals = known[:, others].max(axis=1)
     pool = known[:, others].mean(axis=1)
@@ -81,14 +82,14 @@ def _try_worker(field: _Field, worker: int, probes: Sequence[int], *, seed: int)
     results: list[tuple[int, tuple[float, ...]]] = []
     for count in sorted(probes):
         while len(asked) < count:
-            posterior = prior.update(asked, answers[asked])
-            asked.append(prior.choose_probe(posterior, asked=set(asked), rivals=rivals, rng=rng))
-        used = asked[:count]
-        expected, sd = prior.predict(prior.update(used, answers[used]))
-        raw = _raw_means(field.which[used], answers[used], pool)
-        routed = _routed(field, known[:, others], expected, others, worker)
-        inside = np.abs(expected - truth) <= 1.2816 * np.sqrt(sd**2 + truth * (1 - truth) / LEAST_CELL / 4)
-        results.append((count, (_rmse(expected, truth), _rmse(raw, truth), _rmse(pool, truth), full - routed,
+            row = choose_probe(belief, weights, expected, rivals=rivals, asked=set(asked), rng=rng)
+            belief = belief.update(weights[row], expected[row], answers[row])
+            asked.append(row)
+        met, sd, _ = summarise_groups(belief, weights, expected)
+        raw = _raw_means(field.which[asked], answers[asked], pool)
+        routed = _routed(field, known[:, others], met, others, worker)
+        inside = np.abs(met - truth) <= 1.2816 * np.sqrt(sd**2 + truth * (1 - truth) / LEAST_CELL / 4)
+        results.append((count, (_rmse(met, truth), _rmse(raw, truth), _rmse(pool, truth), full - routed,
                                 float(inside.mean()))))  # fmt: skip
     return results
 

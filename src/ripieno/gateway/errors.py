@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ripieno.domain import JsonValue
 from ripieno.errors import (
+    Abstained,
     BadAnswer,
     BudgetExhausted,
     CheckpointError,
@@ -45,6 +46,7 @@ TABLE: dict[type[RipienoError], Wire] = {
     ConfigError: Wire(500, "server_error", "configuration_error"),
     CheckpointError: Wire(500, "server_error", "configuration_error"),
     NoEligibleWorker: Wire(400, "invalid_request_error", "no_eligible_worker"),
+    Abstained: Wire(422, "invalid_request_error", "abstained"),
     NotFound: Wire(404, "invalid_request_error", "not_found"),
     RateLimited: Wire(429, "rate_limit_error", "rate_limit_exceeded", True),
     ProviderError: Wire(502, "server_error", "provider_error", True),

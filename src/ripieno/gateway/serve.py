@@ -50,10 +50,12 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
     server = _make_server(app)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve(sockets=[listener]))
+        following = group.create_task(app.follow())
         try:
             yield address_of(listener)
         finally:
             server.should_exit = True
+            following.cancel()
 
 
 async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:
@@ -63,7 +65,11 @@ async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, partial(setattr, server, "should_exit", True))
     on_ready(address_of(listener))
-    await server.serve(sockets=[listener])
+    following = asyncio.create_task(app.follow())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        following.cancel()
 
 
 def address_of(listener: socket.socket) -> str:

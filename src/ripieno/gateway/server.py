@@ -174,6 +174,7 @@ async def record_feedback(app: App, decision: str, verdict: Verdict) -> Judged:
     earlier = [j for j in app.ledger.verdicts_of(runs[-1].id) if j.verdict.verifier == verdict.verifier]
     judged = Judged(run=runs[-1].id, verdict=verdict, nth=len(earlier))
     await app.ledger.append(judged)
+    await app.catch_up()
     return judged
 
 

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ripieno.domain.worker import WorkerId
 from ripieno.errors import CheckpointError, NotFound
-from ripieno.route.predictors import KINDS, PairPredictor
+from ripieno.route.predictors import KINDS, TrainedPredictor, make_predictor
 from ripieno.route.utility import Scales
 
-FORMAT = 2
-CARD, WEIGHTS, POINTER, README = "card.json", "predictor.safetensors", "current", "README.md"
+FORMAT = 3
+CARD, WEIGHTS, README = "card.json", "predictor.safetensors", "README.md"
+POINTER, CANARY = "current", "canary.json"
 
 
 class BaselineRow(BaseModel):
@@ -52,6 +53,8 @@ class ModelCard(BaseModel):
     reference_latency_s: float
     metrics: dict[str, float]
     """Out-of-fold calibration error and Brier score, on the training tasks."""
+    watermark: int = 0
+    """Place in the ledger up to which outcomes of traffic were learned from."""
     margin: float
     """Quality by which a worker must be ahead of the best single one before it is taken."""
     held_out_tasks: int
@@ -66,8 +69,20 @@ class ModelCard(BaseModel):
         return Scales(cost_usd=self.reference_cost_usd, latency_s=self.reference_latency_s)
 
 
+class Canary(BaseModel):
+    """A checkpoint that decides a share of the tasks before it is promoted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: str
+    share: float
+    """Of the tasks, in (0, 1)."""
+    since: int
+    """Place in the ledger at which it began."""
+
+
 class Registry:
-    """The folder of checkpoints, and the pointer to the one in traffic."""
+    """The folder of checkpoints, and the pointers to those in traffic."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,7 +92,35 @@ class Registry:
         """The file that names the version in traffic."""
         return self.folder / POINTER
 
-    def save(self, predictor: PairPredictor, card: ModelCard) -> str:
+    @property
+    def canary_pointer(self) -> Path:
+        """The file that names the checkpoint on trial."""
+        return self.folder / CANARY
+
+    def canary(self) -> Canary | None:
+        """The checkpoint that decides a share of the tasks, if any.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        try:
+            return Canary.model_validate_json(self.canary_pointer.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            path = str(self.canary_pointer)
+            raise CheckpointError(
+                f"the canary's file {path!r} is damaged", hint="remove it: nothing else holds it"
+            ) from error
+
+    def set_canary(self, canary: Canary | None) -> None:
+        """Give a checkpoint a share of the tasks, or take it back."""
+        if canary is None:
+            self.canary_pointer.unlink(missing_ok=True)
+            return
+        _replace(self.canary_pointer, canary.model_dump_json() + "\n")
+
+    def save(self, predictor: TrainedPredictor, card: ModelCard) -> str:
         """Save a checkpoint whole, or not at all; its version is the digest of what it holds."""
         from safetensors.numpy import save
 
@@ -108,9 +151,7 @@ class Registry:
             known = ", ".join(self.versions()) or "none"
             raise NotFound(f"there is no checkpoint {version!r}", hint=f"checkpoints here: {known}")
         previous = self.current()
-        scratch = self.folder / f".{POINTER}-{os.getpid()}"
-        scratch.write_text(f"{version}\n", encoding="utf-8")
-        scratch.replace(self.pointer)
+        _replace(self.pointer, f"{version}\n")
         return previous
 
     def current(self) -> str | None:
@@ -125,12 +166,19 @@ class Registry:
         cards = sorted(self.folder.glob(f"*/{CARD}"), key=lambda path: path.stat().st_mtime)
         return [card.parent.name for card in cards]
 
-    def load(self, version: str, *, encoder: str) -> tuple[PairPredictor, ModelCard]:
+    def load(self, version: str, *, encoder: str) -> tuple[TrainedPredictor, ModelCard]:
         """Load a version; see `load_checkpoint`."""
         return load_checkpoint(self.folder / version, encoder=encoder)
 
 
-def load_checkpoint(folder: Path, *, encoder: str) -> tuple[PairPredictor, ModelCard]:
+def _replace(path: Path, text: str) -> None:
+    """Write a small file whole."""
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def load_checkpoint(folder: Path, *, encoder: str) -> tuple[TrainedPredictor, ModelCard]:
     """Load a checkpoint folder.
 
     Raises:
@@ -146,7 +194,7 @@ def load_checkpoint(folder: Path, *, encoder: str) -> tuple[PairPredictor, Model
             key="encoder.name",
             hint="set that encoder, or run `ripieno train`",
         )
-    predictor = PairPredictor(kind=card.kind)
+    predictor = make_predictor(card.kind)
     try:
         arrays: Mapping[str, np.ndarray] = load((folder / WEIGHTS).read_bytes())
         predictor.restore([WorkerId(worker) for worker in card.workers], arrays, version=folder.name)
@@ -154,6 +202,7 @@ def load_checkpoint(folder: Path, *, encoder: str) -> tuple[PairPredictor, Model
         raise CheckpointError(
             f"checkpoint {str(folder)!r} is damaged: {type(error).__name__}: {error}", hint="run `ripieno train`"
         ) from error
+    predictor.watermark = card.watermark
     return predictor, card
 
 

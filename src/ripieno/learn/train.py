@@ -13,7 +13,7 @@ from ripieno.errors import DataError, GateRefused
 from ripieno.evaluate.benchmark import Benchmark, Judged, find_scales, judge, prepare
 from ripieno.learn.checkpoint import FORMAT, BaselineRow, ModelCard, Registry
 from ripieno.ledger import Ledger
-from ripieno.route.predictors import PairPredictor
+from ripieno.route.predictors import TrainedPredictor, make_predictor
 from ripieno.tasks import RoutingData, make_training_set
 
 LEAST_TASKS = 10
@@ -38,7 +38,7 @@ class Recipe:
 class Trained:
     """A fitted predictor with its proof, before it is saved."""
 
-    predictor: PairPredictor
+    predictor: TrainedPredictor
     card: ModelCard
     judged: Judged | None
     """None where the data hold nothing out."""
@@ -68,7 +68,7 @@ def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, en
             hint="profile more tasks: `ripieno profile TASKS`",
         )
     fitted = make_training_set(data, [features[int(row)] for row in rows], rows)
-    predictor = PairPredictor(kind=recipe.kind)
+    predictor = make_predictor(recipe.kind)
     predictor.fit(fitted, rng=np.random.default_rng(recipe.seed))
     bench, judged = None, None
     if len(data.split_rows("test")):

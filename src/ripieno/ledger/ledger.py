@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, exists, func, insert, select
 
 from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Placement, Run, SystemClock, Task
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
@@ -19,6 +19,8 @@ from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encod
 from ripieno.ledger.database import open_engine, translated_faults
 from ripieno.ledger.schema import catalog, entries, tasks
 
+PROBES = "probe:"
+"""Beginning of the data-set names that probes of new workers are recorded under."""
 MOST_ROWS = 2000
 """Rows of one group commit: more would make the first one wait."""
 
@@ -42,6 +44,16 @@ class Measured:
     """Version of the worker that answered."""
     placement: Placement | None
     failure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """The first finding about a run of traffic or of a probe: what is learned from one by one."""
+
+    seq: int
+    quality: float
+    run: Run
+    task: Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +212,48 @@ class Ledger:
         with translated_faults(self.url), self._reader.connect() as connection:
             found = [decode_entry("judged", row.body, entry=row.id) for row in connection.execute(query)]
         return [entry for entry in found if isinstance(entry, Judged)]
+
+    def head(self) -> int:
+        """Place of the latest entry; 0 in an empty ledger."""
+        with translated_faults(self.url), self._reader.connect() as connection:
+            return int(connection.execute(select(func.max(entries.c.seq))).scalar() or 0)
+
+    def late(self, *, after: int, until: int | None = None) -> Iterator[Late]:
+        """First findings about runs of traffic and of probes, in order; later ones about the same run do not count.
+
+        Args:
+            after: place from which on, exclusive.
+            until: place up to which, inclusive; the head if not given.
+        """
+        run = entries.alias()
+        earlier = entries.alias()
+        is_first = ~exists().where(
+            earlier.c.kind == "judged", earlier.c.run == entries.c.run, earlier.c.seq < entries.c.seq
+        )
+        query = (
+            select(
+                entries.c.seq,
+                entries.c.id,
+                entries.c.body,
+                run.c.body.label("run_body"),
+                tasks.c.body.label("task_body"),
+            )
+            .join(run, (run.c.run == entries.c.run) & (run.c.kind == "executed"))
+            .join(tasks, tasks.c.digest == run.c.task)
+            .where(entries.c.kind == "judged", entries.c.seq > after, is_first)
+            .where(run.c.dataset.is_(None) | run.c.dataset.startswith(PROBES))
+            .order_by(entries.c.seq)
+        )
+        if until is not None:
+            query = query.where(entries.c.seq <= until)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            for row in connection.execute(query).yield_per(1000):
+                judged = decode_entry("judged", row.body, entry=row.id)
+                executed = decode_entry("executed", row.run_body, entry=row.id, task_body=row.task_body)
+                assert isinstance(judged, Judged)
+                assert isinstance(executed, Executed)
+                assert executed.task is not None
+                yield Late(seq=row.seq, quality=judged.verdict.quality, run=executed.run, task=executed.task)
 
     def measured(self, *, dataset: str | None = None) -> Iterator[Measured]:
         """All judged runs as outcomes; the last finding about a run counts."""

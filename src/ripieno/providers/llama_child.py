@@ -23,6 +23,9 @@ def main() -> None:
     params.port = 0
     params.ui = False
     params.verbosity = 0
+    if wanted.get("pooling"):
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{wanted['pooling'].upper()}"]
     saved = os.dup(1)
     os.dup2(2, 1)
     server = xllamacpp.Server(params)

@@ -1,6 +1,7 @@
 """Features and Pool to Mask, Estimates and Decision."""
 
 from ripieno.route.mask import Conditions, mask_workers
+from ripieno.route.pacer import Pacer
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
 from ripieno.route.router import Arrival, ConditionsSource, Predictor, Router
 from ripieno.route.utility import PRESETS, Scales, score_utility
@@ -10,6 +11,7 @@ __all__ = [
     "Arrival",
     "Conditions",
     "ConditionsSource",
+    "Pacer",
     "Policy",
     "Predictor",
     "Router",

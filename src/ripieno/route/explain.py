@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ripieno.domain import Decision, Estimate, Objective, WorkerId
+from ripieno.domain import Decision, Estimate, Objective, Standing, WorkerId
 from ripieno.route.utility import Scales, find_leader
 
 DIALS = 101
@@ -53,6 +53,9 @@ def explain(decision: Decision) -> Explanation:
     """Explain a decision from its own record; nothing is looked up elsewhere."""
     terms = read_terms(decision)
     utilities = decision.utilities
+    free = [e for e in decision.estimates if e.standing == Standing.FREE]
+    if free and decision.policy_facts.get("has_ladder", True):
+        decision = replace(decision, estimates=tuple(free))
     scored = sorted(
         (Scored(estimate=e, utility=utilities[e.worker]) for e in decision.estimates),
         key=lambda item: item.utility,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ripieno.errors import ConfigError
 from ripieno.plugins import NoOptions, Plugin
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
-from ripieno.route.predictors import PairPredictor
+from ripieno.route.predictors import TrainedPredictor, make_predictor
 from ripieno.route.utility import Scales
 
 
@@ -20,12 +20,15 @@ class PolicyOptions(BaseModel):
     reference_cost_usd: float = Field(default=0.001, gt=0)
     reference_latency_s: float = Field(default=2.0, gt=0)
     margin: float = Field(default=0.0, ge=0)
+    has_ladder: bool = True
     rules: Path | None = None
 
 
 def _make_utility(options: PolicyOptions) -> UtilityPolicy:
     scales = Scales(cost_usd=options.reference_cost_usd, latency_s=options.reference_latency_s)
-    return UtilityPolicy(exploration=options.exploration, scales=scales, margin=options.margin)
+    return UtilityPolicy(
+        exploration=options.exploration, scales=scales, margin=options.margin, has_ladder=options.has_ladder
+    )
 
 
 def _make_rules(options: PolicyOptions) -> RulePolicy:
@@ -40,10 +43,11 @@ utility: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_utility)
 rules: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_rules)
 
 
-def _predictor(kind: str) -> Plugin[NoOptions, PairPredictor]:
-    return Plugin(NoOptions, lambda options: PairPredictor(kind=kind))
+def _predictor(kind: str) -> Plugin[NoOptions, TrainedPredictor]:
+    return Plugin(NoOptions, lambda options: make_predictor(kind))
 
 
 stack, ridge, lowrank = _predictor("stack"), _predictor("ridge"), _predictor("lowrank")
 knn, clusters, kinds = _predictor("knn"), _predictor("clusters"), _predictor("kinds")
 factors, logistic, boosting = _predictor("factors"), _predictor("logistic"), _predictor("boosting")
+heads = _predictor("heads")

@@ -1,6 +1,6 @@
 """Router: Features and Pool to a Decision."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,10 +14,17 @@ from ripieno.route.policies import Policy
 class Predictor(Protocol):
     """Makes Estimates. Built-in and plugin predictors fill the same role."""
 
-    version: str
+    @property
+    def version(self) -> str:
+        """Names what estimated, so that a replay finds it."""
+        ...
 
     def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
         """Estimate one task on each of `workers`, in order."""
+        ...
+
+    def advise(self, features: Features) -> Mapping[str, float]:
+        """Further shares in [0, 1]; empty where the predictor has no head for any."""
         ...
 
 
@@ -68,6 +75,8 @@ class Router:
             utilities=choice.utilities,
             reasons=reasons,
             seed=arrival.seed,
+            advice=dict(self.predictor.advise(features)),
+            abstains=choice.abstains,
             decide_s=self._clock.monotonic() - arrival.started,
         )
 

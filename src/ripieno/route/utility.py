@@ -4,8 +4,9 @@ For quality q, its standard deviation s, cost c, latency L and dial p = preferen
 
     U = p * (q - k s)+ * (1 - m P(L > deadline)) - (1 - p) * ((1 - t) c / (c + c_ref) + t L / (L + L_ref))
 
-with k rising from 0 to 1.64 with mission criticality, m from 0.5 to 1 and t from 0 to 0.5 with time criticality. U is
-in [-1, 1], rises with q and falls with c and L; at p = 1 quality alone decides, at p = 0 price and time alone.
+minus w c where a budget's pacer has set a money weight w. k rises from 0 to 1.64 with mission criticality, m
+from 0.5 to 1 and t from 0 to 0.5 with time criticality. Without w, U is in [-1, 1]; it rises with q and falls with c
+and L; at p = 1 quality alone decides, at p = 0 price and time alone.
 
 Source:
     Value minus price of error, money and time, as in Zellinger & Thomson (2025), Economic evaluation of LLMs; bounded
@@ -74,7 +75,7 @@ class Priced:
 
 
 def score_utilities(pairs: Priced, objective: Objective, scales: Scales) -> Matrix:
-    """Score pairs for one objective: each in [-1, 1], except under the preset `qos`, which has no bound."""
+    """Score pairs for one objective: each in [-1, 1], except under `qos` or a money weight, which have no bound."""
     if objective.preset == "qos":
         return score_qos(
             pairs.quality,
@@ -94,7 +95,8 @@ def score_utilities(pairs: Priced, objective: Objective, scales: Scales) -> Matr
     money = pairs.cost_usd / (pairs.cost_usd + scales.cost_usd)
     wait = pairs.latency_s / (pairs.latency_s + scales.latency_s)
     price = (1.0 - share) * money + share * wait
-    return np.asarray(objective.preference * quality - (1.0 - objective.preference) * price)
+    worth = objective.preference * quality - (1.0 - objective.preference) * price
+    return np.asarray(worth - objective.money_weight * pairs.cost_usd)
 
 
 def score_utility(estimate: Estimate, objective: Objective, scales: Scales) -> float:
@@ -107,6 +109,22 @@ def gather_estimates(estimates: Sequence[Estimate]) -> Priced:
     rows = np.array([(e.quality, e.cost_usd, e.latency_s, e.quality_sd, e.latency_log_sd) for e in estimates])
     quality, cost, latency, sd, log_sd = rows.T
     return Priced(quality=quality, cost_usd=cost, latency_s=latency, quality_sd=sd, latency_log_sd=log_sd)
+
+
+def is_worth_asking(estimate: Estimate, objective: Objective) -> bool:
+    """Whether an answer of this worker is worth more than none.
+
+    With e the price of a wrong answer and A that of none, in units of what a right one is worth, an answer is worth
+    q - e (1 - q), and none -A. e rises tenfold with every five points of mission criticality and is 1 at five.
+
+    Source:
+        Chow (1970), On optimum recognition error and reject tradeoff; prices as in Zellinger & Thomson (2025).
+    """
+    if objective.abstain_price is None:
+        return True
+    error = math.pow(10.0, objective.mission_criticality / 5.0 - 1.0)
+    quality = max(estimate.quality - LCB_SDS * objective.mission_criticality / 10.0 * estimate.quality_sd, 0.0)
+    return quality - error * (1.0 - quality) >= -objective.abstain_price
 
 
 def find_incumbent(estimates: Sequence[Estimate], objective: Objective, scales: Scales) -> int:

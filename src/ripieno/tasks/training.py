@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ripieno.domain import Features
-from ripieno.domain.training import TrainingSet
-from ripieno.domain.worker import WorkerId
-from ripieno.tasks.folder import RoutingData
+from ripieno.domain.training import TrainingSet, describe_card
+from ripieno.domain.worker import Price, WorkerId
+from ripieno.tasks.folder import Model, RoutingData
 
 
 def make_training_set(
@@ -29,7 +29,17 @@ def make_training_set(
         latency_s=data.matrix(data.latency_s)[rows],
         groups=tuple(data.prompts[row].group or data.prompts[row].text for row in rows),
         domains=tuple(data.prompts[row].domain for row in rows) if any(p.domain for p in data.prompts) else (),
+        cards=np.stack([_describe(model) for model in data.models]),
     )
+
+
+def _describe(model: Model) -> np.ndarray:
+    price = Price(
+        input_usd_per_mtok=model.price_in or 0.0,
+        output_usd_per_mtok=model.price_out or 0.0,
+        is_known=model.price_in is not None,
+    )
+    return describe_card(price, model.context_window)
 
 
 def split_repeats(data: RoutingData) -> tuple[np.ndarray, np.ndarray] | None:

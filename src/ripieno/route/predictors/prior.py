@@ -1,9 +1,9 @@
 """The predictor before anything was measured: worker cards only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ripieno.domain import Estimate, Features, Worker
-from ripieno.route.predictors.pair import PRIOR_OUTPUT_TOKENS, UNMEASURED_SD
+from ripieno.route.predictors.trained import PRIOR_OUTPUT_TOKENS, UNMEASURED_SD
 
 
 class PriorPredictor:
@@ -26,3 +26,7 @@ class PriorPredictor:
             )
             for worker in workers
         )
+
+    def advise(self, features: Features) -> Mapping[str, float]:
+        """Nothing is known."""
+        return {}

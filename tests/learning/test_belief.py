@@ -10,7 +10,15 @@ from ripieno.domain import WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.errors import DataError
 from ripieno.evaluate.newcomers import leave_one_out
-from ripieno.route.predictors.newcomer import NewcomerPrior
+from ripieno.route.predictors.belief import (
+    Belief,
+    choose_probe,
+    learn_prior,
+    pooled_quality,
+    sigmoid,
+    summarise_groups,
+    to_logit,
+)
 
 KINDS, WORKERS = 10, 12
 
@@ -58,13 +66,20 @@ async def test_five_probes_say_more_than_the_pool_and_fifty_come_within_a_tenth(
     assert 0.7 <= lines[50].coverage <= 0.95
 
 
+def fold(belief: Belief, weights: np.ndarray, expected: np.ndarray, rows: np.ndarray, met: list[float]) -> Belief:
+    for row, outcome in zip(rows.tolist(), met, strict=True):
+        belief = belief.update(weights[row], float(expected[row]), outcome)
+    return belief
+
+
 def test_a_probe_in_one_kind_speaks_of_kinds_that_go_with_it_and_against_those_that_do_not() -> None:
     which, quality = make_outcomes(1, tasks=2000)
-    prior = NewcomerPrior(which, quality)
-    blank = prior.predict(prior.update([], []))[0]
+    weights, expected = np.eye(KINDS)[which], pooled_quality(quality)
+    prior = learn_prior(weights, quality)
     rows = np.flatnonzero(which == 0)[:30]
-    strong = prior.predict(prior.update(rows.tolist(), [1.0] * 30))[0]
-    weak = prior.predict(prior.update(rows.tolist(), [0.0] * 30))[0]
+    blank = summarise_groups(prior, weights, expected)[0]
+    strong = summarise_groups(fold(prior, weights, expected, rows, [1.0] * 30), weights, expected)[0]
+    weak = summarise_groups(fold(prior, weights, expected, rows, [0.0] * 30), weights, expected)[0]
     assert strong[0] > blank[0] > weak[0]
     together = prior.covariance[0] / np.sqrt(np.diag(prior.covariance) * prior.covariance[0, 0])
     for kind in range(1, KINDS):
@@ -74,14 +89,15 @@ def test_a_probe_in_one_kind_speaks_of_kinds_that_go_with_it_and_against_those_t
 
 def test_probes_are_asked_once_and_settle_the_kind_where_the_newcomer_could_win() -> None:
     which, quality = make_outcomes(1)
-    prior = NewcomerPrior(which, quality[:, 1:4])  # too few to know which kinds go together
+    weights, expected = np.eye(KINDS)[which], pooled_quality(quality[:, 1:4])
     spent = {}
     for open_kind in (2, 9):
+        belief = learn_prior(weights, quality[:, 1:4])  # too few to know which kinds go together
         rivals, rng, asked = np.full(KINDS, 5.0), np.random.default_rng(0), list[int]()
         rivals[open_kind] = quality[which == open_kind, 0].mean()
-        for _ in range(25):
-            posterior = prior.update(asked, quality[asked, 0])
-            row = prior.choose_probe(posterior, asked=set(asked), rivals=rivals, rng=rng)
+        for _ in range(60):
+            row = choose_probe(belief, weights, expected, rivals=rivals, asked=set(asked), rng=rng)
+            belief = belief.update(weights[row], float(expected[row]), float(quality[row, 0]))
             assert row not in asked
             asked.append(row)
         spent[open_kind] = np.bincount(which[asked], minlength=KINDS)
@@ -89,18 +105,23 @@ def test_probes_are_asked_once_and_settle_the_kind_where_the_newcomer_could_win(
     assert spent[9][9] > spent[2][9]
 
 
-def test_the_posterior_agrees_with_a_grid() -> None:
-    """One kind: the Laplace mean is within 0.1 of the exact mode on a fine grid."""
-    which, quality = np.zeros(40, dtype=np.int64), make_outcomes(1, tasks=40)[1]
-    prior = NewcomerPrior(which, quality)
-    met = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 1.0])
-    posterior = prior.update(range(6), met)
+def test_folding_outcomes_in_one_by_one_comes_close_to_the_exact_posterior() -> None:
+    """One kind, sixty outcomes: the mean is within a third of a standard deviation of a fine grid's."""
+    which, quality = np.zeros(60, dtype=np.int64), make_outcomes(1, tasks=60)[1]
+    weights, expected = np.eye(1)[which], pooled_quality(quality)
+    prior = learn_prior(weights, quality)
+    met = (np.random.default_rng(3).random(60) < 0.6).astype(float)
+    belief = fold(prior, weights, expected, np.arange(60), met.tolist())
     grid = np.linspace(-6, 6, 24001)
-    p = 1.0 / (1.0 + np.exp(-(grid[:, None] - prior.difficulty[:6])))
+    p = sigmoid(grid[:, None] + to_logit(expected))
     log = (met * np.log(p) + (1 - met) * np.log(1 - p)).sum(axis=1) - (grid - prior.mean[0]) ** 2 / (
         2 * prior.covariance[0, 0]
     )
-    assert abs(posterior.ability[0] - grid[np.argmax(log)]) < 1e-3
+    density = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
+    mean = float(grid @ density)
+    sd = float(np.sqrt((grid - mean) ** 2 @ density))
+    assert abs(belief.mean[0] - mean) < sd / 3
+    assert abs(np.sqrt(belief.covariance[0, 0]) - sd) < sd / 3
 
 
 async def test_too_few_workers_cannot_be_left_out() -> None:

@@ -1,0 +1,45 @@
+"""Cards: how alike two workers are by what may be known of them before they are measured."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from ripieno.domain import Matrix, Worker, WorkerId
+from ripieno.domain.training import describe_card
+
+FAMILY_WEIGHT = 4.0
+"""Workers of one family count this much more than others of the same price."""
+LEAST_WEIGHT = 0.05
+
+
+def weigh_kin(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Matrix:
+    """How much each known worker says of an unmeasured one: its nearest in family and price say most.
+
+    Args:
+        worker: the unmeasured one.
+        workers: the m known ones.
+        cards: their facts, shape (m, f).
+
+    Returns:
+        Weights that sum to 1, shape (m,).
+    """
+    own = describe_card(worker.price, worker.context_window)
+    known = ~np.isnan(cards)
+    counts = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, cards, 0.0).sum(axis=0) / counts
+    scale = np.sqrt(np.where(known, (cards - mean) ** 2, 0.0).sum(axis=0) / counts) + 0.5
+    distances = np.nansum(((cards - own) / scale) ** 2, axis=1)
+    family = np.array([_likeness(worker.id, other) for other in workers])
+    weights = np.exp(-distances / 2.0) * (1.0 + FAMILY_WEIGHT * family) + LEAST_WEIGHT
+    return np.asarray(weights / weights.sum())
+
+
+def _likeness(first: str, second: str) -> float:
+    """Shared words of two ids, in [0, 1]; a shared beginning counts, a shared size does not."""
+    one, two = _words(first), _words(second)
+    return len(one & two) / len(one | two) if one | two else 0.0
+
+
+def _words(worker: str) -> set[str]:
+    return {word for word in re.split(r"[^a-z]+", worker.rsplit("/", 1)[-1]) if len(word) > 1}

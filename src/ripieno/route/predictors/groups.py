@@ -1,0 +1,49 @@
+"""Groups: the few regions of tasks that beliefs about a worker are kept for."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ripieno.domain import Matrix
+from ripieno.route.predictors.kinds import SHARPNESS, fit_softmax
+from ripieno.route.predictors.regressors import softmax
+
+MOST_CLUSTERS = 8
+TASKS_A_CLUSTER = 40
+MOST_LABELS = 32
+TEMPERATURE = 0.1
+"""Squared distance over which a cluster's weight falls by e: task vectors have length near one."""
+
+
+class Groups:
+    """Labelled kinds where the data have some, inferred from the text; else soft clusters."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = dict(arrays)
+
+    @classmethod
+    def fit(cls, z: Matrix, labels: Sequence[str | None]) -> "Groups":
+        """Learn the regions from task vectors, shape (n, d)."""
+        names = sorted({label or "" for label in labels})
+        if 1 < len(names) <= MOST_LABELS:
+            which = np.array([names.index(label or "") for label in labels])
+            weights, offsets = fit_softmax(SHARPNESS * z, which, len(names), freedom=10.0)
+            return cls({"weights": weights, "offsets": offsets})
+        return cls({"centres": _find_centres(z)})
+
+    def weigh(self, z: Matrix) -> Matrix:
+        """Weight of each group, shape (len(z), k), rows sum to 1."""
+        if "weights" in self.arrays:
+            return softmax(SHARPNESS * z @ self.arrays["weights"] + self.arrays["offsets"])
+        centres = self.arrays["centres"]
+        distances = (z**2).sum(axis=1)[:, None] - 2.0 * z @ centres.T + (centres**2).sum(axis=1)
+        return softmax(np.asarray(-distances / TEMPERATURE))
+
+
+def _find_centres(z: Matrix) -> Matrix:
+    from sklearn.cluster import KMeans
+
+    count = max(1, min(MOST_CLUSTERS, len(z) // TASKS_A_CLUSTER))
+    if count == 1:
+        return np.asarray(z.mean(axis=0, keepdims=True))
+    return np.asarray(KMeans(count, n_init=3, random_state=0).fit(z).cluster_centers_)

@@ -1,0 +1,276 @@
+"""TrainedPredictor: what all learned predictors do alike: estimates, newcomers, learning from single outcomes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.domain import Estimate, Features, Matrix, Standing, Worker, WorkerId
+from ripieno.domain.training import TrainingSet
+from ripieno.route.predictors.belief import Belief, learn_cells, learn_prior
+from ripieno.route.predictors.cards import weigh_kin
+from ripieno.route.predictors.drift import DriftWatch
+from ripieno.route.predictors.groups import Groups
+
+PRIOR_OUTPUT_TOKENS = 256.0
+UNMEASURED_SD = 0.3
+"""Quality of a worker without outcomes is uncertain by this much: the spread of workers in the outcome sets."""
+UNKNOWN_LOG_SD = 0.5
+KNOWN_SHARE = 0.5
+"""How far the learned estimates of a known worker may be off: this share of what its outcomes in a group leave open."""
+FORGETTING = 0.0005
+"""Share of the first uncertainty that each outcome gives back, so that no belief is ever final."""
+FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
+SETTLED_SD = 0.12
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predicted:
+    """What is expected of n tasks on m known workers, each of shape (n, m); NaN where nothing is known."""
+
+    quality: Matrix
+    quality_sd: Matrix
+    cost_usd: Matrix
+    latency_s: Matrix
+    score: Matrix | None = None
+    """Raw scores of the workers, where the predictor chooses by some."""
+
+
+class TrainedPredictor(ABC):
+    """One class for training and serving.
+
+    A predictor holds what was learned at once (its arrays, saved as a checkpoint) and what single outcomes taught it
+    since (its beliefs, folded in anew from the ledger whenever it is loaded).
+    """
+
+    kind: str
+
+    def __init__(self) -> None:
+        self.checkpoint = f"untrained-{self.kind}"
+        self.workers: tuple[WorkerId, ...] = ()
+        self.metrics: dict[str, float] = {}
+        self.out_of_fold: Matrix | None = None
+        """Calibrated predictions of the training tasks, each by a fit without it, shape (n, m); not saved."""
+        self.watermark = 0
+        """Place in the ledger up to which outcomes are folded in."""
+        self.drifts: list[str] = []
+        """Changes of workers that were noticed, in words."""
+        self._column: dict[WorkerId, int] = {}
+        self._base: dict[str, np.ndarray] = {}
+        self._beliefs: dict[WorkerId, Belief] = {}
+        self._outcomes: dict[WorkerId, int] = {}
+        self._kin: dict[WorkerId, Matrix] = {}
+        self._watch = DriftWatch()
+
+    @property
+    def version(self) -> str:
+        """Name of the checkpoint, and the place in the ledger up to which later outcomes are folded in."""
+        return f"{self.checkpoint}+{self.watermark}" if self._outcomes else self.checkpoint
+
+    @property
+    def margin(self) -> float:
+        """Quality by which a worker must be ahead before the best single worker is left for it."""
+        return float(self._base["margin"][0])
+
+    @property
+    def means(self) -> Matrix:
+        """Mean quality of each worker over all known tasks, shape (m,)."""
+        return np.asarray(self._base["means"])
+
+    @abstractmethod
+    def fit(self, data: TrainingSet, *, rng: np.random.Generator) -> None:
+        """Learn from measured outcomes."""
+
+    @abstractmethod
+    def vectors(self, features: Sequence[Features]) -> Matrix:
+        """The dense vectors that the regressors see, shape (len(features), d)."""
+
+    @abstractmethod
+    def predict(self, z: Matrix, features: Sequence[Features]) -> Predicted:
+        """What the checkpoint expects, beliefs not counted."""
+
+    @abstractmethod
+    def cover_cost(self, data: TrainingSet) -> float:
+        """Share of measured costs in their 80 % intervals; NaN where nothing is known of them."""
+
+    @abstractmethod
+    def cover_latency(self, data: TrainingSet) -> float:
+        """Share of measured latencies in their 80 % intervals; NaN where nothing is known of them."""
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """All learned arrays, flat, ready for safetensors."""
+
+    @abstractmethod
+    def restore(self, workers: Sequence[WorkerId], arrays: Arrays, *, version: str) -> None:
+        """Take learned arrays back."""
+
+    def latency_log_sd(self, column: int) -> float:
+        """Spread of the logarithm of a known worker's latency."""
+        return UNKNOWN_LOG_SD
+
+    def advise(self, features: Features) -> Mapping[str, float]:
+        """Further shares in [0, 1] that the predictor has a head for; none by default."""
+        return {}
+
+    def estimate_many(self, features: Sequence[Features]) -> Predicted:
+        """What the checkpoint expects of many tasks on all known workers."""
+        return self.predict(self.vectors(features), features)
+
+    def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
+        """Estimate one task on each of `workers`, in order."""
+        z = self.vectors([features])
+        expected = self.predict(z, [features])
+        is_plain = not self._beliefs and all(worker.id in self._column for worker in workers)
+        weights = None if is_plain else self._groups.weigh(z)
+        return tuple(self._estimate_one(worker, features, expected, weights) for worker in workers)
+
+    def learn(self, features: Features, worker: Worker, outcome: float) -> str | None:
+        """Fold one outcome in.
+
+        Args:
+            features: of the task.
+            worker: who answered.
+            outcome: what the answer was worth, in [0, 1].
+
+        Returns:
+            What was noticed, where the worker's quality has changed.
+        """
+        z = self.vectors([features])
+        weights = self._groups.weigh(z)
+        quality = float(self._rate(worker, self.predict(z, [features]).quality))
+        prior = self.prior_of(worker.id)
+        belief = self._beliefs.get(worker.id, prior)
+        met, _ = belief.apply(weights, np.array([quality]))
+        where = int(weights[0].argmax())
+        noticed = self._watch.see(worker.id, where, outcome - float(met[0]))
+        if noticed is not None:
+            belief = belief.widen(self._newcomer.covariance)
+            self.drifts.append(noticed)
+        belief = belief.widen(FORGETTING * prior.covariance)
+        self._beliefs[worker.id] = belief.update(weights[0], quality, outcome)
+        self._outcomes[worker.id] = self._outcomes.get(worker.id, 0) + 1
+        return noticed
+
+    def prior_of(self, worker: WorkerId) -> Belief:
+        """What is believed of a worker before any single outcome."""
+        column = self._column.get(worker)
+        if column is None:
+            return self._newcomer
+        return Belief.prior(np.diag(KNOWN_SHARE * self._base["cells"][column]))
+
+    def expect(self, features: Sequence[Features], worker: Worker) -> tuple[Matrix, Matrix]:
+        """Quality that the checkpoint expects of a worker, shape (n,), and the tasks' groups, shape (n, k)."""
+        z = self.vectors(features)
+        return self._rate(worker, self.predict(z, features).quality), self._groups.weigh(z)
+
+    def belief_of(self, worker: WorkerId) -> Belief:
+        """What is believed of a worker by now."""
+        return self._beliefs.get(worker) or self.prior_of(worker)
+
+    @property
+    def rivals(self) -> Matrix:
+        """Mean quality of the best known worker in each group, shape (k,)."""
+        return np.asarray(self._base["rivals"])
+
+    def stand(self, worker: WorkerId, *, sd: float) -> Standing:
+        """How far a worker may be used by now; `sd` is the uncertainty of its quality on the task at hand."""
+        if worker in self._column:
+            return Standing.FREE
+        outcomes = self._outcomes.get(worker, 0)
+        if outcomes == 0:
+            return Standing.MASKED
+        if outcomes < FEW_OUTCOMES:
+            return Standing.SHADOW
+        return Standing.FREE if outcomes >= ENOUGH_OUTCOMES and sd <= SETTLED_SD else Standing.TRIAL
+
+    def _set_workers(self, workers: Sequence[WorkerId]) -> None:
+        self.workers = tuple(workers)
+        self._column = {worker: index for index, worker in enumerate(self.workers)}
+
+    def _learn_base(self, z: Matrix, data: TrainingSet, *, margin: float, means: Matrix) -> None:
+        """What newcomers and single outcomes are held against."""
+        self._groups = Groups.fit(z, data.labels)
+        weights = self._groups.weigh(z)
+        self._newcomer = learn_prior(weights, data.quality)
+        cards = data.cards if data.cards is not None else np.full((len(data.workers), 1), np.nan)
+        cells, rivals = learn_cells(weights, data.quality)
+        self._base = {"margin": np.array([margin]), "means": means, "cards": cards, "cells": cells, "rivals": rivals}
+
+    def _base_state(self) -> dict[str, np.ndarray]:
+        newcomer = {"mean": self._newcomer.mean, "covariance": self._newcomer.covariance}
+        parts: tuple[tuple[str, Arrays], ...] = (
+            ("base", self._base), ("groups", self._groups.arrays), ("newcomer", newcomer),
+        )  # fmt: skip
+        return {f"{part}/{name}": value for part, arrays in parts for name, value in arrays.items()}
+
+    def _restore_base(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        self._base = dict(groups["base"])
+        self._groups = Groups(groups["groups"])
+        self._newcomer = Belief(**groups["newcomer"])
+
+    def _rate(self, worker: Worker, quality: Matrix) -> Matrix:
+        """Quality of one worker, shape (n,): its own column, or its kin's for a newcomer."""
+        column = self._column.get(worker.id)
+        return quality[:, column] if column is not None else quality @ self._weigh_kin(worker)
+
+    def _weigh_kin(self, worker: Worker) -> Matrix:
+        if worker.id not in self._kin:
+            self._kin[worker.id] = weigh_kin(worker, self.workers, self._base["cards"])
+        return self._kin[worker.id]
+
+    def _estimate_one(
+        self, worker: Worker, features: Features, expected: Predicted, weights: Matrix | None
+    ) -> Estimate:
+        listed = worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=PRIOR_OUTPUT_TOKENS, cpu_s=1.0)
+        column = self._column.get(worker.id)
+        if column is None:
+            assert weights is not None
+            return self._estimate_newcomer(worker, expected, weights, listed=listed)
+        quality, sd = float(expected.quality[0, column]), float(expected.quality_sd[0, column])
+        if weights is not None and worker.id in self._beliefs:
+            prior, belief = self.prior_of(worker.id), self._beliefs[worker.id]
+            shifted, now = belief.apply(weights, np.array([quality]))
+            _, first = prior.apply(weights, np.array([quality]))
+            quality, sd = float(shifted[0]), min(sd * float(now[0] / max(first[0], 1e-9)), UNMEASURED_SD)
+        return Estimate(
+            worker=worker.id,
+            quality=quality,
+            quality_sd=sd,
+            cost_usd=_or(float(expected.cost_usd[0, column]), listed),
+            latency_s=_or(float(expected.latency_s[0, column]), 1.0),
+            latency_log_sd=self.latency_log_sd(column),
+            mean_quality=float(self.means[column]),
+            score=None if expected.score is None else float(expected.score[0, column]),
+        )
+
+    def _estimate_newcomer(self, worker: Worker, expected: Predicted, weights: Matrix, *, listed: float) -> Estimate:
+        kin = self._weigh_kin(worker)
+        quality, sd = self.belief_of(worker.id).apply(weights, expected.quality @ kin)
+        return Estimate(
+            worker=worker.id,
+            quality=float(quality[0]),
+            quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
+            cost_usd=listed,
+            latency_s=_or(float(np.nanmedian(expected.latency_s)) if expected.latency_s.size else np.nan, 1.0),
+            is_measured=False,
+            mean_quality=float(self.means @ kin),
+            score=None if expected.score is None else float(expected.score[0] @ kin),
+            standing=self.stand(worker.id, sd=float(sd[0])),
+        )
+
+
+def split_arrays(arrays: Arrays) -> dict[str, dict[str, np.ndarray]]:
+    """Flat names `group/name` as a table of tables."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in arrays.items():
+        group, _, key = name.partition("/")
+        groups.setdefault(group, {})[key] = value
+    return groups
+
+
+def _or(value: float, default: float) -> float:
+    return default if np.isnan(value) else value
