@@ -29,7 +29,7 @@ from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor
 from ripieno.learn.checkpoint import Registry, require_shared_workers
 from ripieno.ledger import Ledger
-from ripieno.measure import Profiler
+from ripieno.measure import Prober, Profiler
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider
@@ -50,9 +50,14 @@ class App:
     """One installation, opened.
 
     Use as an async context manager; nothing outlives it.
+
+    Args:
+        loaded: the settings; those of the current folder if not given.
+        clock: the time.
+        decides: whether tasks are to be decided; without, the checkpoint in traffic is not loaded, and need not fit.
     """
 
-    def __init__(self, loaded: Loaded | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(self, loaded: Loaded | None = None, *, clock: Clock | None = None, decides: bool = True) -> None:
         self.loaded = loaded or load_settings()
         self.clock = clock or SystemClock()
         self.registry = Registry(self.settings.home / "checkpoints")
@@ -65,6 +70,7 @@ class App:
         self.caller = Caller(self._providers, health=self.health, clock=self.clock)
         self.analyzer = Analyzer(CachedEncoder(_build_encoder(self.settings)))
         self._stamp = self._read_stamp()
+        self._decides = decides
         self._brain = self._build_brain(self.loaded)
         self.ledger = Ledger(self.settings.ledger.url, clock=self.clock)
         budget = self.settings.route.budget_usd_per_task
@@ -214,6 +220,20 @@ class App:
         """A profiler on this app's workers and ledger."""
         return Profiler(self.caller, self.make_grading(), self.ledger)
 
+    def make_prober(self) -> Prober:
+        """A prober on what the checkpoint in traffic believes.
+
+        Raises:
+            ConfigError: no checkpoint decides yet, so there is nothing to hold a new worker against.
+        """
+        predictor = self.brain().router.predictor
+        if not isinstance(predictor, TrainedPredictor):
+            raise ConfigError(
+                "no checkpoint decides yet: a new worker cannot be held against the others",
+                hint="measure the pool and train: `ripieno profile TASKS`, `ripieno train`",
+            )
+        return Prober(self.make_profiler(), self.analyzer, predictor, catch_up=self.catch_up)
+
     def make_grading(self) -> Grading:
         """Graders, with installed verifiers and the configured judge.
 
@@ -254,6 +274,8 @@ class App:
 
     def _build_brain(self, loaded: Loaded) -> Brain:
         pool = build_pool(loaded.settings)
+        if not self._decides:
+            return Brain(pool=pool, router=self.make_router(None, pool, loaded.settings))
         canary = self.registry.canary()
         return Brain(
             pool=pool,

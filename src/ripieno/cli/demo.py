@@ -12,7 +12,7 @@ import numpy as np
 from ripieno.app import App
 from ripieno.cli.learn import draw, show_report
 from ripieno.cli.output import money, print_table, say, seconds
-from ripieno.cli.profile import find_able, progress_bar
+from ripieno.cli.profile import EMBEDDED, find_able, progress_bar
 from ripieno.config import load_settings
 from ripieno.domain.grader import GradedTask
 from ripieno.embedded.baselines import choose_by_keyword
@@ -99,7 +99,11 @@ async def _measure(app: App, size: Size) -> None:
     started = time.monotonic()
     with progress_bar("measuring") as show:
         learning = Campaign(
-            name=CAMPAIGN, tasks=tuple(t for t in tasks if t.split == "train"), workers=workers, skip=_is_skipped
+            name=CAMPAIGN,
+            tasks=tuple(t for t in tasks if t.split == "train"),
+            workers=workers,
+            skip=_is_skipped,
+            source=EMBEDDED,
         )
         first = await profiler.run(learning, app.pool, on_progress=show)
         held_out = Campaign(

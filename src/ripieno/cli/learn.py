@@ -15,7 +15,7 @@ from ripieno.evaluate.newcomers import PROBES, ProbeLine, leave_one_out
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
 from ripieno.learn import train as fit
 from ripieno.learn.train import check_gate, promote, record_learned
-from ripieno.ledger import export_data
+from ripieno.ledger import PROBE_PREFIX, export_data
 from ripieno.route.predictors import KINDS, make_predictor
 from ripieno.tasks import RoutingData, read_folder
 
@@ -92,7 +92,7 @@ def train(
         await promote(registry, app.ledger, version, reason=trained.card.verdict)
         return version, trained, "promoted: it decides from the next request on"
 
-    version, trained, fate = run_app(config, work)
+    version, trained, fate = run_app(config, work, decides=False)
     if as_json:
         print_json({"checkpoint": version, "fate": fate, "card": trained.card.model_dump(mode="json")})
         return
@@ -161,7 +161,7 @@ def evaluate(
         baselines = tuple(dict.fromkeys((*BASELINE_KINDS, *kinds[1:])))
         return bench, judge(bench, predictor, objective=objective, baselines=baselines, seed=seed)
 
-    bench, judged = run_app(config, work)
+    bench, judged = run_app(config, work, decides=False)
     if predictions is not None:
         write_predictions(bench, judged, predictions)
     if plots is not None:
@@ -183,7 +183,7 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
         bench = prepare(source, await analyze_prompts(app.analyzer, source))
         return leave_one_out(bench.train, bench.test, probes=probes, seeds=(seed, seed + 1, seed + 2))
 
-    lines = run_app(config, work)
+    lines = run_app(config, work, decides=False)
     if as_json:
         print_json([asdict(line) for line in lines])
         return
@@ -207,7 +207,7 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
 
 def load_measured(app: App, dataset: str | None) -> RoutingData:
     """Outcomes of the ledger, of the pool's workers in their present versions."""
-    known = app.ledger.datasets()
+    known = [name for name in app.ledger.datasets() if not name.startswith(PROBE_PREFIX)]
     if dataset is None:
         if len(known) != 1:
             raise NotFound(
@@ -216,7 +216,7 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
                 if known
                 else "measure one: `ripieno profile`",
             )
-        dataset = next(iter(known))
+        dataset = known[0]
     return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
 
 

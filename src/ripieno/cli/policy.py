@@ -38,7 +38,7 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
             for card in [read_card(app.registry.folder / version)]
         ]
 
-    found = run_app(config, work)
+    found = run_app(config, work, decides=False)
     if as_json:
         print_json(found)
         return
@@ -67,7 +67,7 @@ def promote(config: Path | None, *, checkpoint: str) -> None:
             require_shared_workers(card, app.pool.ids, version=checkpoint)
         await put_in_traffic(app.registry, app.ledger, checkpoint, reason="by hand")
 
-    run_app(config, work)
+    run_app(config, work, decides=False)
     say(f"{checkpoint} decides from the next request on")
 
 
@@ -84,4 +84,4 @@ def rollback(config: Path | None) -> None:
         await put_in_traffic(app.registry, app.ledger, previous, reason="rollback")
         return previous
 
-    say(f"{run_app(config, work)} decides again from the next request on")
+    say(f"{run_app(config, work, decides=False)} decides again from the next request on")

@@ -1,15 +1,21 @@
 """`ripieno pool`."""
 
+from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
 import click
 
 from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.profile import load_tasks, name_source, progress_bar
 from ripieno.cli.running import run_app
 from ripieno.config import FILE, load_settings
 from ripieno.domain import Worker
 from ripieno.errors import ConfigError, InvalidTask, ProviderError
+from ripieno.learn.checkpoint import read_card
+from ripieno.measure import Probing, choose_probe_tasks, name_probes
+from ripieno.measure.probe import Profile
 
 Measured = dict[str, tuple[int, float, float, float]]
 
@@ -28,7 +34,7 @@ def list_pool(config: Path | None, *, as_json: bool) -> None:
     async def work(app: App) -> tuple[list[Worker], Measured]:
         return list(app.pool), _summarise(app)
 
-    workers, measured = run_app(config, work)
+    workers, measured = run_app(config, work, decides=False)
     if as_json:
         print_json([_describe(worker, measured) for worker in workers])
         return
@@ -57,7 +63,7 @@ def check(config: Path | None, *, as_json: bool) -> None:
                 found.append((worker.id, False, f"{error.message}{hint}"))
         return found
 
-    found = run_app(config, work)
+    found = run_app(config, work, decides=False)
     if as_json:
         print_json([{"worker": worker, "ok": ok, "seen": seen} for worker, ok, seen in found])
     else:
@@ -84,11 +90,54 @@ def unmute(config: Path | None, *, worker: str) -> None:
 
 @pool.command()
 @click.argument("worker")
+@click.option("--budget", type=click.IntRange(1), default=20, show_default=True, help="Most probes in all.")
+@click.option("--tasks", help="As in `ripieno profile`; those the checkpoint in traffic learned from, if not given.")
+@click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def probe(
+    config: Path | None, *, worker: str, budget: int, tasks: str | None, most_cost: float | None, as_json: bool
+) -> None:
+    """Ask WORKER the few tasks that say most about where it should be used.
+
+    A new worker is masked until it was probed, then in the shadow, then on trial, then free. The same command with a
+    larger budget goes on where it was.
+    """
+
+    async def work(app: App) -> Profile:
+        if worker not in app.pool:
+            raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+        prober, card = app.make_prober(), app.pool[worker]
+        source = tasks or _find_source(app)
+        graded = choose_probe_tasks(load_tasks(source))
+        probing = Probing(
+            worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(source)
+        )
+        known = app.ledger.run_ids(name_probes(card.id))
+        with progress_bar("probing") as show:
+            return await prober.run(probing, app.pool, known=known, on_progress=show)
+
+    found = run_app(config, work)
+    if as_json:
+        print_json(asdict(found))
+        return
+    click.echo(f"{worker}: {found.probes} probes, {money(found.spent_usd)} spent in this run")
+    click.echo(f"expected quality {found.quality:.2f} +- {found.quality_sd:.2f} over these tasks")
+    click.echo(f"likely the best worker for {found.chance_best:.0%} of them")
+    click.echo(f"standing: {found.standing}{', more probes would change little' if found.is_settled else ''}")
+
+
+@pool.command()
+@click.argument("worker")
 @click.option("--provider", required=True, help="Name of the provider, in a-z, 0-9 and _.")
 @click.option("--base-url", help="For a new OpenAI-compatible provider: its address up to /v1.")
 @click.option("--model", help="The provider's name for the model; WORKER if not given.")
 @click.option("--context-window", type=click.IntRange(1), help="Tokens.")
+@click.option("--price-in", type=click.FloatRange(0), help="USD per million input tokens.")
+@click.option("--price-out", type=click.FloatRange(0), help="USD per million output tokens.")
+@click.option("--usd-per-cpu-s", type=click.FloatRange(0), help="For a worker on this machine: USD per CPU second.")
 @click.option("--privacy", type=click.Choice(["local", "private", "public"]), default="public", show_default=True)
+@click.option("--keep-embedded", is_flag=True, help="Write the embedded pool into the file, too, where it has none.")
 @click.option("--dry-run", is_flag=True, help="Show the file that would be written.")
 @click.pass_obj
 def add(
@@ -99,14 +148,27 @@ def add(
     base_url: str | None,
     model: str | None,
     context_window: int | None,
+    price_in: float | None,
+    price_out: float | None,
+    usd_per_cpu_s: float | None,
     privacy: str,
+    keep_embedded: bool,
     dry_run: bool,
 ) -> None:
     """Add WORKER to ripieno.toml; the file is changed only if it is right afterwards."""
     card: dict[str, object] = {"provider": provider, "privacy": privacy}
-    card |= {k: v for k, v in (("model", model), ("context_window", context_window)) if v is not None}
+    facts = {
+        "model": model,
+        "context_window": context_window,
+        "input_usd_per_mtok": price_in,
+        "output_usd_per_mtok": price_out,
+        "usd_per_cpu_s": usd_per_cpu_s,
+    }
+    card |= {name: value for name, value in facts.items() if value is not None}
     path = config or Path(FILE)
     document = _read_document(path)
+    if keep_embedded and "workers" not in document:
+        document.update(_read_document(Path(str(files("ripieno.embedded") / "pool.toml"))))
     workers = document.setdefault("workers", {})
     if worker in workers:
         raise InvalidTask(f"worker {worker!r} is in {path} already", hint="edit the file, or choose another id")
@@ -115,7 +177,21 @@ def add(
         document.setdefault("providers", {})[provider] = {"kind": "openai", "base_url": base_url}
     _write_checked(document, path, is_dry=dry_run)
     if not dry_run:
+        say(f"a new worker climbs from shadow to traffic: `ripieno pool probe {worker}`")
         say(f"added {worker} to {path}; a key goes into RIPIENO_PROVIDERS__{provider.upper()}__API_KEY")
+
+
+def _find_source(app: App) -> str:
+    """The tasks that the checkpoint in traffic was measured on."""
+    version = app.registry.current()
+    assert version is not None
+    card = read_card(app.registry.folder / version)
+    source = app.ledger.find_source(card.datasets[0])
+    if not source:
+        raise InvalidTask(
+            f"the tasks of {card.datasets[0]!r} cannot be read again", hint="name graded tasks: --tasks tasks.jsonl"
+        )
+    return source
 
 
 def _change_muted(config: Path | None, worker: str, *, is_muted: bool) -> None:

@@ -58,11 +58,12 @@ def profile(
             workers=chosen,
             repeats=repeats,
             most_cost_usd=most_cost,
+            source=name_source(tasks),
         )
         with progress_bar("profiling") as show:
             return await app.make_profiler().run(campaign, pool, on_progress=show)
 
-    done = run_app(config, work)
+    done = run_app(config, work, decides=False)
     if as_json:
         print_json(
             {
@@ -77,6 +78,11 @@ def profile(
     say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {money(done.spent_usd)} spent")
     for failure, count in sorted(done.failures.items()):
         say(f"{count} calls failed: {failure}")
+
+
+def name_source(source: str) -> str:
+    """What `load_tasks` finds the same tasks by from any folder."""
+    return source if source == EMBEDDED or source.startswith(GYM) else str(Path(source).resolve())
 
 
 def load_tasks(source: str) -> list[GradedTask]:

@@ -12,13 +12,17 @@ Result = TypeVar("Result")
 
 
 def run_app(
-    config: Path | None, work: Callable[[App], Awaitable[Result]], *, flags: Mapping[str, object] | None = None
+    config: Path | None,
+    work: Callable[[App], Awaitable[Result]],
+    *,
+    flags: Mapping[str, object] | None = None,
+    decides: bool = True,
 ) -> Result:
-    """Run asynchronous work with an opened app."""
+    """Run asynchronous work with an opened app; see `App` for `decides`."""
     loaded = load_settings(config, flags=flags)
 
     async def run() -> Result:
-        async with App(loaded) as app:
+        async with App(loaded, decides=decides) as app:
             return await work(app)
 
     return asyncio.run(run())

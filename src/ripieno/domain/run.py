@@ -86,6 +86,8 @@ class Placement:
     group: str = ""
     """Tasks of one group never stand on both sides of a split; empty means the task alone."""
     repeat: int = 0
+    source: str = ""
+    """Where the graded task can be read again: a file, `embedded` or `gym:...`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encod
 from ripieno.ledger.database import open_engine, translated_faults
 from ripieno.ledger.schema import catalog, entries, tasks
 
-PROBES = "probe:"
+PROBE_PREFIX = "probe:"
 """Beginning of the data-set names that probes of new workers are recorded under."""
 MOST_ROWS = 2000
 """Rows of one group commit: more would make the first one wait."""
@@ -156,6 +156,16 @@ class Ledger:
         with translated_faults(self.url), self._reader.connect() as connection:
             return {row.run for row in connection.execute(query)}
 
+    def find_source(self, dataset: str) -> str:
+        """Where the graded tasks of a campaign can be read again; empty where nothing says so."""
+        query = select(entries).where(entries.c.kind == "executed", entries.c.dataset == dataset).limit(1)
+        with translated_faults(self.url), self._reader.connect() as connection:
+            for row in connection.execute(query):
+                entry = decode_entry("executed", row.body, entry=row.id)
+                assert isinstance(entry, Executed)
+                return entry.run.placement.source if entry.run.placement is not None else ""
+        return ""
+
     def datasets(self) -> dict[str, int]:
         """Campaigns and data sets, with their number of runs."""
         query = (
@@ -241,7 +251,7 @@ class Ledger:
             .join(run, (run.c.run == entries.c.run) & (run.c.kind == "executed"))
             .join(tasks, tasks.c.digest == run.c.task)
             .where(entries.c.kind == "judged", entries.c.seq > after, is_first)
-            .where(run.c.dataset.is_(None) | run.c.dataset.startswith(PROBES))
+            .where(run.c.dataset.is_(None) | run.c.dataset.startswith(PROBE_PREFIX))
             .order_by(entries.c.seq)
         )
         if until is not None:

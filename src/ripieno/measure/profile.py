@@ -25,6 +25,8 @@ class Campaign:
     """Ceiling for this campaign as a whole, what was spent before included."""
     skip: Callable[[GradedTask, str], bool] = lambda task, worker: False
     """Pairs to leave unmeasured."""
+    source: str = ""
+    """Where the tasks can be read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,13 @@ class Profiler:
             raise BudgetExhausted("profiling cost (USD)", spent=progress.spent_usd, limit=ceiling)
         return progress
 
+    async def measure(self, sample: Sample, *, campaign: str, source: str = "") -> tuple[Called, Verdict]:
+        """Take one sample, judge it and record it under the name of a campaign."""
+        called = await self._caller.measure(sample.worker, sample.task.task)
+        verdict = await self._judge(sample, called)
+        await self._record(sample, called, verdict, campaign=campaign, source=source)
+        return called, verdict
+
     async def _work(
         self,
         lane: Iterator[Sample],
@@ -101,9 +110,7 @@ class Profiler:
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         while not progress.is_over(campaign.most_cost_usd) and (sample := next(lane, None)) is not None:
-            called = await self._caller.measure(sample.worker, sample.task.task)
-            verdict = await self._judge(sample, called)
-            await self._record(sample, called, verdict, campaign.name)
+            called, verdict = await self.measure(sample, campaign=campaign.name, source=campaign.source)
             progress.done += 1
             progress.spent_usd += called.call.cost_usd or 0.0
             progress.accepted += verdict.quality
@@ -123,10 +130,10 @@ class Profiler:
         except ProviderError as error:
             return Verdict(verifier="judge_failed", quality=0.0, detail=error.message)
 
-    async def _record(self, sample: Sample, called: Called, verdict: Verdict, campaign: str) -> None:
+    async def _record(self, sample: Sample, called: Called, verdict: Verdict, *, campaign: str, source: str) -> None:
         task = sample.task
         placement = Placement(
-            dataset=campaign, item=task.id, split=task.split, group=task.template, repeat=sample.repeat
+            dataset=campaign, item=task.id, split=task.split, group=task.template, repeat=sample.repeat, source=source
         )
         run = Run(
             id=sample.run,

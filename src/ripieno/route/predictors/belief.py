@@ -152,8 +152,8 @@ def choose_probe(
         A row that is not in `asked`.
     """
     which, groups = weights.argmax(axis=1), weights.shape[1]
-    usual, sd, slopes = summarise_groups(belief, weights, expected)
-    wins = _normal_cdf((usual - rivals) / np.maximum(sd, 1e-9))
+    _, _, slopes = summarise_groups(belief, weights, expected)
+    wins = chance_best(belief, weights, expected, rivals=rivals)
     is_open = (wins > RELEVANT[0]) & (wins < RELEVANT[1])
     worth = np.bincount(which, minlength=groups) / len(which) * np.where(is_open, 1.0, IRRELEVANT_WEIGHT) * slopes**2
     gains = (worth @ belief.covariance**2) * slopes / (1.0 + slopes * np.diag(belief.covariance))
@@ -161,6 +161,17 @@ def choose_probe(
     free[list(asked)] = False
     gains[np.bincount(which[free], minlength=groups) == 0] = -np.inf
     return int(rng.choice(np.flatnonzero(free & (which == np.argmax(gains)))))
+
+
+def chance_best(belief: Belief, weights: Matrix, expected: Matrix, *, rivals: Matrix) -> Matrix:
+    """Probability that the worker is the best one in each group, shape (k,); see `choose_probe`."""
+    usual, sd, _ = summarise_groups(belief, weights, expected)
+    return _normal_cdf((usual - rivals) / np.maximum(sd, 1e-9))
+
+
+def is_settled(chances: Matrix) -> bool:
+    """Whether it is all but known in every group if the worker is best there."""
+    return bool(((chances <= RELEVANT[0]) | (chances >= RELEVANT[1])).all())
 
 
 def summarise_groups(belief: Belief, weights: Matrix, expected: Matrix) -> tuple[Matrix, Matrix, Matrix]:

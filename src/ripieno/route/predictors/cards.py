@@ -8,9 +8,10 @@ import numpy as np
 from ripieno.domain import Matrix, Worker, WorkerId
 from ripieno.domain.training import describe_card
 
-FAMILY_WEIGHT = 4.0
-"""Workers of one family count this much more than others of the same price."""
-LEAST_WEIGHT = 0.05
+STRANGER = 0.02
+"""What a worker of another family counts; one of the same family counts the square of their likeness, at most 1."""
+LEAST_CLOSENESS = 0.05
+"""What a worker of a quite other price counts, against one of the same."""
 
 
 def weigh_kin(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Matrix:
@@ -31,7 +32,7 @@ def weigh_kin(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Mat
     scale = np.sqrt(np.where(known, (cards - mean) ** 2, 0.0).sum(axis=0) / counts) + 0.5
     distances = np.nansum(((cards - own) / scale) ** 2, axis=1)
     family = np.array([_likeness(worker.id, other) for other in workers])
-    weights = np.exp(-distances / 2.0) * (1.0 + FAMILY_WEIGHT * family) + LEAST_WEIGHT
+    weights = (np.exp(-distances / 2.0) + LEAST_CLOSENESS) * (family**2 + STRANGER)
     return np.asarray(weights / weights.sum())
 
 

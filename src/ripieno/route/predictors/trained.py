@@ -141,7 +141,7 @@ class TrainedPredictor(ABC):
         """
         z = self.vectors([features])
         weights = self._groups.weigh(z)
-        quality = float(self._rate(worker, self.predict(z, [features]).quality))
+        quality = float(self._rate(worker, self.predict(z, [features]).quality)[0])
         prior = self.prior_of(worker.id)
         belief = self._beliefs.get(worker.id, prior)
         met, _ = belief.apply(weights, np.array([quality]))

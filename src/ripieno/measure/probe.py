@@ -1,0 +1,133 @@
+"""Probe: a few well-chosen tasks that say where a new worker should be used."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.analyze import Analyzer
+from ripieno.domain import Matrix, Pool, Standing, WorkerId
+from ripieno.domain.grader import GradedTask
+from ripieno.ledger import PROBE_PREFIX
+from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
+from ripieno.route.predictors import TrainedPredictor
+from ripieno.route.predictors.belief import chance_best, choose_probe, is_settled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probing:
+    """What to find out."""
+
+    worker: WorkerId
+    tasks: tuple[GradedTask, ...]
+    budget: int
+    """Most probes, those of earlier runs included."""
+    most_cost_usd: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What is known of a worker after its probes."""
+
+    probes: int
+    spent_usd: float
+    quality: float
+    """Expected over the tasks on offer."""
+    quality_sd: float
+    chance_best: float
+    """Share of the tasks on offer in whose group the worker is likelier than not to be the best one."""
+    is_settled: bool
+    """Whether more probes would hardly change where it is used."""
+    standing: Standing
+
+
+class Prober:
+    """Asks one task after the other, each chosen by what the answers so far leave open.
+
+    Args:
+        profiler: measures and records.
+        analyzer: finds the tasks' features.
+        predictor: what is believed of all workers; it learns from each probe.
+        catch_up: folds what was recorded into `predictor`.
+    """
+
+    def __init__(
+        self,
+        profiler: Profiler,
+        analyzer: Analyzer,
+        predictor: TrainedPredictor,
+        *,
+        catch_up: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._profiler = profiler
+        self._analyzer = analyzer
+        self._predictor = predictor
+        self._catch_up = catch_up
+
+    async def run(
+        self,
+        probing: Probing,
+        pool: Pool,
+        *,
+        known: set[str],
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Profile:
+        """Probe until the budget is spent or nothing is left to find out.
+
+        Args:
+            probing: what to find out.
+            pool: the worker's pool.
+            known: ids of the runs that earlier probes of it have recorded.
+            on_progress: told after each probe.
+        """
+        campaign = Campaign(name=name_probes(probing.worker), tasks=probing.tasks, workers=(probing.worker,))
+        samples = plan_samples(campaign, pool)
+        features = await self._analyzer.analyze_many([task.task for task in probing.tasks])
+        expected, weights = self._predictor.expect(features, pool[probing.worker])
+        asked = {row for row, sample in enumerate(samples) if sample.run in known}
+        progress = Progress(total=min(probing.budget, len(samples)), done=len(asked), resumed=len(asked))
+        rng = np.random.default_rng(len(samples))
+        while progress.done < progress.total and not progress.is_over(probing.most_cost_usd):
+            if is_settled(self._chances(probing.worker, weights, expected)):
+                break
+            row = choose_probe(
+                self._predictor.belief_of(probing.worker), weights, expected,
+                rivals=self._predictor.rivals, asked=asked, rng=rng,
+            )  # fmt: skip
+            called, verdict = await self._profiler.measure(samples[row], campaign=campaign.name, source=probing.source)
+            await self._catch_up()
+            asked.add(row)
+            progress.done += 1
+            progress.spent_usd += called.call.cost_usd or 0.0
+            progress.accepted += verdict.quality
+            if on_progress is not None:
+                on_progress(progress)
+        return self._summarise(probing.worker, weights, expected, progress)
+
+    def _summarise(self, worker: WorkerId, weights: Matrix, expected: Matrix, progress: Progress) -> Profile:
+        quality, sd = self._predictor.belief_of(worker).apply(weights, expected)
+        chances = self._chances(worker, weights, expected)
+        return Profile(
+            probes=progress.done,
+            spent_usd=progress.spent_usd,
+            quality=float(quality.mean()),
+            quality_sd=float(sd.mean()),
+            chance_best=float((chances[weights.argmax(axis=1)] > 0.5).mean()),
+            is_settled=is_settled(chances),
+            standing=self._predictor.stand(worker, sd=float(sd.mean())),
+        )
+
+    def _chances(self, worker: WorkerId, weights: Matrix, expected: Matrix) -> Matrix:
+        belief = self._predictor.belief_of(worker)
+        return chance_best(belief, weights, expected, rivals=self._predictor.rivals)
+
+
+def name_probes(worker: WorkerId) -> str:
+    """Name of the data set that the probes of a worker are recorded under."""
+    return f"{PROBE_PREFIX}{worker}"
+
+
+def choose_probe_tasks(tasks: Sequence[GradedTask]) -> tuple[GradedTask, ...]:
+    """Tasks that may be asked: those of the training split, so that held-out ones stay unseen."""
+    return tuple(task for task in tasks if task.split == "train")
