@@ -27,7 +27,9 @@ from ripieno.domain import (
 from ripieno.encoders import CachedEncoder, Encoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor
-from ripieno.learn.checkpoint import Registry, require_shared_workers
+from ripieno.learn.checkpoint import Canary, Registry, require_shared_workers
+from ripieno.learn.promotion import judge_canary, record_finding
+from ripieno.learn.train import promote
 from ripieno.ledger import Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.orchestrator import Brain, Orchestrator, Parts
@@ -83,6 +85,9 @@ class App:
             pacer=Pacer(budget) if budget is not None else None,
         )
         self._learning = asyncio.Lock()
+        self._canary: Canary | None = None
+        self._canary_watermark = 0
+        self._shortfalls: list[float] = []
         self.orchestrator = Orchestrator(parts, self.brain)
 
     async def __aenter__(self) -> Self:
@@ -132,6 +137,8 @@ class App:
             for router in (brain.router, brain.canary):
                 if router is not None and isinstance(router.predictor, TrainedPredictor):
                     noticed += await self._fold(router.predictor, brain.pool)
+            if brain.canary is not None:
+                await self._watch_canary(brain)
         return noticed
 
     async def follow(self, *, every_s: float = FOLLOW_S) -> None:
@@ -155,6 +162,39 @@ class App:
                     noticed.append(change)
             predictor.watermark = late.seq
         return noticed
+
+    async def _watch_canary(self, brain: Brain) -> None:
+        """Take what came of the canary's decisions, and end its trial where they suffice."""
+        canary = self.registry.canary()
+        if canary is None:
+            return
+        if self._canary != canary:
+            self._canary, self._shortfalls, self._canary_watermark = canary, [], canary.since
+        for late in self.ledger.late(after=self._canary_watermark):
+            self._canary_watermark = late.seq
+            if late.run.decision is None:
+                continue
+            decided = self.ledger.find_decided(late.run.decision)
+            if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
+                self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
+        finding = judge_canary(self._shortfalls)
+        if finding is None:
+            return
+        incumbent = self.registry.current()
+        await record_finding(self.ledger, finding, checkpoint=canary.checkpoint, incumbent=incumbent)
+        self.registry.set_canary(None)
+        if finding.passed:
+            await promote(self.registry, self.ledger, canary.checkpoint, reason=finding.reason)
+        else:
+            log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
+
+    async def _measure_shortfall(self, brain: Brain, decided: Decided, quality: float) -> float:
+        """What the incumbent promises of its own choice on a task, minus what the canary's brought."""
+        features = await self.analyzer.analyze(decided.task)
+        arrival = Arrival(id=decided.decision.id, seed=decided.decision.seed, started=self.clock.monotonic())
+        ours = brain.router.decide(decided.task, features, brain.pool, self.conditions(), arrival=arrival)
+        promised = next(e.quality for e in ours.estimates if e.worker == ours.worker)
+        return min(max(promised - quality, -1.0), 1.0)
 
     def conditions(self) -> Conditions:
         """Health and limits of this moment."""

@@ -8,12 +8,14 @@ import click
 from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
+from ripieno.domain import Objective
 from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.evaluate import Interval, Report
 from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, Benchmark, Judged, judge, prepare
 from ripieno.evaluate.newcomers import PROBES, ProbeLine, leave_one_out
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
 from ripieno.learn import train as fit
+from ripieno.learn.promotion import compare, record_finding
 from ripieno.learn.train import check_gate, promote, record_learned
 from ripieno.ledger import PROBE_PREFIX, export_data
 from ripieno.route.predictors import KINDS, make_predictor
@@ -89,6 +91,7 @@ def train(
         if out is not None or not set(trained.card.workers) & set(app.pool.ids):
             return version, trained, "saved, not promoted: it is for other workers than this pool's"
         check_gate(trained)
+        await hold_against_incumbent(app, trained, version, recipe.objective)
         await promote(registry, app.ledger, version, reason=trained.card.verdict)
         return version, trained, "promoted: it decides from the next request on"
 
@@ -150,10 +153,7 @@ def evaluate(
         source = read_folder(data)
         bench = prepare(source, await analyze_prompts(app.analyzer, source))
         if checkpoint is not None:
-            predictor, card = load_checkpoint(checkpoint, encoder=app.analyzer.encoder.name)
-            missing = [model.id for model in source.models if model.id not in card.workers]
-            if missing:
-                raise CheckpointError(f"checkpoint {checkpoint.name!r} does not know {missing[0]!r} of {source.name!r}")
+            predictor, _ = load_checkpoint(checkpoint, encoder=app.analyzer.encoder.name)
         else:
             predictor = make_predictor(kinds[0])
             predictor.fit(bench.train, rng=np.random.default_rng(seed))
@@ -173,6 +173,32 @@ def evaluate(
     gain = judged.report.line("router").utility_gain
     if gate and gain.high < 0:
         raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
+
+
+async def hold_against_incumbent(app: App, trained: Trained, version: str, objective: Objective) -> None:
+    """Replay both checkpoints on what is held out, and record what was found.
+
+    An incumbent that the present encoder or pool cannot use is replaced without.
+
+    Raises:
+        GateRefused: the new checkpoint loses.
+    """
+    current = app.registry.current()
+    if current is None or trained.bench is None:
+        return
+    try:
+        incumbent, _ = app.registry.load(current, encoder=app.analyzer.encoder.name)
+        finding = compare(trained.bench, trained.predictor, incumbent, objective=objective)
+    except CheckpointError as error:
+        say(f"{current} is not compared with: {error.message}")
+        return
+    await record_finding(app.ledger, finding, checkpoint=version, incumbent=current)
+    if not finding.passed:
+        raise GateRefused(
+            f"{version} {finding.reason} against {current}, which stays in traffic",
+            hint=f"it is saved; `ripieno policy promote {version}` overrules",
+        )
+    say(f"against {current} it {finding.reason}")
 
 
 def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, seed: int, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """The types that the whole package speaks in: pure values, no I/O."""
 
 from ripieno.domain.clock import Clock, SystemClock
-from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted
+from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted, Staged
 from ripieno.domain.features import Features, Matrix, Need, Vector
 from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Standing, Why, Workflow
 from ripieno.domain.run import Answer, Call, Failure, Origin, Outcome, Placement, Run, Usage, Verdict
@@ -40,6 +40,7 @@ __all__ = [
     "Reason",
     "Run",
     "Solo",
+    "Staged",
     "Standing",
     "SystemClock",
     "Task",

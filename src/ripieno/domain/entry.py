@@ -80,4 +80,24 @@ class Promoted:
         return f"promoted:{self.nth}:{self.checkpoint}"
 
 
-Entry: TypeAlias = Decided | Executed | Judged | Learned | Promoted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """One stage of a promotion passed, or ended it."""
+
+    checkpoint: str
+    incumbent: str | None
+    stage: str
+    """`replay`, `veto`, `shadow` or `canary`."""
+    passed: bool
+    reason: str
+    facts: Mapping[str, JsonValue]
+    nth: int
+    """How many findings stood before this one."""
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry."""
+        return f"staged:{self.nth}:{self.checkpoint}"
+
+
+Entry: TypeAlias = Decided | Executed | Judged | Learned | Promoted | Staged

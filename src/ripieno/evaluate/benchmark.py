@@ -7,7 +7,7 @@ import numpy as np
 
 from ripieno.domain import Features, Objective
 from ripieno.domain.training import TrainingSet, column_means
-from ripieno.errors import DataError
+from ripieno.errors import CheckpointError, DataError
 from ripieno.evaluate.curve import choose_penalty, gap_recovered
 from ripieno.evaluate.report import (
     Entrant,
@@ -17,6 +17,7 @@ from ripieno.evaluate.report import (
     calibration_error,
     describe_costs,
     give_verdict,
+    utilities,
 )
 from ripieno.route.predictors import REGRESSORS, TrainedPredictor, make_predictor
 from ripieno.route.predictors.uncertainty import cover, gather_cells
@@ -153,6 +154,12 @@ def judge(
     return Judged(report=report, probabilities=predicted.quality, chosen=chosen)
 
 
+def earn(bench: Benchmark, predictor: TrainedPredictor, objective: Objective) -> np.ndarray:
+    """Utility that the default policy earns by a predictor on each held-out task, shape (t,)."""
+    chosen = choose_guarded(_predict(bench, predictor), objective, bench.scales)
+    return np.asarray(utilities(bench.held_out, objective, bench.scales)[np.arange(len(chosen)), chosen])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predicted:
     """What a predictor expects of t tasks on m workers."""
@@ -175,6 +182,12 @@ def choose_guarded(predicted: Predicted, objective: Objective, scales: Scales) -
 
 
 def _predict(bench: Benchmark, predictor: TrainedPredictor) -> Predicted:
+    name = bench.data.name
+    unknown = [worker for worker in bench.train.workers if worker not in predictor.workers]
+    if unknown:
+        raise CheckpointError(
+            f"checkpoint {predictor.checkpoint!r} does not know {unknown[0]!r} of {name!r}"
+        )
     columns = [predictor.workers.index(worker) for worker in bench.train.workers]
     found = predictor.estimate_many(bench.test.features)
     return Predicted(

@@ -6,7 +6,7 @@ from typing import assert_never
 
 import msgspec
 
-from ripieno.domain import Decided, Decision, Entry, Executed, Judged, Learned, Promoted, Run, Task
+from ripieno.domain import Decided, Decision, Entry, Executed, Judged, Learned, Promoted, Run, Staged, Task
 from ripieno.errors import LedgerCorrupt
 
 GENESIS = "0" * 64
@@ -52,7 +52,7 @@ def encode_entry(entry: Entry) -> Row:
             )
         case Judged(run=run_id):
             return Row(id=entry.id, kind="judged", body=_dump(entry), run=run_id)
-        case Learned() | Promoted():
+        case Learned() | Promoted() | Staged():
             return Row(id=entry.id, kind=type(entry).__name__.lower(), body=_dump(entry))
         case _:
             assert_never(entry)
@@ -78,6 +78,8 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
                 return msgspec.json.decode(body, type=Learned)
             case "promoted":
                 return msgspec.json.decode(body, type=Promoted)
+            case "staged":
+                return msgspec.json.decode(body, type=Staged)
             case _:
                 reason = f"unknown kind {kind!r}"
     except (msgspec.MsgspecError, ValueError) as error:

@@ -13,6 +13,9 @@ from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
 from ripieno.route.predictors import TrainedPredictor
 from ripieno.route.predictors.belief import chance_best, choose_probe, is_settled
 
+LEAST_PROBES = 10
+"""Asked in any case: what is believed before the first answer is a guess from the card."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probing:
@@ -89,7 +92,7 @@ class Prober:
         progress = Progress(total=min(probing.budget, len(samples)), done=len(asked), resumed=len(asked))
         rng = np.random.default_rng(len(samples))
         while progress.done < progress.total and not progress.is_over(probing.most_cost_usd):
-            if is_settled(self._chances(probing.worker, weights, expected)):
+            if progress.done >= LEAST_PROBES and is_settled(self._chances(probing.worker, weights, expected)):
                 break
             row = choose_probe(
                 self._predictor.belief_of(probing.worker), weights, expected,

@@ -29,6 +29,8 @@ ABILITY_PRECISION = 0.25
 PRIOR_COUNT = 2.0
 EDGE = 0.02
 """Expectations are clipped this far from 0 and 1: nobody is ever sure."""
+AS_GOOD = 0.03
+"""Quality that is no difference: a worker this close to the best one may be taken for its price."""
 RELEVANT = (0.05, 0.95)
 IRRELEVANT_WEIGHT = 0.05
 """Weight of a group in which it is all but settled whether the worker is best."""
@@ -80,7 +82,8 @@ class Belief:
         variance = np.maximum(((weights @ self.covariance) * weights).sum(axis=1), 0.0)
         logits = to_logit(expected) + weights @ self.mean
         p = sigmoid(logits / np.sqrt(1.0 + np.pi * variance / 8.0))
-        return p, p * (1.0 - p) * np.sqrt(variance)
+        spread = np.sqrt(variance)
+        return p, (sigmoid(logits + spread) - sigmoid(logits - spread)) / 2.0
 
 
 def learn_prior(weights: Matrix, quality: Matrix) -> Belief:
@@ -164,9 +167,9 @@ def choose_probe(
 
 
 def chance_best(belief: Belief, weights: Matrix, expected: Matrix, *, rivals: Matrix) -> Matrix:
-    """Probability that the worker is the best one in each group, shape (k,); see `choose_probe`."""
+    """Probability that the worker is as good as the best one in each group, shape (k,); see `choose_probe`."""
     usual, sd, _ = summarise_groups(belief, weights, expected)
-    return _normal_cdf((usual - rivals) / np.maximum(sd, 1e-9))
+    return _normal_cdf((usual - rivals + AS_GOOD) / np.maximum(sd, 1e-9))
 
 
 def is_settled(chances: Matrix) -> bool:
@@ -177,11 +180,10 @@ def is_settled(chances: Matrix) -> bool:
 def summarise_groups(belief: Belief, weights: Matrix, expected: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     """Mean quality in each group, its standard deviation, and the slope of quality in ability; each of shape (k,)."""
     which, groups = weights.argmax(axis=1), weights.shape[1]
-    p, _ = belief.apply(weights, expected)
+    p, sd = belief.apply(weights, expected)
     counts = np.maximum(np.bincount(which, minlength=groups), 1)
-    slopes = np.bincount(which, p * (1.0 - p), groups) / counts
-    usual = np.bincount(which, p, groups) / counts
-    return usual, slopes * np.sqrt(np.maximum(np.diag(belief.covariance), 0.0)), slopes
+    mean, slopes, spread = (np.bincount(which, part, groups) / counts for part in (p, p * (1.0 - p), sd))
+    return mean, spread, slopes
 
 
 def to_logit(p: Matrix) -> Matrix:

@@ -8,7 +8,7 @@ import numpy as np
 from ripieno.domain import Matrix, Worker, WorkerId
 from ripieno.domain.training import describe_card
 
-STRANGER = 0.02
+STRANGER = 0.005
 """What a worker of another family counts; one of the same family counts the square of their likeness, at most 1."""
 LEAST_CLOSENESS = 0.05
 """What a worker of a quite other price counts, against one of the same."""

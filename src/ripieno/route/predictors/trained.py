@@ -195,7 +195,7 @@ class TrainedPredictor(ABC):
         """What newcomers and single outcomes are held against."""
         self._groups = Groups.fit(z, data.labels)
         weights = self._groups.weigh(z)
-        self._newcomer = learn_prior(weights, data.quality)
+        self._newcomer = Belief.prior(learn_prior(weights, data.quality).covariance)
         cards = data.cards if data.cards is not None else np.full((len(data.workers), 1), np.nan)
         cells, rivals = learn_cells(weights, data.quality)
         self._base = {"margin": np.array([margin]), "means": means, "cards": cards, "cells": cells, "rivals": rivals}
@@ -256,7 +256,7 @@ class TrainedPredictor(ABC):
             quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
             cost_usd=listed,
             latency_s=_or(float(np.nanmedian(expected.latency_s)) if expected.latency_s.size else np.nan, 1.0),
-            is_measured=False,
+            is_measured=worker.id in self._outcomes,
             mean_quality=float(self.means @ kin),
             score=None if expected.score is None else float(expected.score[0] @ kin),
             standing=self.stand(worker.id, sd=float(sd[0])),

@@ -1,0 +1,115 @@
+"""Shadow: both policies' workers on the tasks where the policies disagree, until one is proven better."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.analyze import Analyzer
+from ripieno.domain import Features, Outcome, Pool, Task, WorkerId
+from ripieno.domain.grader import GradedTask
+from ripieno.evaluate.sequential import BettingTest
+from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
+from ripieno.route import Arrival, Conditions, Router
+from ripieno.route.utility import Priced, Scales, score_utilities
+
+SHADOWS = "shadow:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rivals:
+    """Who is held against whom."""
+
+    candidate: Router
+    incumbent: Router
+    scales: Scales
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A task on which the policies take different workers."""
+
+    task: GradedTask
+    candidate: WorkerId
+    incumbent: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadowing:
+    """What to find out, and for how much."""
+
+    pairs: Sequence[Pair]
+    rivals: Rivals
+    campaign: str
+    """Name that the calls are recorded under."""
+    known: Mapping[str, Outcome]
+    """Outcomes of runs that an earlier call of the same campaign has recorded, by run."""
+    most_cost_usd: float | None = None
+
+
+class Shadow:
+    """Runs paired calls; each is recorded, so that an interrupted shadow goes on where it was."""
+
+    def __init__(self, profiler: Profiler, analyzer: Analyzer) -> None:
+        self._profiler = profiler
+        self._analyzer = analyzer
+
+    async def find_pairs(
+        self, tasks: Sequence[GradedTask], rivals: Rivals, pool: Pool, conditions: Conditions
+    ) -> list[Pair]:
+        """The tasks on which the policies disagree, in a random but fixed order."""
+        features = await self._analyzer.analyze_many([task.task for task in tasks])
+        pairs = []
+        for task, found in zip(tasks, features, strict=True):
+            candidate = decide_alone(rivals.candidate, task.task, found, pool, conditions)
+            incumbent = decide_alone(rivals.incumbent, task.task, found, pool, conditions)
+            if candidate != incumbent:
+                pairs.append(Pair(task=task, candidate=candidate, incumbent=incumbent))
+        order = np.random.default_rng(0).permutation(len(pairs))
+        return [pairs[index] for index in order]
+
+    async def run(
+        self,
+        shadowing: Shadowing,
+        pool: Pool,
+        test: BettingTest,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> float:
+        """Ask both workers of each pair until the test is decided; gives the money spent, in US dollars."""
+        progress = Progress(total=len(shadowing.pairs), done=0, resumed=0)
+        for pair in shadowing.pairs:
+            if test.is_rejected or progress.is_over(shadowing.most_cost_usd):
+                break
+            better = await self._try(pair.task, pair.candidate, pool, shadowing, progress)
+            worse = await self._try(pair.task, pair.incumbent, pool, shadowing, progress)
+            test.update(float(np.clip(better - worse, -1.0, 1.0)))
+            progress.done += 1
+            if on_progress is not None:
+                on_progress(progress)
+        return progress.spent_usd
+
+    async def _try(
+        self, task: GradedTask, worker: WorkerId, pool: Pool, shadowing: Shadowing, progress: Progress
+    ) -> float:
+        """Utility of one worker's answer."""
+        campaign = Campaign(name=shadowing.campaign, tasks=(task,), workers=(worker,))
+        sample = plan_samples(campaign, pool)[0]
+        known = shadowing.known.get(sample.run)
+        if known is not None:
+            quality, cost, latency = known.quality, known.cost_usd, known.latency_s
+        else:
+            called, verdict = await self._profiler.measure(sample, campaign=shadowing.campaign)
+            quality, cost, latency = verdict.quality, called.call.cost_usd, called.call.latency_s
+            progress.spent_usd += cost or 0.0
+        met = Priced(quality=np.array(quality), cost_usd=np.array(cost or 0.0), latency_s=np.array(latency or 0.0))
+        return float(score_utilities(met, task.task.objective, shadowing.rivals.scales))
+
+
+def decide_alone(router: Router, task: Task, features: Features, pool: Pool, conditions: Conditions) -> WorkerId:
+    """Whom a policy takes, apart from what it tries out at random: the likeliest of a few draws."""
+    drawn = [
+        router.decide(task, features, pool, conditions, arrival=Arrival(id="", seed=seed, started=0.0))
+        for seed in range(3)
+    ]
+    return max(drawn, key=lambda decision: decision.propensity).worker
