@@ -185,9 +185,7 @@ def _predict(bench: Benchmark, predictor: TrainedPredictor) -> Predicted:
     name = bench.data.name
     unknown = [worker for worker in bench.train.workers if worker not in predictor.workers]
     if unknown:
-        raise CheckpointError(
-            f"checkpoint {predictor.checkpoint!r} does not know {unknown[0]!r} of {name!r}"
-        )
+        raise CheckpointError(f"checkpoint {predictor.checkpoint!r} does not know {unknown[0]!r} of {name!r}")
     columns = [predictor.workers.index(worker) for worker in bench.train.workers]
     found = predictor.estimate_many(bench.test.features)
     return Predicted(

@@ -1,0 +1,149 @@
+"""Learning from traffic: gains from few rows, recovery after a worker changes, and a budget that is met."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.conftest import MakeWorker
+from tests.learning.test_predictors import SKILL, make_world
+
+from ripieno.domain import Objective, Standing, Worker, WorkerId
+from ripieno.domain.training import TrainingSet
+from ripieno.route import Pacer, UtilityPolicy
+from ripieno.route.predictors import PairPredictor, TrainedPredictor, make_predictor
+from ripieno.route.predictors.drift import DriftWatch
+from ripieno.route.utility import PRESETS
+
+BEST = Objective(preference=PRESETS["best"].preference, preset="best", mission_criticality=0, time_criticality=0)
+REQUESTS = 1500
+
+
+def fit(world: TrainingSet, kind: str = "ridge") -> TrainedPredictor:
+    predictor = make_predictor(kind)
+    predictor.fit(world, rng=np.random.default_rng(0))
+    return predictor
+
+
+def serve(
+    predictor: TrainedPredictor,
+    world: TrainingSet,
+    truth: np.ndarray,
+    workers: list[Worker],
+    *,
+    learns: bool,
+    seed: int,
+) -> np.ndarray:
+    """True quality of the choices on each task of a stream; outcomes are drawn, and learned from where asked."""
+    rng = np.random.default_rng(seed)
+    policy = UtilityPolicy(exploration=0.02, margin=predictor.margin)
+    earned = []
+    for row, features in enumerate(world.features):
+        choice = policy.decide(features, predictor.estimate(features, workers), objective=BEST, rng=rng)
+        taken = next(index for index, worker in enumerate(workers) if worker.id == choice.order[0])
+        earned.append(truth[row, taken])
+        if learns:
+            predictor.learn(features, workers[taken], float(rng.random() < truth[row, taken]))
+    return np.array(earned)
+
+
+def truths(world: TrainingSet) -> np.ndarray:
+    return np.array([SKILL[str(kind)] for kind in world.kinds])
+
+
+async def test_traffic_brings_a_point_and_more_over_what_few_rows_gave(make_worker: MakeWorker) -> None:
+    """A quarter of the measured rows had their outcomes mixed up: traffic puts it right."""
+    gains = []
+    for seed in range(3):
+        world, stream = await make_world(seed, count=60), await make_world(seed + 50, count=REQUESTS)
+        wrong = world.quality.copy()
+        wrong[:15] = wrong[:15, ::-1]
+        workers = [make_worker(name) for name in world.workers]
+        taught = fit(replace(world, quality=wrong))
+        still = serve(taught, stream, truths(stream), workers, learns=False, seed=seed)
+        learned = serve(taught, stream, truths(stream), workers, learns=True, seed=seed)
+        best = truths(stream)[:, world.best_single()].mean()
+        gains.append((learned[-500:].mean() - best, learned[-500:].mean() - still[-500:].mean()))
+        assert not taught.drifts
+    against_best, against_still = np.mean(gains, axis=0)
+    assert against_best > 0.01
+    assert against_still > -0.01
+
+
+async def test_after_a_worker_breaks_nine_tenths_are_recovered_within_1500_requests(make_worker: MakeWorker) -> None:
+    recovered = []
+    for seed in range(3):
+        world, before = await make_world(seed), await make_world(seed + 20, count=500)
+        after = await make_world(seed + 40, count=REQUESTS)
+        workers = [make_worker(name) for name in world.workers]
+        broken = truths(after) * np.array([1.0, 0.3, 1.0])  # the coder falls to three tenths
+        online, fixed = fit(world), fit(world)
+        serve(online, before, truths(before), workers, learns=True, seed=seed)
+        assert not online.drifts
+        earned = serve(online, after, broken, workers, learns=True, seed=seed)[-500:].mean()
+        kept = serve(fixed, after, broken, workers, learns=False, seed=seed)[-500:].mean()
+        assert online.drifts == ["coder answers worse than it did"]
+        recovered.append((earned - kept) / (broken[-500:].max(axis=1).mean() - kept))
+    assert np.mean(recovered) >= 0.9
+
+
+def test_a_steady_worker_is_not_said_to_have_changed() -> None:
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(20):
+        watch = DriftWatch()
+        for _ in range(2000):
+            left = float(rng.random() < 0.7) - 0.7
+            alarms += watch.see(WorkerId("w"), int(rng.integers(5)), left) is not None
+    assert alarms <= 2
+
+
+@pytest.mark.parametrize("target", [0.001, 0.004])
+def test_the_pacer_spends_what_the_budget_says_within_two_percent(target: float) -> None:
+    costs, quality = np.array([2e-4, 3e-3, 2e-2]), np.array([0.5, 0.65, 0.75])
+    for seed in range(5):
+        rng, pacer, spent = np.random.default_rng(seed), Pacer(target), 0.0
+        for _ in range(3000):
+            priced = costs * np.exp(rng.normal(size=3) * 0.5)
+            utility = 0.8 * np.clip(quality + rng.normal(size=3) * 0.1, 0, 1) - pacer.money_weight * priced
+            taken = float(priced[int(utility.argmax())])
+            pacer.observe(taken)
+            spent += taken
+        assert abs(spent / (3000 * target) - 1.0) <= 0.02
+    free = Pacer(1.0)
+    for _ in range(100):
+        free.observe(0.01)
+    assert free.money_weight == 0.0
+    with pytest.raises(ValueError, match="target_usd must be positive"):
+        Pacer(0.0)
+
+
+async def test_a_new_worker_climbs_from_masked_to_free(make_worker: MakeWorker) -> None:
+    world = await make_world(1)
+    predictor = fit(world)
+    fresh = make_worker("coder-next")
+    workers = [*(make_worker(name) for name in world.workers), fresh]
+    seen = [predictor.estimate(world.features[0], [fresh])[0].standing]
+    code = next(features for features in world.features if features.kind == "code")
+    guess = predictor.estimate(code, [fresh])[0]
+    assert not guess.is_measured
+    for row in range(90):
+        predictor.learn(world.features[row], fresh, float(world.features[row].kind == "code"))
+        seen.append(predictor.estimate(world.features[row], [fresh])[0].standing)
+    assert list(dict.fromkeys(seen)) == [Standing.MASKED, Standing.SHADOW, Standing.TRIAL, Standing.FREE]
+    learned = predictor.estimate(code, workers)[-1]
+    assert learned.is_measured
+    assert learned.quality > max(guess.quality, 0.75)
+    assert learned.quality_sd < guess.quality_sd
+    assert predictor.version.startswith(f"{predictor.checkpoint}+")
+
+
+async def test_known_workers_estimates_do_not_move_when_another_learns(make_worker: MakeWorker) -> None:
+    world = await make_world(2)
+    predictor = PairPredictor(kind="ridge")
+    predictor.fit(world, rng=np.random.default_rng(0))
+    chef, coder = make_worker("chef"), make_worker("coder")
+    before = predictor.estimate(world.features[0], [chef, coder])
+    for row in range(40):
+        predictor.learn(world.features[row], coder, 0.0)
+    after = predictor.estimate(world.features[0], [chef, coder])
+    assert after[0] == before[0]
+    assert after[1].quality < before[1].quality
