@@ -189,10 +189,12 @@ class App:
             log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
 
     async def _measure_shortfall(self, brain: Brain, decided: Decided, quality: float) -> float:
-        """What the incumbent promises of its own choice on a task, minus what the canary's brought."""
+        """What the incumbent promises of its own choice, minus what the canary's brought; 0 where they choose alike."""
         features = await self.analyzer.analyze(decided.task)
         arrival = Arrival(id=decided.decision.id, seed=decided.decision.seed, started=self.clock.monotonic())
         ours = brain.router.decide(decided.task, features, brain.pool, self.conditions(), arrival=arrival)
+        if ours.worker == decided.decision.worker:
+            return 0.0
         promised = next(e.quality for e in ours.estimates if e.worker == ours.worker)
         return min(max(promised - quality, -1.0), 1.0)
 

@@ -91,8 +91,8 @@ def test_a_steady_worker_is_not_said_to_have_changed() -> None:
     for _ in range(20):
         watch = DriftWatch()
         for _ in range(2000):
-            left = float(rng.random() < 0.7) - 0.7
-            alarms += watch.see(WorkerId("w"), int(rng.integers(5)), left) is not None
+            met = float(rng.random() < 0.7)
+            alarms += watch.see(WorkerId("w"), int(rng.integers(5)), expected=0.7, outcome=met) is not None
     assert alarms <= 2
 
 

@@ -27,6 +27,7 @@ class RipienoFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     mission_criticality: float | None = None
     time_criticality: float | None = None
     quality_floor: float | None = None
+    abstain_price: float | None = None
     privacy: str | None = None
     workers: tuple[str, ...] = ()
 
@@ -185,7 +186,7 @@ def _make_objective(model: str, stated: RipienoFields, base: Objective, workers:
         base = replace(base, preset=preset, preference=PRESETS[preset].preference, privacy=PRESETS[preset].privacy)
     changes: dict[str, object] = {
         name: getattr(stated, name)
-        for name in ("preference", "mission_criticality", "time_criticality", "quality_floor")
+        for name in ("preference", "mission_criticality", "time_criticality", "quality_floor", "abstain_price")
         if getattr(stated, name) is not None
     }
     if stated.deadline_ms is not None:

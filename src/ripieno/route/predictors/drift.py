@@ -9,6 +9,9 @@ CONFIDENCE = 0.0005
 """Chance of a false alarm for each pair of windows that is compared."""
 
 
+PRIMED = 50
+
+
 class _Detector(Protocol):
     @property
     def drift_detected(self) -> bool: ...
@@ -20,7 +23,10 @@ class _Detector(Protocol):
 
 
 class DriftWatch:
-    """Detectors over the residuals outcome minus expectation.
+    """Detectors over outcome minus the checkpoint's expectation, which does not follow the worker.
+
+    A detector begins as if the expectation had been met `PRIMED` times, so that a worker which changed before its first
+    outcome is noticed, too.
 
     Source:
         Bifet & Gavalda (2007), Learning from time-changing data with adaptive windowing (ADWIN), as river has it.
@@ -29,13 +35,15 @@ class DriftWatch:
     def __init__(self) -> None:
         self._detectors: dict[Hashable, _Detector] = {}
 
-    def see(self, worker: WorkerId, group: int, residual: float) -> str | None:
-        """Take one residual, in [-1, 1]; gives what was noticed, in words."""
+    def see(self, worker: WorkerId, group: int, *, expected: float, outcome: float) -> str | None:
+        """Take one outcome, in [0, 1], and what was expected; gives what was noticed, in words."""
         noticed = None
         for key in ((worker, None), (worker, group)):
-            detector = self._detectors.setdefault(key, _make_detector())
+            if key not in self._detectors:
+                self._detectors[key] = _make_detector(expected)
+            detector = self._detectors[key]
             before = detector.estimation
-            detector.update(residual)
+            detector.update(outcome - expected)
             if detector.drift_detected and noticed is None:
                 change = detector.estimation - before
                 noticed = f"{worker} answers {'better' if change > 0 else 'worse'} than it did"
@@ -44,8 +52,11 @@ class DriftWatch:
         return noticed
 
 
-def _make_detector() -> _Detector:
+def _make_detector(expected: float) -> _Detector:
     from river.drift import ADWIN
 
     detector: _Detector = ADWIN(delta=CONFIDENCE, clock=8, grace_period=20)  # type: ignore[no-untyped-call]
+    for place in range(1, PRIMED + 1):
+        success = int(place * expected) - int((place - 1) * expected)  # as many as expected, evenly spread
+        detector.update(success - expected)
     return detector

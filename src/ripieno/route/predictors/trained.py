@@ -144,9 +144,7 @@ class TrainedPredictor(ABC):
         quality = float(self._rate(worker, self.predict(z, [features]).quality)[0])
         prior = self.prior_of(worker.id)
         belief = self._beliefs.get(worker.id, prior)
-        met, _ = belief.apply(weights, np.array([quality]))
-        where = int(weights[0].argmax())
-        noticed = self._watch.see(worker.id, where, outcome - float(met[0]))
+        noticed = self._watch.see(worker.id, int(weights[0].argmax()), expected=quality, outcome=outcome)
         if noticed is not None:
             belief = belief.widen(self._newcomer.covariance)
             self.drifts.append(noticed)
@@ -198,7 +196,14 @@ class TrainedPredictor(ABC):
         self._newcomer = Belief.prior(learn_prior(weights, data.quality).covariance)
         cards = data.cards if data.cards is not None else np.full((len(data.workers), 1), np.nan)
         cells, rivals = learn_cells(weights, data.quality)
-        self._base = {"margin": np.array([margin]), "means": means, "cards": cards, "cells": cells, "rivals": rivals}
+        self._base = {
+            "margin": np.array([margin]),
+            "means": means,
+            "cards": cards,
+            "cells": cells,
+            "rivals": rivals,
+            "shares": weights.mean(axis=0, keepdims=True),
+        }
 
     def _base_state(self) -> dict[str, np.ndarray]:
         newcomer = {"mean": self._newcomer.mean, "covariance": self._newcomer.covariance}
@@ -231,11 +236,13 @@ class TrainedPredictor(ABC):
             assert weights is not None
             return self._estimate_newcomer(worker, expected, weights, listed=listed)
         quality, sd = float(expected.quality[0, column]), float(expected.quality_sd[0, column])
+        usual = self.means[column : column + 1]
         if weights is not None and worker.id in self._beliefs:
             prior, belief = self.prior_of(worker.id), self._beliefs[worker.id]
             shifted, now = belief.apply(weights, np.array([quality]))
             _, first = prior.apply(weights, np.array([quality]))
             quality, sd = float(shifted[0]), min(sd * float(now[0] / max(first[0], 1e-9)), UNMEASURED_SD)
+            usual, _ = belief.apply(self._base["shares"], usual)
         return Estimate(
             worker=worker.id,
             quality=quality,
@@ -243,21 +250,23 @@ class TrainedPredictor(ABC):
             cost_usd=_or(float(expected.cost_usd[0, column]), listed),
             latency_s=_or(float(expected.latency_s[0, column]), 1.0),
             latency_log_sd=self.latency_log_sd(column),
-            mean_quality=float(self.means[column]),
+            mean_quality=float(usual[0]),
             score=None if expected.score is None else float(expected.score[0, column]),
         )
 
     def _estimate_newcomer(self, worker: Worker, expected: Predicted, weights: Matrix, *, listed: float) -> Estimate:
         kin = self._weigh_kin(worker)
-        quality, sd = self.belief_of(worker.id).apply(weights, expected.quality @ kin)
+        belief = self.belief_of(worker.id)
+        quality, sd = belief.apply(weights, expected.quality @ kin)
+        usual, _ = belief.apply(self._base["shares"], np.array([self.means @ kin]))
         return Estimate(
             worker=worker.id,
             quality=float(quality[0]),
             quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
             cost_usd=listed,
-            latency_s=_or(float(np.nanmedian(expected.latency_s)) if expected.latency_s.size else np.nan, 1.0),
+            latency_s=_median(expected.latency_s),
             is_measured=worker.id in self._outcomes,
-            mean_quality=float(self.means @ kin),
+            mean_quality=float(usual[0]),
             score=None if expected.score is None else float(expected.score[0] @ kin),
             standing=self.stand(worker.id, sd=float(sd[0])),
         )
@@ -270,6 +279,11 @@ def split_arrays(arrays: Arrays) -> dict[str, dict[str, np.ndarray]]:
         group, _, key = name.partition("/")
         groups.setdefault(group, {})[key] = value
     return groups
+
+
+def _median(values: Matrix) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else 1.0
 
 
 def _or(value: float, default: float) -> float:

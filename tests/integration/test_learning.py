@@ -1,0 +1,216 @@
+"""Learning from traffic, end to end: feedback, replay, newcomers, canaries, budgets and abstention."""
+
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.test_app import TASK, make_outcomes, save_checkpoint
+
+from ripieno.app import App
+from ripieno.config import load_settings
+from ripieno.domain import Judged, Staged, Task, Verdict
+from ripieno.domain.grader import Exact, GradedTask
+from ripieno.errors import Abstained, CheckpointError, ConfigError, NotFound
+from ripieno.gateway import record_feedback
+from ripieno.gateway.serve import bind_socket, running
+from ripieno.learn.promotion import CANARY_OUTCOMES, start_canary
+from ripieno.measure import Probing, name_probes
+from ripieno.testing import Reply
+
+STILL = "[route]\nexploration = 0.0\n"
+
+
+async def promote_checkpoint(app: App, tmp_path: Path) -> str:
+    version = await save_checkpoint(app, make_outcomes(tmp_path / "set"))
+    app.registry.promote(version)
+    return version
+
+
+def judge(quality: float) -> Verdict:
+    return Verdict(verifier="user", quality=quality)
+
+
+async def test_feedback_moves_the_next_decision_and_every_decision_is_replayed_as_it_was(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app:
+        version = await promote_checkpoint(app, tmp_path)
+        seen, decisions = [], []
+        for _ in range(60):
+            decision, _ = await app.orchestrator.handle(TASK)
+            decisions.append(decision)
+            seen.append(decision.worker)
+            await record_feedback(app, decision.id, judge(float(decision.worker == "a")))
+        assert (seen[0], seen[-1]) == ("b", "a"), "an answer that is never accepted is asked for no longer"
+        assert decisions[0].predictor == version
+        assert decisions[1].predictor.startswith(f"{version}+")
+        for decision in (decisions[0], decisions[7], decisions[-1]):
+            replayed = await app.replay(app.ledger.find_decided(decision.id))
+            assert replayed.worker == decision.worker
+            assert replayed.utilities == decision.utilities
+    async with open_app() as again:
+        assert (await again.orchestrator.decide(TASK)).worker == "a", "what was learned survives the process"
+
+
+async def test_outcomes_of_another_process_are_learned_while_serving(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app, open_app() as other:
+        await promote_checkpoint(app, tmp_path)
+        before = (await app.orchestrator.decide(TASK)).estimates[1].quality
+        for _ in range(10):
+            decision, _ = await other.orchestrator.handle(TASK)
+            await record_feedback(other, decision.id, judge(0.0))
+        await app.catch_up()
+        assert (await app.orchestrator.decide(TASK)).estimates[1].quality < before
+
+
+async def test_feedback_on_what_is_unknown_or_judged_already(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app:
+        await promote_checkpoint(app, tmp_path)
+        with pytest.raises(NotFound, match="no decision is recorded under 'nobody'"):
+            await record_feedback(app, "nobody", judge(1.0))
+        decision, run = await app.orchestrator.handle(TASK)
+        await record_feedback(app, decision.id, judge(0.0))
+        once = (await app.orchestrator.decide(TASK)).estimates
+        again = await record_feedback(app, decision.id, judge(1.0))
+        assert again.nth == 1
+        assert (await app.orchestrator.decide(TASK)).estimates == once, "a second finding waits for the next training"
+        assert [j.verdict.quality for j in app.ledger.verdicts_of(run.id)] == [0.0, 1.0]
+
+
+async def test_a_new_worker_is_masked_probed_and_then_takes_its_tasks(serve: Serve, tmp_path: Path) -> None:
+    wrong, right = serve([Reply(text="no")]), serve([Reply(text="no")])
+    path = write_pool(wrong, right, extra=STILL)
+    async with open_app() as app:
+        version = await promote_checkpoint(app, tmp_path)
+        with pytest.raises(NotFound, match="no decision"):
+            app.ledger.find_decided("x")
+        write_pool(wrong, right, serve([Reply(text="yes")]), extra=STILL)
+        decision = await app.orchestrator.decide(TASK)
+        assert decision.predictor == version, "nothing was trained anew"
+        assert decision.workflow.workers == ("b", "a"), "a worker nothing is known of does not even stand in"
+        only = Task.from_text("What?", objective=app.make_objective())
+        named = await app.orchestrator.decide(only_for(only, "c"))
+        assert named.worker == "c", "who is asked for by name answers"
+        tasks = tuple(
+            GradedTask(id=f"t{i}", task=Task.from_text(f"question {i} about rice"), grader=Exact(answers=("yes",)),
+                       family="f")
+            for i in range(60)
+        )  # fmt: skip
+        probing = Probing(worker=app.pool["c"].id, tasks=tasks, budget=12)
+        short = await app.make_prober().run(probing, app.pool, known=set())
+        assert (short.probes, short.standing) == (12, "trial")
+        known = app.ledger.run_ids(name_probes(app.pool["c"].id))
+        assert len(known) == 12
+        longer = Probing(worker=app.pool["c"].id, tasks=tasks, budget=40)
+        found = await app.make_prober().run(longer, app.pool, known=known)
+        assert len(app.ledger.run_ids(name_probes(app.pool["c"].id))) == found.probes
+        assert found.quality > short.quality > 0.6
+        if found.standing == "free":
+            assert (await app.orchestrator.decide(tasks[50].task)).worker in {"c", "b"}
+        assert path.is_file()
+
+
+async def test_probing_needs_a_checkpoint(serve: Serve) -> None:
+    write_pool(serve(), serve())
+    async with open_app() as app:
+        with pytest.raises(ConfigError, match="no checkpoint decides yet"):
+            app.make_prober()
+
+
+def only_for(task: Task, worker: str) -> Task:
+    from dataclasses import replace
+
+    return replace(task, objective=replace(task.objective, workers=(worker,)))
+
+
+@pytest.mark.parametrize(("quality", "fate"), [(0.0, False), (1.0, True)])
+async def test_a_canary_is_rolled_back_by_bad_outcomes_and_promoted_by_good_ones(
+    serve: Serve, tmp_path: Path, quality: float, fate: bool
+) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app:
+        incumbent = await promote_checkpoint(app, tmp_path)
+        candidate = await save_checkpoint(app, make_outcomes(tmp_path / "other", models=("b", "a")))
+        app.registry.set_canary(start_canary(app.registry, app.ledger, candidate).model_copy(update={"share": 1.0}))
+        for _ in range(CANARY_OUTCOMES):
+            decision, run = await app.orchestrator.handle(TASK)
+            assert (decision.predictor, decision.worker) == (candidate, "a"), "the incumbent would take b"
+            await app.ledger.append(Judged(run=run.id, verdict=judge(quality)))
+        await app.catch_up()
+        assert app.registry.canary() is None
+        assert app.registry.current() == (candidate if fate else incumbent)
+        staged = [s.entry for s in app.ledger.read(kinds=("staged",))]
+        assert [(e.stage, e.passed) for e in staged if isinstance(e, Staged)] == [("canary", fate)]
+        assert (await app.orchestrator.decide(TASK)).predictor.startswith(candidate if fate else incumbent)
+
+
+async def test_a_canary_gets_its_share_and_no_more(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app:
+        incumbent = await promote_checkpoint(app, tmp_path)
+        candidate = await save_checkpoint(app, make_outcomes(tmp_path / "other"))
+        start_canary(app.registry, app.ledger, candidate)
+        deciders = [(await app.orchestrator.decide(TASK)).predictor for _ in range(600)]
+        assert set(deciders) == {incumbent, candidate}
+        assert 10 <= deciders.count(candidate) <= 60
+        app.registry.canary_pointer.write_text("{")
+        assert (await app.orchestrator.decide(TASK)).predictor in {incumbent, candidate}, "the old brain stays"
+        assert "canary's file" in str(app.reload_fault)
+        with pytest.raises(CheckpointError, match="canary's file"):
+            app.registry.canary()
+
+
+async def test_a_budget_turns_traffic_to_the_cheap_worker(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve(), serve(), extra=STILL + "budget_usd_per_task = 0.0012\npreference = 1.0\n")
+    async with open_app() as app:
+        await promote_checkpoint(app, tmp_path)
+        taken, spent = [], 0.0
+        for _ in range(120):
+            decision, run = await app.orchestrator.handle(TASK)
+            taken.append(decision.worker)
+            spent += run.cost_usd or 0.0
+        assert taken[0] == "b"
+        assert {"a", "b"} == set(taken)
+        assert spent / 120 == pytest.approx(0.0012, rel=0.1)
+        paced = next(d for d in reversed(list(app.ledger.read(kinds=("decided",)))) if hasattr(d.entry, "decision"))
+        replayed = await app.replay(app.ledger.find_decided(paced.entry.id.removeprefix("decided:")))
+        assert replayed.worker == taken[-1]
+
+
+async def test_no_answer_is_told_apart_from_a_fault(serve: Serve, tmp_path: Path) -> None:
+    servers = serve(), serve()
+    write_pool(*servers, extra=STILL + "abstain_price = 0.0\n[gateway]\nport = 0\n")
+    async with App(load_settings()) as app:
+        await promote_checkpoint(app, tmp_path)
+        listener = bind_socket(app.settings.gateway)
+        async with running(app, listener) as address, aiohttp.ClientSession() as session:
+            grave = {"mission_criticality": 10}
+            body = {"model": "auto", "messages": [{"role": "user", "content": TASK.text}], "ripieno": grave}
+            async with session.post(f"{address}/v1/chat/completions", json=body) as response:
+                told = await response.json()
+            assert response.status == 422
+            assert told["error"]["code"] == "abstained"
+            assert "no answer is better than one of quality" in told["error"]["message"]
+            calm = body | {"ripieno": {"mission_criticality": 0}}
+            async with session.post(f"{address}/v1/chat/completions", json=calm) as response:
+                assert response.status == 200
+            stream = body | {"stream": True}
+            async with session.post(f"{address}/v1/chat/completions", json=stream) as response:
+                assert response.status == 422
+        with pytest.raises(Abstained) as caught:
+            await app.orchestrator.handle(grave_task(app))
+        recorded = app.ledger.find_decided(caught.value.decision)
+        assert recorded.decision.abstains
+        assert app.ledger.runs_of(recorded.decision.id) == []
+        assert json.loads(json.dumps(recorded.decision.reasons[0])).startswith("no answer is better")
+
+
+def grave_task(app: App) -> Task:
+    from dataclasses import replace
+
+    return replace(TASK, objective=replace(app.make_objective(), mission_criticality=10.0))
