@@ -28,6 +28,7 @@ from ripieno.encoders import CachedEncoder, Encoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor
 from ripieno.learn.checkpoint import Canary, Registry, require_shared_workers
+from ripieno.learn.criticality import load_criticality
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.train import promote
 from ripieno.ledger import Ledger
@@ -70,7 +71,12 @@ class App:
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
         self.caller = Caller(self._providers, health=self.health, clock=self.clock)
-        self.analyzer = Analyzer(CachedEncoder(_build_encoder(self.settings)))
+        encoder = CachedEncoder(_build_encoder(self.settings))
+        self.analyzer = Analyzer(
+            encoder,
+            criticality=load_criticality(self.settings.home, encoder=encoder.name),
+            looks_for_sensitive=self.settings.route.sensitive is not None,
+        )
         self._stamp = self._read_stamp()
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
@@ -204,6 +210,7 @@ class App:
             today=datetime.fromtimestamp(self.clock.now(), tz=UTC).date(),
             unhealthy=self.health.unhealthy(),
             rate_limited=self.health.rate_limited(),
+            sensitive=self.settings.route.sensitive,
         )
 
     def make_objective(self, preset: str | None = None, *, preference: float | None = None) -> Objective:

@@ -58,6 +58,8 @@ class RouteSettings(_Part):
     """Mean price of a task that the pacer holds; None spends as the dial says."""
     abstain_price: float | None = Field(default=None, ge=0)
     """What no answer costs, in units of what a right one is worth; None always answers."""
+    sensitive: Privacy | None = None
+    """How far a task that holds secrets or personal data may travel: local or private; None does not look for any."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
 

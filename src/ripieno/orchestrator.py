@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Clock, Decided, Decision, Executed, Pool, Run, Task
+from ripieno.domain import Clock, Decided, Decision, Executed, Features, Objective, Pool, Run, Task
 from ripieno.errors import Abstained, RipienoError
 from ripieno.execute import Execution, Executor
 from ripieno.ledger import Ledger
@@ -66,11 +66,19 @@ class Orchestrator:
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
         features = await self._parts.analyzer.analyze(task)
-        if self._parts.pacer is not None:
-            paced = replace(task.objective, money_weight=self._parts.pacer.money_weight)
-            task = replace(task, objective=paced)
+        task = replace(task, objective=self._complete(task.objective, features))
         router = brain.pick(arrival)
         return router.decide(task, features, brain.pool, self._parts.conditions(), arrival=arrival)
+
+    def _complete(self, objective: Objective, features: Features) -> Objective:
+        """The caller's objective, with what analysis found and what the budget says."""
+        pacer = self._parts.pacer
+        return replace(
+            objective,
+            mission_criticality=features.mission_criticality,
+            time_criticality=features.time_criticality,
+            money_weight=pacer.money_weight if pacer is not None else 0.0,
+        )
 
     async def handle(self, task: Task) -> tuple[Decision, Run]:
         """Carry one task to a recorded run.

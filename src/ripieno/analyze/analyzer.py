@@ -2,7 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from ripieno.analyze.criticality import CriticalityModel
+from ripieno.analyze.language import detect_language
+from ripieno.analyze.sensitivity import find_sensitive
 from ripieno.analyze.shape import measure_shape
 from ripieno.analyze.terms import hash_terms
 from ripieno.analyze.tools import measure_tools
@@ -16,10 +20,20 @@ TOOL_CHARACTERS = 1500
 
 
 class Analyzer:
-    """Finds the features of tasks; holds the encoder."""
+    """Finds the features of tasks; holds the encoder.
 
-    def __init__(self, encoder: Encoder) -> None:
+    Args:
+        encoder: text to vectors.
+        criticality: guesses what the caller does not state; without, the defaults hold.
+        looks_for_sensitive: whether secrets and personal data are looked for, which costs a millisecond and more.
+    """
+
+    def __init__(
+        self, encoder: Encoder, *, criticality: CriticalityModel | None = None, looks_for_sensitive: bool = False
+    ) -> None:
         self.encoder = encoder
+        self.criticality = criticality
+        self._looks_for_sensitive = looks_for_sensitive
 
     async def analyze(self, task: Task) -> Features:
         """Find the features of one task."""
@@ -35,7 +49,7 @@ class Analyzer:
         terms, counts = hash_terms(text)
         whole = "\n".join(message.text for message in task.messages)
         asked, tool_text = clip_text(task.text, limit=CHARACTERS), _tool_text(task.tools)
-        return Features(
+        features = Features(
             embedding=vector,
             terms=terms,
             term_counts=counts,
@@ -53,9 +67,19 @@ class Analyzer:
             tools=len(task.tools),
             needs=find_needs(task),
             kind=task.kind,
+            language=detect_language(asked),
+            sensitivity=find_sensitive(whole) if self._looks_for_sensitive else frozenset(),
             mission_criticality=task.objective.mission_criticality,
             time_criticality=task.objective.time_criticality,
         )
+        return features if self.criticality is None else self._guess_criticality(features, task, self.criticality)
+
+    def _guess_criticality(self, features: Features, task: Task, model: CriticalityModel) -> Features:
+        """Fill in what the caller has not stated; what is stated stands."""
+        names = ("mission_criticality", "time_criticality")
+        guessed = zip(names, model.predict([features])[0].tolist(), strict=True)
+        open_ = {name: value for name, value in guessed if name not in task.objective.stated}
+        return replace(features, **open_)
 
 
 def routing_text(task: Task) -> str:

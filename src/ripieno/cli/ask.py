@@ -25,6 +25,8 @@ def _task_options(command: Command) -> Command:
         click.argument("text"),
         click.option("--preference", type=click.FloatRange(0, 1), help="The dial: 0 is cheapest, 1 is best."),
         click.option("--preset", type=_PRESETS, help="A named point of the trade-off."),
+        click.option("--mission", type=click.FloatRange(0, 10), help="What being wrong costs, 0 to 10."),
+        click.option("--time", "time_", type=click.FloatRange(0, 10), help="What being slow costs, 0 to 10."),
         click.option("--worker", "workers", multiple=True, help="Allow only this worker; may be given several times."),
     )
     for option in reversed(options):
@@ -43,14 +45,17 @@ def ask(
     text: str,
     preference: float | None,
     preset: str | None,
+    mission: float | None,
+    time_: float | None,
     workers: tuple[str, ...],
     wants_explanation: bool,
     as_json: bool,
 ) -> None:
     """Route TEXT (`-` reads stdin) to the worker that should own it, and print the answer."""
+    stated = {"mission_criticality": mission, "time_criticality": time_}
 
     async def work(app: App) -> tuple[Decision, Run]:
-        return await app.orchestrator.handle(_make_task(app, text, preference, preset, workers))
+        return await app.orchestrator.handle(_make_task(app, text, preference, preset, stated, workers))
 
     decision, run = run_app(config, work)
     assert run.answer is not None
@@ -84,14 +89,17 @@ def route(
     text: str,
     preference: float | None,
     preset: str | None,
+    mission: float | None,
+    time_: float | None,
     workers: tuple[str, ...],
     wants_explanation: bool,
     as_json: bool,
 ) -> None:
     """Decide who would take TEXT (`-` reads stdin); nobody is called and nothing recorded."""
+    stated = {"mission_criticality": mission, "time_criticality": time_}
 
     async def work(app: App) -> Decision:
-        return await app.orchestrator.decide(_make_task(app, text, preference, preset, workers))
+        return await app.orchestrator.decide(_make_task(app, text, preference, preset, stated, workers))
 
     decision = run_app(config, work)
     if as_json:
@@ -112,6 +120,7 @@ def describe(decision: Decision) -> dict[str, object]:
         "propensity": decision.propensity,
         "policy": decision.policy,
         "predictor": decision.predictor,
+        "kind": decision.kind,
         "decide_s": decision.decide_s,
         "advice": dict(decision.advice),
         "abstains": decision.abstains,
@@ -152,7 +161,14 @@ def show(decision: Decision) -> None:
     say(f"decided in {decision.decide_s * 1000:.1f} ms by {decision.policy} on {decision.predictor}")
 
 
-def _make_task(app: App, text: str, preference: float | None, preset: str | None, workers: tuple[str, ...]) -> Task:
+def _make_task(
+    app: App,
+    text: str,
+    preference: float | None,
+    preset: str | None,
+    criticality: dict[str, float | None],
+    workers: tuple[str, ...],
+) -> Task:
     from dataclasses import replace
 
     words = sys.stdin.read() if text == "-" else text
@@ -162,4 +178,6 @@ def _make_task(app: App, text: str, preference: float | None, preset: str | None
     if unknown:
         raise InvalidTask(f"no worker is called {unknown[0]!r}", hint=f"workers: {', '.join(app.pool.ids)}")
     objective = replace(app.make_objective(preset, preference=preference), workers=workers)
+    stated = {name: value for name, value in criticality.items() if value is not None}
+    objective = replace(objective, stated=frozenset(stated), **stated)  # type: ignore[arg-type]  # numbers, by name
     return Task.from_text(words, objective=objective)

@@ -15,6 +15,7 @@ from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, Benchmark, 
 from ripieno.evaluate.newcomers import PROBES, ProbeLine, leave_one_out
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
 from ripieno.learn import train as fit
+from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_criticality
 from ripieno.learn.promotion import compare, record_finding
 from ripieno.learn.train import check_gate, promote, record_learned
 from ripieno.ledger import PROBE_PREFIX, export_data
@@ -61,6 +62,8 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 @click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
 @click.option("--policy", "kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True,
               help="Which predictor the policy decides by.")  # fmt: skip
+@click.option("--criticality", "criticality_only", is_flag=True,
+              help="Train what guesses criticalities, from columns of --data; nothing else.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=_FOLDER, help="Folder of checkpoints, instead of the installation's; nothing is promoted.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -71,6 +74,7 @@ def train(
     data: Path | None,
     dataset: str | None,
     kind: str,
+    criticality_only: bool,
     seed: int,
     out: Path | None,
     as_json: bool,
@@ -79,6 +83,9 @@ def train(
 
     With --data the router is for the models of that folder: it is promoted only if the pool has one of them.
     """
+    if criticality_only:
+        train_criticality(config, data, seed=seed, as_json=as_json)
+        return
 
     async def work(app: App) -> tuple[str, Trained, str]:
         source = read_folder(data) if data is not None else load_measured(app, dataset)
@@ -173,6 +180,28 @@ def evaluate(
     gain = judged.report.line("router").utility_gain
     if gate and gain.high < 0:
         raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
+
+
+def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_json: bool) -> None:
+    """Fit, tell how well unseen prompts are guessed, and save for analysis."""
+    if data is None:
+        raise click.UsageError("--criticality needs --data with the columns mission_criticality and time_criticality")
+
+    async def work(app: App) -> FittedCriticality:
+        source = read_folder(data)
+        fitted = fit_criticality(source, await analyze_prompts(app.analyzer, source), seed=seed)
+        save_criticality(fitted.model, app.settings.home, encoder=app.analyzer.encoder.name)
+        return fitted
+
+    fitted = run_app(config, work, decides=False)
+    if as_json:
+        print_json({"tasks": fitted.tasks, "mission_r2": fitted.mission_r2, "time_r2": fitted.time_r2})
+        return
+    click.echo(
+        f"{fitted.tasks} prompts; of unseen ones it explains {fitted.mission_r2:.0%} of the variance of mission "
+        f"criticality and {fitted.time_r2:.0%} of time criticality"
+    )
+    say("saved: it fills in what callers do not state, from the next start on")
 
 
 async def hold_against_incumbent(app: App, trained: Trained, version: str, objective: Objective) -> None:

@@ -2,7 +2,7 @@
 
 from ripieno.domain.clock import Clock, SystemClock
 from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted, Staged
-from ripieno.domain.features import Features, Matrix, Need, Vector
+from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
 from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Standing, Why, Workflow
 from ripieno.domain.run import Answer, Call, Failure, Origin, Outcome, Placement, Run, Usage, Verdict
 from ripieno.domain.task import Budget, JsonValue, Message, Objective, Privacy, Task
@@ -39,6 +39,7 @@ __all__ = [
     "Promoted",
     "Reason",
     "Run",
+    "Sensitivity",
     "Solo",
     "Staged",
     "Standing",

@@ -22,6 +22,13 @@ class Need(StrEnum):
     AUDIO = "audio"
 
 
+class Sensitivity(StrEnum):
+    """What a text holds that should not travel far."""
+
+    SECRET = "secret"  # noqa: S105  # a kind of data, not one
+    PERSONAL = "personal"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
     """All that routing knows of a task."""
@@ -43,5 +50,10 @@ class Features:
     tools: int
     needs: frozenset[Need] = field(default_factory=frozenset)
     kind: str | None = None
+    """The kind of task: stated, or inferred by the predictor before the policy sees it."""
+    language: str | None = None
+    """ISO code of the text's language; None where unsure."""
+    sensitivity: frozenset[Sensitivity] = field(default_factory=frozenset)
+    """Empty where nobody has looked."""
     mission_criticality: float = 3.0
     time_criticality: float = 3.0

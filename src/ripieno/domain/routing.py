@@ -140,6 +140,8 @@ class Decision:
     utilities: Mapping[WorkerId, float]
     reasons: tuple[str, ...]
     seed: int
+    kind: str | None = None
+    """The kind of task, stated or inferred."""
     advice: Mapping[str, float] = field(default_factory=dict)
     """Further shares that the predictor has a head for: cascade, verify, abstain."""
     abstains: bool = False

@@ -74,6 +74,8 @@ class Objective:
     """How far the task may travel."""
     workers: tuple[str, ...] = ()
     """If given, only these workers may take the task."""
+    stated: frozenset[str] = frozenset()
+    """Names of the fields above that the caller gave; what is not stated may be inferred from the text."""
     abstain_price: float | None = None
     """What no answer costs, in units of what a right one is worth; None means that an answer is always wanted."""
     money_weight: float = 0.0

@@ -195,6 +195,7 @@ def _make_objective(model: str, stated: RipienoFields, base: Objective, workers:
         changes["privacy"] = type(base.privacy)(stated.privacy)
     if stated.workers and not base.workers:
         changes["workers"] = stated.workers
+    changes["stated"] = base.stated | changes.keys()
     return replace(base, **changes)  # type: ignore[arg-type]  # each value is of its field's type
 
 

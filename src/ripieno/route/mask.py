@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from ripieno.domain import Features, Mask, Need, Pool, Reason, Task, Why, Worker, WorkerId
+from ripieno.domain import Features, Mask, Need, Pool, Privacy, Reason, Task, Why, Worker, WorkerId
 from ripieno.errors import NoEligibleWorker
 
 
@@ -17,6 +17,8 @@ class Conditions:
     """Workers whose breaker is open, with the fault that opened it."""
     rate_limited: Mapping[WorkerId, str] = field(default_factory=dict)
     """Workers that asked to wait, or are at their concurrency limit."""
+    sensitive: Privacy | None = None
+    """How far a task that holds secrets or personal data may travel; None does not restrict it."""
 
 
 def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
@@ -39,7 +41,7 @@ def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditi
 def _find_why(worker: Worker, task: Task, features: Features, conditions: Conditions) -> Why | None:
     checks = (
         _check_standing(worker, conditions),
-        _check_permission(worker, task),
+        _check_permission(worker, task, features, conditions),
         _check_ability(worker, features),
         _check_size(worker, task, features),
     )
@@ -58,12 +60,15 @@ def _check_standing(worker: Worker, conditions: Conditions) -> Why | None:
     return None
 
 
-def _check_permission(worker: Worker, task: Task) -> Why | None:
+def _check_permission(worker: Worker, task: Task, features: Features, conditions: Conditions) -> Why | None:
     objective = task.objective
     if objective.workers and worker.id not in objective.workers:
         return Why(reason=Reason.NOT_ALLOWED, detail=f"the request allows only {', '.join(objective.workers)}")
     if worker.privacy.reach > objective.privacy.reach:
         return Why(reason=Reason.PRIVACY, detail=f"worker is {worker.privacy}, task is {objective.privacy}")
+    if features.sensitivity and conditions.sensitive is not None and worker.privacy.reach > conditions.sensitive.reach:
+        holds = " and ".join(sorted(features.sensitivity))
+        return Why(reason=Reason.PRIVACY, detail=f"worker is {worker.privacy}, and the task holds {holds} data")
     return None
 
 

@@ -1,7 +1,7 @@
 """Router: Features and Pool to a Decision."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,10 @@ class Predictor(Protocol):
 
     def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
         """Estimate one task on each of `workers`, in order."""
+        ...
+
+    def infer_kind(self, features: Features) -> str | None:
+        """The kind of task, where the predictor can tell it from the features."""
         ...
 
     def advise(self, features: Features) -> Mapping[str, float]:
@@ -56,6 +60,8 @@ class Router:
         """
         mask = mask_workers(task, features, pool, conditions)
         estimates = self.predictor.estimate(features, [pool[worker] for worker in mask.eligible])
+        kind = features.kind or self.predictor.infer_kind(features)
+        features = replace(features, kind=kind)
         rng = np.random.default_rng(arrival.seed)
         choice = self.policy.decide(features, estimates, objective=task.objective, rng=rng)
         unmeasured = [e.worker for e in estimates if not e.is_measured]
@@ -75,6 +81,7 @@ class Router:
             utilities=choice.utilities,
             reasons=reasons,
             seed=arrival.seed,
+            kind=kind,
             advice=dict(self.predictor.advise(features)),
             abstains=choice.abstains,
             decide_s=self._clock.monotonic() - arrival.started,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PROMPT_COLUMNS = ("prompt_id", "prompt", "task", "source", "split")
 OUTCOME_COLUMNS = ("prompt_id", "model_id", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")
 MODEL_COLUMNS = ("model_id", "price_in", "price_out", "context_window", "description")
+CRITICALITY_COLUMNS = ("mission_criticality", "time_criticality")
 ALIASES = {"price_in_usd_per_mtok": "price_in", "price_out_usd_per_mtok": "price_out"}
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -38,6 +39,9 @@ class Prompt:
     tools: tuple[Mapping[str, JsonValue], ...] = ()
     domain: str | None = None
     """A finer label than the kind, from the optional column `domain`."""
+    mission_criticality: float | None = None
+    """What being wrong costs, in [0, 10], from the optional column of that name."""
+    time_criticality: float | None = None
 
     @property
     def task(self) -> Task:
@@ -146,6 +150,8 @@ def write_folder(data: RoutingData, folder: Path) -> None:
     }
     if any(prompt.domain for prompt in data.prompts):
         prompts["domain"] = [prompt.domain or "" for prompt in data.prompts]
+    if any(prompt.mission_criticality is not None for prompt in data.prompts):
+        prompts |= {name: [getattr(prompt, name) for prompt in data.prompts] for name in CRITICALITY_COLUMNS}
     if any(prompt.tools for prompt in data.prompts):
         prompts["tools_json"] = [json.dumps(prompt.tools, default=list) for prompt in data.prompts]
     outcomes = {
@@ -173,6 +179,7 @@ def _read_prompts(path: Path) -> tuple[Prompt, ...]:
     columns = {name: _strings(table, name, str(path)) for name in PROMPT_COLUMNS}
     _refuse_repeats(columns["prompt_id"], "prompt_id", str(path))
     tools, domains = _optional(table, "tools_json"), _optional(table, "domain")
+    criticalities = {name: _floats(table, name, str(path), is_required=False) for name in CRITICALITY_COLUMNS}
     return tuple(
         Prompt(
             id=name,
@@ -182,6 +189,8 @@ def _read_prompts(path: Path) -> tuple[Prompt, ...]:
             split=split,
             tools=_parse_tools(tools[row], row, str(path)),
             domain=domains[row],
+            mission_criticality=_known(criticalities["mission_criticality"][row]),
+            time_criticality=_known(criticalities["time_criticality"][row]),
         )
         for row, (name, text, kind, source, split) in enumerate(zip(*columns.values(), strict=True))
     )

@@ -20,6 +20,10 @@ class Rule(BaseModel):
     workers: list[str] = Field(min_length=1)
     """Whom to take, in order of preference."""
     kind: str | None = None
+    """Stated or inferred; a kind with a domain is written `kind/domain`."""
+    domain: str | None = None
+    """What stands behind the slash of `kind/domain`."""
+    language: str | None = None
     needs: list[Need] = Field(default_factory=list)
     least_prompt_tokens: int = 0
     most_prompt_tokens: int | None = None
@@ -27,8 +31,11 @@ class Rule(BaseModel):
 
     def matches(self, features: Features) -> bool:
         """Whether the rule speaks about this task."""
+        kind, _, domain = (features.kind or "").partition("/")
         return (
-            (self.kind is None or self.kind == features.kind)
+            (self.kind is None or self.kind in (features.kind, kind))
+            and (self.domain is None or self.domain == domain)
+            and (self.language is None or self.language == features.language)
             and set(self.needs) <= features.needs
             and features.prompt_tokens >= self.least_prompt_tokens
             and (self.most_prompt_tokens is None or features.prompt_tokens <= self.most_prompt_tokens)

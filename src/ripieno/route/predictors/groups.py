@@ -1,5 +1,6 @@
 """Groups: the few regions of tasks that beliefs about a worker are kept for."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,9 @@ class Groups:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = dict(arrays)
+        packed = self.arrays.get("names")
+        self.names: tuple[str, ...] = tuple(json.loads(packed.tobytes())) if packed is not None else ()
+        """Labels of the groups; empty where they are clusters."""
 
     @classmethod
     def fit(cls, z: Matrix, labels: Sequence[str | None]) -> "Groups":
@@ -28,7 +32,8 @@ class Groups:
         if 1 < len(names) <= MOST_LABELS:
             which = np.array([names.index(label or "") for label in labels])
             weights, offsets = fit_softmax(SHARPNESS * z, which, len(names), freedom=10.0)
-            return cls({"weights": weights, "offsets": offsets})
+            packed = np.frombuffer(json.dumps(names).encode(), dtype=np.uint8).copy()
+            return cls({"weights": weights, "offsets": offsets, "names": packed})
         return cls({"centres": _find_centres(z)})
 
     def weigh(self, z: Matrix) -> Matrix:

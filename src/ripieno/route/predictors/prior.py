@@ -27,6 +27,10 @@ class PriorPredictor:
             for worker in workers
         )
 
+    def infer_kind(self, features: Features) -> str | None:
+        """Nothing is known."""
+        return None
+
     def advise(self, features: Features) -> Mapping[str, float]:
         """Nothing is known."""
         return {}

@@ -23,6 +23,7 @@ FORGETTING = 0.0005
 """Share of the first uncertainty that each outcome gives back, so that no belief is ever final."""
 FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
 SETTLED_SD = 0.12
+LIKELY = 0.5
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -115,6 +116,15 @@ class TrainedPredictor(ABC):
     def advise(self, features: Features) -> Mapping[str, float]:
         """Further shares in [0, 1] that the predictor has a head for; none by default."""
         return {}
+
+    def infer_kind(self, features: Features) -> str | None:
+        """The likeliest kind of task among those it was trained on; None where it knows none, or none is likely."""
+        names = self._groups.names
+        if not names:
+            return None
+        shares = self._groups.weigh(self.vectors([features]))[0]
+        place = int(shares.argmax())
+        return names[place] if shares[place] >= LIKELY else None
 
     def estimate_many(self, features: Sequence[Features]) -> Predicted:
         """What the checkpoint expects of many tasks on all known workers."""
