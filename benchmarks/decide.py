@@ -1,57 +1,114 @@
-"""Cost of one decision, against the time of embedding the same text alone, in one process and one run.
+"""Cost of one decision (analyze, mask, estimate, decide): 20 workers, prompts of 300 tokens, one core.
 
-python benchmarks/decide.py
+    OMP_NUM_THREADS=1 python benchmarks/decide.py
+
+Every figure is a ratio to the default predictor with the default encoder, in the same process and run: other predictors,
+the sentence transformer where `make minilm` has fetched it, and the bare embedding.
 """
 
 import asyncio
 import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
+from ripieno.analyze import Analyzer
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Task
+from ripieno.domain import Binding, Pool, Price, Task, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.embedded.families import generate_tasks
+from ripieno.encoders import Encoder
+from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.static import StaticEncoder
-from ripieno.route.predictors import PairPredictor
+from ripieno.orchestrator import Brain, Orchestrator, Parts
+from ripieno.route.predictors import make_predictor
 from ripieno.route.router import Router
 
-ROUNDS = 400
+ROUNDS, WORKERS, TOKENS = 300, 20, 300
+MINILM = Path(__file__).parents[1] / ".cache" / "minilm"
+WORDS = "please consider the following report about rivers prices weather engines letters and answer with care".split()
+
+
+def make_pool() -> Pool:
+    cards = (
+        Worker(
+            id=WorkerId(f"worker-{number}"),
+            binding=Binding(provider="p", model="m"),
+            price=Price(input_usd_per_mtok=0.1 * (1 + number), output_usd_per_mtok=0.4 * (1 + number)),
+        )
+        for number in range(WORKERS)
+    )
+    return Pool(tuple(cards))
+
+
+def make_prompts() -> Iterator[str]:
+    rng = np.random.default_rng(0)
+    for number in range(ROUNDS):
+        yield f"Question {number}: " + " ".join(rng.choice(WORDS, size=int(TOKENS * 0.8)).tolist())
+
+
+async def make_outcomes(analyzer: Analyzer) -> TrainingSet:
+    """Outcomes in which each worker has families that it is good at."""
+    graded = generate_tasks(train=36, test=0, seed=1)
+    features = await analyzer.analyze_many([task.task for task in graded])
+    rng, shape = np.random.default_rng(0), (len(graded), WORKERS)
+    skill = np.array([[(crc32(f"{task.family}{w}".encode()) % 100) / 100 for w in range(WORKERS)] for task in graded])
+    return TrainingSet(
+        features=tuple(features), workers=make_pool().ids, quality=(rng.random(shape) < skill).astype(float),
+        counts=np.ones(shape), cost_usd=rng.random(shape), latency_s=rng.random(shape),
+        groups=tuple(task.task.text for task in graded),
+    )  # fmt: skip
+
+
+async def measure(app: App, encoder: Encoder, kind: str) -> np.ndarray:
+    """Seconds of each decision, shape (ROUNDS,)."""
+    analyzer, pool = Analyzer(encoder), make_pool()
+    predictor = make_predictor(kind)
+    predictor.fit(await make_outcomes(analyzer), rng=np.random.default_rng(0))
+    router = Router(predictor=predictor, policy=app.brain().router.policy, clock=app.clock)
+    brain = Brain(pool=pool, router=router)
+    parts = Parts(analyzer=analyzer, executor=None, ledger=app.ledger, conditions=app.conditions, clock=app.clock)  # type: ignore[arg-type]  # nothing is executed
+    orchestrator = Orchestrator(parts, lambda: brain)
+    spent = []
+    for text in make_prompts():
+        start = time.perf_counter()
+        await orchestrator.decide(Task.from_text(text))
+        spent.append(time.perf_counter() - start)
+    return np.array(spent)
+
+
+async def measure_embedding(encoder: Encoder) -> np.ndarray:
+    spent = []
+    for text in make_prompts():
+        start = time.perf_counter()
+        await encoder.encode([text])
+        spent.append(time.perf_counter() - start)
+    return np.array(spent)
 
 
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         flags = {"home": folder, "ledger": {"url": f"sqlite:///{folder}/ledger.db"}}
         async with App(load_settings(flags=flags)) as app:
-            tasks = [graded.task for graded in generate_tasks(train=36, test=0, seed=1)]
-            features = await app.analyzer.analyze_many(tasks)
-            rng = np.random.default_rng(0)
-            shape = (len(tasks), len(app.pool))
-            outcomes = TrainingSet(
-                features=tuple(features), workers=app.pool.ids, quality=(rng.random(shape) < 0.3).astype(float),
-                counts=np.ones(shape), cost_usd=rng.random(shape), latency_s=rng.random(shape),
-                groups=tuple(task.text for task in tasks),
-            )  # fmt: skip
-            predictor = PairPredictor()
-            predictor.fit(outcomes, rng=rng)
-            brain = app.brain()
-            router = Router(predictor=predictor, policy=brain.router.policy, clock=app.clock)
-            trained = type(brain)(pool=brain.pool, router=router)
-            encoder = StaticEncoder()
-            decide, embed = [], []
-            for index in range(ROUNDS):
-                text = f"Please work out number {index}: how many days lie between March 4, 2021 and May 9, 2022?"
-                start = time.perf_counter()
-                await encoder.encode([text])
-                embed.append(time.perf_counter() - start)
-                start = time.perf_counter()
-                await app.orchestrator.decide(Task.from_text(text), brain=trained)
-                decide.append(time.perf_counter() - start)
-    p50, p99, base = np.quantile(decide, 0.5), np.quantile(decide, 0.99), np.quantile(embed, 0.5)
-    print(f"decision p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms")
-    print(f"{p50 / base:.1f} x embedding the same text alone ({base * 1e6:.0f} us)")
+            static = StaticEncoder()
+            base = await measure(app, static, "stack")
+            rows = {"default (stack)": base, "embedding alone": await measure_embedding(static)}
+            for kind, name in (("factors", "matrix factorisation"), ("knn", "kNN"), ("boosting", "boosted trees"),
+                               ("heads", "heads")):  # fmt: skip
+                rows[name] = await measure(app, static, kind)
+            if any(MINILM.glob("**/*.onnx")):
+                rows["default on MiniLM"] = await measure(app, OnnxEncoder(MINILM), "stack")
+            else:
+                print("MiniLM is not fetched: `make minilm`")
+    print(f"{WORKERS} workers, {TOKENS} tokens, {ROUNDS} decisions each")
+    print(f"default: p50 {np.quantile(base, 0.5) * 1e3:.2f} ms, p99 {np.quantile(base, 0.99) * 1e3:.2f} ms")
+    for name, spent in rows.items():
+        ratio = np.quantile(spent, 0.5) / np.quantile(base, 0.5)
+        print(f"{name:22} {ratio:7.2f} x  (p50 {np.quantile(spent, 0.5) * 1e3:.2f} ms)")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,11 @@ def find_incumbent(estimates: Sequence[Estimate], objective: Objective, scales: 
 
 def find_leader(estimates: Sequence[Estimate], objective: Objective, scales: Scales, *, margin: float) -> WorkerId:
     """The worker with the highest utility, where it passes the incumbent's by the margin; else the incumbent."""
+    if margin == 0.0 and len(estimates) == 1:
+        return estimates[0].worker
     scores = score_utilities(gather_estimates(estimates), objective, scales)
+    if margin == 0.0:
+        return estimates[int(np.argmax(scores))].worker
     incumbent = np.array([find_incumbent(estimates, objective, scales)])
     kept = keep_incumbent(scores[None, :], incumbent, margin * weigh_quality(objective))
     return estimates[int(kept[0])].worker

@@ -70,8 +70,9 @@ class BetaCalibrator:
 
     def apply(self, raw: Matrix) -> Matrix:
         """Calibrate raw predictions; any shape, the result is in (0, 1)."""
-        p = np.clip(raw, EDGE, 1 - EDGE) + np.minimum(raw - EDGE, 0) * 1e-4 + np.maximum(raw - 1 + EDGE, 0) * 1e-4
-        p = np.clip(p, 1e-6, 1 - 1e-6)
+        p = np.maximum(np.minimum(raw, 1 - EDGE), EDGE)
+        p = p + 1e-4 * (raw - p)  # beyond the edges the map still rises
+        p = np.maximum(np.minimum(p, 1 - 1e-6), 1e-6)
         a, b, c = self.coefficients
         return np.asarray(1.0 / (1.0 + np.exp(-(a * np.log(p) - b * np.log1p(-p) + c))))
 

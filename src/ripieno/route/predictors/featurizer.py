@@ -62,8 +62,8 @@ class Featurizer:
         blocks = (
             _unit(embeddings),
             TERM_WEIGHT * _unit(topics),
-            SHAPE_WEIGHT * np.clip(shapes, -3.0, 3.0),
-            TOOL_WEIGHT * np.clip(tools, -3.0, 3.0),
+            SHAPE_WEIGHT * np.maximum(np.minimum(shapes, 3.0), -3.0),
+            TOOL_WEIGHT * np.maximum(np.minimum(tools, 3.0), -3.0),
         )
         return np.concatenate(blocks, axis=1).astype(np.float64)
 

@@ -100,7 +100,7 @@ class HeadsPredictor(TrainedPredictor):
 
     def advise(self, features: Features) -> Mapping[str, float]:
         """Shares of the further heads: cascade rather than solo, verify, abstain."""
-        shares = sigmoid(_rate(self.vectors([features]), self._heads, "shares"))[0]
+        shares = sigmoid(_rate(self.vector(features), self._heads, "shares"))[0]
         return {"cascade": float(shares[1]), "verify": float(shares[2]), "abstain": float(shares[3])}
 
     def latency_log_sd(self, column: int) -> float:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 
@@ -39,6 +40,12 @@ class Predicted:
     score: Matrix | None = None
     """Raw scores of the workers, where the predictor chooses by some."""
 
+    def rows(self) -> list[tuple[float, float, float, float, float | None]]:
+        """Quality, its sd, cost, latency and score of each worker on the first task, as plain numbers."""
+        parts = (self.quality, self.quality_sd, self.cost_usd, self.latency_s)
+        scores = [None] * self.quality.shape[1] if self.score is None else self.score[0].tolist()
+        return list(zip(*(part[0].tolist() for part in parts), scores, strict=True))
+
 
 class TrainedPredictor(ABC):
     """One class for training and serving.
@@ -65,6 +72,7 @@ class TrainedPredictor(ABC):
         self._outcomes: dict[WorkerId, int] = {}
         self._kin: dict[WorkerId, Matrix] = {}
         self._watch = DriftWatch()
+        self._latest: tuple[Features, Matrix] | None = None
 
     @property
     def version(self) -> str:
@@ -117,12 +125,18 @@ class TrainedPredictor(ABC):
         """Further shares in [0, 1] that the predictor has a head for; none by default."""
         return {}
 
+    def vector(self, features: Features) -> Matrix:
+        """The dense vector of one task, shape (1, d); kept until another task comes."""
+        if self._latest is None or self._latest[0] is not features:
+            self._latest = features, self.vectors([features])
+        return self._latest[1]
+
     def infer_kind(self, features: Features) -> str | None:
         """The likeliest kind of task among those it was trained on; None where it knows none, or none is likely."""
         names = self._groups.names
         if not names:
             return None
-        shares = self._groups.weigh(self.vectors([features]))[0]
+        shares = self._groups.weigh(self.vector(features))[0]
         place = int(shares.argmax())
         return names[place] if shares[place] >= LIKELY else None
 
@@ -132,11 +146,17 @@ class TrainedPredictor(ABC):
 
     def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
         """Estimate one task on each of `workers`, in order."""
-        z = self.vectors([features])
+        z = self.vector(features)
         expected = self.predict(z, [features])
         is_plain = not self._beliefs and all(worker.id in self._column for worker in workers)
         weights = None if is_plain else self._groups.weigh(z)
-        return tuple(self._estimate_one(worker, features, expected, weights) for worker in workers)
+        rows = expected.rows()
+        return tuple(
+            self._estimate_newcomer(worker, features, expected, weights)
+            if (column := self._column.get(worker.id)) is None
+            else self._estimate_known(worker, features, rows[column], weights)
+            for worker in workers
+        )
 
     def learn(self, features: Features, worker: Worker, outcome: float) -> str | None:
         """Fold one outcome in.
@@ -149,7 +169,7 @@ class TrainedPredictor(ABC):
         Returns:
             What was noticed, where the worker's quality has changed.
         """
-        z = self.vectors([features])
+        z = self.vector(features)
         weights = self._groups.weigh(z)
         quality = float(self._rate(worker, self.predict(z, [features]).quality)[0])
         prior = self.prior_of(worker.id)
@@ -198,6 +218,7 @@ class TrainedPredictor(ABC):
     def _set_workers(self, workers: Sequence[WorkerId]) -> None:
         self.workers = tuple(workers)
         self._column = {worker: index for index, worker in enumerate(self.workers)}
+        self._usual: list[float] = []
 
     def _learn_base(self, z: Matrix, data: TrainingSet, *, margin: float, means: Matrix) -> None:
         """What newcomers and single outcomes are held against."""
@@ -214,6 +235,7 @@ class TrainedPredictor(ABC):
             "rivals": rivals,
             "shares": weights.mean(axis=0, keepdims=True),
         }
+        self._usual = means.tolist()
 
     def _base_state(self) -> dict[str, np.ndarray]:
         newcomer = {"mean": self._newcomer.mean, "covariance": self._newcomer.covariance}
@@ -224,6 +246,7 @@ class TrainedPredictor(ABC):
 
     def _restore_base(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         self._base = dict(groups["base"])
+        self._usual = self.means.tolist()
         self._groups = Groups(groups["groups"])
         self._newcomer = Belief(**groups["newcomer"])
 
@@ -237,34 +260,37 @@ class TrainedPredictor(ABC):
             self._kin[worker.id] = weigh_kin(worker, self.workers, self._base["cards"])
         return self._kin[worker.id]
 
-    def _estimate_one(
-        self, worker: Worker, features: Features, expected: Predicted, weights: Matrix | None
+    def _estimate_known(
+        self,
+        worker: Worker,
+        features: Features,
+        expected: tuple[float, float, float, float, float | None],
+        weights: Matrix | None,
     ) -> Estimate:
-        listed = worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=PRIOR_OUTPUT_TOKENS, cpu_s=1.0)
-        column = self._column.get(worker.id)
-        if column is None:
-            assert weights is not None
-            return self._estimate_newcomer(worker, expected, weights, listed=listed)
-        quality, sd = float(expected.quality[0, column]), float(expected.quality_sd[0, column])
-        usual = self.means[column : column + 1]
+        quality, sd, cost, latency, score = expected
+        column = self._column[worker.id]
+        usual = self._usual[column]
         if weights is not None and worker.id in self._beliefs:
             prior, belief = self.prior_of(worker.id), self._beliefs[worker.id]
             shifted, now = belief.apply(weights, np.array([quality]))
             _, first = prior.apply(weights, np.array([quality]))
             quality, sd = float(shifted[0]), min(sd * float(now[0] / max(first[0], 1e-9)), UNMEASURED_SD)
-            usual, _ = belief.apply(self._base["shares"], usual)
+            usual = float(belief.apply(self._base["shares"], np.array([usual]))[0][0])
         return Estimate(
             worker=worker.id,
             quality=quality,
             quality_sd=sd,
-            cost_usd=_or(float(expected.cost_usd[0, column]), listed),
-            latency_s=_or(float(expected.latency_s[0, column]), 1.0),
+            cost_usd=_list_price(worker, features) if isnan(cost) else cost,
+            latency_s=1.0 if isnan(latency) else latency,
             latency_log_sd=self.latency_log_sd(column),
-            mean_quality=float(usual[0]),
-            score=None if expected.score is None else float(expected.score[0, column]),
+            mean_quality=usual,
+            score=score,
         )
 
-    def _estimate_newcomer(self, worker: Worker, expected: Predicted, weights: Matrix, *, listed: float) -> Estimate:
+    def _estimate_newcomer(
+        self, worker: Worker, features: Features, expected: Predicted, weights: Matrix | None
+    ) -> Estimate:
+        assert weights is not None
         kin = self._weigh_kin(worker)
         belief = self.belief_of(worker.id)
         quality, sd = belief.apply(weights, expected.quality @ kin)
@@ -273,7 +299,7 @@ class TrainedPredictor(ABC):
             worker=worker.id,
             quality=float(quality[0]),
             quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
-            cost_usd=listed,
+            cost_usd=_list_price(worker, features),
             latency_s=_median(expected.latency_s),
             is_measured=worker.id in self._outcomes,
             mean_quality=float(usual[0]),
@@ -296,5 +322,5 @@ def _median(values: Matrix) -> float:
     return float(np.median(known)) if len(known) else 1.0
 
 
-def _or(value: float, default: float) -> float:
-    return default if np.isnan(value) else value
+def _list_price(worker: Worker, features: Features) -> float:
+    return worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=PRIOR_OUTPUT_TOKENS, cpu_s=1.0)

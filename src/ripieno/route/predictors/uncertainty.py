@@ -63,7 +63,7 @@ class Uncertainty:
         """Standard deviation of each pair, shape (len(z), m)."""
         arrays = self.arrays
         centred = z - arrays["centre"]
-        leverage = ((centred @ arrays["inverse"]) * centred).sum(axis=1)
+        leverage = np.einsum("nd,nd->n", centred @ arrays["inverse"], centred)
         spread = 1.0 / arrays["samples"] + leverage[:, None] * arrays["share"]
         return np.asarray(np.minimum(arrays["scale"] * arrays["noise"] * np.sqrt(spread), MOST_SD))
 
