@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/decide.py
 
-Every figure is a ratio to the default predictor with the default encoder, in the same process and run: other predictors,
+Every figure is a ratio to the default predictor with the default encoder, in the same process: other predictors,
 the sentence transformer where `make minilm` has fetched it, and the bare embedding.
 """
 
@@ -30,7 +30,7 @@ from ripieno.route.router import Router
 
 ROUNDS, WORKERS, TOKENS = 300, 20, 300
 MINILM = Path(__file__).parents[1] / ".cache" / "minilm"
-WORDS = "please consider the following report about rivers prices weather engines letters and answer with care".split()
+WORDS = ("please", "consider", "the", "following", "report", "about", "rivers", "prices", "weather", "engines", "with")
 
 
 def make_pool() -> Pool:
@@ -48,7 +48,7 @@ def make_pool() -> Pool:
 def make_prompts() -> Iterator[str]:
     rng = np.random.default_rng(0)
     for number in range(ROUNDS):
-        yield f"Question {number}: " + " ".join(rng.choice(WORDS, size=int(TOKENS * 0.8)).tolist())
+        yield f"Question {number}: " + " ".join(rng.choice(np.array(WORDS), size=int(TOKENS * 0.8)).tolist())
 
 
 async def make_outcomes(analyzer: Analyzer) -> TrainingSet:

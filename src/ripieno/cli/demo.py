@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from ripieno.app import App
-from ripieno.cli.learn import draw, show_report
+from ripieno.cli.evaluate import draw, show_report
 from ripieno.cli.output import money, print_table, say, seconds
 from ripieno.cli.profile import EMBEDDED, find_able, progress_bar
 from ripieno.config import load_settings

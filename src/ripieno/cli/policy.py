@@ -8,10 +8,10 @@ import click
 import numpy as np
 
 from ripieno.app import App
-from ripieno.cli.learn import load_measured
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.profile import load_tasks, progress_bar
 from ripieno.cli.running import run_app
+from ripieno.cli.train import load_measured
 from ripieno.domain import Pool, Promoted
 from ripieno.errors import GateRefused, NotFound
 from ripieno.evaluate.benchmark import prepare

@@ -79,10 +79,11 @@ class Estimate:
     def __post_init__(self) -> None:
         if not 0.0 <= self.quality <= 1.0:
             raise ValueError(f"quality must be in [0, 1], got {self.quality!r} for {self.worker!r}")
-        for name in ("quality_sd", "cost_usd", "latency_s", "latency_log_sd"):
-            value = getattr(self, name)
-            if not value >= 0.0:
-                raise ValueError(f"{name} must not be negative, got {value!r} for {self.worker!r}")
+        if self.quality_sd >= 0.0 and self.cost_usd >= 0.0 and self.latency_s >= 0.0 and self.latency_log_sd >= 0.0:
+            return
+        names = ("quality_sd", "cost_usd", "latency_s", "latency_log_sd")
+        name = next(name for name in names if not getattr(self, name) >= 0.0)
+        raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r} for {self.worker!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from ripieno.evaluate.report import (
 from ripieno.route.predictors import REGRESSORS, TrainedPredictor, make_predictor
 from ripieno.route.predictors.uncertainty import cover, gather_cells
 from ripieno.route.utility import Priced, Scales, keep_incumbent, score_utilities, weigh_quality
-from ripieno.tasks import RoutingData, make_training_set, split_repeats
+from ripieno.tasks import RoutingData, keep_models, make_training_set, split_repeats
 
 BASELINE_KINDS = ("knn", "ridge", "clusters")
 BEST_QUALITY = Objective(preference=1.0, preset="best", mission_criticality=0.0, time_criticality=0.0)
@@ -52,7 +52,7 @@ class Judged:
 
 
 def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
-    """Cut a data set by its own splits.
+    """Cut a data set by its own splits; a model without any held-out outcome, as a new one, is left out of the proof.
 
     Args:
         data: prompts, models and outcomes.
@@ -65,6 +65,9 @@ def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
     for name, rows in (("train", train_rows), ("test", test_rows)):
         if not len(rows):
             raise DataError(f"no prompt is in the split {name!r}", path=data.name, place="prompts, column split")
+    is_tested = ~np.isnan(data.matrix(data.quality)[test_rows]).all(axis=0)
+    if is_tested.any() and not is_tested.all():
+        data = keep_models(data, np.flatnonzero(is_tested).tolist())
     is_complete = ~np.isnan(data.matrix(data.quality)[test_rows]).any(axis=1)
     test_rows = test_rows[is_complete]
     if not len(test_rows):
@@ -205,10 +208,11 @@ def _fill_cost(cost: np.ndarray, train: TrainingSet) -> np.ndarray:
 def _learn_penalty(bench: Benchmark, predictor: TrainedPredictor) -> float:
     """The price of money that kept the best single worker's quality on training tasks, each predicted unseen."""
     train = bench.train
-    expected = np.nan_to_num(_fill_cost(predictor.estimate_many(train.features).cost_usd, train))
+    columns = [predictor.workers.index(worker) for worker in train.workers]
+    expected = np.nan_to_num(_fill_cost(predictor.estimate_many(train.features).cost_usd[:, columns], train))
     floor = float(column_means(train.quality)[train.best_single()])
     assert predictor.out_of_fold is not None
-    return choose_penalty(predictor.out_of_fold, expected, train.quality, train.cost_usd, floor=floor)
+    return choose_penalty(predictor.out_of_fold[:, columns], expected, train.quality, train.cost_usd, floor=floor)
 
 
 def _describe_trust(bench: Benchmark, predictor: TrainedPredictor, predicted: Predicted) -> dict[str, object]:

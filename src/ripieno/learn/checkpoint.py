@@ -46,6 +46,8 @@ class ModelCard(BaseModel):
     datasets: tuple[str, ...]
     tasks: int
     outcomes: int
+    all_outcomes: int = 0
+    """Outcomes of the data when this was trained, held-out ones included."""
     seed: int
     ripieno: str
     trained_at: str

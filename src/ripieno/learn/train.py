@@ -83,6 +83,7 @@ def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, en
         datasets=(data.name,),
         tasks=len(fitted),
         outcomes=int(np.nansum(fitted.counts)),
+        all_outcomes=len(data.quality),
         seed=recipe.seed,
         ripieno=version("ripieno"),
         trained_at=datetime.fromtimestamp(clock.now(), tz=UTC).isoformat(timespec="seconds"),

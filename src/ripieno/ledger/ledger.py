@@ -43,6 +43,7 @@ class Measured:
     version: str
     """Version of the worker that answered."""
     placement: Placement | None
+    decision: str | None
     failure: str | None
 
 
@@ -434,6 +435,7 @@ def _measure(run: Run, quality: float) -> Measured:
         run=run.id,
         version=last.worker_version,
         placement=run.placement,
+        decision=run.decision,
         failure=last.failure,
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ripieno.domain import Answer, Call, Entry, Executed, Judged, Origin, Placement, Run, Task, Usage, Verdict
+from ripieno.domain import Answer, Call, Decided, Entry, Executed, Judged, Origin, Placement, Run, Task, Usage, Verdict
 from ripieno.domain.worker import WorkerId
 from ripieno.errors import NotFound
 from ripieno.ledger.ledger import Ledger, Measured
@@ -43,12 +43,14 @@ def export_data(ledger: Ledger, dataset: str, *, versions: Mapping[str, str] | N
     if not rows:
         known = ", ".join(sorted(ledger.datasets())) or "none"
         raise NotFound(f"the ledger holds no judged run of {dataset!r}", hint=f"data sets here: {known}")
+    kinds = _inferred_kinds(ledger) if wanted is None else {}
     bodies = ledger.tasks(row.outcome.task for row in rows)
     names = [_item(row) for row in rows]
     prompts: dict[str, Prompt] = {}
     for name, row in zip(names, rows, strict=True):
         if name not in prompts:
-            prompts[name] = _make_prompt(name, row, bodies[row.outcome.task], dataset)
+            kind = kinds.get(row.decision or "")
+            prompts[name] = _make_prompt(name, row, bodies[row.outcome.task], dataset, kind=kind)
     prompt_row = {name: index for index, name in enumerate(prompts)}
     models = _gather_models(ledger, dataset, sorted({row.outcome.worker for row in rows}))
     model_row = {model.id: index for index, model in enumerate(models)}
@@ -100,12 +102,20 @@ def _item(row: Measured) -> str:
     return row.placement.item if row.placement else row.outcome.task[:16]
 
 
-def _make_prompt(name: str, row: Measured, task: Task, dataset: str) -> Prompt:
+def _inferred_kinds(ledger: Ledger) -> dict[str, str]:
+    """The kind that each decision took its task for, where it was stated or inferred."""
+    decided = (stored.entry for stored in ledger.read(kinds=("decided",)))
+    found = ((entry.decision.id, entry.decision.kind) for entry in decided if isinstance(entry, Decided))
+    return {decision: kind for decision, kind in found if kind is not None}
+
+
+def _make_prompt(name: str, row: Measured, task: Task, dataset: str, *, kind: str | None) -> Prompt:
     text = task.text if len(task.messages) == 1 else "\n\n".join(f"{m.role}: {m.text}" for m in task.messages)
     split = row.placement.split if row.placement else "train"
     group = row.placement.group if row.placement else ""
-    kind = task.kind or "task"
-    return Prompt(id=name, text=text, kind=kind, source=dataset, split=split, group=group, tools=task.tools)
+    return Prompt(
+        id=name, text=text, kind=task.kind or kind or "task", source=dataset, split=split, group=group, tools=task.tools
+    )
 
 
 def _gather_models(ledger: Ledger, dataset: str, workers: list[WorkerId]) -> tuple[Model, ...]:

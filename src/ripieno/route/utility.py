@@ -134,16 +134,31 @@ def find_incumbent(estimates: Sequence[Estimate], objective: Objective, scales: 
     return int(np.argmax(score_utilities(replace(pairs, quality=usual), objective, scales)))
 
 
-def find_leader(estimates: Sequence[Estimate], objective: Objective, scales: Scales, *, margin: float) -> WorkerId:
-    """The worker with the highest utility, where it passes the incumbent's by the margin; else the incumbent."""
-    if margin == 0.0 and len(estimates) == 1:
-        return estimates[0].worker
-    scores = score_utilities(gather_estimates(estimates), objective, scales)
+def find_leader(
+    estimates: Sequence[Estimate],
+    objective: Objective,
+    scales: Scales,
+    *,
+    margin: float,
+    scores: Sequence[float] | None = None,
+) -> WorkerId:
+    """The worker with the highest utility, where it passes the incumbent's by the margin; else the incumbent.
+
+    Args:
+        estimates: at least one.
+        objective: what the caller wants.
+        scales: the ordinary price and wait.
+        margin: in quality.
+        scores: the estimates' utilities, where they are known already.
+    """
+    if scores is None:
+        scores = score_utilities(gather_estimates(estimates), objective, scales).tolist()
+    best = max(range(len(estimates)), key=scores.__getitem__)
     if margin == 0.0:
-        return estimates[int(np.argmax(scores))].worker
-    incumbent = np.array([find_incumbent(estimates, objective, scales)])
-    kept = keep_incumbent(scores[None, :], incumbent, margin * weigh_quality(objective))
-    return estimates[int(kept[0])].worker
+        return estimates[best].worker
+    incumbent = find_incumbent(estimates, objective, scales)
+    is_ahead = scores[best] - scores[incumbent] > margin * weigh_quality(objective)
+    return estimates[best if is_ahead else incumbent].worker
 
 
 def weigh_quality(objective: Objective) -> float:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,6 +172,20 @@ def write_folder(data: RoutingData, folder: Path) -> None:
     }
     for name, columns in (("prompts", prompts), ("outcomes", outcomes), ("models", models)):
         pq.write_table(pa.table(columns), folder / f"{name}.parquet", compression="zstd")
+
+
+def keep_models(data: RoutingData, keep: Sequence[int]) -> RoutingData:
+    """The same data set with only these models, in this order."""
+    place = {column: index for index, column in enumerate(keep)}
+    rows = np.flatnonzero(np.isin(data.model_index, list(keep)))
+    columns = np.array([place[int(column)] for column in data.model_index[rows]], dtype=np.int64)
+    names = ("prompt_index", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")
+    return replace(
+        data,
+        models=tuple(data.models[column] for column in keep),
+        model_index=columns,
+        **{name: getattr(data, name)[rows] for name in names},
+    )
 
 
 def _read_prompts(path: Path) -> tuple[Prompt, ...]:

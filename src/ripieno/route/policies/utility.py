@@ -35,7 +35,8 @@ class UtilityPolicy:
         scales: the ordinary price and wait that utility is measured against.
         margin: quality by which a worker must be ahead of the incumbent, who would lead if quality did not depend on
             the task; what held-out tasks showed to pay.
-        has_ladder: whether new workers climb from shadow over trial to free; without it they are free at once.
+        has_ladder: whether new workers climb from shadow over trial to free; without it, or where nobody is free yet,
+            they are free at once: a pool of new workers must answer all the same.
     """
 
     name = "utility"
@@ -87,7 +88,8 @@ class UtilityPolicy:
     def _rank(
         self, estimates: Sequence[Estimate], utilities: Mapping[WorkerId, float], objective: Objective
     ) -> _Ranked:
-        standing = {e.worker: self._stand(e, estimates) for e in estimates}
+        holds = self.has_ladder and any(e.standing == Standing.FREE for e in estimates)
+        standing = {e.worker: e.standing if holds else Standing.FREE for e in estimates}
         above = {e.worker: e.quality >= objective.quality_floor for e in estimates}
         admitted = [e for e in estimates if standing[e.worker] != Standing.MASKED]
         order = sorted(
@@ -97,7 +99,8 @@ class UtilityPolicy:
         )
         free = [e for e in admitted if standing[e.worker] == Standing.FREE]
         candidates = [e for e in free if above[e.worker] == above[order[0]]]
-        leader = find_leader(candidates, objective, self.scales, margin=self.margin)
+        scores = [utilities[e.worker] for e in candidates]
+        leader = find_leader(candidates, objective, self.scales, margin=self.margin, scores=scores)
         is_first = leader == order[0]
         reason = _explain_lead(order, utilities) if is_first else _explain_guard(leader, order, utilities)
         ahead = next(e for e in free if e.worker == leader)
@@ -108,12 +111,6 @@ class UtilityPolicy:
             trials=tuple(e.worker for e in trials if _chance_better(e, ahead) > TRIAL_CHANCE),
             plausible=_find_plausible(ahead, candidates),
         )
-
-    def _stand(self, estimate: Estimate, estimates: Sequence[Estimate]) -> Standing:
-        """The ladder holds only while somebody is free: a pool of new workers must answer all the same."""
-        if not self.has_ladder or all(e.standing != Standing.FREE for e in estimates):
-            return Standing.FREE
-        return estimate.standing
 
     def _explore(
         self, ranked: _Ranked, *, objective: Objective, rng: np.random.Generator

@@ -153,6 +153,7 @@ class HeadsPredictor(TrainedPredictor):
         return np.asarray(self._scales[f"{name}_base"] + self._scales[f"{name}_slope"] * lengths)
 
     def _cover(self, name: str, data: TrainingSet, target: Matrix) -> float:
+        target = self._widen(data, target)
         known = ~np.isnan(target)
         lengths = np.log([[item.prompt_tokens] for item in data.features])
         half = 1.2816 * self._scales[f"{name}_sd"]

@@ -88,11 +88,11 @@ class PairPredictor(TrainedPredictor):
 
     def cover_cost(self, data: TrainingSet) -> float:
         """Share of measured costs in their 80 % intervals; NaN where nothing is known of them."""
-        return self._cost.cover(self.vectors(data.features), data.cost_usd) if self._cost else np.nan
+        return self._cover(self._cost, data, data.cost_usd)
 
     def cover_latency(self, data: TrainingSet) -> float:
         """Share of measured latencies in their 80 % intervals; NaN where nothing is known of them."""
-        return self._latency.cover(self.vectors(data.features), data.latency_s) if self._latency else np.nan
+        return self._cover(self._latency, data, data.latency_s)
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
         """The dense vectors that the regressors see, shape (len(features), d)."""
@@ -124,6 +124,9 @@ class PairPredictor(TrainedPredictor):
         self._quality.restore(groups["quality"])
         self._cost = ScaleRegressor(groups["cost"]) if "cost" in groups else None
         self._latency = ScaleRegressor(groups["latency"]) if "latency" in groups else None
+
+    def _cover(self, scale: ScaleRegressor | None, data: TrainingSet, target: Matrix) -> float:
+        return scale.cover(self.vectors(data.features), self._widen(data, target)) if scale else float("nan")
 
     def _cross_predict(self, z: Matrix, data: TrainingSet, folds: Folds) -> Matrix:
         """Out-of-fold raw quality, groups kept together; sets the stack's mix on the way."""

@@ -25,6 +25,7 @@ FORGETTING = 0.0005
 FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
 SETTLED_SD = 0.12
 LIKELY = 0.5
+BASE = ("margin", "means", "cards", "cells", "rivals", "shares")
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -215,6 +216,12 @@ class TrainedPredictor(ABC):
             return Standing.SHADOW
         return Standing.FREE if outcomes >= ENOUGH_OUTCOMES and sd <= SETTLED_SD else Standing.TRIAL
 
+    def _widen(self, data: TrainingSet, target: Matrix) -> Matrix:
+        """A matrix over the data's workers as one over all known ones, NaN where the data lack one."""
+        wide = np.full((len(data), len(self.workers)), np.nan)
+        wide[:, [self._column[worker] for worker in data.workers]] = target
+        return wide
+
     def _set_workers(self, workers: Sequence[WorkerId]) -> None:
         self.workers = tuple(workers)
         self._column = {worker: index for index, worker in enumerate(self.workers)}
@@ -245,7 +252,7 @@ class TrainedPredictor(ABC):
         return {f"{part}/{name}": value for part, arrays in parts for name, value in arrays.items()}
 
     def _restore_base(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        self._base = dict(groups["base"])
+        self._base = {name: groups["base"][name] for name in BASE}
         self._usual = self.means.tolist()
         self._groups = Groups(groups["groups"])
         self._newcomer = Belief(**groups["newcomer"])

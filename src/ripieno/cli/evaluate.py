@@ -1,4 +1,4 @@
-"""`ripieno train` and `ripieno evaluate`."""
+"""`ripieno evaluate`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,19 +8,13 @@ import click
 from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
-from ripieno.domain import Objective
-from ripieno.errors import CheckpointError, GateRefused, NotFound
+from ripieno.errors import GateRefused
 from ripieno.evaluate import Interval, Report
 from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, Benchmark, Judged, judge, prepare
 from ripieno.evaluate.newcomers import PROBES, ProbeLine, leave_one_out
-from ripieno.learn import Recipe, Registry, Trained, analyze_prompts, load_checkpoint
-from ripieno.learn import train as fit
-from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_criticality
-from ripieno.learn.promotion import compare, record_finding
-from ripieno.learn.train import check_gate, promote, record_learned
-from ripieno.ledger import PROBE_PREFIX, export_data
+from ripieno.learn import analyze_prompts, load_checkpoint
 from ripieno.route.predictors import KINDS, make_predictor
-from ripieno.tasks import RoutingData, read_folder
+from ripieno.tasks import read_folder
 
 
 class CountList(click.ParamType):
@@ -55,61 +49,6 @@ class KindList(click.ParamType):
 
 
 _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
-
-
-@click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
-@click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
-@click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
-@click.option("--policy", "kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True,
-              help="Which predictor the policy decides by.")  # fmt: skip
-@click.option("--criticality", "criticality_only", is_flag=True,
-              help="Train what guesses criticalities, from columns of --data; nothing else.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=_FOLDER, help="Folder of checkpoints, instead of the installation's; nothing is promoted.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
-def train(
-    config: Path | None,
-    *,
-    data: Path | None,
-    dataset: str | None,
-    kind: str,
-    criticality_only: bool,
-    seed: int,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Train a router on measured outcomes, prove it on what is held out, and promote it if the proof holds.
-
-    With --data the router is for the models of that folder: it is promoted only if the pool has one of them.
-    """
-    if criticality_only:
-        train_criticality(config, data, seed=seed, as_json=as_json)
-        return
-
-    async def work(app: App) -> tuple[str, Trained, str]:
-        source = read_folder(data) if data is not None else load_measured(app, dataset)
-        features = await analyze_prompts(app.analyzer, source)
-        recipe = Recipe(kind=kind, seed=seed, objective=BEST_QUALITY if data is not None else app.make_objective())
-        trained = fit(source, features, recipe=recipe, encoder=app.analyzer.encoder.name, clock=app.clock)
-        registry = Registry(out) if out is not None else app.registry
-        version = registry.save(trained.predictor, trained.card)
-        await record_learned(app.ledger, version, trained.card)
-        if out is not None or not set(trained.card.workers) & set(app.pool.ids):
-            return version, trained, "saved, not promoted: it is for other workers than this pool's"
-        check_gate(trained)
-        await hold_against_incumbent(app, trained, version, recipe.objective)
-        await promote(registry, app.ledger, version, reason=trained.card.verdict)
-        return version, trained, "promoted: it decides from the next request on"
-
-    version, trained, fate = run_app(config, work, decides=False)
-    if as_json:
-        print_json({"checkpoint": version, "fate": fate, "card": trained.card.model_dump(mode="json")})
-        return
-    if trained.judged is not None:
-        show_report(trained.judged.report)
-    click.echo(version)
-    say(fate)
 
 
 @click.command(epilog="\b\nExample:\n  ripieno evaluate --data outcomes/ --predictions predictions.parquet")
@@ -182,54 +121,6 @@ def evaluate(
         raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
 
 
-def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_json: bool) -> None:
-    """Fit, tell how well unseen prompts are guessed, and save for analysis."""
-    if data is None:
-        raise click.UsageError("--criticality needs --data with the columns mission_criticality and time_criticality")
-
-    async def work(app: App) -> FittedCriticality:
-        source = read_folder(data)
-        fitted = fit_criticality(source, await analyze_prompts(app.analyzer, source), seed=seed)
-        save_criticality(fitted.model, app.settings.home, encoder=app.analyzer.encoder.name)
-        return fitted
-
-    fitted = run_app(config, work, decides=False)
-    if as_json:
-        print_json({"tasks": fitted.tasks, "mission_r2": fitted.mission_r2, "time_r2": fitted.time_r2})
-        return
-    click.echo(
-        f"{fitted.tasks} prompts; of unseen ones it explains {fitted.mission_r2:.0%} of the variance of mission "
-        f"criticality and {fitted.time_r2:.0%} of time criticality"
-    )
-    say("saved: it fills in what callers do not state, from the next start on")
-
-
-async def hold_against_incumbent(app: App, trained: Trained, version: str, objective: Objective) -> None:
-    """Replay both checkpoints on what is held out, and record what was found.
-
-    An incumbent that the present encoder or pool cannot use is replaced without.
-
-    Raises:
-        GateRefused: the new checkpoint loses.
-    """
-    current = app.registry.current()
-    if current is None or trained.bench is None:
-        return
-    try:
-        incumbent, _ = app.registry.load(current, encoder=app.analyzer.encoder.name)
-        finding = compare(trained.bench, trained.predictor, incumbent, objective=objective)
-    except CheckpointError as error:
-        say(f"{current} is not compared with: {error.message}")
-        return
-    await record_finding(app.ledger, finding, checkpoint=version, incumbent=current)
-    if not finding.passed:
-        raise GateRefused(
-            f"{version} {finding.reason} against {current}, which stays in traffic",
-            hint=f"it is saved; `ripieno policy promote {version}` overrules",
-        )
-    say(f"against {current} it {finding.reason}")
-
-
 def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, seed: int, as_json: bool) -> None:
     """Print what leaving each worker out shows."""
 
@@ -258,21 +149,6 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
         ("probes", "RMSE", "RMSE of raw means", "RMSE of the pool's mean", "regret, points", "80 % cover"),
         rows,
     )
-
-
-def load_measured(app: App, dataset: str | None) -> RoutingData:
-    """Outcomes of the ledger, of the pool's workers in their present versions."""
-    known = [name for name in app.ledger.datasets() if not name.startswith(PROBE_PREFIX)]
-    if dataset is None:
-        if len(known) != 1:
-            raise NotFound(
-                "the ledger holds no measured data set" if not known else "the ledger holds several data sets",
-                hint=f"choose one: --dataset {' | '.join(sorted(known))}"
-                if known
-                else "measure one: `ripieno profile`",
-            )
-        dataset = known[0]
-    return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
 
 
 def write_predictions(bench: Benchmark, judged: Judged, path: Path) -> None:

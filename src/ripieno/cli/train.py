@@ -1,0 +1,227 @@
+"""`ripieno train`."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from ripieno.app import App
+from ripieno.cli.evaluate import show_report
+from ripieno.cli.output import print_json, say
+from ripieno.cli.running import run_app
+from ripieno.domain import Learned, Objective
+from ripieno.errors import CheckpointError, GateRefused, NotFound
+from ripieno.evaluate.benchmark import BEST_QUALITY
+from ripieno.learn import Recipe, Registry, Trained, analyze_prompts
+from ripieno.learn import train as fit
+from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_criticality
+from ripieno.learn.promotion import compare, record_finding
+from ripieno.learn.train import check_gate, promote, record_learned
+from ripieno.ledger import export_data
+from ripieno.route.predictors import KINDS
+from ripieno.tasks import RoutingData, read_folder
+
+TRAFFIC = "traffic"
+_FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to train on, and how."""
+
+    data: Path | None
+    dataset: str | None
+    kind: str
+    seed: int
+    out: Path | None
+    least_new: int
+
+
+@click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
+@click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
+@click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
+@click.option("--policy", "kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True,
+              help="Which predictor the policy decides by.")  # fmt: skip
+@click.option("--criticality", "criticality_only", is_flag=True,
+              help="Train what guesses criticalities, from columns of --data; nothing else.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=_FOLDER, help="Folder of checkpoints, instead of the installation's; nothing is promoted.")
+@click.option("--least-new", type=click.IntRange(0), default=0, show_default=True,
+              help="Do nothing unless so many outcomes are new since the last checkpoint.")  # fmt: skip
+@click.option("--watch", is_flag=True, help="Train again and again, until interrupted.")
+@click.option("--every", type=click.FloatRange(0.01), default=3600.0, show_default=True, help="With --watch: seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document; one a line with --watch.")
+@click.pass_obj
+def train(
+    config: Path | None,
+    *,
+    data: Path | None,
+    dataset: str | None,
+    kind: str,
+    criticality_only: bool,
+    seed: int,
+    out: Path | None,
+    least_new: int,
+    watch: bool,
+    every: float,
+    as_json: bool,
+) -> None:
+    """Train a router on measured outcomes, prove it on what is held out, and promote it if the proof holds.
+
+    From the ledger it learns of one campaign; judged traffic and probes are folded in on top of it by whoever decides.
+    With --data the router is for the models of that folder: it is promoted only if the pool has one of them.
+
+    With --least-new it suits a cron job; with --watch it is its own.
+    """
+    if criticality_only:
+        train_criticality(config, data, seed=seed, as_json=as_json)
+        return
+    wanted = Wanted(data=data, dataset=dataset, kind=kind, seed=seed, out=out, least_new=least_new)
+
+    async def work(app: App) -> None:
+        while True:
+            try:
+                tell(await train_once(app, wanted), as_json=as_json)
+            except GateRefused as error:
+                if not watch:
+                    raise
+                say(f"{error.message}; {error.hint}")
+            if not watch:
+                return
+            await asyncio.sleep(every)
+
+    run_app(config, work, decides=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Done:
+    """What one training came to."""
+
+    version: str
+    trained: Trained
+    fate: str
+
+
+async def train_once(app: App, wanted: Wanted) -> Done | None:
+    """Train, prove and promote; None where too little is new.
+
+    Raises:
+        GateRefused: the proof does not hold; the checkpoint is saved, and not promoted.
+    """
+    source = read_folder(wanted.data) if wanted.data is not None else load_measured(app, wanted.dataset)
+    if wanted.least_new and count_new(app, source) < wanted.least_new:
+        return None
+    features = await analyze_prompts(app.analyzer, source)
+    objective = BEST_QUALITY if wanted.data is not None else app.make_objective()
+    recipe = Recipe(kind=wanted.kind, seed=wanted.seed, objective=objective)
+    watermark = app.ledger.head() if source.name == TRAFFIC else 0
+    trained = fit(source, features, recipe=recipe, encoder=app.analyzer.encoder.name, clock=app.clock)
+    trained = replace(trained, card=trained.card.model_copy(update={"watermark": watermark}))
+    registry = Registry(wanted.out) if wanted.out is not None else app.registry
+    version = registry.save(trained.predictor, trained.card)
+    await record_learned(app.ledger, version, trained.card)
+    if wanted.out is not None or not set(trained.card.workers) & set(app.pool.ids):
+        return Done(
+            version=version, trained=trained, fate="saved, not promoted: it is for other workers than this pool's"
+        )
+    check_gate(trained)
+    await hold_against_incumbent(app, trained, version, objective)
+    await promote(registry, app.ledger, version, reason=trained.card.verdict)
+    return Done(version=version, trained=trained, fate="promoted: it decides from the next request on")
+
+
+def count_new(app: App, source: RoutingData) -> int:
+    """Outcomes of a data set that the latest checkpoint made of it has not seen."""
+    seen = 0
+    for stored in app.ledger.read(kinds=("learned",)):
+        if isinstance(stored.entry, Learned) and source.name in _names(stored.entry.card.get("datasets")):
+            seen = int(str(stored.entry.card.get("all_outcomes", 0)))
+    return len(source.quality) - seen
+
+
+def tell(done: Done | None, *, as_json: bool) -> None:
+    """Print what a training came to."""
+    if done is None:
+        say("too little is new: nothing was trained")
+        if as_json:
+            print_json({"checkpoint": None, "fate": "too little is new"})
+        return
+    if as_json:
+        print_json({"checkpoint": done.version, "fate": done.fate, "card": done.trained.card.model_dump(mode="json")})
+        return
+    if done.trained.judged is not None:
+        show_report(done.trained.judged.report)
+    click.echo(done.version)
+    say(done.fate)
+
+
+def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_json: bool) -> None:
+    """Fit, tell how well unseen prompts are guessed, and save for analysis."""
+    if data is None:
+        raise click.UsageError("--criticality needs --data with the columns mission_criticality and time_criticality")
+
+    async def work(app: App) -> FittedCriticality:
+        source = read_folder(data)
+        fitted = fit_criticality(source, await analyze_prompts(app.analyzer, source), seed=seed)
+        save_criticality(fitted.model, app.settings.home, encoder=app.analyzer.encoder.name)
+        return fitted
+
+    fitted = run_app(config, work, decides=False)
+    if as_json:
+        print_json({"tasks": fitted.tasks, "mission_r2": fitted.mission_r2, "time_r2": fitted.time_r2})
+        return
+    click.echo(
+        f"{fitted.tasks} prompts; of unseen ones it explains {fitted.mission_r2:.0%} of the variance of mission "
+        f"criticality and {fitted.time_r2:.0%} of time criticality"
+    )
+    say("saved: it fills in what callers do not state, from the next start on")
+
+
+async def hold_against_incumbent(app: App, trained: Trained, version: str, objective: Objective) -> None:
+    """Replay both checkpoints on what is held out, and record what was found.
+
+    An incumbent that the present encoder or pool cannot use is replaced without.
+
+    Raises:
+        GateRefused: the new checkpoint loses.
+    """
+    current = app.registry.current()
+    if current is None or trained.bench is None:
+        return
+    try:
+        incumbent, _ = app.registry.load(current, encoder=app.analyzer.encoder.name)
+        finding = compare(trained.bench, trained.predictor, incumbent, objective=objective)
+    except CheckpointError as error:
+        say(f"{current} is not compared with: {error.message}")
+        return
+    await record_finding(app.ledger, finding, checkpoint=version, incumbent=current)
+    if not finding.passed:
+        raise GateRefused(
+            f"{version} {finding.reason} against {current}, which stays in traffic",
+            hint=f"it is saved; `ripieno policy promote {version}` overrules",
+        )
+    say(f"against {current} it {finding.reason}")
+
+
+def load_measured(app: App, dataset: str | None) -> RoutingData:
+    """Outcomes of one campaign, of the pool's workers in their present versions.
+
+    Probes and traffic are not mixed in: who chose those tasks chose them for the worker, so that their means would
+    flatter it. They are folded in one by one on top of every checkpoint.
+    """
+    known = [name for name in app.ledger.datasets() if ":" not in name]
+    if dataset is None:
+        if len(known) != 1:
+            raise NotFound(
+                "the ledger holds no measured data set" if not known else "the ledger holds several data sets",
+                hint=f"choose one: --dataset {' | '.join(sorted(known))}"
+                if known
+                else "measure one: `ripieno profile`",
+            )
+        dataset = known[0]
+    return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
+
+
+def _names(value: object) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list | tuple) else []
