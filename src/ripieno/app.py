@@ -162,7 +162,9 @@ class App:
             call = late.run.calls[-1]
             if call.worker in pool and pool[call.worker].version == call.worker_version:
                 features = await self.analyzer.analyze(late.task)
-                change = predictor.learn(features, pool[call.worker], late.quality)
+                change = predictor.learn(
+                    features, pool[call.worker], late.quality, cost_usd=call.cost_usd, latency_s=call.latency_s
+                )
                 if change is not None:
                     log.warning("%s: what was learned of it counts less from here on", change)
                     noticed.append(change)

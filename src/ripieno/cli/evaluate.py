@@ -12,6 +12,7 @@ from ripieno.errors import GateRefused
 from ripieno.evaluate import Interval, Report
 from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, Benchmark, Judged, judge, prepare
 from ripieno.evaluate.newcomers import PROBES, ProbeLine, leave_one_out
+from ripieno.evaluate.transfer import TransferLine, leave_dataset_out
 from ripieno.learn import analyze_prompts, load_checkpoint
 from ripieno.route.predictors import KINDS, make_predictor
 from ripieno.tasks import read_folder
@@ -69,6 +70,8 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--leave-one-worker-out", "leaves_out", is_flag=True,
               help="Treat each worker as new in turn: what do a few probes foretell of it?")  # fmt: skip
+@click.option("--leave-dataset-out", "leaves_dataset_out", is_flag=True,
+              help="Train without each kind in turn: what is the router worth on unseen kinds?")  # fmt: skip
 @click.option("--probes", type=CountList(), default=",".join(map(str, PROBES)), show_default=True,
               help="With --leave-one-worker-out: how many probes.")  # fmt: skip
 @click.option("--gate", is_flag=True, help="Exit 5 if the router is proven worse than the best single worker.")
@@ -85,6 +88,7 @@ def evaluate(
     seed: int,
     as_json: bool,
     leaves_out: bool,
+    leaves_dataset_out: bool,
     probes: tuple[int, ...],
     gate: bool,
 ) -> None:
@@ -93,6 +97,10 @@ def evaluate(
 
     if leaves_out:
         show_newcomers(config, data, probes, seed=seed, as_json=as_json)
+        return
+
+    if leaves_dataset_out:
+        show_transfer(config, data, kind=kinds[0], seed=seed, as_json=as_json)
         return
 
     async def work(app: App) -> tuple[Benchmark, Judged]:
@@ -119,6 +127,26 @@ def evaluate(
     gain = judged.report.line("router").utility_gain
     if gate and gain.high < 0:
         raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
+
+
+def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_json: bool) -> None:
+    """Print what leaving each kind of tasks out shows."""
+
+    async def work(app: App) -> list[TransferLine]:
+        source = read_folder(data)
+        return leave_dataset_out(source, await analyze_prompts(app.analyzer, source), kind=kind, seed=seed)
+
+    lines = run_app(config, work, decides=False)
+    if as_json:
+        print_json([asdict(line) for line in lines])
+        return
+    rows = [
+        [line.name, str(line.tasks), f"{line.best_single:.4f}", f"{line.router:.4f}", _show_interval(line.gain)]
+        for line in lines
+    ]
+    mean = sum(line.gain.mean for line in lines) / len(lines)
+    title = f"{data.resolve().name}: each kind left out of the training in turn; {100 * mean:+.2f} points on average"
+    print_table(title, ("kind", "tasks", "best single of the others", "router", "gain [95 %]"), rows)
 
 
 def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, seed: int, as_json: bool) -> None:

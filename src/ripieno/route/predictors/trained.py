@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import exp, isnan, log
 
 import numpy as np
 
@@ -25,6 +25,7 @@ FORGETTING = 0.0005
 FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
 SETTLED_SD = 0.12
 LIKELY = 0.5
+SCALE_PRIOR_COUNT, LEAST_RATE = 2.0, 0.05
 BASE = ("margin", "means", "cards", "cells", "rivals", "shares")
 
 Arrays = Mapping[str, np.ndarray]
@@ -71,6 +72,8 @@ class TrainedPredictor(ABC):
         self._base: dict[str, np.ndarray] = {}
         self._beliefs: dict[WorkerId, Belief] = {}
         self._outcomes: dict[WorkerId, int] = {}
+        self._factors: dict[WorkerId, tuple[float, float]] = {}
+        """Logarithms of what a worker costs and takes against what was expected."""
         self._kin: dict[WorkerId, Matrix] = {}
         self._watch = DriftWatch()
         self._latest: tuple[Features, Matrix] | None = None
@@ -159,20 +162,32 @@ class TrainedPredictor(ABC):
             for worker in workers
         )
 
-    def learn(self, features: Features, worker: Worker, outcome: float) -> str | None:
+    def learn(
+        self,
+        features: Features,
+        worker: Worker,
+        outcome: float,
+        *,
+        cost_usd: float | None = None,
+        latency_s: float | None = None,
+    ) -> str | None:
         """Fold one outcome in.
 
         Args:
             features: of the task.
             worker: who answered.
             outcome: what the answer was worth, in [0, 1].
+            cost_usd: what it cost, where that is known.
+            latency_s: how long it took, where that is known.
 
         Returns:
             What was noticed, where the worker's quality has changed.
         """
         z = self.vector(features)
         weights = self._groups.weigh(z)
-        quality = float(self._rate(worker, self.predict(z, [features]).quality)[0])
+        expected = self.predict(z, [features])
+        quality = float(self._rate(worker, expected.quality)[0])
+        self._learn_scales(worker, features, expected, cost_usd=cost_usd, latency_s=latency_s)
         prior = self.prior_of(worker.id)
         belief = self._beliefs.get(worker.id, prior)
         noticed = self._watch.see(worker.id, int(weights[0].argmax()), expected=quality, outcome=outcome)
@@ -262,6 +277,34 @@ class TrainedPredictor(ABC):
         column = self._column.get(worker.id)
         return quality[:, column] if column is not None else quality @ self._weigh_kin(worker)
 
+    def _learn_scales(
+        self,
+        worker: Worker,
+        features: Features,
+        expected: Predicted,
+        *,
+        cost_usd: float | None,
+        latency_s: float | None,
+    ) -> None:
+        """Follow what a worker costs and takes by a moving average of log ratios, a plain mean at first."""
+        rate = max(1.0 / (self._outcomes.get(worker.id, 0) + 1.0 + SCALE_PRIOR_COUNT), LEAST_RATE)
+        factors = list(self._factors.get(worker.id, (0.0, 0.0)))
+        guesses = self._expect_scales(worker, features, expected)
+        for index, (guess, met) in enumerate(zip(guesses, (cost_usd, latency_s), strict=True)):
+            if met is not None and met > 0.0 and guess > 0.0:
+                factors[index] += rate * (log(met / guess) - factors[index])
+        self._factors[worker.id] = factors[0], factors[1]
+
+    def _expect_scales(self, worker: Worker, features: Features, expected: Predicted) -> tuple[float, float]:
+        """Cost and latency that the checkpoint expects: the worker's own, or its kin's where it is new."""
+        column = self._column.get(worker.id)
+        kin = self._weigh_kin(worker) if column is None else None
+        cost = float(expected.cost_usd[0, column]) if kin is None else _mean_known(expected.cost_usd[0], kin)
+        latency = float(expected.latency_s[0, column]) if kin is None else _mean_known(expected.latency_s[0], kin)
+        if isnan(cost) or (kin is not None and worker.price.usd_per_cpu_s == 0.0):
+            cost = _list_price(worker, features)
+        return cost, 1.0 if isnan(latency) else latency
+
     def _weigh_kin(self, worker: Worker) -> Matrix:
         if worker.id not in self._kin:
             self._kin[worker.id] = weigh_kin(worker, self.workers, self._base["cards"])
@@ -276,6 +319,7 @@ class TrainedPredictor(ABC):
     ) -> Estimate:
         quality, sd, cost, latency, score = expected
         column = self._column[worker.id]
+        factors = self._factors.get(worker.id, (0.0, 0.0))
         usual = self._usual[column]
         if weights is not None and worker.id in self._beliefs:
             prior, belief = self.prior_of(worker.id), self._beliefs[worker.id]
@@ -287,8 +331,8 @@ class TrainedPredictor(ABC):
             worker=worker.id,
             quality=quality,
             quality_sd=sd,
-            cost_usd=_list_price(worker, features) if isnan(cost) else cost,
-            latency_s=1.0 if isnan(latency) else latency,
+            cost_usd=(_list_price(worker, features) if isnan(cost) else cost) * exp(factors[0]),
+            latency_s=(1.0 if isnan(latency) else latency) * exp(factors[1]),
             latency_log_sd=self.latency_log_sd(column),
             mean_quality=usual,
             score=score,
@@ -302,12 +346,14 @@ class TrainedPredictor(ABC):
         belief = self.belief_of(worker.id)
         quality, sd = belief.apply(weights, expected.quality @ kin)
         usual, _ = belief.apply(self._base["shares"], np.array([self.means @ kin]))
+        cost, latency = self._expect_scales(worker, features, expected)
+        factors = self._factors.get(worker.id, (0.0, 0.0))
         return Estimate(
             worker=worker.id,
             quality=float(quality[0]),
             quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
-            cost_usd=_list_price(worker, features),
-            latency_s=_median(expected.latency_s),
+            cost_usd=cost * exp(factors[0]),
+            latency_s=latency * exp(factors[1]),
             is_measured=worker.id in self._outcomes,
             mean_quality=float(usual[0]),
             score=None if expected.score is None else float(expected.score[0] @ kin),
@@ -324,9 +370,10 @@ def split_arrays(arrays: Arrays) -> dict[str, dict[str, np.ndarray]]:
     return groups
 
 
-def _median(values: Matrix) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else 1.0
+def _mean_known(values: Matrix, weights: Matrix) -> float:
+    """Weighted mean of the known values; NaN without any."""
+    known = ~np.isnan(values)
+    return float(values[known] @ weights[known] / weights[known].sum()) if known.any() else float("nan")
 
 
 def _list_price(worker: Worker, features: Features) -> float:
