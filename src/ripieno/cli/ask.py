@@ -121,6 +121,12 @@ def describe(decision: Decision) -> dict[str, object]:
         "policy": decision.policy,
         "predictor": decision.predictor,
         "kind": decision.kind,
+        "objective": {
+            "preset": decision.objective.preset,
+            "preference": decision.objective.preference,
+            "mission_criticality": decision.objective.mission_criticality,
+            "time_criticality": decision.objective.time_criticality,
+        },
         "decide_s": decision.decide_s,
         "advice": dict(decision.advice),
         "abstains": decision.abstains,

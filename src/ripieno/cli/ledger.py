@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ripieno.cli.output import print_json, say
+from ripieno.cli.output import count_bar, print_json, say
 from ripieno.config import load_settings
 from ripieno.ledger import Ledger, export_data, import_data
 from ripieno.tasks import read_folder, write_folder
@@ -28,7 +28,8 @@ def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: b
     done = []
     with Ledger(load_settings(config).settings.ledger.url) as record:
         for data in read:
-            new = 0 if dry_run else import_data(record, data)
+            with count_bar(f"importing {data.name}", len(data.quality)) as show:
+                new = 0 if dry_run else import_data(record, data, on_progress=show)
             done.append({"dataset": data.name, "outcomes": len(data.quality), "new": new})
             say(f"{data.name}: {len(data.quality)} outcomes, {new} of them new")
     if as_json:

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("ripieno.cli.evaluate:evaluate", "Prove a router on held-out tasks."),
     "policy": ("ripieno.cli.policy:policy", "Checkpoints: list, promote, rollback, shadow."),
     "audit": ("ripieno.cli.audit:audit", "Bias and drift of the router itself."),
+    "publish": ("ripieno.cli.publish:publish", "Data sets and checkpoints as folders with their papers."),
     "ledger": ("ripieno.cli.ledger:ledger", "The record: import, export, verify."),
     "config": ("ripieno.cli.setup:config", "The settings, and where each came from."),
     "plugins": ("ripieno.cli.setup:plugins", "Installed plugins."),

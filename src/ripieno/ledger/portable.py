@@ -1,7 +1,8 @@
 """Routing data into the ledger and out of it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -11,18 +12,31 @@ from ripieno.errors import NotFound
 from ripieno.ledger.ledger import Ledger, Measured
 from ripieno.tasks import Model, Prompt, RoutingData
 
+BATCH = 5000
+"""Outcomes of one transaction: memory stays bounded, and the writer is not held up."""
 IMPORTED = "imported"
 """Version of every worker that is known only from an imported set."""
 
 
-def import_data(ledger: Ledger, data: RoutingData) -> int:
-    """Record every outcome of a data set, in one transaction.
+def import_data(ledger: Ledger, data: RoutingData, *, on_progress: Callable[[int], None] | None = None) -> int:
+    """Record every outcome of a data set, some thousand at a time; an interrupted import goes on where it was.
+
+    Args:
+        ledger: the record.
+        data: a whole set; the caller has read and checked it all before anything of it is recorded.
+        on_progress: told how many outcomes were gone through.
 
     Returns:
         Number of outcomes that were new: a second import of the same set records nothing.
     """
     ledger.save_catalog(data.name, {model.id: _dump_model(model) for model in data.models})
-    return ledger.append_now(_make_entries(data)) // 2
+    new, done, entries = 0, 0, _make_entries(data)
+    while batch := list(islice(entries, 2 * BATCH)):
+        new += ledger.append_now(batch) // 2
+        done += len(batch) // 2
+        if on_progress is not None:
+            on_progress(done)
+    return new
 
 
 def export_data(ledger: Ledger, dataset: str, *, versions: Mapping[str, str] | None = None) -> RoutingData:
@@ -69,14 +83,14 @@ def export_data(ledger: Ledger, dataset: str, *, versions: Mapping[str, str] | N
 
 
 def _make_entries(data: RoutingData) -> Iterator[Entry]:
-    tasks = [prompt.task for prompt in data.prompts]
-    digests = [task.digest for task in tasks]
-    repeats: dict[tuple[int, int], int] = {}
-    brought: set[int] = set()
+    repeats = _count_repeats(data)
+    brought: dict[int, str] = {}
     for index in range(len(data.quality)):
-        pair = (int(data.prompt_index[index]), int(data.model_index[index]))
-        repeat = repeats[pair] = repeats.get(pair, -1) + 1
-        prompt, model = data.prompts[pair[0]], data.models[pair[1]]
+        row, repeat = int(data.prompt_index[index]), int(repeats[index])
+        prompt, model = data.prompts[row], data.models[int(data.model_index[index])]
+        task = prompt.task if row not in brought else None
+        if task is not None:
+            brought[row] = task.digest
         run_id = f"import/{data.name}/{prompt.id}/{model.id}/{repeat}"
         call = Call(
             worker=WorkerId(model.id),
@@ -87,15 +101,26 @@ def _make_entries(data: RoutingData) -> Iterator[Entry]:
         )
         run = Run(
             id=run_id,
-            task=digests[pair[0]],
+            task=brought[row],
             origin=Origin.IMPORT,
             calls=(call,),
             answer=Answer(text="", recorded_quality=float(data.quality[index])),
             placement=Placement(dataset=data.name, item=prompt.id, split=prompt.split, repeat=repeat),
         )
-        yield Executed(run=run, task=None if pair[0] in brought else tasks[pair[0]])
-        brought.add(pair[0])
+        yield Executed(run=run, task=task)
         yield Judged(run=run_id, verdict=Verdict(verifier="recorded", quality=float(data.quality[index])))
+
+
+def _count_repeats(data: RoutingData) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """How many outcomes of the same pair stand before each, shape (k,)."""
+    pairs = data.prompt_index * len(data.models) + data.model_index
+    order = np.argsort(pairs, kind="stable")
+    sorted_pairs = pairs[order]
+    is_first = np.r_[True, sorted_pairs[1:] != sorted_pairs[:-1]]
+    places = np.arange(len(pairs))
+    repeats = np.empty(len(pairs), dtype=np.int64)
+    repeats[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return repeats
 
 
 def _item(row: Measured) -> str:

@@ -279,13 +279,17 @@ def _floats(table: "pa.Table", name: str, path: str, *, is_required: bool) -> Fl
 
 
 def _look_up(table: "pa.Table", name: str, known: Mapping[str, int], path: str, where: str) -> Indices:
-    rows = np.empty(len(table), dtype=np.int64)
-    for row, value in enumerate(table.column(name).to_pylist()):
-        found = known.get(value, -1)
-        if found < 0:
-            raise DataError(f"{value!r} is not in {where}", path=path, place=f"{name}, row {row}")
-        rows[row] = found
-    return rows
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(name)
+    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+        column = column.cast(pa.string())
+    found = pc.index_in(column, value_set=pa.array(list(known), column.type))
+    if found.null_count:
+        row = int(np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))[0])
+        raise DataError(f"{column[row].as_py()!r} is not in {where}", path=path, place=f"{name}, row {row}")
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _refuse_repeats(values: Sequence[str], name: str, path: str) -> None:

@@ -1,0 +1,56 @@
+"""`ripieno publish`."""
+
+from pathlib import Path
+
+import click
+
+from ripieno.app import App
+from ripieno.cli.output import say
+from ripieno.cli.running import run_app
+from ripieno.cli.train import load_measured
+from ripieno.errors import InvalidTask
+from ripieno.learn.publish import publish_checkpoint, publish_dataset
+from ripieno.tasks import read_folder
+
+_FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
+
+
+@click.command(epilog="\b\nExample:\n  ripieno publish out/ --dataset demo --licence mit --source demo=mit")
+@click.argument("folder", type=_FOLDER)
+@click.option("--dataset", help="A campaign or data set of the ledger.")
+@click.option("--data", type=_FOLDER, help="A routing-data folder.")
+@click.option("--checkpoint", help="A checkpoint, by its version.")
+@click.option("--licence", required=True, help="SPDX identifier of what is published, as apache-2.0.")
+@click.option("--source", "sources", multiple=True, help="SOURCE=LICENCE of a source of prompts; all need one.")
+@click.pass_obj
+def publish(
+    config: Path | None,
+    *,
+    folder: Path,
+    dataset: str | None,
+    data: Path | None,
+    checkpoint: str | None,
+    licence: str,
+    sources: tuple[str, ...],
+) -> None:
+    """Write a data set or a checkpoint into FOLDER in the form of Hugging Face; nothing is sent anywhere."""
+    if sum(given is not None for given in (dataset, data, checkpoint)) != 1:
+        raise click.UsageError("name one of --dataset, --data and --checkpoint")
+    terms = dict(_split(source) for source in sources)
+
+    async def work(app: App) -> Path:
+        if checkpoint is not None:
+            return publish_checkpoint(app.registry.folder / checkpoint, folder, licence=licence)
+        source = read_folder(data) if data is not None else load_measured(app, dataset)
+        return publish_dataset(source, folder, licence=licence, sources=terms)
+
+    written = run_app(config, work, decides=False)
+    for path in sorted(written.iterdir()):
+        say(f"wrote {path}")
+
+
+def _split(source: str) -> tuple[str, str]:
+    name, _, terms = source.partition("=")
+    if not (name and terms):
+        raise InvalidTask(f"--source needs SOURCE=LICENCE, got {source!r}", param="source")
+    return name, terms
