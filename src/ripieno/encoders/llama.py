@@ -52,7 +52,13 @@ class LlamaEncoder:
             worded = [index for index, text in enumerate(clipped) if text.strip()]
             for start in range(0, len(worded), BATCH):
                 part = worded[start : start + BATCH]
-                rows[part] = await inner.encode([clipped[index] for index in part])
+                wanted = [clipped[index] for index in part]
+                try:
+                    rows[part] = await inner.encode(wanted)
+                except ConfigError:  # the child died; a fresh one is asked once
+                    await self.close()
+                    inner = await self._start()
+                    rows[part] = await inner.encode(wanted)
             return rows
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ripieno.encoders.base import Encoder
+from ripieno.encoders.causal import CausalEncoder, CausalOptions
 from ripieno.encoders.llama import LlamaEncoder, LlamaEncoderOptions
 from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.remote import RemoteEncoder
@@ -40,3 +41,4 @@ static: Plugin[NoOptions, Encoder] = Plugin(NoOptions, lambda options: StaticEnc
 onnx: Plugin[OnnxOptions, Encoder] = Plugin(OnnxOptions, lambda options: OnnxEncoder(options.folder))
 remote: Plugin[RemoteOptions, Encoder] = Plugin(RemoteOptions, _make_remote)
 llama: Plugin[LlamaEncoderOptions, Encoder] = Plugin(LlamaEncoderOptions, LlamaEncoder)
+causal: Plugin[CausalOptions, Encoder] = Plugin(CausalOptions, CausalEncoder)
