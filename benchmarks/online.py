@@ -88,10 +88,10 @@ def main(folder: Path) -> None:
     single, cold, learned, fixed, recovered, best, anew = np.mean(table, axis=0).tolist()
     print(f"best single {single:.4f}, router of {WARM} rows {cold:.4f}, after {REQUESTS} requests {learned:.4f}")
     print(f"{100 * (learned - single):+.2f} points on the best single, {100 * (learned - cold):+.2f} on the router")
-    print(
-        f"after the fall: not learning {fixed:.4f}, learning {recovered:.4f}, best single {best:.4f}, anew {anew:.4f}"
-    )
-    print(f"{(recovered - fixed) / (max(anew, best) - fixed):.0%} recovered")
+    print(f"after the fall: not learning {fixed:.4f}, learning {recovered:.4f}; best single {best:.4f}")
+    print(f"trained anew on {REQUESTS} full rows {anew:.4f}")
+    print(f"recovered: {(recovered - fixed) / (learned - fixed):.0%} of the fall, "
+          f"{(recovered - fixed) / (anew - fixed):.0%} of the way to the router trained anew")  # fmt: skip
 
 
 if __name__ == "__main__":
