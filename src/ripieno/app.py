@@ -194,6 +194,7 @@ class App:
         if finding.passed:
             await promote(self.registry, self.ledger, canary.checkpoint, reason=finding.reason)
         else:
+            self.registry.quarantine(canary.checkpoint, f"as a canary it {finding.reason}")
             log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
 
     async def _measure_shortfall(self, brain: Brain, decided: Decided, quality: float) -> float:

@@ -12,7 +12,7 @@ from ripieno.app import App
 from ripieno.config import load_settings
 from ripieno.domain import Judged, Staged, Task, Verdict
 from ripieno.domain.grader import Exact, GradedTask
-from ripieno.errors import Abstained, CheckpointError, ConfigError, NotFound
+from ripieno.errors import Abstained, CheckpointError, ConfigError, GateRefused, NotFound
 from ripieno.gateway import record_feedback
 from ripieno.gateway.serve import bind_socket, running
 from ripieno.learn.promotion import CANARY_OUTCOMES, start_canary
@@ -147,6 +147,11 @@ async def test_a_canary_is_rolled_back_by_bad_outcomes_and_promoted_by_good_ones
         staged = [s.entry for s in app.ledger.read(kinds=("staged",))]
         assert [(e.stage, e.passed) for e in staged if isinstance(e, Staged)] == [("canary", fate)]
         assert (await app.orchestrator.decide(TASK)).predictor.startswith(candidate if fate else incumbent)
+        if not fate:
+            with pytest.raises(GateRefused, match="is in quarantine: as a canary it falls"):
+                app.registry.promote(candidate)
+            app.registry.release(candidate)
+            assert app.registry.promote(candidate) == incumbent
 
 
 async def test_a_canary_gets_its_share_and_no_more(serve: Serve, tmp_path: Path) -> None:
@@ -214,3 +219,42 @@ def grave_task(app: App) -> Task:
     from dataclasses import replace
 
     return replace(TASK, objective=replace(app.make_objective(), mission_criticality=10.0))
+
+
+@pytest.mark.parametrize("text", ["word " * 420_000, "\x00", "  ", "。。。", "🙂"])
+async def test_prompts_of_megabytes_and_of_no_words_are_decided(serve: Serve, tmp_path: Path, text: str) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app:
+        await promote_checkpoint(app, tmp_path)
+        decision = await app.orchestrator.decide(Task.from_text(text))
+        assert decision.worker in {"a", "b"}
+        assert all(0.0 <= e.quality <= 1.0 for e in decision.estimates)
+
+
+async def test_a_worker_that_has_left_since_training_is_not_missed(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    write_pool(server, serve(), extra=STILL)
+    async with open_app() as app:
+        version = await promote_checkpoint(app, tmp_path)
+        for _ in range(3):
+            decision, _ = await app.orchestrator.handle(TASK)
+            await record_feedback(app, decision.id, judge(0.0))
+        assert decision.worker == "b"
+        write_pool(server, extra=STILL)
+        alone = await app.orchestrator.decide(TASK)
+        assert (alone.worker, alone.predictor) == ("a", version), "outcomes of who has left are passed over"
+        await app.catch_up()
+        assert (await app.orchestrator.decide(TASK)).worker == "a"
+
+
+async def test_a_truncated_checkpoint_is_refused_and_the_running_one_stays(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app:
+        version = await promote_checkpoint(app, tmp_path)
+        assert (await app.orchestrator.decide(TASK)).predictor == version
+        other = await save_checkpoint(app, make_outcomes(tmp_path / "other"))
+        weights = app.registry.folder / other / "predictor.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        app.registry.promote(other)
+        assert (await app.orchestrator.decide(TASK)).predictor == version
+        assert "is damaged" in str(app.reload_fault)

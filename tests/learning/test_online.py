@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import MakeWorker
 from tests.learning.test_predictors import SKILL, make_world
 
-from ripieno.domain import Objective, Standing, Worker, WorkerId
+from ripieno.domain import Objective, Price, Standing, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.route import Pacer, UtilityPolicy
 from ripieno.route.predictors import PairPredictor, TrainedPredictor, make_predictor
@@ -147,3 +147,39 @@ async def test_known_workers_estimates_do_not_move_when_another_learns(make_work
     after = predictor.estimate(world.features[0], [chef, coder])
     assert after[0] == before[0]
     assert after[1].quality < before[1].quality
+
+
+async def test_kinds_are_inferred_where_some_were_labelled(make_worker: MakeWorker) -> None:
+    world = await make_world(5)
+    predictor = fit(world)
+    fresh = await make_world(6)
+    told = [predictor.infer_kind(features) for features in fresh.features]
+    assert np.mean([kind == truth for kind, truth in zip(told, fresh.kinds, strict=True)]) > 0.95
+    plain = replace(world, features=tuple(replace(features, kind=None) for features in world.features))
+    blind = fit(plain)
+    assert blind.infer_kind(fresh.features[0]) is None
+    row = blind.estimate(fresh.features[0], [make_worker("chef"), make_worker("new")])
+    assert row[1].standing == Standing.MASKED
+    few = fit(plain.take(np.arange(30)))
+    assert few.infer_kind(fresh.features[0]) is None
+    few.learn(fresh.features[0], make_worker("chef"), 1.0, cost_usd=0.5, latency_s=20.0)
+    again = few.estimate(fresh.features[0], [make_worker("chef")])[0]
+    assert again.cost_usd > 1.5 * row[0].cost_usd
+    assert again.latency_s > 1.5 * row[0].latency_s
+
+
+async def test_what_a_new_worker_costs_is_guessed_from_its_price_or_its_kin(make_worker: MakeWorker) -> None:
+    world = await make_world(7)
+    predictor = fit(world)
+    features = world.features[0]
+    by_token = make_worker("api", price=Price(input_usd_per_mtok=1e6, output_usd_per_mtok=0.0))
+    by_time = make_worker("coder-two", price=Price(usd_per_cpu_s=1e-5))
+    token, time = predictor.estimate(features, [by_token, by_time])
+    assert token.cost_usd == pytest.approx(features.prompt_tokens)
+    assert time.cost_usd == pytest.approx(0.01, rel=0.5), "the coder's"
+    bare = fit(replace(world, cost_usd=np.full_like(world.cost_usd, np.nan), latency_s=world.cost_usd * np.nan))
+    unknown = bare.estimate(features, [by_time, make_worker("coder")])
+    assert unknown[0].latency_s == 1.0
+    assert unknown[0].cost_usd == pytest.approx(1e-5)
+    assert np.isnan(bare.cover_cost(world))
+    assert bare.learn(features, by_time, 1.0, cost_usd=0.0, latency_s=None) is None

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import MakeWorker
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import WorkerId
+from ripieno.domain import Price, WorkerId
 from ripieno.domain.task import Task
 from ripieno.domain.training import TrainingSet
 from ripieno.encoders.static import StaticEncoder
@@ -188,3 +188,22 @@ async def test_a_handful_of_tasks_is_enough_not_to_fail() -> None:
         "one group cannot be held out, and need not be"
     )
     assert Featurizer.fit(world.features).transform(world.features).shape[0] == 6
+
+
+async def test_the_length_of_answers_prices_workers_whose_costs_were_not_measured(make_worker: MakeWorker) -> None:
+    world = await make_world(11)
+    lengths = np.tile([50.0, 400.0, 1000.0], (len(world), 1)) * np.exp(
+        np.random.default_rng(0).normal(size=(240, 3)) / 9
+    )
+    told = replace(world, output_tokens=lengths, cost_usd=np.full_like(world.cost_usd, np.nan))
+    predictor = PairPredictor(kind="ridge")
+    predictor.fit(told, rng=np.random.default_rng(0))
+    price = Price(output_usd_per_mtok=1e6)
+    workers = [make_worker(name, price=price) for name in (*world.workers, "coder-next")]
+    found = predictor.estimate(world.features[0], workers)
+    assert [e.output_tokens for e in found[:3]] == pytest.approx([50.0, 400.0, 1000.0], rel=0.1)
+    assert [e.cost_usd for e in found[:3]] == pytest.approx([50.0, 400.0, 1000.0], rel=0.1)
+    assert found[3].cost_usd == pytest.approx(found[3].output_tokens)
+    again = PairPredictor(kind="ridge")
+    again.restore(predictor.workers, predictor.state(), version="v")
+    assert again.estimate(world.features[0], workers) == found

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ripieno.domain import Estimate, Need, Objective
+from ripieno.domain import Estimate, Need, Objective, Standing
 from ripieno.errors import ConfigError
 from ripieno.plugins import build_plugin, load_plugin
 from ripieno.route import RulePolicy, UtilityPolicy
 from ripieno.route.plugins import PolicyOptions
+from ripieno.route.policies.utility import TRIAL_SHARE
 from ripieno.testing import check_policy
 from ripieno.testing.conformance import make_features
 
@@ -136,3 +137,78 @@ def test_a_lead_within_the_margin_leaves_the_best_single_worker_and_says_so(
     assert choice.order == ("usual", "rival")
     assert "usual is the best single worker, and rival is ahead by 0.030 only" in choice.reasons[0]
     assert policy.facts["margin"] == 0.1
+
+
+def test_rules_speak_of_kind_domain_and_language(tmp_path: Path, make_estimate: Callable[..., Estimate]) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        """
+[[rule]]
+language = "fr"
+workers = ["b"]
+
+[[rule]]
+domain = "tax"
+workers = ["c"]
+
+[[rule]]
+kind = "law"
+workers = ["b"]
+"""
+    )
+    policy = RulePolicy.load(path, otherwise=UtilityPolicy())
+    estimates = [make_estimate("a", quality=0.9), make_estimate("b"), make_estimate("c")]
+
+    def first(**found: object) -> str:
+        features = replace(make_features(), **found)  # type: ignore[arg-type]  # fields of Features
+        return policy.decide(features, estimates, objective=Objective(), rng=RNG).order[0]
+
+    assert first(language="fr", kind="law/tax") == "b"
+    assert first(kind="law/tax") == "c"
+    assert first(kind="law/sea") == "b"
+    assert first(kind="cooking") == "a"
+    assert first() == "a"
+
+
+def test_new_workers_climb_a_ladder_that_holds_only_while_somebody_is_free(
+    make_estimate: Callable[..., Estimate],
+) -> None:
+    old = make_estimate("old", quality=0.5)
+    hidden = make_estimate("hidden", quality=0.99, standing=Standing.MASKED)
+    shadow = make_estimate("shadow", quality=0.95, standing=Standing.SHADOW)
+    trial = make_estimate("trial", quality=0.9, standing=Standing.TRIAL)
+    everyone = [hidden, shadow, trial, old]
+    policy = UtilityPolicy()
+    starts = [
+        policy.decide(make_features(), everyone, objective=Objective(), rng=np.random.default_rng(seed))
+        for seed in range(1000)
+    ]
+    tried = [choice for choice in starts if choice.order[0] != "old"]
+    assert {choice.order[0] for choice in tried} == {"trial"}
+    assert {choice.propensity for choice in tried} == {TRIAL_SHARE}
+    assert tried[0].reasons == ("trial is new and on trial",)
+    assert 8 <= len(tried) <= 35
+    usual = next(choice for choice in starts if choice.order[0] == "old")
+    assert usual.order == ("old", "trial", "shadow"), "what nothing is known of does not even stand in"
+    assert usual.propensity == pytest.approx(1.0 - TRIAL_SHARE)
+    grave = Objective(mission_criticality=9)
+    assert {
+        policy.decide(make_features(), everyone, objective=grave, rng=np.random.default_rng(s)).order[0]
+        for s in range(200)
+    } == {"old"}
+    hopeless = [old, replace(trial, quality=0.1, quality_sd=0.01)]
+    assert {
+        policy.decide(make_features(), hopeless, objective=Objective(), rng=np.random.default_rng(s)).order[0]
+        for s in range(200)
+    } == {"old"}
+    assert policy.decide(make_features(), [hidden, shadow], objective=Objective(), rng=RNG).order[0] == "hidden"
+    free = UtilityPolicy(has_ladder=False)
+    assert free.decide(make_features(), everyone, objective=Objective(), rng=RNG).order[0] == "hidden"
+
+
+def test_nothing_is_tried_out_where_nothing_was_measured(make_estimate: Callable[..., Estimate]) -> None:
+    estimates = [make_estimate(name, is_measured=False) for name in ("a", "b")]
+    policy = UtilityPolicy(exploration=0.5)
+    for seed in range(20):
+        choice = policy.decide(make_features(), estimates, objective=Objective(), rng=np.random.default_rng(seed))
+        assert (choice.order[0], choice.propensity) == ("a", 1.0)

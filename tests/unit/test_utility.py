@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ripieno.domain import Estimate, Objective, WorkerId
-from ripieno.route.utility import PRESETS, Priced, Scales, chance_late, find_leader, score_utilities, score_utility
+from ripieno.route.utility import (
+    PRESETS,
+    Priced,
+    Scales,
+    chance_late,
+    find_leader,
+    is_worth_asking,
+    score_utilities,
+    score_utility,
+)
 
 UNIT = st.floats(0, 1)
 COST = st.floats(0, 10)
@@ -139,3 +148,31 @@ def test_criticality_raises_the_price_of_doubt(make_estimate: Callable[..., Esti
 def test_scales_must_be_positive() -> None:
     with pytest.raises(ValueError, match="scales must be positive"):
         Scales(cost_usd=0.0)
+
+
+@given(ESTIMATES, OBJECTIVES, st.floats(0, 5), st.floats(0, 10), UNIT)
+def test_abstention_rises_with_the_price_of_error_and_falls_with_that_of_silence(
+    estimate: Estimate, objective: Objective, price: float, graver: float, better: float
+) -> None:
+    priced = replace(objective, abstain_price=price)
+    assert is_worth_asking(estimate, replace(objective, abstain_price=None))
+    if is_worth_asking(estimate, priced):
+        assert is_worth_asking(estimate, replace(priced, abstain_price=price + 1.0))
+        if better >= estimate.quality:
+            assert is_worth_asking(replace(estimate, quality=better), priced)
+    elif graver >= priced.mission_criticality:
+        assert not is_worth_asking(estimate, replace(priced, mission_criticality=graver))
+
+
+@given(ESTIMATES, OBJECTIVES, st.floats(0, 100))
+def test_a_budgets_price_falls_on_money_alone(estimate: Estimate, objective: Objective, weight: float) -> None:
+    paced = score_utility(estimate, replace(objective, money_weight=weight), SCALES)
+    free = score_utility(estimate, objective, SCALES)
+    assert paced == pytest.approx(free - weight * estimate.cost_usd)
+
+
+def test_prices_of_silence_and_money_must_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="abstain_price must not be negative"):
+        Objective(abstain_price=-1.0)
+    with pytest.raises(ValueError, match="money_weight must not be negative"):
+        Objective(money_weight=-0.1)

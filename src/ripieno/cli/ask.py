@@ -138,6 +138,7 @@ def describe(decision: Decision) -> dict[str, object]:
                 "cost_usd": e.cost_usd,
                 "latency_s": e.latency_s,
                 "utility": decision.utilities[e.worker],
+                "output_tokens": e.output_tokens,
                 "score": e.score,
                 "standing": e.standing,
             }

@@ -55,6 +55,7 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
                 "checkpoint": version,
                 "in_traffic": version == current,
                 "on_trial": version == on_trial,
+                "quarantined": app.registry.quarantined(version),
                 "trained_at": card.trained_at,
                 "tasks": card.tasks,
                 "verdict": card.verdict,
@@ -70,23 +71,34 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
     rows = [
         [
             str(f["checkpoint"]),
-            "in traffic" if f["in_traffic"] else "canary" if f["on_trial"] else "saved",
+            _describe_state(f),
             str(f["trained_at"]),
             str(f["tasks"]),
-            str(f["verdict"]),
+            str(f["quarantined"] or f["verdict"]),
         ]
         for f in found
     ]
     print_table("", ("checkpoint", "state", "trained", "tasks", "note"), rows)
 
 
+def _describe_state(found: dict[str, object]) -> str:
+    if found["in_traffic"]:
+        return "in traffic"
+    if found["on_trial"]:
+        return "canary"
+    return "quarantined" if found["quarantined"] else "saved"
+
+
 @policy.command()
 @click.argument("checkpoint")
+@click.option("--release", is_flag=True, help="Take it out of quarantine first.")
 @click.pass_obj
-def promote(config: Path | None, *, checkpoint: str) -> None:
+def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
     """Put CHECKPOINT into traffic."""
 
     async def work(app: App) -> None:
+        if release:
+            app.registry.release(checkpoint)
         if checkpoint in app.registry.versions():
             card = read_card(app.registry.folder / checkpoint)
             require_shared_workers(card, app.pool.ids, version=checkpoint)

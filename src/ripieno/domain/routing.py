@@ -72,6 +72,8 @@ class Estimate:
     """False where the worker has no outcomes yet and a prior stands in."""
     mean_quality: float | None = None
     """The worker's quality over all known tasks, where the predictor tells; what the guard's incumbent is found by."""
+    output_tokens: float | None = None
+    """Expected length of the answer, in tokens, where lengths were measured."""
     score: float | None = None
     """The raw score, where the predictor makes one: a logit of the heads."""
     standing: Standing = Standing.FREE

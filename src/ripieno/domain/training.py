@@ -28,6 +28,8 @@ class TrainingSet:
     """Tasks of one group (same text, or same template) never stand on both sides of a split."""
     domains: tuple[str | None, ...] = ()
     """A finer label of each task where the data have one; empty where they have none."""
+    output_tokens: Matrix | None = None
+    """Mean length of the answer, shape (n, m); NaN where unknown, None where nothing is known."""
     cards: Matrix | None = None
     """Facts of each worker's card, shape (m, f), as `describe_card` gives them; None where there are no cards."""
 
@@ -67,6 +69,7 @@ class TrainingSet:
             latency_s=self.latency_s[rows],
             groups=tuple(self.groups[row] for row in rows),
             domains=tuple(self.domains[row] for row in rows) if self.domains else (),
+            output_tokens=None if self.output_tokens is None else self.output_tokens[rows],
             cards=self.cards,
         )
 

@@ -12,13 +12,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ripieno.domain.worker import WorkerId
-from ripieno.errors import CheckpointError, NotFound
+from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.route.predictors import KINDS, TrainedPredictor, make_predictor
 from ripieno.route.utility import Scales
 
 FORMAT = 3
 CARD, WEIGHTS, README = "card.json", "predictor.safetensors", "README.md"
-POINTER, CANARY = "current", "canary.json"
+POINTER, CANARY, QUARANTINE = "current", "canary.json", "quarantine.txt"
 
 
 class BaselineRow(BaseModel):
@@ -143,15 +143,37 @@ class Registry:
             shutil.rmtree(scratch, ignore_errors=True)
         return version
 
+    def quarantine(self, version: str, reason: str) -> None:
+        """Mark a version as one that must not come back unasked."""
+        _replace(self.folder / version / QUARANTINE, f"{reason}\n")
+
+    def quarantined(self, version: str) -> str | None:
+        """Why a version is in quarantine, if it is."""
+        try:
+            return (self.folder / version / QUARANTINE).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    def release(self, version: str) -> None:
+        """Take a version out of quarantine."""
+        (self.folder / version / QUARANTINE).unlink(missing_ok=True)
+
     def promote(self, version: str) -> str | None:
         """Put a version into traffic; gives the one that it replaces.
 
         Raises:
             NotFound: there is no such version.
+            GateRefused: it is in quarantine.
         """
         if not (self.folder / version / CARD).is_file():
             known = ", ".join(self.versions()) or "none"
             raise NotFound(f"there is no checkpoint {version!r}", hint=f"checkpoints here: {known}")
+        reason = self.quarantined(version)
+        if reason is not None:
+            raise GateRefused(
+                f"checkpoint {version!r} is in quarantine: {reason}",
+                hint="`ripieno policy promote --release` overrules",
+            )
         previous = self.current()
         _replace(self.pointer, f"{version}\n")
         return previous

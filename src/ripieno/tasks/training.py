@@ -27,6 +27,7 @@ def make_training_set(
         counts=data.counts()[rows],
         cost_usd=data.matrix(data.cost_usd)[rows],
         latency_s=data.matrix(data.latency_s)[rows],
+        output_tokens=data.matrix(data.output_tokens)[rows],
         groups=tuple(data.prompts[row].group or data.prompts[row].text for row in rows),
         domains=tuple(data.prompts[row].domain for row in rows) if any(p.domain for p in data.prompts) else (),
         cards=np.stack([_describe(model) for model in data.models]),

@@ -70,6 +70,8 @@ class PairPredictor(TrainedPredictor):
         self._learn_base(z, data, margin=margin, means=shrunk_means(data.quality))
         self._cost = ScaleRegressor.fit(z, data.cost_usd, folds=folds[0])
         self._latency = ScaleRegressor.fit(z, data.latency_s, folds=folds[0])
+        lengths = data.output_tokens if data.output_tokens is not None else np.full(data.quality.shape, np.nan)
+        self._length = ScaleRegressor.fit(z, lengths, folds=folds[0])
 
     def predict(self, z: Matrix, features: Sequence[Features]) -> Predicted:
         """What the regressors expect."""
@@ -80,6 +82,7 @@ class PairPredictor(TrainedPredictor):
             quality_sd=self._uncertainty.sd(z),
             cost_usd=self._cost.mean(z) if self._cost else unknown,
             latency_s=self._latency.median(z) if self._latency else unknown,
+            output_tokens=self._length.mean(z) if self._length else None,
         )
 
     def latency_log_sd(self, column: int) -> float:
@@ -107,6 +110,7 @@ class PairPredictor(TrainedPredictor):
             "uncertainty": self._uncertainty.arrays,
             "cost": self._cost.arrays if self._cost else {},
             "latency": self._latency.arrays if self._latency else {},
+            "length": self._length.arrays if self._length else {},
         }
         own = {f"{group}/{name}": value for group, arrays in groups.items() for name, value in arrays.items()}
         return self._base_state() | own
@@ -124,6 +128,7 @@ class PairPredictor(TrainedPredictor):
         self._quality.restore(groups["quality"])
         self._cost = ScaleRegressor(groups["cost"]) if "cost" in groups else None
         self._latency = ScaleRegressor(groups["latency"]) if "latency" in groups else None
+        self._length = ScaleRegressor(groups["length"]) if "length" in groups else None
 
     def _cover(self, scale: ScaleRegressor | None, data: TrainingSet, target: Matrix) -> float:
         return scale.cover(self.vectors(data.features), self._widen(data, target)) if scale else float("nan")

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, isnan, log
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,6 +32,10 @@ BASE = ("margin", "means", "cards", "cells", "rivals", "shares")
 Arrays = Mapping[str, np.ndarray]
 
 
+Row: TypeAlias = tuple[float, float, float, float, float | None, float | None]
+"""Quality, its standard deviation, cost, latency, output tokens and score of one worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predicted:
     """What is expected of n tasks on m known workers, each of shape (n, m); NaN where nothing is known."""
@@ -39,14 +44,17 @@ class Predicted:
     quality_sd: Matrix
     cost_usd: Matrix
     latency_s: Matrix
+    output_tokens: Matrix | None = None
+    """Mean length of the answers, where lengths were measured."""
     score: Matrix | None = None
     """Raw scores of the workers, where the predictor chooses by some."""
 
-    def rows(self) -> list[tuple[float, float, float, float, float | None]]:
-        """Quality, its sd, cost, latency and score of each worker on the first task, as plain numbers."""
+    def rows(self) -> list[Row]:
+        """What is expected of each worker on the first task, as plain numbers."""
         parts = (self.quality, self.quality_sd, self.cost_usd, self.latency_s)
-        scores = [None] * self.quality.shape[1] if self.score is None else self.score[0].tolist()
-        return list(zip(*(part[0].tolist() for part in parts), scores, strict=True))
+        nothing = [None] * self.quality.shape[1]
+        further = [nothing if part is None else part[0].tolist() for part in (self.output_tokens, self.score)]
+        return list(zip(*(part[0].tolist() for part in parts), *further, strict=True))
 
 
 class TrainedPredictor(ABC):
@@ -302,7 +310,9 @@ class TrainedPredictor(ABC):
         cost = float(expected.cost_usd[0, column]) if kin is None else _mean_known(expected.cost_usd[0], kin)
         latency = float(expected.latency_s[0, column]) if kin is None else _mean_known(expected.latency_s[0], kin)
         if isnan(cost) or (kin is not None and worker.price.usd_per_cpu_s == 0.0):
-            cost = _list_price(worker, features)
+            lengths = expected.output_tokens
+            known = None if lengths is None else lengths[0] @ kin if kin is not None else lengths[0, column]
+            cost = _list_price(worker, features, None if known is None else float(known))
         return cost, 1.0 if isnan(latency) else latency
 
     def _weigh_kin(self, worker: Worker) -> Matrix:
@@ -314,10 +324,10 @@ class TrainedPredictor(ABC):
         self,
         worker: Worker,
         features: Features,
-        expected: tuple[float, float, float, float, float | None],
+        expected: Row,
         weights: Matrix | None,
     ) -> Estimate:
-        quality, sd, cost, latency, score = expected
+        quality, sd, cost, latency, length, score = expected
         column = self._column[worker.id]
         factors = self._factors.get(worker.id, (0.0, 0.0))
         usual = self._usual[column]
@@ -331,10 +341,11 @@ class TrainedPredictor(ABC):
             worker=worker.id,
             quality=quality,
             quality_sd=sd,
-            cost_usd=(_list_price(worker, features) if isnan(cost) else cost) * exp(factors[0]),
+            cost_usd=(_list_price(worker, features, length) if isnan(cost) else cost) * exp(factors[0]),
             latency_s=(1.0 if isnan(latency) else latency) * exp(factors[1]),
             latency_log_sd=self.latency_log_sd(column),
             mean_quality=usual,
+            output_tokens=length,
             score=score,
         )
 
@@ -347,6 +358,7 @@ class TrainedPredictor(ABC):
         quality, sd = belief.apply(weights, expected.quality @ kin)
         usual, _ = belief.apply(self._base["shares"], np.array([self.means @ kin]))
         cost, latency = self._expect_scales(worker, features, expected)
+        length = None if expected.output_tokens is None else _mean_known(expected.output_tokens[0], kin)
         factors = self._factors.get(worker.id, (0.0, 0.0))
         return Estimate(
             worker=worker.id,
@@ -354,6 +366,7 @@ class TrainedPredictor(ABC):
             quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
             cost_usd=cost * exp(factors[0]),
             latency_s=latency * exp(factors[1]),
+            output_tokens=length,
             is_measured=worker.id in self._outcomes,
             mean_quality=float(usual[0]),
             score=None if expected.score is None else float(expected.score[0] @ kin),
@@ -376,5 +389,6 @@ def _mean_known(values: Matrix, weights: Matrix) -> float:
     return float(values[known] @ weights[known] / weights[known].sum()) if known.any() else float("nan")
 
 
-def _list_price(worker: Worker, features: Features) -> float:
-    return worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=PRIOR_OUTPUT_TOKENS, cpu_s=1.0)
+def _list_price(worker: Worker, features: Features, output_tokens: float | None) -> float:
+    length = PRIOR_OUTPUT_TOKENS if output_tokens is None else output_tokens
+    return worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=length, cpu_s=1.0)
