@@ -2,10 +2,12 @@
 
 import json
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_cli import read_json, run
+from tests.e2e.test_cli import RIPIENO, read_json, run
 from tests.integration.test_app import make_outcomes
 from tests.learning.test_criticality import make_data
 
@@ -159,3 +161,17 @@ def test_whole_kinds_are_left_out() -> None:
     run("ledger", "export", "copy", "--dataset", "sums")
     few = run("evaluate", "--data", "copy", "--leave-dataset-out", code=2)
     assert "fewer than two kinds have 20 held-out tasks" in few.stderr
+
+
+def test_a_watch_trains_again_until_it_is_interrupted() -> None:
+    run("profile", "tasks.jsonl", "--name", "sums")
+    command = [RIPIENO, "train", "--policy", "ridge", "--watch", "--every", "0.05", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        told: list[str] = []
+        while sum('"fate"' in line for line in told) < 2:
+            told.append(watching.stdout.readline())
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 130
+    assert sum("promoted: it decides" in line for line in told) == 2
+    assert "in traffic" in run("policy", "list").stdout

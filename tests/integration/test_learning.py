@@ -1,9 +1,11 @@
 """Learning from traffic, end to end: feedback, replay, newcomers, canaries, budgets and abstention."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_app import TASK, make_outcomes, save_checkpoint
@@ -13,10 +15,13 @@ from ripieno.config import load_settings
 from ripieno.domain import Judged, Staged, Task, Verdict
 from ripieno.domain.grader import Exact, GradedTask
 from ripieno.errors import Abstained, CheckpointError, ConfigError, GateRefused, NotFound
+from ripieno.evaluate.offpolicy import estimate_values
 from ripieno.gateway import record_feedback
 from ripieno.gateway.serve import bind_socket, running
+from ripieno.learn.logs import make_log, read_decisions
 from ripieno.learn.promotion import CANARY_OUTCOMES, start_canary
 from ripieno.measure import Probing, name_probes
+from ripieno.route.explain import explain
 from ripieno.testing import Reply
 
 STILL = "[route]\nexploration = 0.0\n"
@@ -123,8 +128,6 @@ async def test_probing_needs_a_checkpoint(serve: Serve) -> None:
 
 
 def only_for(task: Task, worker: str) -> Task:
-    from dataclasses import replace
-
     return replace(task, objective=replace(task.objective, workers=(worker,)))
 
 
@@ -216,8 +219,6 @@ async def test_no_answer_is_told_apart_from_a_fault(serve: Serve, tmp_path: Path
 
 
 def grave_task(app: App) -> Task:
-    from dataclasses import replace
-
     return replace(TASK, objective=replace(app.make_objective(), mission_criticality=10.0))
 
 
@@ -258,3 +259,28 @@ async def test_a_truncated_checkpoint_is_refused_and_the_running_one_stays(serve
         app.registry.promote(other)
         assert (await app.orchestrator.decide(TASK)).predictor == version
         assert "is damaged" in str(app.reload_fault)
+
+
+async def test_logged_traffic_tells_what_another_policy_would_have_earned(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve(), serve(), extra="[route]\nexploration = 0.19\npreference = 1.0\n")
+    async with open_app() as app:
+        await promote_checkpoint(app, tmp_path)
+        for number in range(60):
+            decision, _ = await app.orchestrator.handle(Task.from_text(f"question {number} about rice"))
+            if number % 10:
+                await record_feedback(app, decision.id, judge(float(decision.worker == "b")))
+        rows = list(read_decisions(app.ledger))
+        assert len(rows) == 60
+        assert all(row.is_realised for row in rows)
+        judged = [row for row in rows if row.quality is not None]
+        assert len(judged) == 54
+        log, workers = make_log(judged)
+        assert workers == ("a", "b")
+        target = np.zeros((54, 2))
+        target[:, 1] = 1.0
+        found = estimate_values(log, target)["capped_dr"]
+        assert found.low <= found.mean <= found.high
+        assert found.mean > float(log.reward.mean()) - 0.05, "b is always right"
+        assert app.ledger.find_source("nowhere") == ""
+        explained = explain(replace(judged[0].decision, policy_facts={"has_ladder": False}))
+        assert {span.worker for span in explained.spans} <= {"a", "b"}

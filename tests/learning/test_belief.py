@@ -15,10 +15,10 @@ from ripieno.route.predictors.belief import (
     choose_probe,
     learn_prior,
     pooled_quality,
-    sigmoid,
     summarise_groups,
     to_logit,
 )
+from ripieno.route.predictors.regressors import sigmoid
 
 KINDS, WORKERS = 10, 12
 
@@ -134,3 +134,14 @@ async def test_too_few_workers_cannot_be_left_out() -> None:
     )  # fmt: skip
     with pytest.raises(DataError, match="too few to leave one out"):
         leave_one_out(two, two)
+
+
+def test_a_pool_of_few_workers_leaves_everything_open() -> None:
+    which, quality = make_outcomes(1)
+    weights = np.eye(KINDS)[which]
+    alone = learn_prior(weights, quality[:, :1])
+    assert (alone.mean == 0.0).all()
+    assert (alone.covariance == np.eye(KINDS)).all()
+    few = learn_prior(weights, quality[:, :3])
+    assert (np.diag(few.covariance) >= 1.0).all()
+    assert (few.covariance == np.diag(np.diag(few.covariance))).all()

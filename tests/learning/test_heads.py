@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import MakeWorker
 from tests.learning.test_predictors import SKILL, make_world
 
-from ripieno.domain import Price, WorkerId
+from ripieno.domain import Price, Standing, WorkerId
 from ripieno.domain.training import TrainingSet, describe_card
 from ripieno.route.predictors import HeadsPredictor
 from ripieno.route.predictors.cards import weigh_kin
@@ -75,6 +75,10 @@ async def test_hard_tasks_are_told_apart(make_worker: MakeWorker) -> None:
     cascade = np.array([shares["cascade"] for shares in advice])
     assert ((cascade >= 0) & (cascade <= 1)).all()
     assert set(advice[0]) == {"cascade", "verify", "abstain"}
+    unpriced = make_targets(replace(world, cost_usd=np.full_like(world.cost_usd, np.nan)))
+    assert (unpriced.shares[:, 1] == 0.0).all(), "without prices nothing speaks for a cascade"
+    chef = make_worker("chef")
+    assert predictor.stand(chef.id, sd=0.5) == Standing.FREE
 
 
 async def test_heads_of_another_label_set_are_refused() -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain import Matrix
+from ripieno.route.predictors.regressors import sigmoid
 
 RANK = 3
 LEAST_WORKERS = 4
@@ -190,11 +191,6 @@ def to_logit(p: Matrix) -> Matrix:
     """Logit of a probability that is clipped away from 0 and 1."""
     clipped = np.clip(p, EDGE, 1.0 - EDGE)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
-
-
-def sigmoid(x: Matrix) -> Matrix:
-    """The inverse of the logit."""
-    return np.asarray(1.0 / (1.0 + np.exp(-x)))
 
 
 def _abilities(which: "np.ndarray", quality: Matrix, ease: Matrix, groups: int) -> tuple[Matrix, Matrix]:

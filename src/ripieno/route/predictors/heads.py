@@ -21,7 +21,7 @@ from ripieno.domain import Features, Matrix, WorkerId
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.route.predictors.calibration import Calibrator
 from ripieno.route.predictors.guard import choose_margin
-from ripieno.route.predictors.regressors import shrunk_means, softmax
+from ripieno.route.predictors.regressors import shrunk_means, sigmoid, softmax
 from ripieno.route.predictors.stack import Folds
 from ripieno.route.predictors.trained import Arrays, Predicted, TrainedPredictor, split_arrays
 
@@ -80,10 +80,6 @@ class HeadsPredictor(TrainedPredictor):
         """Centred and scaled states of the backbone, shape (len(features), d)."""
         embeddings = np.stack([item.embedding for item in features])
         return np.asarray((embeddings - self._state["centre"]) / self._state["scale"] / np.sqrt(embeddings.shape[1]))
-
-    def logits(self, features: Sequence[Features]) -> Matrix:
-        """Scores of the known workers, shape (len(features), m)."""
-        return _rate(self.vectors(features), self._heads, "worker")
 
     def predict(self, z: Matrix, features: Sequence[Features]) -> Predicted:
         """Quality from logits and level; cost and latency from the length of the prompt."""
@@ -210,11 +206,6 @@ def train_heads(z: Matrix, targets: Targets, *, rng: np.random.Generator) -> dic
         if waited > PATIENCE:
             break
     return best
-
-
-def sigmoid(x: Matrix) -> Matrix:
-    """The logistic function."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0))))
 
 
 def _gradients(

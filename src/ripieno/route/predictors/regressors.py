@@ -211,3 +211,8 @@ def softmax(logits: Matrix) -> Matrix:
     """Shares of each row that sum to 1."""
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def sigmoid(x: Matrix) -> Matrix:
+    """The logistic function; arguments beyond 30 are as good as there."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(np.minimum(x, 30.0), -30.0))))
