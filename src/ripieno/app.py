@@ -163,7 +163,12 @@ class App:
             if call.worker in pool and pool[call.worker].version == call.worker_version:
                 features = await self.analyzer.analyze(late.task)
                 change = predictor.learn(
-                    features, pool[call.worker], late.quality, cost_usd=call.cost_usd, latency_s=call.latency_s
+                    features,
+                    pool[call.worker],
+                    late.quality,
+                    cost_usd=call.cost_usd,
+                    latency_s=call.latency_s,
+                    first_token_s=call.first_token_s,
                 )
                 if change is not None:
                     log.warning("%s: what was learned of it counts less from here on", change)

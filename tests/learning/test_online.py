@@ -183,3 +183,18 @@ async def test_what_a_new_worker_costs_is_guessed_from_its_price_or_its_kin(make
     assert unknown[0].cost_usd == pytest.approx(1e-5)
     assert np.isnan(bare.cover_cost(world))
     assert bare.learn(features, by_time, 1.0, cost_usd=0.0, latency_s=None) is None
+
+
+async def test_the_first_token_is_expected_where_streams_were_timed(make_worker: MakeWorker) -> None:
+    world = await make_world(8)
+    told = replace(world, output_tokens=np.full(world.quality.shape, 90.0))
+    predictor = fit(told)
+    chef, newer = make_worker("chef"), make_worker("chef-next")
+    assert predictor.estimate(world.features[0], [chef])[0].first_token_s is None
+    assert predictor.estimate(world.features[0], [chef])[0].tokens_per_s is None
+    for row in range(30):
+        for worker in (chef, newer):
+            predictor.learn(world.features[row], worker, 1.0, latency_s=2.0, first_token_s=0.5)
+    for estimate in predictor.estimate(world.features[0], [chef, newer]):
+        assert estimate.first_token_s == pytest.approx(estimate.latency_s / 4)
+        assert estimate.tokens_per_s == pytest.approx(90.0 / (0.75 * estimate.latency_s), rel=0.05)

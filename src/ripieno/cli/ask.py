@@ -139,6 +139,8 @@ def describe(decision: Decision) -> dict[str, object]:
                 "latency_s": e.latency_s,
                 "utility": decision.utilities[e.worker],
                 "output_tokens": e.output_tokens,
+                "first_token_s": e.first_token_s,
+                "tokens_per_s": e.tokens_per_s,
                 "score": e.score,
                 "standing": e.standing,
             }

@@ -74,6 +74,8 @@ class Estimate:
     """The worker's quality over all known tasks, where the predictor tells; what the guard's incumbent is found by."""
     output_tokens: float | None = None
     """Expected length of the answer, in tokens, where lengths were measured."""
+    first_token_s: float | None = None
+    """Expected time to the first token, in seconds, where streams of the worker were timed."""
     score: float | None = None
     """The raw score, where the predictor makes one: a logit of the heads."""
     standing: Standing = Standing.FREE
@@ -86,6 +88,13 @@ class Estimate:
         names = ("quality_sd", "cost_usd", "latency_s", "latency_log_sd")
         name = next(name for name in names if not getattr(self, name) >= 0.0)
         raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r} for {self.worker!r}")
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Expected pace after the first token; None where length or first token are unknown."""
+        if self.output_tokens is None or self.first_token_s is None or self.latency_s <= self.first_token_s:
+            return None
+        return self.output_tokens / (self.latency_s - self.first_token_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,9 @@ def check_predictor(predictor: Predictor, workers: Sequence[Worker], *, features
     for worker, estimate in zip(workers, together, strict=True):
         assert predictor.estimate(shown, [worker])[0] == estimate, f"the estimate of {worker.id} depends on the others"
     assert predictor.version, "the predictor has no version"
+    kind, advice = predictor.infer_kind(shown), predictor.advise(shown)
+    assert kind is None or kind, "a kind is a word, or None"
+    assert all(0.0 <= share <= 1.0 for share in advice.values()), f"advice {advice} holds what is no share"
     assert predictor.estimate(shown, []) == (), "no worker must give no estimate"
 
 

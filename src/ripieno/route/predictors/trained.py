@@ -27,6 +27,7 @@ FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
 SETTLED_SD = 0.12
 LIKELY = 0.5
 SCALE_PRIOR_COUNT, LEAST_RATE = 2.0, 0.05
+FIRST_RATE = 0.1
 BASE = ("margin", "means", "cards", "cells", "rivals", "shares")
 
 Arrays = Mapping[str, np.ndarray]
@@ -82,6 +83,8 @@ class TrainedPredictor(ABC):
         self._outcomes: dict[WorkerId, int] = {}
         self._factors: dict[WorkerId, tuple[float, float]] = {}
         """Logarithms of what a worker costs and takes against what was expected."""
+        self._first_shares: dict[WorkerId, float] = {}
+        """Share of a stream's time before its first token."""
         self._kin: dict[WorkerId, Matrix] = {}
         self._watch = DriftWatch()
         self._latest: tuple[Features, Matrix] | None = None
@@ -178,6 +181,7 @@ class TrainedPredictor(ABC):
         *,
         cost_usd: float | None = None,
         latency_s: float | None = None,
+        first_token_s: float | None = None,
     ) -> str | None:
         """Fold one outcome in.
 
@@ -187,6 +191,7 @@ class TrainedPredictor(ABC):
             outcome: what the answer was worth, in [0, 1].
             cost_usd: what it cost, where that is known.
             latency_s: how long it took, where that is known.
+            first_token_s: when its first token came, where it was streamed.
 
         Returns:
             What was noticed, where the worker's quality has changed.
@@ -196,6 +201,9 @@ class TrainedPredictor(ABC):
         expected = self.predict(z, [features])
         quality = float(self._rate(worker, expected.quality)[0])
         self._learn_scales(worker, features, expected, cost_usd=cost_usd, latency_s=latency_s)
+        if first_token_s is not None and latency_s:
+            seen = self._first_shares.get(worker.id, first_token_s / latency_s)
+            self._first_shares[worker.id] = seen + FIRST_RATE * (first_token_s / latency_s - seen)
         prior = self.prior_of(worker.id)
         belief = self._beliefs.get(worker.id, prior)
         noticed = self._watch.see(worker.id, int(weights[0].argmax()), expected=quality, outcome=outcome)
@@ -285,6 +293,10 @@ class TrainedPredictor(ABC):
         column = self._column.get(worker.id)
         return quality[:, column] if column is not None else quality @ self._weigh_kin(worker)
 
+    def _expect_first(self, worker: WorkerId, latency_s: float) -> float | None:
+        share = self._first_shares.get(worker)
+        return None if share is None else share * latency_s
+
     def _learn_scales(
         self,
         worker: Worker,
@@ -337,12 +349,14 @@ class TrainedPredictor(ABC):
             _, first = prior.apply(weights, np.array([quality]))
             quality, sd = float(shifted[0]), min(sd * float(now[0] / max(first[0], 1e-9)), UNMEASURED_SD)
             usual = float(belief.apply(self._base["shares"], np.array([usual]))[0][0])
+        latency = (1.0 if isnan(latency) else latency) * exp(factors[1])
         return Estimate(
             worker=worker.id,
             quality=quality,
             quality_sd=sd,
             cost_usd=(_list_price(worker, features, length) if isnan(cost) else cost) * exp(factors[0]),
-            latency_s=(1.0 if isnan(latency) else latency) * exp(factors[1]),
+            latency_s=latency,
+            first_token_s=self._expect_first(worker.id, latency),
             latency_log_sd=self.latency_log_sd(column),
             mean_quality=usual,
             output_tokens=length,
@@ -360,12 +374,14 @@ class TrainedPredictor(ABC):
         cost, latency = self._expect_scales(worker, features, expected)
         length = None if expected.output_tokens is None else _mean_known(expected.output_tokens[0], kin)
         factors = self._factors.get(worker.id, (0.0, 0.0))
+        latency *= exp(factors[1])
         return Estimate(
             worker=worker.id,
             quality=float(quality[0]),
             quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
             cost_usd=cost * exp(factors[0]),
-            latency_s=latency * exp(factors[1]),
+            latency_s=latency,
+            first_token_s=self._expect_first(worker.id, latency),
             output_tokens=length,
             is_measured=worker.id in self._outcomes,
             mean_quality=float(usual[0]),
