@@ -46,7 +46,7 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 unit: $(VENV)/.dev .cache/minilm
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=95
 	$(BIN)/coverage report --include='*/domain/*,*/route/*,*/ledger/*,*/errors.py' --fail-under=100
 

@@ -9,6 +9,12 @@ from ripieno.domain import Binding, Estimate, Pool, Price, Worker, WorkerId
 from ripieno.ledger import Ledger
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test works in an empty folder, without RIPIENO_* variables."""
