@@ -7,7 +7,6 @@ import numpy as np
 from ripieno.domain import Features, Matrix
 
 PRECISION = 150.0
-NAMES = ("mission", "time")
 
 
 class CriticalityModel:

@@ -9,7 +9,7 @@ from ripieno.domain import Decided, Decision, Executed, Judged, Run, Task, Worke
 from ripieno.evaluate.offpolicy import Logged
 from ripieno.ledger import Ledger
 from ripieno.route.explain import read_terms
-from ripieno.route.utility import Priced, score_utilities
+from ripieno.route.utility import score_outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +32,8 @@ class LoggedDecision:
         """What the outcome was worth to the caller; the run must be judged."""
         assert self.run is not None
         assert self.quality is not None
-        met = Priced(
-            quality=np.array(self.quality),
-            cost_usd=np.array(self.run.cost_usd or 0.0),
-            latency_s=np.array(self.run.latency_s or 0.0),
-        )
-        return float(score_utilities(met, self.decision.objective, read_terms(self.decision).scales))
+        scales = read_terms(self.decision).scales
+        return score_outcome(self.quality, self.run.cost_usd, self.run.latency_s, self.decision.objective, scales)
 
 
 def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:

@@ -11,7 +11,7 @@ from ripieno.domain.grader import GradedTask
 from ripieno.evaluate.sequential import BettingTest
 from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
 from ripieno.route import Arrival, Conditions, Router
-from ripieno.route.utility import Priced, Scales, score_utilities
+from ripieno.route.utility import Scales, score_outcome
 
 SHADOWS = "shadow:"
 
@@ -102,8 +102,7 @@ class Shadow:
             called, verdict = await self._profiler.measure(sample, campaign=shadowing.campaign)
             quality, cost, latency = verdict.quality, called.call.cost_usd, called.call.latency_s
             progress.spent_usd += cost or 0.0
-        met = Priced(quality=np.array(quality), cost_usd=np.array(cost or 0.0), latency_s=np.array(latency or 0.0))
-        return float(score_utilities(met, task.task.objective, shadowing.rivals.scales))
+        return score_outcome(quality, cost, latency, task.task.objective, shadowing.rivals.scales)
 
 
 def decide_alone(router: Router, task: Task, features: Features, pool: Pool, conditions: Conditions) -> WorkerId:

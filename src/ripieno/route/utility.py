@@ -99,6 +99,14 @@ def score_utilities(pairs: Priced, objective: Objective, scales: Scales) -> Matr
     return np.asarray(worth - objective.money_weight * pairs.cost_usd)
 
 
+def score_outcome(
+    quality: float, cost_usd: float | None, latency_s: float | None, objective: Objective, scales: Scales
+) -> float:
+    """Utility of what was met; an unknown cost or latency counts as none."""
+    met = Priced(quality=np.array(quality), cost_usd=np.array(cost_usd or 0.0), latency_s=np.array(latency_s or 0.0))
+    return float(score_utilities(met, objective, scales))
+
+
 def score_utility(estimate: Estimate, objective: Objective, scales: Scales) -> float:
     """Score one estimate; see `score_utilities`."""
     return float(score_utilities(gather_estimates([estimate]), objective, scales)[0])

@@ -22,6 +22,7 @@ from ripieno.domain.training import TrainingSet, column_means
 from ripieno.route.predictors.calibration import Calibrator
 from ripieno.route.predictors.guard import choose_margin
 from ripieno.route.predictors.regressors import shrunk_means, sigmoid, softmax
+from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 from ripieno.route.predictors.stack import Folds
 from ripieno.route.predictors.trained import Arrays, Predicted, TrainedPredictor, split_arrays
 
@@ -31,7 +32,7 @@ EPOCHS, PATIENCE, BATCH = 200, 12, 64
 RATE, DECAY = 0.01, 1e-3
 VALIDATION_SHARE = 0.15
 MOST_CLASS_WEIGHT = 5.0
-LEAST_SD, UNKNOWN_LOG_SD = 0.02, 0.5
+LEAST_SD = 0.02
 WORKFLOWS = ("solo", "cascade")
 CASCADE_PRICE = 0.2
 """Quality that the whole price of the best worker is worth when the workflow head's targets are made."""

@@ -14,11 +14,11 @@ from ripieno.route.predictors.belief import Belief, learn_cells, learn_prior
 from ripieno.route.predictors.cards import weigh_kin
 from ripieno.route.predictors.drift import DriftWatch
 from ripieno.route.predictors.groups import Groups
+from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 
 PRIOR_OUTPUT_TOKENS = 256.0
 UNMEASURED_SD = 0.3
 """Quality of a worker without outcomes is uncertain by this much: the spread of workers in the outcome sets."""
-UNKNOWN_LOG_SD = 0.5
 KNOWN_SHARE = 0.5
 """How far the learned estimates of a known worker may be off: this share of what its outcomes in a group leave open."""
 FORGETTING = 0.0005
