@@ -13,11 +13,15 @@ RipienoError
 │   ├── ProviderTimeout    it did not answer in time
 │   ├── ProviderUnreachable  no connection to its address
 │   ├── ProviderRejected   it refused the key or the request; a retry will not help
+│   ├── WorkerBusy         it was not asked: too many calls wait for it
 │   └── BadAnswer          it answered something that is not an answer
 ├── LedgerError            mend the setup: the record cannot be read or written
 │   ├── LedgerCorrupt      the file is damaged, or its chain of digests does not hold
 │   ├── LedgerTooNew       written by a newer Ripieno
 │   └── LedgerFull         no space left; nothing was half-written
+├── DeadlineExceeded       give up: the deadline passed before any worker answered
+├── Overloaded             wait: this installation takes no further task now
+├── Unauthorized           mend the request: its key is missing, wrong, or not allowed to do this
 ├── BudgetExhausted        give up: a ceiling of money, tokens, time or calls was reached
 └── GateRefused            give up: a proof was asked for and did not hold
 """
@@ -31,6 +35,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DeadlineExceeded",
     "GateRefused",
     "InvalidTask",
     "LedgerCorrupt",
@@ -39,12 +44,15 @@ __all__ = [
     "LedgerTooNew",
     "NoEligibleWorker",
     "NotFound",
+    "Overloaded",
     "ProviderError",
     "ProviderRejected",
     "ProviderTimeout",
     "ProviderUnreachable",
     "RateLimited",
     "RipienoError",
+    "Unauthorized",
+    "WorkerBusy",
 ]
 
 
@@ -169,6 +177,10 @@ class BadAnswer(ProviderError):
     """The worker answered, but not with an answer: empty, cut, HTML, or not the protocol."""
 
 
+class WorkerBusy(ProviderError):
+    """As many calls as the worker can take are with it or wait for it."""
+
+
 class LedgerError(RipienoError):
     """The ledger cannot be read or written."""
 
@@ -200,6 +212,25 @@ class BudgetExhausted(RipienoError):
         self.what = what
         self.spent = spent
         self.limit = limit
+
+
+class DeadlineExceeded(RipienoError):
+    """The caller's deadline passed; `deadline_s` is counted from the task's arrival."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(
+            f"no worker answered within the deadline of {deadline_s:.6g} s",
+            hint="allow more time, or a faster preset: `auto:fast`",
+        )
+        self.deadline_s = deadline_s
+
+
+class Overloaded(RateLimited):
+    """More is under way than this installation takes at once."""
+
+
+class Unauthorized(RipienoError):
+    """The key is missing or unknown, or is not allowed to do this."""
 
 
 class GateRefused(RipienoError):

@@ -12,8 +12,9 @@ from ripieno.domain import Binding, Failure, Message, Price, SystemClock, Task, 
 from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderRejected, ProviderTimeout, ProviderUnreachable
 from ripieno.providers import Caller, Health, LiveCall, Piece
 from ripieno.providers.callables import CallableOptions, CallableProvider
+from ripieno.providers.completions import vote
 from ripieno.providers.health import FAILURES_TO_OPEN, OPEN_S
-from ripieno.providers.openai import OpenAIOptions, OpenAIProvider, vote
+from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
 from ripieno.providers.replay import ReplayOptions, ReplayProvider
 from ripieno.testing import FixedClock, Reply, ScriptedServer, check_provider
 
@@ -384,5 +385,8 @@ async def test_a_remote_encoder_asks_its_server(serve: Serve) -> None:
     assert (await encoder.encode(["a", "b"])).round(6).tolist() == [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
     assert server.seen[0].body == {"model": "m", "input": ["a", "b"]}
     assert server.seen[0].headers["authorization"] == "Bearer sk-1"
+    other = RemoteEncoder(base_url=server.base_url, model="m", dimensions=3)
     with pytest.raises(ConfigError, match=r"vectors of shape \(2,\), not \(3,\)"):
-        await RemoteEncoder(base_url=server.base_url, model="m", dimensions=3).encode(["a", "b"])
+        await other.encode(["a", "b"])
+    await encoder.close()
+    await other.close()

@@ -28,6 +28,8 @@ class Failure(StrEnum):
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     BAD_ANSWER = "bad_answer"
+    BUSY = "busy"
+    """It was not asked: too many calls waited for it."""
     CANCELLED = "cancelled"
 
 
@@ -38,6 +40,10 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cpu_s: float = 0.0
+    cached_tokens: int | None = None
+    """Of the tokens in, those that the provider had read before."""
+    reasoning_tokens: int | None = None
+    """Of the tokens out, those that are not in the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,8 @@ class Answer:
     """The price, where the provider knows it better than tokens times list price does."""
     latency_s: float | None = None
     """The time it took when it was recorded, for a replay worker."""
+    wire: bytes = b""
+    """The reply as it came, where it is a chat completion: passed on to clients of that form, never recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

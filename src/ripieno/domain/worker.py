@@ -35,6 +35,8 @@ class Price:
     output_usd_per_mtok: float = 0.0
     usd_per_cpu_s: float = 0.0
     usd_per_call: float = 0.0
+    cached_usd_per_mtok: float | None = None
+    """Of input tokens that the provider had read before; None charges them like all others."""
     is_known: bool = True
     """False where neither the configuration nor the price list knows the model."""
 
@@ -43,10 +45,14 @@ class Price:
             value = getattr(self, name)
             if not value >= 0.0:
                 raise ValueError(f"{name} must not be negative, got {value!r}")
+        if self.cached_usd_per_mtok is not None and not self.cached_usd_per_mtok >= 0.0:
+            raise ValueError(f"cached_usd_per_mtok must not be negative, got {self.cached_usd_per_mtok!r}")
 
-    def charge(self, *, input_tokens: float, output_tokens: float, cpu_s: float) -> float:
+    def charge(self, *, input_tokens: float, output_tokens: float, cpu_s: float, cached_tokens: float = 0.0) -> float:
         """Price one call, in US dollars."""
         tokens = input_tokens * self.input_usd_per_mtok + output_tokens * self.output_usd_per_mtok
+        if self.cached_usd_per_mtok is not None:
+            tokens += min(cached_tokens, input_tokens) * (self.cached_usd_per_mtok - self.input_usd_per_mtok)
         return self.usd_per_call + tokens / 1e6 + cpu_s * self.usd_per_cpu_s
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from ripieno.domain import Vector
 from ripieno.encoders.base import clip_text, normalise_rows
 from ripieno.errors import ConfigError
+from ripieno.providers.http import HttpClient, Patience
 
 CHARACTERS = 8000
 TIMEOUT_S = 30.0
@@ -20,7 +22,8 @@ class RemoteEncoder:
         self.dimensions = dimensions
         self._model = model
         self._url = f"{base_url.rstrip('/')}/embeddings"
-        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
+        self._client = HttpClient(base_url, headers=headers, patience=Patience(total_s=TIMEOUT_S))
 
     async def encode(self, texts: Sequence[str]) -> Vector:
         """Encode texts, shape (len(texts), dimensions).
@@ -28,18 +31,12 @@ class RemoteEncoder:
         Raises:
             ConfigError: the address does not answer with embeddings of the stated size.
         """
-        import aiohttp
-
         body = {"model": self._model, "input": [clip_text(text, limit=CHARACTERS) for text in texts]}
         try:
-            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-            async with (
-                aiohttp.ClientSession(headers=self._headers, timeout=timeout, raise_for_status=True) as session,
-                session.post(self._url, json=body) as response,
-            ):
-                rows = [item["embedding"] for item in (await response.json())["data"]]
+            reply = await self._client.fetch("POST", "/embeddings", msgspec.json.encode(body))
+            rows = [item["embedding"] for item in msgspec.json.decode(reply.body)["data"]]
             matrix = np.array(rows, dtype=np.float32)
-        except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError) as error:
+        except (OSError, TimeoutError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"the embeddings address {self._url!r} did not answer with embeddings: {type(error).__name__}",
                 key="encoder.base_url",
@@ -53,4 +50,5 @@ class RemoteEncoder:
         return normalise_rows(matrix)
 
     async def close(self) -> None:
-        """Nothing to release: connections end with each batch, and vectors are cached."""
+        """Close the connections."""
+        await self._client.close()

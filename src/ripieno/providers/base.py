@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from ripieno.domain import Answer, JsonValue, Task, Usage, Worker
 
 
@@ -16,6 +18,8 @@ class Piece:
     finish_reason: str | None = None
     usage: Usage | None = None
     """Given once, at the end, where the provider counts."""
+    chunk: Mapping[str, msgspec.Raw] | None = None
+    """The whole completion chunk as it came, field by field, where the provider speaks that form."""
 
     @property
     def text(self) -> str:

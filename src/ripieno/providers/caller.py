@@ -1,13 +1,11 @@
 """Caller: one exchange with one worker, with retries, limits, price and health. Failures come back as facts."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_random_exponential
-
-from ripieno.domain import Answer, Call, Clock, Failure, Task, Usage, Worker
+from ripieno.domain import Answer, Call, Clock, Failure, Task, Usage, Worker, WorkerId
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
@@ -16,16 +14,19 @@ from ripieno.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnreachable,
+    WorkerBusy,
 )
+from ripieno.providers.assembly import Assembly
 from ripieno.providers.base import Piece, Provider
 from ripieno.providers.health import Health
+from ripieno.providers.lane import Lane
 
 ATTEMPTS = 2
 """Of one worker; after that the next worker is the better retry."""
 LONGEST_RETRY_AFTER_S = 2.0
 """A provider that asks for more is left for another."""
-
-_BACKOFF = wait_random_exponential(multiplier=0.2, max=2.0)
+BACKOFF_S = 0.2
+"""Longest wait before the first retry; twice that before the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +59,24 @@ class Caller:
         self.health = health
         self._providers = providers
         self._clock = clock
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._rng = random.Random()  # noqa: S311  # spreads waits, guards nothing
 
     async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> Called:
         """Ask for a whole answer; a failure is told in the result, not raised."""
-        start = self._clock.monotonic()
+        start = began = self._clock.monotonic()
         tries = 0
-        try:
-            async for attempt in _make_retrying(attempts):
-                with attempt:
-                    tries += 1
-                    async with self._slot(worker):
-                        began = self._clock.monotonic()
-                        answer = await self._ask(worker, task)
-        except ProviderError as error:
-            return self._fail(worker, task, error, start=start, attempts=tries)
+        while True:
+            tries += 1
+            try:
+                async with self._lane(worker).slot(worker):
+                    began = self._clock.monotonic()
+                    answer = await self._ask(worker, task)
+                break
+            except ProviderError as error:
+                if tries >= attempts or not is_worth_retrying(error):
+                    return self._fail(worker, task, error, start=start, attempts=tries)
+                await asyncio.sleep(self._wait_s(error, tries))
         self.health.note_success(worker.id)
         latency = self._clock.monotonic() - (start if tries > 1 else began)
         return Called(call=self._settle(worker, task, answer, latency_s=latency, attempts=tries), answer=answer)
@@ -84,9 +88,9 @@ class Caller:
             ProviderError: the worker failed; before the first piece another may take over.
         """
         worker, start = live.worker, self._clock.monotonic()
-        collected = _Collected()
+        collected = Assembly()
         try:
-            async with self._slot(worker):
+            async with self._lane(worker).slot(worker):
                 provider = self._find(worker)
                 async for piece in _guarded(worker, provider.stream(worker, task)):
                     collected.add(piece, at=self._clock.monotonic() - start)
@@ -114,7 +118,7 @@ class Caller:
             async for _ in self.stream(live, task):
                 pass
         except ProviderError as error:
-            if _is_worth_retrying(error):
+            if is_worth_retrying(error):
                 return await self.call(worker, task, attempts=ATTEMPTS - 1)
         return live.result()
 
@@ -144,15 +148,37 @@ class Caller:
             )
         return provider
 
-    def _slot(self, worker: Worker) -> asyncio.Semaphore:
-        if worker.id not in self._slots:
-            self._slots[worker.id] = asyncio.Semaphore(worker.max_concurrency)
-        return self._slots[worker.id]
+    def load(self) -> Mapping[WorkerId, float]:
+        """Calls under way or waiting, for each that the worker takes at once; only workers that are full."""
+        return {WorkerId(worker): lane.load for worker, lane in self._lanes.items() if lane.load >= 1.0}
+
+    def crowded(self) -> Mapping[WorkerId, str]:
+        """Workers that no further call can wait for."""
+        return {WorkerId(worker): lane.describe() for worker, lane in self._lanes.items() if lane.is_crowded}
+
+    def _lane(self, worker: Worker) -> Lane:
+        lane = self._lanes.get(worker.id)
+        if lane is None or lane.limit != worker.max_concurrency:
+            lane = self._lanes[worker.id] = Lane(worker.max_concurrency)
+        return lane
+
+    def _wait_s(self, error: ProviderError, tries: int) -> float:
+        """As long as the provider asks, or else a random part of a doubling bound.
+
+        Source:
+            Brooker (2015), Exponential backoff and jitter: "full jitter".
+        """
+        if error.retry_after_s is not None:
+            return error.retry_after_s
+        return self._rng.uniform(0.0, BACKOFF_S * 2.0 ** (tries - 1))
 
     def _settle(self, worker: Worker, task: Task, answer: Answer, *, latency_s: float, attempts: int) -> Call:
         usage = _complete_usage(answer, task)
         priced = worker.price.charge(
-            input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0, cpu_s=usage.cpu_s
+            input_tokens=usage.input_tokens or 0,
+            output_tokens=usage.output_tokens or 0,
+            cpu_s=usage.cpu_s,
+            cached_tokens=usage.cached_tokens or 0,
         )
         return Call(
             worker=worker.id,
@@ -174,9 +200,9 @@ class Caller:
         usage: Usage | None = None,
     ) -> Called:
         failure = classify_failure(error)
-        if error.retry_after_s is not None:
+        if error.retry_after_s is not None and not isinstance(error, WorkerBusy):
             self.health.note_wait(worker.id, error.retry_after_s)
-        if not isinstance(error, ProviderRejected) or error.blames_worker:
+        if (not isinstance(error, ProviderRejected) or error.blames_worker) and not isinstance(error, WorkerBusy):
             self.health.note_failure(worker.id, failure.value, is_final=isinstance(error, ProviderRejected))
         answer = Answer(text="", usage=usage or Usage())
         call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
@@ -196,29 +222,6 @@ def _complete_usage(answer: Answer, task: Task) -> Usage:
     )
 
 
-class _Collected:
-    """What a stream has brought so far."""
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.first_s: float | None = None
-        self.has_content = False
-        self._texts: list[str] = []
-        self._finish = "stop"
-
-    def add(self, piece: Piece, *, at: float) -> None:
-        if piece.text or piece.delta.get("tool_calls"):
-            self.has_content = True
-            if self.first_s is None:
-                self.first_s = at
-        self._texts.append(piece.text)
-        self._finish = piece.finish_reason or self._finish
-        self.usage = piece.usage or self.usage
-
-    def answer(self) -> Answer:
-        return Answer(text="".join(self._texts), usage=self.usage or Usage(), finish_reason=self._finish)
-
-
 def classify_failure(error: ProviderError) -> Failure:
     """Name the way in which a call failed."""
     match error:
@@ -230,26 +233,17 @@ def classify_failure(error: ProviderError) -> Failure:
             return Failure.REJECTED
         case BadAnswer():
             return Failure.BAD_ANSWER
+        case WorkerBusy():
+            return Failure.BUSY
         case _:
             return Failure.RATE_LIMITED if error.retry_after_s is not None else Failure.SERVER_ERROR
 
 
-def _make_retrying(attempts: int) -> AsyncRetrying:
-    return AsyncRetrying(
-        retry=retry_if_exception(_is_worth_retrying), stop=stop_after_attempt(attempts), wait=_wait, reraise=True
-    )
-
-
-def _is_worth_retrying(error: BaseException) -> bool:
-    if not isinstance(error, ProviderError) or not error.is_transient or isinstance(error, ProviderTimeout):
+def is_worth_retrying(error: ProviderError) -> bool:
+    """Whether the same worker may do better at once."""
+    if not error.is_transient or isinstance(error, ProviderTimeout | WorkerBusy):
         return False
     return error.retry_after_s is None or error.retry_after_s <= LONGEST_RETRY_AFTER_S
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, ProviderError) else None
-    return asked if asked is not None else _BACKOFF(state)
 
 
 async def _guarded(worker: Worker, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:

@@ -1,30 +1,28 @@
 """Any OpenAI-compatible base URL: hosted, vLLM, Ollama, llama.cpp."""
 
-import asyncio
-import re
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
-import aiohttp
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from ripieno.domain import Answer, JsonValue, Task, Usage, Worker
+from ripieno.domain import Answer, JsonValue, Task, Worker
 from ripieno.errors import (
     BadAnswer,
+    ConfigError,
     ProviderError,
     ProviderRejected,
     ProviderTimeout,
     ProviderUnreachable,
 )
 from ripieno.providers.base import Piece
+from ripieno.providers.completions import read_completion, read_error, read_events, read_piece
+from ripieno.providers.http import HttpClient, Patience, Unreachable
 
-LONGEST_EVENT = 4 * 1024 * 1024
-LONGEST_ERROR = 300
+MOST_CARDS = 1000
+"""Worker cards whose options are kept validated; forgotten all at once when there are more."""
 
 
 class OpenAIOptions(BaseModel):
@@ -60,27 +58,39 @@ class WorkerOptions(BaseModel):
 
 
 class OpenAIProvider:
-    """Speaks chat completions over HTTP, on one pool of connections."""
+    """Speaks chat completions over HTTP, on kept connections."""
 
     can_stream = True
 
     def __init__(self, options: OpenAIOptions) -> None:
         self.options = options
-        self._base_url = options.base_url.rstrip("/")
-        self._opened: aiohttp.ClientSession | None = None
+        headers = {"content-type": "application/json"}
+        if options.api_key is not None:
+            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        patience = Patience(
+            connect_s=options.connect_timeout_s,
+            first_s=options.first_token_timeout_s,
+            idle_s=options.idle_timeout_s,
+            total_s=options.total_timeout_s,
+        )
+        try:
+            self._client = HttpClient(options.base_url, headers=headers, patience=patience)
+        except ValueError as error:
+            raise ConfigError(str(error), key="providers.base_url", hint="write http://host:port/v1") from error
+        self._options: dict[int, tuple[Worker, WorkerOptions]] = {}
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Ask for a whole answer; where the worker samples, the most frequent of its answers."""
-        body = _make_body(worker, task, _parse_options(worker))
+        options = self._read_options(worker)
+        body = _make_body(worker, task, options)
         with _translated(worker):
-            async with self._post(body) as response:
-                content = await response.read()
-        _refuse_status(worker, response, content)
-        return _read_answer(worker, content)
+            reply = await self._client.fetch("POST", "/chat/completions", msgspec.json.encode(body))
+        _refuse_status(worker, reply.status, reply.headers, reply.body)
+        return read_completion(worker, reply.body, is_sampled=options.samples > 1)
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
         """Ask for an answer piece by piece."""
-        options = _parse_options(worker)
+        options = self._read_options(worker)
         if options.samples > 1:
             answer = await self.complete(worker, task)
             yield Piece(delta={"role": "assistant", "content": answer.text})
@@ -88,21 +98,27 @@ class OpenAIProvider:
             return
         body = _make_body(worker, task, options) | {"stream": True, "stream_options": {"include_usage": True}}
         with _translated(worker):
-            async with asyncio.timeout(self.options.first_token_timeout_s) as patience, self._post(body) as response:
-                if response.status != 200:
-                    _refuse_status(worker, response, await response.read())
-                async for event in self._read_events(worker, response, patience):
-                    yield _read_piece(worker, event)
+            async with self._client.stream("POST", "/chat/completions", msgspec.json.encode(body)) as streaming:
+                if streaming.head.status != 200:
+                    _refuse_status(worker, streaming.head.status, streaming.head.headers, await streaming.read())
+                async for data in read_events(streaming.parts(), worker=worker.id):
+                    yield read_piece(worker, data)
+
+    async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
+        """Ask for embeddings; the reply as it came."""
+        asked = {**self._read_options(worker).params, **body, "model": worker.binding.model}
+        with _translated(worker):
+            reply = await self._client.fetch("POST", "/embeddings", msgspec.json.encode(asked))
+        _refuse_status(worker, reply.status, reply.headers, reply.body)
+        return reply.body
 
     async def check(self, worker: Worker) -> str:
         """List the provider's models."""
-        timeout = aiohttp.ClientTimeout(total=self.options.connect_timeout_s + 5.0)
         with _translated(worker):
-            async with self._session().get(f"{self._base_url}/models", timeout=timeout) as response:
-                content = await response.read()
-        _refuse_status(worker, response, content)
+            reply = await self._client.fetch("GET", "/models", total_s=self.options.connect_timeout_s + 5.0)
+        _refuse_status(worker, reply.status, reply.headers, reply.body)
         try:
-            names = {item["id"] for item in msgspec.json.decode(content)["data"]}
+            names = {item["id"] for item in msgspec.json.decode(reply.body)["data"]}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise BadAnswer(f"{worker.id!r}: /models is not a list of models", worker=worker.id) from error
         if worker.binding.model not in names:
@@ -111,56 +127,16 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._opened is not None:
-            await self._opened.close()
-            self._opened = None
+        await self._client.close()
 
-    def _session(self) -> aiohttp.ClientSession:
-        if self._opened is None:
-            options = self.options
-            headers = {"content-type": "application/json"}
-            if options.api_key is not None:
-                headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
-            timeout = aiohttp.ClientTimeout(total=options.total_timeout_s, sock_connect=options.connect_timeout_s)
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
-            self._opened = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
-        return self._opened
-
-    def _post(self, body: dict[str, JsonValue]) -> "aiohttp.client._RequestContextManager":
-        return self._session().post(f"{self._base_url}/chat/completions", data=msgspec.json.encode(body))
-
-    async def _read_events(
-        self, worker: Worker, response: aiohttp.ClientResponse, patience: asyncio.Timeout
-    ) -> AsyncIterator[bytes]:
-        """Cut the body into the data of server-sent events, until `[DONE]`; each chunk renews the patience."""
-        buffer = b""
-        loop = asyncio.get_running_loop()
-        async for chunk in response.content.iter_any():
-            patience.reschedule(loop.time() + self.options.idle_timeout_s)
-            buffer += chunk
-            *events, buffer = re.split(rb"\r?\n\r?\n", buffer)
-            if len(buffer) > LONGEST_EVENT:
-                raise BadAnswer(f"{worker.id!r} sent an event over {LONGEST_EVENT} bytes", worker=worker.id)
-            for event in events:
-                data = b"\n".join(re.findall(rb"(?m)^data: ?(.*?)\r?$", event))
-                if data.strip() == b"[DONE]":
-                    return
-                if data:
-                    yield data
-        raise BadAnswer(f"{worker.id!r} ended its stream without [DONE]", worker=worker.id)
-
-
-def vote(texts: Sequence[str]) -> int:
-    """Index of the answer that agrees most with the others, apart from case and outer punctuation; first on ties."""
-    keys = [re.sub(r"\W+", " ", text).strip().lower() for text in texts]
-    counts = Counter(key for key in keys if key)
-    if not counts:
-        return 0
-    return keys.index(counts.most_common(1)[0][0])
-
-
-def _parse_options(worker: Worker) -> WorkerOptions:
-    return WorkerOptions.model_validate(dict(worker.binding.options))
+    def _read_options(self, worker: Worker) -> WorkerOptions:
+        """The worker's own options, validated once a card."""
+        known = self._options.get(id(worker))
+        if known is None or known[0] is not worker:
+            if len(self._options) > MOST_CARDS:
+                self._options.clear()
+            known = self._options[id(worker)] = (worker, WorkerOptions.model_validate(dict(worker.binding.options)))
+        return known[1]
 
 
 def _make_body(worker: Worker, task: Task, options: WorkerOptions) -> dict[str, JsonValue]:
@@ -184,42 +160,30 @@ def _translated(worker: Worker) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise ProviderTimeout(f"{worker.id!r} did not answer in time", worker=worker.id) from error
-    except aiohttp.ClientConnectorError as error:
+    except Unreachable as error:
         raise ProviderUnreachable(
             f"{worker.id!r} cannot be reached", worker=worker.id, hint="is its server running? `ripieno pool check`"
         ) from error
-    except (aiohttp.ClientError, ValueError) as error:
-        raise ProviderUnreachable(
-            f"the connection to {worker.id!r} broke ({type(error).__name__})", worker=worker.id
-        ) from error
+    except OSError as error:
+        raise ProviderUnreachable(f"the connection to {worker.id!r} broke: {error}", worker=worker.id) from error
 
 
-def _refuse_status(worker: Worker, response: aiohttp.ClientResponse, content: bytes) -> None:
-    status = response.status
+def _refuse_status(worker: Worker, status: int, headers: Mapping[str, str], content: bytes) -> None:
     if status == 200:
         return
-    said = _read_error(content)
+    said = read_error(content)
     message = f"{worker.id!r} answered {status}: {said}"
     if status in (408, 409, 429) or status >= 500:
-        raise ProviderError(message, worker=worker.id, retry_after_s=_read_retry_after(response))
+        raise ProviderError(message, worker=worker.id, retry_after_s=_read_retry_after(headers))
     hint = "check its API key" if status in (401, 403) else None
     error = ProviderRejected(message, worker=worker.id, hint=hint)
     error.blames_worker = status in (401, 403, 404)
     raise error
 
 
-def _read_error(content: bytes) -> str:
-    try:
-        said = msgspec.json.decode(content)["error"]
-        text = said["message"] if isinstance(said, Mapping) else said
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        text = content.decode("utf-8", "replace")
-    return " ".join(str(text).split())[:LONGEST_ERROR] or "nothing"
-
-
-def _read_retry_after(response: aiohttp.ClientResponse) -> float | None:
-    in_ms = response.headers.get("retry-after-ms")
-    raw = response.headers.get("retry-after")
+def _read_retry_after(headers: Mapping[str, str]) -> float | None:
+    in_ms = headers.get("retry-after-ms")
+    raw = headers.get("retry-after")
     try:
         if in_ms is not None:
             return max(float(in_ms) / 1000.0, 0.0)
@@ -232,48 +196,3 @@ def _read_retry_after(response: aiohttp.ClientResponse) -> float | None:
 
 def _seconds_until(date: str) -> float:
     return max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0)
-
-
-def _read_answer(worker: Worker, content: bytes) -> Answer:
-    try:
-        body = msgspec.json.decode(content)
-        choices = body["choices"]
-        index = vote([str(choice["message"].get("content") or "") for choice in choices])
-        message = dict(choices[index]["message"])
-        text = message.pop("content", None) or ""
-        message.pop("role", None)
-        finish = choices[index].get("finish_reason") or "stop"
-    except (msgspec.MsgspecError, KeyError, TypeError, IndexError, AttributeError) as error:
-        shown = content[:80].decode("utf-8", "replace")
-        raise BadAnswer(f"{worker.id!r} answered no chat completion: {shown!r}", worker=worker.id) from error
-    if not isinstance(text, str):
-        raise BadAnswer(f"{worker.id!r} answered content of type {type(text).__name__}", worker=worker.id)
-    if not text.strip() and not message.get("tool_calls") and not message.get("refusal"):
-        raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
-    return replace(
-        Answer(text=text, usage=_read_usage(body.get("usage")), finish_reason=str(finish)),
-        message={name: value for name, value in message.items() if value is not None},
-    )
-
-
-def _read_piece(worker: Worker, data: bytes) -> Piece:
-    try:
-        event = msgspec.json.decode(data)
-        if "error" in event:
-            raise BadAnswer(f"{worker.id!r} broke off: {_read_error(data)}", worker=worker.id)
-        choices = event["choices"]
-        usage = _read_usage(event["usage"]) if event.get("usage") else None
-        choice = choices[0] if choices else {}
-        return Piece(delta=choice.get("delta") or {}, finish_reason=choice.get("finish_reason"), usage=usage)
-    except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
-        raise BadAnswer(f"{worker.id!r} sent an event that is no completion chunk", worker=worker.id) from error
-
-
-def _read_usage(usage: object) -> Usage:
-    if not isinstance(usage, Mapping):
-        return Usage()
-    return Usage(input_tokens=_count(usage.get("prompt_tokens")), output_tokens=_count(usage.get("completion_tokens")))
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,148 @@
+"""The chat-completions form as providers speak it: whole replies and server-sent events, read once."""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import msgspec
+
+from ripieno.domain import Answer, Usage, Worker
+from ripieno.errors import BadAnswer
+from ripieno.providers.base import Piece
+
+LONGEST_EVENT = 4 * 1024 * 1024
+LONGEST_ERROR = 300
+CARRIERS = ("tool_calls", "refusal", "audio", "function_call", "reasoning_content", "reasoning")
+"""Fields of a message that make it an answer without any text."""
+
+_decode = msgspec.json.Decoder().decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_BLANK = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"(?m)^data: ?(.*?)\r?$")
+
+
+class _Choice(msgspec.Struct):
+    delta: dict[str, object] | None = None
+    finish_reason: str | None = None
+    index: int = 0
+
+
+_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
+
+
+def read_completion(worker: Worker, content: bytes, *, is_sampled: bool = False) -> Answer:
+    """Read a whole reply.
+
+    Args:
+        worker: who answered.
+        content: the body.
+        is_sampled: whether the choices are samples of one answer: the most frequent is taken, and the rest dropped.
+
+    Raises:
+        BadAnswer: it is no chat completion, or an empty one.
+    """
+    try:
+        body = _decode(content)
+        choices = body["choices"]
+        index = vote([str(choice["message"].get("content") or "") for choice in choices]) if is_sampled else 0
+        message = dict(choices[index]["message"])
+        text = message.pop("content", None) or ""
+        message.pop("role", None)
+        finish = choices[index].get("finish_reason") or "stop"
+    except (msgspec.MsgspecError, KeyError, TypeError, IndexError, AttributeError) as error:
+        shown = content[:80].decode("utf-8", "replace")
+        raise BadAnswer(f"{worker.id!r} answered no chat completion: {shown!r}", worker=worker.id) from error
+    if not isinstance(text, str):
+        raise BadAnswer(f"{worker.id!r} answered content of type {type(text).__name__}", worker=worker.id)
+    message = {name: value for name, value in message.items() if value is not None}
+    if not text.strip() and not any(message.get(name) for name in CARRIERS):
+        raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
+    return Answer(
+        text=text,
+        usage=read_usage(body.get("usage")),
+        finish_reason=str(finish),
+        message=message,
+        wire=b"" if is_sampled else content,
+    )
+
+
+async def read_events(parts: AsyncIterator[bytes], *, worker: str) -> AsyncIterator[bytes]:
+    """Cut a body into the data of its server-sent events, up to `[DONE]`.
+
+    Raises:
+        BadAnswer: it ends without `[DONE]`, or an event is too long.
+    """
+    rest = b""
+    async for part in parts:
+        rest = rest + part if rest else part
+        if len(rest) > LONGEST_EVENT:
+            raise BadAnswer(f"{worker!r} sent an event over {LONGEST_EVENT} bytes", worker=worker)
+        *events, rest = rest.split(b"\n\n") if b"\r" not in rest else _BLANK.split(rest)
+        for event in events:
+            data = event[6:] if event.startswith(b"data: ") and b"\n" not in event else _join_data(event)
+            if data == b"[DONE]":
+                return
+            if data:
+                yield data
+    raise BadAnswer(f"{worker!r} ended its stream without [DONE]", worker=worker)
+
+
+def read_piece(worker: Worker, data: bytes) -> Piece:
+    """Read one chunk of a stream.
+
+    Raises:
+        BadAnswer: it is none, or tells an error.
+    """
+    try:
+        fields = _decode_fields(data)
+        if "error" in fields and bytes(fields["error"]) != b"null":
+            raise BadAnswer(f"{worker.id!r} broke off: {read_error(data)}", worker=worker.id)
+        choices = _decode_choices(fields["choices"])
+        raw_usage = fields.get("usage")
+        usage = None if raw_usage is None or bytes(raw_usage) == b"null" else read_usage(_decode(raw_usage))
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise BadAnswer(f"{worker.id!r} sent an event that is no completion chunk", worker=worker.id) from error
+    first = next((choice for choice in choices if choice.index == 0), None)
+    if first is None:
+        return Piece(usage=usage, chunk=fields)
+    return Piece(delta=first.delta or {}, finish_reason=first.finish_reason, usage=usage, chunk=fields)
+
+
+def read_usage(usage: object) -> Usage:
+    """Token counts; what is no count is unknown."""
+    if not isinstance(usage, Mapping):
+        return Usage()
+    read, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    return Usage(
+        input_tokens=_count(usage.get("prompt_tokens")),
+        output_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(read.get("cached_tokens")) if isinstance(read, Mapping) else None,
+        reasoning_tokens=_count(written.get("reasoning_tokens")) if isinstance(written, Mapping) else None,
+    )
+
+
+def read_error(content: bytes) -> str:
+    """What an error body says, in one short line."""
+    try:
+        said = _decode(content)["error"]
+        text = said["message"] if isinstance(said, Mapping) else said
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        text = content.decode("utf-8", "replace")
+    return " ".join(str(text).split())[:LONGEST_ERROR] or "nothing"
+
+
+def vote(texts: Sequence[str]) -> int:
+    """Index of the answer that agrees most with the others, apart from case and outer punctuation; first on ties."""
+    keys = [re.sub(r"\W+", " ", text).strip().lower() for text in texts]
+    counts = Counter(key for key in keys if key)
+    if not counts:
+        return 0
+    return keys.index(counts.most_common(1)[0][0])
+
+
+def _join_data(event: bytes) -> bytes:
+    return b"\n".join(_DATA.findall(event)).strip()
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
