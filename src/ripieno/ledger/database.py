@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -14,6 +14,7 @@ from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, 
 HEAD = "0001"
 KNOWN = (HEAD,)
 BUSY_MS = 30_000
+_FORMS = "write sqlite:///path/to/ledger.db, or postgresql://user@host/database"
 
 
 def open_engine(url: str) -> Engine:
@@ -28,28 +29,30 @@ def open_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ConfigError(
-            f"ledger.url {url!r} is not a database URL", key="ledger.url", hint="write sqlite:///path/to/ledger.db"
-        ) from error
-    if parsed.get_backend_name() != "sqlite":
-        raise ConfigError(
-            f"ledger.url {parsed.render_as_string()!r} is not one that Ripieno can write",
-            key="ledger.url",
-            hint="write sqlite:///path/to/ledger.db",
-        )
-    if not parsed.database:
-        raise ConfigError("ledger.url names no file", key="ledger.url", hint="write sqlite:///path/to/ledger.db")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, poolclass=QueuePool, pool_size=4, max_overflow=16)
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_immediately)
+        raise ConfigError(f"ledger.url {url!r} is not a database URL", key="ledger.url", hint=_FORMS) from error
+    where = hide_password(url)
+    match parsed.get_backend_name():
+        case "sqlite":
+            engine = _open_sqlite(parsed)
+        case "postgresql":
+            engine = _open_postgres(parsed)
+        case _:
+            raise ConfigError(f"ledger.url {where!r} is not one that Ripieno can write", key="ledger.url", hint=_FORMS)
     try:
-        with translated_faults(str(parsed)), engine.begin() as connection:
-            _migrate(connection, str(parsed))
+        with translated_faults(where), engine.begin() as connection:
+            _migrate(connection, where)
     except BaseException:
         engine.dispose()
         raise
     return engine
+
+
+def hide_password(url: str) -> str:
+    """The URL as errors and logs may show it."""
+    try:
+        return make_url(url).render_as_string()
+    except ArgumentError:
+        return url
 
 
 @contextmanager
@@ -58,19 +61,44 @@ def translated_faults(where: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        reason = str(error.orig)
-        low = reason.lower()
-        if "not a database" in low or "malformed" in low or "corrupt" in low:
-            raise LedgerCorrupt(
-                f"ledger {where!r} is damaged: {reason}", hint="restore it from a copy, or move it away and start anew"
-            ) from error
-        if "full" in low or "disk i/o" in low or "no space" in low:
-            raise LedgerFull(
-                f"ledger {where!r} cannot grow: {reason}", hint="free space on its disk; what was receipted is safe"
-            ) from error
-        raise LedgerError(f"ledger {where!r}: {reason}", hint="check ledger.url and its permissions") from error
+        raise explain_fault(str(error.orig), where) from error
     except SQLAlchemyError as error:
         raise LedgerError(f"ledger {where!r}: {error}") from error
+
+
+def explain_fault(reason: str, where: str) -> LedgerError:
+    """The ledger's error for what a driver says."""
+    low = reason.lower()
+    if "not a database" in low or "malformed" in low or "corrupt" in low:
+        return LedgerCorrupt(
+            f"ledger {where!r} is damaged: {reason}", hint="restore it from a copy, or move it away and start anew"
+        )
+    if "full" in low or "disk i/o" in low or "no space" in low:
+        return LedgerFull(
+            f"ledger {where!r} cannot grow: {reason}", hint="free space on its disk; what was receipted is safe"
+        )
+    return LedgerError(f"ledger {where!r}: {reason}", hint="check ledger.url and its permissions")
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if not url.database:
+        raise ConfigError("ledger.url names no file", key="ledger.url", hint=_FORMS)
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=16)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_immediately)
+    return engine
+
+
+def _open_postgres(url: URL) -> Engine:
+    try:
+        return create_engine(url.set(drivername="postgresql+psycopg"), pool_size=4, max_overflow=16, pool_pre_ping=True)
+    except ImportError as error:
+        raise ConfigError(
+            "a PostgreSQL ledger needs the extra 'postgres'",
+            key="ledger.url",
+            hint="pip install 'ripieno[postgres]'",
+        ) from error
 
 
 def _prepare_sqlite(connection: object, record: object) -> None:
@@ -87,6 +115,8 @@ def _begin_immediately(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection, where: str) -> None:
+    if connection.dialect.name == "postgresql":  # replicas that start together take turns
+        connection.execute(text("SELECT pg_advisory_xact_lock(7269706965)"))
     version = _read_version(connection, where)
     if version == HEAD:
         return
@@ -109,7 +139,7 @@ def _read_version(connection: Connection, where: str) -> str | None:
     if "alembic_version" in names:
         version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
         return None if version is None else str(version)
-    if names:
+    if names and connection.dialect.name == "sqlite":
         raise LedgerCorrupt(
             f"{where!r} is a database, but not a ledger: it holds {', '.join(sorted(names)[:3])}",
             hint="point ledger.url at another file",

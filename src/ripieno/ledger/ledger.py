@@ -1,12 +1,10 @@
 """Ledger: the append-only record. A receipt means durable; every entry is chained to all before it."""
 
 import asyncio
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -16,13 +14,13 @@ from sqlalchemy import Connection, exists, func, insert, select
 from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Placement, Run, SystemClock, Task
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
 from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
-from ripieno.ledger.database import open_engine, translated_faults
+from ripieno.ledger.database import hide_password, open_engine, translated_faults
+from ripieno.ledger.outbox import Outbox
 from ripieno.ledger.schema import catalog, entries, tasks
+from ripieno.ledger.writer import Waiting, Writer
 
 PROBE_PREFIX = "probe:"
 """Beginning of the data-set names that probes of new workers are recorded under."""
-MOST_ROWS = 2000
-"""Rows of one group commit: more would make the first one wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,40 +65,18 @@ class Verification:
     """Digest of the last entry; keep it elsewhere to detect a cut tail."""
 
 
-@dataclass(slots=True)
-class _Request:
-    """Rows that wait to be written, and who waits for them: a thread, or a task of an event loop."""
-
-    rows: Sequence[Row]
-    done: "Future[int] | asyncio.Future[int]"
-    count: int = 0
-    error: BaseException | None = None
-
-    def settle(self) -> None:
-        """Tell who waits; a caller that has left is not told, its rows are written all the same."""
-        if self.done.done():
-            return
-        if self.error is not None:
-            self.done.set_exception(self.error)
-        else:
-            self.done.set_result(self.count)
-
-
 class Ledger:
     """The record of one installation, in one database.
 
     Appends go through one writer thread that commits all waiting rows together; reads use connections of their own.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        self.url = url
-        self._clock = clock or SystemClock()
+    def __init__(self, url: str, *, clock: Clock | None = None, outbox: Outbox | None = None) -> None:
+        self.url = hide_password(url)
         self._engine = open_engine(url)
         self._reader = self._engine.execution_options(reads_only=True)
-        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._is_closed = False
-        self._writer = threading.Thread(target=self._write_forever, name="ripieno-ledger", daemon=True)
-        self._writer.start()
+        self._writer = Writer(self._engine, url=self.url, clock=clock or SystemClock(), outbox=outbox)
 
     def __enter__(self) -> Self:
         return self
@@ -115,8 +91,7 @@ class Ledger:
         if self._is_closed:
             return
         self._is_closed = True
-        self._queue.put(None)
-        self._writer.join()
+        self._writer.close()
         self._engine.dispose()
 
     async def append(self, *new: Entry) -> int:
@@ -129,9 +104,17 @@ class Ledger:
             LedgerFull: no space; nothing of this call was recorded.
             LedgerError: the database refuses.
         """
+        return await self.submit(*new)
+
+    def submit(self, *new: Entry) -> "asyncio.Future[int]":
+        """Begin to record entries; the future is done when they are durable. See `append`."""
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._submit(new, waiting)
-        return await waiting
+        return waiting
+
+    def note(self, *new: Entry) -> None:
+        """Record entries soon, without waiting: they go with the next commit. A failure is logged."""
+        self._submit(new, None)
 
     def append_now(self, new: Iterable[Entry]) -> int:
         """Record entries, all or none, from synchronous code; see `append`."""
@@ -146,7 +129,7 @@ class Ledger:
             query = query.where(entries.c.kind.in_(kinds))
         if dataset is not None:
             query = query.where(entries.c.dataset == dataset)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
                 entry = decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
                 yield Stored(seq=row.seq, at=row.at, entry=entry)
@@ -154,13 +137,13 @@ class Ledger:
     def run_ids(self, dataset: str) -> set[str]:
         """Ids of all runs of one campaign or data set."""
         query = select(entries.c.run).where(entries.c.kind == "executed", entries.c.dataset == dataset)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             return {row.run for row in connection.execute(query)}
 
     def find_source(self, dataset: str) -> str:
         """Where the graded tasks of a campaign can be read again; empty where nothing says so."""
         query = select(entries).where(entries.c.kind == "executed", entries.c.dataset == dataset).limit(1)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             for row in connection.execute(query):
                 entry = decode_entry("executed", row.body, entry=row.id)
                 assert isinstance(entry, Executed)
@@ -174,12 +157,12 @@ class Ledger:
             .where(entries.c.kind == "executed", entries.c.dataset.is_not(None))
             .group_by(entries.c.dataset)
         )
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             return {row.dataset: int(row.runs) for row in connection.execute(query)}
 
     def count(self, kind: str) -> int:
         """Number of entries of one kind."""
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             found = connection.execute(select(func.count()).where(entries.c.kind == kind)).scalar()
             return int(found or 0)
 
@@ -195,7 +178,7 @@ class Ledger:
             .where(entries.c.kind == "decided", entries.c.decision.startswith(decision, autoescape=True))
             .limit(2)
         )
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             rows = connection.execute(query).all()
         if len(rows) != 1:
             problem = "no decision" if not rows else "more than one decision"
@@ -207,26 +190,31 @@ class Ledger:
     def last_decision(self) -> str | None:
         """Id of the latest decision, if any was made."""
         query = select(entries.c.decision).where(entries.c.kind == "decided").order_by(entries.c.seq.desc()).limit(1)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             return connection.execute(query).scalar()
 
     def runs_of(self, decision: str) -> list[Run]:
         """Runs that a decision led to."""
         query = select(entries).where(entries.c.kind == "executed", entries.c.decision == decision)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             found = [decode_entry("executed", row.body, entry=row.id) for row in connection.execute(query)]
         return [entry.run for entry in found if isinstance(entry, Executed)]
 
     def verdicts_of(self, run: str) -> list[Judged]:
         """Findings about one run, oldest first."""
         query = select(entries).where(entries.c.kind == "judged", entries.c.run == run).order_by(entries.c.seq)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             found = [decode_entry("judged", row.body, entry=row.id) for row in connection.execute(query)]
         return [entry for entry in found if isinstance(entry, Judged)]
 
+    @property
+    def waiting(self) -> int:
+        """Entries that wait in the outbox for a database that does not take them."""
+        return self._writer.waiting
+
     def head(self) -> int:
         """Place of the latest entry; 0 in an empty ledger."""
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             return int(connection.execute(select(func.max(entries.c.seq))).scalar() or 0)
 
     def late(self, *, after: int, until: int | None = None) -> Iterator[Late]:
@@ -257,7 +245,7 @@ class Ledger:
         )
         if until is not None:
             query = query.where(entries.c.seq <= until)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             for row in connection.execute(query).yield_per(1000):
                 judged = decode_entry("judged", row.body, entry=row.id)
                 executed = decode_entry("executed", row.run_body, entry=row.id, task_body=row.task_body)
@@ -278,7 +266,7 @@ class Ledger:
     def tasks(self, digests: Iterable[str]) -> dict[str, Task]:
         """Tasks by digest."""
         wanted = set(digests)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             rows = connection.execute(select(tasks)).yield_per(5000)
             return {row.digest: _decode_task(row.digest, row.body) for row in rows if row.digest in wanted}
 
@@ -293,7 +281,7 @@ class Ledger:
     def load_catalog(self, dataset: str) -> dict[str, str]:
         """Cards of an imported set's workers, as JSON."""
         query = select(catalog.c.worker, catalog.c.body).where(catalog.c.dataset == dataset)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             return {row.worker: row.body for row in connection.execute(query)}
 
     def verify(self) -> Verification:
@@ -304,7 +292,7 @@ class Ledger:
         """
         previous, count = GENESIS, 0
         query = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
-        with translated_faults(self.url), self._reader.connect() as connection:
+        with self._reading() as connection:
             for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
                 shell = Row(id=row.id, kind=row.kind, body=row.body, task=row.task)
                 if chain_digest(previous, shell, at=row.at) != row.digest:
@@ -319,105 +307,17 @@ class Ledger:
             total = connection.execute(select(func.count()).select_from(tasks)).scalar()
         return Verification(entries=count, tasks=int(total or 0), head=previous)
 
-    def _submit(self, new: Iterable[Entry], waiting: "Future[int] | asyncio.Future[int]") -> None:
+    def _submit(self, new: Iterable[Entry], waiting: Waiting | None) -> None:
         if self._is_closed:
             raise LedgerError(f"ledger {self.url!r} is closed")
-        self._queue.put(_Request(rows=[encode_entry(entry) for entry in new], done=waiting))
+        self._writer.submit([encode_entry(entry) for entry in new], waiting)
 
-    def _write_forever(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, is_last = self._gather(first)
-            try:
-                with translated_faults(self.url), self._engine.begin() as connection:
-                    self._insert(connection, batch)
-            except BaseException as error:  # noqa: BLE001  # every waiting caller must hear of it
-                for request in batch:
-                    request.error = error
-            _settle_all(batch)
-            if is_last:
-                return
-
-    def _gather(self, first: _Request) -> tuple[list[_Request], bool]:
-        batch, rows = [first], len(first.rows)
-        while rows < MOST_ROWS:
-            try:
-                request = self._queue.get_nowait()
-            except Empty:
-                return batch, False
-            if request is None:
-                return batch, True
-            batch.append(request)
-            rows += len(request.rows)
-        return batch, False
-
-    def _insert(self, connection: Connection, batch: Sequence[_Request]) -> None:
-        """Write the rows of a whole batch that are not recorded yet, and count them for each request."""
-        known = _find_known(connection, [row.id for request in batch for row in request.rows])
-        fresh: list[Row] = []
-        for request in batch:
-            for row in request.rows:
-                if row.id not in known:
-                    known.add(row.id)
-                    fresh.append(row)
-                    request.count += 1
-        if not fresh:
-            return
-        _insert_tasks(connection, fresh)
-        last = connection.execute(select(entries.c.digest).order_by(entries.c.seq.desc()).limit(1)).scalar()
-        previous, at, values = last or GENESIS, self._clock.now(), []
-        for row in fresh:
-            previous = chain_digest(previous, row, at=at)
-            values.append(
-                {
-                    "id": row.id,
-                    "kind": row.kind,
-                    "at": at,
-                    "run": row.run,
-                    "decision": row.decision,
-                    "task": row.task,
-                    "dataset": row.dataset,
-                    "body": row.body,
-                    "digest": previous,
-                }
-            )
-        connection.execute(insert(entries), values)
-
-
-def _settle_all(batch: Sequence[_Request]) -> None:
-    """Wake every waiting thread, and each event loop once for all its tasks."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
-    for request in batch:
-        if isinstance(request.done, asyncio.Future):
-            loops.setdefault(request.done.get_loop(), []).append(request)
-        else:
-            request.settle()
-    for loop, requests in loops.items():
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
-            loop.call_soon_threadsafe(_settle_requests, requests)
-
-
-def _settle_requests(requests: Sequence[_Request]) -> None:
-    for request in requests:
-        request.settle()
-
-
-def _find_known(connection: Connection, ids: Sequence[str]) -> set[str]:
-    known: set[str] = set()
-    for start in range(0, len(ids), 500):
-        part = ids[start : start + 500]
-        known.update(connection.execute(select(entries.c.id).where(entries.c.id.in_(part))).scalars())
-    return known
-
-
-def _insert_tasks(connection: Connection, rows: Sequence[Row]) -> None:
-    bodies = {row.task: row.task_body for row in rows if row.task is not None and row.task_body is not None}
-    digests = list(bodies)
-    for start in range(0, len(digests), 500):
-        part = digests[start : start + 500]
-        for digest in connection.execute(select(tasks.c.digest).where(tasks.c.digest.in_(part))).scalars():
-            del bodies[digest]
-    if bodies:
-        connection.execute(insert(tasks), [{"digest": digest, "body": body} for digest, body in bodies.items()])
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A connection that sees all that was submitted here before."""
+        self._writer.wait()
+        with translated_faults(self.url), self._reader.connect() as connection:
+            yield connection
 
 
 def _measure(run: Run, quality: float) -> Measured:

@@ -1,0 +1,97 @@
+"""Outbox: rows that the database cannot take now, kept durably beside it until it can."""
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ripieno.errors import LedgerCorrupt, LedgerFull
+from ripieno.ledger.codec import Row
+
+LARGEST = 256 * 1024 * 1024
+"""Bytes that may wait, unless told otherwise."""
+
+
+class Outbox:
+    """One file of rows, a line each with its checksum; appended to, read whole, then emptied.
+
+    A line cut short by the end of the process was never receipted, and is passed over when read.
+
+    Args:
+        path: the file; its folder is made.
+        largest: bytes that may wait.
+    """
+
+    def __init__(self, path: Path, *, largest: int = LARGEST) -> None:
+        self.path = path
+        self._largest = largest
+        self._rows = len(self.read())
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Keep rows, all or none, durably.
+
+        Raises:
+            LedgerFull: no more may wait.
+            OSError: the disk does not take them.
+        """
+        data = b"".join(_pack(row) for row in rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            before = file.tell()
+            if before + len(data) > self._largest:
+                raise LedgerFull(
+                    f"the outbox {self.path} holds {before} bytes, and may hold {self._largest}",
+                    hint="mend the ledger; or raise ledger.outbox_bytes",
+                )
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+        self._rows += len(rows)
+
+    def read(self) -> list[Row]:
+        """All rows, in the order in which they were put.
+
+        Raises:
+            LedgerCorrupt: a line before the last one is damaged.
+        """
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        rows: list[Row] = []
+        for number, line in enumerate(lines, start=1):
+            row = _unpack(line)
+            if row is None and number < len(lines):
+                raise LedgerCorrupt(
+                    f"{self.path}, line {number}: the outbox is damaged",
+                    hint="move the file away; what stands before that line can be kept by hand",
+                )
+            if row is not None:
+                rows.append(row)
+        return rows
+
+    def clear(self) -> None:
+        """Forget all rows: they are in the ledger."""
+        self.path.unlink(missing_ok=True)
+        self._rows = 0
+
+
+def _pack(row: Row) -> bytes:
+    body = msgspec.json.encode(row)
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def _unpack(line: bytes) -> Row | None:
+    check, _, body = line.partition(b" ")
+    if not line.endswith(b"\n") or check != b"%08x" % zlib.crc32(body[:-1]):
+        return None
+    return msgspec.json.decode(body, type=Row)
