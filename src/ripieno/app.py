@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +32,7 @@ from ripieno.learn.checkpoint import Canary, Registry, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.train import promote
-from ripieno.ledger import Ledger
+from ripieno.ledger import Ledger, Outbox
 from ripieno.measure import Prober, Profiler
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
@@ -43,6 +44,7 @@ from ripieno.verify import Grading, JudgeVerifier, Verifier
 
 log = logging.getLogger(__name__)
 
+DAY_S = 86_400
 FOLLOW_S = 2.0
 """Seconds between two looks for outcomes that other processes have recorded."""
 
@@ -77,10 +79,13 @@ class App:
             criticality=load_criticality(self.settings.home, encoder=encoder.name),
             looks_for_sensitive=self.settings.route.sensitive is not None,
         )
+        watched = (self.loaded.path, self.registry.pointer, self.registry.canary_pointer)
+        self._watched = tuple(map(str, watched))
+        """Files whose change is noticed between two tasks: plain names, as they are looked at for each one."""
         self._stamp = self._read_stamp()
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
-        self.ledger = Ledger(self.settings.ledger.url, clock=self.clock)
+        self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=_make_outbox(self.settings))
         budget = self.settings.route.budget_usd_per_task
         parts = Parts(
             analyzer=self.analyzer,
@@ -90,6 +95,10 @@ class App:
             clock=self.clock,
             pacer=Pacer(budget) if budget is not None else None,
         )
+        self._today = (0, date.min)
+        self.look_every_s = 0.0
+        """Between two looks at the files that decide; 0 looks before each task."""
+        self._looked_at = 0.0
         self._learning = asyncio.Lock()
         self._canary: Canary | None = None
         self._canary_watermark = 0
@@ -126,6 +135,11 @@ class App:
 
     def brain(self) -> Brain:
         """Pool and router of this moment; a changed file is taken whole, or not at all."""
+        if self.look_every_s:
+            now = self.clock.monotonic()
+            if now - self._looked_at < self.look_every_s:
+                return self._brain
+            self._looked_at = now
         stamp = self._read_stamp()
         if stamp != self._stamp:
             self._stamp = stamp
@@ -215,11 +229,18 @@ class App:
     def conditions(self) -> Conditions:
         """Health and limits of this moment."""
         return Conditions(
-            today=datetime.fromtimestamp(self.clock.now(), tz=UTC).date(),
+            today=self._find_today(),
             unhealthy=self.health.unhealthy(),
-            rate_limited=self.health.rate_limited(),
+            rate_limited={**self.health.rate_limited(), **self.caller.crowded()},
+            load=self.caller.load(),
             sensitive=self.settings.route.sensitive,
         )
+
+    def _find_today(self) -> date:
+        day = int(self.clock.now() // DAY_S)
+        if self._today[0] != day:
+            self._today = (day, datetime.fromtimestamp(day * DAY_S, tz=UTC).date())
+        return self._today[1]
 
     def make_objective(self, preset: str | None = None, *, preference: float | None = None) -> Objective:
         """The objective of a preset, or of the settings where none is named.
@@ -260,8 +281,8 @@ class App:
         eligible = Pool(tuple(replace(self.pool[worker], is_muted=False) for worker in old.mask.eligible))
         router = Router(predictor=predictor, policy=policy, clock=self.clock)
         features = await self.analyzer.analyze(decided.task)
-        arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic())
-        healthy = Conditions(today=date.min)
+        arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic(), incumbent=old.incumbent)
+        healthy = Conditions(today=date.min, load=old.load)
         task = replace(decided.task, objective=old.objective)
         return router.decide(task, features, eligible, healthy, arrival=arrival)
 
@@ -308,7 +329,7 @@ class App:
         return Grading(verifiers, judge=judging)
 
     def _read_stamp(self) -> Stamp:
-        return tuple(_stat(path) for path in (self.loaded.path, self.registry.pointer, self.registry.canary_pointer))
+        return (_stat(self._watched[0]), _stat(self._watched[1]), _stat(self._watched[2]))
 
     def _reload(self) -> None:
         try:
@@ -396,9 +417,11 @@ def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
             output_usd_per_mtok=_or(card.output_usd_per_mtok, listed.output_usd_per_mtok),
             usd_per_cpu_s=card.usd_per_cpu_s,
             usd_per_call=card.usd_per_call,
+            cached_usd_per_mtok=_or_none(card.cached_usd_per_mtok, listed.cached_usd_per_mtok),
             is_known=listed.is_known,
         ),
         context_window=card.context_window,
+        max_output_tokens=card.max_output_tokens,
         modalities=frozenset(card.modalities),
         has_tools=card.has_tools,
         has_json_mode=card.has_json_mode,
@@ -443,13 +466,24 @@ def _build_encoder(settings: Settings) -> Encoder:
     return cast(Encoder, build_plugin("ripieno.encoders", chosen.name, dict(chosen.options), key="encoder.options"))
 
 
-def _stat(path: Path) -> tuple[int, int] | None:
+def _make_outbox(settings: Settings) -> Outbox | None:
+    ledger = settings.ledger
+    if ledger.on_fault == "refuse":
+        return None
+    return Outbox(ledger.outbox or settings.home / "outbox.jsonl", largest=ledger.outbox_bytes)
+
+
+def _stat(path: str) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116  # a third of the time that a Path takes
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
 
 
 def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _or_none(value: float | None, default: float | None) -> float | None:
     return default if value is None else value

@@ -31,14 +31,32 @@ class GatewaySettings(_Part):
     port: int = Field(default=4141, ge=0, le=65535)
     """0 takes a free port."""
     api_key: SecretStr | None = None
-    """Key that clients must send; set RIPIENO_GATEWAY__API_KEY."""
+    """The master key, which may do everything; set RIPIENO_GATEWAY__API_KEY."""
+    needs_key: bool = False
+    """Whether loopback clients need a key too; with `api_key`, all do."""
+    aliases: dict[str, str] = Field(default_factory=dict)
+    """Further model names, each for a worker or for `auto` with a preset."""
+    max_in_flight: int = Field(default=2000, ge=1)
+    """Requests at once; more are turned away with 503."""
+    body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """Largest request body."""
+    memory_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    """Of all request bodies that are being read or worked on; more are turned away with 503."""
+    drain_s: float = Field(default=30.0, ge=0)
+    """How long requests under way are waited for when the gateway ends."""
 
 
 class LedgerSettings(_Part):
     """The record."""
 
     url: str = "sqlite:///.ripieno/ledger.db"
-    """Database URL."""
+    """Database URL: sqlite:///path, or postgresql://user@host/database."""
+    on_fault: Literal["refuse", "spool"] = "refuse"
+    """While the database takes no entries: refuse tasks, or keep entries in the outbox and go on."""
+    outbox: Path | None = None
+    """File of the outbox; `outbox.jsonl` in `home` where not given. Best on another disk than the ledger."""
+    outbox_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    """What the outbox may hold; then tasks are refused."""
 
 
 class RouteSettings(_Part):
@@ -62,6 +80,15 @@ class RouteSettings(_Part):
     """How far a task that holds secrets or personal data may travel: local or private; None does not look for any."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
+
+
+class CacheSettings(_Part):
+    """What is kept of earlier requests."""
+
+    answers: bool = False
+    """Whether exactly the same request is given the answer it had before; a request may say otherwise."""
+    answer_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Memory for kept answers."""
 
 
 class EncoderSettings(_Part):
@@ -105,9 +132,13 @@ class WorkerSettings(_Part):
     options: dict[str, object] = Field(default_factory=dict)
     input_usd_per_mtok: float | None = Field(default=None, ge=0)
     output_usd_per_mtok: float | None = Field(default=None, ge=0)
+    cached_usd_per_mtok: float | None = Field(default=None, ge=0)
+    """Of input tokens that the provider had read before."""
     usd_per_cpu_s: float = Field(default=0.0, ge=0)
     usd_per_call: float = Field(default=0.0, ge=0)
     context_window: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    """Largest `max_tokens` that the worker takes; a request for more is cut down to it."""
     modalities: tuple[Literal["text", "image", "audio"], ...] = ("text",)
     has_tools: bool = True
     has_json_mode: bool = True
@@ -130,6 +161,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     ledger: LedgerSettings = LedgerSettings()
     route: RouteSettings = RouteSettings()
+    cache: CacheSettings = CacheSettings()
     encoder: EncoderSettings = EncoderSettings()
     profile: ProfileSettings = ProfileSettings()
     pool: PoolSettings = PoolSettings()
@@ -263,6 +295,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "gateway": GatewaySettings,
         "ledger": LedgerSettings,
         "route": RouteSettings,
+        "cache": CacheSettings,
         "encoder": EncoderSettings,
         "profile": ProfileSettings,
         "pool": PoolSettings,

@@ -21,7 +21,8 @@ RipienoError
 │   └── LedgerFull         no space left; nothing was half-written
 ├── DeadlineExceeded       give up: the deadline passed before any worker answered
 ├── Overloaded             wait: this installation takes no further task now
-├── Unauthorized           mend the request: its key is missing, wrong, or not allowed to do this
+├── Unauthorized           mend the request: its key is missing or wrong
+├── Forbidden              mend the request, or the key: it may not do this
 ├── BudgetExhausted        give up: a ceiling of money, tokens, time or calls was reached
 └── GateRefused            give up: a proof was asked for and did not hold
 """
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DeadlineExceeded",
+    "Forbidden",
     "GateRefused",
     "InvalidTask",
     "LedgerCorrupt",
@@ -104,15 +106,19 @@ class CheckpointError(ConfigError):
 
 
 class NoEligibleWorker(RipienoError):
-    """Every worker of the pool is masked; `whys` maps each worker to its reasons."""
+    """Every worker of the pool is masked; `whys` maps each worker to its reasons.
 
-    def __init__(self, whys: Mapping[str, str]) -> None:
+    `is_temporary` says whether one of them would be eligible, did it not have to rest.
+    """
+
+    def __init__(self, whys: Mapping[str, str], *, is_temporary: bool = False) -> None:
         listed = "; ".join(f"{worker}: {why}" for worker, why in whys.items()) or "the pool is empty"
         super().__init__(
             f"no worker may take this task ({listed})",
             hint="loosen the request, or mend the pool: `ripieno pool list`",
         )
         self.whys = dict(whys)
+        self.is_temporary = is_temporary
 
 
 class Abstained(RipienoError):
@@ -148,6 +154,10 @@ class ProviderError(RipienoError):
     """
 
     is_transient = True
+    status: int | None = None
+    """The HTTP status that the provider answered with, where it did."""
+    code: str | None = None
+    """The provider's own code for what was wrong, where it gave one."""
 
     def __init__(
         self, message: str, *, worker: str, retry_after_s: float | None = None, hint: str | None = None
@@ -230,7 +240,11 @@ class Overloaded(RateLimited):
 
 
 class Unauthorized(RipienoError):
-    """The key is missing or unknown, or is not allowed to do this."""
+    """The key is missing, unknown or revoked."""
+
+
+class Forbidden(RipienoError):
+    """The key is known, but may not do this."""
 
 
 class GateRefused(RipienoError):

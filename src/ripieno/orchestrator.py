@@ -1,12 +1,13 @@
 """The whole path, once: analyze, mask, estimate, decide, execute, record."""
 
+import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from uuid import uuid4
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Clock, Decided, Decision, Executed, Features, Objective, Pool, Run, Task
+from ripieno.domain import Clock, Decided, Decision, Executed, Features, Objective, Pool, Run, Task, WorkerId
 from ripieno.errors import Abstained, RipienoError
 from ripieno.execute import Execution, Executor
 from ripieno.ledger import Ledger
@@ -65,8 +66,11 @@ class Orchestrator:
         """
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
-        features = await self._parts.analyzer.analyze(task)
-        task = replace(task, objective=self._complete(task.objective, features))
+        if len(task.objective.workers) == 1:
+            features = self._parts.analyzer.survey(task)
+        else:
+            features = await self._parts.analyzer.analyze(task)
+            task = replace(task, objective=self._complete(task.objective, features))
         router = brain.pick(arrival)
         return router.decide(task, features, brain.pool, self._parts.conditions(), arrival=arrival)
 
@@ -81,57 +85,87 @@ class Orchestrator:
         )
 
     async def handle(self, task: Task) -> tuple[Decision, Run]:
-        """Carry one task to a recorded run.
+        """Carry one task to a recorded run; see `carry`."""
+        execution = await self.carry(task)
+        return execution.decision, execution.run
+
+    async def carry(self, task: Task, *, arrival: Arrival | None = None) -> Execution:
+        """Carry one task to an answer; its decision is durable when it is given, and its run goes with the next commit.
 
         Raises:
             NoEligibleWorker: nobody may take the task.
             Abstained: no answer was expected to be worth asking for; the decision is recorded.
             ProviderError: every worker that was tried failed; the run is recorded all the same.
-            LedgerError: the decision could not be recorded; nothing was called.
+            DeadlineExceeded: none answered in time.
+            LedgerError: the decision could not be recorded; no answer is given without it.
         """
         brain = self._brain()
-        decision = await self.decide(task, brain=brain)
-        await self._record_decided(decision, task)
-        execution = Execution(decision=decision, task=task)
+        arrival = arrival or make_arrival(self._parts.clock)
+        decision = await self.decide(task, brain=brain, arrival=arrival)
+        execution = Execution(decision=decision, task=task, digest=task.digest, key=arrival.key)
+        recorded = await self._record_decided(execution)
         try:
-            run = await self._parts.executor.execute(execution, brain.pool)
+            await self._parts.executor.execute(execution, brain.pool)
         finally:
-            await self._record(execution)
-        if run.answer is None:
+            self._note(execution)
+        await recorded
+        if execution.called is None or execution.called.answer is None:
             raise execution.error or RipienoError(f"decision {decision.id} led to no call")
-        return decision, run
+        return execution
 
-    async def stream(self, task: Task) -> tuple[Decision, Execution, AsyncIterator[Piece]]:
-        """Decide and record at once; the answer comes piece by piece, and the run is recorded when it ends."""
+    async def stream(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Execution, AsyncIterator[Piece]]:
+        """Decide; the answer comes piece by piece, the first one not before the decision is durable."""
         brain = self._brain()
-        decision = await self.decide(task, brain=brain)
-        await self._record_decided(decision, task)
-        execution = Execution(decision=decision, task=task)
-        return decision, execution, self._stream_recorded(execution, brain.pool)
+        arrival = arrival or make_arrival(self._parts.clock)
+        decision = await self.decide(task, brain=brain, arrival=arrival)
+        execution = Execution(decision=decision, task=task, digest=task.digest, key=arrival.key)
+        recorded = await self._record_decided(execution)
+        return execution, self._stream_recorded(execution, brain.pool, recorded)
 
-    async def _stream_recorded(self, execution: Execution, pool: Pool) -> AsyncIterator[Piece]:
+    async def _stream_recorded(
+        self, execution: Execution, pool: Pool, recorded: "asyncio.Future[int]"
+    ) -> AsyncIterator[Piece]:
+        pieces = self._parts.executor.stream(execution, pool)
         try:
-            async for piece in self._parts.executor.stream(execution, pool):
+            async for piece in pieces:
+                if not recorded.done():
+                    await recorded
+                recorded.result()
                 yield piece
         finally:
-            await self._record(execution)
+            await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
+            self._note(execution)
 
-    async def _record_decided(self, decision: Decision, task: Task) -> None:
-        await self._parts.ledger.append(Decided(decision=decision, task=task))
+    async def _record_decided(self, execution: Execution) -> "asyncio.Future[int]":
+        """Begin to record the decision; the call goes on beside it, unless the ledger was at fault just now."""
+        ledger, decision = self._parts.ledger, execution.decision
+        recorded = ledger.submit(Decided(decision=decision, task=execution.task))
+        recorded.add_done_callback(_take_note)
+        if decision.abstains or ledger.is_at_fault:
+            await recorded
         if decision.abstains:
             raise Abstained(decision.reasons[0], decision=decision.id)
+        return recorded
 
-    async def _record(self, execution: Execution) -> None:
+    def _note(self, execution: Execution) -> None:
+        """Record the run with the next commit: nobody waits for it."""
         if execution.calls:
-            await self._parts.ledger.append(Executed(run=execution.run))
+            run = execution.run
+            self._parts.ledger.note(Executed(run=run))
             if self._parts.pacer is not None:
-                self._parts.pacer.observe(execution.run.cost_usd or 0.0)
+                self._parts.pacer.observe(run.cost_usd or 0.0)
 
 
-def make_arrival(clock: Clock) -> Arrival:
+def _take_note(recorded: "asyncio.Future[int]") -> None:
+    """Look at a fault, so that it counts as seen where the call failed first and nobody awaits it."""
+    if not recorded.cancelled():
+        recorded.exception()
+
+
+def make_arrival(clock: Clock, *, incumbent: WorkerId | None = None, key: str | None = None) -> Arrival:
     """Name a task that has just arrived; the seed follows from the name, so that a replay has it."""
-    name = uuid4().hex
-    return Arrival(id=name, seed=derive_seed(name), started=clock.monotonic())
+    name = os.urandom(16).hex()
+    return Arrival(id=name, seed=derive_seed(name), started=clock.monotonic(), incumbent=incumbent, key=key)
 
 
 def derive_seed(name: str) -> int:

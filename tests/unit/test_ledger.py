@@ -274,7 +274,7 @@ from tests.unit.test_ledger import make_executed
 from ripieno.ledger import Ledger
 from ripieno.errors import LedgerFull
 ledger = Ledger(f"sqlite:///{sys.argv[1]}/l.db")
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
 done = 0
 try:
     for index in range(10_000):

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from ripieno.analyze.criticality import CriticalityModel
 from ripieno.analyze.language import detect_language
 from ripieno.analyze.sensitivity import find_sensitive
@@ -17,6 +19,8 @@ from ripieno.encoders import Encoder, clip_text
 CHARACTERS = 6000
 """Longest text that features are made of: routing a long prompt costs no more than routing a page."""
 TOOL_CHARACTERS = 1500
+_NOTHING = np.zeros(0, dtype=np.float32)
+_NO_TERMS = np.zeros(0, dtype=np.int64)
 
 
 class Analyzer:
@@ -38,6 +42,28 @@ class Analyzer:
     async def analyze(self, task: Task) -> Features:
         """Find the features of one task."""
         return (await self.analyze_many([task]))[0]
+
+    def survey(self, task: Task) -> Features:
+        """Find only what the mask asks for: size, needs and, where it is looked for, sensitivity."""
+        whole = "\n".join(message.text for message in task.messages)
+        characters = len(whole) + (len(_tool_text(task.tools)) if task.tools else 0)
+        return Features(
+            embedding=_NOTHING,
+            terms=_NO_TERMS,
+            term_counts=_NOTHING,
+            shape=_NOTHING,
+            tool_shape=_NOTHING,
+            prompt_tokens=1 + int(characters / CHARACTERS_PER_TOKEN),
+            turns=len(task.messages),
+            code_blocks=0,
+            images=sum(message.count_parts("image") for message in task.messages),
+            tools=len(task.tools),
+            needs=find_needs(task),
+            kind=task.kind,
+            sensitivity=find_sensitive(whole) if self._looks_for_sensitive else frozenset(),
+            mission_criticality=task.objective.mission_criticality,
+            time_criticality=task.objective.time_criticality,
+        )
 
     async def analyze_many(self, tasks: Sequence[Task]) -> list[Features]:
         """Find the features of many tasks; their texts are encoded together."""

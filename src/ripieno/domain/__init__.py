@@ -3,6 +3,7 @@
 from ripieno.domain.clock import Clock, SystemClock
 from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted, Staged
 from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
+from ripieno.domain.key import Key, KeyLimits, Spend
 from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Standing, Why, Workflow
 from ripieno.domain.run import Answer, Call, Failure, Origin, Outcome, Placement, Run, Usage, Verdict
 from ripieno.domain.task import Budget, JsonValue, Message, Objective, Privacy, Task
@@ -24,6 +25,8 @@ __all__ = [
     "Features",
     "JsonValue",
     "Judged",
+    "Key",
+    "KeyLimits",
     "Learned",
     "Mask",
     "Matrix",
@@ -41,6 +44,7 @@ __all__ = [
     "Run",
     "Sensitivity",
     "Solo",
+    "Spend",
     "Staged",
     "Standing",
     "SystemClock",

@@ -154,6 +154,10 @@ class Decision:
     seed: int
     kind: str | None = None
     """The kind of task, stated or inferred."""
+    load: Mapping[WorkerId, float] = field(default_factory=dict)
+    """How many calls stood before this one at the workers that were full, for each that they take at once."""
+    incumbent: WorkerId | None = None
+    """The worker that has answered the earlier turns of the same conversation."""
     advice: Mapping[str, float] = field(default_factory=dict)
     """Further shares that the predictor has a head for: cascade, verify, abstain."""
     abstains: bool = False

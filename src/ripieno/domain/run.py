@@ -113,6 +113,8 @@ class Run:
     """Id of the decision, where one was made."""
     placement: Placement | None = None
     """Its place in a measured set, where it belongs to one."""
+    key: str | None = None
+    """Id of the virtual key that pays for it."""
 
     @property
     def worker(self) -> WorkerId:
@@ -123,6 +125,11 @@ class Run:
     def cost_usd(self) -> float | None:
         """Price of all calls, failed ones included; None where any is unknown."""
         return _sum_known([call.cost_usd for call in self.calls])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in and out of all calls, as far as they are known."""
+        return sum((call.usage.input_tokens or 0) + (call.usage.output_tokens or 0) for call in self.calls)
 
     @property
     def latency_s(self) -> float | None:

@@ -11,6 +11,9 @@ JsonValue: TypeAlias = object
 """A value that JSON can hold; carried, never interpreted."""
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
+
+
 class Privacy(StrEnum):
     """How far a task may travel, and how far a worker is away; each admits all before it."""
 
@@ -125,6 +128,7 @@ class Task:
     budget: Budget = Budget()
     kind: str | None = None
     """The family or domain of the task, where the caller states it."""
+    _digest: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -146,10 +150,14 @@ class Task:
     @property
     def digest(self) -> str:
         """SHA-256 of all that a worker sees; objective and budget are not part of it."""
+        if self._digest:
+            return self._digest
         seen = {
             "messages": [[m.role, m.content, dict(m.extra)] for m in self.messages],
             "tools": list(self.tools),
             "params": dict(self.params),
         }
-        packed = json.dumps(seen, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
-        return hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
+        packed = _CANONICAL.encode(seen)
+        digest = hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
+        object.__setattr__(self, "_digest", digest)  # the same whenever it is asked for
+        return digest

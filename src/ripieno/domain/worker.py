@@ -74,6 +74,8 @@ class Worker:
     price: Price = Price()
     context_window: int | None = None
     """Tokens of prompt and answer together; None when unknown."""
+    max_output_tokens: int | None = None
+    """Largest answer that may be asked for, in tokens; a request for more is cut down to it."""
     modalities: frozenset[str] = frozenset({"text"})
     """Kinds of input: text, image, audio."""
     has_tools: bool = True
@@ -84,6 +86,7 @@ class Worker:
     deprecated_on: date | None = None
     is_muted: bool = False
     notes: str = ""
+    _version: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.max_concurrency < 1:
@@ -94,8 +97,11 @@ class Worker:
     @property
     def version(self) -> str:
         """Short digest of what can change this worker's answers; outcomes of another version are not its own."""
-        seen = {"id": self.id, **asdict(self.binding)}
-        return hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        if not self._version:
+            seen = {"id": self.id, **asdict(self.binding)}
+            version = hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:12]
+            object.__setattr__(self, "_version", version)  # the same whenever it is asked for
+        return self._version
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
-from ripieno.domain import Budget, Call, Decision, Origin, Pool, Run, Solo, Task, Worker
-from ripieno.errors import BudgetExhausted, ProviderError, ProviderRejected
+from ripieno.domain import Call, Decision, Origin, Pool, Run, Solo, Task, Worker
+from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError, ProviderRejected
 from ripieno.providers import Called, Caller, LiveCall, Piece
-
-MOST_WORKERS = 3
-"""Workers tried for one task: the first, and two that stand in."""
 
 
 @dataclass(slots=True)
@@ -18,22 +16,31 @@ class Execution:
 
     decision: Decision
     task: Task
+    digest: str
+    """Of the task."""
+    key: str | None = None
+    """Id of the virtual key that pays."""
     calls: list[Call] = field(default_factory=list)
     called: Called | None = None
     serving: str | None = None
     """The worker that is answering, while a stream runs."""
+    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    """The loop's time when the decision was there."""
 
     @property
     def run(self) -> Run:
-        """The run as it stands."""
+        """The run as it stands, as it is recorded."""
         answer = self.called.answer if self.called is not None else None
+        if answer is not None and answer.wire:
+            answer = replace(answer, wire=b"")
         return Run(
             id=self.decision.id,
-            task=self.task.digest,
+            task=self.digest,
             origin=Origin.TRAFFIC,
             calls=tuple(self.calls),
             answer=answer,
             decision=self.decision.id,
+            key=self.key,
         )
 
     @property
@@ -48,44 +55,53 @@ class Executor:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def execute(self, execution: Execution, pool: Pool) -> Run:
-        """Carry out a whole workflow; a run without answer tells what each call met.
+    async def execute(self, execution: Execution, pool: Pool) -> None:
+        """Carry out a whole workflow; what each call met stands in the execution, and nothing else is told.
 
         Raises:
-            BudgetExhausted: the budget ended before any worker answered.
+            DeadlineExceeded: the deadline passed before any worker answered.
+            BudgetExhausted: the budget's time ended before.
         """
-        try:
-            async with asyncio.timeout(execution.task.budget.seconds):
-                for worker in _candidates(execution, pool):
-                    execution.called = await self._caller.call(worker, execution.task)
-                    execution.calls.append(execution.called.call)
-                    if not _may_go_on(execution):
-                        break
-        except TimeoutError as error:
-            limit = execution.task.budget.seconds or 0.0
-            raise BudgetExhausted("time (s)", spent=limit, limit=limit) from error
-        return execution.run
+        if _find_limit(execution) is None:
+            await self._try_each(execution, pool)
+            return
+        async with _in_time(execution):
+            await self._try_each(execution, pool)
+
+    async def _try_each(self, execution: Execution, pool: Pool) -> None:
+        for worker in _candidates(execution, pool):
+            execution.called = await self._caller.call(worker, execution.task)
+            execution.calls.append(execution.called.call)
+            if not _may_go_on(execution):
+                return
 
     async def stream(self, execution: Execution, pool: Pool) -> AsyncIterator[Piece]:
         """Carry out a workflow piece by piece; before the first piece a failed worker is replaced unseen.
 
         Raises:
             ProviderError: every worker failed, or one broke off after its first piece.
+            DeadlineExceeded: the deadline passed before the first piece.
         """
         for worker in _candidates(execution, pool):
             live = LiveCall(worker)
             has_begun = False
             execution.serving = worker.id
+            pieces = self._caller.stream(live, execution.task)
             try:
-                async for piece in self._caller.stream(live, execution.task):
+                async with _in_time(execution):
+                    first = await anext(pieces, None)
+                if first is not None:
                     has_begun = True
-                    yield piece
+                    yield first
+                    async for piece in pieces:
+                        yield piece
             except ProviderError:
                 execution.called = live.result()
                 if has_begun or not _may_go_on(execution):
                     raise
                 continue
             finally:
+                await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
                 if live.called is not None:
                     execution.called = live.called
                     execution.calls.append(live.called.call)
@@ -94,14 +110,36 @@ class Executor:
         raise execution.error
 
 
+def _find_limit(execution: Execution) -> float | None:
+    """Seconds that the task may take from its arrival on."""
+    deadline, seconds = execution.task.objective.deadline_s, execution.task.budget.seconds
+    if deadline is None or seconds is None:
+        return seconds if deadline is None else deadline
+    return min(deadline, seconds)
+
+
+@asynccontextmanager
+async def _in_time(execution: Execution) -> AsyncIterator[None]:
+    """Hold the deadline, counted from the task's arrival, and the budget's time."""
+    deadline, limit = execution.task.objective.deadline_s, _find_limit(execution)
+    if limit is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout_at(execution.began + limit - execution.decision.decide_s):
+            yield
+    except TimeoutError as error:
+        if limit == deadline:
+            raise DeadlineExceeded(limit) from error
+        raise BudgetExhausted("time (s)", spent=limit, limit=limit) from error
+
+
 def _candidates(execution: Execution, pool: Pool) -> list[Worker]:
     workflow = execution.decision.workflow
     assert isinstance(workflow, Solo)
-    return [pool[worker] for worker in workflow.workers[: _most_calls(execution.task.budget)]]
-
-
-def _most_calls(budget: Budget) -> int:
-    return MOST_WORKERS if budget.calls is None else max(1, min(budget.calls, MOST_WORKERS))
+    most = execution.task.budget.calls
+    workers = workflow.workers if most is None else workflow.workers[: max(1, most)]
+    return [pool[worker] for worker in workers]
 
 
 def _may_go_on(execution: Execution) -> bool:

@@ -10,6 +10,8 @@ from ripieno.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    DeadlineExceeded,
+    Forbidden,
     GateRefused,
     InvalidTask,
     LedgerCorrupt,
@@ -18,14 +20,17 @@ from ripieno.errors import (
     LedgerTooNew,
     NoEligibleWorker,
     NotFound,
+    Overloaded,
     ProviderError,
     ProviderRejected,
     ProviderTimeout,
     ProviderUnreachable,
     RateLimited,
     RipienoError,
+    Unauthorized,
+    WorkerBusy,
 )
-from ripieno.gateway.wire import UnknownModel
+from ripieno.gateway.objective import UnknownModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,9 @@ class Wire:
     is_worth_retrying: bool = False
 
 
+USUAL_WAIT_S = 1.0
+"""Before another try, where nobody says how long."""
+
 TABLE: dict[type[RipienoError], Wire] = {
     RipienoError: Wire(500, "server_error", "internal_error"),
     InvalidTask: Wire(400, "invalid_request_error", "invalid_request"),
@@ -49,6 +57,11 @@ TABLE: dict[type[RipienoError], Wire] = {
     Abstained: Wire(422, "invalid_request_error", "abstained"),
     NotFound: Wire(404, "invalid_request_error", "not_found"),
     RateLimited: Wire(429, "rate_limit_error", "rate_limit_exceeded", True),
+    Overloaded: Wire(503, "server_error", "overloaded", True),
+    Unauthorized: Wire(401, "invalid_request_error", "invalid_api_key"),
+    Forbidden: Wire(403, "invalid_request_error", "not_allowed"),
+    DeadlineExceeded: Wire(504, "server_error", "deadline_exceeded"),
+    WorkerBusy: Wire(429, "rate_limit_error", "worker_busy", True),
     ProviderError: Wire(502, "server_error", "provider_error", True),
     ProviderTimeout: Wire(504, "server_error", "provider_timeout", True),
     ProviderUnreachable: Wire(502, "server_error", "provider_unreachable", True),
@@ -58,28 +71,51 @@ TABLE: dict[type[RipienoError], Wire] = {
     LedgerCorrupt: Wire(503, "server_error", "ledger_unavailable"),
     LedgerTooNew: Wire(503, "server_error", "ledger_unavailable"),
     LedgerFull: Wire(503, "server_error", "ledger_full", True),
-    BudgetExhausted: Wire(402, "insufficient_quota", "budget_exhausted"),
+    BudgetExhausted: Wire(429, "insufficient_quota", "insufficient_quota"),
     GateRefused: Wire(409, "invalid_request_error", "gate_refused"),
 }
 
 
 def find_wire(error: RipienoError) -> Wire:
-    """How this error stands on the wire: the entry of its own class, or of the nearest above."""
-    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+    """How this error stands on the wire: the entry of its own class or of the nearest above, but for what it tells."""
+    wire = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+    if isinstance(error, ProviderError) and error.status is not None:
+        return _keep_status(error, error.status, wire)
+    if isinstance(error, NoEligibleWorker) and error.is_temporary:
+        return Wire(503, "server_error", "no_worker_available", is_worth_retrying=True)
+    return wire
+
+
+def _keep_status(error: ProviderError, status: int, wire: Wire) -> Wire:
+    """A provider's own status, where it is about the request and not about our standing with the provider."""
+    if status == 429:
+        return Wire(429, "rate_limit_error", error.code or "rate_limit_exceeded", is_worth_retrying=True)
+    if status == 503:
+        return Wire(503, "server_error", error.code or wire.code, is_worth_retrying=True)
+    if isinstance(error, ProviderRejected) and not error.blames_worker and 400 <= status < 500:
+        return Wire(status, "invalid_request_error", error.code or wire.code)
+    return wire
+
+
+def tell(error: RipienoError) -> str:
+    """What happened, and what to do about it."""
+    return error.message if error.hint is None else f"{error.message}. {error.hint}"
 
 
 def make_body(error: RipienoError) -> dict[str, JsonValue]:
     """OpenAI's error object, all four keys present."""
     wire = find_wire(error)
-    message = error.message if error.hint is None else f"{error.message}. {error.hint}"
     param = error.param if isinstance(error, InvalidTask) else None
-    return {"error": {"message": message, "type": wire.type, "param": param, "code": wire.code}}
+    return {"error": {"message": tell(error), "type": wire.type, "param": param, "code": wire.code}}
 
 
 def make_error_headers(error: RipienoError) -> dict[str, str]:
     """Whether and when to try again, as OpenAI's clients read it."""
-    headers = {"x-should-retry": "true" if find_wire(error).is_worth_retrying else "false"}
+    is_worth_retrying = find_wire(error).is_worth_retrying
+    headers = {"x-should-retry": "true" if is_worth_retrying else "false"}
     wait = error.retry_after_s if isinstance(error, RateLimited | ProviderError) else None
+    if wait is None and is_worth_retrying:
+        wait = USUAL_WAIT_S
     if wait is not None:
         headers |= {"retry-after": str(max(1, round(wait))), "retry-after-ms": str(round(wait * 1000))}
     return headers

@@ -2,18 +2,28 @@
 
 import asyncio
 import ipaddress
+import logging
+import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
-import uvicorn
-
-from ripieno.app import App
+from ripieno.app import FOLLOW_S, App
 from ripieno.config import GatewaySettings
-from ripieno.errors import ConfigError
-from ripieno.gateway.server import make_gateway
+from ripieno.errors import ConfigError, RipienoError
+from ripieno.gateway.http import HttpServer, Limits
+from ripieno.gateway.keyring import Keyring
+from ripieno.gateway.server import Gateway
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+LOOK_S = 0.05
+"""Between two looks at the files that decide: a thousand tasks a second need not look a thousand times."""
+SWITCH_S = 0.0005
+"""How long a busy event loop may keep the interpreter from the ledger's thread, whose commits answers wait for."""
 
 
 def bind_socket(settings: GatewaySettings) -> socket.socket:
@@ -22,7 +32,7 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
     Raises:
         ConfigError: it is in use, not this machine's, or open to others without a key.
     """
-    if not _is_loopback(settings.host) and settings.api_key is None:
+    if not is_loopback(settings.host) and settings.api_key is None:
         raise ConfigError(
             f"gateway.host {settings.host!r} is open to other machines, and no key is set",
             key="gateway.api_key",
@@ -33,7 +43,7 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-        listener.listen(2048)
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigError(
@@ -41,35 +51,46 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
             key="gateway.port",
             hint="choose another with --port, or --port 0 for a free one",
         ) from error
+    listener.setblocking(False)
     return listener
 
 
 @asynccontextmanager
 async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
-    """Serve while the block runs; gives the address."""
-    server = _make_server(app)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve(sockets=[listener]))
-        following = group.create_task(app.follow())
-        try:
-            yield address_of(listener)
-        finally:
-            server.should_exit = True
-            following.cancel()
+    """Serve while the block runs, then finish what is under way; gives the address."""
+    settings = app.settings.gateway
+    master = settings.api_key.get_secret_value() if settings.api_key is not None else None
+    is_open = not settings.needs_key and master is None and is_loopback(listener.getsockname()[0])
+    keyring = Keyring(app.ledger.keys, master=master, is_open=is_open, clock=app.clock)
+    await keyring.refresh()
+    gateway = Gateway(app, keyring)
+    limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
+    http = HttpServer(gateway, gateway.refuse_malformed, limits=limits)
+    server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
+    background = [asyncio.create_task(app.follow()), asyncio.create_task(_follow_keys(keyring))]
+    try:
+        yield address_of(listener)
+    finally:
+        gateway.is_draining = True
+        server.close()
+        await http.drain(within_s=settings.drain_s)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
 
 
 async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are finished first."""
-    server = _make_server(app)
+    raise_file_limit()
+    sys.setswitchinterval(SWITCH_S)
+    app.look_every_s = LOOK_S
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, partial(setattr, server, "should_exit", True))
-    on_ready(address_of(listener))
-    following = asyncio.create_task(app.follow())
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        following.cancel()
+        loop.add_signal_handler(number, stopped.set)
+    async with running(app, listener) as address:
+        on_ready(address)
+        await stopped.wait()
 
 
 def address_of(listener: socket.socket) -> str:
@@ -78,24 +99,28 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the caller: uvicorn's own handling would end the process before the app is closed."""
-        yield
+def raise_file_limit() -> None:
+    """Let the process hold as many connections as the machine allows it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _make_server(app: App) -> uvicorn.Server:
-    config = uvicorn.Config(
-        make_gateway(app), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=30
-    )
-    return _Server(config)
-
-
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def _follow_keys(keyring: Keyring) -> None:
+    """Read keys and spend again and again: other processes change them."""
+    while True:
+        await asyncio.sleep(FOLLOW_S)
+        try:
+            await keyring.refresh()
+        except RipienoError as error:
+            log.warning("keys could not be read: %s", error.message)

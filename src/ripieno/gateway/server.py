@@ -1,38 +1,29 @@
-"""HTTP: OpenAI-compatible wire to Task and Run."""
+"""Gateway: the routes, each guarded by the keys, and every failure in the form of its dialect."""
 
-import hmac
+import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from ripieno.app import App
-from ripieno.domain import Decision, JsonValue, Judged, Usage, Verdict
+from ripieno.domain import JsonValue, Judged, Verdict
 from ripieno.errors import InvalidTask, NotFound, RipienoError
-from ripieno.execute import Execution
-from ripieno.gateway.errors import find_wire, make_body, make_error_headers
-from ripieno.gateway.wire import (
-    AUTO,
-    LONGEST_BODY,
-    ChatRequest,
-    make_chunk,
-    make_completion,
-    make_headers,
-    make_usage_chunk,
-    parse_request,
-)
-from ripieno.providers import Piece
-from ripieno.route import PRESETS
+from ripieno.gateway.admin import Admin
+from ripieno.gateway.answering import Answering, read_body
+from ripieno.gateway.dialects import ChatDialect, Dialect, MessagesDialect, ResponsesDialect, count_tokens
+from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.embeddings import Embeddings
+from ripieno.gateway.errors import find_wire, make_error_headers
+from ripieno.gateway.http import Request, Response, Stream
+from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request, Grant], Awaitable[Response | Stream]]
+MODELS = "/v1/models/"
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -44,121 +35,157 @@ class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Gateway:
-    """The routes over one app."""
+    """One handler for all requests; it raises nothing.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        app: the opened app.
+        keyring: who may ask.
+    """
+
+    def __init__(self, app: App, keyring: Keyring) -> None:
         self._app = app
-        key = app.settings.gateway.api_key
-        self._key = key.get_secret_value().encode() if key is not None else None
+        self.keyring = keyring
+        self.metrics = Metrics(app)
+        self.is_draining = False
+        self._answering = Answering(app, keyring, self.metrics)
+        self._embeddings = Embeddings(app, keyring, self.metrics)
+        admin = Admin(app, keyring)
+        self._chat = ChatDialect()
+        self._messages = MessagesDialect()
+        self._open = {
+            ("GET", "/"): self._greet,
+            ("GET", "/healthz"): self._report_health,
+            ("GET", "/readyz"): self._report_readiness,
+        }
+        self._routes: dict[tuple[str, str], tuple[Dialect, Handler]] = {
+            ("POST", "/v1/chat/completions"): (self._chat, self._answer_with(self._chat, "chat")),
+            ("POST", "/v1/messages"): (self._messages, self._answer_with(self._messages, "messages")),
+            ("POST", "/v1/responses"): (self._chat, self._answer_with(ResponsesDialect(), "responses")),
+            ("POST", "/v1/messages/count_tokens"): (self._messages, self._count_tokens),
+            ("POST", "/v1/embeddings"): (self._chat, self._embeddings.answer),
+            ("GET", "/v1/models"): (self._chat, self._list_models),
+            ("POST", "/v1/feedback"): (self._chat, self._take_feedback),
+            ("GET", "/metrics"): (self._chat, self._show_metrics),
+            **{route: (self._chat, handler) for route, handler in admin.routes().items()},
+        }
+        self._paths = {path for _, path in (*self._routes, *self._open)}
 
-    def routes(self) -> list[Route]:
-        """All routes; each is guarded by the key, where one is set, but for `/healthz`."""
-        return [
-            Route("/healthz", self.report_health, methods=["GET"]),
-            Route("/v1/models", self._guard(self.list_models), methods=["GET"]),
-            Route("/v1/models/{model:path}", self._guard(self.show_model), methods=["GET"]),
-            Route("/v1/chat/completions", self._guard(self.complete), methods=["POST"]),
-            Route("/v1/feedback", self._guard(self.take_feedback), methods=["POST"]),
-        ]
+    async def __call__(self, request: Request) -> Response | Stream:
+        """Answer one request."""
+        dialect: Dialect = self._chat
+        try:
+            method = "GET" if request.method == "HEAD" else request.method
+            public = self._open.get((method, request.path))
+            if public is not None:
+                return public()
+            route = self._routes.get((method, request.path))
+            if route is None:
+                route = self._find_route(method, request)
+                if route is None:
+                    return _refuse_path(request, 405 if request.path in self._paths else 404)
+            dialect, handler = route
+            return await handler(request, self.keyring.authorize(request.headers))
+        except RipienoError as error:
+            return self.refuse(error, dialect)
+        except Exception as error:
+            log.exception("a request failed by a fault of ours, or of a plugin")
+            said = f"an internal error ({type(error).__name__})"
+            return self.refuse(RipienoError(said, hint="the log of the gateway says more"), dialect)
 
-    async def report_health(self, request: Request) -> Response:
-        """Whether tasks can be taken."""
-        pool = self._app.pool
+    def refuse(self, error: RipienoError, dialect: Dialect | None = None) -> Response:
+        """The response that tells an error."""
+        wire = find_wire(error)
+        self.metrics.note_refusal(wire.code)
+        log.info("request refused: %s", type(error).__name__)
+        request = uuid4().hex
+        headers = make_error_headers(error) | {"x-request-id": request, "request-id": request}
+        body = (dialect or self._chat).refuse(error, request=request)
+        return Response(body, status=wire.status, headers=headers)
+
+    def refuse_malformed(self, status: int, said: str) -> Response:
+        """The response to what never was a request."""
+        codes = {413: "body_too_large", 408: "request_timeout", 431: "headers_too_large", 503: "overloaded"}
+        code = codes.get(status, "bad_request")
+        self.metrics.note_refusal(code)
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+        headers = {"retry-after": "1"} if status == 503 else {}
+        return Response(_make_error(said, kind, code), status=status, headers=headers)
+
+    def _find_route(self, method: str, request: Request) -> tuple[Dialect, Handler] | None:
+        """Routes whose path holds a name."""
+        if method == "GET" and request.path.startswith(MODELS):
+            return self._chat, self._show_model
+        if method == "DELETE" and request.path.startswith(Admin.KEYS):
+            return self._chat, Admin(self._app, self.keyring).revoke
+        return None
+
+    def _answer_with(self, dialect: Dialect, name: str) -> Handler:
+        async def answer(request: Request, grant: Grant) -> Response | Stream:
+            try:
+                return await self._answering.answer(dialect, name, request, grant)
+            except RipienoError as error:
+                return self.refuse(error, dialect)
+
+        return answer
+
+    def _greet(self) -> Response:
+        return _respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages"})
+
+    def _report_health(self) -> Response:
+        """Whether the process lives, and what ails it."""
         fault = self._app.reload_fault
         body = {
             "status": "ok" if fault is None else "degraded",
-            "workers": len(pool),
+            "workers": len(self._app.pool),
             "unhealthy": sorted(self._app.health.unhealthy()),
             "reload_fault": fault,
         }
         return _respond(body)
 
-    async def list_models(self, request: Request) -> Response:
-        """`auto` with its presets, and every worker."""
-        names = [AUTO, *(f"{AUTO}:{preset}" for preset in PRESETS), *self._app.pool.ids]
-        return _respond({"object": "list", "data": [_describe_model(name) for name in names]})
+    def _report_readiness(self) -> Response:
+        """Whether tasks can be taken now: not while draining, nor while the ledger refuses."""
+        ledger = self._app.ledger
+        is_ready = not self.is_draining and not ledger.is_at_fault
+        body = {
+            "ready": is_ready,
+            "draining": self.is_draining,
+            "ledger": not ledger.is_at_fault,
+            "outbox": ledger.waiting,
+        }
+        return _respond(body, status=200 if is_ready else 503)
 
-    async def show_model(self, request: Request) -> Response:
+    async def _list_models(self, request: Request, grant: Grant) -> Response:
+        """`auto` with its presets, every worker, every alias."""
+        data = [_describe_model(name) for name in self._known_models()]
+        return _respond(
+            {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+        )
+
+    async def _show_model(self, request: Request, grant: Grant) -> Response:
         """One model."""
-        name = request.path_params["model"]
-        known = {AUTO, *(f"{AUTO}:{preset}" for preset in PRESETS), *self._app.pool.ids}
-        if name not in known:
+        name = request.path.removeprefix(MODELS)
+        if name not in self._known_models():
             raise NotFound(f"the model {name!r} does not exist")
         return _respond(_describe_model(name))
 
-    async def complete(self, request: Request) -> Response:
-        """Route and answer one chat completion."""
-        body = await _read_body(request)
-        asked, task = parse_request(body, request.headers, self._app.make_objective(), self._app.pool.ids)
-        if asked.stream:
-            return await self._stream(asked, *(await self._app.orchestrator.stream(task)))
-        decision, run = await self._app.orchestrator.handle(task)
-        headers = make_headers(decision, worker=run.worker, cost_usd=run.cost_usd)
-        return _respond(make_completion(decision, run), headers=headers)
+    def _known_models(self) -> list[str]:
+        return self._answering.names.all()
 
-    async def take_feedback(self, request: Request) -> Response:
+    async def _count_tokens(self, request: Request, grant: Grant) -> Response:
+        return _respond({"input_tokens": count_tokens(self._messages.read(read_body(request.body)))})
+
+    async def _show_metrics(self, request: Request, grant: Grant) -> Response:
+        return Response(self.metrics.render(), content_type=CONTENT_TYPE)
+
+    async def _take_feedback(self, request: Request, grant: Grant) -> Response:
         """Record what an answer was worth."""
         try:
-            given = msgspec.json.decode(await _read_body(request), type=Feedback)
+            given = msgspec.json.decode(request.body, type=Feedback)
             verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidTask(f"not a feedback: {error}") from error
         judged = await record_feedback(self._app, given.decision, verdict)
         return _respond({"recorded": judged.id})
-
-    async def _stream(
-        self, asked: ChatRequest, decision: Decision, execution: Execution, pieces: AsyncIterator[Piece]
-    ) -> Response:
-        """Wait for the first piece, so that a failure before it is a plain error, then pass on the rest."""
-        first = await anext(pieces)
-        worker = execution.serving or decision.worker
-        stream = _emit(asked, decision, worker, first, pieces)
-        return StreamingResponse(
-            stream, media_type="text/event-stream", headers=make_headers(decision, worker=worker) | _NO_CACHE
-        )
-
-    def _guard(self, handler: Handler) -> Handler:
-        async def guarded(request: Request) -> Response:
-            try:
-                self._check_key(request)
-                return await handler(request)
-            except _Unauthorized:
-                return _respond(_BAD_KEY, status=401, headers={"x-should-retry": "false"})
-            except RipienoError as error:
-                log.info("request refused: %s", type(error).__name__)
-                return _respond(make_body(error), status=find_wire(error).status, headers=make_error_headers(error))
-            except ClientDisconnect:
-                return Response(status_code=499)
-
-        return guarded
-
-    def _check_key(self, request: Request) -> None:
-        if self._key is None:
-            return
-        given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get("x-api-key", "")
-        if not hmac.compare_digest(given.encode(), self._key):
-            raise _Unauthorized
-
-
-class _Unauthorized(Exception):  # never leaves this module
-    pass
-
-
-_BAD_KEY: dict[str, JsonValue] = {
-    "error": {
-        "message": "the API key is missing or wrong",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": "invalid_api_key",
-    }
-}
-_NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-
-
-def make_gateway(app: App) -> Starlette:
-    """The ASGI application over an opened app."""
-    handlers = {404: _refuse_path, 405: _refuse_path, 500: _tell_fault}
-    return Starlette(routes=list(Gateway(app).routes()), exception_handlers=handlers)
 
 
 async def record_feedback(app: App, decision: str, verdict: Verdict) -> Judged:
@@ -167,70 +194,41 @@ async def record_feedback(app: App, decision: str, verdict: Verdict) -> Judged:
     Raises:
         NotFound: the decision is unknown, or led to no run.
     """
-    decided = app.ledger.find_decided(decision)
-    runs = app.ledger.runs_of(decided.decision.id)
-    if not runs:
-        raise NotFound(f"decision {decided.decision.id!r} led to no run")
-    earlier = [j for j in app.ledger.verdicts_of(runs[-1].id) if j.verdict.verifier == verdict.verifier]
-    judged = Judged(run=runs[-1].id, verdict=verdict, nth=len(earlier))
+    judged = await asyncio.to_thread(_make_judged, app, decision, verdict)
     await app.ledger.append(judged)
     await app.catch_up()
     return judged
 
 
-async def _emit(
-    asked: ChatRequest, decision: Decision, worker: str, first: Piece, rest: AsyncIterator[Piece]
-) -> AsyncIterator[bytes]:
-    created, usage = int(time.time()), first.usage
-    try:
-        if "role" not in first.delta:
-            yield _event(make_chunk(decision, worker, None, created=created))
-        yield _event(make_chunk(decision, worker, first, created=created))
-        async for piece in rest:
-            usage = piece.usage or usage
-            if piece.delta or piece.finish_reason:
-                yield _event(make_chunk(decision, worker, piece, created=created))
-        if asked.wants_usage:
-            yield _event(make_usage_chunk(decision, worker, usage or Usage(), created=created))
-        yield b"data: [DONE]\n\n"
-    except RipienoError as error:
-        yield _event(make_body(error))
-    finally:
-        await rest.aclose()  # type: ignore[attr-defined]  # an async generator
+def _make_judged(app: App, decision: str, verdict: Verdict) -> Judged:
+    decided = app.ledger.find_decided(decision)
+    runs = app.ledger.runs_of(decided.decision.id)
+    if not runs:
+        raise NotFound(f"decision {decided.decision.id!r} led to no run")
+    earlier = [j for j in app.ledger.verdicts_of(runs[-1].id) if j.verdict.verifier == verdict.verifier]
+    return Judged(run=runs[-1].id, verdict=verdict, nth=len(earlier))
 
 
-async def _read_body(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > LONGEST_BODY:
-            raise InvalidTask(f"the request is over {LONGEST_BODY} bytes")
-        parts.append(part)
-    return b"".join(parts)
+def _refuse_path(request: Request, status: int) -> Response:
+    said = f"{request.method} {request.path[:200]} is not served here"
+    return Response(_make_error(said, "invalid_request_error", "unknown_url"), status=status)
 
 
-async def _refuse_path(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    message = f"{request.method} {request.url.path} is not served here"
-    return _respond(
-        {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}},
-        status=status,
-    )
-
-
-async def _tell_fault(request: Request, error: Exception) -> Response:
-    """A fault of ours or of a plugin: told without its text, which may hold what is not the client's."""
-    fault = RipienoError(f"an internal error ({type(error).__name__})", hint="the log of the gateway says more")
-    return _respond(make_body(fault), status=500, headers=make_error_headers(fault))
+def _make_error(said: str, kind: str, code: str) -> bytes:
+    return encode({"error": {"message": said, "type": kind, "param": None, "code": code}})
 
 
 def _describe_model(name: str) -> dict[str, JsonValue]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "ripieno"}
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "ripieno",
+        "type": "model",
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+    }
 
 
-def _event(body: dict[str, JsonValue]) -> bytes:
-    return b"data: " + _encode(body) + b"\n\n"
-
-
-def _respond(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(_encode(body), status_code=status, headers=headers, media_type="application/json")
+def _respond(body: JsonValue, *, status: int = 200) -> Response:
+    return Response(encode(body), status=status)

@@ -1,6 +1,20 @@
 """The append-only record."""
 
+from ripieno.ledger.keys import KeyStore, digest_secret
 from ripieno.ledger.ledger import PROBE_PREFIX, Late, Ledger, Measured, Stored, Verification
+from ripieno.ledger.outbox import Outbox
 from ripieno.ledger.portable import export_data, import_data
 
-__all__ = ["PROBE_PREFIX", "Late", "Ledger", "Measured", "Stored", "Verification", "export_data", "import_data"]
+__all__ = [
+    "PROBE_PREFIX",
+    "KeyStore",
+    "Late",
+    "Ledger",
+    "Measured",
+    "Outbox",
+    "Stored",
+    "Verification",
+    "digest_secret",
+    "export_data",
+    "import_data",
+]

@@ -25,6 +25,10 @@ class Row:
     dataset: str | None = None
     task_body: str | None = None
     """Body of the task for the `tasks` table, where this entry brings one."""
+    key: str | None = None
+    """The virtual key that pays for the run, with what it costs."""
+    cost_usd: float = 0.0
+    tokens: int = 0
 
 
 def encode_entry(entry: Entry) -> Row:
@@ -49,6 +53,9 @@ def encode_entry(entry: Entry) -> Row:
                 task=run.task,
                 dataset=run.placement.dataset if run.placement else None,
                 task_body=_dump(task) if task is not None else None,
+                key=run.key,
+                cost_usd=(run.cost_usd or 0.0) if run.key is not None else 0.0,
+                tokens=run.tokens if run.key is not None else 0,
             )
         case Judged(run=run_id):
             return Row(id=entry.id, kind="judged", body=_dump(entry), run=run_id)

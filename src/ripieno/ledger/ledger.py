@@ -15,6 +15,7 @@ from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Pla
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
 from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
 from ripieno.ledger.database import hide_password, open_engine, translated_faults
+from ripieno.ledger.keys import KeyStore
 from ripieno.ledger.outbox import Outbox
 from ripieno.ledger.schema import catalog, entries, tasks
 from ripieno.ledger.writer import Waiting, Writer
@@ -76,7 +77,9 @@ class Ledger:
         self._engine = open_engine(url)
         self._reader = self._engine.execution_options(reads_only=True)
         self._is_closed = False
-        self._writer = Writer(self._engine, url=self.url, clock=clock or SystemClock(), outbox=outbox)
+        chosen = clock or SystemClock()
+        self.keys = KeyStore(self._engine, url=self.url, clock=chosen)
+        self._writer = Writer(self._engine, url=self.url, clock=chosen, outbox=outbox)
 
     def __enter__(self) -> Self:
         return self
@@ -206,6 +209,11 @@ class Ledger:
         with self._reading() as connection:
             found = [decode_entry("judged", row.body, entry=row.id) for row in connection.execute(query)]
         return [entry for entry in found if isinstance(entry, Judged)]
+
+    @property
+    def is_at_fault(self) -> bool:
+        """Whether the latest commit was refused."""
+        return self._writer.is_at_fault
 
     @property
     def waiting(self) -> int:

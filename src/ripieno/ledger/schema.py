@@ -29,6 +29,26 @@ entries = Table(
     Index("entries_dataset", "dataset"),
 )
 
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("revoked_at", Float),
+)
+
+spend = Table(
+    "spend",
+    metadata,
+    Column("key", String(32), primary_key=True),
+    Column("period", String(10), primary_key=True),
+    Column("cost_usd", Float, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+)
+
 catalog = Table(
     "catalog",
     metadata,

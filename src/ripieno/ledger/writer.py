@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
@@ -25,8 +27,12 @@ MOST_ROWS = 2000
 """Rows of one group commit: more would make the first one wait."""
 MOST_NAMES = 500
 """Values of one IN list."""
+MOST_INSERTED = 100
+"""Rows of one statement."""
 PATIENCE_S = 0.05
 """How long a row that nobody waits for may wait for company: the next decision's commit takes it along."""
+GAP_S = 0.002
+"""Between two commits under load: what comes meanwhile shares one, and a worker's answer takes longer anyway."""
 RETRY_S = 1.0
 """Between two tries to empty the outbox while nothing is written."""
 
@@ -70,6 +76,11 @@ class Writer:
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._submitted = 0
         self._settled = 0
+        self._committed_at = 0.0
+        self._is_busy = False
+        """Whether the latest commit was waited for by more than one."""
+        self.is_at_fault = False
+        """Whether the latest commit was refused."""
         self._sql = _Statements(engine)
         self._connection: DBAPIConnection | None = None
         self._thread = threading.Thread(target=self._write_forever, name="ripieno-ledger", daemon=True)
@@ -105,6 +116,8 @@ class Writer:
             batch, is_last = self._gather()
             if batch:
                 self._write(batch)
+                self._committed_at = time.perf_counter()
+                self._is_busy = sum(request.done is not None for request in batch) > 1
                 self._settled += len(batch)
                 _settle_all(batch)
             elif self._outbox is not None and len(self._outbox):
@@ -116,6 +129,7 @@ class Writer:
         batch: list[Request] = []
         rows = 0
         has_hurry = False
+        ready_at = self._committed_at + (GAP_S if self._is_busy else 0.0)
         while rows < MOST_ROWS:
             try:
                 request = self._queue.get(block=not has_hurry, timeout=self._patience(batch))
@@ -125,7 +139,9 @@ class Writer:
                 return batch, True
             batch.append(request)
             rows += len(request.rows)
-            has_hurry = has_hurry or request.done is not None
+            if request.done is not None and not has_hurry:
+                has_hurry = True
+                time.sleep(max(ready_at - time.perf_counter(), 0.0))
         return batch, False
 
     def _patience(self, batch: Sequence[Request]) -> float | None:
@@ -137,15 +153,24 @@ class Writer:
         if self._outbox is not None and len(self._outbox) and not self._empty_outbox():
             behind = LedgerError(f"ledger {self.url!r} is behind its outbox")
             if not self._spool(batch, behind):
-                _refuse(batch, behind)
+                self._refuse(batch, behind)
             return
         try:
             self._commit(batch)
         except LedgerError as error:
             if not self._spool(batch, error):
-                _refuse(batch, error)
+                self._refuse(batch, error)
         except BaseException as error:  # noqa: BLE001  # every waiting caller must hear of it
-            _refuse(batch, error)
+            self._refuse(batch, error)
+        else:
+            self.is_at_fault = False
+
+    def _refuse(self, batch: Sequence[Request], error: BaseException) -> None:
+        self.is_at_fault = True
+        for request in batch:
+            request.error = error
+            if request.done is None:
+                log.error("%d entries could not be recorded: %s", len(request.rows), error)
 
     def _spool(self, batch: Sequence[Request], error: LedgerError) -> bool:
         """Keep the rows aside, durably; False where there is no place."""
@@ -178,17 +203,18 @@ class Writer:
         if not any(request.rows for request in batch):
             return
         with self._transaction() as cursor:
-            fresh = self._find_fresh(cursor, batch)
+            last, known = self._look_up(cursor, [row.id for request in batch for row in request.rows])
+            fresh = _take_fresh(batch, known)
             if not fresh:
                 return
             self._insert_tasks(cursor, fresh)
-            cursor.execute(self._sql.last)
-            last = cursor.fetchone()
-            previous, at, values = last[0] if last else GENESIS, self._clock.now(), []
+            previous, at = last, self._clock.now()
+            values: list[tuple[object, ...]] = []
             for row in fresh:
                 previous = chain_digest(previous, row, at=at)
                 values.append((row.id, row.kind, at, row.run, row.decision, row.task, row.dataset, row.body, previous))
-            cursor.executemany(self._sql.insert_entry, values)
+            _insert(cursor, self._sql.entries, values)
+            self._add_spend(cursor, fresh, at)
 
     @contextmanager
     def _transaction(self) -> Iterator[DBAPICursor]:
@@ -220,27 +246,53 @@ class Writer:
             with suppress(Exception):
                 connection.close()
 
-    def _find_fresh(self, cursor: DBAPICursor, batch: Sequence[Request]) -> list[Row]:
-        """Rows of a whole batch that are not recorded yet; each request learns how many of its own."""
-        known: set[str] = set()
-        names = [row.id for request in batch for row in request.rows]
+    def _look_up(self, cursor: DBAPICursor, names: Sequence[str]) -> tuple[str, set[str]]:
+        """Digest of the last entry, and which of these names are recorded already."""
+        last, known = GENESIS, set()
         for start in range(0, len(names), MOST_NAMES):
             part = names[start : start + MOST_NAMES]
-            cursor.execute(self._sql.find_entries(len(part)), part)
-            known.update(row[0] for row in cursor.fetchall())
-        fresh: list[Row] = []
-        for request in batch:
-            for row in request.rows:
-                if row.id not in known:
-                    known.add(row.id)
-                    fresh.append(row)
-                    request.count += 1
-        return fresh
+            cursor.execute(self._sql.look_up(len(part)), part)
+            for is_last, found in cursor.fetchall():
+                if is_last:
+                    last = found
+                else:
+                    known.add(found)
+        return last, known
+
+    def _add_spend(self, cursor: DBAPICursor, rows: Sequence[Row], at: float) -> None:
+        """What keys have spent, in the transaction of the runs that cost it: neither lost nor counted twice."""
+        day = datetime.fromtimestamp(at, tz=UTC).date().isoformat()
+        sums: dict[tuple[str, str], tuple[float, int, int]] = {}
+        for row in rows:
+            if row.key is not None:
+                for period in (day, day[:7]):
+                    cost_usd, tokens, requests = sums.get((row.key, period), (0.0, 0, 0))
+                    sums[row.key, period] = (cost_usd + row.cost_usd, tokens + row.tokens, requests + 1)
+        if sums:
+            _insert(cursor, self._sql.spend, [(*place, *spent) for place, spent in sorted(sums.items())])
 
     def _insert_tasks(self, cursor: DBAPICursor, rows: Sequence[Row]) -> None:
         bodies = {row.task: row.task_body for row in rows if row.task is not None and row.task_body is not None}
         if bodies:
-            cursor.executemany(self._sql.insert_task, list(bodies.items()))
+            _insert(cursor, self._sql.tasks, list(bodies.items()))
+
+
+class _Insertion:
+    """An INSERT of many rows at once: one step of the database, while which other threads run.
+
+    Each step of a statement gives the interpreter away, and a busy event loop gives it back late.
+    """
+
+    def __init__(self, table: str, names: Sequence[str], *, mark: str, ends: str = "") -> None:
+        self.row = f"({', '.join([mark] * len(names))})"
+        self.begins = f"INSERT INTO {table} ({', '.join(names)}) VALUES "  # noqa: S608  # names of our own
+        self.ends = ends
+
+    def text(self, count: int) -> str:
+        return self.begins + ", ".join([self.row] * count) + self.ends
+
+
+_LAST = "SELECT 1, digest FROM (SELECT digest FROM entries ORDER BY seq DESC LIMIT 1) AS last"
 
 
 class _Statements:
@@ -248,26 +300,41 @@ class _Statements:
 
     def __init__(self, engine: Engine) -> None:
         is_sqlite = engine.dialect.name == "sqlite"
-        self._mark = "?" if is_sqlite else "%s"
+        self._mark = mark = "?" if is_sqlite else "%s"
         # EXCLUSIVE leaves readers alone, and makes appends of several replicas one chain
         self.begin = ("BEGIN IMMEDIATE",) if is_sqlite else ("LOCK TABLE entries IN EXCLUSIVE MODE",)
-        self.last = "SELECT digest FROM entries ORDER BY seq DESC LIMIT 1"
         names = ("id", "kind", "at", "run", "decision", "task", "dataset", "body", "digest")
-        self.insert_entry = f"INSERT INTO entries ({', '.join(names)}) VALUES ({self._marks(len(names))})"  # noqa: S608
-        self.insert_task = f"INSERT INTO tasks (digest, body) VALUES ({self._marks(2)}) ON CONFLICT (digest) DO NOTHING"  # noqa: S608
+        self.entries = _Insertion("entries", names, mark=mark)
+        self.tasks = _Insertion("tasks", ("digest", "body"), mark=mark, ends=" ON CONFLICT (digest) DO NOTHING")
+        self.spend = _Insertion(
+            "spend",
+            ("key", "period", "cost_usd", "tokens", "requests"),
+            mark=mark,
+            ends=" ON CONFLICT (key, period) DO UPDATE SET cost_usd = spend.cost_usd + excluded.cost_usd, "
+            "tokens = spend.tokens + excluded.tokens, requests = spend.requests + excluded.requests",
+        )
 
-    def find_entries(self, count: int) -> str:
-        return f"SELECT id FROM entries WHERE id IN ({self._marks(count)})"  # noqa: S608  # marks alone
-
-    def _marks(self, count: int) -> str:
-        return ", ".join([self._mark] * count)
+    def look_up(self, count: int) -> str:
+        marks = ", ".join([self._mark] * count)
+        return f"{_LAST} UNION ALL SELECT 0, id FROM entries WHERE id IN ({marks})"  # noqa: S608  # marks alone
 
 
-def _refuse(batch: Sequence[Request], error: BaseException) -> None:
+def _insert(cursor: DBAPICursor, insertion: _Insertion, rows: Sequence[Sequence[object]]) -> None:
+    for start in range(0, len(rows), MOST_INSERTED):
+        part = rows[start : start + MOST_INSERTED]
+        cursor.execute(insertion.text(len(part)), [value for row in part for value in row])
+
+
+def _take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:
+    """Rows of a whole batch that are not recorded yet; each request learns how many of its own."""
+    fresh: list[Row] = []
     for request in batch:
-        request.error = error
-        if request.done is None:
-            log.error("%d entries could not be recorded: %s", len(request.rows), error)
+        for row in request.rows:
+            if row.id not in known:
+                known.add(row.id)
+                fresh.append(row)
+                request.count += 1
+    return fresh
 
 
 def _settle_all(batch: Sequence[Request]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -51,6 +51,15 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Release connections, threads and child processes."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What a provider is too, where its workers make embeddings."""
+
+    async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
+        """Ask for embeddings, in OpenAI's form; the reply as it came."""
         ...
 
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
-from ripieno.domain import Answer, Call, Clock, Failure, Task, Usage, Worker, WorkerId
+from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Task, Usage, Worker, WorkerId
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
@@ -17,7 +17,7 @@ from ripieno.errors import (
     WorkerBusy,
 )
 from ripieno.providers.assembly import Assembly
-from ripieno.providers.base import Piece, Provider
+from ripieno.providers.base import Embedder, Piece, Provider
 from ripieno.providers.health import Health
 from ripieno.providers.lane import Lane
 
@@ -65,13 +65,16 @@ class Caller:
     async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> Called:
         """Ask for a whole answer; a failure is told in the result, not raised."""
         start = began = self._clock.monotonic()
-        tries = 0
+        tries, lane = 0, self._lane(worker)
         while True:
             tries += 1
             try:
-                async with self._lane(worker).slot(worker):
+                await lane.enter(worker)
+                try:
                     began = self._clock.monotonic()
                     answer = await self._ask(worker, task)
+                finally:
+                    lane.leave()
                 break
             except ProviderError as error:
                 if tries >= attempts or not is_worth_retrying(error):
@@ -88,13 +91,16 @@ class Caller:
             ProviderError: the worker failed; before the first piece another may take over.
         """
         worker, start = live.worker, self._clock.monotonic()
-        collected = Assembly()
+        collected, lane = Assembly(), self._lane(worker)
         try:
-            async with self._lane(worker).slot(worker):
+            await lane.enter(worker)
+            try:
                 provider = self._find(worker)
                 async for piece in _guarded(worker, provider.stream(worker, task)):
                     collected.add(piece, at=self._clock.monotonic() - start)
                     yield piece
+            finally:
+                lane.leave()
             if not collected.has_content:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
         except ProviderError as error:
@@ -121,6 +127,22 @@ class Caller:
             if is_worth_retrying(error):
                 return await self.call(worker, task, attempts=ATTEMPTS - 1)
         return live.result()
+
+    async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
+        """Ask for embeddings; the reply as it came.
+
+        Raises:
+            ProviderError: the worker makes none, or failed.
+        """
+        provider = self._find(worker)
+        if not isinstance(provider, Embedder):
+            raise ProviderRejected(f"{worker.id!r} makes no embeddings", worker=worker.id)
+        lane = self._lane(worker)
+        await lane.enter(worker)
+        try:
+            return await provider.embed(worker, body)
+        finally:
+            lane.leave()
 
     async def check(self, worker: Worker) -> str:
         """Find out whether the worker could answer now."""

@@ -12,6 +12,7 @@ from ripieno.providers.base import Piece
 
 LONGEST_EVENT = 4 * 1024 * 1024
 LONGEST_ERROR = 300
+LONGEST_CODE = 80
 CARRIERS = ("tool_calls", "refusal", "audio", "function_call", "reasoning_content", "reasoning")
 """Fields of a message that make it an answer without any text."""
 
@@ -129,6 +130,15 @@ def read_error(content: bytes) -> str:
     except (msgspec.MsgspecError, KeyError, TypeError):
         text = content.decode("utf-8", "replace")
     return " ".join(str(text).split())[:LONGEST_ERROR] or "nothing"
+
+
+def read_code(content: bytes) -> str | None:
+    """The code of an error body, where it has one."""
+    try:
+        code = _decode(content)["error"]["code"]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return None
+    return code if isinstance(code, str) and len(code) <= LONGEST_CODE else None
 
 
 def vote(texts: Sequence[str]) -> int:

@@ -204,18 +204,17 @@ class Streaming:
         self._began = asyncio.get_running_loop().time()
         while True:
             connection, is_fresh = await self.client.take()
-            self._connection = connection
             try:
                 async with asyncio.timeout_at(self._began + patience.first_s):
                     self.head = await connection.open(self.request)
+                self._connection = connection
                 return self
             except Broken:
-                self.client.give_back(connection, is_read=False)
                 if is_fresh or connection.has_reply:
                     raise
-            except BaseException:
-                self.client.give_back(connection, is_read=False)
-                raise
+            finally:
+                if self._connection is None:
+                    self.client.give_back(connection, is_read=False)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,8 +1,6 @@
 """Lane: who is with one worker, and who waits for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from ripieno.domain import Worker
 from ripieno.errors import WorkerBusy
@@ -33,9 +31,8 @@ class Lane:
         """How many there are, in words."""
         return f"{self._here} calls are with it or wait for it, it takes {self.limit} at once"
 
-    @asynccontextmanager
-    async def slot(self, worker: Worker) -> AsyncIterator[None]:
-        """A turn with the worker.
+    async def enter(self, worker: Worker) -> None:
+        """Wait for a turn with the worker; `leave` must follow.
 
         Raises:
             WorkerBusy: too many wait already.
@@ -43,8 +40,14 @@ class Lane:
         if self.is_crowded:
             raise WorkerBusy(f"{worker.id!r} is full: {self.describe()}", worker=worker.id, retry_after_s=1.0)
         self._here += 1
+        has_turn = False
         try:
-            async with self._slots:
-                yield
+            has_turn = await self._slots.acquire()
         finally:
-            self._here -= 1
+            if not has_turn:
+                self._here -= 1
+
+    def leave(self) -> None:
+        """The turn is over."""
+        self._here -= 1
+        self._slots.release()

@@ -18,7 +18,7 @@ from ripieno.errors import (
     ProviderUnreachable,
 )
 from ripieno.providers.base import Piece
-from ripieno.providers.completions import read_completion, read_error, read_events, read_piece
+from ripieno.providers.completions import read_code, read_completion, read_error, read_events, read_piece
 from ripieno.providers.http import HttpClient, Patience, Unreachable
 
 MOST_CARDS = 1000
@@ -51,6 +51,8 @@ class WorkerOptions(BaseModel):
 
     system: str | None = None
     """A system message for tasks that bring none."""
+    has_developer_role: bool = False
+    """Whether the server knows the role `developer`; it is called `system` where not."""
     params: dict[str, object] = Field(default_factory=dict)
     """Fields for the request, where the task does not state them."""
     samples: int = Field(default=1, ge=1, le=64)
@@ -82,9 +84,11 @@ class OpenAIProvider:
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Ask for a whole answer; where the worker samples, the most frequent of its answers."""
         options = self._read_options(worker)
-        body = _make_body(worker, task, options)
-        with _translated(worker):
-            reply = await self._client.fetch("POST", "/chat/completions", msgspec.json.encode(body))
+        body = msgspec.json.encode(_make_body(worker, task, options))
+        try:
+            reply = await self._client.fetch("POST", "/chat/completions", body)
+        except OSError as error:
+            raise _translate(worker, error) from error
         _refuse_status(worker, reply.status, reply.headers, reply.body)
         return read_completion(worker, reply.body, is_sampled=options.samples > 1)
 
@@ -140,12 +144,19 @@ class OpenAIProvider:
 
 
 def _make_body(worker: Worker, task: Task, options: WorkerOptions) -> dict[str, JsonValue]:
+    role_of_developer = "developer" if options.has_developer_role else "system"
     messages: list[dict[str, JsonValue]] = [
-        {"role": message.role, "content": message.content, **message.extra} for message in task.messages
+        {
+            "role": message.role if message.role != "developer" else role_of_developer,
+            "content": message.content,
+            **message.extra,
+        }
+        for message in task.messages
     ]
     if options.system and not any(message["role"] in ("system", "developer") for message in messages):
         messages.insert(0, {"role": "system", "content": options.system})
     body: dict[str, JsonValue] = {**options.params, **task.params, "model": worker.binding.model, "messages": messages}
+    _clamp(body, worker)
     if task.tools:
         body["tools"] = list(task.tools)
     if options.samples > 1:
@@ -153,19 +164,35 @@ def _make_body(worker: Worker, task: Task, options: WorkerOptions) -> dict[str, 
     return body
 
 
+def _clamp(body: dict[str, JsonValue], worker: Worker) -> None:
+    """Cut the wanted length of an answer down to what the worker takes: clients ask for the most they know of."""
+    most = worker.max_output_tokens or worker.context_window
+    if most is None:
+        return
+    for name in ("max_tokens", "max_completion_tokens"):
+        wanted = body.get(name)
+        if isinstance(wanted, int) and wanted > most:
+            body[name] = most
+
+
 @contextmanager
 def _translated(worker: Worker) -> Iterator[None]:
-    """Turn the client's faults into provider errors; messages carry no header and no body that was sent."""
     try:
         yield
-    except TimeoutError as error:
-        raise ProviderTimeout(f"{worker.id!r} did not answer in time", worker=worker.id) from error
-    except Unreachable as error:
-        raise ProviderUnreachable(
-            f"{worker.id!r} cannot be reached", worker=worker.id, hint="is its server running? `ripieno pool check`"
-        ) from error
     except OSError as error:
-        raise ProviderUnreachable(f"the connection to {worker.id!r} broke: {error}", worker=worker.id) from error
+        raise _translate(worker, error) from error
+
+
+def _translate(worker: Worker, error: OSError) -> ProviderError:
+    """The client's faults as provider errors; messages carry no header and no body that was sent."""
+    match error:
+        case TimeoutError():
+            return ProviderTimeout(f"{worker.id!r} did not answer in time", worker=worker.id)
+        case Unreachable():
+            hint = "is its server running? `ripieno pool check`"
+            return ProviderUnreachable(f"{worker.id!r} cannot be reached", worker=worker.id, hint=hint)
+        case _:
+            return ProviderUnreachable(f"the connection to {worker.id!r} broke: {error}", worker=worker.id)
 
 
 def _refuse_status(worker: Worker, status: int, headers: Mapping[str, str], content: bytes) -> None:
@@ -173,11 +200,14 @@ def _refuse_status(worker: Worker, status: int, headers: Mapping[str, str], cont
         return
     said = read_error(content)
     message = f"{worker.id!r} answered {status}: {said}"
+    error: ProviderError
     if status in (408, 409, 429) or status >= 500:
-        raise ProviderError(message, worker=worker.id, retry_after_s=_read_retry_after(headers))
-    hint = "check its API key" if status in (401, 403) else None
-    error = ProviderRejected(message, worker=worker.id, hint=hint)
-    error.blames_worker = status in (401, 403, 404)
+        error = ProviderError(message, worker=worker.id, retry_after_s=_read_retry_after(headers))
+    else:
+        hint = "check its API key" if status in (401, 403) else None
+        error = ProviderRejected(message, worker=worker.id, hint=hint)
+        error.blames_worker = status in (401, 403, 404) or status < 400
+    error.status, error.code = status, read_code(content)
     raise error
 
 

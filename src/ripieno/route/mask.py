@@ -1,7 +1,7 @@
 """Mask: who may take the task. Policies see only those, so no policy can pass it by."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from ripieno.domain import Features, Mask, Need, Pool, Privacy, Reason, Task, Why, Worker, WorkerId
@@ -17,6 +17,8 @@ class Conditions:
     """Workers whose breaker is open, with the fault that opened it."""
     rate_limited: Mapping[WorkerId, str] = field(default_factory=dict)
     """Workers that asked to wait, or are at their concurrency limit."""
+    load: Mapping[WorkerId, float] = field(default_factory=dict)
+    """Calls that are with a worker or wait for it, for each that it takes at once; only workers that are full."""
     sensitive: Privacy | None = None
     """How far a task that holds secrets or personal data may travel; None does not restrict it."""
 
@@ -33,9 +35,19 @@ def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditi
         if why is not None:
             masked[worker.id] = why
     eligible = tuple(worker.id for worker in pool if worker.id not in masked)
-    if not eligible:
-        raise NoEligibleWorker({worker: f"{why.reason} ({why.detail})" for worker, why in masked.items()})
-    return Mask(eligible=eligible, masked=masked)
+    if eligible:
+        return Mask(eligible=eligible, masked=masked)
+    if any(why.reason is Reason.UNHEALTHY for why in masked.values()):
+        return _let_in_unhealthy(task, features, pool, conditions)
+    is_temporary = any(why.reason is Reason.RATE_LIMITED for why in masked.values())
+    raise NoEligibleWorker(
+        {worker: f"{why.reason} ({why.detail})" for worker, why in masked.items()}, is_temporary=is_temporary
+    )
+
+
+def _let_in_unhealthy(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
+    """A worker that rests may be well again: where nobody else is left, a try is better than a sure refusal."""
+    return mask_workers(task, features, pool, replace(conditions, unhealthy={}))
 
 
 def _find_why(worker: Worker, task: Task, features: Features, conditions: Conditions) -> Why | None:

@@ -1,14 +1,20 @@
 """Router: Features and Pool to a Decision."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from ripieno.domain import Clock, Decision, Estimate, Features, Pool, Solo, Task, Worker
+from ripieno.domain import Choice, Clock, Decision, Estimate, Features, Mask, Pool, Solo, Task, Worker, WorkerId
 from ripieno.route.mask import Conditions, mask_workers
 from ripieno.route.policies import Policy
+
+STAY_MARGIN = 0.05
+"""Utility that a change of workers within a conversation must gain: what it costs to read the earlier turns anew."""
+NAMED = "named"
+"""What stands for policy and predictor where the request names its worker."""
 
 
 class Predictor(Protocol):
@@ -40,6 +46,10 @@ class Arrival:
     seed: int
     started: float
     """The clock's monotonic time at arrival."""
+    incumbent: WorkerId | None = None
+    """The worker that has answered the earlier turns of the same conversation."""
+    key: str | None = None
+    """Id of the virtual key that pays."""
 
 
 class Router:
@@ -58,13 +68,21 @@ class Router:
         Raises:
             NoEligibleWorker: the mask is empty.
         """
+        named = task.objective.workers
+        if len(named) == 1 and named[0] in pool:
+            mask = mask_workers(task, features, Pool((pool[named[0]],)), conditions)
+            return self._take_named(task, mask, arrival)
         mask = mask_workers(task, features, pool, conditions)
         estimates = self.predictor.estimate(features, [pool[worker] for worker in mask.eligible])
+        load = {worker: conditions.load[worker] for worker in mask.eligible if worker in conditions.load}
+        if load:
+            estimates = tuple(add_waiting(estimate, load.get(estimate.worker, 0.0)) for estimate in estimates)
         kind = features.kind or self.predictor.infer_kind(features)
         features = replace(features, kind=kind)
         rng = np.random.default_rng(arrival.seed)
         choice = self.policy.decide(features, estimates, objective=task.objective, rng=rng)
         unmeasured = [e.worker for e in estimates if not e.is_measured]
+        choice = stay(choice, arrival.incumbent, is_bound=task.messages[-1].role == "tool")
         reasons = choice.reasons
         if unmeasured:
             reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
@@ -82,10 +100,64 @@ class Router:
             reasons=reasons,
             seed=arrival.seed,
             kind=kind,
+            load=load,
+            incumbent=arrival.incumbent,
             advice=dict(self.predictor.advise(features)),
             abstains=choice.abstains,
             decide_s=self._clock.monotonic() - arrival.started,
         )
+
+    def _take_named(self, task: Task, mask: Mask, arrival: Arrival) -> Decision:
+        """The one worker that the request names: nothing is estimated, as nothing depends on it."""
+        worker = mask.eligible[0]
+        return Decision(
+            id=arrival.id,
+            workflow=Solo(worker=worker),
+            propensity=1.0,
+            policy=NAMED,
+            policy_facts={},
+            predictor=NAMED,
+            objective=task.objective,
+            mask=mask,
+            estimates=(),
+            utilities={},
+            reasons=(f"{worker} is the worker that the request names",),
+            seed=arrival.seed,
+            kind=task.kind,
+            decide_s=self._clock.monotonic() - arrival.started,
+        )
+
+
+def stay(choice: Choice, incumbent: WorkerId | None, *, is_bound: bool) -> Choice:
+    """Leave a conversation with its worker, whose cache holds the earlier turns, where another is hardly better.
+
+    Args:
+        choice: of the policy.
+        incumbent: the worker of the earlier turns, if any.
+        is_bound: whether the turn hands back what a tool gave: then the worker that called it goes on.
+    """
+    if incumbent is None or incumbent not in choice.order or choice.abstains:
+        return choice
+    lead = max(choice.utilities.values(), default=0.0) - choice.utilities.get(incumbent, -math.inf)
+    if not is_bound and not lead <= STAY_MARGIN:
+        return choice
+    order = (incumbent, *(worker for worker in choice.order if worker != incumbent))
+    why = f"{incumbent} has answered the conversation so far"
+    return replace(choice, order=order, propensity=1.0, reasons=(why, *choice.reasons))
+
+
+def add_waiting(estimate: Estimate, load: float) -> Estimate:
+    """The estimate of a worker at which calls wait: each round of those before this one takes as long as it does.
+
+    Args:
+        estimate: of a worker that is free.
+        load: calls that are with it or wait for it, for each that it takes at once; below 1 there is no waiting.
+    """
+    rounds = max(load, 0.0) if load >= 1.0 else 0.0
+    if not rounds:
+        return estimate
+    first = None if estimate.first_token_s is None else estimate.first_token_s + rounds * estimate.latency_s
+    return replace(estimate, latency_s=estimate.latency_s * (1.0 + rounds), first_token_s=first)
 
 
 ConditionsSource = Callable[[], Conditions]

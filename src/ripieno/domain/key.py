@@ -1,0 +1,47 @@
+"""Key: a virtual key, and what may be done with it."""
+
+from dataclasses import dataclass, field
+
+from ripieno.domain.task import Privacy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What a key may do; None means no limit."""
+
+    usd_per_day: float | None = None
+    usd_per_month: float | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    workers: tuple[str, ...] = ()
+    """If given, only these workers may take its tasks."""
+    privacy: Privacy = Privacy.PUBLIC
+    """How far its tasks may travel."""
+
+    def __post_init__(self) -> None:
+        for name in ("usd_per_day", "usd_per_month", "requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A virtual key as it is kept: never with its secret."""
+
+    id: str
+    name: str
+    created_at: float
+    limits: KeyLimits = field(default_factory=KeyLimits)
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spend:
+    """What a key has spent in one period, a UTC day or month."""
+
+    period: str
+    """`2026-11-26` or `2026-11`."""
+    cost_usd: float = 0.0
+    tokens: int = 0
+    requests: int = 0

@@ -1,0 +1,96 @@
+"""Admin: keys made, shown and ended over HTTP, with the master key, or from this machine where none is set."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from ripieno.app import App
+from ripieno.domain import JsonValue, Key, KeyLimits, Spend
+from ripieno.errors import Forbidden, InvalidTask
+from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.http import Request, Response, Stream
+from ripieno.gateway.keyring import Grant, Keyring
+
+
+class NewKey(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Body of `POST /admin/keys`."""
+
+    name: str
+    limits: KeyLimits = KeyLimits()
+
+
+class Admin:
+    """The routes under `/admin`."""
+
+    KEYS = "/admin/keys/"
+
+    def __init__(self, app: App, keyring: Keyring) -> None:
+        self._app = app
+        self._keyring = keyring
+
+    def routes(self) -> dict[tuple[str, str], Callable[[Request, Grant], Awaitable[Response | Stream]]]:
+        """Routes without a name in their path."""
+        return {("GET", "/admin/keys"): self.show, ("POST", "/admin/keys"): self.create}
+
+    async def show(self, request: Request, grant: Grant) -> Response:
+        """Every key with its limits and what it has spent today and this month."""
+        require_admin(request, grant)
+        return Response(encode({"keys": await asyncio.to_thread(self._describe_all)}))
+
+    async def create(self, request: Request, grant: Grant) -> Response:
+        """Make a key; the answer alone holds its secret."""
+        require_admin(request, grant)
+        try:
+            wanted = msgspec.json.decode(request.body, type=NewKey)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidTask(f"not a key: {error}") from error
+        key, secret = await asyncio.to_thread(self._app.ledger.keys.create, wanted.name, wanted.limits)
+        await self._keyring.refresh()
+        return Response(encode(describe_key(key, {}) | {"secret": secret}), status=201)
+
+    async def revoke(self, request: Request, grant: Grant) -> Response:
+        """End a key."""
+        require_admin(request, grant)
+        key = await asyncio.to_thread(self._app.ledger.keys.revoke, request.path.removeprefix(self.KEYS))
+        await self._keyring.refresh()
+        return Response(encode(describe_key(key, {})))
+
+    def _describe_all(self) -> list[dict[str, JsonValue]]:
+        return describe_keys(self._app)
+
+
+def describe_keys(app: App) -> list[dict[str, JsonValue]]:
+    """Every key of an installation with its spend of this day and month."""
+    day = datetime.fromtimestamp(app.clock.now(), tz=UTC).date().isoformat()
+    spent = app.ledger.keys.spent((day, day[:7]))
+    return [describe_key(key, spent.get(key.id, {})) for key in app.ledger.keys.all().values()]
+
+
+def describe_key(key: Key, spent: dict[str, Spend]) -> dict[str, JsonValue]:
+    """A key as it may be shown."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+        "limits": {name: getattr(key.limits, name) for name in KeyLimits.__dataclass_fields__},
+        "spent": [
+            {"period": s.period, "cost_usd": s.cost_usd, "tokens": s.tokens, "requests": s.requests}
+            for s in spent.values()
+        ],
+    }
+
+
+def require_admin(request: Request, grant: Grant) -> None:
+    """Let only the master key pass, and never a page of another site that a browser on this machine shows.
+
+    Raises:
+        Forbidden: it is neither.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise Forbidden("admin requests are not taken from other sites")
+    if not grant.is_admin:
+        raise Forbidden("only the master key may do this", hint="send RIPIENO_GATEWAY__API_KEY")

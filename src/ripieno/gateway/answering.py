@@ -1,0 +1,301 @@
+"""Answering: one request of any dialect, from its body to a whole or streamed answer."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import msgspec
+
+from ripieno.app import App
+from ripieno.config import Loaded
+from ripieno.domain import Decision, JsonValue, Objective, Task, WorkerId
+from ripieno.errors import InvalidTask, Overloaded, RipienoError
+from ripieno.execute import Execution
+from ripieno.gateway.cache import AnswerCache, Kept, name_request
+from ripieno.gateway.dialects import Asked, Dialect, Origin, Writing
+from ripieno.gateway.errors import find_wire
+from ripieno.gateway.http import Request, Response, Stream
+from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.metrics import Metrics
+from ripieno.gateway.objective import Names, Stated, read_stated
+from ripieno.gateway.sessions import Sessions
+from ripieno.orchestrator import make_arrival
+from ripieno.providers import Piece
+from ripieno.route import Arrival
+
+COMMENT_S = 10.0
+"""A stream whose first piece takes longer is begun, and kept alive with comments."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One admitted request on its way."""
+
+    dialect: Dialect
+    name: str
+    asked: Asked
+    stated: Stated
+    task: Task
+    grant: Grant
+    began: float
+    execution: Execution | None = None
+    is_admitted: bool = False
+    is_over: bool = False
+
+
+class Answering:
+    """Carries requests through the orchestrator, and counts them.
+
+    Args:
+        app: the opened app.
+        keyring: who may ask.
+        metrics: what is counted.
+    """
+
+    def __init__(self, app: App, keyring: Keyring, metrics: Metrics) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._metrics = metrics
+        self._sessions = Sessions(app.clock)
+        self._cache = AnswerCache(app.settings.cache.answer_bytes)
+        self._in_flight = 0
+        self._base = (app.loaded, app.make_objective(), _make_names(app))
+
+    @property
+    def names(self) -> Names:
+        """What `model` may name now."""
+        return self._read_base()[2]
+
+    async def answer(self, dialect: Dialect, name: str, request: Request, grant: Grant) -> Response | Stream:
+        """Answer one request.
+
+        Args:
+            dialect: the wire format.
+            name: of the dialect, as it is counted.
+            request: as it came.
+            grant: who asks.
+
+        Raises:
+            RipienoError: there is no answer; nothing of one was sent.
+        """
+        began = time.perf_counter()
+        body = read_body(request.body)
+        asked = dialect.read(body)
+        stated, task = self._make_task(asked, request, grant)
+        turn = _Turn(dialect, name, asked, stated, task, grant, began)
+        answer: Response | Stream | None = None
+        self._enter()
+        try:
+            await self._keyring.admit(grant)
+            turn.is_admitted = True
+            answer = await (self._answer_stream(turn) if asked.is_stream else self._answer_whole(turn))
+        finally:
+            if not isinstance(answer, Stream):  # a stream ends when it has been sent
+                await self._end(turn)
+        return answer
+
+    def _make_task(self, asked: Asked, request: Request, grant: Grant) -> tuple[Stated, Task]:
+        _, base, names = self._read_base()
+        stated = read_stated(asked.body, asked.model, request.headers, base, names)
+        objective, budget = self._keyring.restrict(grant, stated.objective, stated.budget)
+        task = Task(
+            messages=asked.messages,
+            tools=asked.tools,
+            params=asked.params,
+            objective=objective,
+            budget=budget,
+            kind=stated.kind,
+        )
+        return stated, task
+
+    async def _answer_whole(self, turn: _Turn) -> Response:
+        name = self._name_cached(turn)
+        kept = self._cache.find(name) if name is not None else None
+        if name is not None:
+            self._metrics.note_cache("answers", is_hit=kept is not None)
+        if kept is not None:
+            return await self._give_kept(turn, kept)
+        execution = await self._app.orchestrator.carry(turn.task, arrival=self._arrive(turn))
+        turn.execution = execution
+        assert execution.called is not None
+        answer = execution.called.answer
+        assert answer is not None
+        worker = execution.calls[-1].worker
+        if name is not None:
+            self._cache.keep(name, Kept(answer, execution.decision.id, worker))
+        cost_usd = sum(call.cost_usd or 0.0 for call in execution.calls)
+        headers = make_headers(execution.decision, worker=worker, cost_usd=cost_usd, attempts=_count_calls(execution))
+        content = turn.dialect.write(turn.asked, answer, _origin(execution.decision.id, worker))
+        await self._end(turn, worker=worker, cost_usd=cost_usd)
+        return Response(content, headers=headers)
+
+    async def _give_kept(self, turn: _Turn, kept: Kept) -> Response:
+        headers = {
+            "x-request-id": kept.decision,
+            "x-ripieno-decision": kept.decision,
+            "x-ripieno-worker": kept.worker,
+            "x-ripieno-cache": "hit",
+            "x-ripieno-cost-usd": "0",
+            "x-ripieno-why": "the same request was answered before",
+        }
+        content = turn.dialect.write(turn.asked, kept.answer, _origin(kept.decision, kept.worker))
+        await self._end(turn)
+        return Response(content, headers=headers)
+
+    async def _answer_stream(self, turn: _Turn) -> Stream:
+        """Wait a while for the first piece, so that a failure before it is a plain error, then pass on the rest."""
+        execution, pieces = await self._app.orchestrator.stream(turn.task, arrival=self._arrive(turn))
+        turn.execution = execution
+        first = asyncio.ensure_future(anext(pieces))
+        stream: Stream | None = None
+        try:
+            done, _ = await asyncio.wait({first}, timeout=COMMENT_S)
+            if done:
+                first.result()
+            worker = execution.serving or execution.decision.worker
+            headers = make_headers(execution.decision, worker=worker) | _NO_CACHE
+            stream = Stream(self._emit(turn, first, pieces), headers=headers)
+        finally:
+            if stream is None:
+                await _abandon(first, pieces)
+        return stream
+
+    async def _emit(
+        self, turn: _Turn, first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]
+    ) -> AsyncIterator[bytes]:
+        execution = turn.execution
+        assert execution is not None
+        writing: Writing | None = None
+        self._metrics.open_streams.inc()
+        try:
+            while not first.done():
+                await asyncio.wait({first}, timeout=COMMENT_S)
+                if not first.done():
+                    yield turn.dialect.comment
+            worker = execution.serving or execution.decision.worker
+            writing = turn.dialect.stream(turn.asked, _origin(execution.decision.id, worker))
+            yield writing.begin() + writing.add(first.result())
+            add = writing.add
+            async for piece in pieces:
+                data = add(piece)
+                if data:
+                    yield data
+            yield writing.end()
+        except RipienoError as error:
+            writing = writing or turn.dialect.stream(
+                turn.asked, _origin(execution.decision.id, execution.decision.worker)
+            )
+            self._metrics.note_refusal(find_wire(error).code)
+            yield writing.fail(error)
+        finally:
+            self._metrics.open_streams.dec()
+            await _abandon(first, pieces)
+            cost_usd = sum(call.cost_usd or 0.0 for call in execution.calls)
+            served = execution.serving if execution.error is None else None
+            await self._end(turn, worker=served, cost_usd=cost_usd)
+
+    async def _end(self, turn: _Turn, *, worker: str | None = None, cost_usd: float = 0.0) -> None:
+        """Count a request that is over, once."""
+        if turn.is_over:
+            return
+        turn.is_over = True
+        self._leave()
+        execution, tokens = turn.execution, 0
+        if execution is not None:
+            self._metrics.note_execution(execution)
+            tokens = sum((c.usage.input_tokens or 0) + (c.usage.output_tokens or 0) for c in execution.calls)
+        if worker is not None:
+            self._metrics.note_request(turn.name, began=turn.began)
+            if turn.stated.session is not None:
+                self._sessions.note(turn.stated.session, turn.grant.id, WorkerId(worker))
+        if turn.is_admitted:
+            await self._keyring.leave(turn.grant, cost_usd=cost_usd, tokens=tokens)
+
+    def _arrive(self, turn: _Turn) -> Arrival:
+        session = turn.stated.session
+        incumbent = self._sessions.find(session, turn.grant.id) if session is not None else None
+        return make_arrival(self._app.clock, incumbent=incumbent, key=turn.grant.id)
+
+    def _name_cached(self, turn: _Turn) -> bytes | None:
+        may = turn.stated.may_cache
+        if not (self._app.settings.cache.answers if may is None else may):
+            return None
+        return name_request(turn.task.digest, turn.task.objective)
+
+    def _enter(self) -> None:
+        most = self._app.settings.gateway.max_in_flight
+        if self._in_flight >= most:
+            raise Overloaded(f"{most} requests are under way, and no more are taken", retry_after_s=1.0)
+        self._in_flight += 1
+        self._metrics.in_flight.inc()
+
+    def _leave(self) -> None:
+        self._in_flight -= 1
+        self._metrics.in_flight.dec()
+
+    def _read_base(self) -> tuple[Loaded, Objective, Names]:
+        """Objective and names of the settings in force, made anew only when those change."""
+        self._app.brain()
+        if self._base[0] is not self._app.loaded:
+            self._base = (self._app.loaded, self._app.make_objective(), _make_names(self._app))
+        return self._base
+
+
+async def _abandon(first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]) -> None:
+    """End a stream wherever it is; what its first piece brought was told, or is of no use any more."""
+    first.cancel()
+    await asyncio.wait({first})
+    if not first.cancelled():
+        first.exception()
+    await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+def read_body(content: bytes) -> dict[str, JsonValue]:
+    """The JSON object of a request.
+
+    Raises:
+        InvalidTask: it is none.
+    """
+    try:
+        body = _decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidTask(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidTask("the body must be a JSON object")
+    return body
+
+
+def make_headers(
+    decision: Decision, *, worker: str, cost_usd: float | None = None, attempts: int | None = None
+) -> dict[str, str]:
+    """What a response tells of its decision."""
+    headers = {
+        "x-request-id": decision.id,
+        "x-ripieno-decision": decision.id,
+        "x-ripieno-worker": worker,
+        "x-ripieno-workflow": type(decision.workflow).__name__.lower(),
+        "x-ripieno-why": (decision.reasons[0] if decision.reasons else "").encode("ascii", "replace").decode()[:200],
+    }
+    if cost_usd is not None:
+        headers["x-ripieno-cost-usd"] = f"{cost_usd:.10f}"
+    if attempts is not None:
+        headers["x-ripieno-attempts"] = str(attempts)
+    return headers
+
+
+def _count_calls(execution: Execution) -> int:
+    return sum(call.attempts for call in execution.calls)
+
+
+def _origin(decision: str, worker: str) -> Origin:
+    return Origin(decision=decision, worker=worker, created=int(time.time()))
+
+
+def _make_names(app: App) -> Names:
+    return Names(workers=app.pool.ids, aliases=app.settings.gateway.aliases)
+
+
+_NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}

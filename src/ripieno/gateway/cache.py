@@ -1,0 +1,61 @@
+"""Answers that were given before to exactly the same request: opt-in, bounded, never an error, never across privacy."""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import msgspec
+
+from ripieno.domain import Answer, Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer, and where it came from."""
+
+    answer: Answer
+    decision: str
+    worker: str
+
+
+class AnswerCache:
+    """The latest answers by request.
+
+    Args:
+        largest: bytes of text and wire that are kept; the oldest go first.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._size = 0
+        self._kept: OrderedDict[bytes, tuple[int, Kept]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, name: bytes) -> Kept | None:
+        """The answer to a request, if it is kept."""
+        found = self._kept.get(name)
+        if found is None:
+            return None
+        self._kept.move_to_end(name)
+        return found[1]
+
+    def keep(self, name: bytes, kept: Kept) -> None:
+        """Keep an answer."""
+        size = len(kept.answer.wire) + 4 * len(kept.answer.text) + 1000
+        if size > self._largest // 4:
+            return
+        old = self._kept.pop(name, None)
+        self._size += size - (old[0] if old is not None else 0)
+        self._kept[name] = (size, kept)
+        while self._size > self._largest:
+            self._size -= self._kept.popitem(last=False)[1][0]
+
+
+def name_request(digest: str, objective: Objective) -> bytes:
+    """The name of a request: all that a worker sees, and all that decides which worker sees it.
+
+    The privacy boundary and the allowed workers of the key stand in the objective.
+    """
+    return hashlib.sha256(digest.encode() + msgspec.json.encode(objective)).digest()

@@ -1,0 +1,110 @@
+"""Dialect: one wire format, to and from tasks and answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from ripieno.domain import Answer, JsonValue, Message
+from ripieno.errors import InvalidTask, RipienoError
+from ripieno.providers import Piece
+
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request, in the terms of a task."""
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, JsonValue], ...]
+    params: Mapping[str, JsonValue]
+    """Fields for the worker, in the chat-completions form."""
+    is_stream: bool
+    wants_usage: bool = True
+    body: Mapping[str, JsonValue]
+    """The request's own body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an answer comes from, as the wire tells it."""
+
+    decision: str
+    worker: str
+    created: int
+
+
+class Writing(Protocol):
+    """Writes one streamed answer."""
+
+    def begin(self) -> bytes:
+        """What stands before the first piece."""
+        ...
+
+    def add(self, piece: Piece) -> bytes:
+        """One piece."""
+        ...
+
+    def end(self) -> bytes:
+        """What stands after the last piece."""
+        ...
+
+    def fail(self, error: RipienoError) -> bytes:
+        """The end of a stream that broke off: never to be taken for a whole one."""
+        ...
+
+
+class Dialect(Protocol):
+    """One wire format."""
+
+    comment: bytes
+    """What keeps a stream alive, and means nothing."""
+
+    def read(self, body: Mapping[str, JsonValue]) -> Asked:
+        """Read a request.
+
+        Raises:
+            InvalidTask: a field is wrong; `param` names it.
+        """
+        ...
+
+    def write(self, asked: Asked, answer: Answer, origin: Origin) -> bytes:
+        """A whole answer."""
+        ...
+
+    def stream(self, asked: Asked, origin: Origin) -> Writing:
+        """Begin a streamed answer."""
+        ...
+
+    def refuse(self, error: RipienoError, *, request: str) -> bytes:
+        """The body that tells an error."""
+        ...
+
+
+def require(body: Mapping[str, JsonValue], name: str, kind: type, *, default: JsonValue = None) -> JsonValue:
+    """A field of a body, of a kind; the default where it is missing or null.
+
+    Raises:
+        InvalidTask: it is of another kind.
+    """
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        raise InvalidTask(f"{name} must be {_KINDS[kind]}, got {type(value).__name__}", param=name)
+    return value
+
+
+def find_reasoning(fields: Mapping[str, JsonValue]) -> str:
+    """What a worker tells of its reasoning, in a message or in a piece of one."""
+    for name in ("reasoning_content", "reasoning"):
+        value = fields.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+_KINDS = {str: "text", list: "a list", dict: "an object", bool: "true or false", int: "a whole number"}

@@ -1,0 +1,173 @@
+"""OpenAI's chat completions: what workers speak too, so that what they say passes as it is."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ripieno.domain import Answer, JsonValue, Message, Usage
+from ripieno.errors import InvalidTask, RipienoError
+from ripieno.gateway.dialects.base import Asked, Origin, encode, require
+from ripieno.gateway.errors import make_body
+from ripieno.providers import Piece
+
+OWN_FIELDS = frozenset({"model", "messages", "tools", "stream", "stream_options", "ripieno"})
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class ChatDialect:
+    """`POST /v1/chat/completions`."""
+
+    comment = b": waiting\n\n"
+
+    def read(self, body: Mapping[str, JsonValue]) -> Asked:
+        """Read a request; every field that is not ours goes to the worker untouched."""
+        model = body.get("model")
+        if not isinstance(model, str):
+            raise InvalidTask("model must be text: a worker, or 'auto'", param="model")
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise InvalidTask("messages must be a list, and must not be empty", param="messages")
+        tools = require(body, "tools", list, default=[])
+        options = require(body, "stream_options", dict, default={})
+        assert isinstance(tools, list)
+        assert isinstance(options, dict)
+        return Asked(
+            model=model,
+            messages=tuple(_read_message(message, index) for index, message in enumerate(messages)),
+            tools=tuple(_read_tool(tool, index) for index, tool in enumerate(tools)),
+            params={name: value for name, value in body.items() if name not in OWN_FIELDS},
+            is_stream=require(body, "stream", bool, default=False) is True,
+            wants_usage=options.get("include_usage") is True,
+            body=body,
+        )
+
+    def write(self, asked: Asked, answer: Answer, origin: Origin) -> bytes:
+        """A completion: the worker's own, under the worker's name here, or one made of the answer."""
+        if answer.wire:
+            return encode(_decode_fields(answer.wire) | {"model": origin.worker})
+        message: dict[str, JsonValue] = {
+            "role": "assistant",
+            "content": answer.text or None,
+            "refusal": None,
+            "annotations": [],
+        }
+        choice = {
+            "index": 0,
+            "message": {**message, **answer.message},
+            "finish_reason": answer.finish_reason,
+            "logprobs": None,
+        }
+        return encode(
+            {
+                "id": f"chatcmpl-{origin.decision}",
+                "object": "chat.completion",
+                "created": origin.created,
+                "model": origin.worker,
+                "choices": [choice],
+                "usage": make_usage(answer.usage),
+            }
+        )
+
+    def stream(self, asked: Asked, origin: Origin) -> "ChatWriting":
+        """Begin a stream of chunks."""
+        return ChatWriting(asked, origin)
+
+    def refuse(self, error: RipienoError, *, request: str) -> bytes:
+        """OpenAI's error object."""
+        return encode(make_body(error))
+
+
+class ChatWriting:
+    """Chunks: a worker's own pass as they are, under the worker's name here."""
+
+    def __init__(self, asked: Asked, origin: Origin) -> None:
+        self._wants_usage = asked.wants_usage
+        self._name = msgspec.Raw(encode(origin.worker))
+        self._head: dict[str, JsonValue] = {
+            "id": f"chatcmpl-{origin.decision}",
+            "object": "chat.completion.chunk",
+            "created": origin.created,
+            "model": origin.worker,
+        }
+        self._has_begun = False
+        self._has_own_usage = False
+        self._usage: Usage | None = None
+
+    def begin(self) -> bytes:
+        """Nothing: the role stands in the first chunk."""
+        return b""
+
+    def add(self, piece: Piece) -> bytes:
+        """One chunk."""
+        if piece.usage is not None:
+            self._usage = piece.usage
+        if piece.chunk is not None:
+            return self._pass_on(piece)
+        chunks = b""
+        if not self._has_begun and "role" not in piece.delta:
+            chunks = self._make({"role": "assistant", "content": ""}, None)
+        self._has_begun = True
+        if piece.delta or piece.finish_reason:
+            chunks += self._make(piece.delta, piece.finish_reason)
+        return chunks
+
+    def end(self) -> bytes:
+        """The usage where it was asked for, and `[DONE]`."""
+        if self._wants_usage and not self._has_own_usage:
+            usage = make_usage(self._usage or Usage())
+            return b"data: %b\n\ndata: [DONE]\n\n" % encode({**self._head, "choices": [], "usage": usage})
+        return b"data: [DONE]\n\n"
+
+    def fail(self, error: RipienoError) -> bytes:
+        """An error event, and no `[DONE]`."""
+        return b"data: %b\n\n" % encode(make_body(error))
+
+    def _pass_on(self, piece: Piece) -> bytes:
+        fields = piece.chunk
+        assert fields is not None
+        if piece.usage is not None and not piece.delta and piece.finish_reason is None:
+            if not self._wants_usage:  # asked for by us alone, to count
+                return b""
+            self._has_own_usage = True
+        return b"data: %b\n\n" % encode({**fields, "model": self._name})
+
+    def _make(self, delta: Mapping[str, JsonValue], finish_reason: str | None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+        return b"data: %b\n\n" % encode({**self._head, "choices": [choice]})
+
+
+def make_usage(usage: Usage) -> dict[str, JsonValue]:
+    """Token counts in the wire's names."""
+    read, written = usage.input_tokens or 0, usage.output_tokens or 0
+    counts: dict[str, JsonValue] = {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+    }
+    if usage.cached_tokens is not None:
+        counts["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens is not None:
+        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return counts
+
+
+def _read_message(raw: JsonValue, index: int) -> Message:
+    place = f"messages[{index}]"
+    if not isinstance(raw, dict):
+        raise InvalidTask(f"{place} must be an object", param=place)
+    role, content = raw.get("role"), raw.get("content")
+    if not isinstance(role, str):
+        raise InvalidTask(f"{place}.role must be text", param=f"{place}.role")
+    if content is not None and not isinstance(content, str | list):
+        raise InvalidTask(f"{place}.content must be text, a list of parts, or null", param=f"{place}.content")
+    if len(raw) <= 2:
+        return Message(role=role, content=content)
+    extra = {name: value for name, value in raw.items() if name not in ("role", "content")}
+    return Message(role=role, content=content, extra=extra)
+
+
+def _read_tool(raw: JsonValue, index: int) -> Mapping[str, JsonValue]:
+    if not isinstance(raw, dict):
+        raise InvalidTask(f"tools[{index}] must be an object", param=f"tools[{index}]")
+    return raw

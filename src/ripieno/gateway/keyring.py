@@ -1,0 +1,199 @@
+"""Keyring: who asks, what they may do, and whether it is their turn."""
+
+import asyncio
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective
+from ripieno.errors import BudgetExhausted, Forbidden, RateLimited, Unauthorized
+from ripieno.ledger import KeyStore, digest_secret
+
+EWMA = 0.1
+"""Weight of the newest request in what one of a key's requests is expected to cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Who asks: a virtual key, the master key, or anyone where no key is demanded."""
+
+    key: Key | None = None
+    is_admin: bool = False
+
+    @property
+    def id(self) -> str | None:
+        """Id of the virtual key."""
+        return self.key.id if self.key is not None else None
+
+
+OPEN = Grant(is_admin=True)
+MASTER = Grant(is_admin=True)
+_NO_LIMITS = KeyLimits()
+
+
+class Keyring:
+    """Knows the keys, and counts what they use.
+
+    Args:
+        store: where keys and their spend are kept.
+        master: the key that may do everything; None where there is none.
+        is_open: whether requests without a key are taken.
+        clock: the time.
+    """
+
+    def __init__(self, store: KeyStore, *, master: str | None, is_open: bool, clock: Clock) -> None:
+        self._store = store
+        self._master = master.encode() if master is not None else None
+        self._is_open = is_open
+        self._clock = clock
+        self._keys: dict[str, Key] = {}
+        self._spent: dict[tuple[str, str], float] = {}
+        """US dollars by key and period, as far as this process knows."""
+        self._since: dict[tuple[str, str], float] = {}
+        """What was added since the latest reading began."""
+        self._under_way: dict[str, int] = {}
+        self._usual: dict[str, float] = {}
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is any virtual key."""
+        return bool(self._keys)
+
+    async def refresh(self) -> None:
+        """Read keys and spend anew: other processes make, end and use them too."""
+        self._since = {}
+        keys, spent = await asyncio.to_thread(self._read)
+        self._keys = keys
+        self._spent = spent
+        for place, cost_usd in self._since.items():
+            self._spent[place] = self._spent.get(place, 0.0) + cost_usd
+
+    def authorize(self, headers: Mapping[str, str]) -> Grant:
+        """Who sends a request with these headers.
+
+        Raises:
+            Unauthorized: a key is demanded and missing, or the one given is unknown or revoked.
+        """
+        given = headers.get("authorization", "").removeprefix("Bearer ").strip() or headers.get("x-api-key", "")
+        if given:
+            if self._master is not None and hmac.compare_digest(given.encode("utf-8", "replace"), self._master):
+                return MASTER
+            if self._keys:
+                # The look-up is by the digest of a secret, whose timing tells nothing of any secret.
+                key = self._keys.get(digest_secret(given))
+                if key is not None and key.revoked_at is None:
+                    return Grant(key=key)
+                if key is not None:
+                    raise Unauthorized("the API key was revoked")
+        if self._is_open:
+            return OPEN
+        raise Unauthorized("the API key is missing or wrong")
+
+    async def admit(self, grant: Grant) -> None:
+        """Let a request in, and count it as under way; `leave` must follow.
+
+        Raises:
+            RateLimited: too many requests or tokens in a minute.
+            BudgetExhausted: the day's or month's money is spent, or may be by what is under way.
+        """
+        key = grant.key
+        if key is None:
+            return
+        await self._check_rates(key)
+        self.check_budget(key)
+        self._under_way[key.id] = self._under_way.get(key.id, 0) + 1
+
+    async def leave(self, grant: Grant, *, cost_usd: float, tokens: int) -> None:
+        """Count what an admitted request has used."""
+        key = grant.key
+        if key is None:
+            return
+        self._under_way[key.id] -= 1
+        for period in self._periods():
+            place = (key.id, period)
+            self._spent[place] = self._spent.get(place, 0.0) + cost_usd
+            self._since[place] = self._since.get(place, 0.0) + cost_usd
+        usual = self._usual.get(key.id, cost_usd)
+        self._usual[key.id] = usual + EWMA * (cost_usd - usual)
+        if key.limits.tokens_per_minute is not None and tokens:
+            item = RateLimitItemPerMinute(key.limits.tokens_per_minute)
+            await self._limiter.hit(item, "tokens", key.id, cost=tokens)
+
+    def check_budget(self, key: Key) -> float | None:
+        """US dollars that are left to a key; None where it has no budget.
+
+        Raises:
+            BudgetExhausted: nothing is left.
+        """
+        day, month = self._periods()
+        left = None
+        for name, limit, period in (
+            ("day's", key.limits.usd_per_day, day),
+            ("month's", key.limits.usd_per_month, month),
+        ):
+            if limit is None:
+                continue
+            spent = self._spent.get((key.id, period), 0.0)
+            reserved = self._under_way.get(key.id, 0) * self._usual.get(key.id, 0.0)
+            if spent + reserved >= limit:
+                raise BudgetExhausted(f"the {name} (USD)", spent=spent + reserved, limit=limit)
+            left = min(limit - spent - reserved, left if left is not None else limit)
+        return left
+
+    def restrict(self, grant: Grant, objective: Objective, budget: Budget) -> tuple[Objective, Budget]:
+        """The objective and budget that a key allows.
+
+        Raises:
+            Forbidden: the request names only workers that the key may not use.
+        """
+        key = grant.key
+        if key is None or key.limits == _NO_LIMITS:
+            return objective, budget
+        limits = key.limits
+        if limits.workers:
+            wanted = objective.workers or limits.workers
+            allowed = tuple(worker for worker in wanted if worker in limits.workers)
+            if not allowed:
+                raise Forbidden(
+                    f"key {key.name!r} may not use {', '.join(wanted)}", hint=f"it may use {', '.join(limits.workers)}"
+                )
+            objective = replace(objective, workers=allowed)
+        if limits.privacy.reach < objective.privacy.reach:
+            objective = replace(objective, privacy=limits.privacy)
+        left = self.check_budget(key)
+        if left is not None and (budget.cost_usd is None or left < budget.cost_usd):
+            budget = replace(budget, cost_usd=left)
+        return objective, budget
+
+    async def _check_rates(self, key: Key) -> None:
+        limits = key.limits
+        for name, most, cost in (("requests", limits.requests_per_minute, 1), ("tokens", limits.tokens_per_minute, 0)):
+            if most is None:
+                continue
+            item = RateLimitItemPerMinute(most)
+            is_free = (
+                await self._limiter.hit(item, name, key.id)
+                if cost
+                else (await self._limiter.get_window_stats(item, name, key.id)).remaining > 0
+            )
+            if not is_free:
+                resets = (await self._limiter.get_window_stats(item, name, key.id)).reset_time
+                wait = min(max(resets - self._clock.now(), 1.0), 60.0)
+                raise RateLimited(f"key {key.name!r} may use {most} {name} a minute", retry_after_s=wait)
+
+    def _periods(self) -> tuple[str, str]:
+        day = datetime.fromtimestamp(self._clock.now(), tz=UTC).date().isoformat()
+        return day, day[:7]
+
+    def _read(self) -> tuple[dict[str, Key], dict[tuple[str, str], float]]:
+        keys = self._store.all()
+        if not keys:
+            return keys, {}
+        spent = self._store.spent(self._periods())
+        return keys, {(k, period): s.cost_usd for k, periods in spent.items() for period, s in periods.items()}

@@ -1,0 +1,139 @@
+"""What is counted, as Prometheus reads it: base units, `_total`, and no label but pool, dialect and outcome."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from ripieno.app import App
+from ripieno.domain import Call
+from ripieno.execute import Execution
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+DECISION_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+
+
+class Metrics:
+    """The counters of one gateway process."""
+
+    def __init__(self, app: App) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter("ripieno_requests", "Requests that were answered", ("dialect",), registry=registry)
+        self._request_s = Histogram(
+            "ripieno_request_seconds",
+            "From a request to its whole answer",
+            ("dialect",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._decision_s = Histogram(
+            "ripieno_decision_seconds", "Time of a decision", buckets=DECISION_SECONDS, registry=registry
+        )
+        self._failovers = Counter(
+            "ripieno_failovers", "Tasks that another worker than the chosen one answered", registry=registry
+        )
+        self._refused = Counter("ripieno_refused", "Requests without an answer", ("code",), registry=registry)
+        self._cached = Counter("ripieno_cache_requests", "Look-ups in a cache", ("cache", "outcome"), registry=registry)
+        self.in_flight = Gauge("ripieno_in_flight_requests", "Requests under way", registry=registry)
+        self.open_streams = Gauge("ripieno_open_streams", "Streams under way", registry=registry)
+        self._by_worker = _WorkerCounters(registry)
+        registry.register(_Present(app))
+
+    def note_request(self, dialect: str, *, began: float) -> None:
+        """One request was answered; `began` is of `time.perf_counter`."""
+        self._requests.labels(dialect).inc()
+        self._request_s.labels(dialect).observe(time.perf_counter() - began)
+
+    def note_refusal(self, code: str) -> None:
+        """A request got no answer, or a stream broke off; `code` is of the error table."""
+        self._refused.labels(code).inc()
+
+    def note_cache(self, cache: str, *, is_hit: bool) -> None:
+        """A cache was asked."""
+        self._cached.labels(cache, "hit" if is_hit else "miss").inc()
+
+    def note_execution(self, execution: Execution) -> None:
+        """All that one workflow did."""
+        self._decision_s.observe(execution.decision.decide_s)
+        for call in execution.calls:
+            self._by_worker.note(call)
+        if len(execution.calls) > 1 and execution.error is None:
+            self._failovers.inc()
+
+    def render(self) -> bytes:
+        """All counters in the text format."""
+        return generate_latest(self.registry)
+
+
+class _WorkerCounters:
+    """Counters of calls; what is looked up by name is kept for each worker, as this runs for every call."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._calls = Counter("ripieno_calls", "Calls of workers", ("worker", "outcome"), registry=registry)
+        self._call_s = Histogram(
+            "ripieno_call_seconds", "From a call to its whole answer", ("worker",), buckets=SECONDS, registry=registry
+        )
+        self._first_s = Histogram(
+            "ripieno_first_token_seconds",
+            "From a call to its first token",
+            ("worker",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._tokens = Counter("ripieno_tokens", "Tokens of calls", ("worker", "direction"), registry=registry)
+        self._cost = Counter("ripieno_cost_usd", "Price of calls in US dollars", ("worker",), registry=registry)
+        self._known: dict[str, tuple[Counter, Histogram, Counter, Counter, Counter]] = {}
+
+    def note(self, call: Call) -> None:
+        """One call."""
+        ok, seconds, read, written, cost = self._find(call.worker)
+        if call.failure is None:
+            ok.inc()
+        else:
+            self._calls.labels(call.worker, call.failure).inc()
+        if call.latency_s is not None:
+            seconds.observe(call.latency_s)
+        if call.first_token_s is not None:
+            self._first_s.labels(call.worker).observe(call.first_token_s)
+        if call.usage.input_tokens:
+            read.inc(call.usage.input_tokens)
+        if call.usage.output_tokens:
+            written.inc(call.usage.output_tokens)
+        if call.cost_usd:
+            cost.inc(call.cost_usd)
+
+    def _find(self, worker: str) -> tuple[Counter, Histogram, Counter, Counter, Counter]:
+        known = self._known.get(worker)
+        if known is None:
+            known = self._known[worker] = (
+                self._calls.labels(worker, "ok"),
+                self._call_s.labels(worker),
+                self._tokens.labels(worker, "in"),
+                self._tokens.labels(worker, "out"),
+                self._cost.labels(worker),
+            )
+        return known
+
+
+class _Present(Collector):
+    """What is read when it is asked for."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        resting = self._app.health.unhealthy()
+        healthy = GaugeMetricFamily("ripieno_worker_healthy", "Whether a worker takes calls", labels=["worker"])
+        for worker in self._app.pool.ids:
+            healthy.add_metric([worker], 0.0 if worker in resting else 1.0)
+        yield healthy
+        waiting = GaugeMetricFamily("ripieno_outbox_entries", "Entries that wait for the ledger")
+        waiting.add_metric([], float(self._app.ledger.waiting))
+        yield waiting
+        reload = GaugeMetricFamily("ripieno_config_is_current", "Whether the latest change of a file was taken")
+        reload.add_metric([], 0.0 if self._app.reload_fault else 1.0)
+        yield reload

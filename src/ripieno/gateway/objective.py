@@ -1,0 +1,180 @@
+"""What a request states of its objective: the model's name, `X-Ripieno-*` headers, and the `ripieno` object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from ripieno.domain import Budget, JsonValue, Objective, Privacy
+from ripieno.errors import InvalidTask
+from ripieno.route import PRESETS
+
+AUTO = "auto"
+SESSION_HEADERS = (
+    "x-ripieno-session",
+    "x-session-id",
+    "x-session-affinity",
+    "session-id",
+    "session_id",
+    "thread-id",
+    "x-claude-code-session-id",
+)
+"""Where clients name their session, in the order in which they are believed."""
+
+
+class RipienoFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The `ripieno` object of a request body."""
+
+    preference: float | None = None
+    preset: str | None = None
+    deadline_ms: float | None = None
+    budget_usd: float | None = None
+    task_kind: str | None = None
+    mission_criticality: float | None = None
+    time_criticality: float | None = None
+    quality_floor: float | None = None
+    abstain_price: float | None = None
+    privacy: str | None = None
+    workers: tuple[str, ...] = ()
+    session: str | None = None
+    cache: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What `model` may name."""
+
+    workers: Sequence[str]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further names, each for a worker or for `auto` with a preset."""
+
+    def all(self) -> list[str]:
+        """Every name: `auto` with its presets, the workers, the aliases."""
+        return [AUTO, *(f"{AUTO}:{preset}" for preset in PRESETS), *self.workers, *self.aliases]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """What a request asks for beside its task."""
+
+    objective: Objective
+    budget: Budget
+    kind: str | None
+    session: str | None
+    may_cache: bool | None
+    """Whether a kept answer to the same request may be given; None leaves it to the settings."""
+
+
+class UnknownModel(InvalidTask):
+    """`model` names neither auto nor a worker."""
+
+    def __init__(self, model: str, workers: Sequence[str]) -> None:
+        super().__init__(
+            f"the model {model!r} does not exist", param="model", hint=f"use 'auto' or one of {', '.join(workers)}"
+        )
+
+
+_NO_FIELDS = RipienoFields()
+_NO_BUDGET = Budget()
+
+
+def read_stated(
+    body: Mapping[str, JsonValue], model: str, headers: Mapping[str, str], base: Objective, names: Names
+) -> Stated:
+    """Read what a request states.
+
+    Args:
+        body: the whole body; its `ripieno` object is read, and the fields that name a session.
+        model: as the request names it.
+        headers: names in lower case.
+        base: the objective where the request states none.
+        names: what `model` may be.
+
+    Raises:
+        InvalidTask: a field or header is wrong; `param` names it.
+        UnknownModel: there is no such model.
+    """
+    given = body.get("ripieno")
+    try:
+        fields = _NO_FIELDS if given is None else msgspec.convert(given, RipienoFields)
+    except msgspec.ValidationError as error:
+        raise InvalidTask(f"ripieno: {error}", param="ripieno") from error
+    fields = _merge_headers(fields, headers)
+    try:
+        return Stated(
+            objective=_make_objective(names.aliases.get(model, model), fields, base, names.workers),
+            budget=_NO_BUDGET if fields.budget_usd is None else Budget(cost_usd=fields.budget_usd),
+            kind=fields.task_kind,
+            session=fields.session or _find_session(headers, body),
+            may_cache=fields.cache,
+        )
+    except ValueError as error:
+        raise InvalidTask(str(error), param="ripieno") from error
+
+
+def _make_objective(model: str, stated: RipienoFields, base: Objective, workers: Sequence[str]) -> Objective:
+    named, _, point = model.partition(":")
+    preset = stated.preset
+    if model in workers:
+        if stated is _NO_FIELDS:
+            return replace(base, workers=(model,))
+        base = replace(base, workers=(model,))
+    elif named == AUTO or model == "":
+        preset = preset or (point or None)
+        if stated is _NO_FIELDS and preset is None:
+            return base
+    else:
+        raise UnknownModel(model, workers)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ValueError(f"no preset is called {preset!r}; presets: {', '.join(PRESETS)}")
+        base = replace(base, preset=preset, preference=PRESETS[preset].preference, privacy=PRESETS[preset].privacy)
+    changes: dict[str, object] = {
+        name: getattr(stated, name)
+        for name in ("preference", "mission_criticality", "time_criticality", "quality_floor", "abstain_price")
+        if getattr(stated, name) is not None
+    }
+    if stated.deadline_ms is not None:
+        changes["deadline_s"] = stated.deadline_ms / 1000.0
+    if stated.privacy is not None:
+        changes["privacy"] = Privacy(stated.privacy)
+    if stated.workers and not base.workers:
+        changes["workers"] = stated.workers
+    changes["stated"] = base.stated | changes.keys()
+    return replace(base, **changes)  # type: ignore[arg-type]  # each value is of its field's type
+
+
+def _merge_headers(stated: RipienoFields, headers: Mapping[str, str]) -> RipienoFields:
+    """Fill what the body leaves open from X-Ripieno-* headers."""
+    found: dict[str, object] = {}
+    for header, name, kind in _HEADERS:
+        value = headers.get(header)
+        if value is None or getattr(stated, name) is not None:
+            continue
+        try:
+            found[name] = kind(value)
+        except ValueError as error:
+            raise InvalidTask(f"header {header} must be a number, got {value!r}", param=header) from error
+    return msgspec.structs.replace(stated, **found) if found else stated
+
+
+_HEADERS: tuple[tuple[str, str, type], ...] = (
+    ("x-ripieno-preference", "preference", float),
+    ("x-ripieno-deadline-ms", "deadline_ms", float),
+    ("x-ripieno-budget-usd", "budget_usd", float),
+    ("x-ripieno-task-kind", "task_kind", str),
+    ("x-ripieno-criticality", "mission_criticality", float),
+)
+
+
+def _find_session(headers: Mapping[str, str], body: Mapping[str, JsonValue]) -> str | None:
+    for name in SESSION_HEADERS:
+        value = headers.get(name)
+        if value:
+            return value
+    key = body.get("prompt_cache_key")
+    if isinstance(key, str) and key:
+        return key
+    metadata = body.get("metadata")
+    user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+    return user if isinstance(user, str) and user else None

@@ -1,0 +1,89 @@
+"""KeyStore: virtual keys and what they have spent, in the ledger's database. Secrets are kept as digests only."""
+
+import hashlib
+import secrets
+
+import msgspec
+from sqlalchemy import Engine, insert, select, update
+
+from ripieno.domain import Clock, Key, KeyLimits, Spend
+from ripieno.errors import NotFound
+from ripieno.ledger.database import translated_faults
+from ripieno.ledger.schema import keys, spend
+
+PREFIX = "rp-"
+ID_LENGTH = 10
+
+
+class KeyStore:
+    """Keeps keys.
+
+    Args:
+        engine: the ledger's database.
+        url: its name in errors.
+        clock: the time.
+    """
+
+    def __init__(self, engine: Engine, *, url: str, clock: Clock) -> None:
+        self._engine = engine
+        self._reader = engine.execution_options(reads_only=True)
+        self._url = url
+        self._clock = clock
+
+    def create(self, name: str, limits: KeyLimits) -> tuple[Key, str]:
+        """Make a key; its secret is given here, and never again."""
+        secret = PREFIX + secrets.token_urlsafe(32)
+        digest = digest_secret(secret)
+        key = Key(id=f"k{digest[:ID_LENGTH]}", name=name, created_at=self._clock.now(), limits=limits)
+        row = {"id": key.id, "digest": digest, "at": key.created_at, "body": _dump(name, limits)}
+        with translated_faults(self._url), self._engine.begin() as connection:
+            connection.execute(insert(keys), [row])
+        return key, secret
+
+    def revoke(self, key: str) -> Key:
+        """End a key, at once in this process and within seconds in others.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        with translated_faults(self._url), self._engine.begin() as connection:
+            query = update(keys).where(keys.c.id == key, keys.c.revoked_at.is_(None))
+            connection.execute(query.values(revoked_at=self._clock.now()))
+        found = {known.id: known for known in self.all().values()}
+        if key not in found:
+            raise NotFound(f"there is no key {key!r}", hint="`ripieno keys list` shows them")
+        return found[key]
+
+    def all(self) -> dict[str, Key]:
+        """Every key, revoked ones too, by the digest of its secret."""
+        with translated_faults(self._url), self._reader.connect() as connection:
+            rows = connection.execute(select(keys).order_by(keys.c.at)).all()
+        return {row.digest: _load(row.id, row.at, row.revoked_at, row.body) for row in rows}
+
+    def spent(self, periods: tuple[str, ...], key: str | None = None) -> dict[str, dict[str, Spend]]:
+        """What keys have spent in these periods: by key, then by period."""
+        query = select(spend).where(spend.c.period.in_(periods))
+        if key is not None:
+            query = query.where(spend.c.key == key)
+        found: dict[str, dict[str, Spend]] = {}
+        with translated_faults(self._url), self._reader.connect() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.key, {})[row.period] = Spend(
+                    period=row.period, cost_usd=row.cost_usd, tokens=row.tokens, requests=row.requests
+                )
+        return found
+
+
+def digest_secret(secret: str) -> str:
+    """SHA-256 of a secret: 256 random bits need no salt and no slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _dump(name: str, limits: KeyLimits) -> str:
+    return msgspec.json.encode({"name": name, "limits": limits}).decode()
+
+
+def _load(key: str, at: float, revoked_at: float | None, body: str) -> Key:
+    fields = msgspec.json.decode(body)
+    limits = msgspec.convert(fields["limits"], KeyLimits)
+    return Key(id=key, name=fields["name"], created_at=at, limits=limits, revoked_at=revoked_at)
