@@ -1,6 +1,6 @@
 """Scripted providers and apps for integration tests."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -9,13 +9,15 @@ import pytest
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.testing import Reply, ScriptedServer
+from ripieno.testing import Reply, ScriptedServer, Seen
+
+OK = (Reply(),)
 
 
 class Serve(Protocol):
     """Starts a scripted server."""
 
-    def __call__(self, script: Sequence[Reply] = ...) -> ScriptedServer:
+    def __call__(self, script: Sequence[Reply] | Callable[[Seen], Reply] = ...) -> ScriptedServer:
         """Start one; without a script it says `ok`."""
         ...
 
@@ -25,7 +27,7 @@ def serve() -> Iterator[Serve]:
     """Start scripted servers; all end with the test."""
     started: list[ScriptedServer] = []
 
-    def start(script: Sequence[Reply] = (Reply(),)) -> ScriptedServer:
+    def start(script: Sequence[Reply] | Callable[[Seen], Reply] = OK) -> ScriptedServer:
         server = ScriptedServer(script, models=["scripted", "a", "b"]).__enter__()
         started.append(server)
         return server

@@ -2,14 +2,17 @@
 
 from ripieno.testing.clock import FixedClock
 from ripieno.testing.conformance import check_encoder, check_policy, check_predictor, check_provider
-from ripieno.testing.scripted import Reply, ScriptedServer
+from ripieno.testing.obliging import oblige
+from ripieno.testing.scripted import Reply, ScriptedServer, Seen
 
 __all__ = [
     "FixedClock",
     "Reply",
     "ScriptedServer",
+    "Seen",
     "check_encoder",
     "check_policy",
     "check_predictor",
     "check_provider",
+    "oblige",
 ]

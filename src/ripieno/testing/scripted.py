@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,8 @@ class Reply:
     cuts_after: int | None = None
     """In a stream: breaks the connection after so many words."""
     message: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of the assistant's message."""
+    finish_reason: str = "stop"
 
 
 @dataclass(slots=True)
@@ -38,12 +40,17 @@ class ScriptedServer:
     """Serves chat completions in a thread of its own.
 
     Args:
-        script: replies in order; the last one is repeated.
+        script: replies in order, of which the last one is repeated; or what makes a reply of a request.
         models: what `/v1/models` lists.
     """
 
-    def __init__(self, script: Sequence[Reply] = (Reply(),), *, models: Sequence[str] = ("scripted",)) -> None:
-        self.script = list(script)
+    def __init__(
+        self,
+        script: Sequence[Reply] | Callable[[Seen], Reply] = (Reply(),),
+        *,
+        models: Sequence[str] = ("scripted",),
+    ) -> None:
+        self.script = script
         self.models = list(models)
         self.seen: list[Seen] = []
         self.came = threading.Event()
@@ -98,7 +105,8 @@ class ScriptedServer:
             return True
         self.seen.append(seen)
         self.came.set()
-        reply = self.script[min(len(self.seen), len(self.script)) - 1]
+        script = self.script
+        reply = script(seen) if callable(script) else script[min(len(self.seen), len(script)) - 1]
         if reply.hangs:
             await reader.read()
             self.left.set()
@@ -118,8 +126,10 @@ class ScriptedServer:
 def make_completion(reply: Reply, model: str, *, count: int = 1) -> dict[str, object]:
     """A chat completion of `count` equal choices; ten tokens in, one a word out."""
     words = len(reply.text.split())
-    message = {"role": "assistant", "content": reply.text, **reply.message}
-    choices = [{"index": i, "message": message, "finish_reason": "stop", "logprobs": None} for i in range(count)]
+    message = {"role": "assistant", "content": reply.text or None, **reply.message}
+    choices = [
+        {"index": i, "message": message, "finish_reason": reply.finish_reason, "logprobs": None} for i in range(count)
+    ]
     usage = {"prompt_tokens": 10, "completion_tokens": words * count, "total_tokens": 10 + words * count}
     head = {"id": "scripted", "object": "chat.completion", "created": 0, "model": model}
     return {**head, "choices": choices, "usage": usage}
@@ -136,15 +146,34 @@ async def _stream(writer: asyncio.StreamWriter, reply: Reply, model: str) -> boo
             return False
         delta: dict[str, object] = {"content": word if number == 0 else f" {word}"}
         if number == 0:
-            delta |= {"role": "assistant", **reply.message}
+            delta |= {"role": "assistant"}
         await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-    await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    if not words:
+        opened = {"role": "assistant", "content": None}
+        await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": opened, "finish_reason": None}]})
+    for part in _cut_message(reply.message):
+        await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": part, "finish_reason": None}]})
+    await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": {}, "finish_reason": reply.finish_reason}]})
     usage = {"prompt_tokens": 10, "completion_tokens": len(words), "total_tokens": 10 + len(words)}
     await _send_event(writer, {**shell, "choices": [], "usage": usage})
     await _send_chunk(writer, b"data: [DONE]\n\n")
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True
+
+
+def _cut_message(message: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    """Deltas of a message's further fields; the arguments of tool calls come in two parts."""
+    calls = message.get("tool_calls")
+    others = {name: value for name, value in message.items() if name != "tool_calls"}
+    if others:
+        yield others
+    for index, call in enumerate(calls if isinstance(calls, list) else ()):
+        function = call["function"]
+        arguments, middle = function["arguments"], len(function["arguments"]) // 2
+        begun = {"name": function["name"], "arguments": arguments[:middle]}
+        yield {"tool_calls": [{"index": index, "id": call["id"], "type": "function", "function": begun}]}
+        yield {"tool_calls": [{"index": index, "function": {"arguments": arguments[middle:]}}]}
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Seen | None:
