@@ -42,6 +42,8 @@ class GatewaySettings(_Part):
     """Largest request body."""
     memory_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
     """Of all request bodies that are being read or worked on; more are turned away with 503."""
+    shared_url: SecretStr | None = None
+    """Redis or Valkey that replicas share rates, spend and resting workers in; set RIPIENO_GATEWAY__SHARED_URL."""
     drain_s: float = Field(default=30.0, ge=0)
     """How long requests under way are waited for when the gateway ends."""
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -72,14 +73,19 @@ def gateway(upstream: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) 
         yield address
 
 
+def last_messages(upstream: ScriptedServer) -> list[Any]:
+    """The messages that the obliging worker was asked with last."""
+    return cast(list[Any], upstream.seen[-1].body["messages"])
+
+
 @contextmanager
-def serving(folder: Path, extra: str) -> Iterator[str]:
+def serving(folder: Path, extra: str, *options: str) -> Iterator[str]:
     """Run `ripieno serve` on the embedded pool with some more settings; gives its address without `/v1`."""
     embedded = (Path(__file__).parents[2] / "src" / "ripieno" / "embedded" / "pool.toml").read_text()
     (folder / "ripieno.toml").write_text(f'home = "{folder}/home"\n{extra}\n{embedded}')
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RIPIENO_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ripieno.cli", "serve", "--port", "0"],
+        [sys.executable, "-m", "ripieno.cli", "serve", "--port", "0", *options],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -1,6 +1,7 @@
 """LiteLLM as a client, unchanged: chat, streams, tools, embeddings, in both of its wire formats."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ def litellm(monkeypatch: pytest.MonkeyPatch) -> object:
     return litellm
 
 
-def test_chat_streams_and_tools(gateway: str, litellm) -> None:  # type: ignore[no-untyped-def]  # a module
+def test_chat_streams_and_tools(gateway: str, litellm: Any) -> None:
     place = {"base_url": f"{gateway}/v1", "api_key": "none"}
     ask = [{"role": "user", "content": "hello there"}]
     answer = litellm.completion(model="openai/obliging", messages=ask, **place)
@@ -29,7 +30,7 @@ def test_chat_streams_and_tools(gateway: str, litellm) -> None:  # type: ignore[
     assert json.loads(called.choices[0].message.tool_calls[0].function.arguments) == {"a": 5}
 
 
-def test_messages_and_embeddings(gateway: str, litellm) -> None:  # type: ignore[no-untyped-def]  # a module
+def test_messages_and_embeddings(gateway: str, litellm: Any) -> None:
     ask = [{"role": "user", "content": "hello there"}]
     answer = litellm.completion(
         model="anthropic/obliging", messages=ask, api_base=gateway, api_key="none", max_tokens=50

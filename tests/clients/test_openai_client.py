@@ -5,16 +5,12 @@ import json
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 from pydantic import BaseModel
+from tests.clients.conftest import last_messages
 
 from ripieno.testing import ScriptedServer
 
-ADD = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
-    },
-}
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
+ADD = {"type": "function", "function": {"name": "add", "parameters": PARAMETERS}}
 
 
 class City(BaseModel):
@@ -58,16 +54,16 @@ def test_fields_of_today_reach_the_worker(client: OpenAI, upstream: ScriptedServ
     assert body["x_new"] == {"deep": [1]}
     assert (body["n"], body["stop"], body["seed"], body["logprobs"], body["user"]) == (2, ["x"], 7, True, "u")
     assert (body["reasoning_effort"], body["metadata"], body["max_completion_tokens"]) == ("low", {"a": "b"}, 5)
-    assert body["messages"][0] == {"role": "system", "content": "be brief"}  # type: ignore[index]  # a list
+    assert last_messages(upstream)[0] == {"role": "system", "content": "be brief"}
 
 
 def test_images_pass_and_two_choices_come_back(client: OpenAI, upstream: ScriptedServer) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     completion = client.chat.completions.create(
         model="obliging", n=2, messages=[{"role": "user", "content": [{"type": "text", "text": "see"}, image]}]
-    )  # type: ignore[call-overload]  # a part as the wire has it
+    )
     assert [choice.index for choice in completion.choices] == [0, 1]
-    assert upstream.seen[-1].body["messages"][0]["content"][1] == image  # type: ignore[index]  # a list
+    assert last_messages(upstream)[0]["content"][1] == image
 
 
 def test_a_stream_with_its_usage(client: OpenAI) -> None:
@@ -90,10 +86,10 @@ def test_a_stream_with_its_usage(client: OpenAI) -> None:
 def test_tools_are_called_and_answered(client: OpenAI, *, streams: bool) -> None:
     messages = [{"role": "user", "content": "please add 2 and 40"}]
     if streams:
-        with client.chat.completions.stream(model="auto", messages=messages, tools=[ADD]) as stream:  # type: ignore[arg-type]  # plain messages
+        with client.chat.completions.stream(model="auto", messages=messages, tools=[ADD]) as stream:
             message = stream.get_final_completion().choices[0].message
     else:
-        message = client.chat.completions.create(model="auto", messages=messages, tools=[ADD]).choices[0].message  # type: ignore[call-overload]  # plain messages
+        message = client.chat.completions.create(model="auto", messages=messages, tools=[ADD]).choices[0].message
     assert message.tool_calls is not None
     call = message.tool_calls[0]
     assert (call.function.name, json.loads(call.function.arguments)) == ("add", {"a": 2, "b": 40})
@@ -102,7 +98,7 @@ def test_tools_are_called_and_answered(client: OpenAI, *, streams: bool) -> None
         message.model_dump(exclude_none=True),
         {"role": "tool", "tool_call_id": call.id, "content": "42"},
     ]
-    final = client.chat.completions.create(model="auto", messages=answered, tools=[ADD])  # type: ignore[call-overload]  # plain messages
+    final = client.chat.completions.create(model="auto", messages=answered, tools=[ADD])
     assert final.choices[0].message.content == "The tool says: 42"
 
 
@@ -125,13 +121,13 @@ def test_responses_whole_streamed_and_with_tools(client: OpenAI) -> None:
         "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"
     ]  # fmt: skip
     assert kinds[-1] == "response.completed"
-    tool = {"type": "function", "name": "add", "parameters": ADD["function"]["parameters"], "strict": False}  # type: ignore[index]  # a dict
+    tool = {"type": "function", "name": "add", "parameters": PARAMETERS, "strict": False}
     turn = [{"role": "user", "content": "add 2 and 3"}]
-    called = client.responses.create(model="obliging", input=turn, tools=[tool, {"type": "web_search"}])  # type: ignore[call-overload]  # plain items
+    called = client.responses.create(model="obliging", input=turn, tools=[tool, {"type": "web_search"}])
     call = called.output[0]
     assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "add", {"a": 2, "b": 3})
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "5"}
-    again = client.responses.create(model="obliging", input=[*turn, call.model_dump(), output], tools=[tool])  # type: ignore[call-overload]  # plain items
+    again = client.responses.create(model="obliging", input=[*turn, call.model_dump(), output], tools=[tool])
     assert again.output_text == "The tool says: 5"
 
 

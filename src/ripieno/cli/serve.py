@@ -1,29 +1,81 @@
 """`ripieno serve`."""
 
+import os
 import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from ripieno.app import App
+from ripieno.cli.errors import report
 from ripieno.cli.output import say
 from ripieno.cli.running import run_app
-from ripieno.gateway import bind_socket, serve_forever
+from ripieno.config import Settings, load_settings
+from ripieno.errors import RipienoError
+from ripieno.ledger import Ledger, Outbox
 
 
-@click.command(epilog="\b\nExample:\n  ripieno serve --port 4141")
+@click.command(epilog="\b\nExample:\n  ripieno serve --port 4141 --workers 2")
 @click.option("--host", help="Address to listen on; anything but loopback needs a key.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that serve.")
 @click.pass_obj
-def serve(config: Path | None, *, host: str | None, port: int | None) -> None:
+def serve(config: Path | None, *, host: str | None, port: int | None, workers: int) -> None:
     """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM."""
-    flags = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    flags: dict[str, object] = {"gateway": given} if given else {}
+    _empty_other_outboxes(load_settings(config, flags=flags).settings)
+    if workers > 1:
+        sys.exit(_serve_many(config, flags, workers))
+
+    from ripieno.gateway.serve import bind_socket, serve_forever
 
     async def work(app: App) -> None:
         listener = bind_socket(app.settings.gateway)
         await serve_forever(app, listener, on_ready=lambda address: _announce(app, address))
 
-    run_app(config, work, flags={"gateway": flags} if flags else None)
+    run_app(config, work, flags=flags)
+
+
+def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) -> int:
+    """Serve in several processes on one socket; gives the exit code."""
+    with tempfile.TemporaryDirectory(prefix="ripieno-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when the counters' module is imported
+
+        from ripieno.gateway.serve import bind_socket, serve_forever
+        from ripieno.gateway.supervisor import supervise
+
+        settings = load_settings(config, flags=flags).settings
+        listener = bind_socket(settings.gateway)
+
+        def serve_one(index: int, is_ready: Callable[[], None]) -> int:
+            async def work(app: App) -> None:
+                def tell(address: str) -> None:
+                    if index == workers - 1:
+                        _announce(app, address)
+                    is_ready()
+
+                await serve_forever(app, listener, on_ready=tell)
+
+            own = {"ledger": {"outbox": settings.home / f"outbox-{index}.jsonl"}} if index else {}
+            try:
+                run_app(config, work, flags={**flags, **own})
+            except RipienoError as error:
+                return report(error)
+            return 0
+
+        return supervise(workers, serve_one, on_ready=lambda: say(f"{workers} processes serve"))
+
+
+def _empty_other_outboxes(settings: Settings) -> None:
+    """Write what processes of an earlier start have left aside; where the ledger is still gone, it stays there."""
+    own = settings.ledger.outbox or settings.home / "outbox.jsonl"
+    for path in sorted(settings.home.glob("outbox-*.jsonl")):
+        if path != own:
+            Ledger(settings.ledger.url, outbox=Outbox(path)).close()
 
 
 def _announce(app: App, address: str) -> None:

@@ -12,6 +12,7 @@ from ripieno.errors import Forbidden, InvalidTask
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.ledger import KeyStore
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -58,14 +59,14 @@ class Admin:
         return Response(encode(describe_key(key, {})))
 
     def _describe_all(self) -> list[dict[str, JsonValue]]:
-        return describe_keys(self._app)
+        return describe_keys(self._app.ledger.keys, now=datetime.fromtimestamp(self._app.clock.now(), tz=UTC))
 
 
-def describe_keys(app: App) -> list[dict[str, JsonValue]]:
+def describe_keys(store: KeyStore, *, now: datetime) -> list[dict[str, JsonValue]]:
     """Every key of an installation with its spend of this day and month."""
-    day = datetime.fromtimestamp(app.clock.now(), tz=UTC).date().isoformat()
-    spent = app.ledger.keys.spent((day, day[:7]))
-    return [describe_key(key, spent.get(key.id, {})) for key in app.ledger.keys.all().values()]
+    day = now.date().isoformat()
+    spent = store.spent((day, day[:7]))
+    return [describe_key(key, spent.get(key.id, {})) for key in store.all().values()]
 
 
 def describe_key(key: Key, spent: dict[str, Spend]) -> dict[str, JsonValue]:

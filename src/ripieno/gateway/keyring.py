@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
-
 from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective
 from ripieno.errors import BudgetExhausted, Forbidden, RateLimited, Unauthorized
+from ripieno.gateway.shared import Local, Shared
 from ripieno.ledger import KeyStore, digest_secret
 
 EWMA = 0.1
@@ -44,9 +41,12 @@ class Keyring:
         master: the key that may do everything; None where there is none.
         is_open: whether requests without a key are taken.
         clock: the time.
+        shared: what replicas count together.
     """
 
-    def __init__(self, store: KeyStore, *, master: str | None, is_open: bool, clock: Clock) -> None:
+    def __init__(
+        self, store: KeyStore, *, master: str | None, is_open: bool, clock: Clock, shared: Shared | None = None
+    ) -> None:
         self._store = store
         self._master = master.encode() if master is not None else None
         self._is_open = is_open
@@ -58,7 +58,7 @@ class Keyring:
         """What was added since the latest reading began."""
         self._under_way: dict[str, int] = {}
         self._usual: dict[str, float] = {}
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = shared or Local()
 
     @property
     def has_keys(self) -> bool:
@@ -106,6 +106,10 @@ class Keyring:
         if key is None:
             return
         await self._check_rates(key)
+        if key.limits.usd_per_day is not None or key.limits.usd_per_month is not None:
+            for period, cost_usd in (await self._shared.spent(key.id, self._periods())).items():
+                place = (key.id, period)
+                self._spent[place] = max(self._spent.get(place, 0.0), cost_usd)
         self.check_budget(key)
         self._under_way[key.id] = self._under_way.get(key.id, 0) + 1
 
@@ -119,11 +123,12 @@ class Keyring:
             place = (key.id, period)
             self._spent[place] = self._spent.get(place, 0.0) + cost_usd
             self._since[place] = self._since.get(place, 0.0) + cost_usd
+        await self._shared.add_spend(key.id, self._periods(), cost_usd)
         usual = self._usual.get(key.id, cost_usd)
         self._usual[key.id] = usual + EWMA * (cost_usd - usual)
-        if key.limits.tokens_per_minute is not None and tokens:
-            item = RateLimitItemPerMinute(key.limits.tokens_per_minute)
-            await self._limiter.hit(item, "tokens", key.id, cost=tokens)
+        most = key.limits.tokens_per_minute
+        if most is not None and tokens:
+            await self._shared.take("tokens", key.id, most=most, cost=tokens)
 
     def check_budget(self, key: Key) -> float | None:
         """US dollars that are left to a key; None where it has no budget.
@@ -176,15 +181,8 @@ class Keyring:
         for name, most, cost in (("requests", limits.requests_per_minute, 1), ("tokens", limits.tokens_per_minute, 0)):
             if most is None:
                 continue
-            item = RateLimitItemPerMinute(most)
-            is_free = (
-                await self._limiter.hit(item, name, key.id)
-                if cost
-                else (await self._limiter.get_window_stats(item, name, key.id)).remaining > 0
-            )
-            if not is_free:
-                resets = (await self._limiter.get_window_stats(item, name, key.id)).reset_time
-                wait = min(max(resets - self._clock.now(), 1.0), 60.0)
+            wait = await self._shared.take(name, key.id, most=most, cost=cost)
+            if wait:
                 raise RateLimited(f"key {key.name!r} may use {most} {name} a minute", retry_after_s=wait)
 
     def _periods(self) -> tuple[str, str]:

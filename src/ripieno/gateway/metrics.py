@@ -1,5 +1,6 @@
 """What is counted, as Prometheus reads it: base units, `_total`, and no label but pool, dialect and outcome."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -38,10 +39,15 @@ class Metrics:
         )
         self._refused = Counter("ripieno_refused", "Requests without an answer", ("code",), registry=registry)
         self._cached = Counter("ripieno_cache_requests", "Look-ups in a cache", ("cache", "outcome"), registry=registry)
-        self.in_flight = Gauge("ripieno_in_flight_requests", "Requests under way", registry=registry)
-        self.open_streams = Gauge("ripieno_open_streams", "Streams under way", registry=registry)
+        self.in_flight = Gauge(
+            "ripieno_in_flight_requests", "Requests under way", registry=registry, multiprocess_mode="livesum"
+        )
+        self.open_streams = Gauge(
+            "ripieno_open_streams", "Streams under way", registry=registry, multiprocess_mode="livesum"
+        )
         self._by_worker = _WorkerCounters(registry)
-        registry.register(_Present(app))
+        self._present = _Present(app)
+        registry.register(self._present)
 
     def note_request(self, dialect: str, *, began: float) -> None:
         """One request was answered; `began` is of `time.perf_counter`."""
@@ -65,8 +71,15 @@ class Metrics:
             self._failovers.inc()
 
     def render(self) -> bytes:
-        """All counters in the text format."""
-        return generate_latest(self.registry)
+        """All counters in the text format; where several processes serve, those of all of them."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # registers itself
+        together.register(self._present)
+        return generate_latest(together)
 
 
 class _WorkerCounters:

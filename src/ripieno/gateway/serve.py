@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager, suppress
 
 from ripieno.app import FOLLOW_S, App
 from ripieno.config import GatewaySettings
+from ripieno.domain import WorkerId
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.gateway.http import HttpServer, Limits
 from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.server import Gateway
+from ripieno.gateway.shared import Shared, open_shared
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +63,15 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
     settings = app.settings.gateway
     master = settings.api_key.get_secret_value() if settings.api_key is not None else None
     is_open = not settings.needs_key and master is None and is_loopback(listener.getsockname()[0])
-    keyring = Keyring(app.ledger.keys, master=master, is_open=is_open, clock=app.clock)
+    shared = open_shared(settings.shared_url.get_secret_value() if settings.shared_url is not None else None)
+    keyring = Keyring(app.ledger.keys, master=master, is_open=is_open, clock=app.clock, shared=shared)
     await keyring.refresh()
     gateway = Gateway(app, keyring)
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits)
     server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
-    background = [asyncio.create_task(app.follow()), asyncio.create_task(_follow_keys(keyring))]
+    loops = (app.follow(), _follow_keys(keyring), _follow_health(app, shared))
+    background = [asyncio.create_task(loop) for loop in loops]
     try:
         yield address_of(listener)
     finally:
@@ -77,6 +81,7 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await shared.close()
 
 
 async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:
@@ -114,6 +119,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def _follow_health(app: App, shared: Shared) -> None:
+    """Ask workers that rest whether they are well again, and share with other replicas who rests."""
+    while True:
+        await asyncio.sleep(FOLLOW_S)
+        await app.caller.probe_resting(app.pool)
+        await shared.tell_resting(dict(app.health.resting()))
+        for worker, left_s in (await shared.resting()).items():
+            app.health.note_resting(WorkerId(worker), left_s)
 
 
 async def _follow_keys(keyring: Keyring) -> None:

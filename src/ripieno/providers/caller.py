@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
-from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Task, Usage, Worker, WorkerId
+from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
@@ -147,6 +147,19 @@ class Caller:
     async def check(self, worker: Worker) -> str:
         """Find out whether the worker could answer now."""
         return await self._find(worker).check(worker)
+
+    async def probe_resting(self, pool: Pool) -> None:
+        """Look after workers that could not be reached; one that can be again is let back in."""
+        for worker in self.health.unreachable():
+            if worker not in pool:
+                continue
+            try:
+                await self.check(pool[worker])
+            except ProviderUnreachable:
+                continue
+            except (ProviderError, ConfigError):
+                pass  # it speaks: the next task will tell what it says
+            self.health.note_reachable(worker)
 
     async def close(self) -> None:
         """Close all providers."""

@@ -8,6 +8,7 @@ from ripieno.domain import Clock, WorkerId
 FAILURES_TO_OPEN = 3
 OPEN_S = 15.0
 LONGEST_OPEN_S = 300.0
+UNREACHABLE = "unreachable"
 
 
 @dataclass(slots=True)
@@ -43,6 +44,29 @@ class Health:
             for worker, b in self._breakers.items()
             if b.waits_until > now
         }
+
+    def resting(self) -> Mapping[WorkerId, float]:
+        """Workers whose own failures make them rest here, and for how many seconds more."""
+        now = self._clock.monotonic()
+        return {w: b.closed_again_at - now for w, b in self._breakers.items() if b.closed_again_at > now and b.failures}
+
+    def unreachable(self) -> list[WorkerId]:
+        """Workers that rest because no connection could be made: those that a short look can clear."""
+        return [worker for worker in self.resting() if self._breakers[worker].fault == UNREACHABLE]
+
+    def note_reachable(self, worker: WorkerId) -> None:
+        """A connection could be made again: the worker is tried at once, and rests again if that fails."""
+        breaker = self._breakers.get(worker)
+        if breaker is not None:
+            breaker.closed_again_at = 0.0
+            breaker.failures = FAILURES_TO_OPEN - 1
+
+    def note_resting(self, worker: WorkerId, left_s: float) -> None:
+        """Another replica lets the worker rest."""
+        breaker = self._breakers.setdefault(worker, _Breaker())
+        if breaker.closed_again_at <= self._clock.monotonic():
+            breaker.closed_again_at = self._clock.monotonic() + left_s
+            breaker.fault, breaker.failures = "failed at another replica", 0
 
     def note_success(self, worker: WorkerId) -> None:
         """A call went well: the count of failures starts anew."""

@@ -58,20 +58,24 @@ def _fill(schema: Schema, root: Schema, numbers: Iterator[float], text: str) -> 
     for name in ("anyOf", "oneOf", "allOf"):
         if schema.get(name):
             return _fill(cast(list[Schema], schema[name])[0], root, numbers, text)
-    match schema.get("type"):
+    if schema.get("type") == "array":
+        return [_fill(cast(Schema, schema.get("items") or {}), root, numbers, text)]
+    if schema.get("type") == "object":
+        properties = cast(dict[str, Schema], schema.get("properties") or {})
+        return {name: _fill(part, root, numbers, text) for name, part in properties.items()}
+    return _fill_plain(str(schema.get("type")), numbers, text)
+
+
+def _fill_plain(kind: str, numbers: Iterator[float], text: str) -> object:
+    match kind:
         case "integer":
             return int(next(numbers))
         case "number":
             return next(numbers)
         case "boolean":
             return True
-        case "array":
-            return [_fill(cast(Schema, schema.get("items") or {}), root, numbers, text)]
         case "null":
             return None
-        case "object":
-            properties = cast(dict[str, Schema], schema.get("properties") or {})
-            return {name: _fill(part, root, numbers, text) for name, part in properties.items()}
         case _:
             return " ".join(text.split())[:60] or "something"
 

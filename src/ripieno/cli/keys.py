@@ -1,0 +1,101 @@
+"""`ripieno keys`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import click
+
+from ripieno.cli.output import money, print_json, print_table, say
+from ripieno.config import load_settings
+from ripieno.domain import KeyLimits, Privacy
+from ripieno.gateway.admin import describe_key, describe_keys
+from ripieno.ledger import Ledger
+
+
+@click.group(epilog="\b\nExample:\n  ripieno keys create team-a --usd-per-day 5")
+def keys() -> None:
+    """Virtual keys: who may ask, how much, and of whom."""
+
+
+@keys.command(epilog="\b\nExample:\n  ripieno keys create team-a --usd-per-day 5 --worker qwen3-8b --privacy private")
+@click.argument("name")
+@click.option("--usd-per-day", type=click.FloatRange(min=0, min_open=True), help="Budget of a UTC day.")
+@click.option("--usd-per-month", type=click.FloatRange(min=0, min_open=True), help="Budget of a UTC month.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Requests in any minute.")
+@click.option("--tokens-per-minute", type=click.IntRange(min=1), help="Tokens in and out in any minute.")
+@click.option("--worker", "workers", multiple=True, help="A worker that the key may use; all where none is given.")
+@click.option("--privacy", type=click.Choice([p.value for p in Privacy]), help="How far its tasks may travel.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def create(
+    config: Path | None,
+    *,
+    name: str,
+    usd_per_day: float | None,
+    usd_per_month: float | None,
+    requests_per_minute: int | None,
+    tokens_per_minute: int | None,
+    workers: tuple[str, ...],
+    privacy: str | None,
+    as_json: bool,
+) -> None:
+    """Make a key; its secret is shown here, and never again."""
+    limits = KeyLimits(
+        usd_per_day=usd_per_day,
+        usd_per_month=usd_per_month,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        workers=workers,
+        privacy=Privacy(privacy) if privacy is not None else Privacy.PUBLIC,
+    )
+    with Ledger(load_settings(config).settings.ledger.url) as record:
+        key, secret = record.keys.create(name, limits)
+    if as_json:
+        print_json({**describe_key(key, {}), "secret": secret})
+        return
+    click.echo(secret)
+    say(f"key {key.id} for {name}: keep the secret, it is not shown again")
+
+
+@keys.command("list", epilog="\b\nExample:\n  ripieno keys list --json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def list_keys(config: Path | None, *, as_json: bool) -> None:
+    """Show every key with its limits and what it has spent."""
+    with Ledger(load_settings(config).settings.ledger.url) as record:
+        found = describe_keys(record.keys, now=datetime.now(tz=UTC))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            str(key["id"]),
+            str(key["name"]),
+            "revoked" if key["revoked_at"] else "live",
+            _tell_limits(cast(dict[str, object], key["limits"])),
+            *_tell_spent(cast(list[dict[str, object]], key["spent"])),
+        ]
+        for key in found
+    ]
+    print_table("", ["key", "name", "state", "limits", "today", "this month"], rows)
+
+
+@keys.command(epilog="\b\nExample:\n  ripieno keys revoke k0123456789")
+@click.argument("key")
+@click.pass_obj
+def revoke(config: Path | None, *, key: str) -> None:
+    """End KEY, named by its id."""
+    with Ledger(load_settings(config).settings.ledger.url) as record:
+        ended = record.keys.revoke(key)
+    say(f"key {ended.id} ({ended.name}) is revoked; a running gateway refuses it within seconds")
+
+
+def _tell_limits(limits: dict[str, object]) -> str:
+    told = [f"{name} {value}" for name, value in limits.items() if value not in (None, (), "public")]
+    return ", ".join(told) or "none"
+
+
+def _tell_spent(spent: list[dict[str, object]]) -> tuple[str, str]:
+    by_length = {len(str(part["period"])): cast(float, part["cost_usd"]) for part in spent}
+    return money(by_length.get(10, 0.0)), money(by_length.get(7, 0.0))

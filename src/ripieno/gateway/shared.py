@@ -1,0 +1,197 @@
+"""What replicas share: rates, spend of keys, and which workers rest. In process, or in Redis by URL.
+
+A Redis that is gone is no reason to refuse anybody: each replica goes on with what it knows itself.
+"""
+
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import Protocol, TypeVar
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.storage import storage_from_string
+
+from ripieno.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "ripieno"
+PATIENCE_S = 0.5
+KEPT_S = 40 * 86_400
+"""Spend of a period is forgotten when no budget asks for it any more."""
+
+Result = TypeVar("Result")
+
+
+class Shared(Protocol):
+    """Counts that belong to all replicas."""
+
+    async def take(self, what: str, key: str, *, most: int, cost: int) -> float:
+        """Take some of what a key may use in a minute; gives the seconds to wait, 0 where it was taken.
+
+        A cost of 0 takes nothing, and tells whether any is left.
+        """
+        ...
+
+    async def add_spend(self, key: str, periods: tuple[str, ...], cost_usd: float) -> None:
+        """Count what a key has spent."""
+        ...
+
+    async def spent(self, key: str, periods: tuple[str, ...]) -> Mapping[str, float]:
+        """What a key has spent in these periods, where replicas share it; empty where they do not."""
+        ...
+
+    async def tell_resting(self, resting: Mapping[str, float]) -> None:
+        """Tell the other replicas which workers rest, and for how many seconds more."""
+        ...
+
+    async def resting(self) -> Mapping[str, float]:
+        """Workers that rest at some replica, and for how many seconds more."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class Local:
+    """Counts of one process alone."""
+
+    def __init__(self) -> None:
+        self._rates = _Rates(MemoryStorage())
+
+    async def take(self, what: str, key: str, *, most: int, cost: int) -> float:
+        """See `Shared`."""
+        return await self._rates.take(what, key, most=most, cost=cost)
+
+    async def add_spend(self, key: str, periods: tuple[str, ...], cost_usd: float) -> None:
+        """The keyring counts it itself."""
+
+    async def spent(self, key: str, periods: tuple[str, ...]) -> Mapping[str, float]:
+        """Nothing is shared."""
+        return {}
+
+    async def tell_resting(self, resting: Mapping[str, float]) -> None:
+        """Nobody to tell."""
+
+    async def resting(self) -> Mapping[str, float]:
+        """Nobody else."""
+        return {}
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+class Redis:
+    """Counts in a Redis or Valkey server.
+
+    Args:
+        url: `redis://host:port/database`, or `unix:///path`.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            from redis.asyncio import Redis as Client
+        except ImportError as error:
+            raise ConfigError(
+                "shared counts need the extra 'redis'", key="gateway.shared_url", hint="pip install 'ripieno[redis]'"
+            ) from error
+        try:
+            self._client = Client.from_url(url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
+            scheme = "async+redis+unix" if url.startswith("unix") else f"async+{url.partition(':')[0]}"
+            address = f"{scheme}:{url.partition(':')[2]}"
+            storage = storage_from_string(address, implementation="redispy", key_prefix=PREFIX)
+        except ValueError as error:
+            raise ConfigError(f"gateway.shared_url is no Redis address: {error}", key="gateway.shared_url") from error
+        assert isinstance(storage, Storage)
+        self._rates = _Rates(storage)
+        self._alone = Local()
+        self._is_lost = False
+
+    async def take(self, what: str, key: str, *, most: int, cost: int) -> float:
+        """See `Shared`."""
+        found = await self._try(self._rates.take(what, key, most=most, cost=cost))
+        return await self._alone.take(what, key, most=most, cost=cost) if found is None else found
+
+    async def add_spend(self, key: str, periods: tuple[str, ...], cost_usd: float) -> None:
+        """See `Shared`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for period in periods:
+            name = _name_spend(key, period)
+            pipeline.incrbyfloat(name, cost_usd)
+            pipeline.expire(name, KEPT_S)
+        await self._try(pipeline.execute())
+
+    async def spent(self, key: str, periods: tuple[str, ...]) -> Mapping[str, float]:
+        """See `Shared`."""
+        found = await self._try(self._client.mget([_name_spend(key, period) for period in periods]))
+        known = zip(periods, found or (), strict=False)
+        return {period: float(value) for period, value in known if value is not None}
+
+    async def tell_resting(self, resting: Mapping[str, float]) -> None:
+        """See `Shared`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for worker, left in resting.items():
+            pipeline.set(f"{PREFIX}:resting:{worker}", "1", px=max(int(left * 1000), 1))
+        if resting:
+            await self._try(pipeline.execute())
+
+    async def resting(self) -> Mapping[str, float]:
+        """See `Shared`."""
+        found = await self._try(self._read_resting())
+        return found or {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _read_resting(self) -> dict[str, float]:
+        prefix = f"{PREFIX}:resting:"
+        names = [name async for name in self._client.scan_iter(match=f"{prefix}*", count=500)]
+        left = [(name.decode().removeprefix(prefix), await self._client.pttl(name)) for name in names]
+        return {worker: milliseconds / 1000.0 for worker, milliseconds in left if milliseconds > 0}
+
+    async def _try(self, asked: Awaitable[Result]) -> Result | None:
+        from redis.exceptions import RedisError
+
+        try:
+            found = await asked
+        except (RedisError, OSError) as error:
+            if not self._is_lost:
+                log.warning("shared counts are lost, each replica goes on alone: %s", error)
+            self._is_lost = True
+            return None
+        if self._is_lost:
+            log.warning("shared counts are back")
+        self._is_lost = False
+        return found
+
+
+class _Rates:
+    def __init__(self, storage: Storage) -> None:
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+
+    async def take(self, what: str, key: str, *, most: int, cost: int) -> float:
+        item = RateLimitItemPerMinute(most)
+        if cost and await self._limiter.hit(item, what, key, cost=min(cost, most)):
+            return 0.0
+        stats = await self._limiter.get_window_stats(item, what, key)
+        if not cost and stats.remaining > 0:
+            return 0.0
+        import time
+
+        return min(max(stats.reset_time - time.time(), 1.0), 60.0)
+
+
+def _name_spend(key: str, period: str) -> str:
+    return f"{PREFIX}:spend:{key}:{period}"
+
+
+def open_shared(url: str | None) -> Shared:
+    """The counts at an address; without, those of this process.
+
+    Raises:
+        ConfigError: the address is wrong, or the extra is not installed.
+    """
+    return Local() if url is None else Redis(url)
