@@ -46,10 +46,10 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when the counters' module is imported
 
         from ripieno.gateway.serve import bind_socket, serve_forever
-        from ripieno.gateway.supervisor import supervise
+        from ripieno.gateway.supervisor import Supervisor
 
         settings = load_settings(config, flags=flags).settings
-        listener = bind_socket(settings.gateway)
+        listener, parent = bind_socket(settings.gateway), os.getpid()
 
         def serve_one(index: int, is_ready: Callable[[], None]) -> int:
             async def work(app: App) -> None:
@@ -58,7 +58,7 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
                         _announce(app, address)
                     is_ready()
 
-                await serve_forever(app, listener, on_ready=tell)
+                await serve_forever(app, listener, on_ready=tell, parent=parent)
 
             own = {"ledger": {"outbox": settings.home / f"outbox-{index}.jsonl"}} if index else {}
             try:
@@ -67,7 +67,7 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
                 return report(error)
             return 0
 
-        return supervise(workers, serve_one, on_ready=lambda: say(f"{workers} processes serve"))
+        return Supervisor(serve_one).run(workers, on_ready=lambda: say(f"{workers} processes serve"))
 
 
 def _empty_other_outboxes(settings: Settings) -> None:

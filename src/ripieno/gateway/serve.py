@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import logging
+import os
 import resource
 import signal
 import socket
@@ -22,6 +23,8 @@ from ripieno.gateway.shared import Shared, open_shared
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
+PARENT_S = 1.0
+"""Between two looks whether the process is still there that started this one."""
 LOOK_S = 0.05
 """Between two looks at the files that decide: a thousand tasks a second need not look a thousand times."""
 SWITCH_S = 0.0005
@@ -84,8 +87,17 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
         await shared.close()
 
 
-async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are finished first."""
+async def serve_forever(
+    app: App, listener: socket.socket, *, on_ready: Callable[[str], None], parent: int | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are finished first.
+
+    Args:
+        app: the opened app.
+        listener: the bound socket.
+        on_ready: told the address.
+        parent: process without which this one is to end too.
+    """
     raise_file_limit()
     sys.setswitchinterval(SWITCH_S)
     app.look_every_s = LOOK_S
@@ -95,7 +107,10 @@ async def serve_forever(app: App, listener: socket.socket, *, on_ready: Callable
         loop.add_signal_handler(number, stopped.set)
     async with running(app, listener) as address:
         on_ready(address)
-        await stopped.wait()
+        if parent is None:
+            await stopped.wait()
+        while parent is not None and os.getppid() == parent and not stopped.is_set():
+            await asyncio.wait({asyncio.ensure_future(stopped.wait())}, timeout=PARENT_S)
 
 
 def address_of(listener: socket.socket) -> str:
@@ -126,7 +141,7 @@ async def _follow_health(app: App, shared: Shared) -> None:
     while True:
         await asyncio.sleep(FOLLOW_S)
         await app.caller.probe_resting(app.pool)
-        await shared.tell_resting(dict(app.health.resting()))
+        await shared.tell_resting({str(worker): left for worker, left in app.health.resting().items()})
         for worker, left_s in (await shared.resting()).items():
             app.health.note_resting(WorkerId(worker), left_s)
 

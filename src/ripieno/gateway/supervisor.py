@@ -3,9 +3,11 @@
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
@@ -14,67 +16,80 @@ SHORT_LIFE_S = 5.0
 PAUSE_S = 1.0
 
 
-def supervise(count: int, serve: Callable[[int, Callable[[], None]], int], *, on_ready: Callable[[], None]) -> int:
-    """Fork `count` processes and keep them running until SIGINT or SIGTERM, which they are handed on.
+class Supervisor:
+    """Forks processes and keeps them running until SIGINT or SIGTERM, which they are handed on.
 
     Args:
-        count: how many.
         serve: runs one, told its number and what to call when it is ready; gives its exit code.
-        on_ready: called once all are ready.
-
-    Returns:
-        0, or the code of a process that failed before it was ready.
     """
-    children: dict[int, tuple[int, float]] = {}
-    stopping = False
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        for child in tuple(children):
+    def __init__(self, serve: Callable[[int, Callable[[], None]], int]) -> None:
+        self._serve = serve
+        self._children: dict[int, tuple[int, float]] = {}
+        self._stopping = threading.Event()
+
+    def run(self, count: int, *, on_ready: Callable[[], None]) -> int:
+        """Run `count` processes; `on_ready` is called once all are ready.
+
+        Returns:
+            0, or the code of a process that failed before it was ready.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        for index in range(count):
+            code = self._start(index, waits=True)
+            if code:
+                self._stop(signal.SIGTERM, None)
+                self._watch()
+                return code
+        if not self._stopping.is_set():
+            on_ready()
+        self._watch()
+        return 0
+
+    def _watch(self) -> None:
+        """Until the last process has ended, start those anew that end unasked."""
+        while self._children:
+            child, status = os.wait()
+            index, started = self._children.pop(child)
+            if self._stopping.is_set():
+                continue
+            log.error("process %d ended with code %d, and is started anew", index, os.waitstatus_to_exitcode(status))
+            if time.monotonic() - started < SHORT_LIFE_S:
+                self._stopping.wait(PAUSE_S)
+            if not self._stopping.is_set():
+                self._start(index, waits=False)
+
+    def _start(self, index: int, *, waits: bool) -> int:
+        """Fork one; gives its exit code where it is waited for and fails before it is ready, else 0."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            self._run_child(index, writer)
+        self._children[child] = (index, time.monotonic())
+        if self._stopping.is_set():  # the signal came before the new process was known
             os.kill(child, signal.SIGTERM)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    for index in range(count):
-        reader, writer = os.pipe()
-        children[_fork(index, serve, writer)] = (index, time.monotonic())
         os.close(writer)
-        is_ready = os.read(reader, 1) == b"+"
+        is_ready = not waits or os.read(reader, 1) == b"+"
         os.close(reader)
-        if not is_ready:
-            _, status = os.wait()
-            stop(signal.SIGTERM, None)
-            _wait_all(children)
-            return os.waitstatus_to_exitcode(status) or 1
-    if not stopping:
-        on_ready()
-    while children:
-        child, status = os.wait()
-        index, started = children.pop(child)
-        if stopping:
-            continue
-        log.error("process %d ended with code %d, and is started anew", index, os.waitstatus_to_exitcode(status))
-        if time.monotonic() - started < SHORT_LIFE_S:
-            time.sleep(PAUSE_S)
-        reader, writer = os.pipe()
-        children[_fork(index, serve, writer)] = (index, time.monotonic())
-        os.close(writer)
-        os.close(reader)
-    return 0
+        if is_ready:
+            return 0
+        del self._children[child]
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or 1
 
+    def _run_child(self, index: int, writer: int) -> NoReturn:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        code = 1
+        try:
+            code = self._serve(index, lambda: _tell_ready(writer))
+        finally:
+            os._exit(code)
 
-def _fork(index: int, serve: Callable[[int, Callable[[], None]], int], writer: int) -> int:
-    child = os.fork()
-    if child:
-        return child
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    code = 1
-    try:
-        code = serve(index, lambda: _tell_ready(writer))
-    finally:
-        os._exit(code)
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        for child in tuple(self._children):
+            os.kill(child, signal.SIGTERM)
 
 
 def _tell_ready(writer: int) -> None:
@@ -84,12 +99,3 @@ def _tell_ready(writer: int) -> None:
         return  # started anew: nobody waits
     finally:
         os.close(writer)
-
-
-def _wait_all(children: dict[int, tuple[int, float]]) -> None:
-    while True:
-        try:
-            child, _ = os.wait()
-        except ChildProcessError:
-            return
-        children.pop(child, None)

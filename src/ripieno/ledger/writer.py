@@ -33,6 +33,8 @@ PATIENCE_S = 0.05
 """How long a row that nobody waits for may wait for company: the next decision's commit takes it along."""
 GAP_S = 0.002
 """Between two commits under load: what comes meanwhile shares one, and a worker's answer takes longer anyway."""
+SPOOL_BUSY_MS = 1000
+"""How long a locked database is waited for where there is an outbox."""
 RETRY_S = 1.0
 """Between two tries to empty the outbox while nothing is written."""
 
@@ -224,6 +226,8 @@ class Writer:
             if self._connection is None:
                 with translated_faults(self.url):
                     self._connection = self._engine.raw_connection()
+                if self._outbox is not None and self._engine.dialect.name == "sqlite":
+                    self._connection.cursor().execute(f"PRAGMA busy_timeout={SPOOL_BUSY_MS}")
             assert self._connection is not None
             cursor = self._connection.cursor()
             for statement in self._sql.begin:

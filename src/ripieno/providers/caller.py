@@ -271,7 +271,8 @@ def classify_failure(error: ProviderError) -> Failure:
         case WorkerBusy():
             return Failure.BUSY
         case _:
-            return Failure.RATE_LIMITED if error.retry_after_s is not None else Failure.SERVER_ERROR
+            is_limited = error.retry_after_s is not None or error.status == 429
+            return Failure.RATE_LIMITED if is_limited else Failure.SERVER_ERROR
 
 
 def is_worth_retrying(error: ProviderError) -> bool:
