@@ -9,4 +9,5 @@ compile() { # output, arguments...
         --no-emit-find-links --no-header --no-annotate --no-strip-extras --output-file "requirements/$out" "$@"
 }
 compile run.txt pyproject.toml --extra local
-compile dev.txt pyproject.toml requirements/dev.in --extra local --extra onnx --extra tasks --extra boosting
+compile dev.txt pyproject.toml requirements/dev.in --extra local --extra onnx --extra tasks --extra boosting \
+    --extra postgres --extra redis
