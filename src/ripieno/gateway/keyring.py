@@ -11,6 +11,7 @@ from ripieno.errors import BudgetExhausted, Forbidden, NoEligibleWorker, RateLim
 from ripieno.gateway.shared import Local, Shared
 from ripieno.ledger import KeyStore, digest_secret
 
+DAY_S = 86_400
 EWMA = 0.1
 """Weight of the newest request in what one of a key's requests is expected to cost."""
 
@@ -59,6 +60,7 @@ class Keyring:
         self._under_way: dict[str, int] = {}
         self._usual: dict[str, float] = {}
         self._shared = shared or Local()
+        self._today = (-1, ("", ""))
 
     @property
     def has_keys(self) -> bool:
@@ -198,8 +200,11 @@ class Keyring:
                 raise RateLimited(f"key {key.name!r} may use {most} {name} a minute", retry_after_s=wait)
 
     def _periods(self) -> tuple[str, str]:
-        day = datetime.fromtimestamp(self._clock.now(), tz=UTC).date().isoformat()
-        return day, day[:7]
+        number = int(self._clock.now() // DAY_S)
+        if number != self._today[0]:
+            day = datetime.fromtimestamp(number * DAY_S, tz=UTC).date().isoformat()
+            self._today = (number, (day, day[:7]))
+        return self._today[1]
 
     def _read(self) -> tuple[dict[str, Key], dict[tuple[str, str], float]]:
         keys = self._store.all()

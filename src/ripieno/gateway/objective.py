@@ -47,6 +47,8 @@ class Names:
     workers: Sequence[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names, each for a worker or for `auto` with a preset."""
+    plain: dict[str, Objective] = field(default_factory=dict)
+    """The objective of each name where nothing else is stated: kept, as most requests ask for nothing else."""
 
     def all(self) -> list[str]:
         """Every name: `auto` with its presets, the workers, the aliases."""
@@ -102,7 +104,7 @@ def read_stated(
     fields = _merge_headers(fields, headers)
     try:
         return Stated(
-            objective=_make_objective(names.aliases.get(model, model), fields, base, names.workers),
+            objective=_find_objective(model, fields, base, names),
             budget=_NO_BUDGET if fields.budget_usd is None else Budget(cost_usd=fields.budget_usd),
             kind=fields.task_kind,
             session=fields.session or _find_session(headers, body),
@@ -110,6 +112,16 @@ def read_stated(
         )
     except ValueError as error:
         raise InvalidTask(str(error), param="ripieno") from error
+
+
+def _find_objective(model: str, stated: RipienoFields, base: Objective, names: Names) -> Objective:
+    if stated is not _NO_FIELDS:
+        return _make_objective(names.aliases.get(model, model), stated, base, names.workers)
+    objective = names.plain.get(model)
+    if objective is None:
+        objective = _make_objective(names.aliases.get(model, model), stated, base, names.workers)
+        names.plain[model] = objective
+    return objective
 
 
 def _make_objective(model: str, stated: RipienoFields, base: Objective, workers: Sequence[str]) -> Objective:

@@ -1,6 +1,7 @@
 """Run the gateway on a socket."""
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -27,6 +28,8 @@ PARENT_S = 1.0
 """Between two looks whether the process is still there that started this one."""
 LOOK_S = 0.05
 """Between two looks at the files that decide: a thousand tasks a second need not look a thousand times."""
+GARBAGE = (20_000, 20, 20)
+"""Objects between two looks for cycles: a request makes some hundred, and hardly any cycle."""
 SWITCH_S = 0.0005
 """How long a busy event loop may keep the interpreter from the ledger's thread, whose commits answers wait for."""
 
@@ -100,6 +103,9 @@ async def serve_forever(
     """
     raise_file_limit()
     sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()  # what was built at the start is never garbage, and need not be looked at again
+    gc.set_threshold(*GARBAGE)
     app.look_every_s = LOOK_S
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
