@@ -36,7 +36,7 @@ from ripieno.ledger import Ledger, Outbox
 from ripieno.measure import Prober, Profiler
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
-from ripieno.providers import Caller, Health, Provider
+from ripieno.providers import Caller, Health, Provider, Resident, Residents
 from ripieno.providers.prices import find_price
 from ripieno.route import PRESETS, Arrival, Conditions, Pacer, Policy, Predictor, Router, Scales
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
@@ -68,7 +68,9 @@ class App:
         self.registry = Registry(self.settings.home / "checkpoints")
         self.reload_fault: str | None = None
         """Why the latest change of a file was not taken, if it was not."""
-        self._providers = _build_providers(self.settings, known={})
+        memory = self.settings.pool.memory_mb
+        self.residents = Residents(memory * 1_000_000 if memory is not None else None)
+        self._providers = self._build_providers(self.settings, known={})
         self._retired: list[Provider] = []
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
@@ -89,7 +91,7 @@ class App:
         budget = self.settings.route.budget_usd_per_task
         parts = Parts(
             analyzer=self.analyzer,
-            executor=Executor(self.caller),
+            executor=Executor(self.caller, hedge_share=self.settings.route.hedge_share),
             ledger=self.ledger,
             conditions=self.conditions,
             clock=self.clock,
@@ -334,7 +336,7 @@ class App:
     def _reload(self) -> None:
         try:
             loaded = load_settings(None if self.loaded.path == Path(FILE) else self.loaded.path)
-            providers = _build_providers(loaded.settings, known=self._known_providers())
+            providers = self._build_providers(loaded.settings, known=self._known_providers())
             brain = self._build_brain(loaded)
         except RipienoError as error:
             self.reload_fault = error.message
@@ -345,6 +347,13 @@ class App:
         self._providers.clear()
         self._providers.update(providers)
         self.loaded, self._brain, self.reload_fault = loaded, brain, None
+
+    def _build_providers(self, settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
+        providers = _build_providers(settings, known=known)
+        for provider in providers.values():
+            if isinstance(provider, Resident):
+                provider.residents = self.residents
+        return providers
 
     def _known_providers(self) -> Mapping[tuple[str, str], Provider]:
         configured = self.settings.providers

@@ -44,6 +44,8 @@ class GatewaySettings(_Part):
     """Of all request bodies that are being read or worked on; more are turned away with 503."""
     shared_url: SecretStr | None = None
     """Redis or Valkey that replicas share rates, spend and resting workers in; set RIPIENO_GATEWAY__SHARED_URL."""
+    traces_url: str | None = None
+    """Where spans go by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; None sends none."""
     drain_s: float = Field(default=30.0, ge=0)
     """How long requests under way are waited for when the gateway ends."""
 
@@ -80,6 +82,8 @@ class RouteSettings(_Part):
     """What no answer costs, in units of what a right one is worth; None always answers."""
     sensitive: Privacy | None = None
     """How far a task that holds secrets or personal data may travel: local or private; None does not look for any."""
+    hedge_share: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of tasks for which a second worker may be asked too, when the first is later than it usually is."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
 
@@ -113,6 +117,8 @@ class PoolSettings(_Part):
 
     muted: tuple[str, ...] = ()
     """Workers that may not take tasks for now."""
+    memory_mb: int | None = Field(default=None, ge=1)
+    """Memory for all local models together; the one that was used longest ago is unloaded for the next."""
 
 
 class ProviderSettings(BaseModel):

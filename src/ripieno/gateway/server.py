@@ -19,6 +19,7 @@ from ripieno.gateway.errors import find_wire, make_error_headers
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
+from ripieno.gateway.spans import Spans
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +41,15 @@ class Gateway:
     Args:
         app: the opened app.
         keyring: who may ask.
+        spans: where spans go, if anywhere.
     """
 
-    def __init__(self, app: App, keyring: Keyring) -> None:
+    def __init__(self, app: App, keyring: Keyring, spans: Spans | None = None) -> None:
         self._app = app
         self.keyring = keyring
         self.metrics = Metrics(app)
         self.is_draining = False
-        self._answering = Answering(app, keyring, self.metrics)
+        self._answering = Answering(app, keyring, self.metrics, spans)
         self._embeddings = Embeddings(app, keyring, self.metrics)
         admin = Admin(app, keyring)
         self._chat = ChatDialect()

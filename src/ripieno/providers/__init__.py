@@ -3,5 +3,6 @@
 from ripieno.providers.base import Piece, Provider
 from ripieno.providers.caller import Called, Caller, LiveCall
 from ripieno.providers.health import Health
+from ripieno.providers.residents import Resident, Residents
 
-__all__ = ["Called", "Caller", "Health", "LiveCall", "Piece", "Provider"]
+__all__ = ["Called", "Caller", "Health", "LiveCall", "Piece", "Provider", "Resident", "Residents"]

@@ -144,6 +144,11 @@ class Caller:
         finally:
             lane.leave()
 
+    def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> Called:
+        """A call that was cancelled as another answer came first; what was sent is paid all the same."""
+        call = self._settle(worker, task, Answer(text=""), latency_s=latency_s, attempts=1)
+        return Called(call=replace(call, failure=Failure.CANCELLED), answer=None)
+
     async def check(self, worker: Worker) -> str:
         """Find out whether the worker could answer now."""
         return await self._find(worker).check(worker)

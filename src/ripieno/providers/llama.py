@@ -15,6 +15,7 @@ from ripieno.domain import Answer, Task, Usage, Worker
 from ripieno.errors import ConfigError, ProviderUnreachable
 from ripieno.providers.base import Piece
 from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
+from ripieno.providers.residents import Residents
 
 START_TIMEOUT_S = 120.0
 
@@ -126,6 +127,22 @@ class LlamaProvider:
         self._child: LlamaChild | None = None
         self._client: OpenAIProvider | None = None
         self._turn = asyncio.Lock()
+        self.residents: Residents | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the weights; what a context takes beside them is small."""
+        return find_weights(self.options, asker="a local model").stat().st_size
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is loaded, and nobody waits for an answer."""
+        return self._client is not None and not self._turn.locked()
+
+    async def unload(self) -> None:
+        """End the child; the next task starts it again."""
+        async with self._turn:
+            await self.close()
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Ask for a whole answer, and meter the child's CPU time."""
@@ -154,6 +171,8 @@ class LlamaProvider:
 
     async def close(self) -> None:
         """End the child."""
+        if self.residents is not None:
+            self.residents.forget(self)
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -166,8 +185,12 @@ class LlamaProvider:
 
     async def _start(self, worker: Worker) -> OpenAIProvider:
         if self._client is not None and self._child is not None and self._child.is_alive:
+            if self.residents is not None:
+                self.residents.touch(self)
             return self._client
         await self.close()
+        if self.residents is not None:
+            await self.residents.admit(self)
         self._child = LlamaChild(find_weights(self.options, asker=_name(worker)), self.options)
         self._client = OpenAIProvider(await self._child.start(asker=worker.id))
         return self._client

@@ -1,0 +1,145 @@
+"""Spans: one for each decision, one for each call of a worker, in OpenTelemetry's names for generative AI.
+
+The names stand in one table, whose version is told with each span: the conventions still change.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ripieno.domain import Call
+from ripieno.errors import ConfigError
+from ripieno.execute import Execution
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+MAPPING_VERSION = "gen-ai 1.38 / ripieno 1"
+MAPPING: Mapping[str, str] = {
+    "operation": "gen_ai.operation.name",
+    "worker": "gen_ai.request.model",
+    "served": "gen_ai.response.model",
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "failure": "error.type",
+    "conversation": "gen_ai.conversation.id",
+    "version": "ripieno.mapping.version",
+    "decision": "ripieno.decision.id",
+    "policy": "ripieno.policy",
+    "predictor": "ripieno.predictor",
+    "propensity": "ripieno.propensity",
+    "workflow": "ripieno.workflow",
+    "preset": "ripieno.preset",
+    "eligible": "ripieno.workers.eligible",
+    "masked": "ripieno.workers.masked",
+    "cost_usd": "ripieno.cost.usd",
+    "attempts": "ripieno.attempts",
+    "first_token_s": "ripieno.first_token.duration",
+}
+"""What we know, and what OpenTelemetry calls it; text of tasks and answers is never among it."""
+
+NANOSECONDS = 1_000_000_000
+
+
+class Spans:
+    """Sends spans to a collector.
+
+    Args:
+        endpoint: where traces go over HTTP, such as `http://127.0.0.1:4318/v1/traces`.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        except ImportError as error:
+            raise ConfigError(
+                "spans need the extra 'otel'", key="gateway.traces_url", hint="pip install 'ripieno[otel]'"
+            ) from error
+        self._provider: TracerProvider = TracerProvider(resource=Resource.create({"service.name": "ripieno"}))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
+        self._tracer = self._provider.get_tracer("ripieno", MAPPING_VERSION)
+
+    def send(self, execution: Execution, *, dialect: str, headers: Mapping[str, str], began: float) -> None:
+        """Tell one request that is over.
+
+        Args:
+            execution: what was decided and called.
+            dialect: the wire format it came in.
+            headers: of the request; a W3C `traceparent` among them becomes the parent.
+            began: when the request came, of `time.perf_counter`.
+        """
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        now = time.time_ns()
+        start = now - int((time.perf_counter() - began) * NANOSECONDS)
+        parent = TraceContextTextMapPropagator().extract(dict(headers))
+        span = self._tracer.start_span(
+            "ripieno decide", context=parent, start_time=start, attributes=_describe(execution, dialect)
+        )
+        at = start + int(execution.decision.decide_s * NANOSECONDS)
+        within = trace.set_span_in_context(span)
+        for call in execution.calls:
+            ends = at + int((call.latency_s or 0.0) * NANOSECONDS)
+            attempt = self._tracer.start_span(
+                f"chat {call.worker}",
+                context=within,
+                kind=trace.SpanKind.CLIENT,
+                start_time=at,
+                attributes=_describe_call(call),
+            )
+            _end(attempt, ends, call.failure)
+            at = ends
+        error = execution.error
+        _end(span, now, type(error).__name__ if error is not None else None)
+
+    def close(self) -> None:
+        """Send what waits."""
+        self._provider.shutdown()
+
+
+def _describe(execution: Execution, dialect: str) -> dict[str, str | int | float]:
+    decision = execution.decision
+    return _name(
+        operation=dialect,
+        worker=decision.worker,
+        served=execution.calls[-1].worker if execution.calls else None,
+        version=MAPPING_VERSION,
+        decision=decision.id,
+        policy=decision.policy,
+        predictor=decision.predictor,
+        propensity=decision.propensity,
+        workflow=type(decision.workflow).__name__.lower(),
+        preset=decision.objective.preset,
+        eligible=len(decision.mask.eligible),
+        masked=len(decision.mask.masked),
+    )
+
+
+def _describe_call(call: Call) -> dict[str, str | int | float]:
+    return _name(
+        operation="chat",
+        worker=call.worker,
+        input_tokens=call.usage.input_tokens,
+        output_tokens=call.usage.output_tokens,
+        cost_usd=call.cost_usd,
+        attempts=call.attempts,
+        first_token_s=call.first_token_s,
+        failure=call.failure,
+        version=MAPPING_VERSION,
+    )
+
+
+def _name(**facts: str | float | None) -> dict[str, str | int | float]:
+    return {MAPPING[name]: value for name, value in facts.items() if value is not None}
+
+
+def _end(span: "Span", at: int, failure: str | None) -> None:
+    if failure is not None:
+        from opentelemetry.trace import Status, StatusCode
+
+        span.set_status(Status(StatusCode.ERROR, str(failure)))
+    span.end(end_time=at)
