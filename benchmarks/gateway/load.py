@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import httptools
@@ -16,6 +17,9 @@ class Seen:
     first_s: list[float] = field(default_factory=list)
     """To the first event with content, where it streams."""
     bad: int = 0
+    """Requests without a good answer."""
+    why: Counter[str] = field(default_factory=Counter)
+    """What those met: a status with the beginning of its body, or the end of the connection."""
     chunks: int = 0
 
     def quantile_ms(self, share: float) -> float:
@@ -28,6 +32,7 @@ class _Lane(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._has_first = False
         self._began = 0.0
+        self._told = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
@@ -36,12 +41,14 @@ class _Lane(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
             self._seen.bad += 1
+            self._seen.why["connection lost"] += 1
             self.done.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
+        self._told = body
         events = body.count(b"data:")
         if events and not self._has_first:
             self._has_first = True
@@ -54,6 +61,7 @@ class _Lane(asyncio.Protocol):
             self._seen.latency_s.append(now - self._began)
         else:
             self._seen.bad += 1
+            self._seen.why[f"{self._parser.get_status_code()} {self._told[:200]!r}"] += 1
         if now >= self._ends:
             self.done.set_result(None)
             self._transport.close()

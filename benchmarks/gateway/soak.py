@@ -39,9 +39,9 @@ def write_settings(folder: Path, ports: list[int]) -> Path:
         lines += [f"[providers.{name}]", 'kind = "openai"', f'base_url = "http://127.0.0.1:{port}/v1"']
         lines += [
             "connect_timeout_s = 1.0",
-            "first_token_timeout_s = 2.0",
-            "idle_timeout_s = 2.0",
-            "total_timeout_s = 2.0",
+            "first_token_timeout_s = 5.0",
+            "idle_timeout_s = 5.0",
+            "total_timeout_s = 5.0",
         ]
         lines += [f"[workers.{name}]", f'provider = "{name}"', 'model = "mock"', "max_concurrency = 64"]
         lines += [f"usd_per_call = {1 + len(lines)}e-5"]
@@ -100,6 +100,7 @@ async def soak(folder: Path, options: argparse.Namespace) -> None:
             ):
                 total.latency_s += seen.latency_s
                 total.bad += seen.bad
+                total.why += seen.why
             rss.append(process.memory_info().rss / 2**20)
             print(f"{len(total.latency_s)} answered, {total.bad} lost, RSS {rss[-1]:.0f} MB", flush=True)
         deaths = await dying
@@ -120,7 +121,8 @@ def report(folder: Path, total: Seen, rss: list[float], deaths: int) -> None:
     failures = Counter(str(call.failure) for run in runs for call in run.calls if call.failure is not None)
     failed_over = sum(len(run.calls) > 1 and run.calls[-1].failure is None for run in runs)
     facts = {
-        "answered": len(total.latency_s), "lost": total.bad, "failed over": failed_over, "deaths of a worker": deaths,
+        "answered": len(total.latency_s), "lost": total.bad, "lost by": dict(total.why), "failed over": failed_over,
+        "deaths of a worker": deaths,
         "failed calls": dict(failures), "ledger entries": verified.entries,
         "p50 ms": round(total.quantile_ms(0.5), 1), "p99 ms": round(total.quantile_ms(0.99), 1),
         "RSS MB at the start": round(rss[0], 1), "RSS MB at the end": round(rss[-1], 1),

@@ -235,7 +235,7 @@ async def test_a_late_worker_is_hedged_within_its_allowance(serve: Serve) -> Non
         assert decision.workflow.workers == ("a", "b")
         patient = replace(TASK, objective=replace(TASK.objective, deadline_s=0.5))
         first = Execution(decision=decision, task=patient, digest=TASK.digest)
-        with pytest.raises(DeadlineExceeded, match="0.5 s"):
+        with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
             await executor.execute(first, app.pool)  # nothing is saved up yet
         hedged = Execution(decision=decision, task=TASK, digest=TASK.digest)
         await executor.execute(hedged, app.pool)

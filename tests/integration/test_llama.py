@@ -69,7 +69,7 @@ async def test_local_models_make_room_for_each_other() -> None:
     assert residents.loaded == (first,)
     await first.close()
     await second.close()
-    assert residents.loaded == ()
+    assert len(residents.loaded) == 0
 
 
 async def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
