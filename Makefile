@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYTHONHASHSEED = 0
 
-.PHONY: help demo test check fix unit docs bench minilm lock clean
+.PHONY: help demo test check fix unit docs bench minilm clients lock clean
 
 help:
 	@echo "make demo    set up, then measure, train, prove and serve the embedded pool (no keys)"
@@ -45,7 +45,7 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: $(VENV)/.dev .cache/minilm
+unit: $(VENV)/.dev .cache/minilm .cache/clients
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=95
 	$(BIN)/coverage report --include='*/domain/*,*/route/*,*/ledger/*,*/errors.py' --fail-under=100
@@ -57,11 +57,19 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/gateway/compare.py
 
 minilm: .cache/minilm
 
 .cache/minilm:
 	scripts/fetch_minilm.sh $@
+
+clients: .cache/clients
+
+# A coding client for the tests, where npm is at hand; they tell when it is not.
+.cache/clients:
+	@mkdir -p $@
+	-npm install --silent --no-audit --no-fund --no-save --prefix $@ opencode-ai@1.18
 
 lock:
 	scripts/lock.sh
