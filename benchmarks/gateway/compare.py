@@ -63,8 +63,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def make_ask(model: str, *, words: int = 240, stream: bool = False) -> bytes:
+def make_asks(model: str, *, words: int = 240, count: int = 2000, stream: bool = False) -> list[bytes]:
+    """Requests that differ in their first words, so that none is known from another."""
     text = SENTENCE * (words // 8)
+    return [make_ask(model, f"Question {number}. {text}", stream=stream) for number in range(count)]
+
+
+def make_ask(model: str, text: str, *, stream: bool = False) -> bytes:
     messages = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": text}]
     return json.dumps({"model": model, "messages": messages, "temperature": 0.2, "stream": stream}).encode()
 
@@ -164,15 +169,15 @@ async def measure(contender: Contender, folder: Path, options: argparse.Namespac
     figures = Figures()
     began = time.perf_counter()
     with started(contender, folder) as process:
-        ask = make_ask(contender.model)
+        ask = make_asks(contender.model)
         while not (await try_once(contender, ask)).latency_s:
             if time.perf_counter() - began > 90:
                 raise SystemExit(f"{contender.name} does not answer: see its log")
         figures.start_s = time.perf_counter() - began
         figures.rss_mb = rss_mb(process) if process else 0.0
         loads = [(f"{lanes} in flight", ask, lanes) for lanes in (1, 16, 64)]
-        loads += [("100k tokens", make_ask(contender.model, words=80_000), 4)]
-        loads += [("stream", make_ask(contender.model, stream=True), 16)]
+        loads += [("100k tokens", make_asks(contender.model, words=80_000, count=8), 4)]
+        loads += [("stream", make_asks(contender.model, stream=True), 16)]
         for name, body, lanes in loads:
             await run_load(contender.port, contender.path, body, lanes=lanes, seconds=0.5, key=contender.key)
             before = cpu_s(process) if process else 0.0
@@ -186,7 +191,7 @@ async def measure(contender: Contender, folder: Path, options: argparse.Namespac
     return figures
 
 
-async def try_once(contender: Contender, ask: bytes) -> Seen:
+async def try_once(contender: Contender, ask: list[bytes]) -> Seen:
     try:
         return await run_load(contender.port, contender.path, ask, lanes=1, seconds=0.0, key=contender.key)
     except OSError:

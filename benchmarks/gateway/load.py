@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import httptools
 import numpy as np
@@ -27,8 +29,8 @@ class Seen:
 
 
 class _Lane(asyncio.Protocol):
-    def __init__(self, request: bytes, seen: Seen, ends: float) -> None:
-        self._request, self._seen, self._ends = request, seen, ends
+    def __init__(self, requests: Iterator[bytes], seen: Seen, ends: float) -> None:
+        self._requests, self._seen, self._ends = requests, seen, ends
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._has_first = False
         self._began = 0.0
@@ -72,18 +74,20 @@ class _Lane(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._has_first = False
         self._began = time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
 
-async def run_load(port: int, path: str, body: bytes, *, lanes: int, seconds: float, key: str = "none") -> Seen:
-    """Ask over `lanes` connections, one request after the other on each, for so many seconds."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\nauthorization: Bearer {key}\r\n"
-    )
-    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+async def run_load(
+    port: int, path: str, bodies: Sequence[bytes], *, lanes: int, seconds: float, key: str = "none"
+) -> Seen:
+    """Ask over `lanes` connections, one request after the other on each, for so many seconds; the bodies in turn."""
+    headers = {"host": "127.0.0.1", "content-type": "application/json", "authorization": f"Bearer {key}"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    begins = f"POST {path} HTTP/1.1\r\n{lines}content-length: "
+    requests = cycle([f"{begins}{len(body)}\r\n\r\n".encode() + body for body in bodies])
     seen, ends = Seen(), time.perf_counter() + seconds
     loop = asyncio.get_running_loop()
-    made = [await loop.create_connection(lambda: _Lane(request, seen, ends), "127.0.0.1", port) for _ in range(lanes)]
+    made = [await loop.create_connection(lambda: _Lane(requests, seen, ends), "127.0.0.1", port) for _ in range(lanes)]
     waiting = [lane.done for _, lane in made]
     await asyncio.wait(waiting, timeout=seconds + 60.0)
     for transport, _ in made:

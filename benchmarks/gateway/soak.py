@@ -24,7 +24,7 @@ import psutil
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks.gateway.compare import free_port, make_ask
+from benchmarks.gateway.compare import free_port, make_asks
 from benchmarks.gateway.load import Seen, run_load
 
 from ripieno.domain import Executed
@@ -89,9 +89,9 @@ async def soak(folder: Path, options: argparse.Namespace) -> None:
     assert found is not None
     port, process = int(found.group(1)), psutil.Process(gateway.pid)
     try:
-        await run_load(port, "/v1/chat/completions", make_ask("auto"), lanes=options.lanes, seconds=5.0)
+        await run_load(port, "/v1/chat/completions", make_asks("auto"), lanes=options.lanes, seconds=5.0)
         rss = [process.memory_info().rss / 2**20]
-        asks = [(make_ask("auto"), options.lanes), (make_ask("auto", stream=True), options.lanes // 2)]
+        asks = [(make_asks("auto"), options.lanes), (make_asks("auto", stream=True), options.lanes // 2)]
         total = Seen()
         while (left := ends - time.monotonic()) > 1:
             part = min(left, 60.0)

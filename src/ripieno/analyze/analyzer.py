@@ -19,6 +19,8 @@ from ripieno.encoders import Encoder, clip_text
 CHARACTERS = 6000
 """Longest text that features are made of: routing a long prompt costs no more than routing a page."""
 TOOL_CHARACTERS = 1500
+MOST_KNOWN = 512
+"""Tasks whose features are kept, some kilobytes each."""
 _NOTHING = np.zeros(0, dtype=np.float32)
 _NO_TERMS = np.zeros(0, dtype=np.int64)
 
@@ -38,10 +40,24 @@ class Analyzer:
         self.encoder = encoder
         self.criticality = criticality
         self._looks_for_sensitive = looks_for_sensitive
+        self._known: dict[tuple[object, ...], Features] = {}
+        self.hits = 0
+        """Tasks whose features were known from an equal one."""
+        self.misses = 0
 
     async def analyze(self, task: Task) -> Features:
-        """Find the features of one task."""
-        return (await self.analyze_many([task]))[0]
+        """Find the features of one task; of one that came lately they are still known."""
+        name = (task.digest, task.kind, task.objective.mission_criticality, task.objective.time_criticality)
+        known = self._known.get((*name, task.objective.stated))
+        if known is not None:
+            self.hits += 1
+            return known
+        self.misses += 1
+        features = (await self.analyze_many([task]))[0]
+        self._known[*name, task.objective.stated] = features
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        return features
 
     def survey(self, task: Task) -> Features:
         """Find only what the mask asks for: size, needs and, where it is looked for, sensitivity."""

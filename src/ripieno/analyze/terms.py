@@ -6,6 +6,7 @@ Source:
 
 import re
 import zlib
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from ripieno.domain.features import TERM_BUCKETS
 PAIR_FACTOR = np.uint64(0x9E3779B1)
 """Odd and near 2^32 over the golden ratio: mixes the first word's hash into all bits (Knuth, vol. 3, section 6.4)."""
 
+WORDS = 50_000
+"""Words whose hashes are kept."""
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -25,9 +29,14 @@ def hash_terms(text: str) -> tuple[npt.NDArray[np.int64], Vector]:
     Returns:
         Ascending bucket numbers, shape (t,), and log(1 + count) of each, shape (t,).
     """
-    words = np.array(
-        [zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in _WORD.findall(text.lower())], dtype=np.uint64
-    )
+    words = np.array(list(map(_hash_word, _WORD.findall(text.lower()))), dtype=np.uint64)
     pairs = words[:-1] * PAIR_FACTOR + words[1:]
-    buckets, counts = np.unique(np.concatenate([words, pairs]) % TERM_BUCKETS, return_counts=True)
-    return buckets.astype(np.int64), np.log1p(counts).astype(np.float32)
+    places = (np.concatenate([words, pairs]) % TERM_BUCKETS).astype(np.int64)
+    counts = np.bincount(places, minlength=TERM_BUCKETS)
+    buckets = np.flatnonzero(counts)
+    return buckets, np.log1p(counts[buckets]).astype(np.float32)
+
+
+@lru_cache(maxsize=WORDS)
+def _hash_word(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "surrogatepass"))

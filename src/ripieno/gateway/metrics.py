@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -138,12 +138,18 @@ class _Present(Collector):
     def __init__(self, app: App) -> None:
         self._app = app
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         resting = self._app.health.unhealthy()
         healthy = GaugeMetricFamily("ripieno_worker_healthy", "Whether a worker takes calls", labels=["worker"])
         for worker in self._app.pool.ids:
             healthy.add_metric([worker], 0.0 if worker in resting else 1.0)
         yield healthy
+        looked = CounterMetricFamily(
+            "ripieno_features", "Tasks by whether their features were known", labels=["outcome"]
+        )
+        looked.add_metric(["hit"], float(self._app.analyzer.hits))
+        looked.add_metric(["miss"], float(self._app.analyzer.misses))
+        yield looked
         waiting = GaugeMetricFamily("ripieno_outbox_entries", "Entries that wait for the ledger")
         waiting.add_metric([], float(self._app.ledger.waiting))
         yield waiting
