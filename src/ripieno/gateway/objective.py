@@ -152,7 +152,7 @@ def _make_objective(model: str, stated: RipienoFields, base: Objective, workers:
         changes["privacy"] = Privacy(stated.privacy)
     if stated.workers and not base.workers:
         changes["workers"] = stated.workers
-    changes["stated"] = base.stated | changes.keys()
+    changes["stated"] = frozenset((*base.stated, *changes))
     return replace(base, **changes)  # type: ignore[arg-type]  # each value is of its field's type
 
 

@@ -1,0 +1,107 @@
+"""The router: named workers, waiting, and conversations that stay."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from ripieno.domain import Choice, Estimate, Features, Message, Objective, Pool, Task, Worker, WorkerId
+from ripieno.errors import NoEligibleWorker
+from ripieno.route import Arrival, Conditions, Router
+from ripieno.route.policies import UtilityPolicy
+from ripieno.route.router import NAMED, STAY_MARGIN, add_waiting, stay
+from ripieno.testing import FixedClock
+from ripieno.testing.conformance import make_features
+
+TODAY = Conditions(today=date(2026, 1, 1))
+
+
+class Even:
+    """Expects the same of every worker, but for a little more quality of the later ones."""
+
+    version = "even"
+
+    def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
+        return tuple(
+            Estimate(worker=w.id, quality=0.8 + i / 100, quality_sd=0.01, cost_usd=0.001, latency_s=2.0)
+            for i, w in enumerate(workers)
+        )
+
+    def infer_kind(self, features: Features) -> str | None:
+        return "maths"
+
+    def advise(self, features: Features) -> dict[str, float]:
+        return {}
+
+
+def make_router() -> Router:
+    return Router(predictor=Even(), policy=UtilityPolicy(exploration=0.0, has_ladder=False), clock=FixedClock())
+
+
+def make_arrival(incumbent: str | None = None) -> Arrival:
+    return Arrival(id="d1", seed=1, started=0.0, incumbent=WorkerId(incumbent) if incumbent else None)
+
+
+def ask(*workers: str, role: str = "user") -> Task:
+    message = Message(role=role, content="What is 2 + 2?")
+    return Task(messages=(message,), objective=Objective(workers=workers, deadline_s=10.0))
+
+
+def test_a_named_worker_is_taken_without_estimates(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool("a", "b")
+    decision = make_router().decide(ask("b"), make_features(), pool, TODAY, arrival=make_arrival())
+    assert (decision.worker, decision.policy, decision.predictor) == ("b", NAMED, NAMED)
+    assert (decision.estimates, decision.propensity) == ((), 1.0)
+    muted = Pool(tuple(replace(worker, is_muted=True) for worker in pool))
+    with pytest.raises(NoEligibleWorker, match="muted"):
+        make_router().decide(ask("b"), make_features(), muted, TODAY, arrival=make_arrival())
+    with pytest.raises(NoEligibleWorker, match="not_allowed"):
+        make_router().decide(ask("gone"), make_features(), pool, TODAY, arrival=make_arrival())
+
+
+def test_waiting_is_added_to_the_latency_of_full_workers(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool("a", "b")
+    free = make_router().decide(ask(), make_features(), pool, TODAY, arrival=make_arrival())
+    assert free.worker == "b"
+    full = replace(TODAY, load={WorkerId("b"): 4.0, WorkerId("gone"): 9.0})
+    decision = make_router().decide(ask(), make_features(), pool, full, arrival=make_arrival())
+    assert decision.worker == "a"
+    assert decision.load == {"b": 4.0}
+    assert [estimate.latency_s for estimate in decision.estimates] == [2.0, 10.0]
+
+
+def test_below_one_there_is_no_waiting(make_estimate: Callable[..., Estimate]) -> None:
+    estimate = make_estimate(latency_s=2.0, first_token_s=0.5)
+    assert add_waiting(estimate, 0.9) is estimate
+    assert add_waiting(estimate, 2.0).first_token_s == 4.5
+    assert add_waiting(make_estimate(latency_s=2.0), 1.0).first_token_s is None
+
+
+def test_a_conversation_stays_unless_another_is_clearly_better(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool("a", "b")
+    decision = make_router().decide(ask(), make_features(), pool, TODAY, arrival=make_arrival("a"))
+    assert (decision.worker, decision.incumbent, decision.propensity) == ("a", "a", 1.0)
+    assert decision.reasons[0] == "a has answered the conversation so far"
+    choice = Choice(
+        order=(WorkerId("b"), WorkerId("a")),
+        propensity=0.9,
+        utilities={WorkerId("a"): 0.1, WorkerId("b"): 0.2 + STAY_MARGIN},
+        reasons=("b is better",),
+    )
+    assert stay(choice, WorkerId("a"), is_bound=False) is choice
+    assert stay(choice, WorkerId("a"), is_bound=True).order == ("a", "b")
+    for incumbent in (None, WorkerId("gone")):
+        assert stay(choice, incumbent, is_bound=True) is choice
+    assert stay(replace(choice, abstains=True), WorkerId("a"), is_bound=True).abstains
+
+
+def test_when_all_rest_they_are_tried_all_the_same(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool("a", "b")
+    resting = replace(TODAY, unhealthy={WorkerId("a"): "timeout", WorkerId("b"): "timeout"})
+    decision = make_router().decide(ask(), make_features(), pool, resting, arrival=make_arrival())
+    assert set(decision.mask.eligible) == {"a", "b"}
+    limited = replace(TODAY, rate_limited={WorkerId("a"): "wait", WorkerId("b"): "wait"})
+    with pytest.raises(NoEligibleWorker) as caught:
+        make_router().decide(ask(), make_features(), pool, limited, arrival=make_arrival())
+    assert caught.value.is_temporary
