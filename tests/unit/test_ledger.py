@@ -335,3 +335,18 @@ def test_a_closing_ledger_writes_what_waits(tmp_path: Path) -> None:
     assert sum(request.result() for request in waiting) == 200
     with Ledger(f"sqlite:///{tmp_path}/l.db") as again:
         assert again.verify().entries == 200
+
+
+def test_findings_are_found_without_reading_everything_else(ledger: Ledger) -> None:
+    """A gateway looks for new findings every two seconds, in a ledger of millions of runs."""
+    from sqlalchemy import event
+
+    asked: list[tuple[str, object]] = []
+    event.listen(ledger._engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
+    assert list(ledger.late(after=0)) == []
+    statement, values = asked[-1]
+    connection = sqlite3.connect(ledger.url.removeprefix("sqlite:///"))
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+    connection.close()
+    assert "entries_judged" in str(plan)
+    assert "SCAN entries" not in str(plan)

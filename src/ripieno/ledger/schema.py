@@ -1,6 +1,6 @@
 """Tables of the ledger. Changes go through `migrations/`, never here alone."""
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 
 metadata = MetaData()
 
@@ -27,6 +27,7 @@ entries = Table(
     Index("entries_run", "run"),
     Index("entries_decision", "decision"),
     Index("entries_dataset", "dataset"),
+    Index("entries_judged", "seq", sqlite_where=text("kind = 'judged'"), postgresql_where=text("kind = 'judged'")),
 )
 
 keys = Table(

@@ -1,4 +1,4 @@
-"""Virtual keys, and what each has spent in each period."""
+"""Virtual keys, what each has spent in each period, and findings found without reading everything else."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,3 +27,5 @@ def upgrade() -> None:
         sa.Column("tokens", sa.BigInteger, nullable=False),
         sa.Column("requests", sa.BigInteger, nullable=False),
     )
+    judged = sa.text("kind = 'judged'")
+    op.create_index("entries_judged", "entries", ["seq"], sqlite_where=judged, postgresql_where=judged)
