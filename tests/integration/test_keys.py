@@ -14,6 +14,7 @@ from tests.integration.conftest import Serve, open_app, write_pool
 from ripieno.app import App
 from ripieno.domain import KeyLimits, Privacy
 from ripieno.gateway import bind_socket, running
+from ripieno.testing import Reply
 
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
 
@@ -119,6 +120,38 @@ async def test_rates_workers_and_privacy_are_held(serve: Serve) -> None:
         assert (await ask(address, client, local))[1]["model"] == "a"
         status, said = await ask(address, client, local, model="b")
         assert (status, code_of(said)) == (400, "no_eligible_worker")
+
+
+async def test_embeddings_are_made_by_a_worker_paid_and_bounded(serve: Serve) -> None:
+    made = {"object": "list", "data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 500}}
+    path = write_pool(serve([Reply(raw=json.dumps(made).encode())]), serve([Reply(raw=b"<html>")]))
+    path.write_text(path.read_text().replace("usd_per_call = 1e-3", "input_usd_per_mtok = 2.0"))
+    async with open_gateway() as (app, address, client):
+        key = await make_key(address, client, workers=["a", "b"], usd_per_day=0.0015)
+
+        async def embed(model: str, secret: str = key) -> tuple[int, dict[str, object]]:
+            body, headers = {"model": model, "input": [[1, 2, 3]]}, {"x-api-key": secret}
+            async with client.post(f"{address}/v1/embeddings", json=body, headers=headers) as response:
+                return response.status, await response.json()
+
+        status, said = await embed("a")
+        assert (status, said) == (200, made), "token ids and the reply pass as they are"
+        assert (await embed("b"))[0] == 502
+        assert (await embed("gone"))[0] == 404
+        assert (await embed("a"))[0] == 200
+        status, said = await embed("a")
+        assert (status, code_of(said)) == (429, "insufficient_quota"), "embeddings count like everything else"
+        only_b = await make_key(address, client, workers=["b"])
+        assert (await embed("a", only_b))[0] == 403
+        spent = next(iter(app.ledger.keys.spent(tuple(sorted(_periods()))).values()))
+        assert {part.cost_usd for part in spent.values()} == {pytest.approx(0.002)}
+
+
+def _periods() -> set[str]:
+    from datetime import UTC, datetime
+
+    day = datetime.now(tz=UTC).date().isoformat()
+    return {day, day[:7]}
 
 
 async def test_admin_is_for_the_master_key_and_never_for_other_sites(

@@ -341,7 +341,7 @@ def test_findings_are_found_without_reading_everything_else(ledger: Ledger) -> N
     """A gateway looks for new findings every two seconds, in a ledger of millions of runs."""
     from sqlalchemy import event
 
-    asked: list[tuple[str, object]] = []
+    asked: list[tuple[str, tuple[int, ...]]] = []
     event.listen(ledger._engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
     assert list(ledger.late(after=0)) == []
     statement, values = asked[-1]

@@ -1,14 +1,28 @@
 """Embeddings: by a worker that makes them, or by the router's own encoder."""
 
 import base64
+import os
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from ripieno.app import App
-from ripieno.domain import JsonValue
+from ripieno.domain import (
+    Answer,
+    Budget,
+    Call,
+    Executed,
+    JsonValue,
+    Objective,
+    Origin,
+    Run,
+    Task,
+    Usage,
+    Worker,
+)
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
-from ripieno.errors import InvalidTask
+from ripieno.errors import BadAnswer, Forbidden, InvalidTask
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant, Keyring
@@ -40,19 +54,34 @@ class Embeddings:
         if not isinstance(model, str):
             raise InvalidTask("model must be text", param="model")
         model = self._app.settings.gateway.aliases.get(model, model)
+        worker = self._find_worker(model, grant)
         await self._keyring.admit(grant)
-        tokens = 0
+        tokens, cost_usd = 0, 0.0
         try:
-            if model == AUTO or model == self._app.analyzer.encoder.name:
+            if worker is None:
                 texts = _read_input(body.get("input"))
                 tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
                 return await self._embed_here(texts, body, tokens)
-            if model not in self._app.pool:
-                raise UnknownModel(model, (AUTO, *self._app.pool.ids))
-            content = await self._app.caller.embed(self._app.pool[model], body)
-            return Response(content, headers={"x-ripieno-worker": model})
+            began = self._app.clock.monotonic()
+            content = await self._app.caller.embed(worker, body)
+            run = _make_run(worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
+            tokens, cost_usd = run.tokens, run.cost_usd or 0.0
+            self._app.ledger.note(Executed(run=run, task=_TASK))
+            return Response(content, headers={"x-ripieno-worker": model, "x-ripieno-cost-usd": f"{cost_usd:.10f}"})
         finally:
-            await self._keyring.leave(grant, cost_usd=0.0, tokens=tokens)
+            await self._keyring.leave(grant, cost_usd=cost_usd, tokens=tokens)
+
+    def _find_worker(self, model: str, grant: Grant) -> Worker | None:
+        """The worker that a request names; None for the router's own encoder."""
+        if model == AUTO or model == self._app.analyzer.encoder.name:
+            return None
+        if model not in self._app.pool:
+            raise UnknownModel(model, (AUTO, *self._app.pool.ids))
+        objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
+        worker = self._app.pool[model]
+        if worker.privacy.reach > objective.privacy.reach:
+            raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
+        return worker
 
     async def _embed_here(self, texts: Sequence[str], body: dict[str, JsonValue], tokens: int) -> Response:
         encoder = self._app.analyzer.encoder
@@ -67,6 +96,45 @@ class Embeddings:
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return Response(encode({"object": "list", "data": data, "model": encoder.name, "usage": usage}))
+
+
+_TASK = Task.from_text("embeddings", kind="embedding")
+"""What stands in the ledger for every request: the texts are not kept."""
+
+
+class _Counts(msgspec.Struct):
+    prompt_tokens: int = 0
+
+
+class _Embedded(msgspec.Struct):
+    usage: _Counts = msgspec.field(default_factory=_Counts)
+
+
+def _make_run(worker: Worker, content: bytes, *, key: str | None, latency_s: float) -> Run:
+    """The run that pays for embeddings.
+
+    Raises:
+        BadAnswer: the worker's reply is none.
+    """
+    try:
+        tokens = msgspec.json.decode(content, type=_Embedded).usage.prompt_tokens
+    except msgspec.MsgspecError as error:
+        raise BadAnswer(f"{worker.id!r} answered no embeddings", worker=worker.id) from error
+    call = Call(
+        worker=worker.id,
+        worker_version=worker.version,
+        usage=Usage(input_tokens=tokens),
+        cost_usd=worker.price.charge(input_tokens=tokens, output_tokens=0, cpu_s=0.0),
+        latency_s=latency_s,
+    )
+    return Run(
+        id=f"embedding/{os.urandom(16).hex()}",
+        task=_TASK.digest,
+        origin=Origin.TRAFFIC,
+        calls=(call,),
+        answer=Answer(text=""),
+        key=key,
+    )
 
 
 def _read_input(given: JsonValue) -> list[str]:
