@@ -143,6 +143,7 @@ async def test_embeddings_are_made_by_a_worker_paid_and_bounded(serve: Serve) ->
         assert (status, code_of(said)) == (429, "insufficient_quota"), "embeddings count like everything else"
         only_b = await make_key(address, client, workers=["b"])
         assert (await embed("a", only_b))[0] == 403
+        assert app.ledger.count("executed") == 2
         spent = next(iter(app.ledger.keys.spent(tuple(sorted(_periods()))).values()))
         assert {part.cost_usd for part in spent.values()} == {pytest.approx(0.002)}
 
