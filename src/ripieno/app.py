@@ -38,7 +38,7 @@ from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
 from ripieno.providers.prices import find_price
-from ripieno.route import PRESETS, Arrival, Conditions, Pacer, Policy, Predictor, Router, Scales
+from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Pacer, Policy, Predictor, Router, Scales
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, JudgeVerifier, Verifier
 
@@ -276,10 +276,11 @@ class App:
         if gone:
             raise ConfigError(f"decision {old.id!r} cannot be replayed: {gone[0]!r} has left the pool")
         predictor: Predictor = PriorPredictor()
-        if old.predictor != predictor.version:
+        if old.predictor not in (predictor.version, NAMED):
             predictor = await self._load_as_of(old.predictor)
         options = dict(old.policy_facts) | {"rules": self.settings.route.rules}
-        policy = cast(Policy, build_plugin("ripieno.policies", old.policy, options, key="route"))
+        name = old.policy if old.policy != NAMED else self.settings.route.policy
+        policy = cast(Policy, build_plugin("ripieno.policies", name, options, key="route"))
         eligible = Pool(tuple(replace(self.pool[worker], is_muted=False) for worker in old.mask.eligible))
         router = Router(predictor=predictor, policy=policy, clock=self.clock)
         features = await self.analyzer.analyze(decided.task)

@@ -37,7 +37,7 @@ class LoggedDecision:
 
 
 def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:
-    """All decisions of traffic, oldest first."""
+    """All decisions of traffic in which a policy chose, oldest first; where the request named its worker, none did."""
     runs: dict[str, Run] = {}
     qualities: dict[str, float] = {}
     for stored in ledger.read(kinds=("executed", "judged")):
@@ -46,7 +46,7 @@ def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:
         elif isinstance(stored.entry, Judged):
             qualities[stored.entry.run] = stored.entry.verdict.quality
     for stored in ledger.read(kinds=("decided",)):
-        if isinstance(stored.entry, Decided):
+        if isinstance(stored.entry, Decided) and stored.entry.decision.estimates:
             decision = stored.entry.decision
             run = runs.get(decision.id)
             quality = qualities.get(run.id) if run is not None else None

@@ -3,10 +3,11 @@
 from ripieno.route.mask import Conditions, mask_workers
 from ripieno.route.pacer import Pacer
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
-from ripieno.route.router import Arrival, ConditionsSource, Predictor, Router
+from ripieno.route.router import NAMED, Arrival, ConditionsSource, Predictor, Router
 from ripieno.route.utility import PRESETS, Scales, score_utility
 
 __all__ = [
+    "NAMED",
     "PRESETS",
     "Arrival",
     "Conditions",

@@ -51,6 +51,9 @@ class Explanation:
 
 def explain(decision: Decision) -> Explanation:
     """Explain a decision from its own record; nothing is looked up elsewhere."""
+    if not decision.estimates:
+        changes = ("another worker, or `auto`, as the model of the request",)
+        return Explanation(decision=decision, scored=(), spans=(), changes=changes)
     terms = read_terms(decision)
     utilities = decision.utilities
     free = [e for e in decision.estimates if e.standing == Standing.FREE]
