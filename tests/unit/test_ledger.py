@@ -42,6 +42,7 @@ from ripieno.ledger import Ledger, export_data, import_data
 from ripieno.ledger.codec import decode_entry, encode_entry
 from ripieno.ledger.database import translated_faults
 from ripieno.tasks import read_folder
+from ripieno.testing import FixedClock
 
 W = WorkerId("w")
 
@@ -350,3 +351,13 @@ def test_findings_are_found_without_reading_everything_else(ledger: Ledger) -> N
     connection.close()
     assert "entries_judged" in str(plan)
     assert "SCAN entries" not in str(plan)
+
+
+async def test_a_clock_that_steps_back_breaks_no_chain(tmp_path: Path) -> None:
+    clock = FixedClock()
+    with Ledger(f"sqlite:///{tmp_path}/l.db", clock=clock) as stepped:
+        for index, step in enumerate((0.0, -3600.0, 86_400.0)):
+            clock.advance(step)
+            await stepped.append(make_executed(f"r{index}"))
+        assert stepped.verify().entries == 3
+        assert [stored.seq for stored in stepped.read()] == [1, 2, 3]
