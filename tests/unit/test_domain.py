@@ -13,6 +13,7 @@ from ripieno.domain import (
     Budget,
     Call,
     Choice,
+    KeyLimits,
     Message,
     Objective,
     Origin,
@@ -171,3 +172,14 @@ def test_the_system_clock_goes_on() -> None:
     clock = SystemClock()
     assert clock.now() > 1_700_000_000
     assert clock.monotonic() <= clock.monotonic()
+
+
+def test_tokens_that_were_read_before_have_a_price_of_their_own() -> None:
+    price = Price(input_usd_per_mtok=1.0, cached_usd_per_mtok=0.1)
+    assert price.charge(input_tokens=1e6, output_tokens=0, cpu_s=0.0, cached_tokens=5e5) == pytest.approx(0.55)
+    assert price.charge(input_tokens=1e6, output_tokens=0, cpu_s=0.0, cached_tokens=9e9) == pytest.approx(0.1)
+    assert Price(input_usd_per_mtok=1.0).charge(input_tokens=1e6, output_tokens=0, cpu_s=0, cached_tokens=5e5) == 1.0
+    with pytest.raises(ValueError, match="cached_usd_per_mtok"):
+        Price(cached_usd_per_mtok=-1.0)
+    with pytest.raises(ValueError, match="usd_per_day must be positive"):
+        KeyLimits(usd_per_day=0.0)

@@ -48,6 +48,8 @@ class Request:
     headers: dict[str, str]
     """Names in lower case; of repeated ones the last."""
     body: bytes
+    keeps_alive: bool = True
+    """Whether the client may send another on the same connection."""
 
 
 @dataclass(slots=True)
@@ -175,7 +177,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, "upgrades are not served here")
+            pass  # not taken up: the request is answered as it stands, and the connection closed
         except httptools.HttpParserError:
             if not self._is_refused:
                 self._refuse(400, "what came is no HTTP request")
@@ -238,9 +240,9 @@ class _Connection(asyncio.Protocol):
             query=(url.query or b"").decode("latin-1"),
             headers=self._headers,
             body=body,
+            keeps_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
         )
         self._parts, self._size = [], 0
-        self._keeps_alive = self._parser.should_keep_alive()
         self.due = None
         if self.task is None:
             self.task = self._loop.create_task(self._work(request))
@@ -254,6 +256,7 @@ class _Connection(asyncio.Protocol):
     async def _work(self, request: Request) -> None:
         try:
             while True:
+                self._keeps_alive = request.keeps_alive
                 try:
                     answer = await self._server.handler(request)
                     if isinstance(answer, Stream):

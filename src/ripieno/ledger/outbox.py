@@ -28,6 +28,8 @@ class Outbox:
         self.path = path
         self._largest = largest
         self._rows = len(self.read())
+        if self._rows:
+            self._cut_torn_line()
 
     def __len__(self) -> int:
         return self._rows
@@ -41,7 +43,7 @@ class Outbox:
         """
         data = b"".join(_pack(row) for row in rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        with self.path.open("ab", buffering=0) as file:
             before = file.tell()
             if before + len(data) > self._largest:
                 raise LedgerFull(
@@ -49,8 +51,9 @@ class Outbox:
                     hint="mend the ledger; or raise ledger.outbox_bytes",
                 )
             try:
-                file.write(data)
-                file.flush()
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(before)
@@ -79,10 +82,22 @@ class Outbox:
                 rows.append(row)
         return rows
 
+    def _cut_torn_line(self) -> None:
+        """Forget the beginning of a line whose end was never written: what is put next must not follow it."""
+        content = self.path.read_bytes()
+        if _cut(content) < len(content):
+            with self.path.open("r+b") as file:
+                file.truncate(_cut(content))
+
     def clear(self) -> None:
         """Forget all rows: they are in the ledger."""
         self.path.unlink(missing_ok=True)
         self._rows = 0
+
+
+def _cut(content: bytes) -> int:
+    """Length up to the last whole line."""
+    return content.rfind(b"\n") + 1
 
 
 def _pack(row: Row) -> bytes:

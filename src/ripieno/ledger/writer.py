@@ -103,7 +103,7 @@ class Writer:
         if self._settled < self._submitted and threading.current_thread() is not self._thread:
             done: Future[int] = Future()
             self.submit((), done)
-            done.result()
+            done.exception()  # what was refused was told to who submitted it
 
     def close(self) -> None:
         """Write what waits, then end."""
@@ -184,6 +184,7 @@ class Writer:
             log.exception("neither the ledger nor its outbox takes entries")
             return False
         log.warning("entries wait in the outbox: %s", error.message)
+        self.is_at_fault = False
         for request in batch:
             request.count = len(request.rows)
         return True

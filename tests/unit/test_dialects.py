@@ -1,0 +1,292 @@
+"""The wire formats, without a wire: what goes in becomes a task, and what a worker says comes out."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ripieno.domain import Answer, Usage
+from ripieno.errors import InvalidTask, ProviderTimeout, RateLimited
+from ripieno.gateway.dialects import ChatDialect, Dialect, MessagesDialect, Origin, ResponsesDialect, count_tokens
+from ripieno.providers import Piece
+
+ORIGIN = Origin(decision="d1", worker="w", created=7)
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+THINKING = Answer(
+    text="four", message={"reasoning_content": "two and two", "tool_calls": [CALL]}, finish_reason="tool_calls",
+    usage=Usage(input_tokens=10, output_tokens=5, cached_tokens=4, reasoning_tokens=2),
+)  # fmt: skip
+PIECES = (
+    Piece(delta={"role": "assistant", "content": ""}),
+    Piece(delta={"reasoning_content": "two "}),
+    Piece(delta={"reasoning": "and two"}),
+    Piece(delta={"content": "fo"}),
+    Piece(delta={"content": "ur"}),
+    Piece(delta={"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "add", "arguments": ""}}]}),
+    Piece(delta={"tool_calls": [{"index": 0, "function": {"arguments": '{"a": 1}'}}]}),
+    Piece(delta={"tool_calls": [{"index": 1, "id": "c2", "function": {"name": "run", "arguments": '{"input": "x"}'}}]}),
+    Piece(finish_reason="tool_calls", usage=Usage(input_tokens=10, output_tokens=5)),
+)
+
+
+def listed(value: object) -> list[Any]:
+    assert isinstance(value, list)
+    return value
+
+
+def read_events(stream: bytes) -> list[dict[str, Any]]:
+    return [json.loads(data) for data in re.findall(rb"^data: (\{.*)$", stream, flags=re.MULTILINE)]
+
+
+def write_stream(dialect: Dialect, body: Mapping[str, object]) -> list[dict[str, Any]]:
+    writing = dialect.stream(dialect.read(body), ORIGIN)
+    return read_events(writing.begin() + b"".join(map(writing.add, PIECES)) + writing.end())
+
+
+def test_messages_become_a_task() -> None:
+    asked = MessagesDialect().read(
+        {
+            "model": "auto",
+            "max_tokens": 50,
+            "system": "be brief",
+            "thinking": {"type": "adaptive"},
+            "context_management": {},
+            "output_config": {"effort": "high", "format": {"type": "json_schema", "schema": {"type": "object"}}},
+            "tool_choice": {"type": "tool", "name": "add", "disable_parallel_tool_use": True},
+            "x_new": 1,
+            "tools": [
+                {"name": "add", "description": "Adds.", "input_schema": {"type": "object"}, "strict": True},
+                {"type": "web_search_20260209", "name": "web_search"},
+            ],
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "hm", "signature": ""},
+                        {"type": "text", "text": "so"},
+                        {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "and"},
+                        {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "1"}]},
+                        {"type": "tool_result", "tool_use_id": "t2", "content": None},
+                        {"type": "tool_result", "tool_use_id": "t3", "content": [{"type": "image"}]},
+                        {"type": "tool_result", "tool_use_id": "t4", "content": 5},
+                        {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
+                        {"type": "document", "source": {"type": "text", "data": "a page"}},
+                        {"type": "container_upload"},
+                    ],
+                },
+            ],
+        }
+    )
+    told = [(m.role, m.content, dict(m.extra)) for m in asked.messages]
+    assert told[0] == ("system", "be brief", {})
+    assert told[2][:2] == ("assistant", "so")
+    assert told[2][2]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a":1}'}  # type: ignore[index]  # a call
+    assert [(role, content) for role, content, _ in told[3:7]] == [
+        ("tool", "1"), ("tool", ""), ("tool", "[image]"), ("tool", "5")
+    ]  # fmt: skip
+    assert [part["type"] for part in listed(told[7][1])] == ["text", "image_url", "text"]
+    assert asked.params == {
+        "max_tokens": 50,
+        "x_new": 1,
+        "reasoning_effort": "high",
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+        },
+        "tool_choice": {"type": "function", "function": {"name": "add"}},
+        "parallel_tool_calls": False,
+    }
+    assert [tool["function"]["name"] for tool in asked.tools] == ["add"]  # type: ignore[index]  # a tool
+    assert count_tokens(asked) > 20
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "x"}]}, "model"),
+        ({"model": "auto"}, "messages"),
+        ({"model": "auto", "messages": "x"}, "messages"),
+        ({"model": "auto", "messages": ["x"]}, "messages[0]"),
+        ({"model": "auto", "messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"model": "auto", "messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"model": "auto", "messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content"),
+        ({"model": "auto", "messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages"),
+        ({"model": "auto", "messages": [{"role": "user", "content": [{"type": "image", "source": 5}]}]}, "messages"),
+        ({"model": "auto", "messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages"),
+        ({"model": "auto", "messages": [{"role": "user", "content": "x"}], "system": 5}, "system"),
+        ({"model": "auto", "messages": [{"role": "user", "content": "x"}], "tools": ["x"]}, "tools[0]"),
+        ({"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream": "yes"}, "stream"),
+    ],
+)
+def test_bad_messages_name_their_field(body: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidTask) as caught:
+        MessagesDialect().read(body)
+    assert caught.value.param == param
+
+
+def test_answers_become_messages() -> None:
+    asked = MessagesDialect().read({"model": "auto", "messages": [{"role": "user", "content": "x"}]})
+    message = json.loads(MessagesDialect().write(asked, THINKING, ORIGIN))
+    assert [block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"]
+    assert message["content"][2] == {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
+    assert (message["id"], message["model"], message["stop_reason"]) == ("msg_d1", "w", "tool_use")
+    assert message["usage"]["input_tokens"] == 6
+    assert message["usage"]["cache_read_input_tokens"] == 4
+    broken = Answer(text="", message={"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]})
+    assert json.loads(MessagesDialect().write(asked, broken, ORIGIN))["content"][0]["input"] == {"_raw": "{"}
+
+
+def test_pieces_become_named_events() -> None:
+    events = write_stream(MessagesDialect(), {"model": "auto", "messages": [{"role": "user", "content": "x"}]})
+    kinds = [event["type"] for event in events]
+    assert (kinds[0], kinds[-2:]) == ("message_start", ["message_delta", "message_stop"])
+    started = [event["content_block"]["type"] for event in events if event["type"] == "content_block_start"]
+    assert started == ["thinking", "text", "tool_use", "tool_use"]
+    assert [event["index"] for event in events if event["type"] == "content_block_stop"] == [0, 1, 2, 3]
+    parts = [e["delta"]["partial_json"] for e in events if e.get("delta", {}).get("type") == "input_json_delta"]
+    assert parts == ['{"a": 1}', '{"input": "x"}']
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_items_become_a_task() -> None:
+    asked = ResponsesDialect().read(
+        {
+            "model": "auto",
+            "instructions": "be brief",
+            "max_output_tokens": 9,
+            "reasoning": {"effort": "low"},
+            "text": {"verbosity": "low", "format": {"type": "json_schema", "name": "n", "schema": {}}},
+            "tool_choice": {"type": "function", "name": "add"},
+            "store": False,
+            "include": ["reasoning.encrypted_content"],
+            "x_new": 1,
+            "tools": [
+                {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": False},
+                {"type": "custom", "name": "run", "description": "Runs."},
+                {"type": "web_search"},
+            ],
+            "input": [
+                {"role": "user", "content": "plain"},
+                {
+                    "type": "message",
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": "see"},
+                        {"type": "input_image", "image_url": "data:x"},
+                        {"type": "input_file", "file_data": "data:y", "filename": "f"},
+                        {"type": "input_audio", "input_audio": {}},
+                    ],
+                },
+                {"type": "reasoning", "summary": []},
+                {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"},
+                {"type": "custom_tool_call", "call_id": "c2", "name": "run", "input": "ls"},
+                {"type": "function_call_output", "call_id": "c1", "output": "1"},
+                {"type": "custom_tool_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "ok"}]},
+                {"type": "function_call_output", "call_id": "c3", "output": {"a": 1}},
+                {
+                    "role": "assistant",
+                    "content": [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "b"}],
+                },
+                {"type": "function_call", "call_id": "c4", "name": "add", "arguments": "{}"},
+            ],
+        }
+    )
+    told = [(m.role, m.content) for m in asked.messages]
+    assert [role for role, _ in told] == [
+        "system", "user", "user", "assistant", "tool", "tool", "tool", "assistant", "assistant"
+    ]  # fmt: skip
+    assert [part["type"] for part in listed(told[2][1])] == ["text", "image_url", "file", "input_audio"]
+    calls = asked.messages[3].extra["tool_calls"]
+    assert [call["function"]["arguments"] for call in listed(calls)] == ["{}", '{"input":"ls"}']
+    assert [content for role, content in told if role == "tool"] == ["1", "ok", '{"a":1}']
+    assert told[7] == ("assistant", "ab")
+    assert [tool["function"]["name"] for tool in asked.tools] == ["add", "run"]  # type: ignore[index]  # a tool
+    assert asked.params["max_completion_tokens"] == 9
+    assert asked.params["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    assert asked.params["response_format"] == {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
+    assert {"reasoning_effort": "low", "verbosity": "low", "x_new": 1}.items() <= asked.params.items()
+    assert "store" not in asked.params
+    plain = ResponsesDialect().read({"input": "x", "tool_choice": "auto", "text": {"format": {"type": "json_object"}}})
+    assert (plain.model, plain.params) == ("auto", {"response_format": {"type": "json_object"}})
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": None}, "input"),
+        ({"input": [5]}, "input[0]"),
+        ({"input": [{"role": 5, "content": "x"}]}, "input[0].role"),
+        ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
+        ({"input": [{"role": "user", "content": [5]}]}, "input[0].content"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0]"),
+        ({"input": [{"type": "item_reference", "id": "i"}]}, "input[0]"),
+        ({"input": "x", "tools": [5]}, "tools[0]"),
+        ({"input": "x", "background": True}, "background"),
+        ({"input": "x", "conversation": "c"}, "conversation"),
+        ({"input": "x", "model": 5}, "model"),
+    ],
+)
+def test_bad_items_name_their_field(body: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidTask) as caught:
+        ResponsesDialect().read(body)
+    assert caught.value.param == param
+
+
+def test_answers_become_items() -> None:
+    asked = ResponsesDialect().read({"input": "x", "tools": [{"type": "custom", "name": "add"}]})
+    response = json.loads(ResponsesDialect().write(asked, THINKING, ORIGIN))
+    assert [item["type"] for item in response["output"]] == ["reasoning", "message", "custom_tool_call"]
+    assert response["output"][2]["input"] == '{"a": 1}', "what is not wrapped stays as it is"
+    assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": 2}
+    cut = json.loads(ResponsesDialect().write(asked, Answer(text="fo", finish_reason="length"), ORIGIN))
+    assert (cut["status"], cut["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+
+
+def test_pieces_become_numbered_events() -> None:
+    events = write_stream(ResponsesDialect(), {"input": "x", "tools": [{"type": "custom", "name": "run"}]})
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    done = [event["item"]["type"] for event in events if event["type"] == "response.output_item.done"]
+    assert done == ["reasoning", "message", "function_call", "custom_tool_call"]
+    whole = events[-1]["response"]
+    assert events[-1]["type"] == "response.completed"
+    assert [item.get("arguments") or item.get("input") for item in whole["output"][2:]] == ['{"a": 1}', "x"]
+    assert whole["output"][1]["content"][0]["text"] == "four"
+    assert whole["output"][0]["content"][0]["text"] == "two and two"
+
+
+def test_pieces_of_plain_workers_become_chunks() -> None:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream_options": {"include_usage": True}}
+    events = write_stream(ChatDialect(), body)
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"]["total_tokens"] == 15
+    quiet = ChatDialect().stream(ChatDialect().read(body | {"stream_options": None}), ORIGIN)
+    assert read_events(quiet.add(Piece(delta={"content": "a"})))[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert quiet.end() == b"data: [DONE]\n\n"
+    made = json.loads(ChatDialect().write(ChatDialect().read(body), THINKING, ORIGIN))
+    assert made["usage"]["prompt_tokens_details"] == {"cached_tokens": 4}
+    with pytest.raises(InvalidTask, match=r"tools\[0\]"):
+        ChatDialect().read(body | {"tools": [5]})
+    with pytest.raises(InvalidTask, match=r"messages\[0\] must be an object"):
+        ChatDialect().read(body | {"messages": [5]})
+
+
+def test_a_failure_has_the_form_of_its_dialect() -> None:
+    late, busy = ProviderTimeout("late", worker="w"), RateLimited("busy", retry_after_s=1.0)
+    ask: dict[str, object] = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "input": "x"}
+    messages, responses, chat = MessagesDialect(), ResponsesDialect(), ChatDialect()
+    assert json.loads(messages.refuse(busy, request="r"))["error"]["type"] == "rate_limit_error"
+    assert read_events(messages.stream(messages.read(ask), ORIGIN).fail(late))[0]["error"]["type"] == "timeout_error"
+    failed = read_events(responses.stream(responses.read(ask), ORIGIN).fail(busy))[0]["response"]
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "rate_limit_exceeded")
+    assert json.loads(responses.refuse(late, request="r"))["error"]["code"] == "provider_timeout"
+    assert read_events(chat.stream(chat.read(ask), ORIGIN).fail(late))[0]["error"]["type"] == "server_error"

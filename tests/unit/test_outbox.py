@@ -1,0 +1,141 @@
+"""The outbox: kept durably, read back whole, bounded, and emptied into the ledger in order."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.unit.test_ledger import make_executed
+
+from ripieno.domain import Executed
+from ripieno.errors import LedgerCorrupt, LedgerError, LedgerFull, NotFound
+from ripieno.ledger import Ledger, Outbox
+from ripieno.ledger.codec import encode_entry
+from ripieno.ledger.outbox import _pack
+from ripieno.ledger.writer import RETRY_S
+
+
+def make_rows(*names: str) -> list[object]:
+    return [encode_entry(make_executed(name)) for name in names]
+
+
+SIZE = len(_pack(encode_entry(make_executed("second"))))
+"""Bytes of one row."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the database, as another program may."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+def test_rows_are_kept_read_and_forgotten(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "deep" / "outbox.jsonl")
+    assert outbox.read() == []
+    outbox.put(make_rows("a", "b"))  # type: ignore[arg-type]  # rows
+    outbox.put(make_rows("c"))  # type: ignore[arg-type]  # rows
+    assert [row.id for row in Outbox(outbox.path).read()] == ["executed:a", "executed:b", "executed:c"]
+    assert len(Outbox(outbox.path)) == 3
+    outbox.clear()
+    assert not outbox.path.exists()
+
+
+def test_a_torn_line_is_passed_over_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.jsonl")
+    outbox.put(make_rows("a", "b"))  # type: ignore[arg-type]  # rows
+    whole = outbox.path.read_bytes()
+    outbox.path.write_bytes(whole[:-5])
+    again = Outbox(outbox.path)
+    assert len(again) == 1
+    again.put(make_rows("c"))  # type: ignore[arg-type]  # rows
+    assert [row.id for row in Outbox(outbox.path).read()] == ["executed:a", "executed:c"]
+    outbox.path.write_bytes(whole.replace(b"executed:a", b"executed:x"))
+    with pytest.raises(LedgerCorrupt, match="line 1"):
+        Outbox(outbox.path)
+
+
+def test_it_is_bounded_and_a_failed_write_leaves_nothing_half_done(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.jsonl", largest=int(1.5 * SIZE))
+    outbox.put(make_rows("a"))  # type: ignore[arg-type]  # rows
+    with pytest.raises(LedgerFull, match="and may hold"):
+        outbox.put(make_rows("b", "c"))  # type: ignore[arg-type]  # rows
+    assert len(Outbox(outbox.path)) == 1
+
+
+def test_a_full_disk_leaves_the_outbox_as_it_was(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    outbox = Outbox(tmp_path / "outbox.jsonl")
+    outbox.put(make_rows("a"))  # type: ignore[arg-type]  # rows
+    before = outbox.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, limits[1]))
+        with pytest.raises(OSError, match="large"):
+            outbox.put(make_rows("b"))  # type: ignore[arg-type]  # rows
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert outbox.path.read_bytes() == before
+
+
+async def test_a_locked_ledger_spools_and_is_caught_up_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(f"sqlite:///{path}", outbox=Outbox(tmp_path / "outbox.jsonl")) as ledger:
+        await ledger.append(make_executed("first"))
+        with locked(path):
+            assert await ledger.append(make_executed("second")) == 1
+            assert ledger.waiting == 1
+            assert await ledger.append(make_executed("third")) == 1, "and what comes after waits behind it"
+            assert not ledger.is_at_fault
+        async with asyncio.timeout(10 * RETRY_S + 20):
+            while ledger.waiting:
+                await asyncio.to_thread(ledger.run_ids, "none")
+        runs = [stored.entry.run.id for stored in ledger.read() if isinstance(stored.entry, Executed)]
+        assert runs == ["first", "second", "third"]
+        ledger.verify()
+
+
+async def test_when_neither_takes_them_entries_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(f"sqlite:///{path}", outbox=Outbox(tmp_path / "outbox.jsonl", largest=10)) as ledger:
+        await ledger.append(make_executed("first"))
+        with locked(path):
+            with pytest.raises(LedgerError, match="locked"):
+                await ledger.append(make_executed("second"))
+            assert ledger.is_at_fault
+            ledger.note(make_executed("third"))
+            assert ledger.count("executed") == 1
+        assert "could not be recorded" in caplog.text
+        assert await ledger.append(make_executed("fourth")) == 1
+        assert not ledger.is_at_fault
+
+
+async def test_a_small_outbox_refuses_what_comes_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(f"sqlite:///{path}", outbox=Outbox(tmp_path / "outbox.jsonl", largest=int(1.5 * SIZE))) as ledger:
+        await ledger.append(make_executed("first"))
+        with locked(path):
+            assert await ledger.append(make_executed("second")) == 1
+            with pytest.raises(LedgerError, match="behind its outbox"):
+                await ledger.append(make_executed("third"))
+
+
+def test_what_waits_is_written_at_the_next_start(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.jsonl")
+    outbox.put(make_rows("a", "b"))  # type: ignore[arg-type]  # rows
+    with Ledger(f"sqlite:///{tmp_path}/l.db", outbox=outbox) as ledger:
+        assert ledger.append_now([make_executed("c")]) == 1
+        assert ledger.verify().entries == 3
+        with pytest.raises(NotFound, match="no key 'k1'"):
+            ledger.keys.revoke("k1")
