@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 from tests.unit.test_ledger import make_executed
 
 from ripieno.domain import Executed
-from ripieno.errors import LedgerCorrupt, LedgerError, LedgerFull, NotFound
+from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, NotFound
 from ripieno.ledger import Ledger, Outbox
-from ripieno.ledger.codec import encode_entry
+from ripieno.ledger.codec import Row, encode_entry
 from ripieno.ledger.outbox import _pack
 from ripieno.ledger.writer import RETRY_S
 
@@ -139,3 +140,29 @@ def test_what_waits_is_written_at_the_next_start(tmp_path: Path) -> None:
         assert ledger.verify().entries == 3
         with pytest.raises(NotFound, match="no key 'k1'"):
             ledger.keys.revoke("k1")
+
+
+async def test_what_waited_for_a_lock_is_committed_in_bounded_batches(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(f"sqlite:///{path}") as ledger:
+        await ledger.append(make_executed("first"))
+        with locked(path):
+            waiting = [ledger.submit(*(make_executed(f"b{n}-{i}") for i in range(600))) for n in range(6)]
+        assert await asyncio.gather(*waiting) == [600] * 6
+        assert ledger.verify().entries == 3601
+
+
+async def test_a_fault_of_ours_is_told_to_who_waits_and_the_writer_goes_on(tmp_path: Path) -> None:
+    with Ledger(f"sqlite:///{tmp_path}/l.db") as ledger:
+        broken = Row(id="x", kind="executed", body=5)  # type: ignore[arg-type]  # no text
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        ledger._writer.submit([broken], waiting)
+        with pytest.raises(TypeError):
+            await waiting
+        assert await ledger.append(make_executed("next")) == 1
+
+
+def test_postgresql_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match="needs the extra 'postgres'"):
+        Ledger("postgresql://user@127.0.0.1:9/nothing")

@@ -60,11 +60,9 @@ class KeyStore:
             rows = connection.execute(select(keys).order_by(keys.c.at)).all()
         return {row.digest: _load(row.id, row.at, row.revoked_at, row.body) for row in rows}
 
-    def spent(self, periods: tuple[str, ...], key: str | None = None) -> dict[str, dict[str, Spend]]:
+    def spent(self, periods: tuple[str, ...]) -> dict[str, dict[str, Spend]]:
         """What keys have spent in these periods: by key, then by period."""
         query = select(spend).where(spend.c.period.in_(periods))
-        if key is not None:
-            query = query.where(spend.c.key == key)
         found: dict[str, dict[str, Spend]] = {}
         with translated_faults(self._url), self._reader.connect() as connection:
             for row in connection.execute(query):
