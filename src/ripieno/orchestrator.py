@@ -89,8 +89,19 @@ class Orchestrator:
         execution = await self.carry(task)
         return execution.decision, execution.run
 
-    async def carry(self, task: Task, *, arrival: Arrival | None = None) -> Execution:
+    async def carry(
+        self,
+        task: Task,
+        *,
+        arrival: Arrival | None = None,
+        follow: Callable[[Execution], None] | None = None,
+    ) -> Execution:
         """Carry one task to an answer; its decision is durable when it is given, and its run goes with the next commit.
+
+        Args:
+            task: what is asked.
+            arrival: when and under what name it came; made here if not given.
+            follow: told the execution before anybody is called, for who wants to know what failed ones have cost.
 
         Raises:
             NoEligibleWorker: nobody may take the task.
@@ -103,6 +114,8 @@ class Orchestrator:
         arrival = arrival or make_arrival(self._parts.clock)
         decision = await self.decide(task, brain=brain, arrival=arrival)
         execution = Execution(decision=decision, task=task, digest=task.digest, key=arrival.key)
+        if follow is not None:
+            follow(execution)
         recorded = await self._record_decided(execution)
         try:
             await self._parts.executor.execute(execution, brain.pool)

@@ -34,6 +34,7 @@ class Site:
 
     async def parts(self) -> AsyncIterator[bytes]:
         try:
+            yield b""  # not the end
             while True:
                 yield b"x" * 65536
                 await asyncio.sleep(0)
@@ -147,6 +148,7 @@ async def test_a_client_that_leaves_or_does_not_read_ends_the_work() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(ask("/streams"))
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert len(await reader.readexactly(100_000)) == 100_000
         async with asyncio.timeout(10):
             await site.left.wait()
         writer.transport.abort()

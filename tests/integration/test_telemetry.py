@@ -62,7 +62,7 @@ async def test_metrics_count_what_happened_in_the_names_of_the_dashboard(serve: 
     async with open_app() as app:
         listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:
-            for body in (ASK, ASK | {"stream": True}, ASK | {"model": "gone"}):
+            for body in (ASK, ASK | {"stream": True}, ASK | {"model": "gone"}, ASK | {"model": "a"}):
                 async with client.post(f"{address}/v1/chat/completions", json=body) as response:
                     await response.read()
             async with client.get(f"{address}/metrics") as response:
@@ -80,6 +80,9 @@ async def test_metrics_count_what_happened_in_the_names_of_the_dashboard(serve: 
     assert 'ripieno_cost_usd_total{worker="b"} 0.004' in text
     assert "ripieno_failovers_total 2.0" in text
     assert "ripieno_in_flight_requests 0.0" in text
+    assert 'ripieno_calls_total{outcome="server_error",worker="a"} 3.0' in text, (
+        "of the request that got no answer, too"
+    )
     shown = json.loads(DASHBOARD.read_text())
     wanted = {name for p in shown["panels"] for t in p["targets"] for name in re.findall(r"ripieno_\w+", t["expr"])}
     assert wanted

@@ -47,6 +47,10 @@ class _Turn:
     is_admitted: bool = False
     is_over: bool = False
 
+    def follow(self, execution: Execution) -> None:
+        """Know what is done for the request, whatever comes of it."""
+        self.execution = execution
+
 
 class Answering:
     """Carries requests through the orchestrator, and counts them.
@@ -125,18 +129,17 @@ class Answering:
             self._metrics.note_cache("answers", is_hit=kept is not None)
         if kept is not None:
             return await self._give_kept(turn, kept)
-        execution = await self._app.orchestrator.carry(turn.task, arrival=self._arrive(turn))
-        turn.execution = execution
+        execution = await self._app.orchestrator.carry(turn.task, arrival=self._arrive(turn), follow=turn.follow)
         assert execution.called is not None
         answer = execution.called.answer
         assert answer is not None
         worker = execution.calls[-1].worker
         if name is not None:
             self._cache.keep(name, Kept(answer, execution.decision.id, worker))
-        cost_usd = sum(call.cost_usd or 0.0 for call in execution.calls)
+        cost_usd = _sum_cost(execution)
         headers = make_headers(execution.decision, worker=worker, cost_usd=cost_usd, attempts=_count_calls(execution))
         content = turn.dialect.write(turn.asked, answer, _origin(execution.decision.id, worker))
-        await self._end(turn, worker=worker, cost_usd=cost_usd)
+        await self._end(turn, worker=worker)
         return Response(content, headers=headers)
 
     async def _give_kept(self, turn: _Turn, kept: Kept) -> Response:
@@ -149,7 +152,7 @@ class Answering:
             "x-ripieno-why": "the same request was answered before",
         }
         content = turn.dialect.write(turn.asked, kept.answer, _origin(kept.decision, kept.worker))
-        await self._end(turn)
+        await self._end(turn, worker=kept.worker)
         return Response(content, headers=headers)
 
     async def _answer_stream(self, turn: _Turn) -> Stream:
@@ -200,21 +203,20 @@ class Answering:
         finally:
             self._metrics.open_streams.dec()
             await _abandon(first, pieces)
-            cost_usd = sum(call.cost_usd or 0.0 for call in execution.calls)
-            served = execution.serving if execution.error is None else None
-            await self._end(turn, worker=served, cost_usd=cost_usd)
+            await self._end(turn, worker=execution.serving if execution.error is None else None)
 
-    async def _end(self, turn: _Turn, *, worker: str | None = None, cost_usd: float = 0.0) -> None:
-        """Count a request that is over, once."""
+    async def _end(self, turn: _Turn, *, worker: str | None = None) -> None:
+        """Count a request that is over, once; `worker` is who answered, if anybody did."""
         if turn.is_over:
             return
         turn.is_over = True
         self._leave()
-        execution, tokens = turn.execution, 0
+        execution, tokens, cost_usd = turn.execution, 0, 0.0
         if execution is not None:
             self._metrics.note_execution(execution)
             if self._spans is not None:
                 self._spans.send(execution, dialect=turn.name, headers=turn.headers, began=turn.began)
+            cost_usd = _sum_cost(execution)
             tokens = sum((c.usage.input_tokens or 0) + (c.usage.output_tokens or 0) for c in execution.calls)
         if worker is not None:
             self._metrics.note_request(turn.name, began=turn.began)
@@ -293,6 +295,10 @@ def make_headers(
     if attempts is not None:
         headers["x-ripieno-attempts"] = str(attempts)
     return headers
+
+
+def _sum_cost(execution: Execution) -> float:
+    return sum(call.cost_usd or 0.0 for call in execution.calls)
 
 
 def _count_calls(execution: Execution) -> int:

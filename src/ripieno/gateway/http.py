@@ -303,6 +303,8 @@ class _Connection(asyncio.Protocol):
             async for part in parts:
                 if self._is_gone:
                     return
+                if not part:  # a chunk of no length is the end
+                    continue
                 self._transport.write(b"%x\r\n%b\r\n" % (len(part), part))
                 if not self._can_write.is_set():
                     await self._can_write.wait()
