@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +91,11 @@ def serve_in() -> Iterator[ServeIn]:
     def start(
         folder: Path,
         *options: str,
+        before: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Served:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ripieno.cli", "serve", "--port", "0", *options],
+            [sys.executable, "-m", "ripieno.cli", *before, "serve", "--port", "0", *options],
             cwd=folder, env=os.environ | dict(environment or {}),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip

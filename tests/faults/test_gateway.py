@@ -338,3 +338,21 @@ async def test_many_open_streams_are_held_at_once(serve_in: ServeIn, tmp_path: P
             for stream in streams:
                 stream.cancel()
             await asyncio.gather(*streams, return_exceptions=True)
+
+
+async def test_logs_are_json_where_asked_and_never_hold_what_was_asked(serve_in: ServeIn, tmp_path: Path) -> None:
+    with ScriptedServer([Reply(text="the answer itself"), Reply(status=400)]) as good:
+        write_settings(tmp_path, good)
+        served = serve_in(tmp_path, before=("--verbose", "--log-format", "json"))
+        async with ClientSession() as client:
+            _, decision = await ask(client, served)
+            assert (await ask(client, served))[0] == 400
+        served.process.terminate()
+        said = served.process.communicate(timeout=30)[1]
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    answered = next(line for line in lines if line["message"] == "answered by w0")
+    assert (answered["decision"], answered["worker"], answered["dialect"]) == (decision, "w0", "chat")
+    assert answered["seconds"] > 0
+    assert [line["message"] for line in lines].count("not answered") == 1
+    assert "What is 2 + 2" not in said
+    assert "the answer itself" not in said

@@ -62,17 +62,14 @@ class LazyGroup(click.Group):
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file; ripieno.toml if not given."
 )
 @click.option("--verbose", is_flag=True, help="Log more, on stderr.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines, or JSON objects.")
 @click.version_option(package_name="ripieno", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, *, config: Path | None, verbose: bool) -> None:
+def cli(ctx: click.Context, *, config: Path | None, verbose: bool, log_format: str) -> None:
     """Ripieno learns which worker should own each task, and proves that the choice pays."""
-    import logging
+    from ripieno.cli.logs import set_up_logs
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    set_up_logs(verbose=verbose, form=log_format)
     ctx.obj = config
 
 

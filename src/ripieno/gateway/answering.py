@@ -1,6 +1,7 @@
 """Answering: one request of any dialect, from its body to a whole or streamed answer."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from ripieno.route import Arrival
 
 COMMENT_S = 10.0
 """A stream whose first piece takes longer is begun, and kept alive with comments."""
+
+log = logging.getLogger(__name__)
 
 _decode = msgspec.json.Decoder().decode
 
@@ -218,6 +221,8 @@ class Answering:
                 self._spans.send(execution, dialect=turn.name, headers=turn.headers, began=turn.began)
             cost_usd = _sum_cost(execution)
             tokens = sum((c.usage.input_tokens or 0) + (c.usage.output_tokens or 0) for c in execution.calls)
+        if log.isEnabledFor(logging.INFO):
+            _log(turn, worker, cost_usd=cost_usd)
         if worker is not None:
             self._metrics.note_request(turn.name, began=turn.began)
             if turn.stated.session is not None:
@@ -253,6 +258,21 @@ class Answering:
         if self._base[0] is not self._app.loaded:
             self._base = (self._app.loaded, self._app.make_objective(), _make_names(self._app))
         return self._base
+
+
+def _log(turn: _Turn, worker: str | None, *, cost_usd: float) -> None:
+    """One line for a request that is over; nothing of what was asked or answered."""
+    execution = turn.execution
+    facts = {
+        "decision": execution.decision.id if execution is not None else None,
+        "dialect": turn.name,
+        "key": turn.grant.id,
+        "worker": worker,
+        "calls": len(execution.calls) if execution is not None else 0,
+        "cost_usd": cost_usd,
+        "seconds": round(time.perf_counter() - turn.began, 4),
+    }
+    log.info("answered by %s" if worker is not None else "not answered%.0s", worker or "", extra=facts)
 
 
 async def _abandon(first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from ripieno.app import App
 from ripieno.domain import Call
+from ripieno.encoders import CachedEncoder
 from ripieno.execute import Execution
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -150,6 +151,12 @@ class _Present(Collector):
         looked.add_metric(["hit"], float(self._app.analyzer.hits))
         looked.add_metric(["miss"], float(self._app.analyzer.misses))
         yield looked
+        encoder = self._app.analyzer.encoder
+        if isinstance(encoder, CachedEncoder):
+            texts = CounterMetricFamily("ripieno_embeddings", "Texts by whether they were known", labels=["outcome"])
+            texts.add_metric(["hit"], float(encoder.hits))
+            texts.add_metric(["miss"], float(encoder.misses))
+            yield texts
         waiting = GaugeMetricFamily("ripieno_outbox_entries", "Entries that wait for the ledger")
         waiting.add_metric([], float(self._app.ledger.waiting))
         yield waiting
