@@ -4,7 +4,18 @@ import pytest
 
 from ripieno import errors
 from ripieno.cli.errors import report
-from ripieno.errors import ConfigError, GateRefused, InvalidTask, NotFound, ProviderTimeout, RateLimited, RipienoError
+from ripieno.errors import (
+    ConfigError,
+    GateRefused,
+    InvalidTask,
+    NoEligibleWorker,
+    NotFound,
+    ProviderError,
+    ProviderRejected,
+    ProviderTimeout,
+    RateLimited,
+    RipienoError,
+)
 from ripieno.gateway.errors import TABLE, find_wire, make_body, make_error_headers
 
 
@@ -62,3 +73,32 @@ def test_each_class_has_its_exit_code_and_two_lines(
 def test_a_fault_of_ours_is_not_dressed_up() -> None:
     with pytest.raises(ZeroDivisionError):
         report(ZeroDivisionError())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "is_blamed", "told"),
+    [
+        (ProviderError, 429, False, (429, "rate_limit_exceeded", True)),
+        (ProviderError, 503, False, (503, "provider_error", True)),
+        (ProviderError, 500, False, (502, "provider_error", True)),
+        (ProviderRejected, 422, False, (422, "provider_rejected", False)),
+        (ProviderRejected, 401, True, (502, "provider_rejected", False)),
+    ],
+)
+def test_a_providers_status_is_kept_where_it_is_about_the_request(
+    error: type[ProviderError], status: int, is_blamed: bool, told: tuple[int, str, bool]
+) -> None:
+    given = error("no", worker="w")
+    given.status = status
+    if isinstance(given, ProviderRejected):
+        given.blames_worker = is_blamed
+    wire = find_wire(given)
+    assert (wire.status, wire.code, wire.is_worth_retrying) == told
+    given.code = "context_length_exceeded"
+    assert find_wire(given).code == ("context_length_exceeded" if wire.status == status else wire.code)
+
+
+def test_a_worker_that_only_rests_is_worth_waiting_for() -> None:
+    assert find_wire(NoEligibleWorker({"w": "rate_limited"}, is_temporary=True)).status == 503
+    assert find_wire(NoEligibleWorker({"w": "muted"})).status == 400
+    assert make_error_headers(NoEligibleWorker({}, is_temporary=True))["retry-after"] == "1"
