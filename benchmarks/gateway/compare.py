@@ -1,10 +1,10 @@
 """Gateways side by side: the same upstream, load and core, one after the other, in one run.
 
-    python benchmarks/gateway/compare.py [--seconds 4] [--litellm PATH]
+    python benchmarks/gateway/compare.py [--seconds 4] [--litellm PATH] [--portkey PATH]
 
 The gateway has the last core for itself, upstream and load the others. What to trust is CPU per request, as a ratio to
 nginx in the same run; times are noisy. nginx comes from Debian's package. `--litellm` is the `litellm` command of an
-environment with `litellm[proxy]`.
+environment with `litellm[proxy]`, `--portkey` the folder of the npm package `@portkey-ai/gateway`.
 """
 
 import argparse
@@ -43,7 +43,12 @@ class Contender:
     model: str
     path: str = "/v1/chat/completions"
     key: str = "none"
+    headers: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}", **self.headers}
 
 
 @dataclass(slots=True)
@@ -118,6 +123,11 @@ def list_contenders(upstream: int, folder: Path, options: argparse.Namespace) ->
                 environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
             )
         )  # fmt: skip
+    if options.portkey:
+        port = free_port()
+        start = ["node", f"{options.portkey}/build/start-server.js", f"--port={port}", "--headless"]
+        told = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"{base}/v1"}
+        found.append(Contender(name="Portkey", start=start, port=port, model="mock", headers=told))
     return found
 
 
@@ -179,10 +189,17 @@ async def measure(contender: Contender, folder: Path, options: argparse.Namespac
         loads += [("100k tokens", make_asks(contender.model, words=80_000, count=8), 4)]
         loads += [("stream", make_asks(contender.model, stream=True), 16)]
         for name, body, lanes in loads:
-            await run_load(contender.port, contender.path, body, lanes=lanes, seconds=0.5, key=contender.key)
+            await run_load(
+                contender.port, contender.path, body, lanes=lanes, seconds=0.5, headers=contender.all_headers
+            )
             before = cpu_s(process) if process else 0.0
             seen = await run_load(
-                contender.port, contender.path, body, lanes=lanes, seconds=options.seconds, key=contender.key
+                contender.port,
+                contender.path,
+                body,
+                lanes=lanes,
+                seconds=options.seconds,
+                headers=contender.all_headers,
             )
             figures.seen[name] = seen
             spent = (cpu_s(process) if process else 0.0) - before
@@ -193,7 +210,7 @@ async def measure(contender: Contender, folder: Path, options: argparse.Namespac
 
 async def try_once(contender: Contender, ask: list[bytes]) -> Seen:
     try:
-        return await run_load(contender.port, contender.path, ask, lanes=1, seconds=0.0, key=contender.key)
+        return await run_load(contender.port, contender.path, ask, lanes=1, seconds=0.0, headers=contender.all_headers)
     except OSError:
         await asyncio.sleep(0.02)
         return Seen()
@@ -244,6 +261,7 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--delay-ms", type=float, default=0.0, help="of the upstream")
     parser.add_argument("--litellm")
+    parser.add_argument("--portkey")
     options = parser.parse_args()
     os.sched_setaffinity(0, set(CORES[:-1]) or set(CORES))
     with tempfile.TemporaryDirectory() as name:

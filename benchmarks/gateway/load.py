@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
@@ -78,11 +78,11 @@ class _Lane(asyncio.Protocol):
 
 
 async def run_load(
-    port: int, path: str, bodies: Sequence[bytes], *, lanes: int, seconds: float, key: str = "none"
+    port: int, path: str, bodies: Sequence[bytes], *, lanes: int, seconds: float, headers: Mapping[str, str]
 ) -> Seen:
     """Ask over `lanes` connections, one request after the other on each, for so many seconds; the bodies in turn."""
-    headers = {"host": "127.0.0.1", "content-type": "application/json", "authorization": f"Bearer {key}"}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    given = {"host": "127.0.0.1", "content-type": "application/json", **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
     begins = f"POST {path} HTTP/1.1\r\n{lines}content-length: "
     requests = cycle([f"{begins}{len(body)}\r\n\r\n".encode() + body for body in bodies])
     seen, ends = Seen(), time.perf_counter() + seconds

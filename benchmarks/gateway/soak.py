@@ -89,14 +89,14 @@ async def soak(folder: Path, options: argparse.Namespace) -> None:
     assert found is not None
     port, process = int(found.group(1)), psutil.Process(gateway.pid)
     try:
-        await run_load(port, "/v1/chat/completions", make_asks("auto"), lanes=options.lanes, seconds=5.0)
+        await run_load(port, "/v1/chat/completions", make_asks("auto"), lanes=options.lanes, seconds=5.0, headers={})
         rss = [process.memory_info().rss / 2**20]
         asks = [(make_asks("auto"), options.lanes), (make_asks("auto", stream=True), options.lanes // 2)]
         total = Seen()
         while (left := ends - time.monotonic()) > 1:
             part = min(left, 60.0)
             for seen in await asyncio.gather(
-                *(run_load(port, "/v1/chat/completions", b, lanes=n, seconds=part) for b, n in asks)
+                *(run_load(port, "/v1/chat/completions", b, lanes=n, seconds=part, headers={}) for b, n in asks)
             ):
                 total.latency_s += seen.latency_s
                 total.bad += seen.bad
