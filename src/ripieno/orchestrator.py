@@ -110,30 +110,31 @@ class Orchestrator:
             DeadlineExceeded: none answered in time.
             LedgerError: the decision could not be recorded; no answer is given without it.
         """
-        brain = self._brain()
-        arrival = arrival or make_arrival(self._parts.clock)
-        decision = await self.decide(task, brain=brain, arrival=arrival)
-        execution = Execution(decision=decision, task=task, digest=task.digest, key=arrival.key)
+        execution, pool = await self._begin(task, arrival)
         if follow is not None:
             follow(execution)
         recorded = await self._record_decided(execution)
         try:
-            await self._parts.executor.execute(execution, brain.pool)
+            await self._parts.executor.execute(execution, pool)
         finally:
             self._note(execution)
         await recorded
         if execution.called is None or execution.called.answer is None:
-            raise execution.error or RipienoError(f"decision {decision.id} led to no call")
+            raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
         return execution
 
     async def stream(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Execution, AsyncIterator[Piece]]:
         """Decide; the answer comes piece by piece, the first one not before the decision is durable."""
+        execution, pool = await self._begin(task, arrival)
+        recorded = await self._record_decided(execution)
+        return execution, self._stream_recorded(execution, pool, recorded)
+
+    async def _begin(self, task: Task, arrival: Arrival | None) -> tuple[Execution, Pool]:
+        """Decide one task on the pool of this moment."""
         brain = self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
         decision = await self.decide(task, brain=brain, arrival=arrival)
-        execution = Execution(decision=decision, task=task, digest=task.digest, key=arrival.key)
-        recorded = await self._record_decided(execution)
-        return execution, self._stream_recorded(execution, brain.pool, recorded)
+        return Execution(decision=decision, task=task, key=arrival.key), brain.pool
 
     async def _stream_recorded(
         self, execution: Execution, pool: Pool, recorded: "asyncio.Future[int]"

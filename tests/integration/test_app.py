@@ -234,10 +234,10 @@ async def test_a_late_worker_is_hedged_within_its_allowance(serve: Serve) -> Non
         decision = replace(await app.orchestrator.decide(TASK), estimates=estimates)
         assert decision.workflow.workers == ("a", "b")
         patient = replace(TASK, objective=replace(TASK.objective, deadline_s=0.5))
-        first = Execution(decision=decision, task=patient, digest=TASK.digest)
+        first = Execution(decision=decision, task=patient)
         with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
             await executor.execute(first, app.pool)  # nothing is saved up yet
-        hedged = Execution(decision=decision, task=TASK, digest=TASK.digest)
+        hedged = Execution(decision=decision, task=TASK)
         await executor.execute(hedged, app.pool)
         assert [(call.worker, call.failure) for call in hedged.calls] == [("a", "cancelled"), ("b", None)]
         assert hedged.run.answer is not None

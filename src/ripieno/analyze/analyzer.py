@@ -47,14 +47,15 @@ class Analyzer:
 
     async def analyze(self, task: Task) -> Features:
         """Find the features of one task; of one that came lately they are still known."""
-        name = (task.digest, task.kind, task.objective.mission_criticality, task.objective.time_criticality)
-        known = self._known.get((*name, task.objective.stated))
+        asked = task.objective
+        name = (task.digest, task.kind, asked.mission_criticality, asked.time_criticality, asked.stated)
+        known = self._known.get(name)
         if known is not None:
             self.hits += 1
             return known
         self.misses += 1
         features = (await self.analyze_many([task]))[0]
-        self._known[*name, task.objective.stated] = features
+        self._known[name] = features
         if len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]
         return features

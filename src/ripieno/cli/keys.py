@@ -1,6 +1,6 @@
 """`ripieno keys`."""
 
-from datetime import UTC, datetime
+import time
 from pathlib import Path
 from typing import cast
 
@@ -64,7 +64,7 @@ def create(
 def list_keys(config: Path | None, *, as_json: bool) -> None:
     """Show every key with its limits and what it has spent."""
     with Ledger(load_settings(config).settings.ledger.url) as record:
-        found = describe_keys(record.keys, now=datetime.now(tz=UTC))
+        found = describe_keys(record.keys, now=time.time())
     if as_json:
         print_json(found)
         return

@@ -3,7 +3,7 @@
 from ripieno.domain.clock import Clock, SystemClock
 from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted, Staged
 from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
-from ripieno.domain.key import Key, KeyLimits, Spend
+from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
 from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Standing, Why, Workflow
 from ripieno.domain.run import Answer, Call, Failure, Origin, Outcome, Placement, Run, Usage, Verdict
 from ripieno.domain.task import Budget, JsonValue, Message, Objective, Privacy, Task
@@ -56,5 +56,6 @@ __all__ = [
     "Worker",
     "WorkerId",
     "Workflow",
+    "find_periods",
     "parse_worker_id",
 ]

@@ -1,8 +1,12 @@
 """Key: a virtual key, and what may be done with it."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from ripieno.domain.task import Privacy
+
+DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +49,14 @@ class Spend:
     cost_usd: float = 0.0
     tokens: int = 0
     requests: int = 0
+
+
+def find_periods(at: float) -> tuple[str, str]:
+    """The UTC day and month of a moment, as spend is counted by them; `at` in seconds since the epoch."""
+    return _name_periods(int(at // DAY_S))
+
+
+@lru_cache(maxsize=8)
+def _name_periods(day: int) -> tuple[str, str]:
+    name = datetime.fromtimestamp(day * DAY_S, tz=UTC).date().isoformat()
+    return name, name[:7]

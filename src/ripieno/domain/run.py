@@ -81,6 +81,11 @@ class Call:
     failure: Failure | None = None
     error: str | None = None
 
+    @property
+    def tokens(self) -> int:
+        """Tokens in and out, as far as they are known."""
+        return (self.usage.input_tokens or 0) + (self.usage.output_tokens or 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
@@ -129,7 +134,7 @@ class Run:
     @property
     def tokens(self) -> int:
         """Tokens in and out of all calls, as far as they are known."""
-        return sum((call.usage.input_tokens or 0) + (call.usage.output_tokens or 0) for call in self.calls)
+        return sum(call.tokens for call in self.calls)
 
     @property
     def latency_s(self) -> float | None:

@@ -22,8 +22,6 @@ class Execution:
 
     decision: Decision
     task: Task
-    digest: str
-    """Of the task."""
     key: str | None = None
     """Id of the virtual key that pays."""
     calls: list[Call] = field(default_factory=list)
@@ -41,13 +39,23 @@ class Execution:
             answer = replace(answer, wire=b"")
         return Run(
             id=self.decision.id,
-            task=self.digest,
+            task=self.task.digest,
             origin=Origin.TRAFFIC,
             calls=tuple(self.calls),
             answer=answer,
             decision=self.decision.id,
             key=self.key,
         )
+
+    @property
+    def cost_usd(self) -> float:
+        """Price of all calls so far, as far as it is known."""
+        return sum(call.cost_usd or 0.0 for call in self.calls)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in and out of all calls so far."""
+        return sum(call.tokens for call in self.calls)
 
     @property
     def error(self) -> ProviderError | None:
@@ -239,4 +247,4 @@ def _may_go_on(execution: Execution) -> bool:
     if isinstance(called.error, ProviderRejected) and not called.error.blames_worker:
         return False
     ceiling = execution.task.budget.cost_usd
-    return ceiling is None or sum(call.cost_usd or 0.0 for call in execution.calls) < ceiling
+    return ceiling is None or execution.cost_usd < ceiling

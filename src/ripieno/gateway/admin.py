@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 
 import msgspec
 
 from ripieno.app import App
-from ripieno.domain import JsonValue, Key, KeyLimits, Spend
+from ripieno.domain import JsonValue, Key, KeyLimits, Spend, find_periods
 from ripieno.errors import Forbidden, InvalidTask
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response, Stream
@@ -59,13 +58,12 @@ class Admin:
         return Response(encode(describe_key(key, {})))
 
     def _describe_all(self) -> list[dict[str, JsonValue]]:
-        return describe_keys(self._app.ledger.keys, now=datetime.fromtimestamp(self._app.clock.now(), tz=UTC))
+        return describe_keys(self._app.ledger.keys, now=self._app.clock.now())
 
 
-def describe_keys(store: KeyStore, *, now: datetime) -> list[dict[str, JsonValue]]:
-    """Every key of an installation with its spend of this day and month."""
-    day = now.date().isoformat()
-    spent = store.spent((day, day[:7]))
+def describe_keys(store: KeyStore, *, now: float) -> list[dict[str, JsonValue]]:
+    """Every key of an installation with its spend of this day and month; `now` in seconds since the epoch."""
+    spent = store.spent(find_periods(now))
     return [describe_key(key, spent.get(key.id, {})) for key in store.all().values()]
 
 

@@ -139,8 +139,9 @@ class Answering:
         worker = execution.calls[-1].worker
         if name is not None:
             self._cache.keep(name, Kept(answer, execution.decision.id, worker))
-        cost_usd = _sum_cost(execution)
-        headers = make_headers(execution.decision, worker=worker, cost_usd=cost_usd, attempts=_count_calls(execution))
+        headers = make_headers(
+            execution.decision, worker=worker, cost_usd=execution.cost_usd, attempts=_count_calls(execution)
+        )
         content = turn.dialect.write(turn.asked, answer, _origin(execution.decision.id, worker))
         await self._end(turn, worker=worker)
         return Response(content, headers=headers)
@@ -219,8 +220,7 @@ class Answering:
             self._metrics.note_execution(execution)
             if self._spans is not None:
                 self._spans.send(execution, dialect=turn.name, headers=turn.headers, began=turn.began)
-            cost_usd = _sum_cost(execution)
-            tokens = sum((c.usage.input_tokens or 0) + (c.usage.output_tokens or 0) for c in execution.calls)
+            tokens, cost_usd = execution.tokens, execution.cost_usd
         if log.isEnabledFor(logging.INFO):
             _log(turn, worker, cost_usd=cost_usd)
         if worker is not None:
@@ -315,10 +315,6 @@ def make_headers(
     if attempts is not None:
         headers["x-ripieno-attempts"] = str(attempts)
     return headers
-
-
-def _sum_cost(execution: Execution) -> float:
-    return sum(call.cost_usd or 0.0 for call in execution.calls)
 
 
 def _count_calls(execution: Execution) -> int:

@@ -23,10 +23,10 @@ from ripieno.domain import (
 )
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import BadAnswer, Forbidden, InvalidTask
+from ripieno.gateway.answering import read_body
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant, Keyring
-from ripieno.gateway.metrics import Metrics
 from ripieno.gateway.objective import AUTO, UnknownModel
 
 MOST_TEXTS = 2048
@@ -35,10 +35,9 @@ MOST_TEXTS = 2048
 class Embeddings:
     """`POST /v1/embeddings`."""
 
-    def __init__(self, app: App, keyring: Keyring, metrics: Metrics) -> None:
+    def __init__(self, app: App, keyring: Keyring) -> None:
         self._app = app
         self._keyring = keyring
-        self._metrics = metrics
 
     async def answer(self, request: Request, grant: Grant) -> Response:
         """Embed one text or many.
@@ -47,8 +46,6 @@ class Embeddings:
             InvalidTask: the input is neither text nor a list of texts.
             UnknownModel: there is no such worker.
         """
-        from ripieno.gateway.answering import read_body
-
         body = read_body(request.body)
         model = body.get("model")
         if not isinstance(model, str):

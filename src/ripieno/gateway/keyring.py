@@ -4,14 +4,12 @@ import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective, Reason
+from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective, Reason, find_periods
 from ripieno.errors import BudgetExhausted, Forbidden, NoEligibleWorker, RateLimited, Unauthorized
 from ripieno.gateway.shared import Local, Shared
 from ripieno.ledger import KeyStore, digest_secret
 
-DAY_S = 86_400
 EWMA = 0.1
 """Weight of the newest request in what one of a key's requests is expected to cost."""
 
@@ -29,8 +27,8 @@ class Grant:
         return self.key.id if self.key is not None else None
 
 
-OPEN = Grant(is_admin=True)
-MASTER = Grant(is_admin=True)
+FULL = Grant(is_admin=True)
+"""Of the master key, and of anyone where no key is demanded."""
 _NO_LIMITS = KeyLimits()
 
 
@@ -60,12 +58,6 @@ class Keyring:
         self._under_way: dict[str, int] = {}
         self._usual: dict[str, float] = {}
         self._shared = shared or Local()
-        self._today = (-1, ("", ""))
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether there is any virtual key."""
-        return bool(self._keys)
 
     async def refresh(self) -> None:
         """Read keys and spend anew: other processes make, end and use them too."""
@@ -85,7 +77,7 @@ class Keyring:
         given = headers.get("authorization", "").removeprefix("Bearer ").strip() or headers.get("x-api-key", "")
         if given:
             if self._master is not None and hmac.compare_digest(given.encode("utf-8", "replace"), self._master):
-                return MASTER
+                return FULL
             if self._keys:
                 # The look-up is by the digest of a secret, whose timing tells nothing of any secret.
                 key = self._keys.get(digest_secret(given))
@@ -94,7 +86,7 @@ class Keyring:
                 if key is not None:
                     raise Unauthorized("the API key was revoked")
         if self._is_open:
-            return OPEN
+            return FULL
         raise Unauthorized("the API key is missing or wrong")
 
     async def admit(self, grant: Grant) -> None:
@@ -200,11 +192,7 @@ class Keyring:
                 raise RateLimited(f"key {key.name!r} may use {most} {name} a minute", retry_after_s=wait)
 
     def _periods(self) -> tuple[str, str]:
-        number = int(self._clock.now() // DAY_S)
-        if number != self._today[0]:
-            day = datetime.fromtimestamp(number * DAY_S, tz=UTC).date().isoformat()
-            self._today = (number, (day, day[:7]))
-        return self._today[1]
+        return find_periods(self._clock.now())
 
     def _read(self) -> tuple[dict[str, Key], dict[tuple[str, str], float]]:
         keys = self._store.all()

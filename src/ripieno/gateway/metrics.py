@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from ripieno.analyze import Analyzer
 from ripieno.app import App
 from ripieno.domain import Call
 from ripieno.encoders import CachedEncoder
@@ -145,21 +146,21 @@ class _Present(Collector):
         for worker in self._app.pool.ids:
             healthy.add_metric([worker], 0.0 if worker in resting else 1.0)
         yield healthy
-        looked = CounterMetricFamily(
-            "ripieno_features", "Tasks by whether their features were known", labels=["outcome"]
-        )
-        looked.add_metric(["hit"], float(self._app.analyzer.hits))
-        looked.add_metric(["miss"], float(self._app.analyzer.misses))
-        yield looked
-        encoder = self._app.analyzer.encoder
+        analyzer, encoder = self._app.analyzer, self._app.analyzer.encoder
+        yield _make_looks("ripieno_features", "Tasks by whether their features were known", analyzer)
         if isinstance(encoder, CachedEncoder):
-            texts = CounterMetricFamily("ripieno_embeddings", "Texts by whether they were known", labels=["outcome"])
-            texts.add_metric(["hit"], float(encoder.hits))
-            texts.add_metric(["miss"], float(encoder.misses))
-            yield texts
+            yield _make_looks("ripieno_embeddings", "Texts by whether they were known", encoder)
         waiting = GaugeMetricFamily("ripieno_outbox_entries", "Entries that wait for the ledger")
         waiting.add_metric([], float(self._app.ledger.waiting))
         yield waiting
         reload = GaugeMetricFamily("ripieno_config_is_current", "Whether the latest change of a file was taken")
         reload.add_metric([], 0.0 if self._app.reload_fault else 1.0)
         yield reload
+
+
+def _make_looks(name: str, told: str, cache: Analyzer | CachedEncoder) -> CounterMetricFamily:
+    """How often a cache knew what it was asked for."""
+    looks = CounterMetricFamily(name, told, labels=["outcome"])
+    looks.add_metric(["hit"], float(cache.hits))
+    looks.add_metric(["miss"], float(cache.misses))
+    return looks

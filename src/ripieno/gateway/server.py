@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -50,10 +51,11 @@ class Gateway:
         self.metrics = Metrics(app)
         self.is_draining = False
         self._answering = Answering(app, keyring, self.metrics, spans)
-        self._embeddings = Embeddings(app, keyring, self.metrics)
-        admin = Admin(app, keyring)
+        self._embeddings = Embeddings(app, keyring)
+        self._admin = Admin(app, keyring)
         self._chat = ChatDialect()
         self._messages = MessagesDialect()
+        responses = ResponsesDialect()
         self._open = {
             ("GET", "/"): self._greet,
             ("GET", "/healthz"): self._report_health,
@@ -62,13 +64,13 @@ class Gateway:
         self._routes: dict[tuple[str, str], tuple[Dialect, Handler]] = {
             ("POST", "/v1/chat/completions"): (self._chat, self._answer_with(self._chat, "chat")),
             ("POST", "/v1/messages"): (self._messages, self._answer_with(self._messages, "messages")),
-            ("POST", "/v1/responses"): (self._chat, self._answer_with(ResponsesDialect(), "responses")),
+            ("POST", "/v1/responses"): (responses, self._answer_with(responses, "responses")),
             ("POST", "/v1/messages/count_tokens"): (self._messages, self._count_tokens),
             ("POST", "/v1/embeddings"): (self._chat, self._embeddings.answer),
             ("GET", "/v1/models"): (self._chat, self._list_models),
             ("POST", "/v1/feedback"): (self._chat, self._take_feedback),
             ("GET", "/metrics"): (self._chat, self._show_metrics),
-            **{route: (self._chat, handler) for route, handler in admin.routes().items()},
+            **{route: (self._chat, handler) for route, handler in self._admin.routes().items()},
         }
         self._paths = {path for _, path in (*self._routes, *self._open)}
 
@@ -118,17 +120,11 @@ class Gateway:
         if method == "GET" and request.path.startswith(MODELS):
             return self._chat, self._show_model
         if method == "DELETE" and request.path.startswith(Admin.KEYS):
-            return self._chat, Admin(self._app, self.keyring).revoke
+            return self._chat, self._admin.revoke
         return None
 
     def _answer_with(self, dialect: Dialect, name: str) -> Handler:
-        async def answer(request: Request, grant: Grant) -> Response | Stream:
-            try:
-                return await self._answering.answer(dialect, name, request, grant)
-            except RipienoError as error:
-                return self.refuse(error, dialect)
-
-        return answer
+        return partial(self._answering.answer, dialect, name)
 
     def _greet(self) -> Response:
         return _respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages"})

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from sqlalchemy import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 
-from ripieno.domain import Clock
+from ripieno.domain import Clock, find_periods
 from ripieno.errors import LedgerCorrupt, LedgerError
 from ripieno.ledger.codec import GENESIS, Row, chain_digest
 from ripieno.ledger.database import explain_fault, translated_faults
@@ -112,7 +111,7 @@ class Writer:
 
     def _write_forever(self) -> None:
         is_last = False
-        if self._outbox is not None and len(self._outbox):
+        if self.waiting:
             self._empty_outbox()
         while not is_last:
             batch, is_last = self._gather()
@@ -122,7 +121,7 @@ class Writer:
                 self._is_busy = sum(request.done is not None for request in batch) > 1
                 self._settled += len(batch)
                 _settle_all(batch)
-            elif self._outbox is not None and len(self._outbox):
+            elif self.waiting:
                 self._empty_outbox()
         self._drop_connection()
 
@@ -152,20 +151,21 @@ class Writer:
         return RETRY_S if self.waiting else None
 
     def _write(self, batch: Sequence[Request]) -> None:
-        if self._outbox is not None and len(self._outbox) and not self._empty_outbox():
-            behind = LedgerError(f"ledger {self.url!r} is behind its outbox")
-            if not self._spool(batch, behind):
-                self._refuse(batch, behind)
-            return
         try:
+            if self.waiting and not self._empty_outbox():
+                self._set_aside(batch, LedgerError(f"ledger {self.url!r} is behind its outbox"))
+                return
             self._commit(batch)
         except LedgerError as error:
-            if not self._spool(batch, error):
-                self._refuse(batch, error)
+            self._set_aside(batch, error)
         except BaseException as error:  # noqa: BLE001  # every waiting caller must hear of it
             self._refuse(batch, error)
         else:
             self.is_at_fault = False
+
+    def _set_aside(self, batch: Sequence[Request], error: LedgerError) -> None:
+        if not self._spool(batch, error):
+            self._refuse(batch, error)
 
     def _refuse(self, batch: Sequence[Request], error: BaseException) -> None:
         self.is_at_fault = True
@@ -266,11 +266,10 @@ class Writer:
 
     def _add_spend(self, cursor: DBAPICursor, rows: Sequence[Row], at: float) -> None:
         """What keys have spent, in the transaction of the runs that cost it: neither lost nor counted twice."""
-        day = datetime.fromtimestamp(at, tz=UTC).date().isoformat()
         sums: dict[tuple[str, str], tuple[float, int, int]] = {}
         for row in rows:
             if row.key is not None:
-                for period in (day, day[:7]):
+                for period in find_periods(at):
                     cost_usd, tokens, requests = sums.get((row.key, period), (0.0, 0, 0))
                     sums[row.key, period] = (cost_usd + row.cost_usd, tokens + row.tokens, requests + 1)
         if sums:

@@ -90,15 +90,7 @@ class HttpClient:
         self._idle: deque[tuple[float, _Connection]] = deque()
         self._busy: set[_Connection] = set()
 
-    async def fetch(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        *,
-        headers: Mapping[str, str] | None = None,
-        total_s: float | None = None,
-    ) -> Reply:
+    async def fetch(self, method: str, path: str, body: bytes = b"", *, total_s: float | None = None) -> Reply:
         """Ask for a whole reply.
 
         Raises:
@@ -107,13 +99,11 @@ class HttpClient:
             TimeoutError: it took too long.
         """
         async with asyncio.timeout(self.patience.total_s if total_s is None else total_s):
-            return await self._fetch(self._request(method, path, body, headers))
+            return await self._fetch(self._request(method, path, body))
 
-    def stream(
-        self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str] | None = None
-    ) -> "Streaming":
+    def stream(self, method: str, path: str, body: bytes = b"") -> "Streaming":
         """Ask for a reply part by part, inside an `async with`; leaving the block early closes the connection."""
-        return Streaming(self, self._request(method, path, body, headers))
+        return Streaming(self, self._request(method, path, body))
 
     async def close(self) -> None:
         """Close all connections, those in use too."""
@@ -182,10 +172,9 @@ class HttpClient:
             raise Unreachable(str(error)) from error
         return connection
 
-    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None) -> bytes:
-        extra = "".join(f"{name}: {_clean(value)}\r\n" for name, value in headers.items()) if headers else ""
+    def _request(self, method: str, path: str, body: bytes) -> bytes:
         length = f"content-length: {len(body)}\r\n" if body or method != "GET" else ""
-        head = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}{extra}{length}\r\n"
+        head = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}{length}\r\n"
         return head.encode("latin-1", "replace") + body
 
 

@@ -1,8 +1,7 @@
 """Any OpenAI-compatible base URL: hosted, vLLM, Ollama, llama.cpp."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
 
 import msgspec
@@ -85,12 +84,8 @@ class OpenAIProvider:
         """Ask for a whole answer; where the worker samples, the most frequent of its answers."""
         options = self._read_options(worker)
         body = msgspec.json.encode(_make_body(worker, task, options))
-        try:
-            reply = await self._client.fetch("POST", "/chat/completions", body)
-        except OSError as error:
-            raise _translate(worker, error) from error
-        _refuse_status(worker, reply.status, reply.headers, reply.body)
-        return read_completion(worker, reply.body, is_sampled=options.samples > 1)
+        content = await self._fetch(worker, "POST", "/chat/completions", body)
+        return read_completion(worker, content, is_sampled=options.samples > 1)
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
         """Ask for an answer piece by piece."""
@@ -101,28 +96,25 @@ class OpenAIProvider:
             yield Piece(finish_reason=answer.finish_reason, usage=answer.usage)
             return
         body = _make_body(worker, task, options) | {"stream": True, "stream_options": {"include_usage": True}}
-        with _translated(worker):
+        try:
             async with self._client.stream("POST", "/chat/completions", msgspec.json.encode(body)) as streaming:
                 if streaming.head.status != 200:
                     _refuse_status(worker, streaming.head.status, streaming.head.headers, await streaming.read())
                 async for data in read_events(streaming.parts(), worker=worker.id):
                     yield read_piece(worker, data)
+        except OSError as error:
+            raise _translate(worker, error) from error
 
     async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
         """Ask for embeddings; the reply as it came."""
         asked = {**self._read_options(worker).params, **body, "model": worker.binding.model}
-        with _translated(worker):
-            reply = await self._client.fetch("POST", "/embeddings", msgspec.json.encode(asked))
-        _refuse_status(worker, reply.status, reply.headers, reply.body)
-        return reply.body
+        return await self._fetch(worker, "POST", "/embeddings", msgspec.json.encode(asked))
 
     async def check(self, worker: Worker) -> str:
         """List the provider's models."""
-        with _translated(worker):
-            reply = await self._client.fetch("GET", "/models", total_s=self.options.connect_timeout_s + 5.0)
-        _refuse_status(worker, reply.status, reply.headers, reply.body)
+        content = await self._fetch(worker, "GET", "/models", total_s=self.options.connect_timeout_s + 5.0)
         try:
-            names = {item["id"] for item in msgspec.json.decode(reply.body)["data"]}
+            names = {item["id"] for item in msgspec.json.decode(content)["data"]}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise BadAnswer(f"{worker.id!r}: /models is not a list of models", worker=worker.id) from error
         if worker.binding.model not in names:
@@ -132,6 +124,17 @@ class OpenAIProvider:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    async def _fetch(
+        self, worker: Worker, method: str, path: str, body: bytes = b"", *, total_s: float | None = None
+    ) -> bytes:
+        """The body of a good reply; every other one is a provider error."""
+        try:
+            reply = await self._client.fetch(method, path, body, total_s=total_s)
+        except OSError as error:
+            raise _translate(worker, error) from error
+        _refuse_status(worker, reply.status, reply.headers, reply.body)
+        return reply.body
 
     def _read_options(self, worker: Worker) -> WorkerOptions:
         """The worker's own options, validated once a card."""
@@ -173,14 +176,6 @@ def _clamp(body: dict[str, JsonValue], worker: Worker) -> None:
         wanted = body.get(name)
         if isinstance(wanted, int) and wanted > most:
             body[name] = most
-
-
-@contextmanager
-def _translated(worker: Worker) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _translate(worker, error) from error
 
 
 def _translate(worker: Worker, error: OSError) -> ProviderError:

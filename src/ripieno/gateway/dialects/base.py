@@ -1,6 +1,6 @@
 """Dialect: one wire format, to and from tasks and answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,6 +96,38 @@ def require(body: Mapping[str, JsonValue], name: str, kind: type, *, default: Js
     if not isinstance(value, kind):
         raise InvalidTask(f"{name} must be {_KINDS[kind]}, got {type(value).__name__}", param=name)
     return value
+
+
+def require_model(body: Mapping[str, JsonValue]) -> str:
+    """The model that a request must name.
+
+    Raises:
+        InvalidTask: it names none.
+    """
+    model = body.get("model")
+    if not isinstance(model, str):
+        raise InvalidTask("model must be text: a worker, or 'auto'", param="model")
+    return model
+
+
+def list_tools(body: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
+    """The tools of a request, each an object.
+
+    Raises:
+        InvalidTask: they are no list, or one is no object.
+    """
+    tools = require(body, "tools", list, default=[])
+    assert isinstance(tools, list)
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise InvalidTask(f"tools[{index}] must be an object", param=f"tools[{index}]")
+    return tools
+
+
+def find_calls(fields: Mapping[str, JsonValue]) -> list[Mapping[str, JsonValue]]:
+    """The tool calls of a worker's message, or the parts of them in a piece of one."""
+    calls = fields.get("tool_calls")
+    return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, Sequence) else []
 
 
 def find_reasoning(fields: Mapping[str, JsonValue]) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, require
+from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require, require_model
 from ripieno.gateway.errors import make_body
 from ripieno.providers import Piece
 
@@ -22,20 +22,16 @@ class ChatDialect:
 
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
         """Read a request; every field that is not ours goes to the worker untouched."""
-        model = body.get("model")
-        if not isinstance(model, str):
-            raise InvalidTask("model must be text: a worker, or 'auto'", param="model")
+        model = require_model(body)
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise InvalidTask("messages must be a list, and must not be empty", param="messages")
-        tools = require(body, "tools", list, default=[])
         options = require(body, "stream_options", dict, default={})
-        assert isinstance(tools, list)
         assert isinstance(options, dict)
         return Asked(
             model=model,
             messages=tuple(_read_message(message, index) for index, message in enumerate(messages)),
-            tools=tuple(_read_tool(tool, index) for index, tool in enumerate(tools)),
+            tools=tuple(list_tools(body)),
             params={name: value for name, value in body.items() if name not in OWN_FIELDS},
             is_stream=require(body, "stream", bool, default=False) is True,
             wants_usage=options.get("include_usage") is True,
@@ -165,9 +161,3 @@ def _read_message(raw: JsonValue, index: int) -> Message:
         return Message(role=role, content=content)
     extra = {name: value for name, value in raw.items() if name not in ("role", "content")}
     return Message(role=role, content=content, extra=extra)
-
-
-def _read_tool(raw: JsonValue, index: int) -> Mapping[str, JsonValue]:
-    if not isinstance(raw, dict):
-        raise InvalidTask(f"tools[{index}] must be an object", param=f"tools[{index}]")
-    return raw

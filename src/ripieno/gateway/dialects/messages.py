@@ -7,7 +7,16 @@ import msgspec
 from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, find_reasoning, require
+from ripieno.gateway.dialects.base import (
+    Asked,
+    Origin,
+    encode,
+    find_calls,
+    find_reasoning,
+    list_tools,
+    require,
+    require_model,
+)
 from ripieno.gateway.errors import find_wire, tell
 from ripieno.providers import Piece
 
@@ -41,9 +50,7 @@ class MessagesDialect:
 
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
         """Read a request."""
-        model = body.get("model")
-        if not isinstance(model, str):
-            raise InvalidTask("model must be text: a worker, or 'auto'", param="model")
+        model = require_model(body)
         given = require(body, "messages", list, default=[])
         assert isinstance(given, list)
         if not given:
@@ -68,7 +75,7 @@ class MessagesDialect:
             blocks.append({"type": "thinking", "thinking": thinking, "signature": ""})
         if answer.text:
             blocks.append({"type": "text", "text": answer.text})
-        blocks += [_make_tool_use(call) for call in _calls_of(answer)]
+        blocks += [_make_tool_use(call) for call in find_calls(answer.message)]
         return encode(
             {
                 "id": f"msg_{origin.decision}",
@@ -133,9 +140,7 @@ class MessagesWriting:
         if piece.text:
             events.append(self._open("text", 0, {"type": "text", "text": ""}))
             events.append(self._fill({"type": "text_delta", "text": piece.text}))
-        calls = piece.delta.get("tool_calls")
-        parts = calls if isinstance(calls, Sequence) else ()
-        events += [self._add_call(part) for part in parts if isinstance(part, Mapping)]
+        events += [self._add_call(part) for part in find_calls(piece.delta)]
         return b"".join(events)
 
     def end(self) -> bytes:
@@ -294,11 +299,7 @@ def _read_document(block: Mapping[str, JsonValue]) -> str:
 
 def _read_tools(body: Mapping[str, JsonValue]) -> Iterator[Mapping[str, JsonValue]]:
     """Tools with a schema; those that Anthropic's own service runs mean nothing to other workers."""
-    tools = require(body, "tools", list, default=[])
-    assert isinstance(tools, list)
-    for index, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise InvalidTask(f"tools[{index}] must be an object", param=f"tools[{index}]")
+    for tool in list_tools(body):
         if "input_schema" in tool:
             function = {"name": tool.get("name"), "parameters": tool["input_schema"]}
             if tool.get("description"):
@@ -337,11 +338,6 @@ def _text_of(block: JsonValue) -> str:
     if not isinstance(text, str):
         raise InvalidTask("a text block must hold text", param="messages")
     return text
-
-
-def _calls_of(answer: Answer) -> list[Mapping[str, JsonValue]]:
-    calls = answer.message.get("tool_calls")
-    return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, Sequence) else []
 
 
 def _make_tool_use(call: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -6,7 +6,7 @@ import msgspec
 
 from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, find_reasoning, require
+from ripieno.gateway.dialects.base import Asked, Origin, encode, find_calls, find_reasoning, list_tools, require
 from ripieno.gateway.errors import find_wire, make_body, tell
 from ripieno.providers import Piece
 
@@ -41,11 +41,12 @@ class ResponsesDialect:
             messages.extend(_read_items(given))
         if not messages or given is None:
             raise InvalidTask("input must be text, or a list of items", param="input")
+        tools = tuple(_read_tools(body))
         return Asked(
             model=str(model),
             messages=tuple(messages),
-            tools=tuple(_read_tools(body)),
-            params=_read_params(body),
+            tools=tools,
+            params=_read_params(body, has_tools=bool(tools)),
             is_stream=require(body, "stream", bool, default=False) is True,
             body=body,
         )
@@ -58,10 +59,8 @@ class ResponsesDialect:
             items.append(_make_reasoning(origin, len(items), thinking))
         if answer.text:
             items.append(_make_message(origin, len(items), answer.text))
-        calls = answer.message.get("tool_calls")
-        for call in calls if isinstance(calls, Sequence) else ():
-            if isinstance(call, Mapping):
-                items.append(_make_call(origin, len(items), _Call.of(call), _custom_names(asked)))
+        for call in find_calls(answer.message):
+            items.append(_make_call(origin, len(items), _Call.of(call), _custom_names(asked)))  # counts
         return encode(make_response(asked, origin, items, answer.usage, finish=answer.finish_reason))
 
     def stream(self, asked: Asked, origin: Origin) -> "ResponsesWriting":
@@ -135,10 +134,7 @@ class ResponsesWriting:
         if piece.text:
             events += [self._turn_to("message", 0), self._fill("response.output_text.delta", piece.text)]
             self._text += piece.text
-        calls = piece.delta.get("tool_calls")
-        for part in calls if isinstance(calls, Sequence) else ():
-            if isinstance(part, Mapping):
-                events.append(self._add_call(part))
+        events += [self._add_call(part) for part in find_calls(piece.delta)]
         return b"".join(events)
 
     def end(self) -> bytes:
@@ -395,11 +391,7 @@ def _read_output(output: JsonValue) -> str:
 
 def _read_tools(body: Mapping[str, JsonValue]) -> Iterator[Mapping[str, JsonValue]]:
     """Functions, and free-text tools as functions of one text; tools that OpenAI's own service runs are left out."""
-    tools = require(body, "tools", list, default=[])
-    assert isinstance(tools, list)
-    for index, tool in enumerate(tools):
-        if not isinstance(tool, dict):
-            raise InvalidTask(f"tools[{index}] must be an object", param=f"tools[{index}]")
+    for tool in list_tools(body):
         match tool.get("type"):
             case "function":
                 function = {name: tool[name] for name in ("name", "description", "parameters") if tool.get(name)}
@@ -414,7 +406,7 @@ def _read_tools(body: Mapping[str, JsonValue]) -> Iterator[Mapping[str, JsonValu
                 pass
 
 
-def _read_params(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _read_params(body: Mapping[str, JsonValue], *, has_tools: bool) -> dict[str, JsonValue]:
     params = {name: value for name, value in body.items() if name not in OWN_FIELDS}
     if body.get("max_output_tokens") is not None:
         params["max_completion_tokens"] = body["max_output_tokens"]
@@ -434,7 +426,7 @@ def _read_params(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         params["tool_choice"] = choice
     elif isinstance(choice, dict) and choice.get("name"):
         params["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
-    if not any(_read_tools(body)):
+    if not has_tools:
         params.pop("tool_choice", None)
         params.pop("parallel_tool_calls", None)
     return params
