@@ -58,6 +58,11 @@ def test_a_torn_line_is_passed_over_and_a_damaged_one_is_not(tmp_path: Path) -> 
     assert len(again) == 1
     again.put(make_rows("c"))  # type: ignore[arg-type]  # rows
     assert [row.id for row in Outbox(outbox.path).read()] == ["executed:a", "executed:c"]
+    outbox.path.write_bytes(whole[:20])
+    alone = Outbox(outbox.path)
+    assert len(alone) == 0
+    alone.put(make_rows("d"))  # type: ignore[arg-type]  # rows
+    assert [row.id for row in Outbox(outbox.path).read()] == ["executed:d"], "nor does it follow a torn line alone"
     outbox.path.write_bytes(whole.replace(b"executed:a", b"executed:x"))
     with pytest.raises(LedgerCorrupt, match="line 1"):
         Outbox(outbox.path)
@@ -166,3 +171,17 @@ def test_postgresql_without_its_driver_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match="needs the extra 'postgres'"):
         Ledger("postgresql://user@127.0.0.1:9/nothing")
+
+
+async def test_an_outbox_that_is_damaged_while_it_waits_refuses_and_the_writer_lives(tmp_path: Path) -> None:
+    path, outbox = tmp_path / "l.db", Outbox(tmp_path / "outbox.jsonl")
+    with Ledger(f"sqlite:///{path}", outbox=outbox) as ledger:
+        await ledger.append(make_executed("first"))
+        with locked(path):
+            await ledger.append(make_executed("second"), make_executed("third"))
+            whole = outbox.path.read_bytes()
+            outbox.path.write_bytes(whole.replace(b"executed:second", b"executed:changed"))
+        assert await ledger.append(make_executed("fourth")) == 1, "it is kept behind what cannot be read"
+        outbox.path.write_bytes(whole + outbox.path.read_bytes().splitlines(keepends=True)[-1])
+        assert await ledger.append(make_executed("fifth")) == 1
+        assert ledger.verify().entries == 5

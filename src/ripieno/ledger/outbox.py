@@ -28,8 +28,7 @@ class Outbox:
         self.path = path
         self._largest = largest
         self._rows = len(self.read())
-        if self._rows:
-            self._cut_torn_line()
+        self._cut_torn_line()
 
     def __len__(self) -> int:
         return self._rows
@@ -84,20 +83,14 @@ class Outbox:
 
     def _cut_torn_line(self) -> None:
         """Forget the beginning of a line whose end was never written: what is put next must not follow it."""
-        content = self.path.read_bytes()
-        if _cut(content) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(_cut(content))
+        if self.path.exists():
+            content = self.path.read_bytes()
+            os.truncate(self.path, content.rfind(b"\n") + 1)
 
     def clear(self) -> None:
         """Forget all rows: they are in the ledger."""
         self.path.unlink(missing_ok=True)
         self._rows = 0
-
-
-def _cut(content: bytes) -> int:
-    """Length up to the last whole line."""
-    return content.rfind(b"\n") + 1
 
 
 def _pack(row: Row) -> bytes:

@@ -192,8 +192,8 @@ class Writer:
     def _empty_outbox(self) -> bool:
         """Write what waits in the outbox; False where the ledger still does not take it."""
         assert self._outbox is not None
-        rows = self._outbox.read()
         try:
+            rows = self._outbox.read()
             for start in range(0, len(rows), MOST_ROWS):
                 self._commit([Request(rows=rows[start : start + MOST_ROWS], done=None)])
         except LedgerError:
