@@ -14,6 +14,7 @@ from typing import Self, cast
 from ripieno.analyze import Analyzer
 from ripieno.config import FILE, Loaded, Settings, WorkerSettings, load_settings
 from ripieno.domain import (
+    Answer,
     Binding,
     Clock,
     Decided,
@@ -22,12 +23,14 @@ from ripieno.domain import (
     Pool,
     Price,
     SystemClock,
+    Task,
     Worker,
+    WorkerId,
     parse_worker_id,
 )
 from ripieno.encoders import CachedEncoder, Encoder
 from ripieno.errors import ConfigError, RipienoError
-from ripieno.execute import Executor
+from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import Canary, Registry, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.learn.promotion import judge_canary, record_finding
@@ -38,9 +41,9 @@ from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
 from ripieno.providers.prices import find_price
-from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Pacer, Policy, Predictor, Router, Scales
+from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
-from ripieno.verify import Grading, JudgeVerifier, Verifier
+from ripieno.verify import Grading, Verifier
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +91,17 @@ class App:
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
         self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=_make_outbox(self.settings))
+        durable = self.settings.ledger.durable_runs
+        self.journals = Journals(self.ledger, self.clock) if durable else None
+        self._grading: tuple[Loaded, Grading] | None = None
         budget = self.settings.route.budget_usd_per_task
         parts = Parts(
             analyzer=self.analyzer,
-            executor=Executor(self.caller, hedge_share=self.settings.route.hedge_share),
+            executor=Executor(self.caller, self.grading, hedge_share=self.settings.route.hedge_share),
             ledger=self.ledger,
             conditions=self.conditions,
             clock=self.clock,
+            journals=self.journals,
             pacer=Pacer(budget) if budget is not None else None,
         )
         self._today = (0, date.min)
@@ -315,6 +322,12 @@ class App:
             )
         return Prober(self.make_profiler(), self.analyzer, predictor, catch_up=self.catch_up)
 
+    def grading(self) -> Grading:
+        """Graders of the settings in force; see `make_grading`."""
+        if self._grading is None or self._grading[0] is not self.loaded:
+            self._grading = (self.loaded, self.make_grading())
+        return self._grading[1]
+
     def make_grading(self) -> Grading:
         """Graders, with installed verifiers and the configured judge.
 
@@ -328,8 +341,15 @@ class App:
             name: cast(Verifier, build_plugin("ripieno.verifiers", name, {}, key="verifiers"))
             for name in find_plugins("ripieno.verifiers")
         }
-        judging = JudgeVerifier(self.caller, self.pool[judge]) if judge is not None else None
-        return Grading(verifiers, judge=judging)
+        return Grading(verifiers, judge=parse_worker_id(judge) if judge is not None else None, ask=self._ask)
+
+    async def _ask(self, worker: WorkerId, task: Task) -> Answer:
+        """Ask a worker where no workflow is under way."""
+        called = await self.caller.call(self.pool[worker], task)
+        if called.answer is None:
+            assert called.error is not None
+            raise called.error
+        return called.answer
 
     def _read_stamp(self) -> Stamp:
         return (_stat(self._watched[0]), _stat(self._watched[1]), _stat(self._watched[2]))
@@ -394,7 +414,11 @@ class App:
             "rules": route.rules,
         }
         policy = cast(Policy, build_plugin("ripieno.policies", route.policy, options, key="route"))
-        return Router(predictor=predictor, policy=policy, clock=self.clock)
+        judge = settings.profile.judge
+        modes = Modes(
+            allowed=frozenset(route.modes), judge=WorkerId(judge) if judge is not None and judge in pool else None
+        )
+        return Router(predictor=predictor, policy=policy, clock=self.clock, modes=modes)
 
 
 def build_pool(settings: Settings) -> Pool:
@@ -441,6 +465,11 @@ def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
         deprecated_on=card.deprecated_on,
         is_muted=is_muted,
         notes=card.notes,
+        family=card.family,
+        is_tool=card.is_tool,
+        can_run=card.can_run,
+        has_effects=card.has_effects,
+        needs_approval=card.needs_approval,
     )
 
 

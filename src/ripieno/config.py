@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ripieno.domain import Privacy
+from ripieno.domain import Mode, Privacy
 from ripieno.errors import ConfigError
 
 FILE = "ripieno.toml"
@@ -59,6 +59,8 @@ class LedgerSettings(_Part):
     """While the database takes no entries: refuse tasks, or keep entries in the outbox and go on."""
     outbox: Path | None = None
     """File of the outbox; `outbox.jsonl` in `home` where not given. Best on another disk than the ledger."""
+    durable_runs: bool = True
+    """Whether each step of a run is recorded as it is made, so that the run survives the process."""
     outbox_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
     """What the outbox may hold; then tasks are refused."""
 
@@ -84,6 +86,8 @@ class RouteSettings(_Part):
     """How far a task that holds secrets or personal data may travel: local or private; None does not look for any."""
     hedge_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of tasks for which a second worker may be asked too, when the first is later than it usually is."""
+    modes: tuple[Mode, ...] = tuple(mode for mode in Mode if mode not in (Mode.DEBATE, Mode.MIXTURE))
+    """Workflows that a request may ask for; debate and mixture cost much and seldom gain."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
 
@@ -155,6 +159,16 @@ class WorkerSettings(_Part):
     max_concurrency: int = Field(default=8, ge=1)
     deprecated_on: date | None = None
     notes: str = ""
+    family: str = ""
+    """What it shares its faults with; two of one family that agree prove little. Empty takes the id's stem."""
+    is_tool: bool = False
+    """Whether it is a solver and no model: it is given the bare input of a step, without instructions."""
+    can_run: bool = False
+    """Whether it executes what it is given, as a plan's `run` asks."""
+    has_effects: bool = False
+    """Whether a call changes something outside: it is made at most once, and nobody stands in for it."""
+    needs_approval: bool = False
+    """Whether a human must agree to each call."""
 
 
 class Settings(BaseSettings):

@@ -23,6 +23,10 @@ RipienoError
 ├── Overloaded             wait: this installation takes no further task now
 ├── Unauthorized           mend the request: its key is missing or wrong
 ├── Forbidden              mend the request, or the key: it may not do this
+├── InvalidPlan            mend the input: a plan that cannot be carried out; nothing of it was begun
+├── ApprovalPending        wait: a human must agree first; the run goes on when one does
+├── ApprovalDenied         give up: a human, or the end of the time, said no
+├── InDoubt                look yourself: a step that changes something was begun and its end is not known
 ├── BudgetExhausted        give up: a ceiling of money, tokens, time or calls was reached
 └── GateRefused            give up: a proof was asked for and did not hold
 """
@@ -31,6 +35,8 @@ from collections.abc import Mapping
 
 __all__ = [
     "Abstained",
+    "ApprovalDenied",
+    "ApprovalPending",
     "BadAnswer",
     "BudgetExhausted",
     "CheckpointError",
@@ -39,6 +45,8 @@ __all__ = [
     "DeadlineExceeded",
     "Forbidden",
     "GateRefused",
+    "InDoubt",
+    "InvalidPlan",
     "InvalidTask",
     "LedgerCorrupt",
     "LedgerError",
@@ -209,6 +217,51 @@ class LedgerTooNew(LedgerError):
 
 class LedgerFull(LedgerError):
     """The disk or the quota is full; the entries of this write were not recorded."""
+
+
+class InvalidPlan(RipienoError):
+    """A plan is not one, or asks of a worker what it cannot do; `step` is the place, from 1, where one is at fault."""
+
+    def __init__(self, message: str, *, step: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message if step is None else f"step {step}: {message}", hint=hint)
+        self.step = step
+
+
+class ApprovalPending(RipienoError):
+    """The run `run` waits for a human at `step`, until `expires_at` (Unix time)."""
+
+    def __init__(self, run: str, *, step: str, worker: str, expires_at: float) -> None:
+        super().__init__(
+            f"run {run} waits for approval of {worker!r} at step {step!r}",
+            hint=f"`ripieno approvals approve {run[:12]}`, or deny; then ask for the run again",
+        )
+        self.run = run
+        self.step = step
+        self.worker = worker
+        self.expires_at = expires_at
+
+
+class ApprovalDenied(RipienoError):
+    """A proposal was turned down by `by`; nothing was done."""
+
+    def __init__(self, run: str, *, step: str, by: str, reason: str) -> None:
+        super().__init__(f"run {run}: step {step!r} was denied by {by}" + (f": {reason}" if reason else ""))
+        self.run = run
+        self.step = step
+        self.by = by
+
+
+class InDoubt(RipienoError):
+    """A step that changes something outside was begun before a crash: whether it was done is not known here."""
+
+    def __init__(self, run: str, *, step: str, worker: str) -> None:
+        super().__init__(
+            f"run {run}: step {step!r} of {worker!r} was begun and its end is not known; it is not made again",
+            hint="look whether it was done, then ask anew",
+        )
+        self.run = run
+        self.step = step
+        self.worker = worker
 
 
 class BudgetExhausted(RipienoError):

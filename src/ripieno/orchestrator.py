@@ -7,9 +7,22 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Clock, Decided, Decision, Executed, Features, Objective, Pool, Run, Task, WorkerId
-from ripieno.errors import Abstained, RipienoError
-from ripieno.execute import Execution, Executor
+from ripieno.domain import (
+    Claimed,
+    Clock,
+    Decided,
+    Decision,
+    Executed,
+    Features,
+    Objective,
+    Pool,
+    Run,
+    Task,
+    WorkerId,
+)
+from ripieno.domain.grader import Check
+from ripieno.errors import Abstained, ApprovalPending, RipienoError
+from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, has_steps
 from ripieno.ledger import Ledger
 from ripieno.providers import Piece
 from ripieno.route import Arrival, ConditionsSource, Pacer, Router
@@ -42,6 +55,8 @@ class Parts:
     ledger: Ledger
     conditions: ConditionsSource
     clock: Clock
+    journals: Journals | None = None
+    """The record of runs of several steps; None lets them end with this process."""
     pacer: Pacer | None = None
     """Holds the mean price of a task, where a budget is set."""
 
@@ -84,9 +99,9 @@ class Orchestrator:
             money_weight=pacer.money_weight if pacer is not None else 0.0,
         )
 
-    async def handle(self, task: Task) -> tuple[Decision, Run]:
+    async def handle(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Decision, Run]:
         """Carry one task to a recorded run; see `carry`."""
-        execution = await self.carry(task)
+        execution = await self.carry(task, arrival=arrival)
         return execution.decision, execution.run
 
     async def carry(
@@ -113,21 +128,54 @@ class Orchestrator:
         execution, pool = await self._begin(task, arrival)
         if follow is not None:
             follow(execution)
-        recorded = await self._record_decided(execution)
-        try:
-            await self._parts.executor.execute(execution, pool)
-        finally:
-            self._note(execution)
+        journal = self._open_journal(execution, pool)
+        recorded = await self._record_decided(execution, journal)
+        await self._execute(execution, pool, journal)
         await recorded
         if execution.called is None or execution.called.answer is None:
             raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
         return execution
 
+    async def resume(self, found: Unfinished) -> Execution | None:
+        """Go on with a run that nobody has in hand; None where another process was faster.
+
+        Raises:
+            RipienoError: as `carry`; the end of the run is recorded.
+        """
+        assert self._parts.journals is not None
+        decided = await asyncio.to_thread(self._parts.ledger.find_decided, found.claim.run)
+        journal = await self._parts.journals.take_over(found)
+        if journal is None:
+            return None
+        execution = Execution(decision=decided.decision, task=decided.task, key=found.claim.key, is_claimed=True)
+        await self._execute(execution, self._brain().pool, journal)
+        if execution.called is None or execution.called.answer is None:
+            raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
+        return execution
+
+    async def _execute(self, execution: Execution, pool: Pool, journal: Journal | None) -> None:
+        try:
+            await self._parts.executor.execute(execution, pool, journal=journal)
+        except ApprovalPending:
+            raise  # it has not ended
+        except BaseException:
+            self._note(execution)
+            raise
+        self._note(execution)
+
+    def _open_journal(self, execution: Execution, pool: Pool) -> Journal | None:
+        journals = self._parts.journals
+        if journals is None or not has_steps(execution, pool):
+            return None
+        return journals.open(execution.decision.id)
+
     async def stream(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Execution, AsyncIterator[Piece]]:
         """Decide; the answer comes piece by piece, the first one not before the decision is durable."""
         execution, pool = await self._begin(task, arrival)
-        recorded = await self._record_decided(execution)
-        return execution, self._stream_recorded(execution, pool, recorded)
+        journal = self._open_journal(execution, pool)
+        recorded = await self._record_decided(execution, journal)
+        pieces = self._parts.executor.stream(execution, pool, journal=journal)
+        return execution, self._stream_recorded(execution, pieces, recorded)
 
     async def _begin(self, task: Task, arrival: Arrival | None) -> tuple[Execution, Pool]:
         """Decide one task on the pool of this moment."""
@@ -137,23 +185,34 @@ class Orchestrator:
         return Execution(decision=decision, task=task, key=arrival.key), brain.pool
 
     async def _stream_recorded(
-        self, execution: Execution, pool: Pool, recorded: "asyncio.Future[int]"
+        self,
+        execution: Execution,
+        pieces: AsyncIterator[Piece],
+        recorded: "asyncio.Future[int]",
     ) -> AsyncIterator[Piece]:
-        pieces = self._parts.executor.stream(execution, pool)
+        is_parked = False
         try:
             async for piece in pieces:
                 if not recorded.done():
                     await recorded
                 recorded.result()
                 yield piece
+        except ApprovalPending:
+            is_parked = True
+            raise
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
-            self._note(execution)
+            if not is_parked:
+                self._note(execution)
 
-    async def _record_decided(self, execution: Execution) -> "asyncio.Future[int]":
+    async def _record_decided(self, execution: Execution, journal: Journal | None) -> "asyncio.Future[int]":
         """Begin to record the decision; the call goes on beside it, unless the ledger was at fault just now."""
         ledger, decision = self._parts.ledger, execution.decision
-        recorded = ledger.submit(Decided(decision=decision, task=execution.task))
+        claims: tuple[Claimed, ...] = ()
+        if journal is not None and self._parts.journals is not None and not decision.abstains:
+            claims = (self._parts.journals.claim_new(decision.id, key=execution.key),)
+            execution.is_claimed = True
+        recorded = ledger.submit(Decided(decision=decision, task=execution.task), *claims)
         recorded.add_done_callback(_take_note)
         if decision.abstains or ledger.is_at_fault:
             await recorded
@@ -162,8 +221,8 @@ class Orchestrator:
         return recorded
 
     def _note(self, execution: Execution) -> None:
-        """Record the run with the next commit: nobody waits for it."""
-        if execution.calls:
+        """Record the run with the next commit: nobody waits for it. One that was claimed has an end whatever it did."""
+        if execution.calls or execution.is_claimed:
             run = execution.run
             self._parts.ledger.note(Executed(run=run))
             if self._parts.pacer is not None:
@@ -176,10 +235,14 @@ def _take_note(recorded: "asyncio.Future[int]") -> None:
         recorded.exception()
 
 
-def make_arrival(clock: Clock, *, incumbent: WorkerId | None = None, key: str | None = None) -> Arrival:
+def make_arrival(
+    clock: Clock, *, incumbent: WorkerId | None = None, key: str | None = None, check: Check | None = None
+) -> Arrival:
     """Name a task that has just arrived; the seed follows from the name, so that a replay has it."""
     name = os.urandom(16).hex()
-    return Arrival(id=name, seed=derive_seed(name), started=clock.monotonic(), incumbent=incumbent, key=key)
+    return Arrival(
+        id=name, seed=derive_seed(name), started=clock.monotonic(), incumbent=incumbent, key=key, check=check
+    )
 
 
 def derive_seed(name: str) -> int:

@@ -10,7 +10,7 @@ from tests.unit.test_tasks import make_folder
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Answer, Estimate, Task
+from ripieno.domain import Answer, Estimate, Solo, Task, WorkerId
 from ripieno.domain.grader import Judge
 from ripieno.errors import CheckpointError, ConfigError, DeadlineExceeded, NoEligibleWorker, ProviderError
 from ripieno.execute import Execution, Executor
@@ -226,13 +226,13 @@ async def test_a_late_worker_is_hedged_within_its_allowance(serve: Serve) -> Non
     hanging = serve([Reply(hangs=True)])
     write_pool(hanging, serve([Reply(text="from b")]), extra="[route]\nhedge_share = 0.5\nnewcomers = 'free'")
     async with open_app() as app:
-        executor = Executor(app.caller, hedge_share=0.5)
+        executor = Executor(app.caller, app.grading, hedge_share=0.5)
         estimates = tuple(
             Estimate(worker=worker, quality=0.9, quality_sd=0.1, cost_usd=0.0, latency_s=0.05, latency_log_sd=0.1)
             for worker in app.pool.ids
         )
         decision = replace(await app.orchestrator.decide(TASK), estimates=estimates)
-        assert decision.workflow.workers == ("a", "b")
+        assert decision.workflow == Solo(worker=WorkerId("a"), fallbacks=(WorkerId("b"),))
         patient = replace(TASK, objective=replace(TASK.objective, deadline_s=0.5))
         first = Execution(decision=decision, task=patient)
         with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.conftest import MakeWorker
 
-from ripieno.domain import Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Task, WorkerId
+from ripieno.domain import Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Solo, Task, WorkerId
 from ripieno.errors import NoEligibleWorker
 from ripieno.route import Arrival, Conditions, Router, UtilityPolicy, mask_workers
 from ripieno.route.predictors import PriorPredictor
@@ -78,7 +78,7 @@ def test_a_router_never_chooses_a_masked_worker(make_worker: MakeWorker) -> None
     for seed in range(50):
         arrival = Arrival(id=str(seed), seed=seed, started=clock.monotonic())
         decision = router.decide(TASK, make_features(), pool, TODAY, arrival=arrival)
-        assert decision.workflow.workers == ("dear",)
+        assert decision.workflow == Solo(worker=WorkerId("dear"))
         assert decision.propensity == 1.0
         assert decision.mask.masked[WorkerId("free")].reason is Reason.MUTED
     assert "not measured yet: dear" in decision.reasons

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Recorded, UnitTests
+from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Pattern, Recorded, UnitTests
 from ripieno.embedded.families import generate_tasks
 from ripieno.errors import DataError
 from ripieno.tasks import make_training_set, read_folder, read_tasks, split_repeats, write_folder, write_tasks
@@ -28,6 +28,7 @@ def test_every_grader_can_be_written_in_a_task_file(tmp_path: Path) -> None:
         ({"kind": "json_schema", "schema": {"type": "object"}}, JsonSchema(schema={"type": "object"})),
         ({"kind": "unit_tests", "tests": "assert f()"}, UnitTests(tests="assert f()")),
         ({"kind": "judge", "rubric": "5 is best"}, Judge(rubric="5 is best")),
+        ({"kind": "pattern", "pattern": "[0-9]+"}, Pattern(pattern="[0-9]+")),
         ({"kind": "external", "verifier": "v", "facts": {"x": 1}}, External(verifier="v", facts={"x": 1})),
         ({"kind": "recorded"}, Recorded()),
     ]

@@ -1,22 +1,76 @@
 """`ripieno ask` and `ripieno route`."""
 
+import functools
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
-from ripieno.domain import Decision, Run, Task
+from ripieno.domain import Decision, Mode, Run, Task
 from ripieno.errors import InvalidTask
+from ripieno.orchestrator import make_arrival
+from ripieno.route import Arrival
 from ripieno.route.explain import explain
+from ripieno.tasks.graders import read_check
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
+_MODES = click.Choice([mode.value for mode in Mode])
 _PRESETS = click.Choice(["balanced", "best", "fast", "cheap", "private", "qos"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the user says of the task."""
+
+    text: str
+    preference: float | None
+    preset: str | None
+    mission: float | None
+    time_: float | None
+    workers: tuple[str, ...]
+    workflow: str | None
+    check: str | None
+
+    def make_task(self, app: App) -> Task:
+        """The task with its objective.
+
+        Raises:
+            InvalidTask: it is empty, or names a worker that there is not.
+        """
+        words = sys.stdin.read() if self.text == "-" else self.text
+        if not words.strip():
+            raise InvalidTask("the task is empty", param="text")
+        unknown = [worker for worker in self.workers if worker not in app.pool]
+        if unknown:
+            raise InvalidTask(f"no worker is called {unknown[0]!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+        mode = Mode(self.workflow) if self.workflow is not None else None
+        base = app.make_objective(self.preset, preference=self.preference)
+        objective = replace(base, workers=self.workers, mode=mode)
+        given = {"mission_criticality": self.mission, "time_criticality": self.time_}
+        stated = {name: value for name, value in given.items() if value is not None}
+        objective = replace(objective, stated=frozenset(stated), **stated)  # type: ignore[arg-type]  # numbers, by name
+        return Task.from_text(words, objective=objective)
+
+    def make_arrival(self, app: App) -> Arrival:
+        """The arrival, with how answers can be checked.
+
+        Raises:
+            InvalidTask: the check is none.
+        """
+        if self.check is None:
+            return make_arrival(app.clock)
+        try:
+            return make_arrival(app.clock, check=read_check(json.loads(self.check)))
+        except (ValueError, TypeError) as error:
+            raise InvalidTask(f"--check: {error}", param="check") from error
 
 
 def _task_options(command: Command) -> Command:
@@ -28,10 +82,18 @@ def _task_options(command: Command) -> Command:
         click.option("--mission", type=click.FloatRange(0, 10), help="What being wrong costs, 0 to 10."),
         click.option("--time", "time_", type=click.FloatRange(0, 10), help="What being slow costs, 0 to 10."),
         click.option("--worker", "workers", multiple=True, help="Allow only this worker; may be given several times."),
+        click.option("--workflow", type=_MODES, help="How to work; the router's choice if not given."),
+        click.option("--check", "check", help="How answers can be checked, as JSON; see the how-to on workflows."),
     )
+
+    @functools.wraps(command)
+    def gathered(**given: Any) -> None:
+        wanted = Wanted(**{field.name: given.pop(field.name) for field in fields(Wanted)})
+        command(wanted=wanted, **given)
+
     for option in reversed(options):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return cast(Command, gathered)
 
 
 @click.command(epilog='\b\nExample:\n  ripieno ask "Solve 3x + 4 = 19 for x" --preset cheap --explain')
@@ -42,20 +104,14 @@ def _task_options(command: Command) -> Command:
 def ask(
     config: Path | None,
     *,
-    text: str,
-    preference: float | None,
-    preset: str | None,
-    mission: float | None,
-    time_: float | None,
-    workers: tuple[str, ...],
+    wanted: Wanted,
     wants_explanation: bool,
     as_json: bool,
 ) -> None:
     """Route TEXT (`-` reads stdin) to the worker that should own it, and print the answer."""
-    stated = {"mission_criticality": mission, "time_criticality": time_}
 
     async def work(app: App) -> tuple[Decision, Run]:
-        return await app.orchestrator.handle(_make_task(app, text, preference, preset, stated, workers))
+        return await app.orchestrator.handle(wanted.make_task(app), arrival=wanted.make_arrival(app))
 
     decision, run = run_app(config, work)
     assert run.answer is not None
@@ -68,6 +124,9 @@ def ask(
                 "cost_usd": run.cost_usd,
                 "latency_s": run.latency_s,
                 "why": decision.reasons,
+                "workflow": run.workflow,
+                "steps": list_steps(run),
+                "ended_early": run.ended_early,
             }
         )
         return
@@ -76,6 +135,8 @@ def ask(
     if wants_explanation:
         for reason in decision.reasons:
             say(f"why: {reason}")
+        for line in describe_steps(run):
+            say(line)
 
 
 @click.command(epilog='\b\nExample:\n  ripieno route "How many days until 2027-01-01 from 2026-11-22?"')
@@ -86,20 +147,14 @@ def ask(
 def route(
     config: Path | None,
     *,
-    text: str,
-    preference: float | None,
-    preset: str | None,
-    mission: float | None,
-    time_: float | None,
-    workers: tuple[str, ...],
+    wanted: Wanted,
     wants_explanation: bool,
     as_json: bool,
 ) -> None:
     """Decide who would take TEXT (`-` reads stdin); nobody is called and nothing recorded."""
-    stated = {"mission_criticality": mission, "time_criticality": time_}
 
     async def work(app: App) -> Decision:
-        return await app.orchestrator.decide(_make_task(app, text, preference, preset, stated, workers))
+        return await app.orchestrator.decide(wanted.make_task(app), arrival=wanted.make_arrival(app))
 
     decision = run_app(config, work)
     if as_json:
@@ -109,6 +164,35 @@ def route(
     if wants_explanation:
         for change in explain(decision).changes:
             say(f"change: {change}")
+
+
+def list_steps(run: Run) -> list[dict[str, object]]:
+    """Calls and findings of a run, as JSON, in the order of its steps."""
+    made: list[tuple[str, dict[str, object]]] = []
+    for call in run.calls:
+        facts: dict[str, object] = {"step": call.step, "worker": call.worker, "failure": call.failure}
+        made.append((call.step, facts | {"cost_usd": call.cost_usd, "latency_s": call.latency_s}))
+    for found in run.findings:
+        verdict = found.verdict
+        facts = {"step": found.step, "verifier": verdict.verifier, "of": found.author}
+        made.append((found.step, facts | {"quality": verdict.quality, "detail": verdict.detail}))
+    return [step for _, step in sorted(made, key=lambda pair: pair[0])]
+
+
+def describe_steps(run: Run) -> Iterator[str]:
+    """Calls and findings of a run in words, a line each."""
+    lines: list[tuple[str, str]] = []
+    for call in run.calls:
+        fate = "answered" if call.failure is None else f"failed: {call.failure}"
+        lines.append((call.step, f"{call.worker} {fate}, {money(call.cost_usd)}, {seconds(call.latency_s)}"))
+    for found in run.findings:
+        verdict = found.verdict
+        says = f"{verdict.verifier} gives {found.author} {verdict.quality:.2f}"
+        lines.append((found.step, f"{says}: {verdict.detail}" if verdict.detail else says))
+    for name, line in sorted(lines, key=lambda pair: pair[0]):
+        yield f"step {name}: {line}" if name else f"call: {line}"
+    if run.ended_early is not None:
+        yield f"ended early: {run.ended_early}"
 
 
 def describe(decision: Decision) -> dict[str, object]:
@@ -168,25 +252,3 @@ def show(decision: Decision) -> None:
     for reason in decision.reasons:
         say(f"why: {reason}")
     say(f"decided in {decision.decide_s * 1000:.1f} ms by {decision.policy} on {decision.predictor}")
-
-
-def _make_task(
-    app: App,
-    text: str,
-    preference: float | None,
-    preset: str | None,
-    criticality: dict[str, float | None],
-    workers: tuple[str, ...],
-) -> Task:
-    from dataclasses import replace
-
-    words = sys.stdin.read() if text == "-" else text
-    if not words.strip():
-        raise InvalidTask("the task is empty", param="text")
-    unknown = [worker for worker in workers if worker not in app.pool]
-    if unknown:
-        raise InvalidTask(f"no worker is called {unknown[0]!r}", hint=f"workers: {', '.join(app.pool.ids)}")
-    objective = replace(app.make_objective(preset, preference=preference), workers=workers)
-    stated = {name: value for name, value in criticality.items() if value is not None}
-    objective = replace(objective, stated=frozenset(stated), **stated)  # type: ignore[arg-type]  # numbers, by name
-    return Task.from_text(words, objective=objective)

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
-from ripieno.cli.ask import describe, show
-from ripieno.cli.output import money, print_json, say, seconds
+from ripieno.cli.ask import describe, describe_steps, list_steps, show
+from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Decided, Decision, Judged, Run, Verdict
 from ripieno.errors import NotFound
@@ -45,6 +45,7 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
                     for run in runs
                     for c in run.calls
                 ],
+                "steps": [step for run in runs for step in list_steps(run)],
                 "verdicts": [{"verifier": j.verdict.verifier, "quality": j.verdict.quality} for j in verdicts],
                 "replayed": None if replayed is None else replayed.worker,
             }
@@ -56,9 +57,9 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     click.echo("what would change it:")
     for change in explanation.changes or ("nothing short of other estimates",):
         click.echo(f"  {change}")
-    for call in (call for run in runs for call in run.calls):
-        fate = "answered" if call.failure is None else f"failed: {call.failure}"
-        click.echo(f"call: {call.worker} {fate}, {money(call.cost_usd)}, {seconds(call.latency_s)}")
+    for run in runs:
+        for line in describe_steps(run):
+            click.echo(line)
     for judged in verdicts:
         click.echo(f"verdict: {judged.verdict.verifier} {judged.verdict.quality:.2f} {judged.verdict.detail}")
     if replayed is not None:

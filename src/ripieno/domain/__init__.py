@@ -1,28 +1,59 @@
 """The types that the whole package speaks in: pure values, no I/O."""
 
 from ripieno.domain.clock import Clock, SystemClock
-from ripieno.domain.entry import Decided, Entry, Executed, Judged, Learned, Promoted, Staged
+from ripieno.domain.entry import (
+    Begun,
+    Claimed,
+    Decided,
+    Entry,
+    Executed,
+    Judged,
+    Learned,
+    Promoted,
+    Proposed,
+    Resolved,
+    Staged,
+    Stepped,
+)
 from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
 from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
-from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Solo, Standing, Why, Workflow
-from ripieno.domain.run import Answer, Call, Failure, Origin, Outcome, Placement, Run, Usage, Verdict
-from ripieno.domain.task import Budget, JsonValue, Message, Objective, Privacy, Task
+from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
+from ripieno.domain.run import Answer, Call, Failure, Finding, Origin, Outcome, Placement, Run, Usage, Verdict
+from ripieno.domain.task import Budget, JsonValue, Message, Mode, Objective, Privacy, Task
 from ripieno.domain.worker import Binding, Pool, Price, Worker, WorkerId, parse_worker_id
+from ripieno.domain.workflow import (
+    Cascade,
+    Ensemble,
+    Merge,
+    Op,
+    Plan,
+    Solo,
+    Step,
+    Verified,
+    Workflow,
+    least_calls,
+    list_workers,
+)
 
 __all__ = [
     "Answer",
+    "Begun",
     "Binding",
     "Budget",
     "Call",
+    "Cascade",
     "Choice",
+    "Claimed",
     "Clock",
     "Decided",
     "Decision",
+    "Ensemble",
     "Entry",
     "Estimate",
     "Executed",
     "Failure",
     "Features",
+    "Finding",
     "JsonValue",
     "Judged",
     "Key",
@@ -30,32 +61,43 @@ __all__ = [
     "Learned",
     "Mask",
     "Matrix",
+    "Merge",
     "Message",
+    "Mode",
     "Need",
     "Objective",
+    "Op",
     "Origin",
     "Outcome",
     "Placement",
+    "Plan",
     "Pool",
     "Price",
     "Privacy",
     "Promoted",
+    "Proposed",
     "Reason",
+    "Resolved",
     "Run",
     "Sensitivity",
     "Solo",
     "Spend",
     "Staged",
     "Standing",
+    "Step",
+    "Stepped",
     "SystemClock",
     "Task",
     "Usage",
     "Vector",
     "Verdict",
+    "Verified",
     "Why",
     "Worker",
     "WorkerId",
     "Workflow",
     "find_periods",
+    "least_calls",
+    "list_workers",
     "parse_worker_id",
 ]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ripieno.domain.routing import Decision
-from ripieno.domain.run import Run, Verdict
+from ripieno.domain.run import Answer, Call, Run, Verdict
 from ripieno.domain.task import JsonValue, Task
+from ripieno.domain.worker import WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,94 @@ class Judged:
     def id(self) -> str:
         """Unique name of the entry."""
         return f"judged:{self.run}:{self.verdict.verifier}:{self.nth}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A process takes a run of several steps upon itself; the next claim, once it is dead, takes the run over."""
+
+    run: str
+    """Id of the run, and of its decision."""
+    owner: str
+    nth: int = 0
+    """How many claims stood before this one."""
+    key: str | None = None
+    """Id of the virtual key that pays."""
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry: of two that claim at once, one gets it."""
+        return f"claimed:{self.run}:{self.nth}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A step that changes something outside is about to be made: it is not made again, whatever comes."""
+
+    run: str
+    step: str
+    worker: WorkerId
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry."""
+        return f"begun:{self.run}:{self.step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped:
+    """A step of a workflow is done: a run that goes on after a crash does not repeat it."""
+
+    run: str
+    step: str
+    calls: tuple[Call, ...] = ()
+    answer: Answer | None = None
+    author: WorkerId | None = None
+    verdict: Verdict | None = None
+    """Where the step was a check."""
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry."""
+        return f"stepped:{self.run}:{self.step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """A step waits for a human."""
+
+    run: str
+    step: str
+    digest: str
+    """Of worker, its version, arguments and context: what is agreed to, and nothing else."""
+    worker: WorkerId
+    arguments: str
+    """What the worker would be given, or what is to be judged."""
+    question: str
+    expires_at: float
+    """Unix time from which on the answer is no."""
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry."""
+        return f"proposed:{self.run}:{self.step}:{self.digest[:12]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A human, or the end of the time, answered a proposal; the first answer counts."""
+
+    run: str
+    step: str
+    digest: str
+    is_approved: bool
+    by: str
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry."""
+        return f"resolved:{self.run}:{self.step}:{self.digest[:12]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,4 +189,6 @@ class Staged:
         return f"staged:{self.nth}:{self.checkpoint}"
 
 
-Entry: TypeAlias = Decided | Executed | Judged | Learned | Promoted | Staged
+Entry: TypeAlias = (
+    Decided | Executed | Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
+)

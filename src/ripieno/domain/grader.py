@@ -1,10 +1,11 @@
-"""Graders: how an answer to a task with a known solution is checked. A closed union."""
+"""Graders: how an answer is checked, with its solution at hand or without. Closed unions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ripieno.domain.task import JsonValue, Task
+from ripieno.domain.worker import WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,8 @@ class Judge:
     rubric: str
     """What each grade from 1 (worst) to 5 (best) means, for this task."""
     reference: str | None = None
+    worker: WorkerId | None = None
+    """Who judges; None leaves it to the settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,40 @@ class Recorded:
     """The quality that a replay worker has on record."""
 
 
-Grader: TypeAlias = Exact | Numeric | Choice | JsonSchema | UnitTests | Judge | External | Recorded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """The final answer matches a regular expression as a whole."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Another worker, asked the same, gives the same final answer."""
+
+    peer: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Human:
+    """A human says whether the answer is accepted."""
+
+    question: str = "Is this answer right?"
+
+
+Grader: TypeAlias = Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External | Recorded
+"""What an answer can be checked by after the fact, by itself."""
+Check: TypeAlias = Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External | Agreement | Human
+"""What an answer can be checked by while its task is under way."""
+
+
+def find_asked(check: Check) -> WorkerId | None:
+    """The worker that a check asks, if any: it may not check its own answers."""
+    match check:
+        case Agreement(peer=worker) | Judge(worker=worker):
+            return worker
+        case _:
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

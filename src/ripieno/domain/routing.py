@@ -1,12 +1,12 @@
-"""Mask, Estimate, Workflow and Decision: how a task finds its worker."""
+"""Mask, Estimate and Decision: how a task finds its worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
 
 from ripieno.domain.task import JsonValue, Objective
 from ripieno.domain.worker import WorkerId
+from ripieno.domain.workflow import Workflow
 
 
 class Reason(StrEnum):
@@ -95,22 +95,6 @@ class Estimate:
         if self.output_tokens is None or self.first_token_s is None or self.latency_s <= self.first_token_s:
             return None
         return self.output_tokens / (self.latency_s - self.first_token_s)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Solo:
-    """One worker answers; if it fails, the next of `fallbacks` does."""
-
-    worker: WorkerId
-    fallbacks: tuple[WorkerId, ...] = ()
-
-    @property
-    def workers(self) -> tuple[WorkerId, ...]:
-        """All workers in the order in which they are tried."""
-        return (self.worker, *self.fallbacks)
-
-
-Workflow: TypeAlias = Solo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

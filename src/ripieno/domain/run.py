@@ -1,4 +1,4 @@
-"""Call, Run, Verdict and Outcome: what happened, and what it was worth."""
+"""Call, Verdict, Run and Outcome: what happened, and what it was worth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +80,8 @@ class Call:
     attempts: int = 1
     failure: Failure | None = None
     error: str | None = None
+    step: str = ""
+    """Name of the workflow's step that it belongs to; empty where there is only one."""
 
     @property
     def tokens(self) -> int:
@@ -104,6 +106,31 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One verifier's finding about one run."""
+
+    verifier: str
+    quality: float
+    """In [0, 1]; 1 is accepted."""
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.quality <= 1.0:
+            raise ValueError(f"quality must be in [0, 1], got {self.quality!r} from {self.verifier!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a workflow found about one of its own answers, on its way."""
+
+    step: str
+    """Name of the step that was checked."""
+    author: WorkerId
+    """Whose answer it was."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """All that one workflow did for one task."""
 
@@ -120,11 +147,26 @@ class Run:
     """Its place in a measured set, where it belongs to one."""
     key: str | None = None
     """Id of the virtual key that pays for it."""
+    workflow: str = "solo"
+    """Kind of the workflow."""
+    author: WorkerId | None = None
+    """Whose answer was given, where that is not the last call's worker."""
+    findings: tuple[Finding, ...] = ()
+    """What the workflow's own checks found."""
+    ended_early: str | None = None
+    """Why the workflow was not carried through, where it gave the best that it had."""
+    wall_s: float | None = None
+    """Time from first to last call, where calls ran side by side; None where they followed one another."""
 
     @property
     def worker(self) -> WorkerId:
-        """The worker of the last call: the one that answered, if any did."""
-        return self.calls[-1].worker
+        """The worker that answered, if any did."""
+        return self.author or self.calls[-1].worker
+
+    @property
+    def is_solo(self) -> bool:
+        """Whether its outcome says what its worker is worth: what a workflow picked or mended does not."""
+        return self.workflow == "solo"
 
     @property
     def cost_usd(self) -> float | None:
@@ -138,27 +180,15 @@ class Run:
 
     @property
     def latency_s(self) -> float | None:
-        """Time of all calls, one after the other; None where any is unknown."""
+        """Time of all calls; None where any is unknown."""
+        if self.wall_s is not None:
+            return self.wall_s
         return _sum_known([call.latency_s for call in self.calls])
 
 
 def _sum_known(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """One verifier's finding about one run."""
-
-    verifier: str
-    quality: float
-    """In [0, 1]; 1 is accepted."""
-    detail: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.quality <= 1.0:
-            raise ValueError(f"quality must be in [0, 1], got {self.quality!r} from {self.verifier!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,32 @@ class Privacy(StrEnum):
 _REACH = {boundary: index for index, boundary in enumerate(Privacy)}
 
 
+class Mode(StrEnum):
+    """A way of working that a caller may ask for; the router makes a workflow of it."""
+
+    SOLO = "solo"
+    CASCADE = "cascade"
+    """The cheap worker first, the strong one where its answer is not good enough."""
+    AGREEMENT = "agreement"
+    """Two different cheap workers; the strong one where they do not agree."""
+    VERIFIED = "verified"
+    """Checked, repaired, and asked elsewhere."""
+    VOTE = "vote"
+    """Several samples of one worker, and the majority; ended early where it cannot change any more."""
+    BEST_OF = "best-of"
+    """Several answers of which a check or a judge takes one."""
+    SYNTHESIZE = "synthesize"
+    """Several workers, and one that makes one answer of theirs."""
+    DEBATE = "debate"
+    """Workers that see each other's answers before they vote."""
+    MIXTURE = "mixture"
+    """Workers that see each other's answers before one of them synthesizes."""
+    PLAN = "plan"
+    """Steps written by a conductor."""
+    DECOMPOSE = "decompose"
+    """Parts of the task, each routed apart, and one answer made of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One message of a conversation, as the wire carries it."""
@@ -83,6 +109,8 @@ class Objective:
     """What no answer costs, in units of what a right one is worth; None means that an answer is always wanted."""
     money_weight: float = 0.0
     """Utility that one more US dollar costs, set by the budget's pacer; 0 where no budget binds."""
+    mode: Mode | None = None
+    """How to work; None leaves it to the router."""
 
     def __post_init__(self) -> None:
         for name in ("preference", "quality_floor"):
@@ -108,9 +136,11 @@ class Budget:
     cost_usd: float | None = None
     seconds: float | None = None
     calls: int | None = None
+    tokens: int | None = None
+    """In and out, of all calls together."""
 
     def __post_init__(self) -> None:
-        for name in ("cost_usd", "seconds", "calls"):
+        for name in ("cost_usd", "seconds", "calls", "tokens"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value!r}")

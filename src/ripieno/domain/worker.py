@@ -86,6 +86,16 @@ class Worker:
     deprecated_on: date | None = None
     is_muted: bool = False
     notes: str = ""
+    family: str = ""
+    """What it shares its faults with: two workers of one family that agree prove little. Empty takes the id's stem."""
+    is_tool: bool = False
+    """Whether it is a solver and no model: it is given the bare input of a step, without instructions."""
+    can_run: bool = False
+    """Whether it executes what it is given: only such a worker may take a plan's `run`."""
+    has_effects: bool = False
+    """Whether a call changes something outside: then it is made at most once, and nobody stands in for it."""
+    needs_approval: bool = False
+    """Whether a human must agree to each call."""
     _version: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +103,16 @@ class Worker:
             raise ValueError(f"max_concurrency must be at least 1, got {self.max_concurrency!r} for {self.id!r}")
         if self.context_window is not None and self.context_window < 1:
             raise ValueError(f"context_window must be positive, got {self.context_window!r} for {self.id!r}")
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether a call of it is more than a question: it never stands in for another worker."""
+        return self.has_effects or self.needs_approval
+
+    @property
+    def kin(self) -> str:
+        """The family, or the id up to its first separator."""
+        return self.family or re.split(r"[-/:@]", self.id, maxsplit=1)[0]
 
     @property
     def version(self) -> str:

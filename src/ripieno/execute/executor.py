@@ -1,250 +1,141 @@
-"""Executor: Workflow to Run. Failover, budgets and streaming; what fails is recorded, not raised."""
+"""Executor: Workflow to Run."""
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import assert_never
 
-from ripieno.domain import Call, Decision, Origin, Pool, Run, Solo, Task, Worker
-from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError, ProviderRejected
-from ripieno.providers import Called, Caller, LiveCall, Piece
-
-LATE_SDS = 1.645
-"""Standard deviations of log latency to its 95th percentile."""
-MOST_SAVED = 10.0
-"""Hedges that a quiet hour may save up."""
-
-
-@dataclass(slots=True)
-class Execution:
-    """A run in the making; `run` is its record so far."""
-
-    decision: Decision
-    task: Task
-    key: str | None = None
-    """Id of the virtual key that pays."""
-    calls: list[Call] = field(default_factory=list)
-    called: Called | None = None
-    serving: str | None = None
-    """The worker that is answering, while a stream runs."""
-    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-    """The loop's time when the decision was there."""
-
-    @property
-    def run(self) -> Run:
-        """The run as it stands, as it is recorded."""
-        answer = self.called.answer if self.called is not None else None
-        if answer is not None and answer.wire:
-            answer = replace(answer, wire=b"")
-        return Run(
-            id=self.decision.id,
-            task=self.task.digest,
-            origin=Origin.TRAFFIC,
-            calls=tuple(self.calls),
-            answer=answer,
-            decision=self.decision.id,
-            key=self.key,
-        )
-
-    @property
-    def cost_usd(self) -> float:
-        """Price of all calls so far, as far as it is known."""
-        return sum(call.cost_usd or 0.0 for call in self.calls)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in and out of all calls so far."""
-        return sum(call.tokens for call in self.calls)
-
-    @property
-    def error(self) -> ProviderError | None:
-        """Why there is no answer."""
-        return self.called.error if self.called is not None else None
+from ripieno.domain import Cascade, Ensemble, Plan, Pool, Solo, Verified, Worker, least_calls
+from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError, RipienoError
+from ripieno.execute.execution import Execution, in_time
+from ripieno.execute.journal import Journal
+from ripieno.execute.modes import run_cascade, run_ensemble, run_verified
+from ripieno.execute.plans import run_plan
+from ripieno.execute.solo import SoloRunner
+from ripieno.execute.steps import Checker, Crew, Steps
+from ripieno.providers import Called, Caller, Piece
+from ripieno.providers.base import stream_whole
 
 
 class Executor:
-    """Carries out workflows.
+    """Carries out workflows: a single worker's at once, all others step by step.
 
     Args:
         caller: how workers are called.
+        checker: gives what answers are checked with on the way.
         hedge_share: share of tasks for which a second worker may be asked while the first is late.
     """
 
-    def __init__(self, caller: Caller, *, hedge_share: float = 0.0) -> None:
+    def __init__(self, caller: Caller, checker: Callable[[], Checker], *, hedge_share: float = 0.0) -> None:
         self._caller = caller
-        self._hedges = Allowance(hedge_share)
+        self._checker = checker
+        self._solo = SoloRunner(caller, hedge_share=hedge_share)
 
-    async def execute(self, execution: Execution, pool: Pool) -> None:
-        """Carry out a whole workflow; what each call met stands in the execution, and nothing else is told.
+    async def execute(self, execution: Execution, pool: Pool, *, journal: Journal | None = None) -> None:
+        """Carry out a whole workflow; what each call met stands in the execution.
+
+        Args:
+            execution: the run in the making.
+            pool: the workers of this moment.
+            journal: the record of its steps, where it is to survive this process.
 
         Raises:
-            DeadlineExceeded: the deadline passed before any worker answered.
-            BudgetExhausted: the budget's time ended before.
+            DeadlineExceeded: the deadline passed before there was any answer.
+            BudgetExhausted: a ceiling was reached before there was any answer.
+            InvalidPlan: the plan cannot be carried out by this pool.
+            ApprovalPending: a human must agree first; the run goes on from there.
+            ApprovalDenied: a human did not agree.
+            InDoubt: a step that changes something was begun before, and its end is not known.
         """
-        if _find_limit(execution) is None:
-            await self._try_each(execution, pool)
+        if not has_steps(execution, pool):
+            await self._solo.execute(execution, pool)
             return
-        async with _in_time(execution):
-            await self._try_each(execution, pool)
+        crew = Crew(caller=self._caller, checker=self._checker(), pool=pool)
+        await self._carry_out(execution, Steps(crew, execution, journal=journal))
 
-    async def _try_each(self, execution: Execution, pool: Pool) -> None:
-        workers = _candidates(execution, pool)
-        self._hedges.earn()
-        late_s = _find_late(execution) if len(workers) > 1 and self._hedges.has_any else None
-        if late_s is not None:
-            workers = workers[await self._hedge(execution, workers[:2], late_s) :]
-            if not _may_go_on(execution):
-                return
-        for worker in workers:
-            execution.called = await self._caller.call(worker, execution.task)
-            execution.calls.append(execution.called.call)
-            if not _may_go_on(execution):
-                return
-
-    async def _hedge(self, execution: Execution, pair: Sequence[Worker], late_s: float) -> int:
-        """Ask the second worker too once the first is late; gives how many were asked.
-
-        The first answer counts; the other call is cancelled, and recorded with what it has cost.
-        """
-        asked = [asyncio.create_task(self._caller.call(pair[0], execution.task))]
-        try:
-            done, waiting = await asyncio.wait(asked, timeout=late_s)
-            if not done:
-                self._hedges.spend()
-                asked.append(asyncio.create_task(self._caller.call(pair[1], execution.task)))
-                waiting = set(asked)
-            while waiting and not any(_is_good(task) for task in done):
-                more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                done |= more
-        finally:
-            for task in asked:
-                task.cancel()
-        self._note_pair(execution, pair, asked)
-        return len(asked)
-
-    def _note_pair(self, execution: Execution, pair: Sequence[Worker], asked: "Sequence[asyncio.Task[Called]]") -> None:
-        """Record both calls, the one whose answer counts last."""
-        waited = asyncio.get_running_loop().time() - execution.began
-        called = [
-            task.result() if task.done() else self._caller.abandon(worker, execution.task, latency_s=waited)
-            for worker, task in zip(pair, asked, strict=False)
-        ]
-        called.sort(key=lambda one: one.answer is not None)
-        execution.calls += [one.call for one in called]
-        execution.called = called[-1]
-
-    async def stream(self, execution: Execution, pool: Pool) -> AsyncIterator[Piece]:
-        """Carry out a workflow piece by piece; before the first piece a failed worker is replaced unseen.
+    async def stream(self, execution: Execution, pool: Pool, *, journal: Journal | None = None) -> AsyncIterator[Piece]:
+        """Carry out a workflow piece by piece: of several steps, the last one is streamed where it is known to be.
 
         Raises:
-            ProviderError: every worker failed, or one broke off after its first piece.
-            DeadlineExceeded: the deadline passed before the first piece.
+            ProviderError: there is no answer, or it broke off after its first piece.
+            RipienoError: see `execute`.
         """
-        for worker in _candidates(execution, pool):
-            live = LiveCall(worker)
-            has_begun = False
-            execution.serving = worker.id
-            pieces = self._caller.stream(live, execution.task)
+        if not has_steps(execution, pool):
+            solo = self._solo.stream(execution, pool)
             try:
-                async with _in_time(execution):
-                    first = await anext(pieces, None)
-                if first is not None:
-                    has_begun = True
-                    yield first
-                    async for piece in pieces:
-                        yield piece
-            except ProviderError:
-                execution.called = live.result()
-                if has_begun or not _may_go_on(execution):
-                    raise
-                continue
+                async for piece in solo:
+                    yield piece
             finally:
-                await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
-                if live.called is not None:
-                    execution.called = live.called
-                    execution.calls.append(live.called.call)
+                await solo.aclose()  # type: ignore[attr-defined]  # an async generator
             return
-        assert execution.error is not None
-        raise execution.error
+        pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+        crew = Crew(caller=self._caller, checker=self._checker(), pool=pool)
+        steps = Steps(crew, execution, journal=journal, sink=pieces.put_nowait)
+        work = asyncio.create_task(self._carry_out(execution, steps))
+        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (next_piece := await pieces.get()) is not None:
+                yield next_piece
+            await work
+            if execution.error is not None:
+                raise execution.error
+            if not steps.has_streamed and execution.called is not None and execution.called.answer is not None:
+                execution.serving = execution.author
+                async for piece in stream_whole(execution.called.answer):
+                    yield piece
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError, RipienoError):
+                await work
+
+    async def _carry_out(self, execution: Execution, steps: Steps) -> None:
+        """Carry out a workflow of steps; where it must end early, the best answer so far is given."""
+        loop = asyncio.get_running_loop()
+        try:
+            _check_calls(execution)
+            async with in_time(execution):
+                execution.called = await _dispatch(execution, steps)
+        except (BudgetExhausted, DeadlineExceeded, ProviderError) as error:
+            if steps.best is not None and not steps.has_streamed:
+                execution.called, execution.ended_early = steps.best.called, error.message
+            elif isinstance(error, ProviderError) and execution.calls:
+                execution.called = Called(call=execution.calls[-1], answer=None, error=error)
+            else:
+                raise
+        finally:
+            execution.wall_s = loop.time() - execution.began
 
 
-def _find_limit(execution: Execution) -> float | None:
-    """Seconds that the task may take from its arrival on."""
-    deadline, seconds = execution.task.objective.deadline_s, execution.task.budget.seconds
-    if deadline is None or seconds is None:
-        return seconds if deadline is None else deadline
-    return min(deadline, seconds)
-
-
-class Allowance:
-    """A share of tasks that something may be done for: each task earns a part, each use spends a whole.
-
-    Args:
-        share: in [0, 1].
-    """
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._left = 0.0
-
-    @property
-    def has_any(self) -> bool:
-        """Whether it may be done now."""
-        return self._left >= 1.0
-
-    def earn(self) -> None:
-        """A task has come."""
-        self._left = min(self._left + self._share, MOST_SAVED)
-
-    def spend(self) -> None:
-        """It is done."""
-        self._left -= 1.0
-
-
-def _find_late(execution: Execution) -> float | None:
-    """When the chosen worker is later than in 19 of 20 tasks, in seconds; None where nothing is known of it."""
-    worker = execution.decision.worker
-    estimate = next((e for e in execution.decision.estimates if e.worker == worker and e.is_measured), None)
-    if estimate is None:
-        return None
-    return estimate.latency_s * math.exp(LATE_SDS * estimate.latency_log_sd)
-
-
-def _is_good(task: "asyncio.Task[Called]") -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None and task.result().answer is not None
-
-
-@asynccontextmanager
-async def _in_time(execution: Execution) -> AsyncIterator[None]:
-    """Hold the deadline, counted from the task's arrival, and the budget's time."""
-    deadline, limit = execution.task.objective.deadline_s, _find_limit(execution)
-    if limit is None:
-        yield
-        return
-    try:
-        async with asyncio.timeout_at(execution.began + limit - execution.decision.decide_s):
-            yield
-    except TimeoutError as error:
-        if limit == deadline:
-            raise DeadlineExceeded(limit) from error
-        raise BudgetExhausted("time (s)", spent=limit, limit=limit) from error
-
-
-def _candidates(execution: Execution, pool: Pool) -> list[Worker]:
+def has_steps(execution: Execution, pool: Pool) -> bool:
+    """Whether a run is made step by step: a single worker's only where a call of it is more than a question."""
     workflow = execution.decision.workflow
-    assert isinstance(workflow, Solo)
-    most = execution.task.budget.calls
-    workers = workflow.workers if most is None else workflow.workers[: max(1, most)]
-    return [pool[worker] for worker in workers]
+    return not isinstance(workflow, Solo) or _is_careful(pool, workflow)
 
 
-def _may_go_on(execution: Execution) -> bool:
-    """Whether a further worker may be asked: the last one failed by its own fault, and money is left."""
-    called = execution.called
-    if called is None or called.error is None:
-        return False
-    if isinstance(called.error, ProviderRejected) and not called.error.blames_worker:
-        return False
-    ceiling = execution.task.budget.cost_usd
-    return ceiling is None or execution.cost_usd < ceiling
+def _is_careful(pool: Pool, workflow: Solo) -> bool:
+    worker: Worker = pool[workflow.worker]
+    return worker.is_careful
+
+
+def _check_calls(execution: Execution) -> None:
+    """Refuse a workflow that the budget's calls can never carry, before anybody is called."""
+    least, most = least_calls(execution.decision.workflow), execution.task.budget.calls
+    if most is not None and least > most and not execution.calls:
+        raise BudgetExhausted("calls", spent=least, limit=most)
+
+
+async def _dispatch(execution: Execution, steps: Steps) -> Called:
+    workflow = execution.decision.workflow
+    match workflow:
+        case Solo():
+            return await steps.ask("1", workflow.workers, execution.task, is_last=True)
+        case Cascade():
+            return await run_cascade(workflow, steps)
+        case Verified():
+            return await run_verified(workflow, steps)
+        case Ensemble():
+            return await run_ensemble(workflow, steps)
+        case Plan():
+            return await run_plan(workflow, steps)
+        case _:
+            assert_never(workflow)

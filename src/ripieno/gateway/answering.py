@@ -136,7 +136,7 @@ class Answering:
         assert execution.called is not None
         answer = execution.called.answer
         assert answer is not None
-        worker = execution.calls[-1].worker
+        worker = execution.author
         if name is not None:
             self._cache.keep(name, Kept(answer, execution.decision.id, worker))
         headers = make_headers(
@@ -233,7 +233,7 @@ class Answering:
     def _arrive(self, turn: _Turn) -> Arrival:
         session = turn.stated.session
         incumbent = self._sessions.find(session, turn.grant.id) if session is not None else None
-        return make_arrival(self._app.clock, incumbent=incumbent, key=turn.grant.id)
+        return make_arrival(self._app.clock, incumbent=incumbent, key=turn.grant.id, check=turn.stated.check)
 
     def _name_cached(self, turn: _Turn) -> bytes | None:
         may = turn.stated.may_cache

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from ripieno.domain import JsonValue
 from ripieno.errors import (
     Abstained,
+    ApprovalDenied,
+    ApprovalPending,
     BadAnswer,
     BudgetExhausted,
     CheckpointError,
@@ -13,6 +15,8 @@ from ripieno.errors import (
     DeadlineExceeded,
     Forbidden,
     GateRefused,
+    InDoubt,
+    InvalidPlan,
     InvalidTask,
     LedgerCorrupt,
     LedgerError,
@@ -71,6 +75,10 @@ TABLE: dict[type[RipienoError], Wire] = {
     LedgerCorrupt: Wire(503, "server_error", "ledger_unavailable"),
     LedgerTooNew: Wire(503, "server_error", "ledger_unavailable"),
     LedgerFull: Wire(503, "server_error", "ledger_full", True),
+    InvalidPlan: Wire(422, "invalid_request_error", "invalid_plan"),
+    ApprovalPending: Wire(409, "invalid_request_error", "approval_pending"),
+    ApprovalDenied: Wire(403, "invalid_request_error", "approval_denied"),
+    InDoubt: Wire(409, "server_error", "in_doubt"),
     BudgetExhausted: Wire(429, "insufficient_quota", "insufficient_quota"),
     GateRefused: Wire(409, "invalid_request_error", "gate_refused"),
 }

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from ripieno.domain import Budget, JsonValue, Objective, Privacy
+from ripieno.domain import Budget, JsonValue, Mode, Objective, Privacy
+from ripieno.domain.grader import Check
 from ripieno.errors import InvalidTask
 from ripieno.route import PRESETS
+from ripieno.tasks.graders import read_check
 
 AUTO = "auto"
 SESSION_HEADERS = (
@@ -38,6 +40,8 @@ class RipienoFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     workers: tuple[str, ...] = ()
     session: str | None = None
     cache: bool | None = None
+    workflow: str | None = None
+    check: dict[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class Stated:
     budget: Budget
     kind: str | None
     session: str | None
+    check: Check | None
+    """How answers can be checked while the task is under way."""
     may_cache: bool | None
     """Whether a kept answer to the same request may be given; None leaves it to the settings."""
 
@@ -108,6 +114,7 @@ def read_stated(
             budget=_NO_BUDGET if fields.budget_usd is None else Budget(cost_usd=fields.budget_usd),
             kind=fields.task_kind,
             session=fields.session or _find_session(headers, body),
+            check=None if fields.check is None else read_check(fields.check),
             may_cache=fields.cache,
         )
     except ValueError as error:
@@ -141,6 +148,11 @@ def _make_objective(model: str, stated: RipienoFields, base: Objective, workers:
         if preset not in PRESETS:
             raise ValueError(f"no preset is called {preset!r}; presets: {', '.join(PRESETS)}")
         base = replace(base, preset=preset, preference=PRESETS[preset].preference, privacy=PRESETS[preset].privacy)
+    return replace(base, **_read_changes(stated, base))  # type: ignore[arg-type]  # each value is of its field's type
+
+
+def _read_changes(stated: RipienoFields, base: Objective) -> dict[str, object]:
+    """What the request states of the objective, by the names of its fields."""
     changes: dict[str, object] = {
         name: getattr(stated, name)
         for name in ("preference", "mission_criticality", "time_criticality", "quality_floor", "abstain_price")
@@ -148,12 +160,21 @@ def _make_objective(model: str, stated: RipienoFields, base: Objective, workers:
     }
     if stated.deadline_ms is not None:
         changes["deadline_s"] = stated.deadline_ms / 1000.0
+    if stated.workflow is not None:
+        changes["mode"] = _read_mode(stated.workflow)
     if stated.privacy is not None:
         changes["privacy"] = Privacy(stated.privacy)
     if stated.workers and not base.workers:
         changes["workers"] = stated.workers
     changes["stated"] = frozenset((*base.stated, *changes))
-    return replace(base, **changes)  # type: ignore[arg-type]  # each value is of its field's type
+    return changes
+
+
+def _read_mode(name: str) -> Mode:
+    try:
+        return Mode(name)
+    except ValueError as error:
+        raise ValueError(f"no workflow is called {name!r}; workflows: {', '.join(Mode)}") from error
 
 
 def _merge_headers(stated: RipienoFields, headers: Mapping[str, str]) -> RipienoFields:
@@ -175,6 +196,7 @@ _HEADERS: tuple[tuple[str, str, type], ...] = (
     ("x-ripieno-deadline-ms", "deadline_ms", float),
     ("x-ripieno-budget-usd", "budget_usd", float),
     ("x-ripieno-task-kind", "task_kind", str),
+    ("x-ripieno-workflow", "workflow", str),
     ("x-ripieno-criticality", "mission_criticality", float),
 )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ripieno.domain import Decided, Decision, Executed, Judged, Run, Task, WorkerId
+from ripieno.domain import Decided, Decision, Executed, Judged, Run, Solo, Task, WorkerId
 from ripieno.evaluate.offpolicy import Logged
 from ripieno.ledger import Ledger
 from ripieno.route.explain import read_terms
@@ -37,7 +37,7 @@ class LoggedDecision:
 
 
 def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:
-    """All decisions of traffic in which a policy chose, oldest first; where the request named its worker, none did."""
+    """All decisions of traffic in which a policy chose one worker, oldest first; a named worker was not chosen."""
     runs: dict[str, Run] = {}
     qualities: dict[str, float] = {}
     for stored in ledger.read(kinds=("executed", "judged")):
@@ -47,6 +47,8 @@ def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:
             qualities[stored.entry.run] = stored.entry.verdict.quality
     for stored in ledger.read(kinds=("decided",)):
         if isinstance(stored.entry, Decided) and stored.entry.decision.estimates:
+            if not isinstance(stored.entry.decision.workflow, Solo):
+                continue
             decision = stored.entry.decision
             run = runs.get(decision.id)
             quality = qualities.get(run.id) if run is not None else None

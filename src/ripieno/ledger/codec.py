@@ -1,13 +1,33 @@
 """Entries to rows and back. Bodies are JSON; each carries the format's version."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import assert_never
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from typing import Any, TypeAlias, assert_never, cast, get_type_hints
 
 import msgspec
 
-from ripieno.domain import Decided, Decision, Entry, Executed, Judged, Learned, Promoted, Run, Staged, Task
+from ripieno.domain import (
+    Begun,
+    Claimed,
+    Decided,
+    Decision,
+    Entry,
+    Executed,
+    Judged,
+    Learned,
+    Promoted,
+    Proposed,
+    Resolved,
+    Run,
+    Solo,
+    Staged,
+    Stepped,
+    Task,
+    Workflow,
+)
 from ripieno.errors import LedgerCorrupt
+from ripieno.ledger.tagged import dump_tagged, load_tagged
 
 GENESIS = "0" * 64
 
@@ -38,7 +58,7 @@ def encode_entry(entry: Entry) -> Row:
             return Row(
                 id=entry.id,
                 kind="decided",
-                body=_dump(decision),
+                body=_dump_decision(decision),
                 decision=decision.id,
                 task=task.digest,
                 task_body=_dump(task),
@@ -59,6 +79,10 @@ def encode_entry(entry: Entry) -> Row:
             )
         case Judged(run=run_id):
             return Row(id=entry.id, kind="judged", body=_dump(entry), run=run_id)
+        case (
+            Claimed(run=run_id) | Begun(run=run_id) | Stepped(run=run_id) | Proposed(run=run_id) | Resolved(run=run_id)
+        ):
+            return Row(id=entry.id, kind=type(entry).__name__.lower(), body=_dump(entry), run=run_id)
         case Learned() | Promoted() | Staged():
             return Row(id=entry.id, kind=type(entry).__name__.lower(), body=_dump(entry))
         case _:
@@ -72,26 +96,24 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
         LedgerCorrupt: the body is not what its kind says.
     """
     try:
-        match kind:
-            case "decided":
-                decision = msgspec.json.decode(body, type=Decision)
-                return Decided(decision=decision, task=msgspec.json.decode(task_body or "", type=Task))
-            case "executed":
-                task = None if task_body is None else msgspec.json.decode(task_body, type=Task)
-                return Executed(run=msgspec.json.decode(body, type=Run), task=task)
-            case "judged":
-                return msgspec.json.decode(body, type=Judged)
-            case "learned":
-                return msgspec.json.decode(body, type=Learned)
-            case "promoted":
-                return msgspec.json.decode(body, type=Promoted)
-            case "staged":
-                return msgspec.json.decode(body, type=Staged)
-            case _:
-                reason = f"unknown kind {kind!r}"
-    except (msgspec.MsgspecError, ValueError) as error:
+        if kind == "decided":
+            return Decided(decision=_load_decision(body), task=msgspec.json.decode(task_body or "", type=Task))
+        if kind == "executed":
+            task = None if task_body is None else msgspec.json.decode(task_body, type=Task)
+            return Executed(run=msgspec.json.decode(body, type=Run), task=task)
+        if kind in _PLAIN:
+            return msgspec.json.decode(body, type=_PLAIN[kind])
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise LedgerCorrupt(f"entry {entry!r} cannot be read: {error}", entry=entry) from error
-    raise LedgerCorrupt(f"entry {entry!r} cannot be read: {reason}", entry=entry)
+    raise LedgerCorrupt(f"entry {entry!r} cannot be read: unknown kind {kind!r}", entry=entry)
+
+
+_Plain: TypeAlias = Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
+_PLAIN: Mapping[str, type[_Plain]] = {
+    kind.__name__.lower(): kind
+    for kind in (Judged, Claimed, Begun, Stepped, Proposed, Resolved, Learned, Promoted, Staged)
+}
+"""Entries whose fields say by their types how they are read."""
 
 
 def chain_digest(previous: str, row: Row, *, at: float) -> str:
@@ -102,3 +124,34 @@ def chain_digest(previous: str, row: Row, *, at: float) -> str:
 
 def _dump(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _dump_decision(decision: Decision) -> str:
+    if isinstance(decision.workflow, Solo):
+        return _dump(decision)
+    found = {each.name: getattr(decision, each.name) for each in fields(decision)}
+    return _dump(found | {"workflow": dump_tagged(decision.workflow)})
+
+
+def _load_decision(body: str) -> Decision:
+    shell: Any = msgspec.json.decode(body, type=_SHELL)
+    found = {each.name: getattr(shell, each.name) for each in fields(Decision)}
+    found["workflow"] = cast(Workflow, load_tagged(msgspec.json.decode(found["workflow"])))
+    return Decision(**found)
+
+
+def _make_shell() -> type:
+    """A decision whose workflow is still unread: which of the union it is, its own JSON says."""
+    hints = get_type_hints(Decision) | {"workflow": msgspec.Raw}
+    parts = []
+    for each in fields(Decision):
+        if each.default_factory is not MISSING:
+            parts.append((each.name, hints[each.name], field(default_factory=each.default_factory)))
+        elif each.default is not MISSING:
+            parts.append((each.name, hints[each.name], field(default=each.default)))
+        else:
+            parts.append((each.name, hints[each.name], field()))
+    return make_dataclass("DecisionShell", parts, kw_only=True)
+
+
+_SHELL = _make_shell()

@@ -66,6 +66,7 @@ class Verification:
     """Digest of the last entry; keep it elsewhere to detect a cut tail."""
 
 
+_CLAIMED: ColumnElement[str] = literal_column("'claimed'")
 _JUDGED: ColumnElement[str] = literal_column("'judged'")
 """Said in the statement itself: a parameter would not be seen to fit the index of findings."""
 
@@ -214,6 +215,26 @@ class Ledger:
             found = [decode_entry("judged", row.body, entry=row.id) for row in connection.execute(query)]
         return [entry for entry in found if isinstance(entry, Judged)]
 
+    def entries_of(self, run: str) -> Iterator[Stored]:
+        """All entries about one run, in the order in which they were recorded."""
+        query = select(entries).where(entries.c.run == run).order_by(entries.c.seq)
+        with self._reading() as connection:
+            for row in connection.execute(query):
+                yield Stored(seq=row.seq, at=row.at, entry=decode_entry(row.kind, row.body, entry=row.id))
+
+    def unfinished_runs(self) -> list[str]:
+        """Runs that were claimed and have no end yet, oldest first."""
+        end = entries.alias()
+        has_ended = exists().where(end.c.run == entries.c.run, end.c.kind == "executed")
+        query = (
+            select(entries.c.run, func.min(entries.c.seq).label("first"))
+            .where(entries.c.kind == _CLAIMED, ~has_ended)
+            .group_by(entries.c.run)
+            .order_by("first")
+        )
+        with self._reading() as connection:
+            return [row.run for row in connection.execute(query)]
+
     @property
     def is_at_fault(self) -> bool:
         """Whether the latest commit was refused."""
@@ -231,6 +252,8 @@ class Ledger:
 
     def late(self, *, after: int, until: int | None = None) -> Iterator[Late]:
         """First findings about runs of traffic and of probes, in order; later ones about the same run do not count.
+
+        Runs of several steps are left out: which worker their outcome speaks of is not plain.
 
         Args:
             after: place from which on, exclusive.
@@ -264,15 +287,17 @@ class Ledger:
                 assert isinstance(judged, Judged)
                 assert isinstance(executed, Executed)
                 assert executed.task is not None
+                if not executed.run.is_solo:
+                    continue
                 yield Late(seq=row.seq, quality=judged.verdict.quality, run=executed.run, task=executed.task)
 
     def measured(self, *, dataset: str | None = None) -> Iterator[Measured]:
-        """All judged runs as outcomes; the last finding about a run counts."""
+        """All judged runs of single workers as outcomes; the last finding about a run counts."""
         judged = (stored.entry for stored in self.read(kinds=("judged",)))
         qualities = {entry.run: entry.verdict.quality for entry in judged if isinstance(entry, Judged)}
         executed = (stored.entry for stored in self.read(kinds=("executed",), dataset=dataset))
         for run in (entry.run for entry in executed if isinstance(entry, Executed)):
-            if run.id in qualities:
+            if run.id in qualities and run.is_solo:
                 yield _measure(run, qualities[run.id])
 
     def tasks(self, digests: Iterable[str]) -> dict[str, Task]:

@@ -1,12 +1,12 @@
 """Provider: how a worker is called."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from ripieno.domain import Answer, JsonValue, Task, Usage, Worker
+from ripieno.domain import Answer, JsonValue, Task, Usage, Worker, WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,10 @@ class Embedder(Protocol):
     async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
         """Ask for embeddings, in OpenAI's form; the reply as it came."""
         ...
+
+
+Ask: TypeAlias = Callable[[WorkerId, Task], Awaitable[Answer]]
+"""Asks a worker on behalf of a check; raises a ProviderError where there is no answer."""
 
 
 async def stream_whole(answer: Answer) -> AsyncIterator[Piece]:

@@ -3,7 +3,7 @@
 from ripieno.route.mask import Conditions, mask_workers
 from ripieno.route.pacer import Pacer
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
-from ripieno.route.router import NAMED, Arrival, ConditionsSource, Predictor, Router
+from ripieno.route.router import NAMED, Arrival, ConditionsSource, Modes, Predictor, Router
 from ripieno.route.utility import PRESETS, Scales, score_utility
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Arrival",
     "Conditions",
     "ConditionsSource",
+    "Modes",
     "Pacer",
     "Policy",
     "Predictor",

@@ -7,14 +7,39 @@ from typing import Protocol
 
 import numpy as np
 
-from ripieno.domain import Choice, Clock, Decision, Estimate, Features, Mask, Pool, Solo, Task, Worker, WorkerId
+from ripieno.domain import (
+    Choice,
+    Clock,
+    Decision,
+    Estimate,
+    Features,
+    Mask,
+    Mode,
+    Pool,
+    Solo,
+    Task,
+    Worker,
+    WorkerId,
+    Workflow,
+)
+from ripieno.domain.grader import Check
+from ripieno.errors import InvalidTask
 from ripieno.route.mask import Conditions, mask_workers
+from ripieno.route.modes import Cast, compose
 from ripieno.route.policies import Policy
 
 STAY_MARGIN = 0.05
 """Utility that a change of workers within a conversation must gain: what it costs to read the earlier turns anew."""
 NAMED = "named"
 """What stands for policy and predictor where the request names its worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modes:
+    """Which workflows may be asked for, and who judges in them."""
+
+    allowed: frozenset[Mode] = frozenset(Mode) - {Mode.DEBATE, Mode.MIXTURE}
+    judge: WorkerId | None = None
 
 
 class Predictor(Protocol):
@@ -50,12 +75,15 @@ class Arrival:
     """The worker that has answered the earlier turns of the same conversation."""
     key: str | None = None
     """Id of the virtual key that pays."""
+    check: Check | None = None
+    """How the request says that answers can be checked."""
 
 
 class Router:
     """Mask, estimate, decide: one pure step, replayed with the same seed to the same decision."""
 
-    def __init__(self, *, predictor: Predictor, policy: Policy, clock: Clock) -> None:
+    def __init__(self, *, predictor: Predictor, policy: Policy, clock: Clock, modes: Modes | None = None) -> None:
+        self._modes = modes or Modes()
         self.predictor = predictor
         self.policy = policy
         self._clock = clock
@@ -69,7 +97,7 @@ class Router:
             NoEligibleWorker: the mask is empty.
         """
         named = task.objective.workers
-        if len(named) == 1 and named[0] in pool:
+        if len(named) == 1 and named[0] in pool and task.objective.mode in (None, Mode.SOLO):
             mask = mask_workers(task, features, Pool((pool[named[0]],)), conditions)
             return self._take_named(task, mask, arrival)
         mask = mask_workers(task, features, pool, conditions)
@@ -88,7 +116,7 @@ class Router:
             reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
         return Decision(
             id=arrival.id,
-            workflow=Solo(worker=choice.order[0], fallbacks=choice.order[1:]),
+            workflow=self._compose(task, pool, choice, estimates, arrival.check),
             propensity=choice.propensity,
             policy=self.policy.name,
             policy_facts=self.policy.facts,
@@ -106,6 +134,22 @@ class Router:
             abstains=choice.abstains,
             decide_s=self._clock.monotonic() - arrival.started,
         )
+
+    def _compose(
+        self, task: Task, pool: Pool, choice: Choice, estimates: Sequence[Estimate], check: Check | None
+    ) -> Workflow:
+        """What the caller asks for, made of the policy's order."""
+        mode = task.objective.mode
+        if mode is None or choice.abstains:
+            return Solo(worker=choice.order[0], fallbacks=choice.order[1:])
+        if mode not in self._modes.allowed:
+            raise InvalidTask(
+                f"the workflow {mode.value!r} is not allowed here",
+                param="ripieno.workflow",
+                hint="add it to route.modes",
+            )
+        cast = Cast(task=task, pool=pool, order=choice.order, estimates=estimates, check=check, judge=self._modes.judge)
+        return compose(mode, cast)
 
     def _take_named(self, task: Task, mask: Mask, arrival: Arrival) -> Decision:
         """The one worker that the request names: nothing is estimated, as nothing depends on it."""

@@ -3,79 +3,18 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ripieno.domain import Message, Task
-from ripieno.domain.grader import (
-    Choice,
-    Exact,
-    External,
-    GradedTask,
-    Grader,
-    JsonSchema,
-    Judge,
-    Numeric,
-    Recorded,
-    UnitTests,
-)
+from ripieno.domain.grader import Choice, Exact, External, GradedTask, Grader, Numeric, UnitTests
 from ripieno.errors import DataError
+from ripieno.tasks.graders import GraderRow, dump_grader, make_grader
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _ExactRow(_Model):
-    kind: Literal["exact"]
-    answers: tuple[str, ...] = Field(min_length=1)
-
-
-class _NumericRow(_Model):
-    kind: Literal["numeric"]
-    answer: float
-    tolerance: float = 1e-6
-
-
-class _ChoiceRow(_Model):
-    kind: Literal["choice"]
-    letter: str
-    options: tuple[str, ...] = tuple("ABCDEFGHIJ")
-
-
-class _SchemaRow(_Model):
-    kind: Literal["json_schema"]
-    schema_: dict[str, object] = Field(alias="schema")
-
-
-class _TestsRow(_Model):
-    kind: Literal["unit_tests"]
-    tests: str
-    prefix: str = ""
-    timeout_s: float = Field(default=5.0, gt=0)
-
-
-class _JudgeRow(_Model):
-    kind: Literal["judge"]
-    rubric: str
-    reference: str | None = None
-
-
-class _ExternalRow(_Model):
-    kind: Literal["external"]
-    verifier: str
-    facts: dict[str, object] = Field(default_factory=dict)
-
-
-class _RecordedRow(_Model):
-    kind: Literal["recorded"]
-
-
-_GraderRow = Annotated[
-    _ExactRow | _NumericRow | _ChoiceRow | _SchemaRow | _TestsRow | _JudgeRow | _ExternalRow | _RecordedRow,
-    Field(discriminator="kind"),
-]
 
 
 class _MessageRow(_Model):
@@ -88,7 +27,7 @@ class _Row(_Model):
     family: str = "task"
     prompt: str | None = None
     messages: tuple[_MessageRow, ...] = ()
-    grader: _GraderRow | None = None
+    grader: GraderRow | None = None
     split: Literal["train", "test"] = "train"
     template: str = ""
     answer: str | None = None
@@ -137,8 +76,9 @@ def _parse_line(line: str, *, path: str, place: str) -> GradedTask:
         if row.prompt is not None:
             messages = (*messages, Message(role="user", content=row.prompt))
         task = Task(messages=messages, kind=row.family)
+        grader = _make_short(row) if row.grader is None else make_grader(row.grader)
         return GradedTask(
-            id=row.id, task=task, grader=_make_grader(row), family=row.family, split=row.split, template=row.template
+            id=row.id, task=task, grader=grader, family=row.family, split=row.split, template=row.template
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -146,28 +86,6 @@ def _parse_line(line: str, *, path: str, place: str) -> GradedTask:
         raise DataError(f"{where}: {first['msg']}", path=path, place=place) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(str(error), path=path, place=place) from error
-
-
-def _make_grader(row: _Row) -> Grader:
-    match row.grader:
-        case _ExactRow(answers=answers):
-            return Exact(answers=answers)
-        case _NumericRow(answer=answer, tolerance=tolerance):
-            return Numeric(answer=answer, tolerance=tolerance)
-        case _ChoiceRow(letter=letter, options=options):
-            return Choice(letter=letter, options=options)
-        case _SchemaRow(schema_=schema):
-            return JsonSchema(schema=schema)
-        case _TestsRow(tests=tests, prefix=prefix, timeout_s=timeout_s):
-            return UnitTests(tests=tests, prefix=prefix, timeout_s=timeout_s)
-        case _JudgeRow(rubric=rubric, reference=reference):
-            return Judge(rubric=rubric, reference=reference)
-        case _ExternalRow(verifier=verifier, facts=facts):
-            return External(verifier=verifier, facts=facts)
-        case _RecordedRow():
-            return Recorded()
-        case None:
-            return _make_short(row)
 
 
 def _make_short(row: _Row) -> Grader:
@@ -207,24 +125,7 @@ def _dump(task: GradedTask) -> dict[str, object]:
         "id": task.id,
         "family": task.family,
         "messages": [{"role": m.role, "content": m.text} for m in task.task.messages],
-        "grader": _dump_grader(task.grader),
+        "grader": dump_grader(task.grader),
         "split": task.split,
         "template": task.template,
     }
-
-
-def _dump_grader(grader: Grader) -> dict[str, object]:
-    fields = {name: getattr(grader, name) for name in grader.__dataclass_fields__}
-    return {"kind": _KIND_OF[type(grader)], **fields}
-
-
-_KIND_OF: dict[type, str] = {
-    Exact: "exact",
-    Numeric: "numeric",
-    Choice: "choice",
-    JsonSchema: "json_schema",
-    UnitTests: "unit_tests",
-    Judge: "judge",
-    External: "external",
-    Recorded: "recorded",
-}

@@ -1,61 +1,129 @@
-"""One answer against the grader of its task."""
+"""One answer against the grader of its task, or against the check of a workflow under way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from ripieno.domain import Answer, Task, Verdict
-from ripieno.domain.grader import Choice, Exact, External, Grader, JsonSchema, Judge, Numeric, Recorded, UnitTests
-from ripieno.errors import ConfigError
+from ripieno.domain import Answer, Task, Verdict, WorkerId
+from ripieno.domain.grader import (
+    Agreement,
+    Check,
+    Choice,
+    Exact,
+    External,
+    Grader,
+    Human,
+    JsonSchema,
+    Judge,
+    Numeric,
+    Pattern,
+    Recorded,
+    UnitTests,
+)
+from ripieno.errors import ConfigError, ProviderRejected
+from ripieno.providers.base import Ask
 from ripieno.verify.external import Verifier
-from ripieno.verify.judge import JudgeVerifier
-from ripieno.verify.sandbox import check_tests
+from ripieno.verify.judge import choose_answer, grade_answer
+from ripieno.verify.sandbox import check_pattern, check_tests
 from ripieno.verify.schema import check_schema
-from ripieno.verify.text import check_choice, check_exact, check_numeric
+from ripieno.verify.text import check_agreement, check_choice, check_exact, check_numeric, reduce_answer
 
 
 class Grading:
-    """Holds the verifiers that need something from outside: plugins, and the judge."""
+    """Holds what verifiers need from outside: plugins, the judge, and how workers are asked.
 
-    def __init__(self, verifiers: Mapping[str, Verifier], *, judge: JudgeVerifier | None = None) -> None:
+    Args:
+        verifiers: plugins by name.
+        judge: who judges where the grader names nobody.
+        ask: how workers are asked where no workflow is under way.
+    """
+
+    def __init__(
+        self, verifiers: Mapping[str, Verifier], *, judge: WorkerId | None = None, ask: Ask | None = None
+    ) -> None:
         self._verifiers = verifiers
         self._judge = judge
+        self._ask = ask or _refuse
 
-    async def grade(self, grader: Grader, task: Task, answer: Answer, *, author: str) -> Verdict:
+    async def grade(self, grader: Grader, task: Task, answer: Answer, *, author: WorkerId | str) -> Verdict:
         """Find out what an answer is worth.
 
         Raises:
             ConfigError: the grader needs a verifier or a judge that is not configured.
             ProviderError: the judge failed.
         """
-        match grader:
-            case Exact():
-                return check_exact(grader, answer.text)
-            case Numeric():
-                return check_numeric(grader, answer.text)
-            case Choice():
-                return check_choice(grader, answer.text)
-            case JsonSchema():
-                return check_schema(grader, answer.text)
+        if isinstance(grader, Recorded):
+            return _check_recorded(answer)
+        return await self.check(grader, task, answer, author=author, ask=self._ask)
+
+    async def check(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
+        """Find out what an answer is worth while its task is under way; workers are asked through `ask`.
+
+        Raises:
+            ConfigError: the check needs a verifier or a judge that is not configured.
+            ProviderError: a worker that was asked failed.
+        """
+        match check:
             case UnitTests():
-                return await check_tests(grader, answer.text)
+                return await check_tests(check, answer.text)
+            case Pattern():
+                return await check_pattern(check, answer.text)
             case Judge():
-                return await self._find_judge().check(grader, task, answer.text, author=author)
+                judge = self._find_judge(check)
+                return await grade_answer(check, task, answer.text, judge=judge, author=author, ask=ask)
+            case Agreement(peer=peer):
+                return check_agreement(answer.text, (await ask(peer, task)).text, peer=peer)
             case External(verifier=name, facts=facts):
                 return self._find(name).check(facts, answer.text)
-            case Recorded():
-                return _check_recorded(answer)
+            case Human():
+                raise ConfigError("a human is asked by workflows only")
             case _:
-                assert_never(grader)
+                return _check_text(check, answer.text)
+
+    async def prefer(
+        self, check: Check, task: Task, answers: Sequence[str], *, authors: Sequence[str], ask: Ask
+    ) -> int:
+        """Which of several answers a judge holds for the best: its place.
+
+        Raises:
+            ConfigError: the check is no judge, or none is configured.
+            ProviderError: the judge failed, or is an author.
+        """
+        if not isinstance(check, Judge):
+            raise ConfigError(f"only a judge compares answers, not {type(check).__name__}")
+        return await choose_answer(check, task, answers, judge=self._find_judge(check), authors=authors, ask=ask)
+
+    def reduce(self, text: str) -> str:
+        """The final answer of a text, in a form in which equal answers are equal."""
+        return reduce_answer(text)
 
     def _find(self, name: str) -> Verifier:
         if name not in self._verifiers:
             raise ConfigError(f"no verifier is called {name!r}", hint="`ripieno plugins list` shows those installed")
         return self._verifiers[name]
 
-    def _find_judge(self) -> JudgeVerifier:
-        if self._judge is None:
+    def _find_judge(self, check: Judge) -> WorkerId:
+        judge = check.worker or self._judge
+        if judge is None:
             raise ConfigError("a task wants a judge, and none is configured", key="profile.judge")
-        return self._judge
+        return judge
+
+
+def _check_text(check: Exact | Numeric | Choice | JsonSchema, text: str) -> Verdict:
+    match check:
+        case Exact():
+            return check_exact(check, text)
+        case Numeric():
+            return check_numeric(check, text)
+        case Choice():
+            return check_choice(check, text)
+        case JsonSchema():
+            return check_schema(check, text)
+        case _:
+            assert_never(check)
+
+
+async def _refuse(worker: WorkerId, task: Task) -> Answer:
+    raise ProviderRejected("nobody can be asked here", worker=worker)
 
 
 def _check_recorded(answer: Answer) -> Verdict:

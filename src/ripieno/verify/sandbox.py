@@ -16,9 +16,12 @@ import tempfile
 from importlib.resources import as_file, files
 
 from ripieno.domain import Verdict
-from ripieno.domain.grader import UnitTests
+from ripieno.domain.grader import Pattern, UnitTests
+from ripieno.verify.text import final_answer
 
 MEMORY_BYTES = 512 * 1024 * 1024
+PATTERN_S = 2.0
+"""That a regular expression may take."""
 LONGEST_OUTPUT = 64 * 1024
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 
@@ -30,6 +33,15 @@ async def check_tests(grader: UnitTests, text: str) -> Verdict:
         code = grader.prefix + code
     passed, detail = await run_sandboxed(code, grader.tests, timeout_s=grader.timeout_s)
     return Verdict(verifier="unit_tests", quality=float(passed), detail=detail)
+
+
+async def check_pattern(grader: Pattern, text: str) -> Verdict:
+    """Whether the final answer, or the whole text, matches a regular expression: tried where it may take for ever."""
+    candidates = [text.strip()[:LONGEST_OUTPUT], final_answer(text)[:LONGEST_OUTPUT]]
+    code = f"import re\nPATTERN = re.compile({grader.pattern!r})\n"
+    tests = f"assert any(PATTERN.fullmatch(text) for text in {candidates!r}), 'no match'\n"
+    passed, detail = await run_sandboxed(code, tests, timeout_s=PATTERN_S)
+    return Verdict(verifier="pattern", quality=float(passed), detail=detail)
 
 
 def extract_code(text: str) -> str:

@@ -12,6 +12,7 @@ _HEDGE = re.compile(r"\b(?:or|and/or|either|possibly|maybe|perhaps)\b", re.IGNOR
 _DENIAL = re.compile(
     r"\b(?:not|isn't|isnt|never|no longer|cannot be|can't be)\s*(?:the\s+|a\s+|an\s+)?$", re.IGNORECASE
 )
+_LETTER = re.compile(r"^[\s(\[*]*([A-Za-z])(?:[*]*[)\].:](?:\s|$)|[\s)\].:*]*$)")
 _OUTER = string.punctuation + string.whitespace + "“”‘’«»…"
 
 
@@ -71,6 +72,26 @@ def check_choice(grader: Choice, text: str) -> Verdict:
     if chosen == {grader.letter.upper()}:
         return _accept("choice")
     return _reject("choice", f"chose {', '.join(sorted(chosen)) or 'nothing'}")
+
+
+def check_agreement(ours: str, theirs: str, *, peer: str) -> Verdict:
+    """Whether two texts come to the same final answer."""
+    if reduce_answer(ours) == reduce_answer(theirs):
+        return _accept("agreement")
+    return _reject("agreement", f"{peer} says {final_answer(theirs)[:60]!r}")
+
+
+def reduce_answer(text: str) -> str:
+    """The final answer in a form in which equal answers are equal: its number, its option letter, or its words."""
+    final = final_answer(text)
+    plain = normalise(final)
+    letter = _LETTER.match(final)
+    if letter:
+        return letter.group(1).lower()
+    numbers = find_numbers(final)
+    if len(set(numbers)) == 1 and not _HEDGE.search(final):
+        return f"{numbers[0]:.10g}"
+    return plain
 
 
 def find_numbers(text: str) -> list[float]:

@@ -1,0 +1,108 @@
+"""Execution: one run in the making."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from ripieno.domain import Call, Decision, Finding, Origin, Run, Solo, Task, WorkerId
+from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError
+from ripieno.providers import Called
+
+
+@dataclass(slots=True)
+class Execution:
+    """A run in the making; `run` is its record so far."""
+
+    decision: Decision
+    task: Task
+    key: str | None = None
+    """Id of the virtual key that pays."""
+    is_claimed: bool = False
+    """Whether the ledger waits for its end."""
+    calls: list[Call] = field(default_factory=list)
+    called: Called | None = None
+    findings: list[Finding] = field(default_factory=list)
+    serving: str | None = None
+    """The worker that is answering, while a stream runs."""
+    ended_early: str | None = None
+    """Why the workflow was not carried through, where it gave what it had."""
+    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    """The loop's time when the decision was there."""
+    wall_s: float | None = None
+    """Time that the whole workflow took, once it is over; a single worker's is that of its calls."""
+
+    @property
+    def is_solo(self) -> bool:
+        """Whether one worker after the other is asked, and that is all."""
+        return isinstance(self.decision.workflow, Solo)
+
+    @property
+    def run(self) -> Run:
+        """The run as it stands, as it is recorded."""
+        answer = self.called.answer if self.called is not None else None
+        if answer is not None and answer.wire:
+            answer = replace(answer, wire=b"")
+        return Run(
+            id=self.decision.id,
+            task=self.task.digest,
+            origin=Origin.TRAFFIC,
+            calls=tuple(self.calls),
+            answer=answer,
+            decision=self.decision.id,
+            key=self.key,
+            workflow=type(self.decision.workflow).__name__.lower(),
+            author=None if self.is_solo and self.calls else self.author,
+            findings=tuple(self.findings),
+            ended_early=self.ended_early,
+            wall_s=self.wall_s,
+        )
+
+    @property
+    def author(self) -> WorkerId:
+        """Whose answer it is; the first one to ask, as long as there is none."""
+        return self.called.call.worker if self.called is not None else self.decision.worker
+
+    @property
+    def cost_usd(self) -> float:
+        """Price of all calls so far, as far as it is known."""
+        return sum(call.cost_usd or 0.0 for call in self.calls)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in and out of all calls so far."""
+        return sum(call.tokens for call in self.calls)
+
+    @property
+    def error(self) -> ProviderError | None:
+        """Why there is no answer."""
+        return self.called.error if self.called is not None else None
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds that the task may take from its arrival on."""
+        deadline, seconds = self.task.objective.deadline_s, self.task.budget.seconds
+        if deadline is None or seconds is None:
+            return seconds if deadline is None else deadline
+        return min(deadline, seconds)
+
+
+@asynccontextmanager
+async def in_time(execution: Execution) -> AsyncIterator[None]:
+    """Hold the deadline, counted from the task's arrival, and the budget's time.
+
+    Raises:
+        DeadlineExceeded: the deadline passed.
+        BudgetExhausted: the budget's time ended before it.
+    """
+    deadline, limit = execution.task.objective.deadline_s, execution.limit_s
+    if limit is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout_at(execution.began + limit - execution.decision.decide_s):
+            yield
+    except TimeoutError as error:
+        if limit == deadline:
+            raise DeadlineExceeded(limit) from error
+        raise BudgetExhausted("time (s)", spent=limit, limit=limit) from error

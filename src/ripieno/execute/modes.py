@@ -1,0 +1,188 @@
+"""Cascade, Verified and Ensemble: workflows that buy information while they run."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ripieno.domain import Cascade, Ensemble, Merge, Task, Verified, WorkerId
+from ripieno.domain.grader import Check, Judge, find_asked
+from ripieno.errors import ProviderError, RipienoError
+from ripieno.execute.prompts import DEBATE, SYNTHESIZE, make_repair, show_others
+from ripieno.execute.steps import Steps
+from ripieno.providers import Called
+
+SAMPLE_TEMPERATURE = 0.7
+"""Of several samples of one worker, where the task states none.
+
+Source:
+    Wang et al. (2023), Self-consistency: 0.5 to 0.7, hardly any difference between them.
+"""
+MOST_TRIED = 3
+"""Workers that give a checked answer, one after the other, before the best of theirs is taken."""
+
+
+async def run_cascade(workflow: Cascade, steps: Steps) -> Called:
+    """From small to large, until an answer passes."""
+    last = len(workflow.stages) - 1
+    for place, stage in enumerate(workflow.stages):
+        name = str(place + 1)
+        if place == last:
+            return await steps.ask(name, (stage, *workflow.fallbacks), steps.task, is_last=True)
+        try:
+            called = await steps.ask(name, (stage,), steps.task)
+        except ProviderError:
+            continue
+        steps.keep(called, 0.0)
+        verdict = await steps.check(f"{name}.check", workflow.check, called)
+        steps.keep(called, verdict.quality)
+        if verdict.quality >= workflow.threshold:
+            return called
+    raise AssertionError("a cascade has a last stage")
+
+
+async def run_verified(workflow: Verified, steps: Steps) -> Called:
+    """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one."""
+    error: ProviderError | None = None
+    asked = find_asked(workflow.check)
+    tried = [worker for worker in (workflow.worker, *workflow.fallbacks) if worker != asked]
+    for place, worker in enumerate(tried[:MOST_TRIED]):
+        task, is_tool = steps.task, worker in steps.pool and steps.pool[worker].is_tool
+        for attempt in range(1 if is_tool else 1 + workflow.repairs):
+            name = f"{place + 1}" if attempt == 0 else f"{place + 1}r{attempt}"
+            try:
+                called = await steps.ask(name, (worker,), task)
+            except ProviderError as failed:
+                error = failed
+                break
+            steps.keep(called, 0.0)
+            verdict = await steps.check(f"{name}.check", workflow.check, called)
+            steps.keep(called, verdict.quality)
+            if verdict.quality >= workflow.threshold:
+                return called
+            assert called.answer is not None
+            task = make_repair(steps.task, answer=called.answer.text, fault=verdict.detail)
+    if steps.best is not None:
+        return steps.best.called
+    assert error is not None
+    raise error
+
+
+async def run_ensemble(workflow: Ensemble, steps: Steps) -> Called:
+    """Several answers, and one made of them."""
+    match workflow.merge:
+        case Merge.VOTE:
+            return await _vote(workflow, steps)
+        case Merge.BEST:
+            assert workflow.check is not None
+            return await _take_best(workflow, workflow.check, steps)
+        case Merge.SYNTHESIZE:
+            assert workflow.arbiter is not None
+            said = await _gather_rounds(workflow, steps)
+            texts = [called.answer.text for called in said if called.answer is not None]
+            task = show_others(steps.task, texts, asks=SYNTHESIZE)
+            return await steps.ask("merge", (workflow.arbiter, *workflow.fallbacks), task, is_last=True)
+
+
+async def _vote(workflow: Ensemble, steps: Steps) -> Called:
+    """The answer that most members give; no more are asked once the others cannot change it."""
+    if workflow.rounds > 1:
+        said = await _gather_rounds(workflow, steps)
+        return _find_majority(said, steps)[0]
+    size = len(workflow.members)
+    first = size // 2 + 1
+    said = await _gather(workflow, steps, range(first))
+    for place in range(first, size):
+        leader, lead = _find_majority(said, steps) if said else (None, 0)
+        if leader is not None and lead > size - place:
+            return leader
+        said += await _gather(workflow, steps, range(place, place + 1))
+    return _find_majority(said, steps)[0]
+
+
+def _find_majority(said: Sequence[Called], steps: Steps) -> tuple[Called, int]:
+    """The answer most often given, the earlier one of two, and by how many votes it leads."""
+    votes: dict[str, list[Called]] = {}
+    for called in said:
+        assert called.answer is not None
+        votes.setdefault(steps.checker.reduce(called.answer.text), []).append(called)
+    ranked = sorted(votes.values(), key=len, reverse=True)
+    lead = len(ranked[0]) - (len(ranked[1]) if len(ranked) > 1 else 0)
+    steps.keep(ranked[0][0], len(ranked[0]) / len(said))
+    return ranked[0][0], lead
+
+
+async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> Called:
+    """The best by a check: a judge compares all, any other check ends the search at the first that passes."""
+    if isinstance(check, Judge):
+        said = await _gather(workflow, steps, range(len(workflow.members)))
+        return said[await steps.prefer("judge", check, said)] if len(said) > 1 else said[0]
+    for place in range(len(workflow.members)):
+        said = await _gather(workflow, steps, range(place, place + 1), may_fail=True)
+        for called in said:
+            steps.keep(called, 0.0)
+            verdict = await steps.check(f"{place + 1}.check", check, called)
+            steps.keep(called, verdict.quality)
+            if verdict.quality >= 1.0:
+                return called
+    if steps.best is not None:
+        return steps.best.called
+    return await steps.ask("instead", workflow.fallbacks or workflow.members, steps.task)
+
+
+async def _gather_rounds(workflow: Ensemble, steps: Steps) -> list[Called]:
+    """Answers of the last round; from the second on, members see those of the round before."""
+    said = await _gather(workflow, steps, range(len(workflow.members)))
+    for turn in range(1, workflow.rounds):
+        texts = [called.answer.text for called in said if called.answer is not None]
+        task = show_others(steps.task, texts, asks=DEBATE)
+        said = await _gather(workflow, steps, range(len(workflow.members)), turn=turn, task=task)
+    return said
+
+
+async def _gather(
+    workflow: Ensemble,
+    steps: Steps,
+    places: range,
+    *,
+    turn: int = 0,
+    task: Task | None = None,
+    may_fail: bool = False,
+) -> list[Called]:
+    """Answers of some members, side by side; one that fails is left out.
+
+    Raises:
+        ProviderError: all of them failed.
+    """
+    members = workflow.members
+    prefix = f"t{turn + 1}." if workflow.rounds > 1 else ""
+
+    async def ask(place: int) -> Called | RipienoError:
+        sample = _vary(task or steps.task, members, place, steps)
+        try:
+            return await steps.ask(f"{prefix}{place + 1}", (members[place],), sample)
+        except RipienoError as error:
+            return error
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(ask(place)) for place in places]
+    found = [each.result() for each in asked]
+    said = [each for each in found if isinstance(each, Called)]
+    for called in said:
+        steps.keep(called, 0.0)
+    for each in found:
+        if isinstance(each, RipienoError) and not isinstance(each, ProviderError):
+            raise each
+    if not said and not may_fail and steps.best is None:
+        if workflow.fallbacks:
+            return [await steps.ask(f"{prefix}instead", workflow.fallbacks, steps.task)]
+        raise next(each for each in found if isinstance(each, ProviderError))
+    return said
+
+
+def _vary(task: Task, members: Sequence[WorkerId], place: int, steps: Steps) -> Task:
+    """The task as one of several samples of the same worker: warm, with a seed of its own."""
+    worker = members[place]
+    nth = members[:place].count(worker)
+    if members.count(worker) == 1 or steps.pool[worker].is_tool:
+        return task
+    return replace(task, params={"temperature": SAMPLE_TEMPERATURE, **task.params, "seed": nth})

@@ -1,0 +1,212 @@
+"""Modes: which workflow a stated way of working becomes, for one task and its eligible workers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ripieno.domain import (
+    Cascade,
+    Ensemble,
+    Estimate,
+    Merge,
+    Mode,
+    Pool,
+    Solo,
+    Task,
+    Verified,
+    Worker,
+    WorkerId,
+    Workflow,
+)
+from ripieno.domain.grader import Agreement, Check, JsonSchema, Judge
+from ripieno.errors import InvalidTask
+
+SAMPLES = 5
+"""Of a vote by one worker.
+
+Source:
+    Wang et al. (2023), Self-consistency: most of the gain comes with the first five to ten samples.
+"""
+MEMBERS = 3
+"""Different workers of an ensemble."""
+RUBRIC = (
+    "5: right, complete, and in the form that was asked for. 4: right, with a blemish. 3: partly right. "
+    "2: mostly wrong. 1: wrong, empty, or not about the task."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """What a workflow can be made of."""
+
+    task: Task
+    pool: Pool
+    order: tuple[WorkerId, ...]
+    """Eligible workers in the order of the policy, the chosen one first."""
+    estimates: Sequence[Estimate]
+    check: Check | None = None
+    """How the request says that answers can be checked."""
+    judge: WorkerId | None = None
+    """Who judges where nothing else can check."""
+
+    @property
+    def solo(self) -> Solo:
+        """The chosen worker, and all others behind it."""
+        return Solo(worker=self.order[0], fallbacks=self.order[1:])
+
+    @property
+    def strongest(self) -> WorkerId:
+        """The worker of which the best answer is expected."""
+        quality = {estimate.worker: estimate.quality for estimate in self.estimates}
+        return max(self.order, key=lambda worker: quality.get(worker, 0.0))
+
+    def cheapest_first(self) -> list[WorkerId]:
+        """Eligible workers by expected price."""
+        cost = {estimate.worker: estimate.cost_usd for estimate in self.estimates}
+        return sorted(self.order, key=lambda worker: cost.get(worker, 0.0))
+
+    def others(self, *taken: WorkerId) -> tuple[WorkerId, ...]:
+        """Workers in the policy's order, without those taken."""
+        return tuple(worker for worker in self.order if worker not in taken)
+
+
+def compose(mode: Mode, cast: Cast) -> Workflow:
+    """Make the workflow of a mode; plans and parts are written elsewhere, and begin as the chosen worker.
+
+    Raises:
+        InvalidTask: the eligible workers, or what can be checked, do not allow it.
+    """
+    match mode:
+        case Mode.SOLO | Mode.PLAN | Mode.DECOMPOSE:
+            return cast.solo
+        case Mode.CASCADE:
+            return _make_cascade(cast)
+        case Mode.AGREEMENT:
+            return _make_agreement(cast)
+        case Mode.VERIFIED:
+            return _make_verified(cast)
+        case Mode.VOTE | Mode.BEST_OF:
+            return _make_samples(mode, cast)
+        case Mode.SYNTHESIZE | Mode.MIXTURE:
+            return _make_synthesis(cast, rounds=2 if mode is Mode.MIXTURE else 1)
+        case Mode.DEBATE:
+            members = _take_different(cast)
+            return Ensemble(members=members, merge=Merge.VOTE, rounds=2, fallbacks=cast.others(*members))
+
+
+def find_check(cast: Cast, author: WorkerId) -> Check:
+    """How an answer of `author` can be checked: as the request says, as its form says, by a judge, or by a peer.
+
+    Raises:
+        InvalidTask: there is no way.
+    """
+    judge = cast.judge if cast.judge in cast.order and cast.judge != author else None
+    stated = cast.check or read_schema(cast.task)
+    if isinstance(stated, Judge) and stated.worker is None:
+        stated = replace(stated, worker=judge)
+    if stated is not None:
+        _require_eligible(stated, cast)
+        return stated
+    if judge is not None:
+        return Judge(rubric=RUBRIC, worker=judge)
+    peer = find_peer(cast, author)
+    if peer is None:
+        raise InvalidTask(
+            "nothing can check the answer: there is no second worker to agree with, and no judge",
+            param="ripieno.check",
+            hint="state how answers are checked in ripieno.check, or name a judge in profile.judge",
+        )
+    return Agreement(peer=peer)
+
+
+def _require_eligible(check: Check, cast: Cast) -> None:
+    """A worker that checks sees the task: the mask holds for it, too."""
+    match check:
+        case Judge(worker=worker) | Agreement(peer=worker):
+            if worker not in cast.order:
+                problem = "no judge is named" if worker is None else f"{worker!r} may not take the task, nor check it"
+                raise InvalidTask(problem, param="ripieno.check", hint="`ripieno route` shows who may")
+        case _:
+            pass
+
+
+def find_peer(cast: Cast, author: WorkerId) -> WorkerId | None:
+    """Whose agreement proves most: the best of other families, else of the author's own."""
+    kin, quality = cast.pool[author].kin, {estimate.worker: estimate.quality for estimate in cast.estimates}
+    others = [cast.pool[worker] for worker in cast.others(author) if not cast.pool[worker].is_careful]
+    best = max(others, key=lambda worker: (worker.kin != kin, quality.get(worker.id, 0.0)), default=None)
+    return best.id if best is not None else None
+
+
+def read_schema(task: Task) -> JsonSchema | None:
+    """The schema that the answer must fit, where the request states one."""
+    wanted = task.params.get("response_format")
+    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
+        return None
+    holder = wanted.get("json_schema")
+    schema = holder.get("schema") if isinstance(holder, Mapping) else None
+    return JsonSchema(schema=schema) if isinstance(schema, Mapping) else None
+
+
+def _make_cascade(cast: Cast) -> Cascade:
+    strong = cast.strongest
+    small = next((worker for worker in cast.cheapest_first() if worker != strong), None)
+    if small is None:
+        raise InvalidTask(
+            f"a cascade needs two workers, and only {strong!r} may take the task", param="ripieno.workflow"
+        )
+    without_strong = replace(cast, order=cast.others(strong))
+    check = find_check(without_strong, small)
+    return Cascade(stages=(small, strong), check=check, fallbacks=cast.others(small, strong))
+
+
+def _make_agreement(cast: Cast) -> Cascade:
+    strong = cast.strongest
+    cheap = [worker for worker in cast.cheapest_first() if worker != strong]
+    kin = {worker: cast.pool[worker].kin for worker in cheap}
+    pair = next(((a, b) for a in cheap for b in cheap if a != b and kin[a] != kin[b]), tuple(cheap[:2]))
+    if len(pair) < 2:
+        raise InvalidTask("agreement needs three workers that may take the task", param="ripieno.workflow")
+    first, peer = pair
+    return Cascade(stages=(first, strong), check=Agreement(peer=peer), fallbacks=cast.others(first, peer, strong))
+
+
+def _make_verified(cast: Cast) -> Verified:
+    worker = cast.order[0]
+    return Verified(worker=worker, check=find_check(cast, worker), fallbacks=cast.others(worker))
+
+
+def _make_samples(mode: Mode, cast: Cast) -> Ensemble:
+    """Samples of the chosen worker where it can vary, else of different ones."""
+    chosen = cast.pool[cast.order[0]]
+    if mode is Mode.VOTE:
+        members = _take_different(cast) if chosen.is_tool else (chosen.id,) * SAMPLES
+        return Ensemble(members=members, merge=Merge.VOTE, fallbacks=cast.others(*members))
+    members = _take_different(cast) if chosen.is_tool else (chosen.id,) * MEMBERS
+    check = find_check(cast, chosen.id)
+    return Ensemble(members=members, merge=Merge.BEST, check=check, fallbacks=cast.others(*members))
+
+
+def _make_synthesis(cast: Cast, *, rounds: int) -> Ensemble:
+    models = [worker for worker in cast.order if not cast.pool[worker].is_tool]
+    if not models:
+        raise InvalidTask("no model that may take the task can synthesize", param="ripieno.workflow")
+    quality = {estimate.worker: estimate.quality for estimate in cast.estimates}
+    arbiter = max(models, key=lambda worker: quality.get(worker, 0.0))
+    members = _take_different(cast)
+    rest = tuple(worker for worker in models if worker != arbiter)
+    return Ensemble(members=members, merge=Merge.SYNTHESIZE, arbiter=arbiter, rounds=rounds, fallbacks=rest)
+
+
+def _take_different(cast: Cast) -> tuple[WorkerId, ...]:
+    """The first few workers, those of other families before those of the same."""
+    able: list[Worker] = [cast.pool[worker] for worker in cast.order if not cast.pool[worker].is_careful]
+    seen: set[str] = set()
+    fresh: list[WorkerId] = []
+    rest: list[WorkerId] = []
+    for worker in able:
+        (rest if worker.kin in seen else fresh).append(worker.id)
+        seen.add(worker.kin)
+    members = tuple([*fresh, *rest][:MEMBERS])
+    if len(members) < 2:
+        raise InvalidTask("an ensemble needs two workers that may take the task", param="ripieno.workflow")
+    return members

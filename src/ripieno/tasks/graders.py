@@ -1,0 +1,164 @@
+"""Graders and checks as JSON: one form for task files and requests."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, assert_never
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ripieno.domain import JsonValue, parse_worker_id
+from ripieno.domain.grader import (
+    Agreement,
+    Check,
+    Choice,
+    Exact,
+    External,
+    Grader,
+    Human,
+    JsonSchema,
+    Judge,
+    Numeric,
+    Pattern,
+    Recorded,
+    UnitTests,
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _ExactRow(_Model):
+    kind: Literal["exact"]
+    answers: tuple[str, ...] = Field(min_length=1)
+
+
+class _NumericRow(_Model):
+    kind: Literal["numeric"]
+    answer: float
+    tolerance: float = 1e-6
+
+
+class _ChoiceRow(_Model):
+    kind: Literal["choice"]
+    letter: str
+    options: tuple[str, ...] = tuple("ABCDEFGHIJ")
+
+
+class _SchemaRow(_Model):
+    kind: Literal["json_schema"]
+    schema_: dict[str, object] = Field(alias="schema")
+
+
+class _TestsRow(_Model):
+    kind: Literal["unit_tests"]
+    tests: str
+    prefix: str = ""
+    timeout_s: float = Field(default=5.0, gt=0)
+
+
+class _PatternRow(_Model):
+    kind: Literal["pattern"]
+    pattern: str
+
+
+class _JudgeRow(_Model):
+    kind: Literal["judge"]
+    rubric: str
+    reference: str | None = None
+    worker: str | None = None
+
+
+class _ExternalRow(_Model):
+    kind: Literal["external"]
+    verifier: str
+    facts: dict[str, object] = Field(default_factory=dict)
+
+
+class _RecordedRow(_Model):
+    kind: Literal["recorded"]
+
+
+class _AgreementRow(_Model):
+    kind: Literal["agreement"]
+    peer: str
+
+
+class _HumanRow(_Model):
+    kind: Literal["human"]
+    question: str = Human().question
+
+
+_Alone = _ExactRow | _NumericRow | _ChoiceRow | _SchemaRow | _PatternRow | _TestsRow | _JudgeRow | _ExternalRow
+GraderRow = Annotated[_Alone | _RecordedRow, Field(discriminator="kind")]
+"""A grader as a task file has it."""
+_CheckRow = Annotated[_Alone | _AgreementRow | _HumanRow, Field(discriminator="kind")]
+_CHECKS: TypeAdapter[_Alone | _AgreementRow | _HumanRow] = TypeAdapter(_CheckRow)
+
+
+def read_check(raw: Mapping[str, JsonValue]) -> Check:
+    """A check as a request states it.
+
+    Raises:
+        ValueError: it is none; says where.
+    """
+    try:
+        row = _CHECKS.validate_python(dict(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "kind"
+        raise ValueError(f"check.{where}: {first['msg']}") from error
+    match row:
+        case _AgreementRow(peer=peer):
+            return Agreement(peer=parse_worker_id(peer))
+        case _HumanRow(question=question):
+            return Human(question=question)
+        case _:
+            return _make_alone(row)
+
+
+def make_grader(row: _Alone | _RecordedRow) -> Grader:
+    """The grader of a row."""
+    return Recorded() if isinstance(row, _RecordedRow) else _make_alone(row)
+
+
+def _make_alone(
+    row: _Alone,
+) -> Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External:
+    match row:
+        case _ExactRow(answers=answers):
+            return Exact(answers=answers)
+        case _NumericRow(answer=answer, tolerance=tolerance):
+            return Numeric(answer=answer, tolerance=tolerance)
+        case _ChoiceRow(letter=letter, options=options):
+            return Choice(letter=letter, options=options)
+        case _SchemaRow(schema_=schema):
+            return JsonSchema(schema=schema)
+        case _PatternRow(pattern=pattern):
+            return Pattern(pattern=pattern)
+        case _TestsRow(tests=tests, prefix=prefix, timeout_s=timeout_s):
+            return UnitTests(tests=tests, prefix=prefix, timeout_s=timeout_s)
+        case _JudgeRow(rubric=rubric, reference=reference, worker=worker):
+            return Judge(rubric=rubric, reference=reference, worker=None if worker is None else parse_worker_id(worker))
+        case _ExternalRow(verifier=verifier, facts=facts):
+            return External(verifier=verifier, facts=facts)
+        case _:
+            assert_never(row)
+
+
+def dump_grader(grader: Grader) -> dict[str, object]:
+    """A grader as a row."""
+    fields = {name: getattr(grader, name) for name in grader.__dataclass_fields__}
+    return {"kind": _KIND_OF[type(grader)], **fields}
+
+
+_KIND_OF: dict[type, str] = {
+    Exact: "exact",
+    Numeric: "numeric",
+    Choice: "choice",
+    JsonSchema: "json_schema",
+    Pattern: "pattern",
+    UnitTests: "unit_tests",
+    Judge: "judge",
+    External: "external",
+    Recorded: "recorded",
+}
