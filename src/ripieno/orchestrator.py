@@ -3,20 +3,26 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ripieno.analyze import Analyzer
+from ripieno.conductor import Brief, Conductor, Roster
 from ripieno.domain import (
+    Call,
     Claimed,
     Clock,
     Decided,
     Decision,
     Executed,
     Features,
+    Mode,
     Objective,
     Pool,
     Run,
+    Stepped,
     Task,
     WorkerId,
 )
@@ -26,6 +32,7 @@ from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, 
 from ripieno.ledger import Ledger
 from ripieno.providers import Piece
 from ripieno.route import Arrival, ConditionsSource, Pacer, Router
+from ripieno.route.router import require_eligible
 
 LOTS = 1000
 
@@ -57,6 +64,8 @@ class Parts:
     clock: Clock
     journals: Journals | None = None
     """The record of runs of several steps; None lets them end with this process."""
+    conductors: Mapping[Mode, Conductor] = field(default_factory=dict)
+    """Who writes the plans of each mode that needs one."""
     pacer: Pacer | None = None
     """Holds the mean price of a task, where a budget is set."""
 
@@ -182,7 +191,45 @@ class Orchestrator:
         brain = self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
         decision = await self.decide(task, brain=brain, arrival=arrival)
-        return Execution(decision=decision, task=task, key=arrival.key), brain.pool
+        execution = Execution(decision=decision, task=task, key=arrival.key)
+        conductor = self._parts.conductors.get(task.objective.mode or Mode.SOLO)
+        if conductor is not None and not decision.abstains and arrival.workflow is None:
+            await self._plan(execution, brain.pool, conductor)
+        return execution, brain.pool
+
+    async def plan(self, task: Task) -> tuple[Decision, tuple[Call, ...]]:
+        """Decide one task and have its plan written; nobody carries it out, and nothing is recorded.
+
+        Returns:
+            The decision, whose workflow is the plan where one could be written, and the calls that writing took.
+        """
+        execution, _ = await self._begin(task, None)
+        return execution.decision, tuple(execution.calls)
+
+    async def _plan(self, execution: Execution, pool: Pool, conductor: Conductor) -> None:
+        """Have a plan written in place of the chosen worker, who stays where none comes out."""
+        decision = execution.decision
+        written = await conductor.write(await self._brief(execution, pool))
+        execution.calls += [replace(call, step="plan") for call in written.calls]
+        if written.plan is None:
+            reason = f"no plan came out, {decision.worker} answers alone: {written.fault}"
+            execution.decision = replace(decision, reasons=(reason, *decision.reasons))
+            return
+        require_eligible(written.plan, decision.mask)
+        reason = f"{written.plan.author} wrote a plan of {len(written.plan.steps)} steps"
+        execution.decision = replace(decision, workflow=written.plan, reasons=(reason, *decision.reasons))
+
+    async def _brief(self, execution: Execution, pool: Pool) -> Brief:
+        decision = execution.decision
+        estimates = {estimate.worker: estimate for estimate in decision.estimates}
+        models = [worker for worker in decision.mask.eligible if not pool[worker].is_tool]
+        return Brief(
+            task=execution.task,
+            features=await self._parts.analyzer.analyze(execution.task),
+            roster=Roster.draw(pool, decision.mask.eligible, np.random.default_rng(decision.seed)),
+            estimates=estimates,
+            author=max(models, key=lambda worker: estimates[worker].quality, default=None),
+        )
 
     async def _stream_recorded(
         self,
@@ -208,9 +255,11 @@ class Orchestrator:
     async def _record_decided(self, execution: Execution, journal: Journal | None) -> "asyncio.Future[int]":
         """Begin to record the decision; the call goes on beside it, unless the ledger was at fault just now."""
         ledger, decision = self._parts.ledger, execution.decision
-        claims: tuple[Claimed, ...] = ()
+        claims: tuple[Claimed | Stepped, ...] = ()
         if journal is not None and self._parts.journals is not None and not decision.abstains:
             claims = (self._parts.journals.claim_new(decision.id, key=execution.key),)
+            if execution.calls:
+                claims = (*claims, Stepped(run=decision.id, step="plan", calls=tuple(execution.calls)))
             execution.is_claimed = True
         recorded = ledger.submit(Decided(decision=decision, task=execution.task), *claims)
         recorded.add_done_callback(_take_note)

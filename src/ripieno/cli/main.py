@@ -9,6 +9,8 @@ import click
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("ripieno.cli.demo:demo", "The whole loop on the embedded pool: measure, train, prove, serve."),
     "serve": ("ripieno.cli.serve:serve", "Serve the OpenAI-compatible address."),
+    "runs": ("ripieno.cli.runs:runs", "Runs of several steps that have no end yet."),
+    "approvals": ("ripieno.cli.runs:approvals", "What waits for a human."),
     "keys": ("ripieno.cli.keys:keys", "Virtual keys: create, list, revoke."),
     "ask": ("ripieno.cli.ask:ask", "Route a task and answer it."),
     "route": ("ripieno.cli.ask:route", "Decide who would take a task; call nobody."),

@@ -159,19 +159,27 @@ Workflow: TypeAlias = Solo | Cascade | Verified | Ensemble | Plan
 def list_workers(workflow: Workflow) -> Iterator[WorkerId]:
     """Everyone who may be asked, in no order, some several times."""
     yield from workflow.fallbacks
+    asked: WorkerId | None = None
     match workflow:
-        case Solo(worker=worker) | Verified(worker=worker):
+        case Solo(worker=worker):
             yield worker
-        case Cascade(stages=stages):
+        case Verified(worker=worker, check=check):
+            yield worker
+            asked = find_asked(check)
+        case Cascade(stages=stages, check=check):
             yield from stages
+            asked = find_asked(check)
         case Ensemble(members=members, arbiter=arbiter):
             yield from members
             if arbiter is not None:
                 yield arbiter
+            asked = find_asked(workflow.check) if workflow.check is not None else None
         case Plan(steps=steps):
             yield from (step.worker for step in steps)
         case _:
             assert_never(workflow)
+    if asked is not None:
+        yield asked
 
 
 def least_calls(workflow: Workflow) -> int:

@@ -152,10 +152,6 @@ class Journals:
         await asyncio.to_thread(journal.read)
         return journal
 
-    def unfinished(self) -> list[Unfinished]:
-        """Runs without an end, oldest first."""
-        return [self._look_at(run) for run in self._ledger.unfinished_runs()]
-
     def find(self, run: str) -> Unfinished | None:
         """One run, if it has no end yet."""
         entries = list(self._ledger.entries_of(run))

@@ -78,7 +78,7 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits)
     server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
-    loops = (app.follow(), _follow_keys(keyring), _follow_health(app, shared))
+    loops = (app.follow(), _follow_keys(keyring), _follow_health(app, shared), _follow_runs(app))
     background = [asyncio.create_task(loop) for loop in loops]
     try:
         yield address_of(listener)
@@ -154,6 +154,16 @@ async def _follow_health(app: App, shared: Shared) -> None:
         await shared.tell_resting({str(worker): left for worker, left in app.health.resting().items()})
         for worker, left_s in (await shared.resting()).items():
             app.health.note_resting(WorkerId(worker), left_s)
+
+
+async def _follow_runs(app: App) -> None:
+    """Go on with runs whose process died, or which a human has answered."""
+    while True:
+        try:
+            await app.runs.sweep()
+        except RipienoError as error:
+            log.warning("unfinished runs could not be looked for: %s", error.message)
+        await asyncio.sleep(FOLLOW_S)
 
 
 async def _follow_keys(keyring: Keyring) -> None:

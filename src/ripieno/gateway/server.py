@@ -20,6 +20,7 @@ from ripieno.gateway.errors import find_wire, make_error_headers
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
+from ripieno.gateway.runs import APPROVALS, RUNS, RunRoutes
 from ripieno.gateway.spans import Spans
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Gateway:
         self._answering = Answering(app, keyring, self.metrics, spans)
         self._embeddings = Embeddings(app, keyring)
         self._admin = Admin(app, keyring)
+        self._runs = RunRoutes(app)
         self._chat = ChatDialect()
         self._messages = MessagesDialect()
         responses = ResponsesDialect()
@@ -70,6 +72,7 @@ class Gateway:
             ("GET", "/v1/models"): (self._chat, self._list_models),
             ("POST", "/v1/feedback"): (self._chat, self._take_feedback),
             ("GET", "/metrics"): (self._chat, self._show_metrics),
+            ("GET", APPROVALS): (self._chat, self._runs.list_approvals),
             **{route: (self._chat, handler) for route, handler in self._admin.routes().items()},
         }
         self._paths = {path for _, path in (*self._routes, *self._open)}
@@ -121,6 +124,10 @@ class Gateway:
             return self._chat, self._show_model
         if method == "DELETE" and request.path.startswith(Admin.KEYS):
             return self._chat, self._admin.revoke
+        if method == "GET" and request.path.startswith(RUNS):
+            return self._chat, self._runs.show
+        if method == "POST" and request.path.startswith(f"{APPROVALS}/"):
+            return self._chat, self._runs.answer
         return None
 
     def _answer_with(self, dialect: Dialect, name: str) -> Handler:

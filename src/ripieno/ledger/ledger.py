@@ -222,18 +222,22 @@ class Ledger:
             for row in connection.execute(query):
                 yield Stored(seq=row.seq, at=row.at, entry=decode_entry(row.kind, row.body, entry=row.id))
 
-    def unfinished_runs(self) -> list[str]:
-        """Runs that were claimed and have no end yet, oldest first."""
+    def unfinished_runs(self, *, after: int = 0) -> list[tuple[str, int]]:
+        """Runs that were claimed and have no end yet, oldest first, each with the place of its first claim.
+
+        Args:
+            after: place from which on claims are looked at, exclusive.
+        """
         end = entries.alias()
         has_ended = exists().where(end.c.run == entries.c.run, end.c.kind == "executed")
         query = (
             select(entries.c.run, func.min(entries.c.seq).label("first"))
-            .where(entries.c.kind == _CLAIMED, ~has_ended)
+            .where(entries.c.kind == _CLAIMED, entries.c.seq > after, ~has_ended)
             .group_by(entries.c.run)
             .order_by("first")
         )
         with self._reading() as connection:
-            return [row.run for row in connection.execute(query)]
+            return [(row.run, int(row.first)) for row in connection.execute(query)]
 
     @property
     def is_at_fault(self) -> bool:

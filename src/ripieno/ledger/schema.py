@@ -27,7 +27,7 @@ entries = Table(
     Index("entries_run", "run"),
     Index("entries_decision", "decision"),
     Index("entries_dataset", "dataset"),
-    Index("entries_claimed", "run", sqlite_where=text("kind = 'claimed'"), postgresql_where=text("kind = 'claimed'")),
+    Index("entries_claimed", "seq", sqlite_where=text("kind = 'claimed'"), postgresql_where=text("kind = 'claimed'")),
     Index("entries_judged", "seq", sqlite_where=text("kind = 'judged'"), postgresql_where=text("kind = 'judged'")),
 )
 

@@ -21,9 +21,10 @@ from ripieno.domain import (
     Worker,
     WorkerId,
     Workflow,
+    list_workers,
 )
 from ripieno.domain.grader import Check
-from ripieno.errors import InvalidTask
+from ripieno.errors import InvalidPlan, InvalidTask
 from ripieno.route.mask import Conditions, mask_workers
 from ripieno.route.modes import Cast, compose
 from ripieno.route.policies import Policy
@@ -77,6 +78,8 @@ class Arrival:
     """Id of the virtual key that pays."""
     check: Check | None = None
     """How the request says that answers can be checked."""
+    workflow: Workflow | None = None
+    """The workflow, where the caller wrote it himself."""
 
 
 class Router:
@@ -101,6 +104,8 @@ class Router:
             mask = mask_workers(task, features, Pool((pool[named[0]],)), conditions)
             return self._take_named(task, mask, arrival)
         mask = mask_workers(task, features, pool, conditions)
+        if arrival.workflow is not None:
+            require_eligible(arrival.workflow, mask)
         estimates = self.predictor.estimate(features, [pool[worker] for worker in mask.eligible])
         load = {worker: conditions.load[worker] for worker in mask.eligible if worker in conditions.load}
         if load:
@@ -116,7 +121,7 @@ class Router:
             reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
         return Decision(
             id=arrival.id,
-            workflow=self._compose(task, pool, choice, estimates, arrival.check),
+            workflow=self._compose(task, pool, choice, estimates, arrival),
             propensity=choice.propensity,
             policy=self.policy.name,
             policy_facts=self.policy.facts,
@@ -136,10 +141,12 @@ class Router:
         )
 
     def _compose(
-        self, task: Task, pool: Pool, choice: Choice, estimates: Sequence[Estimate], check: Check | None
+        self, task: Task, pool: Pool, choice: Choice, estimates: Sequence[Estimate], arrival: Arrival
     ) -> Workflow:
         """What the caller asks for, made of the policy's order."""
         mode = task.objective.mode
+        if arrival.workflow is not None:
+            return arrival.workflow
         if mode is None or choice.abstains:
             return Solo(worker=choice.order[0], fallbacks=choice.order[1:])
         if mode not in self._modes.allowed:
@@ -148,7 +155,9 @@ class Router:
                 param="ripieno.workflow",
                 hint="add it to route.modes",
             )
-        cast = Cast(task=task, pool=pool, order=choice.order, estimates=estimates, check=check, judge=self._modes.judge)
+        cast = Cast(
+            task=task, pool=pool, order=choice.order, estimates=estimates, check=arrival.check, judge=self._modes.judge
+        )
         return compose(mode, cast)
 
     def _take_named(self, task: Task, mask: Mask, arrival: Arrival) -> Decision:
@@ -170,6 +179,21 @@ class Router:
             kind=task.kind,
             decide_s=self._clock.monotonic() - arrival.started,
         )
+
+
+def require_eligible(workflow: Workflow, mask: Mask) -> None:
+    """Let no workflow ask a worker that may not take the task.
+
+    Raises:
+        InvalidPlan: it names one.
+    """
+    for worker in list_workers(workflow):
+        if worker not in mask.eligible:
+            why = mask.masked.get(worker)
+            problem = (
+                f"{worker!r} may not take the task: {why.reason}, {why.detail}" if why else f"no worker {worker!r}"
+            )
+            raise InvalidPlan(problem, hint="`ripieno route` shows who may")
 
 
 def stay(choice: Choice, incumbent: WorkerId | None, *, is_bound: bool) -> Choice:

@@ -12,4 +12,4 @@ depends_on = None
 def upgrade() -> None:
     """Make the index of version 3."""
     claimed = sa.text("kind = 'claimed'")
-    op.create_index("entries_claimed", "entries", ["run"], sqlite_where=claimed, postgresql_where=claimed)
+    op.create_index("entries_claimed", "entries", ["seq"], sqlite_where=claimed, postgresql_where=claimed)

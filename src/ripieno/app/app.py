@@ -12,35 +12,35 @@ from types import TracebackType
 from typing import Self, cast
 
 from ripieno.analyze import Analyzer
-from ripieno.config import FILE, Loaded, Settings, WorkerSettings, load_settings
+from ripieno.app.build import build_encoder, build_pool, build_providers, make_outbox
+from ripieno.app.runs import Runs
+from ripieno.conductor import Brief, Conductor, Decomposer, PromptedConductor
+from ripieno.config import FILE, Loaded, Settings, load_settings
 from ripieno.domain import (
     Answer,
-    Binding,
     Clock,
     Decided,
     Decision,
+    Mode,
     Objective,
     Pool,
-    Price,
     SystemClock,
     Task,
-    Worker,
     WorkerId,
     parse_worker_id,
 )
-from ripieno.encoders import CachedEncoder, Encoder
+from ripieno.encoders import CachedEncoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import Canary, Registry, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.train import promote
-from ripieno.ledger import Ledger, Outbox
+from ripieno.ledger import Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
-from ripieno.providers.prices import find_price
 from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, Verifier
@@ -78,7 +78,7 @@ class App:
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
         self.caller = Caller(self._providers, health=self.health, clock=self.clock)
-        encoder = CachedEncoder(_build_encoder(self.settings))
+        encoder = CachedEncoder(build_encoder(self.settings))
         self.analyzer = Analyzer(
             encoder,
             criticality=load_criticality(self.settings.home, encoder=encoder.name),
@@ -90,7 +90,7 @@ class App:
         self._stamp = self._read_stamp()
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
-        self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=_make_outbox(self.settings))
+        self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=make_outbox(self.settings))
         durable = self.settings.ledger.durable_runs
         self.journals = Journals(self.ledger, self.clock) if durable else None
         self._grading: tuple[Loaded, Grading] | None = None
@@ -102,6 +102,7 @@ class App:
             conditions=self.conditions,
             clock=self.clock,
             journals=self.journals,
+            conductors=self._make_conductors(),
             pacer=Pacer(budget) if budget is not None else None,
         )
         self._today = (0, date.min)
@@ -113,6 +114,7 @@ class App:
         self._canary_watermark = 0
         self._shortfalls: list[float] = []
         self.orchestrator = Orchestrator(parts, self.brain)
+        self.runs = Runs(self.orchestrator, self.journals, self.ledger, self.clock)
 
     async def __aenter__(self) -> Self:
         await self.catch_up()
@@ -125,6 +127,7 @@ class App:
 
     async def close(self) -> None:
         """Close providers, encoder and ledger."""
+        await self.runs.close()
         with suppress(asyncio.CancelledError):
             await self.caller.close()
             for provider in self._retired:
@@ -322,6 +325,17 @@ class App:
             )
         return Prober(self.make_profiler(), self.analyzer, predictor, catch_up=self.catch_up)
 
+    def _make_conductors(self) -> dict[Mode, Conductor]:
+        """Who writes plans."""
+        return {Mode.PLAN: PromptedConductor(self.caller), Mode.DECOMPOSE: Decomposer(self.caller, self._route_part)}
+
+    async def _route_part(self, text: str, brief: Brief) -> WorkerId:
+        """Who should own one part of a task: one of those that may take the whole."""
+        may = tuple(worker.id for worker in brief.roster.workers)
+        objective = replace(brief.task.objective, mode=None, workers=may)
+        decision = await self.orchestrator.decide(Task.from_text(text, objective=objective))
+        return decision.worker
+
     def grading(self) -> Grading:
         """Graders of the settings in force; see `make_grading`."""
         if self._grading is None or self._grading[0] is not self.loaded:
@@ -370,7 +384,7 @@ class App:
         self.loaded, self._brain, self.reload_fault = loaded, brain, None
 
     def _build_providers(self, settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
-        providers = _build_providers(settings, known=known)
+        providers = build_providers(settings, known=known)
         for provider in providers.values():
             if isinstance(provider, Resident):
                 provider.residents = self.residents
@@ -421,108 +435,9 @@ class App:
         return Router(predictor=predictor, policy=policy, clock=self.clock, modes=modes)
 
 
-def build_pool(settings: Settings) -> Pool:
-    """Make the pool of the settings.
-
-    Raises:
-        ConfigError: an id is not canonical, a card is wrong, or there is no worker.
-    """
-    muted = set(settings.pool.muted)
-    try:
-        workers = [_make_worker(name, card, is_muted=name in muted) for name, card in settings.workers.items()]
-        pool = Pool(tuple(workers))
-    except ValueError as error:
-        raise ConfigError(str(error), key="workers") from error
-    if not len(pool):
-        raise ConfigError("the pool is empty", key="workers", hint="add a worker: `ripieno pool add`")
-    return pool
-
-
-def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
-    model = card.model or name
-    is_listed = card.input_usd_per_mtok is None and card.output_usd_per_mtok is None
-    is_free = card.usd_per_cpu_s > 0 or card.usd_per_call > 0
-    listed = find_price(model) if is_listed and not is_free else Price()
-    return Worker(
-        id=parse_worker_id(name),
-        binding=Binding(provider=card.provider, model=model, options=card.options),
-        price=Price(
-            input_usd_per_mtok=_or(card.input_usd_per_mtok, listed.input_usd_per_mtok),
-            output_usd_per_mtok=_or(card.output_usd_per_mtok, listed.output_usd_per_mtok),
-            usd_per_cpu_s=card.usd_per_cpu_s,
-            usd_per_call=card.usd_per_call,
-            cached_usd_per_mtok=_or_none(card.cached_usd_per_mtok, listed.cached_usd_per_mtok),
-            is_known=listed.is_known,
-        ),
-        context_window=card.context_window,
-        max_output_tokens=card.max_output_tokens,
-        modalities=frozenset(card.modalities),
-        has_tools=card.has_tools,
-        has_json_mode=card.has_json_mode,
-        privacy=card.privacy,
-        region=card.region,
-        max_concurrency=card.max_concurrency,
-        deprecated_on=card.deprecated_on,
-        is_muted=is_muted,
-        notes=card.notes,
-        family=card.family,
-        is_tool=card.is_tool,
-        can_run=card.can_run,
-        has_effects=card.has_effects,
-        needs_approval=card.needs_approval,
-    )
-
-
-def _build_providers(settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
-    """Make the providers that workers name; unchanged ones are kept, with their connections."""
-    providers: dict[str, Provider] = {}
-    for name in dict.fromkeys(card.provider for card in settings.workers.values()):
-        configured = settings.providers[name]
-        kept = known.get((name, repr(configured)))
-        if kept is not None:
-            providers[name] = kept
-            continue
-        options = dict(configured.model_extra or {})
-        if configured.api_key is not None:
-            options["api_key"] = configured.api_key
-        key = f"providers.{name}"
-        try:
-            providers[name] = cast(Provider, build_plugin("ripieno.providers", configured.kind, options, key=key))
-        except ConfigError as error:
-            workers = [worker for worker, card in settings.workers.items() if card.provider == name]
-            if error.key == "providers.api_key":
-                raise ConfigError(
-                    f"worker {workers[0]!r} has no API key",
-                    key=f"{key}.api_key",
-                    hint=f"set RIPIENO_PROVIDERS__{name.upper()}__API_KEY, or remove the worker from ripieno.toml",
-                ) from error
-            raise
-    return providers
-
-
-def _build_encoder(settings: Settings) -> Encoder:
-    chosen = settings.encoder
-    return cast(Encoder, build_plugin("ripieno.encoders", chosen.name, dict(chosen.options), key="encoder.options"))
-
-
-def _make_outbox(settings: Settings) -> Outbox | None:
-    ledger = settings.ledger
-    if ledger.on_fault == "refuse":
-        return None
-    return Outbox(ledger.outbox or settings.home / "outbox.jsonl", largest=ledger.outbox_bytes)
-
-
 def _stat(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)  # noqa: PTH116  # a third of the time that a Path takes
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
-
-
-def _or_none(value: float | None, default: float | None) -> float | None:
-    return default if value is None else value

@@ -1,0 +1,6 @@
+"""Builds every object from Settings, swaps pool and checkpoint, and closes it all."""
+
+from ripieno.app.app import FOLLOW_S, App
+from ripieno.app.build import build_pool
+
+__all__ = ["FOLLOW_S", "App", "build_pool"]

@@ -1,0 +1,114 @@
+"""What an app is built of: the objects that settings describe."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from ripieno.config import Settings, WorkerSettings
+from ripieno.domain import Binding, Pool, Price, Worker, parse_worker_id
+from ripieno.encoders import Encoder
+from ripieno.errors import ConfigError
+from ripieno.ledger import Outbox
+from ripieno.plugins import build_plugin
+from ripieno.providers import Provider
+from ripieno.providers.prices import find_price
+
+
+def build_pool(settings: Settings) -> Pool:
+    """Make the pool of the settings.
+
+    Raises:
+        ConfigError: an id is not canonical, a card is wrong, or there is no worker.
+    """
+    muted = set(settings.pool.muted)
+    try:
+        workers = [_make_worker(name, card, is_muted=name in muted) for name, card in settings.workers.items()]
+        pool = Pool(tuple(workers))
+    except ValueError as error:
+        raise ConfigError(str(error), key="workers") from error
+    if not len(pool):
+        raise ConfigError("the pool is empty", key="workers", hint="add a worker: `ripieno pool add`")
+    return pool
+
+
+def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
+    model = card.model or name
+    is_listed = card.input_usd_per_mtok is None and card.output_usd_per_mtok is None
+    is_free = card.usd_per_cpu_s > 0 or card.usd_per_call > 0
+    listed = find_price(model) if is_listed and not is_free else Price()
+    return Worker(
+        id=parse_worker_id(name),
+        binding=Binding(provider=card.provider, model=model, options=card.options),
+        price=Price(
+            input_usd_per_mtok=_or(card.input_usd_per_mtok, listed.input_usd_per_mtok),
+            output_usd_per_mtok=_or(card.output_usd_per_mtok, listed.output_usd_per_mtok),
+            usd_per_cpu_s=card.usd_per_cpu_s,
+            usd_per_call=card.usd_per_call,
+            cached_usd_per_mtok=_or_none(card.cached_usd_per_mtok, listed.cached_usd_per_mtok),
+            is_known=listed.is_known,
+        ),
+        context_window=card.context_window,
+        max_output_tokens=card.max_output_tokens,
+        modalities=frozenset(card.modalities),
+        has_tools=card.has_tools,
+        has_json_mode=card.has_json_mode,
+        privacy=card.privacy,
+        region=card.region,
+        max_concurrency=card.max_concurrency,
+        deprecated_on=card.deprecated_on,
+        is_muted=is_muted,
+        notes=card.notes,
+        family=card.family,
+        is_tool=card.is_tool,
+        can_run=card.can_run,
+        has_effects=card.has_effects,
+        needs_approval=card.needs_approval,
+    )
+
+
+def build_providers(settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
+    """Make the providers that workers name; unchanged ones are kept, with their connections."""
+    providers: dict[str, Provider] = {}
+    for name in dict.fromkeys(card.provider for card in settings.workers.values()):
+        configured = settings.providers[name]
+        kept = known.get((name, repr(configured)))
+        if kept is not None:
+            providers[name] = kept
+            continue
+        options = dict(configured.model_extra or {})
+        if configured.api_key is not None:
+            options["api_key"] = configured.api_key
+        key = f"providers.{name}"
+        try:
+            providers[name] = cast(Provider, build_plugin("ripieno.providers", configured.kind, options, key=key))
+        except ConfigError as error:
+            workers = [worker for worker, card in settings.workers.items() if card.provider == name]
+            if error.key == "providers.api_key":
+                raise ConfigError(
+                    f"worker {workers[0]!r} has no API key",
+                    key=f"{key}.api_key",
+                    hint=f"set RIPIENO_PROVIDERS__{name.upper()}__API_KEY, or remove the worker from ripieno.toml",
+                ) from error
+            raise
+    return providers
+
+
+def build_encoder(settings: Settings) -> Encoder:
+    """Make the encoder of the settings."""
+    chosen = settings.encoder
+    return cast(Encoder, build_plugin("ripieno.encoders", chosen.name, dict(chosen.options), key="encoder.options"))
+
+
+def make_outbox(settings: Settings) -> Outbox | None:
+    """Make the outbox of the settings; None where a ledger at fault refuses."""
+    ledger = settings.ledger
+    if ledger.on_fault == "refuse":
+        return None
+    return Outbox(ledger.outbox or settings.home / "outbox.jsonl", largest=ledger.outbox_bytes)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _or_none(value: float | None, default: float | None) -> float | None:
+    return default if value is None else value

@@ -1,0 +1,122 @@
+"""Runs of several steps that have no end yet: shown, answered by humans, and gone on with."""
+
+import asyncio
+import logging
+
+from ripieno.domain import Clock, Resolved
+from ripieno.errors import ApprovalDenied, ApprovalPending, ConfigError, NotFound, RipienoError
+from ripieno.execute import Execution, Journals, Unfinished
+from ripieno.ledger import Ledger
+from ripieno.orchestrator import Orchestrator
+
+log = logging.getLogger(__name__)
+
+
+class Runs:
+    """What there is to know of unfinished runs, and to do about them.
+
+    Args:
+        orchestrator: goes on with them.
+        journals: their record; None where runs are not durable.
+        ledger: where it stands.
+        clock: the time.
+    """
+
+    def __init__(self, orchestrator: Orchestrator, journals: Journals | None, ledger: Ledger, clock: Clock) -> None:
+        self._orchestrator = orchestrator
+        self._journals = journals
+        self._ledger = ledger
+        self._clock = clock
+        self._floor = 0
+        """Place in the ledger before which every run has its end."""
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def unfinished(self) -> list[Unfinished]:
+        """Runs without an end, oldest first."""
+        if self._journals is None:
+            return []
+        head = self._ledger.head()
+        found = self._ledger.unfinished_runs(after=self._floor)
+        self._floor = min((seq for _, seq in found), default=head + 1) - 1
+        looked = (self._journals.find(run) for run, _ in found)
+        return [each for each in looked if each is not None]
+
+    def find(self, beginning: str) -> Unfinished:
+        """One unfinished run, by the beginning of its id.
+
+        Raises:
+            NotFound: there is none, or more than one.
+        """
+        found = [each for each in self.unfinished() if each.claim.run.startswith(beginning)]
+        if len(found) != 1:
+            problem = "no unfinished run" if not found else "more than one unfinished run"
+            raise NotFound(f"{problem} begins with {beginning!r}", hint="`ripieno runs list` shows them")
+        return found[0]
+
+    async def resolve(self, run: str, *, is_approved: bool, by: str, reason: str = "") -> Resolved:
+        """Answer what a run waits for; gives the answer that counts, which is the first.
+
+        Raises:
+            NotFound: it waits for nobody.
+            ApprovalDenied: the time is over, and the answer is no.
+        """
+        found = await asyncio.to_thread(self.find, run)
+        proposal = found.proposal
+        if proposal is None:
+            raise NotFound(f"run {found.claim.run} waits for nobody")
+        is_late = self._clock.now() >= proposal.expires_at
+        answer = Resolved(
+            run=proposal.run,
+            step=proposal.step,
+            digest=proposal.digest,
+            is_approved=is_approved and not is_late,
+            by="expiry" if is_late else by,
+            reason="nobody answered in time" if is_late else reason,
+        )
+        if await self._ledger.append(answer) == 0:
+            entries = (stored.entry for stored in self._ledger.entries_of(proposal.run))
+            answer = next(e for e in entries if isinstance(e, Resolved) and e.id == answer.id)
+        if is_late:
+            raise ApprovalDenied(proposal.run, step=proposal.step, by=answer.by, reason=answer.reason)
+        return answer
+
+    async def go_on(self, found: Unfinished) -> Execution | None:
+        """Go on with a run; None where another process was faster.
+
+        Raises:
+            ConfigError: a living process has it in hand.
+            RipienoError: as the run ends; its end is recorded.
+        """
+        if found.is_owned:
+            raise ConfigError(f"run {found.claim.run} is in the hands of {found.claim.owner}, which lives")
+        return await self._orchestrator.resume(found)
+
+    async def sweep(self) -> int:
+        """Begin to go on with every run that nobody has in hand, and that waits for no human; gives their number."""
+        now = self._clock.now()
+        found = await asyncio.to_thread(self.unfinished)
+        free = [
+            each for each in found if not each.is_owned and (each.proposal is None or now >= each.proposal.expires_at)
+        ]
+        for each in free:
+            task = asyncio.create_task(self._finish(each))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+        return len(free)
+
+    async def close(self) -> None:
+        """Leave what is under way to the next process."""
+        for task in list(self._under_way):
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _finish(self, found: Unfinished) -> None:
+        try:
+            execution = await self.go_on(found)
+        except ApprovalPending:
+            return
+        except RipienoError as error:
+            log.warning("run %s, gone on with, has failed: %s", found.claim.run, error.message)
+            return
+        if execution is not None:
+            log.warning("run %s was stranded, and is finished", found.claim.run)

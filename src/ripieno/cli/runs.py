@@ -1,0 +1,193 @@
+"""`ripieno runs` and `ripieno approvals`."""
+
+import asyncio
+import getpass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ripieno.app import App
+from ripieno.cli.ask import describe_steps, list_steps
+from ripieno.cli.output import money, print_json, print_table, say
+from ripieno.cli.running import run_app
+from ripieno.domain import Decided, Resolved, Run
+from ripieno.errors import GateRefused
+from ripieno.execute import Execution, Unfinished
+
+
+@click.group(epilog="\b\nExample:\n  ripieno runs list")
+def runs() -> None:
+    """Runs of several steps that have no end yet: a killed process leaves them, and they are gone on with."""
+
+
+@runs.command("list", epilog="\b\nExample:\n  ripieno runs list --json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def list_runs(config: Path | None, *, as_json: bool) -> None:
+    """Show unfinished runs: who has them in hand, or what they wait for."""
+
+    async def work(app: App) -> list[Unfinished]:
+        return await asyncio.to_thread(app.runs.unfinished)
+
+    found = run_app(config, work)
+    if as_json:
+        print_json({"runs": [describe_unfinished(each) for each in found]})
+        return
+    rows = [[each.claim.run[:12], name_state(each), each.claim.owner, _tell_time(each.at)] for each in found]
+    print_table("", ("run", "state", "owner", "last heard of"), rows)
+    if not found:
+        say("every run has its end")
+
+
+@runs.command(epilog="\b\nExample:\n  ripieno runs resume 3f2a91")
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def resume(config: Path | None, *, run: str, as_json: bool) -> None:
+    """Go on with RUN here, and print its answer; finished steps are not repeated."""
+
+    async def work(app: App) -> Execution | None:
+        return await app.runs.go_on(await asyncio.to_thread(app.runs.find, run))
+
+    execution = run_app(config, work)
+    if execution is None:
+        raise GateRefused(f"run {run} was taken by another process just now")
+    ended = execution.run
+    assert ended.answer is not None
+    if as_json:
+        print_json(
+            {"run": ended.id, "answer": ended.answer.text, "cost_usd": ended.cost_usd, "steps": list_steps(ended)}
+        )
+        return
+    click.echo(ended.answer.text)
+    say(f"{ended.worker}, {money(ended.cost_usd)}; ripieno explain {ended.id[:12]}")
+
+
+@runs.command(epilog="\b\nExample:\n  ripieno runs show 3f2a91")
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def show(config: Path | None, *, run: str, as_json: bool) -> None:
+    """Tell how far RUN has come, or how it ended."""
+
+    async def work(app: App) -> tuple[Decided, list[Run], Unfinished | None]:
+        decided = app.ledger.find_decided(run)
+        ended = app.ledger.runs_of(decided.decision.id)
+        found = None if ended else app.runs.find(decided.decision.id)
+        return decided, ended, found
+
+    decided, ended, found = run_app(config, work)
+    if as_json:
+        state = name_state(found) if found is not None else "ended"
+        print_json(
+            {
+                "run": decided.decision.id,
+                "state": state,
+                "task": decided.task.text,
+                "steps": [step for each in ended for step in list_steps(each)],
+                "answer": ended[-1].answer.text if ended and ended[-1].answer is not None else None,
+                "waits": describe_unfinished(found)["waits"] if found is not None else None,
+            }
+        )
+        return
+    click.echo(f"run {decided.decision.id}: {name_state(found) if found is not None else 'ended'}")
+    for each in ended:
+        for line in describe_steps(each):
+            click.echo(line)
+        click.echo(each.answer.text if each.answer is not None else "no answer")
+
+
+@click.group(epilog="\b\nExample:\n  ripieno approvals list")
+def approvals() -> None:
+    """What waits for a human: agreed to or not, by digest of worker, arguments and task."""
+
+
+@approvals.command("list", epilog="\b\nExample:\n  ripieno approvals list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def list_approvals(config: Path | None, *, as_json: bool) -> None:
+    """Show what waits for an answer, and until when."""
+
+    async def work(app: App) -> list[Unfinished]:
+        found = await asyncio.to_thread(app.runs.unfinished)
+        return [each for each in found if each.proposal is not None]
+
+    found = run_app(config, work)
+    if as_json:
+        print_json({"approvals": [describe_unfinished(each)["waits"] for each in found]})
+        return
+    for each in found:
+        assert each.proposal is not None
+        click.echo(f"{each.claim.run[:12]}  step {each.proposal.step}: {each.proposal.question}")
+        click.echo(f"  {each.proposal.arguments[:400]!r}")
+        click.echo(f"  no answer until {_tell_time(each.proposal.expires_at)} is a no")
+    if not found:
+        say("nothing waits for a human")
+
+
+def _answer(config: Path | None, run: str, *, is_approved: bool, by: str | None, reason: str) -> Resolved:
+    async def work(app: App) -> Resolved:
+        return await app.runs.resolve(run, is_approved=is_approved, by=by or getpass.getuser(), reason=reason)
+
+    answer = run_app(config, work)
+    if answer.is_approved != is_approved:
+        said = "approved" if answer.is_approved else "denied"
+        raise GateRefused(f"run {answer.run} was {said} before, by {answer.by}: the first answer counts")
+    return answer
+
+
+@approvals.command(epilog="\b\nExample:\n  ripieno approvals approve 3f2a91 --by ada")
+@click.argument("run")
+@click.option("--by", help="Who answers; the user of this machine if not given.")
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def approve(config: Path | None, *, run: str, by: str | None, reason: str) -> None:
+    """Agree to what RUN waits for; a serving gateway goes on with it, or `ripieno runs resume`."""
+    answer = _answer(config, run, is_approved=True, by=by, reason=reason)
+    say(f"approved by {answer.by}; ripieno runs resume {answer.run[:12]}, where no gateway serves")
+
+
+@approvals.command(epilog="\b\nExample:\n  ripieno approvals deny 3f2a91 --reason 'wrong account'")
+@click.argument("run")
+@click.option("--by", help="Who answers; the user of this machine if not given.")
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def deny(config: Path | None, *, run: str, by: str | None, reason: str) -> None:
+    """Turn down what RUN waits for; it is not done."""
+    answer = _answer(config, run, is_approved=False, by=by, reason=reason)
+    say(f"denied by {answer.by}")
+
+
+def name_state(found: Unfinished) -> str:
+    """How an unfinished run stands, in a word."""
+    if found.proposal is not None:
+        return "waits for a human"
+    return "under way" if found.is_owned else "stranded"
+
+
+def describe_unfinished(found: Unfinished) -> dict[str, object]:
+    """An unfinished run as JSON."""
+    waits = found.proposal
+    return {
+        "run": found.claim.run,
+        "state": name_state(found),
+        "owner": found.claim.owner,
+        "claims": found.claim.nth + 1,
+        "last_at": found.at,
+        "waits": None
+        if waits is None
+        else {
+            "run": waits.run,
+            "step": waits.step,
+            "worker": waits.worker,
+            "question": waits.question,
+            "arguments": waits.arguments,
+            "digest": waits.digest,
+            "expires_at": waits.expires_at,
+        },
+    }
+
+
+def _tell_time(at: float) -> str:
+    return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,19 @@
+"""Task to Plan: what writes workflows, and the one grammar that they are written in."""
+
+from ripieno.conductor.base import Brief, Conductor, Roster, Written
+from ripieno.conductor.decompose import Decomposer
+from ripieno.conductor.grammar import format_plan, make_schema, parse_json, parse_text
+from ripieno.conductor.prompted import PromptedConductor
+
+__all__ = [
+    "Brief",
+    "Conductor",
+    "Decomposer",
+    "PromptedConductor",
+    "Roster",
+    "Written",
+    "format_plan",
+    "make_schema",
+    "parse_json",
+    "parse_text",
+]

@@ -1,0 +1,102 @@
+"""Conductor: writes the plan of one task for the workers that may take it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from ripieno.domain import Call, Estimate, Features, Plan, Pool, Task, Worker, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """What was seen of a worker in one family of tasks: few outcomes, and noisy."""
+
+    right: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A worker as a conductor sees it: what it can do, what it costs, how fast it is; never its name."""
+
+    skills: str
+    """In words."""
+    cost_usd: float
+    """Expected price of one call, in US dollars."""
+    latency_s: float
+    """Expected time of one call, in seconds."""
+    quality: float
+    """Expected share of accepted answers on this task, in [0, 1]."""
+    is_tool: bool
+    can_run: bool
+    probes: Mapping[str, Probes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Eligible workers under the numbers that a plan names them by: in an order that says nothing."""
+
+    workers: tuple[Worker, ...]
+
+    @classmethod
+    def draw(cls, pool: Pool, eligible: Sequence[WorkerId], rng: np.random.Generator) -> "Roster":
+        """Number the eligible workers at random: a name or a place must not decide."""
+        present = [pool[worker] for worker in eligible if not pool[worker].is_careful]
+        return cls(tuple(present[index] for index in rng.permutation(len(present))))
+
+    def __len__(self) -> int:
+        return len(self.workers)
+
+    def find(self, worker: WorkerId) -> int | None:
+        """The number of a worker."""
+        return next((place for place, each in enumerate(self.workers) if each.id == worker), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """All that a conductor knows when it writes."""
+
+    task: Task
+    features: Features
+    roster: Roster
+    estimates: Mapping[WorkerId, Estimate]
+    author: WorkerId | None = None
+    """Who writes, where a worker does."""
+
+    def describe(self, worker: Worker) -> Card:
+        """One worker's card."""
+        estimate = self.estimates.get(worker.id)
+        return Card(
+            skills=worker.notes or ("a tool" if worker.is_tool else "a language model"),
+            cost_usd=estimate.cost_usd if estimate is not None else 0.0,
+            latency_s=estimate.latency_s if estimate is not None else 0.0,
+            quality=estimate.quality if estimate is not None else 0.5,
+            is_tool=worker.is_tool,
+            can_run=worker.can_run,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a conductor wrote, with the calls that it took: they are part of what the run costs."""
+
+    plan: Plan | None
+    """None where nothing came out that is a plan."""
+    calls: tuple[Call, ...] = ()
+    fault: str = ""
+    """Why there is no plan."""
+
+
+class Conductor(Protocol):
+    """Writes plans. Built-in and plugin conductors fill the same role."""
+
+    @property
+    def version(self) -> str:
+        """Names who wrote, so that a record says it."""
+        ...
+
+    async def write(self, brief: Brief) -> Written:
+        """Write the plan of one task; what comes out wrong is told, not raised."""
+        ...

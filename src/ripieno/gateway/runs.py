@@ -1,0 +1,86 @@
+"""Runs and approvals over HTTP: how far a run has come, for who pays for it; what waits for a human, for the admin."""
+
+import asyncio
+
+import msgspec
+
+from ripieno.app import App
+from ripieno.domain import JsonValue
+from ripieno.errors import InvalidTask, NotFound
+from ripieno.execute import Unfinished
+from ripieno.gateway.admin import require_admin
+from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.http import Request, Response
+from ripieno.gateway.keyring import Grant
+
+RUNS = "/v1/runs/"
+APPROVALS = "/admin/approvals"
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Body of `POST /admin/approvals/{run}`."""
+
+    approve: bool
+    by: str
+    reason: str = ""
+
+
+class RunRoutes:
+    """The routes of runs and approvals."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def show(self, request: Request, grant: Grant) -> Response:
+        """How a run stands, and its answer once there is one; a key sees its own runs."""
+        return Response(encode(await asyncio.to_thread(self._describe, request.path.removeprefix(RUNS), grant)))
+
+    async def list_approvals(self, request: Request, grant: Grant) -> Response:
+        """What waits for a human."""
+        require_admin(request, grant)
+        found = await asyncio.to_thread(self._app.runs.unfinished)
+        waiting = [_describe_proposal(each) for each in found if each.proposal is not None]
+        return Response(encode({"approvals": waiting}))
+
+    async def answer(self, request: Request, grant: Grant) -> Response:
+        """Agree or not; the gateway goes on with the run."""
+        require_admin(request, grant)
+        try:
+            given = msgspec.json.decode(request.body, type=Answer)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidTask(f"not an answer: {error}") from error
+        run = request.path.removeprefix(f"{APPROVALS}/")
+        counts = await self._app.runs.resolve(run, is_approved=given.approve, by=given.by, reason=given.reason)
+        await self._app.runs.sweep()
+        body: JsonValue = {"run": counts.run, "approved": counts.is_approved, "by": counts.by, "reason": counts.reason}
+        return Response(encode(body))
+
+    def _describe(self, name: str, grant: Grant) -> dict[str, JsonValue]:
+        ledger = self._app.ledger
+        decided = ledger.find_decided(name)
+        ended = ledger.runs_of(decided.decision.id)
+        found = None if ended else self._app.runs.find(decided.decision.id)
+        payer = ended[-1].key if ended else found.claim.key if found is not None else None
+        if not grant.is_admin and payer != grant.id:
+            raise NotFound(f"no run {name!r} of this key is recorded")
+        answer = ended[-1].answer if ended else None
+        return {
+            "id": decided.decision.id,
+            "object": "run",
+            "status": ("done" if answer is not None else "failed") if ended else _name_status(found),
+            "workflow": type(decided.decision.workflow).__name__.lower(),
+            "answer": answer.text if answer is not None else None,
+            "cost_usd": ended[-1].cost_usd if ended else None,
+            "error": next((call.error for run in ended for call in reversed(run.calls) if call.error), None),
+        }
+
+
+def _name_status(found: Unfinished | None) -> str:
+    if found is not None and found.proposal is not None:
+        return "waiting"
+    return "running"
+
+
+def _describe_proposal(found: Unfinished) -> dict[str, JsonValue]:
+    assert found.proposal is not None
+    return {name: getattr(found.proposal, name) for name in found.proposal.__dataclass_fields__}

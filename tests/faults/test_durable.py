@@ -1,0 +1,201 @@
+"""Runs of several steps that are killed: all end, and nothing is done twice."""
+
+import asyncio
+import multiprocessing
+import os
+import random
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ripieno.app import App
+from ripieno.config import load_settings
+from ripieno.domain import Cascade, Executed, Resolved, Run, Task, WorkerId
+from ripieno.domain.grader import Exact
+from ripieno.errors import ApprovalDenied, ApprovalPending, NotFound, RipienoError
+from ripieno.orchestrator import make_arrival
+from ripieno.testing import FixedClock
+
+STEPS = 12
+TASK = Task.from_text("twelve steps")
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["ripieno.app", "ripieno.orchestrator"])
+
+
+def write_settings(folder: Path, *, card: str = "") -> None:
+    lines = ["[ledger]", f'url = "sqlite:///{folder}/ledger.db"', "[providers.here]", 'kind = "callable"']
+    for number in range(1, STEPS + 1):
+        lines += [f"[workers.w{number}]", 'provider = "here"', 'model = "tests.faults.durable_workers:do_step"', card]
+    (folder / "ripieno.toml").write_text("\n".join(lines))
+
+
+def workflow() -> Cascade:
+    stages = tuple(WorkerId(f"w{number}") for number in range(1, STEPS + 1))
+    return Cascade(stages=stages, check=Exact(answers=("done",)))
+
+
+async def begin_or_resume(folder: Path) -> None:
+    async with App(load_settings(folder / "ripieno.toml")) as app:
+        unfinished = app.runs.unfinished()
+        if unfinished:
+            assert not unfinished[0].is_owned, "its process is dead"
+            assert await app.runs.go_on(unfinished[0]) is not None
+        else:
+            await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), workflow=workflow()))
+
+
+def child(folder: Path, kill_at: str) -> None:
+    os.environ |= {"DURABLE_FOLDER": str(folder), "DURABLE_KILL": kill_at, "DURABLE_STEPS": str(STEPS)}
+    os.chdir(folder)
+    try:
+        asyncio.run(begin_or_resume(folder))
+    except RipienoError:
+        os._exit(3)
+
+
+def run_child(folder: Path, kill_at: str = "") -> int | None:
+    process = _FORKS.Process(target=child, args=(folder, kill_at))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def read_effects(folder: Path) -> list[str]:
+    path = folder / "effects.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+async def read_end(folder: Path) -> Run:
+    async with App(load_settings(folder / "ripieno.toml")) as app:
+        app.ledger.verify()
+        ends = [
+            stored.entry.run for stored in app.ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)
+        ]
+        assert len(ends) == 1
+        assert app.ledger.unfinished_runs() == []
+        return ends[0]
+
+
+async def test_a_run_killed_at_each_boundary_ends_and_repeats_no_step(tmp_path: Path) -> None:
+    """Twelve steps, killed before each of them in turn: what was done is not done again."""
+    write_settings(tmp_path)
+    for number in range(1, STEPS + 1):
+        assert run_child(tmp_path, f"before:{number}") == -signal.SIGKILL
+        assert len(read_effects(tmp_path)) == number - 1
+    assert run_child(tmp_path) == 0
+    assert read_effects(tmp_path) == [f"effect {number}" for number in range(1, STEPS + 1)]
+    run = await read_end(tmp_path)
+    assert [call.step for call in run.calls] == [str(number) for number in range(1, STEPS + 1)]
+    assert run.answer is not None
+    assert run.answer.text == "done"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_runs_killed_at_boundaries_drawn_at_random_end_too(tmp_path: Path, seed: int) -> None:
+    write_settings(tmp_path)
+    rng = random.Random(seed)
+    boundaries = sorted(rng.sample(range(1, STEPS + 1), 3))
+    for number in boundaries:
+        assert run_child(tmp_path, f"before:{number}") == -signal.SIGKILL
+    assert run_child(tmp_path) == 0
+    assert read_effects(tmp_path) == [f"effect {number}" for number in range(1, STEPS + 1)]
+    assert len((await read_end(tmp_path)).calls) == STEPS
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_an_effect_whose_end_is_not_known_is_not_made_again(tmp_path: Path, moment: str) -> None:
+    write_settings(tmp_path, card="has_effects = true")
+    assert run_child(tmp_path, f"{moment}:5") == -signal.SIGKILL
+    made = read_effects(tmp_path)
+    assert run_child(tmp_path) == 3
+    assert read_effects(tmp_path) == made, "whether it was done is for a human to find out"
+    assert max(Counter(made).values()) == 1
+    run = await read_end(tmp_path)
+    assert run.answer is not None or run.answer is None
+    assert len(run.calls) == 4, "the steps whose end is known"
+
+
+async def test_a_run_that_a_living_process_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    assert run_child(tmp_path, "before:3") == -signal.SIGKILL
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        assert app.journals is not None
+        found = app.runs.unfinished()[0]
+        first = await app.journals.take_over(found)
+        assert first is not None
+        assert await app.journals.take_over(found) is None, "of two that claim it, one gets it"
+        again = app.journals.find(found.claim.run)
+        assert again is not None
+        assert again.is_owned
+        with pytest.raises(NotFound):
+            app.ledger.find_decided("nobody")
+
+
+async def test_a_human_agrees_and_the_run_goes_on_once(tmp_path: Path) -> None:
+    write_settings(tmp_path, card="has_effects = true\nneeds_approval = true")
+    os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "1"}
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        assert app.journals is not None
+        only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
+        with pytest.raises(ApprovalPending) as pending:
+            await app.orchestrator.carry(only)
+        assert not read_effects(tmp_path)
+        found = app.journals.find(pending.value.run)
+        assert found is not None
+        assert found.proposal is not None
+        assert found.proposal.arguments == "twelve steps"
+        answer = Resolved(
+            run=found.claim.run, step=found.proposal.step, digest=found.proposal.digest, is_approved=True, by="ada"
+        )
+        await app.ledger.append(answer)
+        assert await app.ledger.append(replace(answer, is_approved=False, by="bob")) == 0, "the first answer counts"
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        assert app.journals is not None
+        execution = await app.orchestrator.resume(app.runs.unfinished()[0])
+        assert execution is not None
+        assert execution.run.answer is not None
+        assert execution.run.answer.text == "done"
+        assert app.runs.unfinished() == []
+    assert read_effects(tmp_path) == ["effect 1"]
+
+
+async def test_an_approval_is_of_one_version_of_the_worker_and_no_other(tmp_path: Path) -> None:
+    write_settings(tmp_path, card="needs_approval = true")
+    only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        with pytest.raises(ApprovalPending):
+            await app.orchestrator.carry(only)
+        assert app.journals is not None
+        found = app.runs.unfinished()[0]
+        assert found.proposal is not None
+        await app.ledger.append(
+            Resolved(
+                run=found.claim.run, step=found.proposal.step, digest=found.proposal.digest, is_approved=True, by="ada"
+            )
+        )
+    text = (tmp_path / "ripieno.toml").read_text()
+    (tmp_path / "ripieno.toml").write_text(text.replace("durable_workers:do_step", "durable_workers:_append", 1))
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        assert app.journals is not None
+        with pytest.raises(ApprovalPending):
+            await app.orchestrator.resume(app.runs.unfinished()[0])
+        assert not read_effects(tmp_path)
+
+
+async def test_without_an_answer_in_time_the_answer_is_no(tmp_path: Path) -> None:
+    write_settings(tmp_path, card="needs_approval = true")
+    only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
+    clock = FixedClock()
+    async with App(load_settings(tmp_path / "ripieno.toml"), clock=clock) as app:
+        with pytest.raises(ApprovalPending):
+            await app.orchestrator.carry(only)
+        assert app.journals is not None
+        clock.advance(25 * 3600.0)
+        with pytest.raises(ApprovalDenied, match="nobody answered in time"):
+            await app.orchestrator.resume(app.runs.unfinished()[0])
+        late = app.runs.unfinished()
+        assert late == []
+    assert not read_effects(tmp_path)
