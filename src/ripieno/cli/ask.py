@@ -73,7 +73,7 @@ class Wanted:
             raise InvalidTask(f"--check: {error}", param="check") from error
 
 
-def _task_options(command: Command) -> Command:
+def task_options(command: Command) -> Command:
     """What `ask` and `route` take alike: the task and its objective."""
     options = (
         click.argument("text"),
@@ -97,7 +97,7 @@ def _task_options(command: Command) -> Command:
 
 
 @click.command(epilog='\b\nExample:\n  ripieno ask "Solve 3x + 4 = 19 for x" --preset cheap --explain')
-@_task_options
+@task_options
 @click.option("--explain", "wants_explanation", is_flag=True, help="Tell why, on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -140,7 +140,7 @@ def ask(
 
 
 @click.command(epilog='\b\nExample:\n  ripieno route "How many days until 2027-01-01 from 2026-11-22?"')
-@_task_options
+@task_options
 @click.option("--explain", "wants_explanation", is_flag=True, help="Tell what would change it, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj

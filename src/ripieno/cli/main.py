@@ -9,6 +9,7 @@ import click
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("ripieno.cli.demo:demo", "The whole loop on the embedded pool: measure, train, prove, serve."),
     "serve": ("ripieno.cli.serve:serve", "Serve the OpenAI-compatible address."),
+    "conductor": ("ripieno.cli.conductor:conductor", "The trained writer of workflows: audit, train, evaluate, plan."),
     "runs": ("ripieno.cli.runs:runs", "Runs of several steps that have no end yet."),
     "approvals": ("ripieno.cli.runs:approvals", "What waits for a human."),
     "keys": ("ripieno.cli.keys:keys", "Virtual keys: create, list, revoke."),

@@ -29,6 +29,8 @@ class Card:
     """Expected time of one call, in seconds."""
     quality: float
     """Expected share of accepted answers on this task, in [0, 1]."""
+    usual: float
+    """Share of accepted answers over all tasks, in [0, 1]."""
     is_tool: bool
     can_run: bool
     probes: Mapping[str, Probes] = field(default_factory=dict)
@@ -73,9 +75,16 @@ class Brief:
             cost_usd=estimate.cost_usd if estimate is not None else 0.0,
             latency_s=estimate.latency_s if estimate is not None else 0.0,
             quality=estimate.quality if estimate is not None else 0.5,
+            usual=_find_usual(estimate),
             is_tool=worker.is_tool,
             can_run=worker.can_run,
         )
+
+
+def _find_usual(estimate: Estimate | None) -> float:
+    if estimate is None:
+        return 0.5
+    return estimate.quality if estimate.mean_quality is None else estimate.mean_quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,17 +39,7 @@ CHANGING = (
 
 def main() -> None:
     """Confine this process, then run code and tests from stdin, then say the word."""
-    memory, seconds = int(sys.argv[1]), int(sys.argv[2])
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
-    for limit, value in (
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_FSIZE, 16 * 1024 * 1024),
-        (resource.RLIMIT_NOFILE, 32),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
+    confine(int(sys.argv[1]), cpu_s=int(sys.argv[2]))
     stream = os.fdopen(0, "rb", buffering=0, closefd=False)
     code, tests = _read_frame(stream), _read_frame(stream)
     report = os.dup(1)
@@ -59,6 +49,22 @@ def main() -> None:
     exec(compile(code, "answer.py", "exec"), space)
     exec(compile(tests, "tests.py", "exec"), space)
     os.write(report, _read_exactly(stream, 32))
+
+
+def confine(memory, *, cpu_s):
+    """Take network, memory, file size and, where stated, CPU time from this process and all that it starts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
+    limits = [
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, 16 * 1024 * 1024),
+        (resource.RLIMIT_NOFILE, 32),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    if cpu_s is not None:
+        limits.append((resource.RLIMIT_CPU, cpu_s))
+    for limit, value in limits:
+        resource.setrlimit(limit, (value, value))
 
 
 def _make_hook(folder, readable):

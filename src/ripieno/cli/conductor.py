@@ -1,0 +1,324 @@
+"""`ripieno conductor`: the trained writer of workflows."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ripieno.cli.ask import Wanted, describe, task_options
+from ripieno.cli.output import console, count_bar, print_json, print_table, say
+from ripieno.cli.running import run_app
+from ripieno.config import load_settings
+from ripieno.domain import Call, Decision, Mode, Plan
+from ripieno.errors import GateRefused, NotFound
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ripieno.conductor.policy import TinyPolicy
+    from ripieno.evaluate.conductor import ConductorReport, Exam, Row
+    from ripieno.learn.conductor import Recipe
+    from ripieno.workbench.audit import Ladder
+    from ripieno.workbench.scenes import Stage
+    from ripieno.workbench.world import World
+
+FOLDER = "conductor"
+_SHORT = {"pools": 12, "teach_steps": 60, "reinforce_steps": 6, "polish_generations": 2, "common_tasks": 32}
+"""Of every stage a little: for a first look, and for tests."""
+
+
+@click.group(epilog="\b\nExample:\n  ripieno conductor train --seeds 3\n  ripieno conductor evaluate")
+def conductor() -> None:
+    """Train, prove and use the conductor: a small policy that writes plans of several steps."""
+
+
+@conductor.command(epilog="\b\nExample:\n  ripieno conductor audit")
+@click.option("--pools", type=click.IntRange(2), default=20, show_default=True, help="Pools to look at.")
+@click.option("--tasks", type=click.IntRange(6), default=40, show_default=True, help="Of each family and pool.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def audit(*, pools: int, tasks: int, as_json: bool) -> None:
+    """Tell how much there is to be had from plans, before anything is trained."""
+    import numpy as np
+
+    from ripieno.workbench.audit import audit as measure
+    from ripieno.workbench.world import World
+
+    with World() as world, count_bar("pools", pools) as advance:
+        rng = np.random.default_rng([0, 29])
+        drawn = [world.draw_pool("test", rng) for _ in range(pools)]
+        ladder = measure(world, drawn, split="test", tasks=tasks, told=advance)
+    tell_ladder(ladder, as_json=as_json)
+
+
+@conductor.command(epilog="\b\nExample:\n  ripieno conductor train --seeds 3")
+@click.option("--seeds", type=click.IntRange(1, 20), default=1, show_default=True, help="Trainings, one a seed.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The first seed.")
+@click.option("--short", is_flag=True, help="A little of every stage: half a minute, for a first look.")
+@click.option("--ablations", is_flag=True, help="Train what shows what each part is worth, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def train(config: Path | None, *, seeds: int, seed: int, short: bool, ablations: bool, as_json: bool) -> None:
+    """Train the tiny conductor and the one-step router that it is held against; cut off, it goes on where it was."""
+    folder = load_settings(config).settings.home / FOLDER
+    made: list[dict[str, object]] = []
+    with _open_bench() as (world, stage):
+        for number in range(seed, seed + seeds):
+            for name, recipe in list_recipes(number, is_short=short, has_ablations=ablations).items():
+                began = time.process_time()
+                policy = _train_one(world, _stage_of(name, world, stage), recipe, folder, name)
+                made.append(
+                    {"name": name, "seed": number, "parameters": policy.size, "cpu_s": time.process_time() - began}
+                )
+                say(f"{name}, seed {number}: {policy.size} parameters, {time.process_time() - began:.0f} CPU-seconds")
+    if as_json:
+        print_json({"trained": made, "folder": str(folder)})
+    else:
+        say(f"in {folder}; prove it: ripieno conductor evaluate")
+
+
+@conductor.command(epilog="\b\nExample:\n  ripieno conductor evaluate --pools 100")
+@click.option("--pools", type=click.IntRange(2), default=100, show_default=True, help="Unseen pools.")
+@click.option("--tasks", type=click.IntRange(1), default=2, show_default=True, help="Of each family and pool.")
+@click.option("--gate", is_flag=True, help="Fail where the conductor does not beat the one-step router.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def evaluate(config: Path | None, *, pools: int, tasks: int, gate: bool, as_json: bool) -> None:
+    """Hold what was trained against everything that costs as much, on unseen workers, pools and ways of asking."""
+    from ripieno.evaluate import conductor as proof
+
+    folder = load_settings(config).settings.home / FOLDER
+    with _open_bench() as (world, stage):
+        policies = _load_all(folder, stage)
+        exam = proof.make_exam(world, pools=pools, tasks=tasks, seed=0)
+        with count_bar("cells", pools * len(world.families)) as advance:
+            found = _sit_all(world, stage, exam, policies, advance)
+    if as_json:
+        print_json(describe_report(found))
+    else:
+        show_report(found)
+    lead = found.find(proof.ONE_STEP).lead_reward
+    if gate and (lead is None or lead.low <= 0.0):
+        raise GateRefused(found.verdict)
+
+
+@conductor.command(
+    epilog='\b\nExample:\n  ripieno conductor plan "Take the word planet, reverse it, then count its letters."'
+)
+@task_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
+    """Show the plan that would be carried out for TEXT; nobody but a conductor by prompt is called."""
+    from ripieno.app import App
+
+    async def work(app: App) -> tuple[Decision, tuple[Call, ...]]:
+        task = replace(wanted, workflow=wanted.workflow or Mode.PLAN.value).make_task(app)
+        return await app.orchestrator.plan(task)
+
+    decision, calls = run_app(config, work)
+    workflow = decision.workflow
+    if as_json:
+        steps = workflow.steps if isinstance(workflow, Plan) else ()
+        listed = [{"worker": s.worker, "op": s.op, "access": list(s.access), "text": s.text} for s in steps]
+        cost = sum(call.cost_usd or 0.0 for call in calls)
+        print_json(describe(decision) | {"workflow": type(workflow).__name__.lower(), "plan": listed, "plan_usd": cost})
+        return
+    if isinstance(workflow, Plan):
+        for number, step in enumerate(workflow.steps, start=1):
+            seen = ", ".join(str(index + 1) for index in step.access) or "the question"
+            click.echo(
+                f"{number}. {step.worker} is to {step.op}, from {seen}" + (f": {step.text}" if step.text else "")
+            )
+    else:
+        click.echo(f"{workflow.worker} answers alone")
+    for reason in decision.reasons[:2]:
+        say(f"why: {reason}")
+
+
+def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> "dict[str, Recipe]":
+    """What is trained for one seed, by name."""
+    from ripieno.evaluate.conductor import ONE_STEP, TRAINED
+    from ripieno.learn.conductor import Recipe
+
+    base = Recipe(seed=seed)
+    if is_short:
+        base = replace(base, **_SHORT)  # type: ignore[arg-type]  # numbers, by name
+    found = {TRAINED: base, ONE_STEP: replace(base, most_steps=1)}
+    if has_ablations:
+        found |= {
+            "without rollouts": replace(base, reinforce_steps=0, polish_generations=0),
+            "without teaching": replace(base, teach_steps=0),
+            "without cost": replace(base, counts_cost=False),
+            "without other pools": replace(base, shuffles_pools=False),
+            "names shown": base,
+        }
+    return found
+
+
+@contextmanager
+def _open_bench() -> "Iterator[tuple[World, Stage]]":
+    from ripieno.encoders.static import StaticEncoder
+    from ripieno.workbench.scenes import Stage
+    from ripieno.workbench.world import World
+
+    with World() as world:
+        yield world, Stage(world, StaticEncoder())
+
+
+def _stage_of(name: str, world: "World", stage: "Stage") -> "Stage":
+    from ripieno.encoders.static import StaticEncoder
+    from ripieno.workbench.scenes import Stage
+
+    return Stage(world, StaticEncoder(), shows_names=True) if name == "names shown" else stage
+
+
+def _train_one(world: "World", stage: "Stage", recipe: "Recipe", folder: Path, name: str) -> "TinyPolicy":
+    """One training with a bar, saved with its card at the end."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ripieno.learn.conductor import STAGES, Training, finish
+
+    slug = name.replace(" ", "-")
+    state = folder / f"{slug}-{recipe.seed}"
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=_stderr(), transient=True) as bar:
+        bars = {stage_name: bar.add_task(f"{name}: {stage_name}", total=None, seen="") for stage_name in STAGES}
+
+        def told(stage_name: str, step: int, steps: int, seen: str) -> None:
+            fields = {"seen": seen} if seen else {}
+            bar.update(bars[stage_name], completed=step, total=steps, **fields)  # type: ignore[arg-type]  # rich's fields
+
+        training = Training(world, stage, recipe, state, told=told)
+        training.run()
+    return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
+
+
+def _stderr() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _load_all(folder: Path, stage: "Stage") -> "dict[str, list[TinyPolicy]]":
+    """Every trained policy by name, one a seed.
+
+    Raises:
+        NotFound: nothing was trained.
+    """
+    from ripieno.conductor.tiny import load_policy
+    from ripieno.evaluate.conductor import ONE_STEP, TRAINED
+
+    found: dict[str, list[TinyPolicy]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        policy, card = load_policy(path, encoder=stage.encoder_name)
+        found.setdefault(str(card["name"]), []).append(policy)
+    if TRAINED not in found or ONE_STEP not in found:
+        raise NotFound(f"no trained conductor is in {folder}", hint="train one: `ripieno conductor train`")
+    return found
+
+
+def _sit_all(
+    world: "World",
+    stage: "Stage",
+    exam: "Exam",
+    policies: "dict[str, list[TinyPolicy]]",
+    advance: Callable[[int], None],
+) -> "ConductorReport":
+    import numpy as np
+
+    from ripieno.conductor.policy import TinyPolicy
+    from ripieno.evaluate import conductor as proof
+
+    ranked = proof.choose_singles(world, exam, seed=0)
+    untrained = TinyPolicy.init(tasks=stage.task_size, words=stage.words_size, rng=np.random.default_rng(0))
+    named = _stage_of("names shown", world, stage) if "names shown" in policies else stage
+    plans = {"untrained": [proof.write_plans(untrained, stage, exam)]}
+    for name, trained in policies.items():
+        seen = named if name == "names shown" else stage
+        plans[name] = [proof.write_plans(policy, seen, exam) for policy in trained]
+    outcomes = {name: [proof.sit(world, exam, run) for run in runs] for name, runs in plans.items()}
+    ours = [outcome for run in outcomes[proof.TRAINED] for outcome in run]
+    calls = float(np.mean([outcome.steps for outcome in ours]))
+    price = float(np.mean([outcome.cost for outcome in ours]))
+    for name, by_hand in proof.plan_by_hand(exam, ranked, calls=calls, money=price).items():
+        outcomes[name] = [proof.sit(world, exam, by_hand)]
+    forced = [proof.force_best(exam, run, ranked) for run in plans[proof.TRAINED]]
+    outcomes["its plans, best worker only"] = [proof.sit(world, exam, run) for run in forced]
+    ceiling = proof.find_ceiling(world, exam, seed=0, told=advance)
+    outcomes[proof.CEILING] = [proof.sit(world, exam, ceiling)]
+    return proof.report(exam, outcomes, plans[proof.TRAINED])
+
+
+def show_report(found: "ConductorReport") -> None:
+    """The table, and what stands beside it."""
+    rows = [_tell_row(row) for row in found.rows]
+    print_table("", ("entrant", "right", "cost", "reward", "steps", "lead, right", "lead, reward"), rows)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
+    lengths = ", ".join(f"{length}: {share:.0%}" for length, share in found.longest.items())
+    console().print(f"calls by kind of worker: {shares}")
+    console().print(f"plans by steps: {lengths}")
+    say(f"{found.tasks} tasks on {found.pools} unseen pools, {found.seeds} seeds; cost in thousandths of a US dollar")
+    click.echo(found.verdict)
+
+
+def _tell_row(row: "Row") -> list[str]:
+    leads = [
+        "" if lead is None else f"{lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
+        for lead in (row.lead_right, row.lead_reward)
+    ]
+    return [
+        row.name,
+        f"{row.right.mean:.3f}",
+        f"{row.cost.mean:.2f}",
+        f"{row.reward.mean:.3f}",
+        f"{row.steps:.2f}",
+        *leads,
+    ]
+
+
+def describe_report(found: "ConductorReport") -> dict[str, object]:
+    """The table as JSON."""
+    return {
+        "rows": [
+            {
+                "name": row.name,
+                "right": [row.right.mean, row.right.low, row.right.high],
+                "cost": row.cost.mean,
+                "reward": [row.reward.mean, row.reward.low, row.reward.high],
+                "steps": row.steps,
+                "lead_right": None if (r := row.lead_right) is None else [r.mean, r.low, r.high],
+                "lead_reward": None if (w := row.lead_reward) is None else [w.mean, w.low, w.high],
+                "parsed": row.parsed,
+            }
+            for row in found.rows
+        ],
+        "pools": found.pools,
+        "tasks": found.tasks,
+        "seeds": found.seeds,
+        "shares": dict(found.shares),
+        "steps": dict(found.longest),
+        "headroom": found.headroom,
+        "verdict": found.verdict,
+    }
+
+
+def tell_ladder(ladder: "Ladder", *, as_json: bool) -> None:
+    """The ladder, and whether to train."""
+    rungs = {
+        "random worker": ladder.random,
+        "best single": ladder.single,
+        "one-step ceiling": ladder.one_step,
+        "search ceiling": ladder.search,
+    }
+    verdict = "train" if ladder.is_worth_training else "do not train"
+    if as_json:
+        listed = {name: {"right": r, "cost": c, "reward": w} for name, (r, c, w) in rungs.items()}
+        print_json({"ladder": listed, "headroom": ladder.headroom, "verdict": verdict})
+        return
+    rows = [[name, f"{r:.3f}", f"{c:.2f}", f"{w:.3f}"] for name, (r, c, w) in rungs.items()]
+    print_table("", ("rung", "right", "cost", "reward"), rows)
+    click.echo(f"plans add {ladder.headroom:+.3f} to single steps: {verdict}")

@@ -1,0 +1,137 @@
+"""The tiny conductor: a trained pointer policy over workers' descriptions, on any CPU, in a millisecond."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from ripieno.conductor.base import Brief, Written
+from ripieno.conductor.grammar import Phrase, Source, make_plan
+from ripieno.conductor.policy import ACTIONS, Floats, Scene, TinyPolicy
+from ripieno.conductor.prompted import rank
+from ripieno.domain import JsonValue
+from ripieno.encoders import Encoder
+from ripieno.errors import CheckpointError, InvalidPlan
+
+FORMAT = 1
+_SOURCES = (Source.QUESTION, Source.PREV, Source.ALL)
+_SHAPE_SCALE = 0.3
+
+
+class TinyConductor:
+    """Writes plans with a trained policy.
+
+    Args:
+        policy: as trained.
+        encoder: the one that it was trained with.
+        version: names it.
+    """
+
+    def __init__(self, policy: TinyPolicy, encoder: Encoder, *, version: str) -> None:
+        self._policy = policy
+        self._encoder = encoder
+        self.version = version
+
+    async def write(self, brief: Brief) -> Written:
+        """The most probable plan, word by word."""
+        roster = brief.roster
+        if not len(roster):
+            return Written(plan=None, fault="nobody is on the roster")
+        cards = [brief.describe(worker) for worker in roster.workers]
+        words = (await self._encoder.encode([card.skills for card in cards])).astype(np.float64)
+        numbers = card_numbers(
+            quality=np.array([card.quality for card in cards]),
+            usual=np.array([card.usual for card in cards]),
+            cost=np.array([card.cost_usd for card in cards]),
+            latency=np.array([card.latency_s for card in cards]),
+            is_tool=np.array([card.is_tool for card in cards]),
+            can_run=np.array([card.can_run for card in cards]),
+        )
+        task = task_features(brief.features.embedding[None, :], brief.features.shape[None, :])
+        present = np.ones((1, len(cards)), dtype=bool)
+        scene = Scene(task, words[None, :, :], numbers[None, :, :], present)
+        chosen = self._policy.write(scene)[0]
+        phrases = [
+            Phrase(worker=worker, op=ACTIONS[action][0].value, source=_SOURCES[ACTIONS[action][1]].value)
+            for action, worker in chosen
+        ]
+        try:
+            plan = make_plan(phrases, roster, author=self.version, fallbacks=rank(brief))
+        except InvalidPlan as error:
+            return Written(plan=None, fault=error.message)
+        return Written(plan=plan)
+
+
+def task_features(embedding: "np.ndarray", shape: "np.ndarray") -> Floats:
+    """What the policy reads of tasks: embedding and form, shape (n, e + s)."""
+    return np.concatenate([embedding, _SHAPE_SCALE * shape], axis=1).astype(np.float64)
+
+
+def card_numbers(
+    *, quality: Floats, usual: Floats, cost: Floats, latency: Floats, is_tool: "np.ndarray", can_run: "np.ndarray"
+) -> Floats:
+    """Scalars of the cards of one pool, shape (k, 7); price and time count against the pool's mean alone."""
+    return np.stack(
+        [quality, usual, _against_mean(cost), _against_mean(latency), is_tool, can_run, np.ones(len(quality))], axis=1
+    ).astype(np.float64)
+
+
+def _against_mean(values: Floats) -> Floats:
+    floor = max(float(values.max(initial=0.0)) * 1e-3, 1e-12)
+    logs = np.log(np.maximum(values, floor))
+    return np.asarray((logs - logs.mean()) / 2.0)
+
+
+def save_policy(path: Path, policy: TinyPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
+    """Write a policy and its papers, whole or not at all."""
+    facts = {
+        "format": str(FORMAT),
+        "encoder": encoder,
+        "most_steps": str(policy.most_steps),
+        "actions": json.dumps([[op.value, source] for op, source in ACTIONS]),
+        "card": json.dumps(card),
+    }
+    tensors = {name: value.astype(np.float32) for name, value in policy.parameters.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(save(tensors, metadata=facts))
+    part.replace(path)
+
+
+def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, dict[str, JsonValue]]:
+    """Read a policy and its papers.
+
+    Raises:
+        CheckpointError: it is missing, damaged, newer, or was trained with another encoder.
+    """
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+        facts = _read_facts(data)
+        card: dict[str, JsonValue] = json.loads(facts["card"])
+        actions = json.loads(facts["actions"])
+        most_steps = int(facts["most_steps"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"conductor {path} cannot be read: {error}", path=str(path)) from error
+    if facts["format"] != str(FORMAT) or actions != [[op.value, source] for op, source in ACTIONS]:
+        raise CheckpointError(f"conductor {path} is of another format", path=str(path), hint="train it again")
+    if facts["encoder"] != encoder:
+        raise CheckpointError(
+            f"conductor {path} was trained with the encoder {facts['encoder']!r}, in use is {encoder!r}",
+            path=str(path),
+            hint="train it again, or set encoder.name",
+        )
+    return TinyPolicy({name: value.astype(np.float64) for name, value in tensors.items()}, most_steps=most_steps), card
+
+
+def _read_facts(data: bytes) -> Mapping[str, str]:
+    size = int.from_bytes(data[:8], "little")
+    facts: Mapping[str, str] = json.loads(data[8 : 8 + size])["__metadata__"]
+    return facts
+
+
+def tell_plan(plan: Sequence[tuple[int, int]]) -> str:
+    """A plan in the grammar's words, for logs and tables."""
+    return "; ".join(f"{worker} {ACTIONS[action][0]} {_SOURCES[ACTIONS[action][1]]}" for action, worker in plan)

@@ -1,0 +1,260 @@
+"""Proof of a conductor: on workers, pools and ways of asking that it never saw, beside what costs as much."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.conductor.policy import ACTIONS, STOP, TinyPolicy
+from ripieno.domain import Op
+from ripieno.domain.grader import GradedTask
+from ripieno.evaluate.bootstrap import Draws, Interval
+from ripieno.workbench.audit import LEAST_HEADROOM
+from ripieno.workbench.scenes import Stage, to_steps
+from ripieno.workbench.search import Words, list_singles, search, try_plan
+from ripieno.workbench.world import BenchPool, Outcome, World
+
+_SOLVE = ACTIONS.index((Op.SOLVE, 0))
+_VERIFY = ACTIONS.index((Op.VERIFY, 1))
+_RUN = ACTIONS.index((Op.RUN, 0))
+SINGLE, ONE_STEP, TRAINED, CEILING = "best single", "one-step router", "conductor", "search ceiling"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exam:
+    """What all entrants are measured on."""
+
+    tasks: tuple[GradedTask, ...]
+    pools: tuple[BenchPool, ...]
+    """The pool of each task."""
+    group: np.ndarray
+    """Number of the pool of each task, shape (n,): intervals resample pools, not tasks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One entrant, over all seeds."""
+
+    name: str
+    right: Interval
+    cost: Interval
+    reward: Interval
+    steps: float
+    lead_right: Interval | None
+    """The conductor's lead over it, paired."""
+    lead_reward: Interval | None
+    parsed: float
+    """Share of plans that could be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConductorReport:
+    """The table, and what stands beside it."""
+
+    rows: tuple[Row, ...]
+    pools: int
+    tasks: int
+    seeds: int
+    shares: Mapping[str, float]
+    """Share of the conductor's calls that each kind of worker gets: a collapse shows here."""
+    longest: Mapping[int, float]
+    """Share of its plans by number of steps."""
+
+    def find(self, name: str) -> Row:
+        """A row by its name."""
+        return next(row for row in self.rows if row.name == name)
+
+    @property
+    def headroom(self) -> float:
+        """Accuracy that the search ceiling adds to the one-step router."""
+        return self.find(CEILING).right.mean - self.find(ONE_STEP).right.mean
+
+    @property
+    def verdict(self) -> str:
+        """What the table says, in a sentence."""
+        if self.headroom < LEAST_HEADROOM:
+            return f"little headroom: plans add {self.headroom:+.3f} to single steps; do not train"
+        lead = self.find(ONE_STEP).lead_reward
+        if lead is None or lead.low <= 0.0:
+            return "router-bound: the conductor does not beat a one-step router of the same features"
+        share = self.find(TRAINED).right.mean / self.find(CEILING).right.mean
+        place = "near the ceiling" if share >= 0.9 else "below the ceiling"
+        return f"the conductor pays: {lead.mean:+.3f} reward over the one-step router; {place} ({share:.0%} of search)"
+
+
+def make_exam(world: World, *, pools: int, tasks: int, seed: int, split: str = "test") -> Exam:
+    """Pools and tasks of one split: `tasks` of each family and pool."""
+    rng = np.random.default_rng([seed, 17])
+    drawn = [world.draw_pool(split, rng) for _ in range(pools)]
+    chosen: list[GradedTask] = []
+    places: list[int] = []
+    for place in range(pools):
+        for family in world.families:
+            listed = world.tasks[split, family]
+            chosen += [listed[index] for index in rng.permutation(len(listed))[:tasks]]
+            places += [place] * tasks
+    return Exam(tasks=tuple(chosen), pools=tuple(drawn[place] for place in places), group=np.array(places))
+
+
+def write_plans(policy: TinyPolicy, stage: Stage, exam: Exam) -> list[Words]:
+    """What a policy writes for each task of an exam."""
+    plans: list[Words] = []
+    for start in range(0, len(exam.tasks), 512):
+        scene = stage.make(exam.tasks[start : start + 512], exam.pools[start : start + 512])
+        plans += [tuple(plan) for plan in policy.write(scene)]
+    return plans
+
+
+def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[Outcome]:
+    """What comes of one plan a task."""
+    return [
+        world.run(task, to_steps(plan), pool) for task, plan, pool in zip(exam.tasks, plans, exam.pools, strict=True)
+    ]
+
+
+def choose_singles(world: World, exam: Exam, *, seed: int, most: int = 10) -> dict[int, list[int]]:
+    """Workers of each pool, the best one first, by accuracy on training's ways of asking."""
+    found: dict[int, list[int]] = {}
+    for place, pool in zip(exam.group.tolist(), exam.pools, strict=True):
+        if place in found:
+            continue
+        rng = np.random.default_rng([seed, 19, place])
+        tasks = [
+            world.tasks["train", family][index]
+            for family in world.families
+            for index in rng.permutation(len(world.tasks["train", family]))[:most]
+        ]
+        right = [try_plan(world, pool, plan, tasks).right for plan in list_singles(pool)]
+        found[place] = [int(index) for index in np.argsort(right)[::-1]]
+    return found
+
+
+def plan_by_hand(exam: Exam, ranked: Mapping[int, list[int]], *, calls: float, money: float) -> dict[str, list[Words]]:
+    """Controls: the best worker alone, modes by hand, and votes that take as many calls, or as much money.
+
+    Args:
+        exam: tasks and pools.
+        ranked: workers of each pool, best first.
+        calls: mean calls of the conductor.
+        money: its mean price.
+    """
+    made: dict[str, list[Words]] = {SINGLE: [], "agreement of two, else a third": [], "best of n, equal calls": []}
+    made["best of n, equal money"] = []
+    most = max(round(calls), 1)
+    for place, pool in zip(exam.group.tolist(), exam.pools, strict=True):
+        order = [worker for worker in ranked[place] if not pool.workers[worker].can_run]
+        made[SINGLE].append((_single(pool, ranked[place][0]),))
+        first, second, third = (*order, *order, *order)[:3]
+        made["agreement of two, else a third"].append(((_SOLVE, first), (_VERIFY, second), (_SOLVE, third)))
+        made["best of n, equal calls"].append(_vote(pool, order, most))
+        affordable = [worker for worker in order if pool.workers[worker].cost <= money]
+        made["best of n, equal money"].append(_spend(pool, affordable or order[-1:], money))
+    return made
+
+
+def find_ceiling(
+    world: World, exam: Exam, *, seed: int, tasks: int = 60, told: Callable[[int], None] | None = None
+) -> list[Words]:
+    """The plan of each pool and family that exhaustive search finds on other tasks of the same kind."""
+    split = "test" if exam.pools[0].workers[0].split == "test" else "train"
+    known: dict[tuple[int, str], Words] = {}
+    plans = []
+    for task, place, pool in zip(exam.tasks, exam.group.tolist(), exam.pools, strict=True):
+        if (place, task.family) not in known:
+            rng = np.random.default_rng([seed, 23, place])
+            listed = world.tasks[split, task.family]
+            held = {each.id for each, at in zip(exam.tasks, exam.group, strict=True) if at == place}
+            others = [listed[index] for index in rng.permutation(len(listed)) if listed[index].id not in held]
+            known[place, task.family] = search(world, pool, others[:tasks], first=tasks // 3)[0].plan
+            if told is not None:
+                told(len(known))
+        plans.append(known[place, task.family])
+    return plans
+
+
+def force_best(exam: Exam, plans: Sequence[Words], ranked: Mapping[int, list[int]]) -> list[Words]:
+    """The conductor's plans with every worker replaced by the best single one: what its structure alone is worth."""
+    forced = []
+    for plan, place, pool in zip(plans, exam.group.tolist(), exam.pools, strict=True):
+        best = next(worker for worker in ranked[place] if not pool.workers[worker].can_run)
+        forced.append(tuple((_unrun(action), best) for action, _ in plan))
+    return forced
+
+
+def report(
+    exam: Exam, outcomes: Mapping[str, Sequence[Sequence[Outcome]]], plans: Sequence[Sequence[Words]]
+) -> ConductorReport:
+    """The table.
+
+    Args:
+        exam: what was sat.
+        outcomes: of each entrant, one list a seed; an entrant without seeds has one.
+        plans: the conductor's, one list a seed.
+    """
+    draws = Draws(exam.group, rng=np.random.default_rng(0))
+    means = {name: _mean_seeds(runs) for name, runs in outcomes.items()}
+    ours = means[TRAINED]
+    rows = [
+        Row(
+            name=name,
+            right=draws.interval(found["right"]),
+            cost=draws.interval(found["cost"]),
+            reward=draws.interval(found["reward"]),
+            steps=float(found["steps"].mean()),
+            lead_right=None if name == TRAINED else draws.interval(ours["right"] - found["right"]),
+            lead_reward=None if name == TRAINED else draws.interval(ours["reward"] - found["reward"]),
+            parsed=1.0,
+        )
+        for name, found in means.items()
+    ]
+    calls = Counter(
+        "general" if exam.pools[row].workers[worker].is_generalist else exam.pools[row].workers[worker].skills[0]
+        for run in plans
+        for row, plan in enumerate(run)
+        for _, worker in plan
+    )
+    lengths = Counter(len(plan) for run in plans for plan in run)
+    return ConductorReport(
+        rows=tuple(rows),
+        pools=len(np.unique(exam.group)),
+        tasks=len(exam.tasks),
+        seeds=len(plans),
+        shares={name: count / calls.total() for name, count in calls.most_common()},
+        longest={length: count / lengths.total() for length, count in sorted(lengths.items())},
+    )
+
+
+def _mean_seeds(runs: Sequence[Sequence[Outcome]]) -> dict[str, np.ndarray]:
+    return {
+        "right": np.mean([[each.is_right for each in run] for run in runs], axis=0),
+        "cost": np.mean([[each.cost for each in run] for run in runs], axis=0),
+        "reward": np.mean([[each.reward for each in run] for run in runs], axis=0),
+        "steps": np.mean([[each.steps for each in run] for run in runs], axis=0),
+    }
+
+
+def _single(pool: BenchPool, worker: int) -> tuple[int, int]:
+    return (_RUN if pool.workers[worker].can_run else _SOLVE, worker)
+
+
+def _vote(pool: BenchPool, order: Sequence[int], most: int) -> Words:
+    """The first worker's answer where no third can decide; with three calls, two that agree or the third."""
+    if most < 3 or len(order) < 3:
+        return ((_SOLVE, order[0]),)
+    return ((_SOLVE, order[0]), (_VERIFY, order[1]), (_SOLVE, order[2]))
+
+
+def _spend(pool: BenchPool, order: Sequence[int], money: float) -> Words:
+    """As `_vote`, with the workers that the money pays for."""
+    chosen: list[int] = []
+    for worker in order:
+        if sum(pool.workers[each].cost for each in [*chosen, worker]) <= money and len(chosen) < 3:
+            chosen.append(worker)
+    return _vote(pool, chosen or list(order[:1]), len(chosen))
+
+
+def _unrun(action: int) -> int:
+    """The same place in a plan for a worker that does not execute."""
+    op, source = ACTIONS[action] if action != STOP else (Op.SOLVE, 0)
+    return ACTIONS.index((Op.SOLVE, source)) if op is Op.RUN else action

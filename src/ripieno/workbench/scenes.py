@@ -1,0 +1,112 @@
+"""Scenes of the workbench: its tasks and pools as the tiny policy sees them."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from ripieno.analyze.shape import measure_shape
+from ripieno.conductor.policy import ACTIONS, NUMBERS, Floats, Scene
+from ripieno.conductor.tiny import card_numbers, task_features
+from ripieno.domain.grader import GradedTask
+from ripieno.encoders import Encoder
+from ripieno.workbench.world import FAMILY_PROBES, SKILL_PROBES, BenchPool, BenchStep, World
+
+MOST_WORKERS = 24
+_RIDGE = 1.0
+
+
+class Stage:
+    """Encodes what a policy reads.
+
+    Args:
+        world: tasks and workers.
+        encoder: of tasks and descriptions; the same as in use.
+        shows_names: whether a worker's own id is told in place of what it can do, for the ablation.
+    """
+
+    def __init__(self, world: World, encoder: Encoder, *, shows_names: bool = False) -> None:
+        self._world = world
+        self._shows_names = shows_names
+        self.words_size = encoder.dimensions
+        self.encoder_name = encoder.name
+        tasks = [task for listed in world.tasks.values() for task in listed]
+        said = sorted({text for worker in world.workers for side in _sides(worker.skills) for text in side})
+        said += [worker.id for worker in world.workers]
+        vectors = asyncio.run(_encode(encoder, [task.task.text for task in tasks], said))
+        shapes = np.array([measure_shape(task.task.text) for task in tasks], dtype=np.float64)
+        features = task_features(vectors[: len(tasks)], shapes)
+        self._features = {task.task.text: row for task, row in zip(tasks, features, strict=True)}
+        self._words = dict(zip(said, vectors[len(tasks) :].astype(np.float64), strict=True))
+        self._guess = self._fit_families()
+
+    @property
+    def task_size(self) -> int:
+        """Features of a task."""
+        return len(next(iter(self._features.values())))
+
+    def make(self, tasks: Sequence[GradedTask], pools: Sequence[BenchPool]) -> Scene:
+        """The scene of some tasks, each with its own pool."""
+        count, most = len(tasks), max(len(pool) for pool in pools)
+        features = np.array([self._features[task.task.text] for task in tasks])
+        words, numbers = np.zeros((count, most, self.words_size)), np.zeros((count, most, NUMBERS))
+        present = np.zeros((count, most), dtype=bool)
+        families = self.guess_families(tasks)
+        cards: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+        for row, (pool, family) in enumerate(zip(pools, families, strict=True)):
+            place = (id(pool), family)
+            if place not in cards:
+                cards[place] = self._make_cards(pool, family)
+            words[row, : len(pool)], numbers[row, : len(pool)] = cards[place]
+            present[row, : len(pool)] = True
+        return Scene(features, words, numbers, present)
+
+    def guess_families(self, tasks: Sequence[GradedTask]) -> list[int]:
+        """The family of each task as its words tell it: what a kind is inferred as."""
+        features = np.array([self._features[task.task.text] for task in tasks])
+        return [int(place) for place in (_with_one(features) @ self._guess).argmax(axis=1)]
+
+    def _make_cards(self, pool: BenchPool, family: int) -> tuple[Floats, Floats]:
+        said = [worker.id for worker in pool.workers] if self._shows_names else list(pool.words)
+        words = np.array([self._words[text] for text in said])
+        prior = pool.family_probes.mean() / FAMILY_PROBES
+        numbers = card_numbers(
+            quality=(pool.family_probes[:, family] + prior) / (FAMILY_PROBES + 1.0),
+            usual=(pool.skill_probes + 1.0) / (SKILL_PROBES + 2.0),
+            cost=np.array([worker.cost for worker in pool.workers]),
+            latency=np.array([worker.latency_s for worker in pool.workers]),
+            is_tool=np.array([not worker.is_generalist for worker in pool.workers]),
+            can_run=np.array([worker.can_run for worker in pool.workers]),
+        )
+        return words, numbers
+
+    def _fit_families(self) -> Floats:
+        """Ridge regression of the family on the features of training tasks."""
+        rows = [
+            (self._features[task.task.text], place)
+            for place, family in enumerate(self._world.families)
+            for task in self._world.tasks["train", family]
+        ]
+        features = _with_one(np.array([row for row, _ in rows]))
+        wanted = np.eye(len(self._world.families))[[place for _, place in rows]]
+        gram = features.T @ features + _RIDGE * np.eye(features.shape[1])
+        return np.asarray(np.linalg.solve(gram, features.T @ wanted))
+
+
+def to_steps(plan: Sequence[tuple[int, int]]) -> list[BenchStep]:
+    """A policy's plan as the world carries it out."""
+    return [BenchStep(worker, *ACTIONS[action]) for action, worker in plan]
+
+
+def _sides(skills: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    from ripieno.workbench.workers import WORDS
+
+    return WORDS["general" if len(skills) > 1 else skills[0]]
+
+
+async def _encode(encoder: Encoder, *batches: Sequence[str]) -> Floats:
+    return np.concatenate([await encoder.encode(batch) for batch in batches]).astype(np.float64)
+
+
+def _with_one(features: Floats) -> Floats:
+    return np.concatenate([features, np.ones((len(features), 1))], axis=1)
