@@ -39,12 +39,13 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
         "plugins.py",
         "providers/callables.py",
         "providers/caller.py",
+        "verify/sandbox_server.py",
     }
 
 
 def test_nothing_evaluates_unpickles_or_shells_out() -> None:
     for path in MODULES:
-        if path.name == "sandbox_child.py":
+        if path.name in ("sandbox_child.py", "sandbox_server.py"):
             continue
         text = path.read_text()
         assert not re.search(r"(?<![\w.])(eval|exec)\(|pickle\.|shell=True|os\.system", text), path

@@ -109,6 +109,17 @@ class EncoderSettings(_Part):
     options: dict[str, object] = Field(default_factory=dict)
 
 
+class ConductorSettings(_Part):
+    """Who writes plans, where a task is to be worked on by plan."""
+
+    kind: Literal["tiny", "prompted"] = "tiny"
+    """The trained policy, or a worker that is asked for a plan."""
+    checkpoint: Path | None = None
+    """File of the trained policy; the one of `ripieno conductor train` in `home` if not given, else the bundled one."""
+    worker: str | None = None
+    """Who writes by prompt; the model of which most is expected if not given."""
+
+
 class ProfileSettings(_Part):
     """Measuring workers."""
 
@@ -185,6 +196,7 @@ class Settings(BaseSettings):
     route: RouteSettings = RouteSettings()
     cache: CacheSettings = CacheSettings()
     encoder: EncoderSettings = EncoderSettings()
+    conductor: ConductorSettings = ConductorSettings()
     profile: ProfileSettings = ProfileSettings()
     pool: PoolSettings = PoolSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)

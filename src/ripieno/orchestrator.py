@@ -163,14 +163,15 @@ class Orchestrator:
         return execution
 
     async def _execute(self, execution: Execution, pool: Pool, journal: Journal | None) -> None:
+        has_ended = True
         try:
             await self._parts.executor.execute(execution, pool, journal=journal)
         except ApprovalPending:
-            raise  # it has not ended
-        except BaseException:
-            self._note(execution)
+            has_ended = False
             raise
-        self._note(execution)
+        finally:
+            if has_ended:
+                self._note(execution)
 
     def _open_journal(self, execution: Execution, pool: Pool) -> Journal | None:
         journals = self._parts.journals
@@ -237,7 +238,7 @@ class Orchestrator:
         pieces: AsyncIterator[Piece],
         recorded: "asyncio.Future[int]",
     ) -> AsyncIterator[Piece]:
-        is_parked = False
+        has_ended = True
         try:
             async for piece in pieces:
                 if not recorded.done():
@@ -245,11 +246,11 @@ class Orchestrator:
                 recorded.result()
                 yield piece
         except ApprovalPending:
-            is_parked = True
+            has_ended = False
             raise
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
-            if not is_parked:
+            if has_ended:
                 self._note(execution)
 
     async def _record_decided(self, execution: Execution, journal: Journal | None) -> "asyncio.Future[int]":

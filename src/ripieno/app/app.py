@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self, cast
 
 from ripieno.analyze import Analyzer
-from ripieno.app.build import build_encoder, build_pool, build_providers, make_outbox
+from ripieno.app.build import build_conductor, build_encoder, build_pool, build_providers, make_outbox
 from ripieno.app.runs import Runs
-from ripieno.conductor import Brief, Conductor, Decomposer, PromptedConductor
+from ripieno.conductor import Brief, Conductor, Decomposer
 from ripieno.config import FILE, Loaded, Settings, load_settings
 from ripieno.domain import (
     Answer,
@@ -327,7 +327,10 @@ class App:
 
     def _make_conductors(self) -> dict[Mode, Conductor]:
         """Who writes plans."""
-        return {Mode.PLAN: PromptedConductor(self.caller), Mode.DECOMPOSE: Decomposer(self.caller, self._route_part)}
+        return {
+            Mode.PLAN: build_conductor(self.settings, self.caller, self.analyzer.encoder),
+            Mode.DECOMPOSE: Decomposer(self.caller, self._route_part),
+        }
 
     async def _route_part(self, text: str, brief: Brief) -> WorkerId:
         """Who should own one part of a task: one of those that may take the whole."""

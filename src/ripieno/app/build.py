@@ -1,16 +1,21 @@
 """What an app is built of: the objects that settings describe."""
 
+import logging
 from collections.abc import Mapping
 from typing import cast
 
+from ripieno.conductor import Conductor, PromptedConductor
+from ripieno.conductor.tiny import BUNDLED, load_tiny
 from ripieno.config import Settings, WorkerSettings
 from ripieno.domain import Binding, Pool, Price, Worker, parse_worker_id
 from ripieno.encoders import Encoder
-from ripieno.errors import ConfigError
+from ripieno.errors import CheckpointError, ConfigError
 from ripieno.ledger import Outbox
 from ripieno.plugins import build_plugin
-from ripieno.providers import Provider
+from ripieno.providers import Caller, Provider
 from ripieno.providers.prices import find_price
+
+log = logging.getLogger(__name__)
 
 
 def build_pool(settings: Settings) -> Pool:
@@ -96,6 +101,26 @@ def build_encoder(settings: Settings) -> Encoder:
     """Make the encoder of the settings."""
     chosen = settings.encoder
     return cast(Encoder, build_plugin("ripieno.encoders", chosen.name, dict(chosen.options), key="encoder.options"))
+
+
+def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Conductor:
+    """Make who writes plans; the trained policy where it fits the encoder, else a worker by prompt.
+
+    Raises:
+        CheckpointError: the policy that the settings name cannot be used.
+    """
+    chosen = settings.conductor
+    worker = parse_worker_id(chosen.worker) if chosen.worker is not None else None
+    if chosen.kind == "prompted":
+        return PromptedConductor(caller, worker=worker)
+    if chosen.checkpoint is not None:
+        return load_tiny(chosen.checkpoint, encoder)
+    trained = settings.home / "conductor" / "conductor-0.safetensors"
+    try:
+        return load_tiny(trained if trained.exists() else BUNDLED, encoder)
+    except CheckpointError as error:
+        log.info("plans are written by prompt: %s", error.message)
+        return PromptedConductor(caller, worker=worker)
 
 
 def make_outbox(settings: Settings) -> Outbox | None:

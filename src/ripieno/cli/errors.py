@@ -3,9 +3,13 @@
 import click
 
 from ripieno.errors import (
+    ApprovalDenied,
+    ApprovalPending,
     ConfigError,
     DataError,
     GateRefused,
+    InDoubt,
+    InvalidPlan,
     InvalidTask,
     LedgerCorrupt,
     LedgerTooNew,
@@ -27,6 +31,10 @@ _CODES: tuple[tuple[type[RipienoError], int], ...] = (
     (ProviderError, OUT_OF_REACH),
     (RateLimited, OUT_OF_REACH),
     (GateRefused, GATE_REFUSED),
+    (InvalidPlan, WRONG_USAGE),
+    (ApprovalPending, GATE_REFUSED),
+    (ApprovalDenied, GATE_REFUSED),
+    (InDoubt, GATE_REFUSED),
 )
 
 

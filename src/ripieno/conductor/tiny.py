@@ -1,10 +1,13 @@
 """The tiny conductor: a trained pointer policy over workers' descriptions, on any CPU, in a millisecond."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ripieno.conductor.base import Brief, Written
@@ -18,6 +21,10 @@ from ripieno.errors import CheckpointError, InvalidPlan
 FORMAT = 1
 _SOURCES = (Source.QUESTION, Source.PREV, Source.ALL)
 _SHAPE_SCALE = 0.3
+
+
+BUNDLED = Path(str(files("ripieno.conductor"))) / "weights" / "tiny.safetensors"
+"""The policy that comes with the package: trained on the workbench, with its card inside."""
 
 
 class TinyConductor:
@@ -84,6 +91,17 @@ def _against_mean(values: Floats) -> Floats:
     return np.asarray((logs - logs.mean()) / 2.0)
 
 
+def load_tiny(path: Path, encoder: Encoder) -> TinyConductor:
+    """A conductor from a file.
+
+    Raises:
+        CheckpointError: see `load_policy`.
+    """
+    policy, _ = load_policy(path, encoder=encoder.name)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    return TinyConductor(policy, encoder, version=f"tiny:{digest}")
+
+
 def save_policy(path: Path, policy: TinyPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
     """Write a policy and its papers, whole or not at all."""
     facts = {
@@ -113,7 +131,7 @@ def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, dict[str, Json
         card: dict[str, JsonValue] = json.loads(facts["card"])
         actions = json.loads(facts["actions"])
         most_steps = int(facts["most_steps"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"conductor {path} cannot be read: {error}", path=str(path)) from error
     if facts["format"] != str(FORMAT) or actions != [[op.value, source] for op, source in ACTIONS]:
         raise CheckpointError(f"conductor {path} is of another format", path=str(path), hint="train it again")

@@ -94,8 +94,10 @@ class _PlanRun:
         """A tool verifies by doing the whole task itself: two that come to the same agree."""
         called = await self._steps.ask(str(place + 1), (step.worker,), self._steps.task)
         assert called.answer is not None
-        ours, theirs = self._steps.checker.reduce(called.answer.text), self._texts[step.access[-1]]
-        agrees = ours == self._steps.checker.reduce(theirs)
+        found = self._results[step.access[-1]].answer
+        assert found is not None
+        reduce = self._steps.checker.reduce
+        agrees = reduce(called.answer.text) == reduce(found.text)
         detail = "" if agrees else f"recomputed, it is {called.answer.text[:100]!r}"
         self._judge(place, step, Verdict(verifier=f"worker:{step.worker}", quality=float(agrees), detail=detail))
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ripieno.conductor.policy import Cursor, Floats, Rows, Scene, TinyPolicy, follow
@@ -165,7 +166,7 @@ class Training:
         try:
             facts = json.loads(path.read_text())
             tensors = load_file(self._folder / "state.safetensors")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"the training in {self._folder} cannot be gone on with: {error}") from error
         if facts["recipe"] != asdict(self._recipe):
             raise CheckpointError(

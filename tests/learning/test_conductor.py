@@ -1,0 +1,128 @@
+"""The conductor learns: on the workbench, from nothing, resumed where it was cut off, and as the engine would do it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.integration.conftest import open_app
+
+from ripieno.conductor.policy import TinyPolicy
+from ripieno.domain import Op
+from ripieno.encoders.static import StaticEncoder
+from ripieno.errors import CheckpointError
+from ripieno.evaluate import conductor as proof
+from ripieno.learn.conductor import Recipe, Training
+from ripieno.orchestrator import make_arrival
+from ripieno.workbench.scenes import Stage
+from ripieno.workbench.world import BenchPool, BenchStep, World, to_plan
+
+SHORT = Recipe(pools=16, teach_steps=220, reinforce_steps=20, polish_generations=3, common_tasks=32, search_tasks=4)
+
+
+@pytest.fixture(scope="module")
+def bench():  # type: ignore[no-untyped-def]  # a fixture
+    with World(tasks=60, seed=2) as world:
+        yield world, Stage(world, StaticEncoder())
+
+
+def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[World, Stage], tmp_path: Path) -> None:
+    world, stage = bench
+    exam = proof.make_exam(world, pools=12, tasks=2, seed=1)
+    untrained = TinyPolicy.init(tasks=stage.task_size, words=stage.words_size, rng=np.random.default_rng(0))
+    for seed in (0, 1):
+        training = Training(world, stage, replace(SHORT, seed=seed), tmp_path / str(seed))
+        policy = training.run()
+        before = proof.sit(world, exam, proof.write_plans(untrained, stage, exam))
+        after = proof.sit(world, exam, proof.write_plans(policy, stage, exam))
+        gained = np.mean([each.reward for each in after]) - np.mean([each.reward for each in before])
+        assert gained > 0.2, f"seed {seed}: {gained:.3f}"
+        rewards = [float(point["reward"]) for point in training.progress.curve]
+        assert rewards[-1] > rewards[0]
+
+
+def test_a_training_that_is_cut_off_goes_on_to_the_same_end(bench: tuple[World, Stage], tmp_path: Path) -> None:
+    world, stage = bench
+    recipe = replace(SHORT, teach_steps=75, reinforce_steps=0, polish_generations=0)
+    whole = Training(world, stage, recipe, tmp_path / "whole").run()
+
+    class CutError(Exception):
+        """The process ends here."""
+
+    def cut(name: str, step: int, steps: int, seen: str) -> None:
+        if (name, step) == ("teach", 60):
+            raise CutError
+
+    with pytest.raises(CutError):
+        Training(world, stage, recipe, tmp_path / "cut", told=cut).run()
+    facts = json.loads((tmp_path / "cut" / "progress.json").read_text())
+    assert (facts["progress"]["stage"], facts["progress"]["step"]) == ("teach", 50)
+    again = Training(world, stage, recipe, tmp_path / "cut")
+    assert again.progress.step == 50
+    resumed = again.run()
+    for name, value in whole.parameters.items():
+        np.testing.assert_array_equal(resumed.parameters[name], value)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        Training(world, stage, replace(recipe, seed=9), tmp_path / "cut")
+    (tmp_path / "cut" / "progress.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be gone on with"):
+        Training(world, stage, recipe, tmp_path / "cut")
+
+
+def test_the_same_seed_gives_the_same_policy_and_another_one_another(
+    bench: tuple[World, Stage], tmp_path: Path
+) -> None:
+    world, stage = bench
+    recipe = replace(SHORT, pools=4, teach_steps=10, reinforce_steps=3, polish_generations=1)
+    made = [
+        Training(world, stage, replace(recipe, seed=seed), tmp_path / name).run()
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    np.testing.assert_array_equal(made[0].parameters["query"], made[1].parameters["query"])
+    assert not np.array_equal(made[0].parameters["query"], made[2].parameters["query"])
+
+
+async def test_the_workbench_and_the_engine_carry_out_the_same_plans_alike(
+    bench: tuple[World, Stage], tmp_path: Path
+) -> None:
+    """Parity: reward and engine see the same answers, calls and verdicts."""
+    world, _ = bench
+    names = (
+        "calculate-train-2",
+        "read-train-2",
+        "look_up-train-2",
+        "edit-train-2",
+        "general-train-small",
+        "vote-train-0",
+    )
+    lines = ["[ledger]", "url = 'sqlite:///ledger.db'", "[providers.bench]", 'kind = "callable"']
+    for name in names:
+        target = f"tests.learning.bench_workers:{name.replace('-', '_')}"
+        lines += [f"[workers.{name}]", 'provider = "bench"', f'model = "{target}"', "is_tool = true"]
+    Path("ripieno.toml").write_text("\n".join(lines))
+    workers = tuple(next(worker for worker in world.workers if worker.id == name) for name in names)
+    zeros = np.zeros((len(workers), len(world.families)))
+    pool = BenchPool(workers=workers, words=names, family_probes=zeros, skill_probes=np.zeros(len(workers)))
+    rng = np.random.default_rng(7)
+    async with open_app() as app:
+        for _ in range(60):
+            family = world.families[int(rng.integers(5))]
+            task = world.tasks["train", family][int(rng.integers(60))]
+            steps = draw_steps(rng, len(workers))
+            answer, _, made = world.carry_out(task.task.text, steps, pool)
+            arrival = replace(make_arrival(app.clock), workflow=to_plan(steps, pool))
+            execution = await app.orchestrator.carry(task.task, arrival=arrival)
+            assert execution.run.answer is not None
+            assert execution.run.answer.text == answer
+            assert len(execution.run.calls) == made
+
+
+def draw_steps(rng: np.random.Generator, workers: int) -> list[BenchStep]:
+    steps = [BenchStep(int(rng.integers(workers)), Op.SOLVE, 0)]
+    for _ in range(int(rng.integers(0, 4))):
+        op = (Op.SOLVE, Op.TRANSFORM, Op.VERIFY)[int(rng.integers(3))]
+        steps.append(BenchStep(int(rng.integers(workers)), op, 1))
+    if len(steps) > 1 and rng.random() < 0.4 and len(steps) < 5:
+        steps.append(BenchStep(int(rng.integers(workers)), Op.MERGE, 2))
+    return steps
