@@ -136,7 +136,7 @@ def test_the_ladder_rises_and_says_whether_to_train(world: World) -> None:
         "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
         "import os, signal\nos.killpg(0, signal.SIGKILL)",
         "import subprocess\nprint(subprocess.run(['id']))",
-        "import time\ntime.sleep(60)",
+        "import signal\nsignal.pause()",
         "f = open('big', 'wb')\nwhile True: f.write(b'x' * 1_000_000)",
         "1 / 0",
         "print(",

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from ripieno.domain import Clock, Resolved
+from ripieno.domain import Clock, Resolved, Run
 from ripieno.errors import ApprovalDenied, ApprovalPending, ConfigError, NotFound, RipienoError
 from ripieno.execute import Execution, Journals, Unfinished
 from ripieno.ledger import Ledger
@@ -52,6 +52,23 @@ class Runs:
             problem = "no unfinished run" if not found else "more than one unfinished run"
             raise NotFound(f"{problem} begins with {beginning!r}", hint="`ripieno runs list` shows them")
         return found[0]
+
+    def look_up(self, decision: str) -> tuple[list[Run], Unfinished | None]:
+        """The ended runs of a decision or, where it has none, how it stands.
+
+        Raises:
+            NotFound: it has neither.
+        """
+        ended = self._ledger.runs_of(decision)
+        if ended:
+            return ended, None
+        try:
+            return [], self.find(decision)
+        except NotFound:
+            ended = self._ledger.runs_of(decision)  # it may have ended meanwhile
+            if not ended:
+                raise
+            return ended, None
 
     async def resolve(self, run: str, *, is_approved: bool, by: str, reason: str = "") -> Resolved:
         """Answer what a run waits for; gives the answer that counts, which is the first.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ripieno.workbench.world import World
 
 FOLDER = "conductor"
-_SHORT = {"pools": 12, "teach_steps": 60, "reinforce_steps": 6, "polish_generations": 2, "common_tasks": 32}
+_SHORT = {"pools": 8, "teach_steps": 50, "reinforce_steps": 5, "polish_generations": 2, "common_tasks": 32}
 """Of every stage a little: for a first look, and for tests."""
 
 
@@ -240,23 +240,22 @@ def _sit_all(
     for name, trained in policies.items():
         seen = named if name == "names shown" else stage
         plans[name] = [proof.write_plans(policy, seen, exam) for policy in trained]
-    outcomes = {name: [proof.sit(world, exam, run) for run in runs] for name, runs in plans.items()}
-    ours = [outcome for run in outcomes[proof.TRAINED] for outcome in run]
+    ours = [outcome for run in plans[proof.TRAINED] for outcome in proof.sit(world, exam, run)]
     calls = float(np.mean([outcome.steps for outcome in ours]))
     price = float(np.mean([outcome.cost for outcome in ours]))
     for name, by_hand in proof.plan_by_hand(exam, ranked, calls=calls, money=price).items():
-        outcomes[name] = [proof.sit(world, exam, by_hand)]
-    forced = [proof.force_best(exam, run, ranked) for run in plans[proof.TRAINED]]
-    outcomes["its plans, best worker only"] = [proof.sit(world, exam, run) for run in forced]
-    ceiling = proof.find_ceiling(world, exam, seed=0, told=advance)
-    outcomes[proof.CEILING] = [proof.sit(world, exam, ceiling)]
-    return proof.report(exam, outcomes, plans[proof.TRAINED])
+        plans[name] = [by_hand]
+    plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[proof.TRAINED]]
+    plans[proof.CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
+    return proof.report(exam, plans, world)
 
 
 def show_report(found: "ConductorReport") -> None:
     """The table, and what stands beside it."""
     rows = [_tell_row(row) for row in found.rows]
     print_table("", ("entrant", "right", "cost", "reward", "steps", "lead, right", "lead, reward"), rows)
+    parsed = min(row.parsed for row in found.rows)
+    console().print(f"plans that the grammar reads: {parsed:.1%} of every entrant's")
     shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
     lengths = ", ".join(f"{length}: {share:.0%}" for length, share in found.longest.items())
     console().print(f"calls by kind of worker: {shares}")

@@ -73,9 +73,7 @@ def show(config: Path | None, *, run: str, as_json: bool) -> None:
 
     async def work(app: App) -> tuple[Decided, list[Run], Unfinished | None]:
         decided = app.ledger.find_decided(run)
-        ended = app.ledger.runs_of(decided.decision.id)
-        found = None if ended else app.runs.find(decided.decision.id)
-        return decided, ended, found
+        return decided, *app.runs.look_up(decided.decision.id)
 
     decided, ended, found = run_app(config, work)
     if as_json:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ripieno.conductor import Roster, parse_text
 from ripieno.conductor.policy import ACTIONS, STOP, TinyPolicy
-from ripieno.domain import Op
+from ripieno.conductor.tiny import tell_plan
+from ripieno.domain import Binding, Op, Worker, WorkerId
 from ripieno.domain.grader import GradedTask
+from ripieno.errors import InvalidPlan
 from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.workbench.audit import LEAST_HEADROOM
 from ripieno.workbench.scenes import Stage, to_steps
@@ -182,16 +185,32 @@ def force_best(exam: Exam, plans: Sequence[Words], ranked: Mapping[int, list[int
     return forced
 
 
-def report(
-    exam: Exam, outcomes: Mapping[str, Sequence[Sequence[Outcome]]], plans: Sequence[Sequence[Words]]
-) -> ConductorReport:
-    """The table.
+def measure_parsed(exam: Exam, runs: Sequence[Sequence[Words]]) -> float:
+    """Share of plans that the grammar reads back from their words."""
+    rosters: dict[int, Roster] = {}
+    read = []
+    for run in runs:
+        for plan, place, pool in zip(run, exam.group.tolist(), exam.pools, strict=True):
+            if place not in rosters:
+                rosters[place] = _make_roster(pool)
+            try:
+                parse_text(tell_plan(plan), rosters[place])
+            except InvalidPlan:
+                read.append(0.0)
+            else:
+                read.append(1.0)
+    return float(np.mean(read))
+
+
+def report(exam: Exam, plans: Mapping[str, Sequence[Sequence[Words]]], world: World) -> ConductorReport:
+    """Carry out every entrant's plans, and make the table.
 
     Args:
-        exam: what was sat.
-        outcomes: of each entrant, one list a seed; an entrant without seeds has one.
-        plans: the conductor's, one list a seed.
+        exam: what is sat.
+        plans: of each entrant, one list a seed; an entrant without seeds has one.
+        world: where they are carried out.
     """
+    outcomes = {name: [sit(world, exam, run) for run in runs] for name, runs in plans.items()}
     draws = Draws(exam.group, rng=np.random.default_rng(0))
     means = {name: _mean_seeds(runs) for name, runs in outcomes.items()}
     ours = means[TRAINED]
@@ -204,24 +223,32 @@ def report(
             steps=float(found["steps"].mean()),
             lead_right=None if name == TRAINED else draws.interval(ours["right"] - found["right"]),
             lead_reward=None if name == TRAINED else draws.interval(ours["reward"] - found["reward"]),
-            parsed=1.0,
+            parsed=measure_parsed(exam, plans[name]),
         )
         for name, found in means.items()
     ]
     calls = Counter(
         "general" if exam.pools[row].workers[worker].is_generalist else exam.pools[row].workers[worker].skills[0]
-        for run in plans
+        for run in plans[TRAINED]
         for row, plan in enumerate(run)
         for _, worker in plan
     )
-    lengths = Counter(len(plan) for run in plans for plan in run)
+    lengths = Counter(len(plan) for run in plans[TRAINED] for plan in run)
     return ConductorReport(
         rows=tuple(rows),
         pools=len(np.unique(exam.group)),
         tasks=len(exam.tasks),
-        seeds=len(plans),
+        seeds=len(plans[TRAINED]),
         shares={name: count / calls.total() for name, count in calls.most_common()},
         longest={length: count / lengths.total() for length, count in sorted(lengths.items())},
+    )
+
+
+def _make_roster(pool: BenchPool) -> Roster:
+    """A pool's workers as the grammar counts them."""
+    binding = Binding(provider="workbench", model="workbench")
+    return Roster(
+        tuple(Worker(id=WorkerId(worker.id), binding=binding, can_run=worker.can_run) for worker in pool.workers)
     )
 
 

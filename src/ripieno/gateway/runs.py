@@ -56,10 +56,8 @@ class RunRoutes:
         return Response(encode(body))
 
     def _describe(self, name: str, grant: Grant) -> dict[str, JsonValue]:
-        ledger = self._app.ledger
-        decided = ledger.find_decided(name)
-        ended = ledger.runs_of(decided.decision.id)
-        found = None if ended else self._app.runs.find(decided.decision.id)
+        decided = self._app.ledger.find_decided(name)
+        ended, found = self._app.runs.look_up(decided.decision.id)
         payer = ended[-1].key if ended else found.claim.key if found is not None else None
         if not grant.is_admin and payer != grant.id:
             raise NotFound(f"no run {name!r} of this key is recorded")

@@ -42,7 +42,7 @@ def dump_tagged(value: Tagged) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {"kind": name_kind(value)}
     for field in fields(value):
         part = getattr(value, field.name)
-        is_tagged = type(part) in _KINDS.values()
+        is_tagged = field.name == "check" and part is not None
         found[field.name] = dump_tagged(cast(Tagged, part)) if is_tagged else msgspec.to_builtins(part)
     return found
 
@@ -65,7 +65,7 @@ def load_tagged(found: Mapping[str, JsonValue]) -> Tagged:
         part = found[field.name]
         if part is None:
             values[field.name] = None
-        elif isinstance(part, Mapping) and part.get("kind") in _KINDS:
+        elif field.name == "check" and isinstance(part, Mapping):
             values[field.name] = load_tagged(part)
         else:
             values[field.name] = msgspec.convert(part, hints[field.name])

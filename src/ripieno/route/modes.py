@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from ripieno.domain import (
     Cascade,
@@ -91,6 +92,8 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
         case Mode.DEBATE:
             members = _take_different(cast)
             return Ensemble(members=members, merge=Merge.VOTE, rounds=2, fallbacks=cast.others(*members))
+        case _:
+            assert_never(mode)
 
 
 def find_check(cast: Cast, author: WorkerId) -> Check:

@@ -1,0 +1,320 @@
+"""Workflows as values: who is in them, what they cost at least, how they are recorded, and steps in words."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ripieno.domain import (
+    Answer,
+    Begun,
+    Binding,
+    Call,
+    Cascade,
+    Claimed,
+    Decided,
+    Decision,
+    Ensemble,
+    Entry,
+    Mask,
+    Merge,
+    Objective,
+    Op,
+    Origin,
+    Plan,
+    Pool,
+    Price,
+    Proposed,
+    Resolved,
+    Run,
+    Solo,
+    Step,
+    Stepped,
+    Task,
+    Usage,
+    Verdict,
+    Verified,
+    Worker,
+    WorkerId,
+    Workflow,
+    least_calls,
+    list_workers,
+)
+from ripieno.domain.grader import (
+    Agreement,
+    Check,
+    Choice,
+    Exact,
+    External,
+    Human,
+    JsonSchema,
+    Judge,
+    Numeric,
+    Pattern,
+    UnitTests,
+)
+from ripieno.errors import InvalidTask, LedgerCorrupt
+from ripieno.execute.prompts import LONGEST_RESULT, clip, make_step, read_verdict
+from ripieno.ledger.codec import decode_entry, encode_entry
+from ripieno.route.modes import Cast, compose, find_check, read_schema
+from ripieno.tasks.graders import read_check
+
+A, B, C = (WorkerId(name) for name in "abc")
+TASK = Task.from_text("What is it?")
+RIGHT = Exact(answers=("x",))
+CHECKS: tuple[Check, ...] = (
+    RIGHT,
+    Numeric(answer=1.5),
+    Choice(letter="A", options=("A", "B")),
+    JsonSchema(schema={"type": "object", "kind": "exact"}),
+    Pattern(pattern="[a-z]+"),
+    UnitTests(tests="assert f()"),
+    Judge(rubric="5 is best", worker=C),
+    Judge(rubric="5 is best"),
+    External(verifier="v", facts={"kind": "exact", "answers": [1]}),
+    Agreement(peer=B),
+    Human(question="Well?"),
+)
+_checks = st.sampled_from(CHECKS)
+_workers = st.sampled_from((A, B, C))
+_some = st.lists(_workers, max_size=3).map(tuple)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    steps = []
+    for place in range(draw(st.integers(1, 5))):
+        access = tuple(sorted(draw(st.sets(st.integers(0, place - 1))))) if place else ()
+        ops = list(Op) if access else [Op.SOLVE, Op.EXTRACT, Op.RUN]
+        steps.append(
+            Step(
+                worker=draw(_workers),
+                op=draw(st.sampled_from(ops)),
+                access=access,
+                text=draw(st.text(max_size=20)),
+                needs_approval=draw(st.booleans()),
+            )
+        )
+    return Plan(steps=tuple(steps), fallbacks=draw(_some), author=draw(st.text(max_size=5)))
+
+
+workflows: st.SearchStrategy[Workflow] = st.one_of(
+    st.builds(Solo, worker=_workers, fallbacks=_some),
+    st.builds(Cascade, stages=st.just((A, B)), check=_checks, fallbacks=_some),
+    st.builds(Verified, worker=_workers, check=_checks, repairs=st.integers(0, 3), fallbacks=_some),
+    st.builds(Ensemble, members=st.just((A, B, A)), merge=st.just(Merge.VOTE), rounds=st.integers(1, 3)),
+    st.builds(
+        Ensemble, members=st.just((A, A)), merge=st.just(Merge.BEST), check=_checks, arbiter=st.none(), fallbacks=_some
+    ),
+    st.builds(Ensemble, members=st.just((A, B)), merge=st.just(Merge.SYNTHESIZE), arbiter=st.just(C)),
+    plans(),
+)
+
+
+def decided(workflow: Workflow) -> Decided:
+    decision = Decision(
+        id="d",
+        workflow=workflow,
+        propensity=1.0,
+        policy="p",
+        policy_facts={},
+        predictor="q",
+        objective=Objective(),
+        mask=Mask(eligible=(A, B, C)),
+        estimates=(),
+        utilities={},
+        reasons=(),
+        seed=1,
+        decide_s=0.0,
+    )
+    return Decided(decision=decision, task=TASK)
+
+
+def decode(entry: Entry) -> Entry:
+    row = encode_entry(entry)
+    return decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
+
+
+@given(workflow=workflows)
+def test_every_workflow_is_read_back_from_the_record_as_it_was(workflow: Workflow) -> None:
+    assert decode(decided(workflow)) == decided(workflow)
+
+
+def test_what_happens_within_a_run_is_read_back() -> None:
+    call = Call(worker=A, worker_version="1", usage=Usage(), cost_usd=1.0, latency_s=1.0, step="1")
+    entries: list[Entry] = [
+        Claimed(run="r", owner="o", nth=2, key="k"),
+        Begun(run="r", step="1", worker=A),
+        Stepped(run="r", step="1", calls=(call,), answer=Answer(text="x")),
+        Stepped(run="r", step="1.check", author=A, verdict=Verdict(verifier="v", quality=1.0)),
+        Proposed(run="r", step="1", digest="f" * 64, worker=A, arguments="x", question="?", expires_at=1.0),
+        Resolved(run="r", step="1", digest="f" * 64, is_approved=True, by="ada"),
+    ]
+    for entry in entries:
+        assert decode(entry) == entry
+    assert len({entry.id for entry in entries}) == len(entries)
+    with pytest.raises(LedgerCorrupt, match="unknown kind 'nothing'"):
+        decode_entry("nothing", "{}", entry="x")
+
+
+def test_a_workflow_of_no_known_kind_is_damage_and_one_without_a_kind_is_old() -> None:
+    row = encode_entry(decided(Solo(worker=A)))
+    body = json.loads(row.body)
+    body["workflow"]["kind"] = "dance"
+    with pytest.raises(LedgerCorrupt, match="unknown kind 'dance'"):
+        decode_entry("decided", json.dumps(body), entry="x", task_body=row.task_body)
+    body["workflow"] = {"worker": "a"}
+    old = decode_entry("decided", json.dumps(body), entry="x", task_body=row.task_body)
+    assert isinstance(old, Decided)
+    assert old.decision.workflow == Solo(worker=A)
+
+
+@given(workflow=workflows)
+def test_the_first_worker_is_among_those_who_may_be_asked(workflow: Workflow) -> None:
+    assert workflow.worker in set(list_workers(workflow))
+    assert least_calls(workflow) >= 1
+
+
+def test_who_checks_is_asked_too_and_counts() -> None:
+    checked = Cascade(stages=(A, B), check=Agreement(peer=C))
+    assert set(list_workers(checked)) == {"a", "b", "c"}
+    assert least_calls(checked) == 2
+    assert least_calls(Cascade(stages=(A, B), check=RIGHT)) == 1
+    assert least_calls(Ensemble(members=(A,) * 5, merge=Merge.VOTE)) == 3
+    assert least_calls(Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C, rounds=2)) == 5
+
+
+def test_a_run_knows_its_author_and_its_time() -> None:
+    call = Call(worker=B, worker_version="1", usage=Usage(), cost_usd=1.0, latency_s=2.0)
+    run = Run(id="r", task="t", origin=Origin.TRAFFIC, calls=(call, call), answer=None)
+    assert (run.worker, run.latency_s, run.is_solo) == ("b", 4.0, True)
+    side = Run(
+        id="r", task="t", origin=Origin.TRAFFIC, calls=(call, call), answer=None, author=A, wall_s=2.5, workflow="plan"
+    )
+    assert (side.worker, side.latency_s, side.is_solo) == ("a", 2.5, False)
+
+
+def make_worker(name: str, **card: object) -> Worker:
+    return Worker(id=WorkerId(name), binding=Binding(provider="p", model="m"), **card)  # type: ignore[arg-type]  # a card's fields
+
+
+def test_families_are_stated_or_the_stem_of_the_id() -> None:
+    assert make_worker("qwen3-coder-480b").kin == "qwen3"
+    assert make_worker("openai/gpt-5").kin == "openai"
+    assert make_worker("x", family="y").kin == "y"
+
+
+def make_cast(*workers: Worker, **more: object) -> Cast:
+    return Cast(task=TASK, pool=Pool(workers), order=tuple(w.id for w in workers), estimates=(), **more)  # type: ignore[arg-type]  # a cast's fields
+
+
+def test_tools_do_not_vary_so_different_ones_are_asked() -> None:
+    from ripieno.domain import Mode
+
+    tools = tuple(make_worker(name, is_tool=True) for name in ("calc-a", "calc-b", "dates", "units"))
+    vote = compose(Mode.VOTE, make_cast(*tools))
+    assert isinstance(vote, Ensemble)
+    assert vote.members == ("calc-a", "dates", "units"), "other families before the same one"
+    best = compose(Mode.BEST_OF, make_cast(*tools, check=RIGHT))
+    assert isinstance(best, Ensemble)
+    assert len(set(best.members)) == 3
+    with pytest.raises(InvalidTask, match="no model"):
+        compose(Mode.SYNTHESIZE, make_cast(*tools))
+    careful = make_worker("pay", needs_approval=True)
+    with pytest.raises(InvalidTask, match="two workers"):
+        compose(Mode.VOTE, make_cast(tools[0], careful))
+    assert find_check(make_cast(tools[0], tools[2]), WorkerId("calc-a")) == Agreement(peer=WorkerId("dates"))
+    assert compose(Mode.PLAN, make_cast(*tools)) == Solo(worker=tools[0].id, fallbacks=tuple(t.id for t in tools[1:]))
+
+
+def test_a_schema_is_only_read_from_its_own_form() -> None:
+    for form in (
+        None,
+        "json",
+        {"type": "json_object"},
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": 3},
+    ):
+        params = {} if form is None else {"response_format": form}
+        assert read_schema(Task(messages=TASK.messages, params=params)) is None
+
+
+def test_checks_of_requests_are_read_whole_or_refused() -> None:
+    for raw, check in (
+        ({"kind": "exact", "answers": ["x"]}, RIGHT),
+        ({"kind": "agreement", "peer": "b"}, Agreement(peer=B)),
+        ({"kind": "human", "question": "Well?"}, Human(question="Well?")),
+        ({"kind": "judge", "rubric": "5 is best", "worker": "c"}, Judge(rubric="5 is best", worker=C)),
+        ({"kind": "pattern", "pattern": "[a-z]+"}, Pattern(pattern="[a-z]+")),
+    ):
+        assert read_check(raw) == check
+    for bad in (
+        {},
+        {"kind": "dance"},
+        {"kind": "exact"},
+        {"kind": "human", "x": 1},
+        {"kind": "agreement", "peer": "Not One"},
+    ):
+        with pytest.raises(ValueError, match=r"check|canonical"):
+            read_check(bad)
+
+
+# words
+
+
+TOOL = make_worker("t", is_tool=True)
+MODEL = make_worker("m")
+
+
+def words(step: Step, worker: Worker, *results: str) -> str:
+    return make_step(step, TASK, results, worker=worker).text
+
+
+def test_a_tool_gets_its_bare_input() -> None:
+    assert words(Step(worker=A, op=Op.SOLVE), TOOL) == "What is it?"
+    assert words(Step(worker=A, op=Op.SOLVE, access=(0, 1)), TOOL, "one", "two") == "one\ntwo"
+    assert words(Step(worker=A, op=Op.SOLVE, text="2 + 2"), TOOL) == "2 + 2"
+    assert words(Step(worker=A, op=Op.SOLVE, access=(0,), text="double"), TOOL, "one") == "double\none"
+    filled = Step(worker=A, op=Op.SOLVE, access=(0, 1), text="{1} plus {prev} of {question}")
+    assert words(filled, TOOL, "{2}", "3") == "{2} plus 3 of What is it?", "what is put in is not read again"
+    assert words(Step(worker=A, op=Op.SOLVE, access=(1,), text="{1}!"), TOOL, "hidden", "x") == "!"
+
+
+def test_a_model_gets_the_task_the_results_and_an_instruction() -> None:
+    assert words(Step(worker=A, op=Op.SOLVE), MODEL) == "What is it?"
+    told = words(Step(worker=A, op=Op.VERIFY, access=(0,), text="recompute"), MODEL, 'say "ACCEPT"')
+    assert "ACCEPT if it does" in told
+    assert json.dumps('say "ACCEPT"') in told
+    assert "Your step: recompute" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "accepts", "fault"),
+    [
+        ("ACCEPT", True, ""),
+        ("**ACCEPT**: fine", True, "fine"),
+        ("REVISE: no", False, "no"),
+        ("I thought about it.\nrevise: off by one", False, "off by one"),
+        ("ACCEPTABLE", False, "no verdict was given"),
+        ("", False, "no verdict was given"),
+        ("It says ACCEPT in the text", False, "no verdict was given"),
+    ],
+)
+def test_what_is_no_verdict_asks_for_revision(text: str, accepts: bool, fault: str) -> None:
+    assert read_verdict(text) == (accepts, fault)
+
+
+def test_long_results_are_shown_from_both_ends() -> None:
+    text = "a" * LONGEST_RESULT + "b" * LONGEST_RESULT
+    shown = clip(text)
+    assert len(shown) < LONGEST_RESULT + 60
+    assert (shown[0], shown[-1]) == ("a", "b")
+    assert clip("short") == "short"
+
+
+def test_prices_of_ordinary_answers_stand_in_where_nothing_was_measured() -> None:
+    from ripieno.execute.budget import USUAL_OUTPUT_TOKENS
+
+    price = Price(output_usd_per_mtok=10.0)
+    assert price.charge(input_tokens=0, output_tokens=USUAL_OUTPUT_TOKENS, cpu_s=0.0) == pytest.approx(2.56e-3)
