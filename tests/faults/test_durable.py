@@ -93,7 +93,7 @@ async def test_a_run_killed_at_each_boundary_ends_and_repeats_no_step(tmp_path: 
     assert run.answer.text == "done"
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(30))
 async def test_runs_killed_at_boundaries_drawn_at_random_end_too(tmp_path: Path, seed: int) -> None:
     write_settings(tmp_path)
     rng = random.Random(seed)
@@ -114,7 +114,6 @@ async def test_an_effect_whose_end_is_not_known_is_not_made_again(tmp_path: Path
     assert read_effects(tmp_path) == made, "whether it was done is for a human to find out"
     assert max(Counter(made).values()) == 1
     run = await read_end(tmp_path)
-    assert run.answer is not None or run.answer is None
     assert len(run.calls) == 4, "the steps whose end is known"
 
 
