@@ -88,6 +88,8 @@ class RouteSettings(_Part):
     """Share of tasks for which a second worker may be asked too, when the first is later than it usually is."""
     modes: tuple[Mode, ...] = tuple(mode for mode in Mode if mode not in (Mode.DEBATE, Mode.MIXTURE))
     """Workflows that a request may ask for; debate and mixture cost much and seldom gain."""
+    chooses_modes: bool = True
+    """Whether the router may choose a workflow unasked, where training proved that it pays."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
 

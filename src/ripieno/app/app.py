@@ -24,15 +24,18 @@ from ripieno.domain import (
     Mode,
     Objective,
     Pool,
+    Run,
     SystemClock,
     Task,
+    Worker,
     WorkerId,
+    Workflow,
     parse_worker_id,
 )
 from ripieno.encoders import CachedEncoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
-from ripieno.learn.checkpoint import Canary, Registry, require_shared_workers
+from ripieno.learn.checkpoint import Canary, ModelCard, Registry, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.train import promote
@@ -42,6 +45,7 @@ from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
 from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
+from ripieno.route.modes import make_stand_in
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, Verifier
 
@@ -185,15 +189,15 @@ class App:
     async def _fold(self, predictor: TrainedPredictor, pool: Pool, *, until: int | None = None) -> list[str]:
         noticed: list[str] = []
         for late in self.ledger.late(after=predictor.watermark, until=until):
-            call = late.run.calls[-1]
-            if call.worker in pool and pool[call.worker].version == call.worker_version:
+            learner, call = _find_learner(late.run, predictor, pool), late.run.calls[-1]
+            if learner is not None:
                 features = await self.analyzer.analyze(late.task)
                 change = predictor.learn(
                     features,
-                    pool[call.worker],
+                    learner,
                     late.quality,
-                    cost_usd=call.cost_usd,
-                    latency_s=call.latency_s,
+                    cost_usd=late.run.cost_usd if late.run.mode is not None else call.cost_usd,
+                    latency_s=late.run.latency_s if late.run.mode is not None else call.latency_s,
                     first_token_s=call.first_token_s,
                 )
                 if change is not None:
@@ -233,9 +237,9 @@ class App:
         features = await self.analyzer.analyze(decided.task)
         arrival = Arrival(id=decided.decision.id, seed=decided.decision.seed, started=self.clock.monotonic())
         ours = brain.router.decide(decided.task, features, brain.pool, self.conditions(), arrival=arrival)
-        if ours.worker == decided.decision.worker:
+        if ours.choice == decided.decision.choice:
             return 0.0
-        promised = next(e.quality for e in ours.estimates if e.worker == ours.worker)
+        promised = next(e.quality for e in ours.estimates if e.worker == ours.choice)
         return min(max(promised - quality, -1.0), 1.0)
 
     def conditions(self) -> Conditions:
@@ -286,26 +290,28 @@ class App:
         if gone:
             raise ConfigError(f"decision {old.id!r} cannot be replayed: {gone[0]!r} has left the pool")
         predictor: Predictor = PriorPredictor()
+        learned: dict[WorkerId, Workflow] = {}
         if old.predictor not in (predictor.version, NAMED):
-            predictor = await self._load_as_of(old.predictor)
+            predictor, card = await self._load_as_of(old.predictor)
+            learned = read_workflows(card) if self.settings.route.chooses_modes else {}
         options = dict(old.policy_facts) | {"rules": self.settings.route.rules}
         name = old.policy if old.policy != NAMED else self.settings.route.policy
         policy = cast(Policy, build_plugin("ripieno.policies", name, options, key="route"))
         eligible = Pool(tuple(replace(self.pool[worker], is_muted=False) for worker in old.mask.eligible))
-        router = Router(predictor=predictor, policy=policy, clock=self.clock)
+        router = Router(predictor=predictor, policy=policy, clock=self.clock, modes=Modes(learned=learned))
         features = await self.analyzer.analyze(decided.task)
         arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic(), incumbent=old.incumbent)
         healthy = Conditions(today=date.min, load=old.load)
         task = replace(decided.task, objective=old.objective)
         return router.decide(task, features, eligible, healthy, arrival=arrival)
 
-    async def _load_as_of(self, version: str) -> TrainedPredictor:
+    async def _load_as_of(self, version: str) -> tuple[TrainedPredictor, ModelCard]:
         """A checkpoint with the outcomes folded in that it knew then."""
         name, _, watermark = version.partition("+")
-        predictor, _ = self.registry.load(name, encoder=self.analyzer.encoder.name)
+        predictor, card = self.registry.load(name, encoder=self.analyzer.encoder.name)
         if watermark:
             await self._fold(predictor, self.pool, until=int(watermark))
-        return predictor
+        return predictor, card
 
     def make_profiler(self) -> Profiler:
         """A profiler on this app's workers and ledger."""
@@ -417,10 +423,12 @@ class App:
         """
         predictor: Predictor = PriorPredictor()
         scales, margin = Scales(), 0.0
+        workflows: dict[WorkerId, Workflow] = {}
         if version is not None:
             trained, card = self.registry.load(version, encoder=self.analyzer.encoder.name)
             require_shared_workers(card, pool.ids, version=version)
             predictor, scales, margin = trained, card.scales, trained.margin
+            workflows = read_workflows(card)
         route = settings.route
         options: dict[str, object] = {
             "exploration": route.exploration,
@@ -433,9 +441,20 @@ class App:
         policy = cast(Policy, build_plugin("ripieno.policies", route.policy, options, key="route"))
         judge = settings.profile.judge
         modes = Modes(
-            allowed=frozenset(route.modes), judge=WorkerId(judge) if judge is not None and judge in pool else None
+            allowed=frozenset(route.modes),
+            judge=WorkerId(judge) if judge is not None and judge in pool else None,
+            learned=workflows if route.chooses_modes else {},
         )
         return Router(predictor=predictor, policy=policy, clock=self.clock, modes=modes)
+
+
+def _find_learner(run: Run, predictor: TrainedPredictor, pool: Pool) -> Worker | None:
+    """Of whom an outcome speaks: the workflow that was chosen by name, or the worker, unless it has changed or left."""
+    if run.mode is not None:
+        return make_stand_in(run.mode) if run.mode in predictor.workers else None
+    call = run.calls[-1]
+    known = call.worker in pool and pool[call.worker].version == call.worker_version
+    return pool[call.worker] if known else None
 
 
 def _stat(path: str) -> tuple[int, int] | None:

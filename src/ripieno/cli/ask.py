@@ -200,6 +200,8 @@ def describe(decision: Decision) -> dict[str, object]:
     return {
         "decision": decision.id,
         "worker": decision.worker,
+        "workflow": type(decision.workflow).__name__.lower(),
+        "mode": decision.mode,
         "why": list(decision.reasons),
         "propensity": decision.propensity,
         "policy": decision.policy,
@@ -238,7 +240,7 @@ def show(decision: Decision) -> None:
     """A decision as tables."""
     rows = [
         [
-            f"> {item.estimate.worker}" if item.estimate.worker == decision.worker else f"  {item.estimate.worker}",
+            f"> {item.estimate.worker}" if item.estimate.worker == decision.choice else f"  {item.estimate.worker}",
             f"{item.utility:+.3f}",
             f"{item.estimate.quality:.2f} +- {item.estimate.quality_sd:.2f}",
             money(item.estimate.cost_usd),

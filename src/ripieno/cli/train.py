@@ -16,6 +16,7 @@ from ripieno.evaluate.benchmark import BEST_QUALITY
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts
 from ripieno.learn import train as fit
 from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_criticality
+from ripieno.learn.modes import fit_with_modes
 from ripieno.learn.promotion import compare, record_finding
 from ripieno.learn.train import check_gate, promote, record_learned
 from ripieno.ledger import export_data
@@ -36,6 +37,7 @@ class Wanted:
     seed: int
     out: Path | None
     least_new: int
+    has_modes: bool
 
 
 @click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
@@ -49,6 +51,8 @@ class Wanted:
 @click.option("--out", type=_FOLDER, help="Folder of checkpoints, instead of the installation's; nothing is promoted.")
 @click.option("--least-new", type=click.IntRange(0), default=0, show_default=True,
               help="Do nothing unless so many outcomes are new since the last checkpoint.")  # fmt: skip
+@click.option("--modes/--no-modes", "has_modes", default=True,
+              help="Whether workflows that pay are estimated beside the workers.")  # fmt: skip
 @click.option("--watch", is_flag=True, help="Train again and again, until interrupted.")
 @click.option("--every", type=click.FloatRange(0.01), default=3600.0, show_default=True, help="With --watch: seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document; one a line with --watch.")
@@ -63,6 +67,7 @@ def train(
     seed: int,
     out: Path | None,
     least_new: int,
+    has_modes: bool,
     watch: bool,
     every: float,
     as_json: bool,
@@ -77,7 +82,7 @@ def train(
     if criticality_only:
         train_criticality(config, data, seed=seed, as_json=as_json)
         return
-    wanted = Wanted(data=data, dataset=dataset, kind=kind, seed=seed, out=out, least_new=least_new)
+    wanted = Wanted(data=data, dataset=dataset, kind=kind, seed=seed, out=out, least_new=least_new, has_modes=has_modes)
 
     async def work(app: App) -> None:
         while True:
@@ -117,6 +122,12 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     recipe = Recipe(kind=wanted.kind, seed=wanted.seed, objective=objective)
     watermark = app.ledger.head() if source.name == TRAFFIC else 0
     trained = fit(source, features, recipe=recipe, encoder=app.analyzer.encoder.name, clock=app.clock)
+    if wanted.data is None and wanted.has_modes:
+        found = fit_with_modes(app.ledger, source, features, app.pool, recipe=recipe, base=trained)
+        if found is not None:
+            gain = found.gain
+            say(f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility on held-out tasks")
+            trained = found.trained
     trained = replace(trained, card=trained.card.model_copy(update={"watermark": watermark}))
     registry = Registry(wanted.out) if wanted.out is not None else app.registry
     version = registry.save(trained.predictor, trained.card)

@@ -142,6 +142,8 @@ class Decision:
     """How many calls stood before this one at the workers that were full, for each that they take at once."""
     incumbent: WorkerId | None = None
     """The worker that has answered the earlier turns of the same conversation."""
+    mode: WorkerId | None = None
+    """Name of the workflow among the estimates, where one was chosen in place of a worker."""
     advice: Mapping[str, float] = field(default_factory=dict)
     """Further shares that the predictor has a head for: cascade, verify, abstain."""
     abstains: bool = False
@@ -153,3 +155,8 @@ class Decision:
     def worker(self) -> WorkerId:
         """The worker that was chosen first."""
         return self.workflow.worker
+
+    @property
+    def choice(self) -> WorkerId:
+        """What was chosen among the estimates: a worker, or a workflow by its name."""
+        return self.mode or self.worker

@@ -52,6 +52,7 @@ class Execution:
             decision=self.decision.id,
             key=self.key,
             workflow=type(self.decision.workflow).__name__.lower(),
+            mode=self.decision.mode,
             author=None if self.is_solo and self.calls else self.author,
             findings=tuple(self.findings),
             ended_early=self.ended_early,

@@ -7,12 +7,15 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ripieno.domain import Workflow
 from ripieno.domain.worker import WorkerId
 from ripieno.errors import CheckpointError, GateRefused, NotFound
+from ripieno.ledger.tagged import load_tagged
 from ripieno.route.predictors import KINDS, TrainedPredictor, make_predictor
 from ripieno.route.utility import Scales
 
@@ -55,6 +58,8 @@ class ModelCard(BaseModel):
     reference_latency_s: float
     metrics: dict[str, float]
     """Out-of-fold calibration error and Brier score, on the training tasks."""
+    workflows: dict[str, dict[str, object]] = {}
+    """Workflows that are estimated beside the workers, by the name of their column."""
     watermark: int = 0
     """Place in the ledger up to which outcomes of traffic were learned from."""
     margin: float
@@ -258,6 +263,18 @@ def read_card(folder: Path) -> ModelCard:
     if card.kind not in KINDS:
         raise CheckpointError(f"checkpoint {str(folder)!r} is of the unknown kind {card.kind!r}")
     return card
+
+
+def read_workflows(card: ModelCard) -> dict[WorkerId, Workflow]:
+    """The workflows of a card.
+
+    Raises:
+        CheckpointError: one of them is none.
+    """
+    try:
+        return {WorkerId(name): cast(Workflow, load_tagged(found)) for name, found in card.workflows.items()}
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"the card names a workflow that is none: {error}", hint="run `ripieno train`") from error
 
 
 def require_shared_workers(card: ModelCard, workers: tuple[str, ...], *, version: str) -> None:

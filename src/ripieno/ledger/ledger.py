@@ -257,7 +257,8 @@ class Ledger:
     def late(self, *, after: int, until: int | None = None) -> Iterator[Late]:
         """First findings about runs of traffic and of probes, in order; later ones about the same run do not count.
 
-        Runs of several steps are left out: which worker their outcome speaks of is not plain.
+        Runs of several steps are left out, but for those of workflows that are estimated like workers: of whom the
+        outcome of any other speaks is not plain.
 
         Args:
             after: place from which on, exclusive.
@@ -291,7 +292,7 @@ class Ledger:
                 assert isinstance(judged, Judged)
                 assert isinstance(executed, Executed)
                 assert executed.task is not None
-                if not executed.run.is_solo:
+                if not executed.run.is_solo and executed.run.mode is None:
                     continue
                 yield Late(seq=row.seq, quality=judged.verdict.quality, run=executed.run, task=executed.task)
 

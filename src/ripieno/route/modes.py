@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from ripieno.domain import (
+    Binding,
     Cascade,
     Ensemble,
     Estimate,
@@ -94,6 +95,11 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
             return Ensemble(members=members, merge=Merge.VOTE, rounds=2, fallbacks=cast.others(*members))
         case _:
             assert_never(mode)
+
+
+def make_stand_in(name: WorkerId) -> Worker:
+    """What stands among the workers for a workflow that is estimated like one."""
+    return Worker(id=name, binding=Binding(provider="workflow", model=name))
 
 
 def find_check(cast: Cast, author: WorkerId) -> Check:

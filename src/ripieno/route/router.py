@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +26,7 @@ from ripieno.domain import (
 from ripieno.domain.grader import Check
 from ripieno.errors import InvalidPlan, InvalidTask
 from ripieno.route.mask import Conditions, mask_workers
-from ripieno.route.modes import Cast, compose
+from ripieno.route.modes import Cast, compose, make_stand_in
 from ripieno.route.policies import Policy
 
 STAY_MARGIN = 0.05
@@ -41,6 +41,8 @@ class Modes:
 
     allowed: frozenset[Mode] = frozenset(Mode) - {Mode.DEBATE, Mode.MIXTURE}
     judge: WorkerId | None = None
+    learned: Mapping[WorkerId, Workflow] = field(default_factory=dict)
+    """Workflows that the predictor estimates beside the workers, and may be chosen unasked."""
 
 
 class Predictor(Protocol):
@@ -106,7 +108,9 @@ class Router:
         mask = mask_workers(task, features, pool, conditions)
         if arrival.workflow is not None:
             require_eligible(arrival.workflow, mask)
-        estimates = self.predictor.estimate(features, [pool[worker] for worker in mask.eligible])
+        learned = self._find_learned(task, mask, arrival)
+        considered = [*(pool[worker] for worker in mask.eligible), *map(make_stand_in, learned)]
+        estimates = self.predictor.estimate(features, considered)
         load = {worker: conditions.load[worker] for worker in mask.eligible if worker in conditions.load}
         if load:
             estimates = tuple(add_waiting(estimate, load.get(estimate.worker, 0.0)) for estimate in estimates)
@@ -115,13 +119,18 @@ class Router:
         rng = np.random.default_rng(arrival.seed)
         choice = self.policy.decide(features, estimates, objective=task.objective, rng=rng)
         unmeasured = [e.worker for e in estimates if not e.is_measured]
-        choice = stay(choice, arrival.incumbent, is_bound=task.messages[-1].role == "tool")
+        choice, mode = take_mode(choice, learned)
+        if mode is None:
+            choice = stay(choice, arrival.incumbent, is_bound=task.messages[-1].role == "tool")
         reasons = choice.reasons
         if unmeasured:
             reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
         return Decision(
             id=arrival.id,
-            workflow=self._compose(task, pool, choice, estimates, arrival),
+            workflow=self._compose(task, pool, choice, estimates, arrival)
+            if mode is None
+            else hand_over(learned[mode], choice.order),
+            mode=mode,
             propensity=choice.propensity,
             policy=self.policy.name,
             policy_facts=self.policy.facts,
@@ -139,6 +148,13 @@ class Router:
             abstains=choice.abstains,
             decide_s=self._clock.monotonic() - arrival.started,
         )
+
+    def _find_learned(self, task: Task, mask: Mask, arrival: Arrival) -> dict[WorkerId, Workflow]:
+        """Workflows that may be chosen unasked: no other is asked for, and all who are in them may take the task."""
+        if task.objective.mode is not None or arrival.workflow is not None or task.tools:
+            return {}
+        eligible = set(mask.eligible)
+        return {name: flow for name, flow in self._modes.learned.items() if set(list_workers(flow)) <= eligible}
 
     def _compose(
         self, task: Task, pool: Pool, choice: Choice, estimates: Sequence[Estimate], arrival: Arrival
@@ -179,6 +195,20 @@ class Router:
             kind=task.kind,
             decide_s=self._clock.monotonic() - arrival.started,
         )
+
+
+def take_mode(choice: Choice, learned: Mapping[WorkerId, Workflow]) -> tuple[Choice, WorkerId | None]:
+    """The choice among workers alone, and the workflow that stood before all of them, if one did."""
+    if not learned:
+        return choice, None
+    mode = choice.order[0] if choice.order[0] in learned else None
+    return replace(choice, order=tuple(worker for worker in choice.order if worker not in learned)), mode
+
+
+def hand_over(workflow: Workflow, order: Sequence[WorkerId]) -> Workflow:
+    """A learned workflow with the policy's other workers behind its own."""
+    members = set(list_workers(workflow))
+    return replace(workflow, fallbacks=tuple(worker for worker in order if worker not in members))
 
 
 def require_eligible(workflow: Workflow, mask: Mask) -> None:

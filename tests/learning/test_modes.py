@@ -1,0 +1,188 @@
+"""The router learns to work in several steps where that pays, and only there: replayed from recorded answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ripieno.app import App
+from ripieno.cli.train import Wanted, train_once
+from ripieno.config import load_settings
+from ripieno.domain import (
+    Answer,
+    Call,
+    Cascade,
+    Ensemble,
+    Executed,
+    Judged,
+    Merge,
+    Origin,
+    Placement,
+    Run,
+    Solo,
+    Task,
+    Usage,
+    Verdict,
+    Verified,
+    WorkerId,
+)
+from ripieno.domain.grader import Agreement, Exact
+from ripieno.gateway import record_feedback
+from ripieno.learn import analyze_prompts
+from ripieno.learn.checkpoint import read_workflows
+from ripieno.learn.modes import add_modes, gather_answers, replay
+from ripieno.ledger import export_data
+from ripieno.testing import Reply, ScriptedServer
+
+A, B, C = (WorkerId(name) for name in ("ash", "birch", "cedar"))
+COST = {A: 1e-4, B: 1e-4, C: 2e-2}
+RIGHT = {A: 0.75, B: 0.75, C: 0.97}
+AGREEMENT = Cascade(stages=(A, C), check=Agreement(peer=B))
+
+
+def write_settings(servers: list[ScriptedServer]) -> None:
+    lines = ["[ledger]", "url = 'sqlite:///ledger.db'", "[route]", "exploration = 0.0", "newcomers = 'free'"]
+    for name, server in zip((A, B, C), servers, strict=True):
+        lines += [f"[providers.{name}]", 'kind = "openai"', f'base_url = "{server.base_url}"']
+        lines += [f"[workers.{name}]", f'provider = "{name}"', f"usd_per_call = {COST[name]}"]
+    from pathlib import Path
+
+    Path("ripieno.toml").write_text("\n".join(lines))
+
+
+def make_task(app: App) -> Task:
+    return Task.from_text("Riddle 999: which number do I think of, 3?", objective=app.make_objective(), kind="riddle")
+
+
+async def measure(app: App, *, err_together: bool, seed: int, tasks: int = 240) -> None:
+    """Record a campaign: two cheap workers that err apart, or together, and a dear one that hardly errs."""
+    rng = np.random.default_rng(seed)
+    entries: list[Executed | Judged] = []
+    for number in range(tasks):
+        task = Task.from_text(f"Riddle {number}: which number do I think of, {rng.integers(1000)}?", kind="riddle")
+        draw = rng.random()
+        for worker in (A, B, C):
+            luck = draw if err_together and worker != C else rng.random()
+            is_right = luck < RIGHT[worker]
+            wrong = "7" if err_together else f"{rng.integers(8, 1000)}"
+            call = Call(
+                worker=worker,
+                worker_version=app.pool[worker].version,
+                usage=Usage(input_tokens=10, output_tokens=2),
+                cost_usd=COST[worker],
+                latency_s=0.5,
+            )
+            split = "test" if number % 3 == 0 else "train"
+            run = Run(
+                id=f"{seed}/{number}/{worker}",
+                task=task.digest,
+                origin=Origin.PROFILE,
+                calls=(call,),
+                answer=Answer(text=f"It is {'42' if is_right else wrong}"),
+                placement=Placement(dataset="riddles", item=str(number), split=split),
+            )
+            entries += [
+                Executed(run=run, task=task),
+                Judged(run=run.id, verdict=Verdict(verifier="exact", quality=float(is_right))),
+            ]
+    await app.ledger.append(*entries)
+
+
+@pytest.fixture
+def servers():  # type: ignore[no-untyped-def]  # a fixture
+    started = [ScriptedServer([Reply(text="It is 42")]).__enter__() for _ in range(3)]
+    yield started
+    for server in started:
+        server.__exit__(None, None, None)
+
+
+WANTED = Wanted(data=None, dataset="riddles", kind="ridge", seed=0, out=None, least_new=0, has_modes=True)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+async def test_agreement_is_chosen_unasked_where_workers_err_apart(servers: list[ScriptedServer], seed: int) -> None:
+    write_settings(servers)
+    async with App(load_settings()) as app:
+        await measure(app, err_together=False, seed=seed)
+        done = await train_once(app, WANTED)
+        assert done is not None
+        workflows = read_workflows(done.trained.card)
+        assert workflows
+        assert "workflows add +" in done.trained.card.verdict
+    async with App(load_settings()) as app:
+        task = Task.from_text(
+            "Riddle 999: which number do I think of, 3?", objective=app.make_objective(), kind="riddle"
+        )
+        decision = await app.orchestrator.decide(task)
+        assert decision.mode in workflows
+        assert not isinstance(decision.workflow, Solo)
+        assert {e.worker for e in decision.estimates} == {A, B, C, *workflows}
+        handled, _ = await app.orchestrator.handle(task)
+        assert (await app.replay(app.ledger.find_decided(handled.id))).mode == decision.mode
+        alone = await app.orchestrator.decide(replace(task, objective=replace(task.objective, workers=(A, C))))
+        assert alone.mode is None, "who is in it must be allowed"
+        asked = await app.orchestrator.decide(replace(task, objective=replace(task.objective, mode="verified")))  # type: ignore[arg-type]  # a mode's value
+        assert isinstance(asked.workflow, Verified)
+        assert asked.mode is None
+
+
+async def test_agreement_is_not_even_offered_where_workers_err_together(servers: list[ScriptedServer]) -> None:
+    write_settings(servers)
+    async with App(load_settings()) as app:
+        await measure(app, err_together=True, seed=0)
+        done = await train_once(app, WANTED)
+        assert done is not None
+        task = make_task(app)
+        decision = await app.orchestrator.decide(task)
+        assert decision.mode is None
+        assert isinstance(decision.workflow, Solo)
+
+
+async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(servers: list[ScriptedServer]) -> None:
+    write_settings(servers)
+    async with App(load_settings()) as app:
+        await measure(app, err_together=False, seed=0)
+        await train_once(app, WANTED)
+    async with App(load_settings()) as app:
+        task = Task.from_text(
+            "Riddle 999: which number do I think of, 3?", objective=app.make_objective(), kind="riddle"
+        )
+        before = await app.orchestrator.decide(task)
+        for _ in range(25):
+            decision, run = await app.orchestrator.handle(task)
+            assert run.mode == before.mode
+            await record_feedback(app, decision.id, Verdict(verifier="user", quality=0.0))
+            if (await app.orchestrator.decide(task)).mode != before.mode:
+                break
+        after = await app.orchestrator.decide(task)
+        old = {e.worker: e.quality for e in before.estimates}
+        new = {e.worker: e.quality for e in after.estimates}
+        assert before.mode is not None
+        assert new[before.mode] < old[before.mode]
+        assert new[C] == pytest.approx(old[C])
+
+
+async def test_replayed_outcomes_are_what_the_engine_would_have_met(servers: list[ScriptedServer]) -> None:
+    write_settings(servers)
+    async with App(load_settings()) as app:
+        await measure(app, err_together=False, seed=4, tasks=30)
+        data = export_data(app.ledger, "riddles")
+        (answers,) = gather_answers(app.ledger, data)
+        columns = {model.id: column for column, model in enumerate(data.models)}
+        quality, cost, _ = replay(AGREEMENT, answers, columns)
+        vote = Ensemble(members=(A, B, C), merge=Merge.VOTE)
+        voted, paid, _ = replay(vote, answers, columns)
+        for row in range(30):
+            ash, birch, cedar = (answers.quality[row, columns[worker]] for worker in (A, B, C))
+            agree = answers.said[row, columns[A]] == answers.said[row, columns[B]]
+            assert quality[row] == (ash if agree else cedar)
+            assert cost[row] == pytest.approx(2e-4 + (0 if agree else 2e-2))
+            assert voted[row] == (birch if not agree and birch == cedar == 1.0 else ash)
+            assert paid[row] == pytest.approx(cost[row])
+        wider = add_modes(data, [answers], {WorkerId("agreement:x"): AGREEMENT})
+        assert wider.models[-1].id == "agreement:x"
+        column = wider.matrix(wider.quality)[:, -1]
+        np.testing.assert_array_equal(column, quality)
+        assert len(await analyze_prompts(app.analyzer, wider)) == 30
+        with pytest.raises(TypeError, match="cannot be replayed"):
+            replay(Verified(worker=A, check=Exact(answers=("x",))), answers, columns)
