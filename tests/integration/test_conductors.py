@@ -9,6 +9,7 @@ from tests.integration.conftest import Serve, open_app, write_pool
 from ripieno.domain import Mode, Op, Plan, Solo, Task
 from ripieno.testing import Reply, Seen
 
+PROMPTED = "[conductor]\nkind = 'prompted'"
 TASK = Task.from_text("How tall is the tower, in feet?")
 
 
@@ -29,7 +30,7 @@ async def test_a_worker_writes_the_plan_and_its_tokens_count(serve: Serve) -> No
         return Reply(text=json.dumps({"steps": steps}))
 
     servers = [serve(write), serve(write)]
-    write_pool(*servers)
+    write_pool(*servers, extra=PROMPTED)
     async with open_app() as app:
         execution = await app.orchestrator.carry(planned(Mode.PLAN))
         plan = execution.decision.workflow
@@ -49,7 +50,7 @@ async def test_a_worker_writes_the_plan_and_its_tokens_count(serve: Serve) -> No
 async def test_a_plan_that_cannot_be_read_is_asked_for_once_more_and_then_left(serve: Serve) -> None:
     replies = iter(["no", '{"steps": [{"worker": 0, "op": "solve", "source": "question"}]}', "fine"])
     server = serve(lambda seen: Reply(text=next(replies)))
-    write_pool(server)
+    write_pool(server, extra=PROMPTED)
     async with open_app() as app:
         execution = await app.orchestrator.carry(planned(Mode.PLAN))
         assert [call.step for call in execution.run.calls] == ["plan", "plan", "1"]
@@ -65,7 +66,7 @@ async def test_a_plan_that_cannot_be_read_is_asked_for_once_more_and_then_left(s
 
 async def test_a_writer_that_fails_or_is_none_leaves_the_task_to_one_worker(serve: Serve) -> None:
     failing = serve([Reply(status=500)])
-    path = write_pool(failing, serve([Reply(text="from b")]))
+    path = write_pool(failing, serve([Reply(text="from b")]), extra=PROMPTED)
     async with open_app() as app:
         for mode in (Mode.PLAN, Mode.DECOMPOSE):
             app.health.note_success("a")  # type: ignore[arg-type]  # an id
@@ -111,7 +112,7 @@ async def test_words_that_are_no_parts_leave_the_task_whole(serve: Serve) -> Non
 
 async def test_a_plan_can_be_looked_at_before_anybody_carries_it_out(serve: Serve) -> None:
     server = serve([Reply(text='{"steps": [{"worker": 0, "op": "solve", "source": "question"}]}')])
-    write_pool(server)
+    write_pool(server, extra=PROMPTED)
     async with open_app() as app:
         decision, calls = await app.orchestrator.plan(planned(Mode.PLAN))
         assert isinstance(decision.workflow, Plan)

@@ -9,16 +9,18 @@ import pytest
 from tests.integration.conftest import open_app
 
 from ripieno.conductor.policy import TinyPolicy
+from ripieno.conductor.tiny import tell_plan
 from ripieno.domain import Op
 from ripieno.encoders.static import StaticEncoder
-from ripieno.errors import CheckpointError
+from ripieno.errors import CheckpointError, DataError
 from ripieno.evaluate import conductor as proof
 from ripieno.learn.conductor import Recipe, Training
+from ripieno.learn.lessons import Quest, Reward, draw_pools, find_lessons, read_lessons
 from ripieno.orchestrator import make_arrival
 from ripieno.workbench.scenes import Stage
 from ripieno.workbench.world import BenchPool, BenchStep, World, to_plan
 
-SHORT = Recipe(pools=16, teach_steps=220, reinforce_steps=20, polish_generations=3, common_tasks=32, search_tasks=4)
+SHORT = Recipe(pools=10, teach_steps=150, reinforce_steps=10, polish_generations=2, common_tasks=32, search_tasks=4)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,42 @@ def test_the_same_seed_gives_the_same_policy_and_another_one_another(
     ]
     np.testing.assert_array_equal(made[0].parameters["query"], made[1].parameters["query"])
     assert not np.array_equal(made[0].parameters["query"], made[2].parameters["query"])
+
+
+def test_a_plan_earns_the_same_in_either_surface(bench: tuple[World, Stage], tmp_path: Path) -> None:
+    """Parity: the reward and the data file are the same objects for all sizes of conductor."""
+    world, _ = bench
+    pools = draw_pools(world, seed=0, count=3)
+    path = tmp_path / "lessons.jsonl"
+    lessons = find_lessons(world, pools, path, quest=Quest(seed=0, tasks=4))
+    assert read_lessons(path) == lessons
+    reward = Reward(world=world)
+    raw = [json.loads(line) for line in path.read_text().splitlines()]
+    for lesson, row in zip(lessons, raw, strict=True):
+        pool = pools[lesson.pool]
+        for plan, told in zip(lesson.plans, row["plans"], strict=True):
+            for task in world.tasks["train", lesson.family][:5]:
+                assert reward.of_json(task, pool, told["json"]) == reward.of_words(task, pool, plan)
+            assert told["words"] == tell_plan(plan)
+    task = world.tasks["train", "story"][0]
+    assert reward.of_json(task, pools[0], "no plan") == -0.1
+    assert sum(lessons[0].weights) == pytest.approx(1.0)
+
+
+def test_a_search_that_is_cut_off_goes_on_and_a_damaged_file_is_refused(
+    bench: tuple[World, Stage], tmp_path: Path
+) -> None:
+    world, _ = bench
+    pools = draw_pools(world, seed=0, count=2)
+    whole = find_lessons(world, pools, tmp_path / "whole", quest=Quest(seed=0, tasks=3))
+    text = (tmp_path / "whole").read_text()
+    cut = tmp_path / "cut"
+    cut.write_text(text[: int(len(text) * 0.7)])
+    assert find_lessons(world, pools, cut, quest=Quest(seed=0, tasks=3)) == whole
+    assert cut.read_text() == text
+    cut.write_text("{}\n" + text)
+    with pytest.raises(DataError, match="line 1"):
+        read_lessons(cut)
 
 
 async def test_the_workbench_and_the_engine_carry_out_the_same_plans_alike(

@@ -112,7 +112,7 @@ def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Con
     chosen = settings.conductor
     worker = parse_worker_id(chosen.worker) if chosen.worker is not None else None
     if chosen.kind == "prompted":
-        return PromptedConductor(caller, worker=worker)
+        return PromptedConductor(caller, worker=worker, has_examples=chosen.has_examples)
     if chosen.checkpoint is not None:
         return load_tiny(chosen.checkpoint, encoder)
     trained = settings.home / "conductor" / "conductor-0.safetensors"
@@ -120,7 +120,7 @@ def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Con
         return load_tiny(trained if trained.exists() else BUNDLED, encoder)
     except CheckpointError as error:
         log.info("plans are written by prompt: %s", error.message)
-        return PromptedConductor(caller, worker=worker)
+        return PromptedConductor(caller, worker=worker, has_examples=chosen.has_examples)
 
 
 def make_outbox(settings: Settings) -> Outbox | None:

@@ -55,14 +55,32 @@ def audit(*, pools: int, tasks: int, as_json: bool) -> None:
 
 
 @conductor.command(epilog="\b\nExample:\n  ripieno conductor train --seeds 3")
+@click.option("--size", type=click.Choice(["tiny", "lm"]), default="tiny", show_default=True,
+              help="A small policy, or a language model (extra `lm`).")  # fmt: skip
+@click.option("--model", help="With --size lm: a name on the hub, or a folder; the bundled one if not given.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="With --size lm.")
 @click.option("--seeds", type=click.IntRange(1, 20), default=1, show_default=True, help="Trainings, one a seed.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The first seed.")
 @click.option("--short", is_flag=True, help="A little of every stage: half a minute, for a first look.")
 @click.option("--ablations", is_flag=True, help="Train what shows what each part is worth, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def train(config: Path | None, *, seeds: int, seed: int, short: bool, ablations: bool, as_json: bool) -> None:
+def train(
+    config: Path | None,
+    *,
+    size: str,
+    model: str | None,
+    device: str,
+    seeds: int,
+    seed: int,
+    short: bool,
+    ablations: bool,
+    as_json: bool,
+) -> None:
     """Train the tiny conductor and the one-step router that it is held against; cut off, it goes on where it was."""
+    if size == "lm":
+        _train_lm(config, model=model, device=device, seed=seed, is_short=short, as_json=as_json)
+        return
     folder = load_settings(config).settings.home / FOLDER
     made: list[dict[str, object]] = []
     with _open_bench() as (world, stage):
@@ -195,6 +213,30 @@ def _train_one(world: "World", stage: "Stage", recipe: "Recipe", folder: Path, n
         training = Training(world, stage, recipe, state, told=told)
         training.run()
     return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
+
+
+def _train_lm(config: Path | None, *, model: str | None, device: str, seed: int, is_short: bool, as_json: bool) -> None:
+    """One training of a language model, measured before and after on held-out tasks."""
+    from dataclasses import asdict
+
+    from ripieno.learn.lm import SHORT, LmRecipe, train_lm
+    from ripieno.workbench.world import World
+
+    recipe = LmRecipe(model=model, device=device, seed=seed)
+    if is_short:
+        recipe = replace(recipe, **SHORT)  # type: ignore[arg-type]  # numbers, by name
+    folder = load_settings(config).settings.home / FOLDER / f"lm-{seed}"
+    with World() as world:
+        before, after = train_lm(world, recipe, folder, told=lambda stage, step, steps, seen: None)
+    if as_json:
+        print_json({"folder": str(folder), "before": asdict(before), "after": asdict(after)})
+        return
+    rows = [
+        [name, f"{found.parsed:.3f}", f"{found.right:.3f}", f"{found.reward:.3f}"]
+        for name, found in (("before", before), ("after", after))
+    ]
+    print_table("", ("seen", "parsed", "right", "reward"), rows)
+    say(f"in {folder / 'adapter'}: serve it, and name it in conductor.worker")
 
 
 def _stderr() -> "Console":

@@ -3,7 +3,7 @@
 from ripieno.conductor.base import Brief, Conductor, Roster, Written
 from ripieno.conductor.decompose import Decomposer
 from ripieno.conductor.grammar import format_plan, make_schema, parse_json, parse_text
-from ripieno.conductor.prompted import PromptedConductor
+from ripieno.conductor.prompted import PromptedConductor, make_prompt
 
 __all__ = [
     "Brief",
@@ -13,6 +13,7 @@ __all__ = [
     "Roster",
     "Written",
     "format_plan",
+    "make_prompt",
     "make_schema",
     "parse_json",
     "parse_text",

@@ -61,7 +61,8 @@ class Brief:
     """All that a conductor knows when it writes."""
 
     task: Task
-    features: Features
+    features: Features | None
+    """None where only a worker by prompt writes, which reads the task itself."""
     roster: Roster
     estimates: Mapping[WorkerId, Estimate]
     author: WorkerId | None = None

@@ -51,9 +51,11 @@ class PromptedConductor:
     Args:
         caller: how it is asked.
         worker: who writes; None takes the worker that the brief names.
+        has_examples: whether it is shown examples; one that was trained for it needs none.
     """
 
-    def __init__(self, caller: Caller, *, worker: WorkerId | None = None) -> None:
+    def __init__(self, caller: Caller, *, worker: WorkerId | None = None, has_examples: bool = True) -> None:
+        self._has_examples = has_examples
         self._caller = caller
         self._worker = worker
 
@@ -68,7 +70,7 @@ class PromptedConductor:
         number = brief.roster.find(author) if author is not None else None
         if number is None:
             return Written(plan=None, fault=f"{author!r} is to write the plan, and may not take the task")
-        worker, asked = brief.roster.workers[number], make_prompt(brief)
+        worker, asked = brief.roster.workers[number], make_prompt(brief, has_examples=self._has_examples)
         calls: list[Call] = []
         fault = ""
         for _ in range(ATTEMPTS):
@@ -95,10 +97,15 @@ def _ask_again(asked: Task, text: str, fault: str) -> Task:
     return Task(messages=(*asked.messages, *more), params=asked.params)
 
 
-def make_prompt(brief: Brief) -> Task:
-    """What the writing worker is asked: orders, examples of other tasks, the workers' cards, the task."""
+def make_prompt(brief: Brief, *, has_examples: bool = True) -> Task:
+    """What the writing worker is asked: orders, examples of other tasks, the workers' cards, the task.
+
+    Args:
+        brief: what it is to know.
+        has_examples: whether it sees examples; one that was trained needs none.
+    """
     messages = [Message(role="system", content=_ORDERS)]
-    for question, workers, plan in _EXAMPLES:
+    for question, workers, plan in _EXAMPLES if has_examples else ():
         messages.append(Message(role="user", content=f"Workers:\n{workers}\nTask: {json.dumps(question)}"))
         messages.append(Message(role="assistant", content=plan))
     cards = [brief.describe(worker) for worker in brief.roster.workers]

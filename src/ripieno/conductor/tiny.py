@@ -44,8 +44,8 @@ class TinyConductor:
     async def write(self, brief: Brief) -> Written:
         """The most probable plan, word by word."""
         roster = brief.roster
-        if not len(roster):
-            return Written(plan=None, fault="nobody is on the roster")
+        if not len(roster) or brief.features is None:
+            return Written(plan=None, fault="nobody is on the roster, or nothing is known of the task")
         cards = [brief.describe(worker) for worker in roster.workers]
         words = (await self._encoder.encode([card.skills for card in cards])).astype(np.float64)
         numbers = card_numbers(

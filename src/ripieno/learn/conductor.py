@@ -23,19 +23,16 @@ from ripieno.conductor.policy import Cursor, Floats, Rows, Scene, TinyPolicy, fo
 from ripieno.conductor.tiny import save_policy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import CheckpointError
+from ripieno.learn.lessons import Lesson, Quest, Reward, draw_pools, find_lessons
 from ripieno.workbench.scenes import Stage, to_steps
-from ripieno.workbench.search import Words, search
-from ripieno.workbench.world import BenchPool, Outcome, World
+from ripieno.workbench.world import BenchPool, World
 
 ADVANTAGE_SCALE = 0.3
 """Spread of rewards, the same for all groups: a group's own spread would make noise of easy tasks loud."""
-SOFTNESS = 0.05
-"""Temperature of the soft targets, in reward."""
-TAUGHT = 3
-"""Plans of a cell that are taught."""
 SAVE_EVERY = 25
 _POLISHED = ("action", "action_bias", "query", "taste")
 """Layers that the evolution strategy changes."""
+LESSONS = "lessons.jsonl"
 STAGES = ("search", "teach", "reinforce", "polish")
 
 
@@ -67,20 +64,6 @@ class Recipe:
     counts_cost: bool = True
     shuffles_pools: bool = True
     """Without, all tasks meet one pool: the ablation of pool randomisation."""
-
-    def reward(self, outcome: Outcome) -> float:
-        """What an outcome is worth in training."""
-        return outcome.reward if self.counts_cost else float(outcome.is_right)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """The best plans of one pool for one family, with how much each is to be imitated."""
-
-    pool: int
-    family: str
-    plans: tuple[Words, ...]
-    weights: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -117,9 +100,8 @@ class Training:
         self._folder = folder
         self._told = told or (lambda *_: None)
         self._rng = np.random.default_rng(recipe.seed)
-        pools = np.random.default_rng([recipe.seed, 1])
-        count = recipe.pools if recipe.shuffles_pools else 1
-        self.pools = [world.draw_pool("train", pools) for _ in range(count)]
+        self._reward = Reward(world=world, counts_cost=recipe.counts_cost)
+        self.pools = draw_pools(world, seed=recipe.seed, count=recipe.pools if recipe.shuffles_pools else 1)
         self.policy = TinyPolicy.init(
             tasks=stage.task_size, words=stage.words_size, rng=self._rng, most_steps=recipe.most_steps
         )
@@ -153,7 +135,6 @@ class Training:
             "progress": asdict(self.progress),
             "adam": self._adam.steps,
             "rng": self._rng.bit_generator.state,
-            "lessons": [asdict(lesson) for lesson in self._lessons],
         }
         (self._folder / "progress.part").write_text(json.dumps(facts))
         part.replace(self._folder / "state.safetensors")
@@ -179,43 +160,32 @@ class Training:
         self._adam.steps = facts["adam"]
         self._rng.bit_generator.state = facts["rng"]
         self.progress = Progress(**facts["progress"])
-        self._lessons = [
-            Lesson(
-                pool=raw["pool"],
-                family=raw["family"],
-                plans=tuple(tuple((a, w) for a, w in plan) for plan in raw["plans"]),
-                weights=tuple(raw["weights"]),
-            )
-            for raw in facts["lessons"]
-        ]
 
     def _search(self) -> None:
-        """Find the best plans of each pool for each family."""
-        recipe = self._recipe
-        for place in range(self.progress.step, len(self.pools)):
-            rng = np.random.default_rng([recipe.seed, 2, place])
-            for family in self._world.families:
-                tasks = _draw(self._world.tasks["train", family], recipe.search_tasks + 10, rng)
-                found = search(self._world, self.pools[place], tasks, first=recipe.search_tasks)
-                found = [tried for tried in found if len(tried.plan) <= recipe.most_steps][:TAUGHT]
-                rewards = np.array([tried.reward if recipe.counts_cost else tried.right for tried in found])
-                weights = np.exp((rewards - rewards.max()) / SOFTNESS)
-                self._lessons.append(
-                    Lesson(
-                        pool=place,
-                        family=family,
-                        plans=tuple(tried.plan for tried in found),
-                        weights=tuple((weights / weights.sum()).tolist()),
-                    )
-                )
-            self.progress.step = place + 1
-            self._told("search", place + 1, len(self.pools), f"{len(self._lessons)} lessons")
-            if (place + 1) % SAVE_EVERY == 0:
-                self.save()
+        """Find the best plans of each pool for each family, or read them where that is done."""
+        recipe, count = self._recipe, len(self.pools)
+        quest = Quest(
+            seed=recipe.seed,
+            tasks=recipe.search_tasks,
+            counts_cost=recipe.counts_cost,
+            most_steps=recipe.most_steps,
+        )
+        self._lessons = find_lessons(
+            self._world,
+            self.pools,
+            self._folder / LESSONS,
+            quest=quest,
+            told=lambda done: self._told("search", done, count, ""),
+        )
+        self.progress.step = count
 
     def _teach(self) -> None:
         """Imitate the plans found, each by how good it is."""
         recipe = self._recipe
+        if not self._lessons:
+            done = self.progress.step
+            self._search()
+            self.progress.step = done
         for step in range(self.progress.step, recipe.teach_steps):
             chosen = [self._lessons[index] for index in self._rng.integers(len(self._lessons), size=48)]
             tasks = [_draw(self._world.tasks["train", lesson.family], 1, self._rng)[0] for lesson in chosen]
@@ -243,14 +213,12 @@ class Training:
             scene = self._blur(self._stage.make(tasks, pools))
             scene = scene.take(np.repeat(np.arange(len(tasks)), recipe.rollouts))
             plans = self.policy.write(scene, rng=self._rng)
-            rewards = np.array(
-                [
-                    recipe.reward(
-                        self._world.run(tasks[row // recipe.rollouts], to_steps(plan), pools[row // recipe.rollouts])
-                    )
-                    for row, plan in enumerate(plans)
-                ]
-            ).reshape(len(tasks), recipe.rollouts)
+            places = np.arange(len(plans)) // recipe.rollouts
+            earned = [
+                self._reward.of_words(tasks[place], pools[place], tuple(plan))
+                for place, plan in zip(places, plans, strict=True)
+            ]
+            rewards = np.array(earned).reshape(len(tasks), recipe.rollouts)
             advantages = ((rewards - rewards.mean(axis=1, keepdims=True)) / ADVANTAGE_SCALE).ravel()
             rows, cursors, actions, workers, weights = [], [], [], [], []
             for row, plan in enumerate(plans):
@@ -317,8 +285,7 @@ class Training:
         policy = TinyPolicy(self.policy.parameters | layers, most_steps=self.policy.most_steps)
         plans = policy.write(scene)
         rewards = [
-            self._recipe.reward(self._world.run(task, to_steps(plan), pool))
-            for task, plan, pool in zip(tasks, plans, pools, strict=True)
+            self._reward.of_words(task, pool, tuple(plan)) for task, plan, pool in zip(tasks, plans, pools, strict=True)
         ]
         return float(np.mean(rewards))
 
