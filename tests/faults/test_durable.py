@@ -13,9 +13,10 @@ import pytest
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Cascade, Executed, Resolved, Run, Task, WorkerId
+from ripieno.domain import Budget, Cascade, Executed, Op, Plan, Resolved, Run, Step, Task, WorkerId
 from ripieno.domain.grader import Exact
 from ripieno.errors import ApprovalDenied, ApprovalPending, NotFound, RipienoError
+from ripieno.execute import Execution, Executor
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import FixedClock
 
@@ -161,6 +162,31 @@ async def test_a_human_agrees_and_the_run_goes_on_once(tmp_path: Path) -> None:
     assert read_effects(tmp_path) == ["effect 1"]
 
 
+async def test_a_plan_waits_at_the_step_that_wants_a_human_and_keeps_what_is_done(tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "2"}
+    first, second = WorkerId("w1"), WorkerId("w2")
+    steps = Plan(
+        steps=(
+            Step(worker=first, op=Op.EXTRACT),
+            Step(worker=second, op=Op.SOLVE, access=(0,), needs_approval=True),
+        )
+    )
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        with pytest.raises(ApprovalPending):
+            await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), workflow=steps))
+        assert read_effects(tmp_path) == ["effect 1"]
+        (found,) = app.runs.unfinished()
+        assert found.proposal is not None
+        assert "effect" not in found.proposal.arguments
+        assert "step 1" in found.proposal.arguments, "what would be done is shown as it would be done"
+        await app.runs.resolve(found.claim.run, is_approved=True, by="ada")
+        execution = await app.runs.go_on(app.runs.unfinished()[0])
+        assert execution is not None
+        assert [call.step for call in execution.run.calls] == ["1", "2"]
+    assert read_effects(tmp_path) == ["effect 1", "effect 2"]
+
+
 async def test_an_approval_is_of_one_version_of_the_worker_and_no_other(tmp_path: Path) -> None:
     write_settings(tmp_path, card="needs_approval = true")
     only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
@@ -198,3 +224,20 @@ async def test_without_an_answer_in_time_the_answer_is_no(tmp_path: Path) -> Non
         late = app.runs.unfinished()
         assert late == []
     assert not read_effects(tmp_path)
+
+
+async def test_calls_of_before_count_against_the_budget_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "12"}
+    asked = replace(TASK, budget=Budget(calls=4))
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        execution = await app.orchestrator.carry(asked, arrival=replace(make_arrival(app.clock), workflow=workflow()))
+        assert len(execution.run.calls) == 4
+        assert app.journals is not None
+        journal = app.journals.open(execution.decision.id)
+        journal.read()
+        again = Execution(decision=execution.decision, task=asked)
+        await Executor(app.caller, app.grading).execute(again, app.pool, journal=journal)
+        assert len(again.run.calls) == 4
+        assert again.ended_early is not None
+    assert len(read_effects(tmp_path)) == 4

@@ -150,7 +150,7 @@ def plan_by_hand(exam: Exam, ranked: Mapping[int, list[int]], *, calls: float, m
         made[SINGLE].append((_single(pool, ranked[place][0]),))
         first, second, third = (*order, *order, *order)[:3]
         made["agreement of two, else a third"].append(((_SOLVE, first), (_VERIFY, second), (_SOLVE, third)))
-        made["best of n, equal calls"].append(_vote(pool, order, most))
+        made["best of n, equal calls"].append(_vote(order, most))
         affordable = [worker for worker in order if pool.workers[worker].cost <= money]
         made["best of n, equal money"].append(_spend(pool, affordable or order[-1:], money))
     return made
@@ -265,7 +265,7 @@ def _single(pool: BenchPool, worker: int) -> tuple[int, int]:
     return (_RUN if pool.workers[worker].can_run else _SOLVE, worker)
 
 
-def _vote(pool: BenchPool, order: Sequence[int], most: int) -> Words:
+def _vote(order: Sequence[int], most: int) -> Words:
     """The first worker's answer where no third can decide; with three calls, two that agree or the third."""
     if most < 3 or len(order) < 3:
         return ((_SOLVE, order[0]),)
@@ -278,7 +278,7 @@ def _spend(pool: BenchPool, order: Sequence[int], money: float) -> Words:
     for worker in order:
         if sum(pool.workers[each].cost for each in [*chosen, worker]) <= money and len(chosen) < 3:
             chosen.append(worker)
-    return _vote(pool, chosen or list(order[:1]), len(chosen))
+    return _vote(chosen or list(order[:1]), len(chosen))
 
 
 def _unrun(action: int) -> int:

@@ -80,7 +80,7 @@ class _PlanRun:
         team = [step.worker, *(worker for worker in self._plan.fallbacks if self._may_stand_in(worker, step))]
         asked = make_step(step, task, texts, worker=pool[step.worker])
         is_last = place == len(self._plan.steps) - 1 and step.op is not Op.VERIFY
-        called = await self._steps.ask(str(place + 1), team, asked, is_last=is_last)
+        called = await self._steps.ask(str(place + 1), team, asked, is_last=is_last, needs_approval=step.needs_approval)
         assert called.answer is not None
         if step.op is Op.VERIFY:
             accepts, fault = read_verdict(called.answer.text)

@@ -98,19 +98,27 @@ class Steps:
         self._execution = execution
         self._journal = journal
         self._sink = sink
-        self._purse = Purse(execution)
         self._asked: dict[tuple[WorkerId, str], Answer] = {}
         for done in journal.steps if journal is not None else ():
             execution.calls += done.calls
             if done.verdict is not None and done.author is not None:
                 execution.findings.append(Finding(step=done.step, author=done.author, verdict=done.verdict))
+        self._purse = Purse(execution)
 
     def keep(self, called: Called, quality: float) -> None:
         """Remember an answer as one that could be given."""
         if self.best is None or quality > self.best.quality:
             self.best = Candidate(called=called, quality=quality)
 
-    async def ask(self, step: str, workers: Sequence[WorkerId], task: Task, *, is_last: bool = False) -> Called:
+    async def ask(
+        self,
+        step: str,
+        workers: Sequence[WorkerId],
+        task: Task,
+        *,
+        is_last: bool = False,
+        needs_approval: bool = False,
+    ) -> Called:
         """Ask the first of some workers that answers.
 
         Args:
@@ -118,6 +126,7 @@ class Steps:
             workers: in order; those after the first stand in for it.
             task: what is asked.
             is_last: whether the answer is certain to be the run's.
+            needs_approval: whether a human must agree, whoever is asked.
 
         Raises:
             ProviderError: nobody answered.
@@ -132,6 +141,8 @@ class Steps:
         calls: list[Call] = []
         error: ProviderError | None = None
         for worker in _take_team(workers, self.pool):
+            if worker.needs_approval or needs_approval:
+                await self._approve(step, worker, task)
             called = await self._ask_one(step, worker, task, is_last=is_last)
             calls.append(called.call)
             if called.answer is not None:
@@ -202,8 +213,6 @@ class Steps:
         return ask
 
     async def _ask_one(self, step: str, worker: Worker, task: Task, *, is_last: bool) -> Called:
-        if worker.needs_approval:
-            await self._approve(step, worker, task)
         with self._purse.reserve(worker, task):
             if worker.has_effects and self._journal is not None and not await self._journal.begin(step, worker.id):
                 raise InDoubt(self._execution.decision.id, step=step, worker=worker.id)
