@@ -405,6 +405,7 @@ async def test_a_plan_that_a_pool_cannot_carry_out_is_refused_before_anybody_is_
         ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.MERGE, access=(2,))], "step 2 sees step 3"),
         ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.MERGE, access=(0, 0))], "sees a step twice"),
         ([Step(worker=A, op=Op.VERIFY)], "sees no earlier step"),
+        ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.VERIFY, access=(0,))], "what its own worker made"),
     ],
 )
 def test_cyclic_dangling_and_endless_plans_are_no_plans(steps: list[Step], message: str) -> None:

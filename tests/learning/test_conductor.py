@@ -46,7 +46,7 @@ def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[
 
 def test_a_training_that_is_cut_off_goes_on_to_the_same_end(bench: tuple[World, Stage], tmp_path: Path) -> None:
     world, stage = bench
-    recipe = replace(SHORT, teach_steps=75, reinforce_steps=0, polish_generations=0)
+    recipe = replace(SHORT, teach_steps=75, reinforce_steps=0, polish_generations=1)
     whole = Training(world, stage, recipe, tmp_path / "whole").run()
 
     class CutError(Exception):
@@ -65,6 +65,8 @@ def test_a_training_that_is_cut_off_goes_on_to_the_same_end(bench: tuple[World, 
     resumed = again.run()
     for name, value in whole.parameters.items():
         np.testing.assert_array_equal(resumed.parameters[name], value)
+    finished = Training(world, stage, recipe, tmp_path / "cut").run()
+    np.testing.assert_array_equal(finished.parameters["query"], resumed.parameters["query"])
     with pytest.raises(CheckpointError, match="another recipe"):
         Training(world, stage, replace(recipe, seed=9), tmp_path / "cut")
     (tmp_path / "cut" / "progress.json").write_text("{")
@@ -160,7 +162,8 @@ def draw_steps(rng: np.random.Generator, workers: int) -> list[BenchStep]:
     steps = [BenchStep(int(rng.integers(workers)), Op.SOLVE, 0)]
     for _ in range(int(rng.integers(0, 4))):
         op = (Op.SOLVE, Op.TRANSFORM, Op.VERIFY)[int(rng.integers(3))]
-        steps.append(BenchStep(int(rng.integers(workers)), op, 1))
+        others = [worker for worker in range(workers) if op is not Op.VERIFY or worker != steps[-1].worker]
+        steps.append(BenchStep(int(rng.choice(others)), op, 1))
     if len(steps) > 1 and rng.random() < 0.4 and len(steps) < 5:
         steps.append(BenchStep(int(rng.integers(workers)), Op.MERGE, 2))
     return steps

@@ -24,15 +24,13 @@ _TEXTS = st.none() | st.text(st.characters(codec="ascii", exclude_characters="[]
 
 @st.composite
 def raw_plans(draw: st.DrawFn) -> list[dict[str, object]]:
-    steps = []
+    steps: list[dict[str, object]] = []
     for place in range(draw(st.integers(1, 5))):
         source = draw(st.sampled_from(["prev", "all"] if place else ["question"]))
         ops = _PLAIN if source != "question" else ["solve", "extract"]
-        step: dict[str, object] = {
-            "worker": draw(st.integers(0, 3)),
-            "op": draw(st.sampled_from(ops)),
-            "source": source,
-        }
+        op = draw(st.sampled_from(ops))
+        others = [worker for worker in range(4) if op != "verify" or worker != steps[-1]["worker"]]
+        step: dict[str, object] = {"worker": draw(st.sampled_from(others)), "op": op, "source": source}
         text = draw(_TEXTS)
         if text is not None:
             step["text"] = text[:400]

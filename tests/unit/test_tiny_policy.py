@@ -38,7 +38,8 @@ def make_policy(rng: np.random.Generator, *, most_steps: int = 5) -> TinyPolicy:
 def test_the_gradient_is_that_of_the_log_probability(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene, policy = make_scene(rng), make_policy(rng)
-    cursor = Cursor(np.array([0, 1, 2, 3, 1, 2]), np.array([STOP, 0, 3, 4, 1, 6]), np.array([-1, 0, 0, 0, 0, 0]))
+    cursor = Cursor(np.array([0, 1, 2, 3, 1, 2]), np.array([STOP, 0, 3, 4, 1, 6]), np.array([-1, 0, 0, 1, 0, 0]))
+    scene.present[:, 1] = True
     action, worker = np.array([0, 3, STOP, 6, 4, 7]), np.zeros(6, dtype=np.int64)
     weight = rng.normal(size=6)
 
@@ -72,6 +73,7 @@ def test_every_plan_it_writes_is_valid(seed: int, most: int) -> None:
                 assert scene.present[row, worker]
                 assert source == 0 or place >= source
                 assert op is not Op.RUN or scene.numbers[row, worker, 5] > 0.5
+                assert op is not Op.VERIFY or worker != plan[place - 1][1], "nobody verifies himself"
 
 
 def test_a_plan_is_followed_place_by_place() -> None:

@@ -83,14 +83,15 @@ _some = st.lists(_workers, max_size=3).map(tuple)
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    steps = []
+    steps: list[Step] = []
     for place in range(draw(st.integers(1, 5))):
         access = tuple(sorted(draw(st.sets(st.integers(0, place - 1))))) if place else ()
-        ops = list(Op) if access else [Op.SOLVE, Op.EXTRACT, Op.RUN]
+        op = draw(st.sampled_from(list(Op) if access else [Op.SOLVE, Op.EXTRACT, Op.RUN]))
+        others = [worker for worker in (A, B, C) if op is not Op.VERIFY or worker != steps[access[-1]].worker]
         steps.append(
             Step(
-                worker=draw(_workers),
-                op=draw(st.sampled_from(ops)),
+                worker=draw(st.sampled_from(others)),
+                op=op,
                 access=access,
                 text=draw(st.text(max_size=20)),
                 needs_approval=draw(st.booleans()),

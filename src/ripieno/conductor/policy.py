@@ -165,13 +165,13 @@ class TinyPolicy:
         query, taste = joint @ p["query"], joint @ p["taste"]
         logits = np.einsum("nkd,nd->nk", seen.keys, query) / np.sqrt(_KEY)
         logits += np.einsum("nkd,nd->nk", seen.scene.numbers, taste)
-        return _softmax(np.where(self._allow_workers(seen.scene, action), logits, -np.inf))
+        return _softmax(np.where(_allow_workers(seen, action), logits, -np.inf))
 
     def allow(self, scene: Scene, cursor: Cursor) -> npt.NDArray[np.bool_]:
         """Actions that keep a plan valid, shape (n, actions + 1)."""
         allowed = np.ones((len(cursor.step), STOP + 1), dtype=bool)
         is_first, has_two = cursor.step == 0, cursor.step >= 2
-        has_runner = scene.runners.any(axis=1)
+        has_runner, has_peer = scene.runners.any(axis=1), scene.present.sum(axis=1) > 1
         for place, (op, source) in enumerate(ACTIONS):
             if source == 1:
                 allowed[:, place] &= ~is_first
@@ -179,13 +179,14 @@ class TinyPolicy:
                 allowed[:, place] &= has_two
             if op is Op.RUN:
                 allowed[:, place] &= has_runner
+            elif op is Op.VERIFY:
+                allowed[:, place] &= has_peer
         allowed[:, STOP] = ~is_first
         is_full = cursor.step >= self.most_steps
         allowed[is_full, :STOP] = False
         if self.most_steps == 1:
             allowed[:, 1:STOP] = False
-            if self.most_steps == 1:
-                allowed[:, 2] = is_first & has_runner
+            allowed[:, 2] = is_first & has_runner
         return allowed
 
     def gradient(
@@ -262,10 +263,6 @@ class TinyPolicy:
             cursor = Cursor(cursor.step[going] + 1, action[going], worker[going])
         return plans
 
-    def _allow_workers(self, scene: Scene, action: Rows) -> npt.NDArray[np.bool_]:
-        runs = np.array([op is Op.RUN for op, _ in ACTIONS] + [False])[action]
-        return np.where(runs[:, None], scene.runners, scene.present)
-
 
 def follow(plan: Sequence[tuple[int, int]], most_steps: int) -> tuple[Cursor, Rows, Rows]:
     """The places of a plan as a policy comes by them, with the choice made at each; its end is one, too."""
@@ -280,6 +277,17 @@ def follow(plan: Sequence[tuple[int, int]], most_steps: int) -> tuple[Cursor, Ro
         workers.append(worker)
         before = (action, worker)
     return Cursor(np.array(step), np.array(last_action), np.array(last_worker)), np.array(actions), np.array(workers)
+
+
+def _allow_workers(seen: _Pass, action: Rows) -> npt.NDArray[np.bool_]:
+    """Who may take an action, shape (n, k): to run only who executes, to verify anybody but who made it."""
+    runs = np.array([op is Op.RUN for op, _ in ACTIONS] + [False])[action]
+    verifies = np.array([op is Op.VERIFY for op, _ in ACTIONS] + [False])[action]
+    allowed = np.where(runs[:, None], seen.scene.runners, seen.scene.present)
+    last = seen.cursor.worker
+    rows = np.flatnonzero(verifies & (last >= 0))
+    allowed[rows, last[rows]] = False
+    return allowed
 
 
 def _take_worker(keys: Floats, worker: Rows) -> Floats:

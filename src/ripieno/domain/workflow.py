@@ -146,6 +146,8 @@ class Plan:
                 raise ValueError(f"step {place + 1} sees a step twice: {[index + 1 for index in step.access]}")
             if step.op in (Op.VERIFY, Op.MERGE, Op.TRANSFORM) and not step.access:
                 raise ValueError(f"step {place + 1} is to {step.op}, but sees no earlier step")
+            if step.op is Op.VERIFY and self.steps[step.access[-1]].worker == step.worker:
+                raise ValueError(f"step {place + 1} is to verify what its own worker made")
 
     @property
     def worker(self) -> WorkerId:

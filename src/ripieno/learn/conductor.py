@@ -241,7 +241,7 @@ class Training:
             Ros & Hansen (2008), separable CMA-ES.
         """
         recipe = self._recipe
-        if not recipe.polish_generations:
+        if self.progress.step >= recipe.polish_generations:
             return
         import cma
 
