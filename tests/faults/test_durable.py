@@ -13,7 +13,7 @@ import pytest
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Budget, Cascade, Executed, Op, Plan, Resolved, Run, Step, Task, WorkerId
+from ripieno.domain import Begun, Budget, Cascade, Executed, Op, Plan, Resolved, Run, Step, Task, WorkerId
 from ripieno.domain.grader import Exact
 from ripieno.errors import ApprovalDenied, ApprovalPending, NotFound, RipienoError
 from ripieno.execute import Execution, Executor
@@ -241,3 +241,18 @@ async def test_calls_of_before_count_against_the_budget_of_a_run_that_goes_on(tm
         assert len(again.run.calls) == 4
         assert again.ended_early is not None
     assert len(read_effects(tmp_path)) == 4
+
+
+async def test_an_effect_that_was_begun_is_told_with_its_step(tmp_path: Path) -> None:
+    write_settings(tmp_path, card="has_effects = true")
+    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+        decision = await app.orchestrator.decide(TASK)
+        await app.ledger.append(Begun(run=decision.id, step="1", worker=decision.worker))
+        assert app.journals is not None
+        journal = app.journals.open(decision.id)
+        journal.read()
+        execution = Execution(decision=decision, task=TASK)
+        with pytest.raises(InDoubt, match="step '1'") as doubt:
+            await Executor(app.caller, app.grading).execute(execution, app.pool, journal=journal)
+        assert (doubt.value.run, doubt.value.step, doubt.value.worker) == (decision.id, "1", decision.worker)
+        assert execution.calls == []
