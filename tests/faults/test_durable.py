@@ -15,7 +15,7 @@ from ripieno.app import App
 from ripieno.config import load_settings
 from ripieno.domain import Begun, Budget, Cascade, Executed, Op, Plan, Resolved, Run, Step, Task, WorkerId
 from ripieno.domain.grader import Exact
-from ripieno.errors import ApprovalDenied, ApprovalPending, NotFound, RipienoError
+from ripieno.errors import ApprovalDenied, ApprovalPending, InDoubt, NotFound, RipienoError
 from ripieno.execute import Execution, Executor
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import FixedClock
