@@ -53,7 +53,7 @@ class Executor:
         crew = Crew(caller=self._caller, checker=self._checker(), pool=pool)
         await self._carry_out(execution, Steps(crew, execution, journal=journal))
 
-    async def stream(self, execution: Execution, pool: Pool, *, journal: Journal | None = None) -> AsyncIterator[Piece]:
+    def stream(self, execution: Execution, pool: Pool, *, journal: Journal | None = None) -> AsyncIterator[Piece]:
         """Carry out a workflow piece by piece: of several steps, the last one is streamed where it is known to be.
 
         Raises:
@@ -61,13 +61,10 @@ class Executor:
             RipienoError: see `execute`.
         """
         if not has_steps(execution, pool):
-            solo = self._solo.stream(execution, pool)
-            try:
-                async for piece in solo:
-                    yield piece
-            finally:
-                await solo.aclose()  # type: ignore[attr-defined]  # an async generator
-            return
+            return self._solo.stream(execution, pool)
+        return self._stream_steps(execution, pool, journal)
+
+    async def _stream_steps(self, execution: Execution, pool: Pool, journal: Journal | None) -> AsyncIterator[Piece]:
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
         crew = Crew(caller=self._caller, checker=self._checker(), pool=pool)
         steps = Steps(crew, execution, journal=journal, sink=pieces.put_nowait)
