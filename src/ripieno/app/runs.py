@@ -82,14 +82,8 @@ class Runs:
         if proposal is None:
             raise NotFound(f"run {found.claim.run} waits for nobody")
         is_late = self._clock.now() >= proposal.expires_at
-        answer = Resolved(
-            run=proposal.run,
-            step=proposal.step,
-            digest=proposal.digest,
-            is_approved=is_approved and not is_late,
-            by="expiry" if is_late else by,
-            reason="nobody answered in time" if is_late else reason,
-        )
+        said = proposal.resolve(is_approved=is_approved, by=by, reason=reason)
+        answer = proposal.expire() if is_late else said
         if await self._ledger.append(answer) == 0:
             entries = (stored.entry for stored in self._ledger.entries_of(proposal.run))
             answer = next(e for e in entries if isinstance(e, Resolved) and e.id == answer.id)

@@ -103,6 +103,23 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A human, or the end of the time, answered a proposal; the first answer counts."""
+
+    run: str
+    step: str
+    digest: str
+    is_approved: bool
+    by: str
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry."""
+        return f"resolved:{self.run}:{self.step}:{self.digest[:12]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposed:
     """A step waits for a human."""
 
@@ -122,22 +139,13 @@ class Proposed:
         """Unique name of the entry."""
         return f"proposed:{self.run}:{self.step}:{self.digest[:12]}"
 
+    def resolve(self, *, is_approved: bool, by: str, reason: str = "") -> Resolved:
+        """The answer to it."""
+        return Resolved(run=self.run, step=self.step, digest=self.digest, is_approved=is_approved, by=by, reason=reason)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """A human, or the end of the time, answered a proposal; the first answer counts."""
-
-    run: str
-    step: str
-    digest: str
-    is_approved: bool
-    by: str
-    reason: str = ""
-
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"resolved:{self.run}:{self.step}:{self.digest[:12]}"
+    def expire(self) -> Resolved:
+        """The answer to it once its time is over: no."""
+        return self.resolve(is_approved=False, by="expiry", reason="nobody answered in time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

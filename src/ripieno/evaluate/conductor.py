@@ -9,12 +9,12 @@ import numpy as np
 from ripieno.conductor import Roster, parse_text
 from ripieno.conductor.policy import ACTIONS, STOP, TinyPolicy
 from ripieno.conductor.tiny import tell_plan
-from ripieno.domain import Binding, Op, Worker, WorkerId
+from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import InvalidPlan
 from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.workbench.audit import LEAST_HEADROOM
-from ripieno.workbench.scenes import Stage, to_steps
+from ripieno.workbench.scenes import Stage, make_roster, to_steps
 from ripieno.workbench.search import Words, list_singles, search, try_plan
 from ripieno.workbench.world import BenchPool, Outcome, World
 
@@ -160,7 +160,7 @@ def find_ceiling(
     world: World, exam: Exam, *, seed: int, tasks: int = 60, told: Callable[[int], None] | None = None
 ) -> list[Words]:
     """The plan of each pool and family that exhaustive search finds on other tasks of the same kind."""
-    split = "test" if exam.pools[0].workers[0].split == "test" else "train"
+    split = exam.pools[0].workers[0].split
     known: dict[tuple[int, str], Words] = {}
     plans = []
     for task, place, pool in zip(exam.tasks, exam.group.tolist(), exam.pools, strict=True):
@@ -192,7 +192,7 @@ def measure_parsed(exam: Exam, runs: Sequence[Sequence[Words]]) -> float:
     for run in runs:
         for plan, place, pool in zip(run, exam.group.tolist(), exam.pools, strict=True):
             if place not in rosters:
-                rosters[place] = _make_roster(pool)
+                rosters[place] = make_roster([worker.can_run for worker in pool.workers])
             try:
                 parse_text(tell_plan(plan), rosters[place])
             except InvalidPlan:
@@ -241,14 +241,6 @@ def report(exam: Exam, plans: Mapping[str, Sequence[Sequence[Words]]], world: Wo
         seeds=len(plans[TRAINED]),
         shares={name: count / calls.total() for name, count in calls.most_common()},
         longest={length: count / lengths.total() for length, count in sorted(lengths.items())},
-    )
-
-
-def _make_roster(pool: BenchPool) -> Roster:
-    """A pool's workers as the grammar counts them."""
-    binding = Binding(provider="workbench", model="workbench")
-    return Roster(
-        tuple(Worker(id=WorkerId(worker.id), binding=binding, can_run=worker.can_run) for worker in pool.workers)
     )
 
 

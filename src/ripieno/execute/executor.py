@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import assert_never
 
-from ripieno.domain import Cascade, Ensemble, Plan, Pool, Solo, Verified, Worker, least_calls
+from ripieno.domain import Cascade, Ensemble, Plan, Pool, Solo, Verified, least_calls
 from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError, RipienoError
 from ripieno.execute.execution import Execution, in_time
 from ripieno.execute.journal import Journal
@@ -106,12 +106,7 @@ class Executor:
 def has_steps(execution: Execution, pool: Pool) -> bool:
     """Whether a run is made step by step: a single worker's only where a call of it is more than a question."""
     workflow = execution.decision.workflow
-    return not isinstance(workflow, Solo) or _is_careful(pool, workflow)
-
-
-def _is_careful(pool: Pool, workflow: Solo) -> bool:
-    worker: Worker = pool[workflow.worker]
-    return worker.is_careful
+    return not isinstance(workflow, Solo) or pool[workflow.worker].is_careful
 
 
 def _check_calls(execution: Execution) -> None:

@@ -157,13 +157,10 @@ class Journals:
         entries = list(self._ledger.entries_of(run))
         if not entries or any(isinstance(stored.entry, Executed) for stored in entries):
             return None
-        return self._look_at(run)
-
-    def _look_at(self, run: str) -> Unfinished:
         claim, at = Claimed(run=run, owner="", nth=-1), 0.0
         proposals: dict[tuple[str, str], Proposed] = {}
         is_parked = False
-        for stored in self._ledger.entries_of(run):
+        for stored in entries:
             at = stored.at
             match stored.entry:
                 case Claimed() as claim:

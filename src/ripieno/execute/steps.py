@@ -284,10 +284,7 @@ class Steps:
         )
         if self._journal.now() < proposed.expires_at:
             raise ApprovalPending(run, step=step, worker=worker, expires_at=proposed.expires_at)
-        late = Resolved(
-            run=run, step=step, digest=digest, is_approved=False, by="expiry", reason="nobody answered in time"
-        )
-        return await self._journal.resolve(late)
+        return await self._journal.resolve(proposed.expire())
 
     async def _record(self, done: Stepped) -> None:
         if self._journal is not None:

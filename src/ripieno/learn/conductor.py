@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ripieno.conductor.policy import Cursor, Floats, Rows, Scene, TinyPolicy, follow
+from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, follow
 from ripieno.conductor.tiny import save_policy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import CheckpointError
@@ -30,6 +30,8 @@ from ripieno.workbench.world import BenchPool, World
 ADVANTAGE_SCALE = 0.3
 """Spread of rewards, the same for all groups: a group's own spread would make noise of easy tasks loud."""
 SAVE_EVERY = 25
+LEAST_WEIGHT = 0.02
+"""Of a plan that is taught."""
 _POLISHED = ("action", "action_bias", "query", "taste")
 """Layers that the evolution strategy changes."""
 LESSONS = "lessons.jsonl"
@@ -189,20 +191,14 @@ class Training:
         for step in range(self.progress.step, recipe.teach_steps):
             chosen = [self._lessons[index] for index in self._rng.integers(len(self._lessons), size=48)]
             tasks = [_draw(self._world.tasks["train", lesson.family], 1, self._rng)[0] for lesson in chosen]
-            rows, cursors, actions, workers, weights = [], [], [], [], []
-            for row, lesson in enumerate(chosen):
-                for plan, weight in zip(lesson.plans, lesson.weights, strict=True):
-                    if weight < 0.02:
-                        continue
-                    cursor, action, worker = follow(plan, recipe.most_steps)
-                    rows.append(np.full(len(action), row))
-                    cursors.append(cursor)
-                    actions.append(action)
-                    workers.append(worker)
-                    weights.append(np.full(len(action), weight / len(chosen)))
+            taught = [
+                (row, plan, weight / len(chosen))
+                for row, lesson in enumerate(chosen)
+                for plan, weight in zip(lesson.plans, lesson.weights, strict=True)
+                if weight >= LEAST_WEIGHT
+            ]
             scene = self._stage.make(tasks, [self.pools[lesson.pool] for lesson in chosen])
-            scene = self._blur(scene).take(np.concatenate(rows))
-            self._ascend(scene, cursors, actions, workers, np.concatenate(weights))
+            self._ascend(self._blur(scene), taught)
             self._step_done("teach", step, recipe.teach_steps)
 
     def _reinforce(self) -> None:
@@ -220,18 +216,9 @@ class Training:
             ]
             rewards = np.array(earned).reshape(len(tasks), recipe.rollouts)
             advantages = ((rewards - rewards.mean(axis=1, keepdims=True)) / ADVANTAGE_SCALE).ravel()
-            rows, cursors, actions, workers, weights = [], [], [], [], []
-            for row, plan in enumerate(plans):
-                cursor, action, worker = follow(plan, recipe.most_steps)
-                rows.append(np.full(len(action), row))
-                cursors.append(cursor)
-                actions.append(action)
-                workers.append(worker)
-                weights.append(np.full(len(action), advantages[row] / len(plans)))
+            drawn = [(row, plan, advantages[row] / len(plans)) for row, plan in enumerate(plans)]
             entropy = recipe.entropy * (1.0 - step / recipe.reinforce_steps) / len(plans)
-            self._ascend(
-                scene.take(np.concatenate(rows)), cursors, actions, workers, np.concatenate(weights), entropy=entropy
-            )
+            self._ascend(scene, drawn, entropy=entropy)
             self._step_done("reinforce", step, recipe.reinforce_steps)
 
     def _polish(self) -> None:
@@ -292,21 +279,31 @@ class Training:
     def _ascend(
         self,
         scene: Scene,
-        cursors: Sequence[Cursor],
-        actions: Sequence[Rows],
-        workers: Sequence[Rows],
-        weights: Floats,
+        plans: Sequence[tuple[int, Sequence[tuple[int, int]], float]],
         *,
         entropy: float = 0.0,
     ) -> None:
+        """Make plans likelier by their weights.
+
+        Args:
+            scene: what they were written for.
+            plans: row of the scene, plan and weight of each.
+            entropy: weight of the entropy.
+        """
+        followed = [follow(plan, self._recipe.most_steps) for _, plan, _ in plans]
+        lengths = [len(actions) for _, actions, _ in followed]
         cursor = Cursor(
-            np.concatenate([each.step for each in cursors]),
-            np.concatenate([each.action for each in cursors]),
-            np.concatenate([each.worker for each in cursors]),
+            np.concatenate([each.step for each, _, _ in followed]),
+            np.concatenate([each.action for each, _, _ in followed]),
+            np.concatenate([each.worker for each, _, _ in followed]),
         )
-        seen = self.policy.look(scene, cursor)
+        seen = self.policy.look(scene.take(np.repeat([row for row, _, _ in plans], lengths)), cursor)
         gradient, _ = self.policy.gradient(
-            seen, np.concatenate(actions), np.concatenate(workers), weights, entropy=entropy
+            seen,
+            np.concatenate([actions for _, actions, _ in followed]),
+            np.concatenate([workers for _, _, workers in followed]),
+            np.repeat([weight for _, _, weight in plans], lengths),
+            entropy=entropy,
         )
         self._adam.ascend(self.policy.parameters, gradient)
 

@@ -12,11 +12,11 @@ from ripieno.conductor import Roster, parse_json, parse_text
 from ripieno.conductor.grammar import name_source
 from ripieno.conductor.policy import ACTIONS
 from ripieno.conductor.tiny import tell_plan
-from ripieno.domain import Binding, Op, Plan, Worker, WorkerId
+from ripieno.domain import Op, Plan
 from ripieno.domain.grader import GradedTask
 from ripieno.domain.workflow import MOST_STEPS
 from ripieno.errors import DataError, InvalidPlan
-from ripieno.workbench.scenes import to_steps
+from ripieno.workbench.scenes import make_roster, to_steps
 from ripieno.workbench.search import Words, search
 from ripieno.workbench.world import UNREADABLE_PRICE, BenchPool, BenchStep, Outcome, World
 
@@ -62,7 +62,7 @@ class Reward:
     def of_json(self, task: GradedTask, pool: BenchPool, text: str) -> float:
         """What a language model's plan is worth; what is no plan costs."""
         try:
-            plan = parse_json(text, make_roster(pool))
+            plan = parse_json(text, make_roster([worker.can_run for worker in pool.workers]))
         except InvalidPlan:
             return -UNREADABLE_PRICE
         return self.of_outcome(self.world.run(task, read_plan(plan, pool), pool))
@@ -145,11 +145,6 @@ def read_lessons(path: Path) -> list[Lesson]:
     return found
 
 
-def make_roster(pool: BenchPool) -> Roster:
-    """A pool's workers as the grammar counts them."""
-    return _make_roster([worker.can_run for worker in pool.workers])
-
-
 def read_plan(plan: Plan, pool: BenchPool) -> list[BenchStep]:
     """A parsed plan as the world carries it out."""
     return [
@@ -188,7 +183,7 @@ def _dump(lesson: Lesson, pool: BenchPool) -> str:
 
 
 def _load(raw: dict[str, object]) -> Lesson:
-    roster = _make_roster([bool(run) for run in _list(raw["runs"])])
+    roster = make_roster([bool(run) for run in _list(raw["runs"])])
     listed = [dict(each) for each in _list(raw["plans"])]
     return Lesson(
         pool=int(str(raw["pool"])),
@@ -204,13 +199,6 @@ def _read_words(text: str, roster: Roster) -> Words:
     return tuple(
         (known[Op(step.op), _SOURCES[name_source(step, place).value]], int(step.worker))
         for place, step in enumerate(plan.steps)
-    )
-
-
-def _make_roster(runs: Sequence[bool]) -> Roster:
-    binding = Binding(provider="workbench", model="workbench")
-    return Roster(
-        tuple(Worker(id=WorkerId(str(place)), binding=binding, can_run=can) for place, can in enumerate(runs))
     )
 
 

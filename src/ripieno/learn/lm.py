@@ -10,7 +10,7 @@ Source:
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ripieno.conductor import Brief, make_prompt, parse_json
-from ripieno.domain import Binding, Estimate, Worker
+from ripieno.domain import Estimate
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import ConfigError, InvalidPlan
-from ripieno.learn.lessons import Lesson, Quest, Reward, draw_pools, find_lessons, make_roster, tell_json
+from ripieno.learn.lessons import Lesson, Quest, Reward, draw_pools, find_lessons, tell_json
 from ripieno.providers.llama import LlamaOptions, find_weights
-from ripieno.workbench.world import FAMILY_PROBES, SKILL_PROBES, BenchPool, World
+from ripieno.workbench.scenes import make_roster
+from ripieno.workbench.world import BenchPool, World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -141,26 +142,20 @@ def train_lm(
 
 def make_brief(task: GradedTask, pool: BenchPool, family: int) -> Brief:
     """A pool of the workbench as any conductor by prompt sees it."""
-    roster = make_roster(pool)
+    roster = make_roster([worker.can_run for worker in pool.workers])
     told = tuple(
-        Worker(
-            id=worker.id,
-            binding=Binding(provider="workbench", model="workbench"),
-            notes=words,
-            is_tool=not maker.is_generalist,
-            can_run=maker.can_run,
-        )
+        replace(worker, notes=words, is_tool=not maker.is_generalist)
         for worker, words, maker in zip(roster.workers, pool.words, pool.workers, strict=True)
     )
-    prior = pool.family_probes.mean() / FAMILY_PROBES
+    quality, usual = pool.expect(family), pool.usual
     estimates = {
         worker.id: Estimate(
             worker=worker.id,
-            quality=float((pool.family_probes[place, family] + prior) / (FAMILY_PROBES + 1.0)),
+            quality=float(quality[place]),
             quality_sd=0.2,
             cost_usd=pool.workers[place].cost / 1000.0,
             latency_s=pool.workers[place].latency_s,
-            mean_quality=float((pool.skill_probes[place] + 1.0) / (SKILL_PROBES + 2.0)),
+            mean_quality=float(usual[place]),
         )
         for place, worker in enumerate(told)
     }
@@ -202,7 +197,7 @@ def measure(
         said = tokenizer.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         earned.append(reward.of_json(row.task, row.pool, said))
         try:
-            parse_json(said, make_roster(row.pool))
+            parse_json(said, make_roster([worker.can_run for worker in row.pool.workers]))
         except InvalidPlan:
             parsed.append(0.0)
         else:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from typing import Any, TypeAlias, assert_never, cast, get_type_hints
+from typing import Any, TypeAlias, assert_never, cast, get_args, get_type_hints
 
 import msgspec
 
@@ -109,10 +109,7 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
 
 
 _Plain: TypeAlias = Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
-_PLAIN: Mapping[str, type[_Plain]] = {
-    kind.__name__.lower(): kind
-    for kind in (Judged, Claimed, Begun, Stepped, Proposed, Resolved, Learned, Promoted, Staged)
-}
+_PLAIN: Mapping[str, type[_Plain]] = {kind.__name__.lower(): kind for kind in get_args(_Plain)}
 """Entries whose fields say by their types how they are read."""
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ripieno.analyze.shape import measure_shape
+from ripieno.conductor import Roster
 from ripieno.conductor.policy import ACTIONS, NUMBERS, Floats, Scene
 from ripieno.conductor.tiny import card_numbers, task_features
+from ripieno.domain import Binding, Worker, WorkerId
 from ripieno.domain.grader import GradedTask
 from ripieno.encoders import Encoder
-from ripieno.workbench.world import FAMILY_PROBES, SKILL_PROBES, BenchPool, BenchStep, World
+from ripieno.workbench.world import BenchPool, BenchStep, World
 
-MOST_WORKERS = 24
 _RIDGE = 1.0
 
 
@@ -69,10 +70,9 @@ class Stage:
     def _make_cards(self, pool: BenchPool, family: int) -> tuple[Floats, Floats]:
         said = [worker.id for worker in pool.workers] if self._shows_names else list(pool.words)
         words = np.array([self._words[text] for text in said])
-        prior = pool.family_probes.mean() / FAMILY_PROBES
         numbers = card_numbers(
-            quality=(pool.family_probes[:, family] + prior) / (FAMILY_PROBES + 1.0),
-            usual=(pool.skill_probes + 1.0) / (SKILL_PROBES + 2.0),
+            quality=pool.expect(family),
+            usual=pool.usual,
             cost=np.array([worker.cost for worker in pool.workers]),
             latency=np.array([worker.latency_s for worker in pool.workers]),
             is_tool=np.array([not worker.is_generalist for worker in pool.workers]),
@@ -96,6 +96,14 @@ class Stage:
 def to_steps(plan: Sequence[tuple[int, int]]) -> list[BenchStep]:
     """A policy's plan as the world carries it out."""
     return [BenchStep(worker, *ACTIONS[action]) for action, worker in plan]
+
+
+def make_roster(runs: Sequence[bool]) -> Roster:
+    """The workers of a pool as the grammar counts them: which of them execute is all that it asks."""
+    binding = Binding(provider="workbench", model="workbench")
+    return Roster(
+        tuple(Worker(id=WorkerId(str(place)), binding=binding, can_run=can) for place, can in enumerate(runs))
+    )
 
 
 def _sides(skills: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -61,6 +61,16 @@ class BenchPool:
     def __len__(self) -> int:
         return len(self.workers)
 
+    def expect(self, family: int) -> np.ndarray:
+        """Expected share of right answers in a family, its few probes shrunk to the pool's mean, shape (workers,)."""
+        prior = self.family_probes.mean() / FAMILY_PROBES
+        return np.asarray((self.family_probes[:, family] + prior) / (FAMILY_PROBES + 1.0))
+
+    @property
+    def usual(self) -> np.ndarray:
+        """Expected share of right steps of one's own kind, shape (workers,)."""
+        return np.asarray((self.skill_probes + 1.0) / (SKILL_PROBES + 2.0))
+
 
 class World:
     """Tasks, workers, and what comes of every plan; use as a context manager.
