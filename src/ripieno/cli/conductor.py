@@ -1,5 +1,6 @@
 """`ripieno conductor`: the trained writer of workflows."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ from ripieno.errors import GateRefused, NotFound
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
     from ripieno.conductor.policy import TinyPolicy
     from ripieno.evaluate.conductor import ConductorReport, Exam, Row
     from ripieno.learn.conductor import Recipe
+    from ripieno.learn.lm import LmRecipe
     from ripieno.workbench.audit import Ladder
     from ripieno.workbench.scenes import Stage
     from ripieno.workbench.world import World
@@ -59,6 +62,7 @@ def audit(*, pools: int, tasks: int, as_json: bool) -> None:
               help="A small policy, or a language model (extra `lm`).")  # fmt: skip
 @click.option("--model", help="With --size lm: a name on the hub, or a folder; the bundled one if not given.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="With --size lm.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="With --size lm: of each stage at most.")
 @click.option("--seeds", type=click.IntRange(1, 20), default=1, show_default=True, help="Trainings, one a seed.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The first seed.")
 @click.option("--short", is_flag=True, help="A little of every stage: half a minute, for a first look.")
@@ -73,13 +77,17 @@ def train(
     device: str,
     seeds: int,
     seed: int,
+    minutes: float | None,
     short: bool,
     ablations: bool,
     as_json: bool,
 ) -> None:
     """Train the tiny conductor and the one-step router that it is held against; cut off, it goes on where it was."""
     if size == "lm":
-        _train_lm(config, model=model, device=device, seed=seed, is_short=short, as_json=as_json)
+        from ripieno.learn.lm import SHORT, LmRecipe
+
+        asked = LmRecipe(model=model, device=device, seed=seed, minutes=minutes)
+        _train_lm(config, replace(asked, **SHORT) if short else asked, as_json=as_json)  # type: ignore[arg-type]
         return
     folder = load_settings(config).settings.home / FOLDER
     made: list[dict[str, object]] = []
@@ -113,7 +121,7 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, gate: bool, as_json
         policies = _load_all(folder, stage)
         exam = proof.make_exam(world, pools=pools, tasks=tasks, seed=0)
         with count_bar("cells", pools * len(world.families)) as advance:
-            found = _sit_all(world, stage, exam, policies, advance)
+            found = _sit_all(world, stage, exam, policies, _load_texts(folder, len(exam.tasks)), advance)
     if as_json:
         print_json(describe_report(found))
     else:
@@ -196,47 +204,54 @@ def _stage_of(name: str, world: "World", stage: "Stage") -> "Stage":
 
 def _train_one(world: "World", stage: "Stage", recipe: "Recipe", folder: Path, name: str) -> "TinyPolicy":
     """One training with a bar, saved with its card at the end."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ripieno.learn.conductor import STAGES, Training, finish
+    from ripieno.learn.conductor import Training, finish
 
     slug = name.replace(" ", "-")
-    state = folder / f"{slug}-{recipe.seed}"
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=_stderr(), transient=True) as bar:
-        bars = {stage_name: bar.add_task(f"{name}: {stage_name}", total=None, seen="") for stage_name in STAGES}
-
-        def told(stage_name: str, step: int, steps: int, seen: str) -> None:
-            fields = {"seen": seen} if seen else {}
-            bar.update(bars[stage_name], completed=step, total=steps, **fields)  # type: ignore[arg-type]  # rich's fields
-
-        training = Training(world, stage, recipe, state, told=told)
+    with _stage_bars(name) as told:
+        training = Training(world, stage, recipe, folder / f"{slug}-{recipe.seed}", told=told)
         training.run()
     return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
 
 
-def _train_lm(config: Path | None, *, model: str | None, device: str, seed: int, is_short: bool, as_json: bool) -> None:
-    """One training of a language model, measured before and after on held-out tasks."""
+def _train_lm(config: Path | None, recipe: "LmRecipe", *, as_json: bool) -> None:
+    """One training of a language model, measured on the way on the exam of `evaluate`."""
     from dataclasses import asdict
 
-    from ripieno.learn.lm import SHORT, LmRecipe, train_lm
-    from ripieno.workbench.world import World
+    from ripieno.learn.lm import require_libraries, train_lm
 
-    recipe = LmRecipe(model=model, device=device, seed=seed)
-    if is_short:
-        recipe = replace(recipe, **SHORT)  # type: ignore[arg-type]  # numbers, by name
-    folder = load_settings(config).settings.home / FOLDER / f"lm-{seed}"
-    with World() as world:
-        before, after = train_lm(world, recipe, folder, told=lambda stage, step, steps, seen: None)
+    require_libraries()
+    folder = load_settings(config).settings.home / FOLDER / f"lm-{recipe.seed}"
+    with _open_bench() as (world, stage), _stage_bars("language model") as told:
+        seen = train_lm(world, stage, recipe, folder, told=told)
     if as_json:
-        print_json({"folder": str(folder), "before": asdict(before), "after": asdict(after)})
+        print_json({"folder": str(folder)} | {name: asdict(found) for name, found in seen.items()})
         return
     rows = [
-        [name, f"{found.parsed:.3f}", f"{found.right:.3f}", f"{found.reward:.3f}"]
-        for name, found in (("before", before), ("after", after))
+        [name, f"{found.parsed:.3f}", f"{found.right:.3f}", f"{found.cost:.2f}", f"{found.reward:.3f}"]
+        for name, found in seen.items()
     ]
-    print_table("", ("seen", "parsed", "right", "reward"), rows)
-    say(f"in {folder / 'adapter'}: serve it, and name it in conductor.worker")
+    print_table("", ("seen", "parsed", "right", "cost", "reward"), rows)
+    say(f"in {folder / 'model'}: serve it, and name it in conductor.worker")
+
+
+@contextmanager
+def _stage_bars(name: str) -> Iterator[Callable[[str, int, int, str], None]]:
+    """A bar for each stage that is heard of, with what was last seen; without a terminal, a line now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=_stderr(), transient=True) as bar:
+        bars: dict[str, TaskID] = {}
+
+        def told(stage: str, step: int, steps: int, seen: str) -> None:
+            if stage not in bars:
+                bars[stage] = bar.add_task(f"{name}: {stage}", total=steps, seen="")
+            fields = {"seen": seen} if seen else {}
+            bar.update(bars[stage], completed=step, total=steps, **fields)  # type: ignore[arg-type]  # rich's fields
+            if not bar.console.is_terminal and (step == steps or step % 10 == 0):
+                say(f"{name}: {stage} {step}/{steps} {seen}")
+
+        yield told
 
 
 def _stderr() -> "Console":
@@ -263,11 +278,22 @@ def _load_all(folder: Path, stage: "Stage") -> "dict[str, list[TinyPolicy]]":
     return found
 
 
+def _load_texts(folder: Path, tasks: int) -> dict[str, list[str]]:
+    """Plans that language models wrote for this exam, by who wrote them; those for another exam are passed over."""
+    found = {}
+    for path in sorted(folder.glob("lm-*/plans-*.json")):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if len(written) == tasks:
+            found[f"language model, {path.stem.removeprefix('plans-')}"] = written
+    return found
+
+
 def _sit_all(
     world: "World",
     stage: "Stage",
     exam: "Exam",
     policies: "dict[str, list[TinyPolicy]]",
+    texts: dict[str, list[str]],
     advance: Callable[[int], None],
 ) -> "ConductorReport":
     import numpy as np
@@ -289,7 +315,7 @@ def _sit_all(
         plans[name] = [by_hand]
     plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[proof.TRAINED]]
     plans[proof.CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
-    return proof.report(exam, plans, world)
+    return proof.report(exam, plans, world, texts=texts)
 
 
 def show_report(found: "ConductorReport") -> None:

@@ -1,20 +1,12 @@
 """Conductor: writes the plan of one task for the workers that may take it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ripieno.domain import Call, Estimate, Features, Plan, Pool, Task, Worker, WorkerId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probes:
-    """What was seen of a worker in one family of tasks: few outcomes, and noisy."""
-
-    right: int
-    asked: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +25,6 @@ class Card:
     """Share of accepted answers over all tasks, in [0, 1]."""
     is_tool: bool
     can_run: bool
-    probes: Mapping[str, Probes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

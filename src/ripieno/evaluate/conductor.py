@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ripieno.conductor import Roster, parse_text
+from ripieno.conductor import Roster, parse_json, parse_text
 from ripieno.conductor.policy import ACTIONS, STOP, TinyPolicy
 from ripieno.conductor.tiny import tell_plan
 from ripieno.domain import Op
@@ -14,7 +14,7 @@ from ripieno.domain.grader import GradedTask
 from ripieno.errors import InvalidPlan
 from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.workbench.audit import LEAST_HEADROOM
-from ripieno.workbench.scenes import Stage, make_roster, to_steps
+from ripieno.workbench.scenes import Stage, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, list_singles, search, try_plan
 from ripieno.workbench.world import BenchPool, Outcome, World
 
@@ -33,6 +33,23 @@ class Exam:
     """The pool of each task."""
     group: np.ndarray
     """Number of the pool of each task, shape (n,): intervals resample pools, not tasks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LmMeasure:
+    """What a language model's plans bring on an exam."""
+
+    parsed: float
+    """Share of its answers that are plans."""
+    right: float
+    cost: float
+    """In thousandths of a US dollar a task."""
+    reward: float
+    steps: float
+
+    def tell(self) -> str:
+        """In a few words."""
+        return f"parsed {self.parsed:.3f}, right {self.right:.3f}, cost {self.cost:.2f}, reward {self.reward:.3f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +131,33 @@ def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[Outcome]:
     return [
         world.run(task, to_steps(plan), pool) for task, plan, pool in zip(exam.tasks, plans, exam.pools, strict=True)
     ]
+
+
+def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> tuple[list[Outcome], list[bool]]:
+    """What comes of plans as a language model wrote them, and which of them are plans; what is none answers nothing."""
+    outcomes, parsed = [], []
+    for task, pool, text in zip(exam.tasks, exam.pools, texts, strict=True):
+        try:
+            plan = parse_json(text, make_roster([worker.can_run for worker in pool.workers]))
+        except InvalidPlan:
+            outcomes.append(Outcome(is_right=False, cost=0.0, steps=1))
+            parsed.append(False)
+        else:
+            outcomes.append(world.run(task, read_plan(plan), pool))
+            parsed.append(True)
+    return outcomes, parsed
+
+
+def mark(world: World, exam: Exam, texts: Sequence[str]) -> LmMeasure:
+    """The means of a language model's plans on an exam."""
+    outcomes, parsed = sit_texts(world, exam, texts)
+    return LmMeasure(
+        parsed=float(np.mean(parsed)),
+        right=float(np.mean([each.is_right for each in outcomes])),
+        cost=float(np.mean([each.cost for each in outcomes])),
+        reward=float(np.mean([each.reward for each in outcomes])),
+        steps=float(np.mean([each.steps for each in outcomes])),
+    )
 
 
 def choose_singles(world: World, exam: Exam, *, seed: int, most: int = 10) -> dict[int, list[int]]:
@@ -202,15 +246,26 @@ def measure_parsed(exam: Exam, runs: Sequence[Sequence[Words]]) -> float:
     return float(np.mean(read))
 
 
-def report(exam: Exam, plans: Mapping[str, Sequence[Sequence[Words]]], world: World) -> ConductorReport:
+def report(
+    exam: Exam,
+    plans: Mapping[str, Sequence[Sequence[Words]]],
+    world: World,
+    *,
+    texts: Mapping[str, Sequence[str]] | None = None,
+) -> ConductorReport:
     """Carry out every entrant's plans, and make the table.
 
     Args:
         exam: what is sat.
         plans: of each entrant, one list a seed; an entrant without seeds has one.
         world: where they are carried out.
+        texts: plans as language models wrote them, by entrant.
     """
     outcomes = {name: [sit(world, exam, run) for run in runs] for name, runs in plans.items()}
+    parsed = {name: measure_parsed(exam, runs) for name, runs in plans.items()}
+    for name, written in (texts or {}).items():
+        found, read = sit_texts(world, exam, written)
+        outcomes[name], parsed[name] = [found], float(np.mean(read))
     draws = Draws(exam.group, rng=np.random.default_rng(0))
     means = {name: _mean_seeds(runs) for name, runs in outcomes.items()}
     ours = means[TRAINED]
@@ -223,7 +278,7 @@ def report(exam: Exam, plans: Mapping[str, Sequence[Sequence[Words]]], world: Wo
             steps=float(found["steps"].mean()),
             lead_right=None if name == TRAINED else draws.interval(ours["right"] - found["right"]),
             lead_reward=None if name == TRAINED else draws.interval(ours["reward"] - found["reward"]),
-            parsed=measure_parsed(exam, plans[name]),
+            parsed=parsed[name],
         )
         for name, found in means.items()
     ]

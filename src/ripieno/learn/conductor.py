@@ -11,7 +11,7 @@ Source:
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, follow
 from ripieno.conductor.tiny import save_policy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import CheckpointError
-from ripieno.learn.lessons import Lesson, Quest, Reward, draw_pools, find_lessons
+from ripieno.learn.lessons import Lesson, Quest, Reward, Told, draw_pools, find_lessons
 from ripieno.workbench.scenes import Stage, to_steps
 from ripieno.workbench.world import BenchPool, World
 
@@ -77,10 +77,6 @@ class Progress:
     seconds: float = 0.0
     curve: list[dict[str, float | str]] = field(default_factory=list)
     """What was seen on the way: stage, step, reward, share right, cost."""
-
-
-Told = Callable[[str, int, int, str], None]
-"""Told the stage, the step, how many there are, and what was seen."""
 
 
 class Training:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from ripieno.conductor import Roster, parse_json, parse_text
 from ripieno.conductor.grammar import name_source
 from ripieno.conductor.policy import ACTIONS
 from ripieno.conductor.tiny import tell_plan
-from ripieno.domain import Op, Plan
+from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
 from ripieno.domain.workflow import MOST_STEPS
 from ripieno.errors import DataError, InvalidPlan
-from ripieno.workbench.scenes import make_roster, to_steps
+from ripieno.workbench.scenes import SOURCES, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, search
-from ripieno.workbench.world import UNREADABLE_PRICE, BenchPool, BenchStep, Outcome, World
+from ripieno.workbench.world import UNREADABLE_PRICE, BenchPool, Outcome, World
 
 SOFTNESS = 0.05
 """Temperature of the soft targets, in reward."""
@@ -26,7 +27,9 @@ TAUGHT = 3
 """Plans of a cell that are taught."""
 FRESH_TASKS = 10
 """Of a family, on which proposed plans are ranked: never those that proposed them."""
-_SOURCES = {"question": 0, "prev": 1, "all": 2}
+
+Told: TypeAlias = Callable[[str, int, int, str], None]
+"""Told the stage of a training, the step, how many there are, and what was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,7 @@ class Reward:
             plan = parse_json(text, make_roster([worker.can_run for worker in pool.workers]))
         except InvalidPlan:
             return -UNREADABLE_PRICE
-        return self.of_outcome(self.world.run(task, read_plan(plan, pool), pool))
+        return self.of_outcome(self.world.run(task, read_plan(plan), pool))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,18 +148,10 @@ def read_lessons(path: Path) -> list[Lesson]:
     return found
 
 
-def read_plan(plan: Plan, pool: BenchPool) -> list[BenchStep]:
-    """A parsed plan as the world carries it out."""
-    return [
-        BenchStep(int(step.worker), step.op, _SOURCES[name_source(step, place).value])
-        for place, step in enumerate(plan.steps)
-    ]
-
-
 def tell_json(plan: Words) -> str:
     """A plan in the words of a language model."""
     steps = [
-        {"worker": worker, "op": ACTIONS[action][0].value, "source": list(_SOURCES)[ACTIONS[action][1]]}
+        {"worker": worker, "op": ACTIONS[action][0].value, "source": list(SOURCES)[ACTIONS[action][1]]}
         for action, worker in plan
     ]
     return json.dumps({"steps": steps}, separators=(",", ":"))
@@ -197,7 +192,7 @@ def _read_words(text: str, roster: Roster) -> Words:
     known = {pair: place for place, pair in enumerate(ACTIONS)}
     plan = parse_text(text, roster)
     return tuple(
-        (known[Op(step.op), _SOURCES[name_source(step, place).value]], int(step.worker))
+        (known[Op(step.op), SOURCES[name_source(step, place).value]], int(step.worker))
         for place, step in enumerate(plan.steps)
     )
 

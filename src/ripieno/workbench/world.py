@@ -92,6 +92,7 @@ class World:
         self._programs = Programs()
         self._grades: dict[tuple[str, str], bool] = {}
         self._reduced: dict[str, str] = {}
+        self._right: dict[tuple[str, str], np.ndarray] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -159,20 +160,30 @@ class World:
             makes = [worker for worker in mine if worker.skills == (skill,)]
             count = int(rng.choice([0, 1, 2], p=[0.12, 0.58, 0.3]))
             chosen += [makes[index] for index in rng.permutation(len(makes))[:count]]
-        return self._describe([chosen[index] for index in rng.permutation(len(chosen))], split, rng)
+        return self.describe([chosen[index] for index in rng.permutation(len(chosen))], split, rng)
 
-    def _describe(self, workers: Sequence[Maker], split: str, rng: np.random.Generator) -> BenchPool:
+    def _find_right(self, worker: Maker, split: str) -> np.ndarray:
+        """Which tasks of each family a worker solves alone, shape (families, tasks)."""
+        known = self._right.get((worker.id, split))
+        if known is None:
+            known = self._right[worker.id, split] = np.array(
+                [
+                    [self.grade(task, self.act(worker, task.task.text)) for task in self.tasks[split, family]]
+                    for family in self.families
+                ]
+            )
+        return known
+
+    def describe(self, workers: Sequence[Maker], split: str, rng: np.random.Generator) -> BenchPool:
+        """A pool of some workers, in words and by probes that are drawn anew each time."""
         side = 0 if split == "train" else 1
         words = []
         for worker in workers:
             said = WORDS["general" if worker.is_generalist else worker.skills[0]][side]
             words.append(said[int(rng.integers(len(said)))])
-        family_probes = np.zeros((len(workers), len(self.families)))
-        for column, family in enumerate(self.families):
-            tasks = self.tasks[split, family]
-            for row, worker in enumerate(workers):
-                drawn = (tasks[index] for index in rng.integers(len(tasks), size=FAMILY_PROBES))
-                family_probes[row, column] = sum(self.grade(t, self.act(worker, t.task.text)) for t in drawn)
+        right = np.array([self._find_right(worker, split) for worker in workers])
+        drawn = rng.integers(right.shape[2], size=(len(self.families), len(workers), FAMILY_PROBES))
+        family_probes = np.take_along_axis(right, drawn.transpose(1, 0, 2), axis=2).sum(axis=2).astype(float)
         skill_probes = np.array([rng.binomial(SKILL_PROBES, 1.0 - worker.slip) for worker in workers], dtype=float)
         return BenchPool(
             workers=tuple(workers), words=tuple(words), family_probes=family_probes, skill_probes=skill_probes
