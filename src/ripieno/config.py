@@ -118,6 +118,8 @@ class ConductorSettings(_Part):
     """The trained policy, or a worker that is asked for a plan."""
     checkpoint: Path | None = None
     """File of the trained policy; the one of `ripieno conductor train` in `home` if not given, else the bundled one."""
+    head: Path | None = None
+    """File of the turn-level head; the one of `ripieno conductor train` in `home`, else the bundled one."""
     has_examples: bool = True
     """Whether who writes by prompt is shown examples; a model trained for it needs none."""
     worker: str | None = None

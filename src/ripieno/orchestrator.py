@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ripieno.analyze import Analyzer
-from ripieno.conductor import Brief, Conductor, Roster
+from ripieno.conductor import Brief, Conductor, Directors, Roster
 from ripieno.domain import (
     Call,
     Claimed,
@@ -24,10 +24,11 @@ from ripieno.domain import (
     Run,
     Stepped,
     Task,
+    Turns,
     WorkerId,
 )
 from ripieno.domain.grader import Check
-from ripieno.errors import Abstained, ApprovalPending, RipienoError
+from ripieno.errors import Abstained, ApprovalPending, ConfigError, RipienoError
 from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, has_steps
 from ripieno.ledger import Ledger
 from ripieno.providers import Piece
@@ -66,6 +67,8 @@ class Parts:
     """The record of runs of several steps; None lets them end with this process."""
     conductors: Mapping[Mode, Conductor] = field(default_factory=dict)
     """Who writes the plans of each mode that needs one."""
+    directors: Directors | None = None
+    """Who chooses the steps of runs of turns."""
     pacer: Pacer | None = None
     """Holds the mean price of a task, where a budget is set."""
 
@@ -157,7 +160,9 @@ class Orchestrator:
         if journal is None:
             return None
         execution = Execution(decision=decided.decision, task=decided.task, key=found.claim.key, is_claimed=True)
-        await self._execute(execution, self._brain().pool, journal)
+        pool = self._brain().pool
+        await self._direct(execution, pool)
+        await self._execute(execution, pool, journal)
         if execution.called is None or execution.called.answer is None:
             raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
         return execution
@@ -196,6 +201,7 @@ class Orchestrator:
         conductor = self._parts.conductors.get(task.objective.mode or Mode.SOLO)
         if conductor is not None and not decision.abstains and arrival.workflow is None:
             await self._plan(execution, brain.pool, conductor)
+        await self._direct(execution, brain.pool)
         return execution, brain.pool
 
     async def plan(self, task: Task) -> tuple[Decision, tuple[Call, ...]]:
@@ -219,6 +225,17 @@ class Orchestrator:
         require_eligible(written.plan, decision.mask)
         reason = f"{written.plan.author} wrote a plan of {len(written.plan.steps)} steps"
         execution.decision = replace(decision, workflow=written.plan, reasons=(reason, *decision.reasons))
+
+    async def _direct(self, execution: Execution, pool: Pool) -> None:
+        """Give a run of turns its director."""
+        decision = execution.decision
+        if not isinstance(decision.workflow, Turns):
+            return
+        directors = self._parts.directors
+        if directors is None:
+            raise ConfigError("nobody here can choose turns", key="conductor.head", hint="use --workflow plan")
+        execution.director = await directors.direct(await self._brief(execution, pool))
+        execution.decision = replace(decision, workflow=replace(decision.workflow, author=directors.version))
 
     async def _brief(self, execution: Execution, pool: Pool) -> Brief:
         decision = execution.decision

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from ripieno.analyze import Analyzer
-from ripieno.app.build import build_conductor, build_encoder, build_pool, build_providers, make_outbox
+from ripieno.app.build import build_conductor, build_directors, build_encoder, build_pool, build_providers, make_outbox
 from ripieno.app.runs import Runs
 from ripieno.conductor import Brief, Conductor, Decomposer
 from ripieno.config import FILE, Loaded, Settings, load_settings
@@ -107,6 +107,7 @@ class App:
             clock=self.clock,
             journals=self.journals,
             conductors=self._make_conductors(),
+            directors=build_directors(self.settings, self.analyzer.encoder),
             pacer=Pacer(budget) if budget is not None else None,
         )
         self._today = (0, date.min)

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import cast
 
-from ripieno.conductor import Conductor, PromptedConductor
+from ripieno.conductor import Conductor, Directors, PromptedConductor
 from ripieno.conductor.tiny import BUNDLED, load_tiny
+from ripieno.conductor.turns import BUNDLED_HEAD, load_turns
 from ripieno.config import Settings, WorkerSettings
 from ripieno.domain import Binding, Pool, Price, Worker, parse_worker_id
 from ripieno.encoders import Encoder
@@ -121,6 +122,23 @@ def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Con
     except CheckpointError as error:
         log.info("plans are written by prompt: %s", error.message)
         return PromptedConductor(caller, worker=worker, has_examples=chosen.has_examples)
+
+
+def build_directors(settings: Settings, encoder: Encoder) -> Directors | None:
+    """Make who chooses turns; nobody where the head that is at hand was trained with another encoder.
+
+    Raises:
+        CheckpointError: the head that the settings name cannot be used.
+    """
+    chosen = settings.conductor.head
+    if chosen is not None:
+        return load_turns(chosen, encoder)
+    trained = settings.home / "conductor" / "turns" / "0.safetensors"
+    try:
+        return load_turns(trained if trained.exists() else BUNDLED_HEAD, encoder)
+    except CheckpointError as error:
+        log.info("nobody can choose turns: %s", error.message)
+        return None
 
 
 def make_outbox(settings: Settings) -> Outbox | None:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ripieno.conductor.policy import TinyPolicy
-    from ripieno.evaluate.conductor import ConductorReport, Exam, Row
+    from ripieno.conductor.turns import TurnPolicy
+    from ripieno.evaluate.conductor import ConductorReport, Entrant, Exam, Row
     from ripieno.learn.conductor import Recipe
     from ripieno.learn.lm import LmRecipe
     from ripieno.workbench.audit import Ladder
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FOLDER = "conductor"
 _SHORT = {"pools": 8, "teach_steps": 50, "reinforce_steps": 5, "polish_generations": 2, "common_tasks": 32}
 """Of every stage a little: for a first look, and for tests."""
+_SHORT_HEAD = {"pools": 8, "generations": 2, "population": 4, "common_tasks": 32, "checked_tasks": 64}
 
 
 @click.group(epilog="\b\nExample:\n  ripieno conductor train --seeds 3\n  ripieno conductor evaluate")
@@ -58,8 +60,8 @@ def audit(*, pools: int, tasks: int, as_json: bool) -> None:
 
 
 @conductor.command(epilog="\b\nExample:\n  ripieno conductor train --seeds 3")
-@click.option("--size", type=click.Choice(["tiny", "lm"]), default="tiny", show_default=True,
-              help="A small policy, or a language model (extra `lm`).")  # fmt: skip
+@click.option("--size", type=click.Choice(["tiny", "turns", "lm"]), default="tiny", show_default=True,
+              help="A small policy, its turn-level head, or a language model (extra `lm`).")  # fmt: skip
 @click.option("--model", help="With --size lm: a name on the hub, or a folder; the bundled one if not given.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="With --size lm.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="With --size lm: of each stage at most.")
@@ -82,7 +84,10 @@ def train(
     ablations: bool,
     as_json: bool,
 ) -> None:
-    """Train the tiny conductor and the one-step router that it is held against; cut off, it goes on where it was."""
+    """Train the tiny conductor and the one-step router that it is held against; cut off, it goes on where it was.
+
+    With --size turns, the head that chooses step by step is trained on top of it.
+    """
     if size == "lm":
         from ripieno.learn.lm import SHORT, LmRecipe
 
@@ -96,10 +101,11 @@ def train(
             for name, recipe in list_recipes(number, is_short=short, has_ablations=ablations).items():
                 began = time.process_time()
                 policy = _train_one(world, _stage_of(name, world, stage), recipe, folder, name)
-                made.append(
-                    {"name": name, "seed": number, "parameters": policy.size, "cpu_s": time.process_time() - began}
-                )
-                say(f"{name}, seed {number}: {policy.size} parameters, {time.process_time() - began:.0f} CPU-seconds")
+                made.append(_tell_training(name, number, policy.size, time.process_time() - began))
+            if size == "turns":
+                began = time.process_time()
+                head = _train_head(stage, folder, number, is_short=short)
+                made.append(_tell_training("turn-level head", number, head.size, time.process_time() - began))
     if as_json:
         print_json({"trained": made, "folder": str(folder)})
     else:
@@ -121,7 +127,7 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, gate: bool, as_json
         policies = _load_all(folder, stage)
         exam = proof.make_exam(world, pools=pools, tasks=tasks, seed=0)
         with count_bar("cells", pools * len(world.families)) as advance:
-            found = _sit_all(world, stage, exam, policies, _load_texts(folder, len(exam.tasks)), advance)
+            found = _sit_all(world, stage, exam, policies, _load_others(folder, stage, exam), advance)
     if as_json:
         print_json(describe_report(found))
     else:
@@ -213,10 +219,30 @@ def _train_one(world: "World", stage: "Stage", recipe: "Recipe", folder: Path, n
     return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
 
 
+def _tell_training(name: str, seed: int, parameters: int, cpu_s: float) -> dict[str, object]:
+    say(f"{name}, seed {seed}: {parameters} parameters, {cpu_s:.0f} CPU-seconds")
+    return {"name": name, "seed": seed, "parameters": parameters, "cpu_s": cpu_s}
+
+
+def _train_head(stage: "Stage", folder: Path, seed: int, *, is_short: bool) -> "TurnPolicy":
+    """The head of one seed's conductor, saved with its card at the end."""
+    from ripieno.conductor.tiny import load_policy
+    from ripieno.conductor.turns import save_turn_policy
+    from ripieno.learn.turns import TurnRecipe, train_turns
+
+    recipe = TurnRecipe(seed=seed)
+    if is_short:
+        recipe = replace(recipe, **_SHORT_HEAD)
+    base, _ = load_policy(folder / f"conductor-{seed}.safetensors", encoder=stage.encoder_name)
+    with _stage_bars("turn-level head") as told:
+        policy = train_turns(stage, base, recipe, folder / "turns" / f"state-{seed}", told=told)
+    card = {"name": "turn-level head", "recipe": asdict(recipe), "parameters": policy.size}
+    save_turn_policy(folder / "turns" / f"{seed}.safetensors", policy, encoder=stage.encoder_name, card=card)
+    return policy
+
+
 def _train_lm(config: Path | None, recipe: "LmRecipe", *, as_json: bool) -> None:
     """One training of a language model, measured on the way on the exam of `evaluate`."""
-    from dataclasses import asdict
-
     from ripieno.learn.lm import require_libraries, train_lm
 
     require_libraries()
@@ -278,13 +304,21 @@ def _load_all(folder: Path, stage: "Stage") -> "dict[str, list[TinyPolicy]]":
     return found
 
 
-def _load_texts(folder: Path, tasks: int) -> dict[str, list[str]]:
-    """Plans that language models wrote for this exam, by who wrote them; those for another exam are passed over."""
+def _load_others(folder: Path, stage: "Stage", exam: "Exam") -> "dict[str, Entrant]":
+    """Who does not write plans in the policy's words: heads of turns, and language models that sat this exam before."""
+    from ripieno.conductor.turns import load_turn_policy
+    from ripieno.evaluate import conductor as proof
+
     found = {}
+    heads = [
+        load_turn_policy(path, encoder=stage.encoder_name)[0] for path in sorted(folder.glob("turns/*.safetensors"))
+    ]
+    if heads:
+        found["turn-level head"] = proof.sit_turns(stage, exam, heads)
     for path in sorted(folder.glob("lm-*/plans-*.json")):
         written = json.loads(path.read_text(encoding="utf-8"))
-        if len(written) == tasks:
-            found[f"language model, {path.stem.removeprefix('plans-')}"] = written
+        if len(written) == len(exam.tasks):
+            found[f"language model, {path.stem.removeprefix('plans-')}"] = proof.sit_texts(stage.world, exam, written)
     return found
 
 
@@ -293,7 +327,7 @@ def _sit_all(
     stage: "Stage",
     exam: "Exam",
     policies: "dict[str, list[TinyPolicy]]",
-    texts: dict[str, list[str]],
+    others: "dict[str, Entrant]",
     advance: Callable[[int], None],
 ) -> "ConductorReport":
     import numpy as np
@@ -315,7 +349,7 @@ def _sit_all(
         plans[name] = [by_hand]
     plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[proof.TRAINED]]
     plans[proof.CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
-    return proof.report(exam, plans, world, texts=texts)
+    return proof.report(exam, plans, world, others=others)
 
 
 def show_report(found: "ConductorReport") -> None:

@@ -1,6 +1,6 @@
 """Task to Plan: what writes workflows, and the one grammar that they are written in."""
 
-from ripieno.conductor.base import Brief, Conductor, Roster, Written
+from ripieno.conductor.base import Brief, Conductor, Directors, Roster, Written
 from ripieno.conductor.decompose import Decomposer
 from ripieno.conductor.grammar import format_plan, make_schema, parse_json, parse_text
 from ripieno.conductor.prompted import PromptedConductor, make_prompt
@@ -9,6 +9,7 @@ __all__ = [
     "Brief",
     "Conductor",
     "Decomposer",
+    "Directors",
     "PromptedConductor",
     "Roster",
     "Written",

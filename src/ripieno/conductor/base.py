@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from ripieno.domain import Call, Estimate, Features, Plan, Pool, Task, Worker, WorkerId
+from ripieno.execute import Director
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,19 @@ class Written:
     calls: tuple[Call, ...] = ()
     fault: str = ""
     """Why there is no plan."""
+
+
+class Directors(Protocol):
+    """Gives each run of turns who chooses its steps."""
+
+    @property
+    def version(self) -> str:
+        """Names who chooses, so that a record says it."""
+        ...
+
+    async def direct(self, brief: Brief) -> Director:
+        """A director for one task."""
+        ...
 
 
 class Conductor(Protocol):

@@ -30,7 +30,9 @@ ACTIONS: tuple[tuple[Op, int], ...] = (
 STOP = len(ACTIONS)
 NUMBERS = 7
 """Scalars of a card beside its words: see `Scene`."""
-_HIDDEN, _KEY, _ACTION = 96, 32, 16
+KEY = 32
+"""Dimensions in which workers are pointed at."""
+_HIDDEN, _ACTION = 96, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +118,19 @@ class TinyPolicy:
             rng: draws the weights.
             most_steps: of its plans.
         """
-        width = tasks + 2 * _KEY + MOST_STEPS + STOP + 1
+        width = tasks + 2 * KEY + MOST_STEPS + STOP + 1
 
         def draw(*shape: int) -> Floats:
             return np.asarray(rng.normal(size=shape) / np.sqrt(shape[0]))
 
         parameters = {
-            "key": draw(words + NUMBERS, _KEY),
+            "key": draw(words + NUMBERS, KEY),
             "hidden": draw(width, _HIDDEN),
             "hidden_bias": np.zeros(_HIDDEN),
             "action": 0.1 * draw(_HIDDEN, STOP + 1),
             "action_bias": np.zeros(STOP + 1),
             "said": draw(STOP + 1, _ACTION),
-            "query": draw(_HIDDEN + _ACTION, _KEY),
+            "query": draw(_HIDDEN + _ACTION, KEY),
             "taste": 0.1 * draw(_HIDDEN + _ACTION, NUMBERS),
         }
         return cls(parameters, most_steps=most_steps)
@@ -163,7 +165,7 @@ class TinyPolicy:
         p = self.parameters
         joint = np.concatenate([seen.hidden, p["said"][action]], axis=1)
         query, taste = joint @ p["query"], joint @ p["taste"]
-        logits = np.einsum("nkd,nd->nk", seen.keys, query) / np.sqrt(_KEY)
+        logits = np.einsum("nkd,nd->nk", seen.keys, query) / np.sqrt(KEY)
         logits += np.einsum("nkd,nd->nk", seen.scene.numbers, taste)
         return _softmax(np.where(_allow_workers(seen, action), logits, -np.inf))
 
@@ -217,9 +219,9 @@ class TinyPolicy:
             d_point += entropy * _entropy_slope(points_p) * is_step[:, None]
         joint = np.concatenate([seen.hidden, p["said"][action]], axis=1)
         query = joint @ p["query"]
-        d_query = np.einsum("nk,nkd->nd", d_point, seen.keys) / np.sqrt(_KEY)
+        d_query = np.einsum("nk,nkd->nd", d_point, seen.keys) / np.sqrt(KEY)
         d_taste = np.einsum("nk,nkd->nd", d_point, seen.scene.numbers)
-        d_keys = d_point[:, :, None] * query[:, None, :] / np.sqrt(_KEY)
+        d_keys = d_point[:, :, None] * query[:, None, :] / np.sqrt(KEY)
         d_joint = d_query @ p["query"].T + d_taste @ p["taste"].T
         d_hidden = d_joint[:, :_HIDDEN] + d_action @ p["action"].T
         d_said = np.zeros_like(p["said"])
@@ -227,7 +229,7 @@ class TinyPolicy:
         d_hidden *= 1.0 - seen.hidden**2
         d_inputs = d_hidden @ p["hidden"].T
         width = seen.scene.tasks.shape[1]
-        d_mean, d_last = d_inputs[:, width : width + _KEY], d_inputs[:, width + _KEY : width + 2 * _KEY]
+        d_mean, d_last = d_inputs[:, width : width + KEY], d_inputs[:, width + KEY : width + 2 * KEY]
         d_keys += (d_mean / np.maximum(seen.scene.present.sum(axis=1), 1)[:, None])[:, None, :]
         has_last = seen.cursor.worker >= 0
         d_keys[rows[has_last], seen.cursor.worker[has_last]] += d_last[has_last]

@@ -43,32 +43,37 @@ class TinyConductor:
 
     async def write(self, brief: Brief) -> Written:
         """The most probable plan, word by word."""
-        roster = brief.roster
-        if not len(roster) or brief.features is None:
+        scene = await make_scene(brief, self._encoder)
+        if scene is None:
             return Written(plan=None, fault="nobody is on the roster, or nothing is known of the task")
-        cards = [brief.describe(worker) for worker in roster.workers]
-        words = (await self._encoder.encode([card.skills for card in cards])).astype(np.float64)
-        numbers = card_numbers(
-            quality=np.array([card.quality for card in cards]),
-            usual=np.array([card.usual for card in cards]),
-            cost=np.array([card.cost_usd for card in cards]),
-            latency=np.array([card.latency_s for card in cards]),
-            is_tool=np.array([card.is_tool for card in cards]),
-            can_run=np.array([card.can_run for card in cards]),
-        )
-        task = task_features(brief.features.embedding[None, :], brief.features.shape[None, :])
-        present = np.ones((1, len(cards)), dtype=bool)
-        scene = Scene(task, words[None, :, :], numbers[None, :, :], present)
         chosen = self._policy.write(scene)[0]
         phrases = [
             Phrase(worker=worker, op=ACTIONS[action][0].value, source=_SOURCES[ACTIONS[action][1]].value)
             for action, worker in chosen
         ]
         try:
-            plan = make_plan(phrases, roster, author=self.version, fallbacks=rank(brief))
+            plan = make_plan(phrases, brief.roster, author=self.version, fallbacks=rank(brief))
         except InvalidPlan as error:
             return Written(plan=None, fault=error.message)
         return Written(plan=plan)
+
+
+async def make_scene(brief: Brief, encoder: Encoder) -> Scene | None:
+    """What a policy sees of one task; None where there is nothing to see."""
+    if not len(brief.roster) or brief.features is None:
+        return None
+    cards = [brief.describe(worker) for worker in brief.roster.workers]
+    words = (await encoder.encode([card.skills for card in cards])).astype(np.float64)
+    numbers = card_numbers(
+        quality=np.array([card.quality for card in cards]),
+        usual=np.array([card.usual for card in cards]),
+        cost=np.array([card.cost_usd for card in cards]),
+        latency=np.array([card.latency_s for card in cards]),
+        is_tool=np.array([card.is_tool for card in cards]),
+        can_run=np.array([card.can_run for card in cards]),
+    )
+    task = task_features(brief.features.embedding[None, :], brief.features.shape[None, :])
+    return Scene(task, words[None, :, :], numbers[None, :, :], np.ones((1, len(cards)), dtype=bool))
 
 
 def task_features(embedding: "np.ndarray", shape: "np.ndarray") -> Floats:
@@ -127,7 +132,7 @@ def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, dict[str, Json
     try:
         data = path.read_bytes()
         tensors = load(data)
-        facts = _read_facts(data)
+        facts = read_facts(data)
         card: dict[str, JsonValue] = json.loads(facts["card"])
         actions = json.loads(facts["actions"])
         most_steps = int(facts["most_steps"])
@@ -144,7 +149,8 @@ def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, dict[str, Json
     return TinyPolicy({name: value.astype(np.float64) for name, value in tensors.items()}, most_steps=most_steps), card
 
 
-def _read_facts(data: bytes) -> Mapping[str, str]:
+def read_facts(data: bytes) -> Mapping[str, str]:
+    """The metadata of a safetensors file."""
     size = int.from_bytes(data[:8], "little")
     facts: Mapping[str, str] = json.loads(data[8 : 8 + size])["__metadata__"]
     return facts

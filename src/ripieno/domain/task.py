@@ -52,6 +52,8 @@ class Mode(StrEnum):
     """Workers that see each other's answers before one of them synthesizes."""
     PLAN = "plan"
     """Steps written by a conductor."""
+    TURNS = "turns"
+    """Steps chosen one by one, each after the result before it."""
     DECOMPOSE = "decompose"
     """Parts of the task, each routed apart, and one answer made of them."""
 

@@ -16,6 +16,21 @@ Source:
 """
 
 
+class Role(StrEnum):
+    """What a worker is to a turn.
+
+    Source:
+        TRINITY (arXiv 2512.04695): thinker, worker and verifier, one of them each turn.
+    """
+
+    THINKER = "thinker"
+    """Brings the task one step closer."""
+    WORKER = "worker"
+    """Gives an answer."""
+    VERIFIER = "verifier"
+    """Accepts the answer, which ends the run, or says what is wrong."""
+
+
 class Op(StrEnum):
     """What a step of a plan does with what it sees."""
 
@@ -25,6 +40,13 @@ class Op(StrEnum):
     RUN = "run"
     VERIFY = "verify"
     MERGE = "merge"
+
+    @property
+    def role(self) -> Role:
+        """What a worker is to a turn in which it does this."""
+        if self is Op.VERIFY:
+            return Role.VERIFIER
+        return Role.THINKER if self in (Op.EXTRACT, Op.TRANSFORM) else Role.WORKER
 
 
 class Merge(StrEnum):
@@ -155,7 +177,25 @@ class Plan:
         return self.steps[0].worker
 
 
-Workflow: TypeAlias = Solo | Cascade | Verified | Ensemble | Plan
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """Steps that a director chooses one by one, each after the result before it, until an answer is accepted."""
+
+    worker: WorkerId
+    """Of whom most is expected."""
+    fallbacks: tuple[WorkerId, ...] = ()
+    """All others that a turn may be given to."""
+    most: int = MOST_STEPS
+    """Turns; after the last one the latest answer is given."""
+    author: str = ""
+    """Who chooses: a director's version."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.most <= MOST_STEPS:
+            raise ValueError(f"turns are 1 to {MOST_STEPS}, got {self.most!r}")
+
+
+Workflow: TypeAlias = Solo | Cascade | Verified | Ensemble | Plan | Turns
 
 
 def list_workers(workflow: Workflow) -> Iterator[WorkerId]:
@@ -163,7 +203,7 @@ def list_workers(workflow: Workflow) -> Iterator[WorkerId]:
     yield from workflow.fallbacks
     asked: WorkerId | None = None
     match workflow:
-        case Solo(worker=worker):
+        case Solo(worker=worker) | Turns(worker=worker):
             yield worker
         case Verified(worker=worker, check=check):
             yield worker
@@ -187,7 +227,7 @@ def list_workers(workflow: Workflow) -> Iterator[WorkerId]:
 def least_calls(workflow: Workflow) -> int:
     """Calls that the workflow makes when every first answer is good: a smaller budget cannot carry it."""
     match workflow:
-        case Solo():
+        case Solo() | Turns():
             return 1
         case Cascade(check=check) | Verified(check=check):
             return 1 + (find_asked(check) is not None)

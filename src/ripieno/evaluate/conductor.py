@@ -9,6 +9,7 @@ import numpy as np
 from ripieno.conductor import Roster, parse_json, parse_text
 from ripieno.conductor.policy import ACTIONS, STOP, TinyPolicy
 from ripieno.conductor.tiny import tell_plan
+from ripieno.conductor.turns import TurnPolicy
 from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import InvalidPlan
@@ -16,6 +17,7 @@ from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.workbench.audit import LEAST_HEADROOM
 from ripieno.workbench.scenes import Stage, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, list_singles, search, try_plan
+from ripieno.workbench.turns import play, tell_outcomes
 from ripieno.workbench.world import BenchPool, Outcome, World
 
 _SOLVE = ACTIONS.index((Op.SOLVE, 0))
@@ -50,6 +52,16 @@ class LmMeasure:
     def tell(self) -> str:
         """In a few words."""
         return f"parsed {self.parsed:.3f}, right {self.right:.3f}, cost {self.cost:.2f}, reward {self.reward:.3f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrant:
+    """What came of somebody who does not write plans in the policy's words."""
+
+    runs: tuple[tuple[Outcome, ...], ...]
+    """Outcomes of the exam, one row a seed."""
+    parsed: float
+    """Share of answers that are plans."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +145,20 @@ def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[Outcome]:
     ]
 
 
-def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> tuple[list[Outcome], list[bool]]:
-    """What comes of plans as a language model wrote them, and which of them are plans; what is none answers nothing."""
+def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> Entrant:
+    """What comes of steps that are chosen one by one."""
+    runs = []
+    for policy in policies:
+        outcomes: list[Outcome] = []
+        for start in range(0, len(exam.tasks), 512):
+            tasks, pools = exam.tasks[start : start + 512], exam.pools[start : start + 512]
+            outcomes += tell_outcomes(stage.world, play(policy, stage, stage.make(tasks, pools), tasks, pools))
+        runs.append(tuple(outcomes))
+    return Entrant(runs=tuple(runs), parsed=1.0)
+
+
+def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> Entrant:
+    """What comes of plans as a language model wrote them; what is none answers nothing."""
     outcomes, parsed = [], []
     for task, pool, text in zip(exam.tasks, exam.pools, texts, strict=True):
         try:
@@ -145,14 +169,15 @@ def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> tuple[list[Outc
         else:
             outcomes.append(world.run(task, read_plan(plan), pool))
             parsed.append(True)
-    return outcomes, parsed
+    return Entrant(runs=(tuple(outcomes),), parsed=float(np.mean(parsed)))
 
 
 def mark(world: World, exam: Exam, texts: Sequence[str]) -> LmMeasure:
     """The means of a language model's plans on an exam."""
-    outcomes, parsed = sit_texts(world, exam, texts)
+    entrant = sit_texts(world, exam, texts)
+    outcomes = entrant.runs[0]
     return LmMeasure(
-        parsed=float(np.mean(parsed)),
+        parsed=entrant.parsed,
         right=float(np.mean([each.is_right for each in outcomes])),
         cost=float(np.mean([each.cost for each in outcomes])),
         reward=float(np.mean([each.reward for each in outcomes])),
@@ -251,7 +276,7 @@ def report(
     plans: Mapping[str, Sequence[Sequence[Words]]],
     world: World,
     *,
-    texts: Mapping[str, Sequence[str]] | None = None,
+    others: Mapping[str, Entrant] | None = None,
 ) -> ConductorReport:
     """Carry out every entrant's plans, and make the table.
 
@@ -259,13 +284,14 @@ def report(
         exam: what is sat.
         plans: of each entrant, one list a seed; an entrant without seeds has one.
         world: where they are carried out.
-        texts: plans as language models wrote them, by entrant.
+        others: entrants of which the outcomes are there.
     """
-    outcomes = {name: [sit(world, exam, run) for run in runs] for name, runs in plans.items()}
+    outcomes: dict[str, Sequence[Sequence[Outcome]]] = {
+        name: [sit(world, exam, run) for run in runs] for name, runs in plans.items()
+    }
     parsed = {name: measure_parsed(exam, runs) for name, runs in plans.items()}
-    for name, written in (texts or {}).items():
-        found, read = sit_texts(world, exam, written)
-        outcomes[name], parsed[name] = [found], float(np.mean(read))
+    for name, entrant in (others or {}).items():
+        outcomes[name], parsed[name] = entrant.runs, entrant.parsed
     draws = Draws(exam.group, rng=np.random.default_rng(0))
     means = {name: _mean_seeds(runs) for name, runs in outcomes.items()}
     ours = means[TRAINED]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ripieno.domain import Call, Decision, Finding, Origin, Run, Solo, Task, WorkerId
 from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError
+from ripieno.execute.director import Director
 from ripieno.providers import Called
 
 
@@ -20,6 +21,8 @@ class Execution:
     """Id of the virtual key that pays."""
     is_claimed: bool = False
     """Whether the ledger waits for its end."""
+    director: Director | None = None
+    """Who chooses the steps, where the workflow is one of turns."""
     calls: list[Call] = field(default_factory=list)
     called: Called | None = None
     findings: list[Finding] = field(default_factory=list)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import assert_never
 
-from ripieno.domain import Cascade, Ensemble, Plan, Pool, Solo, Verified, least_calls
+from ripieno.domain import Cascade, Ensemble, Plan, Pool, Solo, Turns, Verified, least_calls
 from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError, RipienoError
 from ripieno.execute.execution import Execution, in_time
 from ripieno.execute.journal import Journal
@@ -13,6 +13,7 @@ from ripieno.execute.modes import run_cascade, run_ensemble, run_verified
 from ripieno.execute.plans import run_plan
 from ripieno.execute.solo import SoloRunner
 from ripieno.execute.steps import Checker, Crew, Steps
+from ripieno.execute.turns import run_turns
 from ripieno.providers import Called, Caller, Piece
 from ripieno.providers.base import stream_whole
 
@@ -129,5 +130,8 @@ async def _dispatch(execution: Execution, steps: Steps) -> Called:
             return await run_ensemble(workflow, steps)
         case Plan():
             return await run_plan(workflow, steps)
+        case Turns():
+            assert execution.director is not None, "who opened the run gives it its director"
+            return await run_turns(workflow, steps, execution.director)
         case _:
             assert_never(workflow)

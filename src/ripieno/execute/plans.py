@@ -1,6 +1,7 @@
 """Plan: typed steps, side by side where none sees the other."""
 
 import asyncio
+from collections.abc import Sequence
 
 from ripieno.domain import Op, Plan, Pool, Step, Verdict, WorkerId
 from ripieno.errors import InvalidPlan
@@ -9,19 +10,17 @@ from ripieno.execute.steps import Steps
 from ripieno.providers import Called
 
 
-def check_plan(plan: Plan, pool: Pool) -> None:
-    """Find out whether a plan can be carried out by a pool.
+def check_step(step: Step, place: int, pool: Pool) -> None:
+    """Find out whether a step can be done by a pool.
 
     Raises:
-        InvalidPlan: a worker is unknown, or is asked for what it cannot do.
+        InvalidPlan: its worker is unknown, or is asked for what it cannot do.
     """
-    for place, step in enumerate(plan.steps, start=1):
-        if step.worker not in pool:
-            raise InvalidPlan(
-                f"no worker is called {step.worker!r}", step=place, hint=f"workers: {', '.join(pool.ids)}"
-            )
-        if not can_do(pool, step.worker, step.op):
-            raise InvalidPlan(f"{step.worker!r} executes nothing, and is asked to run something", step=place)
+    if step.worker not in pool:
+        hint = f"workers: {', '.join(pool.ids)}"
+        raise InvalidPlan(f"no worker is called {step.worker!r}", step=place + 1, hint=hint)
+    if not can_do(pool, step.worker, step.op):
+        raise InvalidPlan(f"{step.worker!r} executes nothing, and is asked to run something", step=place + 1)
 
 
 def can_do(pool: Pool, worker: WorkerId, op: Op) -> bool:
@@ -30,67 +29,58 @@ def can_do(pool: Pool, worker: WorkerId, op: Op) -> bool:
 
 
 async def run_plan(plan: Plan, steps: Steps) -> Called:
-    """Carry out a plan; the answer is the last step's result, or the one that a verifying step accepts."""
-    check_plan(plan, steps.pool)
+    """Carry out a plan; the answer is the last step's result, or the one that a verifying step accepts.
+
+    Raises:
+        InvalidPlan: the pool cannot do one of its steps; nobody was called.
+    """
+    for place, step in enumerate(plan.steps):
+        check_step(step, place, steps.pool)
     return await _PlanRun(plan, steps).carry_out()
 
 
-class _PlanRun:
-    """One plan under way: each step begins once what it sees is there, and none after an answer is accepted."""
+class StepMaker:
+    """Does single steps, and keeps what came of each.
 
-    def __init__(self, plan: Plan, steps: Steps) -> None:
-        self._plan = plan
+    Args:
+        steps: how anybody is asked.
+        fallbacks: who stands in for a worker that fails.
+    """
+
+    def __init__(self, steps: Steps, fallbacks: Sequence[WorkerId] = ()) -> None:
         self._steps = steps
+        self._fallbacks = fallbacks
         self._results: dict[int, Called] = {}
-        self._texts: dict[int, str] = {}
-        self._accepted: Called | None = None
+        self.texts: dict[int, str] = {}
+        """What later steps see of each, by its place."""
+        self.accepted: Called | None = None
+        """The answer that a verifying step has accepted."""
 
-    async def carry_out(self) -> Called:
-        waiting = dict(enumerate(self._plan.steps))
-        running: dict[asyncio.Task[None], int] = {}
-        try:
-            while (waiting or running) and self._accepted is None:
-                for place in [place for place, step in waiting.items() if self._is_ready(place, step)]:
-                    running[asyncio.create_task(self._make(place, waiting.pop(place)))] = place
-                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for each in done:
-                    running.pop(each)
-                    each.result()
-        finally:
-            for each in running:
-                each.cancel()
-            if running:
-                await asyncio.wait(running)
-        return self._accepted or self._results[len(self._plan.steps) - 1]
+    async def make(self, place: int, step: Step, *, is_last: bool = False) -> Called:
+        """Do one step; a verifying one hands on the answer that it looked at.
 
-    def _is_ready(self, place: int, step: Step) -> bool:
-        """Whether all that a step sees is there, and no check that stands before it is still under way."""
-        if any(index not in self._texts for index in step.access):
-            return False
-        gates = (index for index in range(place) if self._plan.steps[index].op is Op.VERIFY)
-        return all(index in self._texts for index in gates)
-
-    async def _make(self, place: int, step: Step) -> None:
-        task = self._steps.task
-        pool = self._steps.pool
-        texts = [self._texts.get(index, "") for index in range(place)]
+        Args:
+            place: of the step, from 0.
+            step: what is to be done; all that it sees was done before.
+            is_last: whether its result is certain to be the answer.
+        """
+        task, pool = self._steps.task, self._steps.pool
         if step.op is Op.VERIFY and pool[step.worker].is_tool:
-            await self._recompute(place, step)
-            return
-        team = [step.worker, *(worker for worker in self._plan.fallbacks if self._may_stand_in(worker, step))]
+            return await self._recompute(place, step)
+        texts = [self.texts.get(index, "") for index in range(place)]
+        team = [step.worker, *(worker for worker in self._fallbacks if self._may_stand_in(worker, step))]
         asked = make_step(step, task, texts, worker=pool[step.worker])
-        is_last = place == len(self._plan.steps) - 1 and step.op is not Op.VERIFY
         called = await self._steps.ask(str(place + 1), team, asked, is_last=is_last, needs_approval=step.needs_approval)
         assert called.answer is not None
         if step.op is Op.VERIFY:
             accepts, fault = read_verdict(called.answer.text)
             verdict = Verdict(verifier=f"worker:{called.call.worker}", quality=float(accepts), detail=fault[:200])
-            self._judge(place, step, verdict)
-            return
-        self._results[place], self._texts[place] = called, called.answer.text
+            return self._judge(place, step, verdict)
+        self._results[place], self.texts[place] = called, called.answer.text
         self._steps.keep(called, place / 10.0)
+        return called
 
-    async def _recompute(self, place: int, step: Step) -> None:
+    async def _recompute(self, place: int, step: Step) -> Called:
         """A tool verifies by doing the whole task itself: two that come to the same agree."""
         called = await self._steps.ask(str(place + 1), (step.worker,), self._steps.task)
         assert called.answer is not None
@@ -99,16 +89,17 @@ class _PlanRun:
         reduce = self._steps.checker.reduce
         agrees = reduce(called.answer.text) == reduce(found.text)
         detail = "" if agrees else f"recomputed, it is {called.answer.text[:100]!r}"
-        self._judge(place, step, Verdict(verifier=f"worker:{step.worker}", quality=float(agrees), detail=detail))
+        return self._judge(place, step, Verdict(verifier=f"worker:{step.worker}", quality=float(agrees), detail=detail))
 
-    def _judge(self, place: int, step: Step, verdict: Verdict) -> None:
+    def _judge(self, place: int, step: Step, verdict: Verdict) -> Called:
         seen = step.access[-1]
         found = self._results[seen]
         self._steps.note(str(place + 1), found.call.worker, verdict)
         if verdict.quality >= 0.5:
-            self._accepted = found
+            self.accepted = found
         self._results[place] = found
-        self._texts[place] = "ACCEPT" if verdict.quality >= 0.5 else f"REVISE: {verdict.detail}"
+        self.texts[place] = "ACCEPT" if verdict.quality >= 0.5 else f"REVISE: {verdict.detail}"
+        return found
 
     def _may_stand_in(self, worker: WorkerId, step: Step) -> bool:
         """Whether a worker can read the words that were made for the other: a tool a tool's, a model a model's."""
@@ -116,3 +107,43 @@ class _PlanRun:
         if worker not in pool or worker == step.worker or not can_do(pool, worker, step.op):
             return False
         return pool[worker].is_tool == pool[step.worker].is_tool
+
+
+class _PlanRun:
+    """One plan under way: each step begins once what it sees is there, and none after an answer is accepted."""
+
+    def __init__(self, plan: Plan, steps: Steps) -> None:
+        self._plan = plan
+        self._maker = StepMaker(steps, plan.fallbacks)
+
+    async def carry_out(self) -> Called:
+        maker, last = self._maker, len(self._plan.steps) - 1
+        waiting = dict(enumerate(self._plan.steps))
+        running: set[asyncio.Task[Called]] = set()
+        final: Called | None = None
+        try:
+            while (waiting or running) and maker.accepted is None:
+                for place in [place for place, step in waiting.items() if self._is_ready(place, step)]:
+                    step = waiting.pop(place)
+                    is_last = place == last and step.op is not Op.VERIFY
+                    running.add(asyncio.create_task(maker.make(place, step, is_last=is_last), name=str(place)))
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for each in done:
+                    called = each.result()
+                    final = called if each.get_name() == str(last) else final
+        finally:
+            for each in running:
+                each.cancel()
+            if running:
+                await asyncio.wait(running)
+        found = maker.accepted or final
+        assert found is not None
+        return found
+
+    def _is_ready(self, place: int, step: Step) -> bool:
+        """Whether all that a step sees is there, and no check that stands before it is still under way."""
+        texts = self._maker.texts
+        if any(index not in texts for index in step.access):
+            return False
+        gates = (index for index in range(place) if self._plan.steps[index].op is Op.VERIFY)
+        return all(index in texts for index in gates)

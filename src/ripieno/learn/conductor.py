@@ -255,12 +255,8 @@ class Training:
         self.progress.step = recipe.polish_generations
 
     def _blur(self, scene: Scene) -> Scene:
-        """The scene as other words would have made it: noise on the embeddings of tasks and descriptions."""
-        recipe, size = self._recipe, self._stage.words_size
-        tasks = scene.tasks.copy()
-        tasks[:, :size] += recipe.task_noise / np.sqrt(size) * self._rng.normal(size=(len(tasks), size))
-        noise = recipe.word_noise / np.sqrt(size) * self._rng.normal(size=scene.words.shape)
-        return Scene(tasks, scene.words + noise * scene.present[:, :, None], scene.numbers, scene.present)
+        recipe = self._recipe
+        return blur(scene, tasks=recipe.task_noise, words=recipe.word_noise, rng=self._rng)
 
     def _greedy(
         self, layers: dict[str, Floats], scene: Scene, tasks: Sequence[GradedTask], pools: Sequence[BenchPool]
@@ -335,6 +331,15 @@ class Training:
         families = [self._world.families[index] for index in rng.integers(len(self._world.families), size=count)]
         tasks = [_draw(self._world.tasks["train", family], 1, rng)[0] for family in families]
         return tasks, [self.pools[index] for index in rng.integers(len(self.pools), size=count)]
+
+
+def blur(scene: Scene, *, tasks: float, words: float, rng: np.random.Generator) -> Scene:
+    """The scene as other words would have made it: noise of some length on the embeddings of tasks and descriptions."""
+    size = scene.words.shape[2]
+    blurred = scene.tasks.copy()
+    blurred[:, :size] += tasks / np.sqrt(size) * rng.normal(size=(len(blurred), size))
+    noise = words / np.sqrt(size) * rng.normal(size=scene.words.shape)
+    return Scene(blurred, scene.words + noise * scene.present[:, :, None], scene.numbers, scene.present)
 
 
 def finish(training: Training, path: Path, *, name: str) -> TinyPolicy:

@@ -6,7 +6,7 @@ from typing import TypeAlias, cast, get_type_hints
 
 import msgspec
 
-from ripieno.domain import Cascade, Ensemble, JsonValue, Plan, Solo, Verified, Workflow
+from ripieno.domain import Cascade, Ensemble, JsonValue, Plan, Solo, Turns, Verified, Workflow
 from ripieno.domain.grader import (
     Agreement,
     Check,
@@ -26,7 +26,7 @@ Tagged: TypeAlias = Workflow | Check
 _KINDS: Mapping[str, type[Tagged]] = {
     kind.__name__.lower(): kind
     for kind in (
-        *(Solo, Cascade, Verified, Ensemble, Plan),
+        *(Solo, Cascade, Verified, Ensemble, Plan, Turns),
         *(Exact, Numeric, Choice, JsonSchema, Pattern, UnitTests, Judge, External, Agreement, Human),
     )
 }

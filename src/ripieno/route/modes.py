@@ -14,6 +14,7 @@ from ripieno.domain import (
     Pool,
     Solo,
     Task,
+    Turns,
     Verified,
     Worker,
     WorkerId,
@@ -80,6 +81,8 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
     match mode:
         case Mode.SOLO | Mode.PLAN | Mode.DECOMPOSE:
             return cast.solo
+        case Mode.TURNS:
+            return Turns(worker=cast.order[0], fallbacks=cast.others(cast.order[0]))
         case Mode.CASCADE:
             return _make_cascade(cast)
         case Mode.AGREEMENT:

@@ -30,7 +30,8 @@ class Stage:
     """
 
     def __init__(self, world: World, encoder: Encoder, *, shows_names: bool = False) -> None:
-        self._world = world
+        self.world = world
+        self._encoder = encoder
         self._shows_names = shows_names
         self.words_size = encoder.dimensions
         self.encoder_name = encoder.name
@@ -65,6 +66,15 @@ class Stage:
             present[row, : len(pool)] = True
         return Scene(features, words, numbers, present)
 
+    def read(self, texts: Sequence[str]) -> Floats:
+        """Features of texts, shape (n, t): tasks, or what workers made of them."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._features]
+        if new:
+            shapes = np.array([measure_shape(text) for text in new], dtype=np.float64)
+            features = task_features(asyncio.run(_encode(self._encoder, new)), shapes)
+            self._features.update(zip(new, features, strict=True))
+        return np.array([self._features[text] for text in texts])
+
     def guess_families(self, tasks: Sequence[GradedTask]) -> list[int]:
         """The family of each task as its words tell it: what a kind is inferred as."""
         features = np.array([self._features[task.task.text] for task in tasks])
@@ -87,11 +97,11 @@ class Stage:
         """Ridge regression of the family on the features of training tasks."""
         rows = [
             (self._features[task.task.text], place)
-            for place, family in enumerate(self._world.families)
-            for task in self._world.tasks["train", family]
+            for place, family in enumerate(self.world.families)
+            for task in self.world.tasks["train", family]
         ]
         features = _with_one(np.array([row for row, _ in rows]))
-        wanted = np.eye(len(self._world.families))[[place for _, place in rows]]
+        wanted = np.eye(len(self.world.families))[[place for _, place in rows]]
         gram = features.T @ features + _RIDGE * np.eye(features.shape[1])
         return np.asarray(np.linalg.solve(gram, features.T @ wanted))
 

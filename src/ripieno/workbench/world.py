@@ -4,7 +4,7 @@ Every result of a worker is kept, so that a rollout costs what looking up costs;
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -115,29 +115,35 @@ class World:
 
     def run(self, task: GradedTask, steps: Sequence["BenchStep"], pool: BenchPool) -> Outcome:
         """Carry out a plan on one task."""
-        answer, cost, made = self.carry_out(task.task.text, steps, pool)
-        return Outcome(is_right=self.grade(task, answer), cost=cost, steps=made)
+        return self.tell_outcome(task, self.carry_out(task.task.text, steps, pool))
 
-    def carry_out(self, question: str, steps: Sequence["BenchStep"], pool: BenchPool) -> tuple[str, float, int]:
-        """The answer of a plan, what it cost, and how many steps were made: an accepting check ends it."""
-        results: list[str] = []
-        shown: list[str] = []
-        cost = 0.0
+    def carry_out(self, question: str, steps: Sequence["BenchStep"], pool: BenchPool) -> "Underway":
+        """A plan from its first step to its last, or to the check that accepts."""
+        underway = Underway(question)
         for step in steps:
-            worker = pool.workers[step.worker]
-            cost += worker.cost
-            if step.op is Op.VERIFY:
-                found = results[-1]
-                ours = self.act(worker, question)
-                results.append(found)
-                if self.reduce(ours) == self.reduce(found):
-                    return found, cost, len(results)
-                shown.append(f"REVISE: recomputed, it is {ours[:100]!r}")
-                continue
-            text = question if step.source == 0 else shown[-1] if step.source == 1 else "\n".join(shown)
-            results.append(self.act(worker, text))
-            shown.append(results[-1])
-        return results[-1], cost, len(results)
+            self.make(underway, step, pool)
+            if underway.is_accepted:
+                break
+        return underway
+
+    def make(self, underway: "Underway", step: "BenchStep", pool: BenchPool) -> None:
+        """One step more."""
+        worker, shown = pool.workers[step.worker], underway.shown
+        underway.cost += worker.cost
+        if step.op is Op.VERIFY:
+            found, ours = underway.results[-1], self.act(worker, underway.question)
+            underway.results.append(found)
+            underway.is_accepted = self.reduce(ours) == self.reduce(found)
+            shown.append("ACCEPT" if underway.is_accepted else f"REVISE: recomputed, it is {ours[:100]!r}")
+            return
+        text = underway.question if step.source == 0 else shown[-1] if step.source == 1 else "\n".join(shown)
+        underway.results.append(self.act(worker, text))
+        shown.append(underway.results[-1])
+
+    def tell_outcome(self, task: GradedTask, underway: "Underway") -> Outcome:
+        """What came of a run."""
+        is_right = self.grade(task, underway.results[-1])
+        return Outcome(is_right=is_right, cost=underway.cost, steps=len(underway.results))
 
     def reduce(self, text: str) -> str:
         """The final answer of a text, as it is compared."""
@@ -188,6 +194,21 @@ class World:
         return BenchPool(
             workers=tuple(workers), words=tuple(words), family_probes=family_probes, skill_probes=skill_probes
         )
+
+
+@dataclass(slots=True)
+class Underway:
+    """A run of the workbench between two of its steps."""
+
+    question: str
+    results: list[str] = field(default_factory=list)
+    """The answer after each step."""
+    shown: list[str] = field(default_factory=list)
+    """What later steps see of each."""
+    cost: float = 0.0
+    """In thousandths of a US dollar."""
+    is_accepted: bool = False
+    """Whether a check has accepted the latest answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,306 @@
+"""The turn-level head: chooses each next step after the result before it, on top of the tiny policy, which is frozen.
+
+Source:
+    TRINITY (arXiv 2512.04695): a head of some thousand weights on a frozen model chooses worker and role of each turn,
+    evolved by separable CMA-ES; a run ends where a verifier accepts. Here the frozen model is the tiny policy: it is
+    asked what comes next, and what it would begin with if the latest result were the question. The head weighs both by
+    what was seen.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ripieno.analyze.shape import measure_shape
+from ripieno.conductor.base import Brief
+from ripieno.conductor.policy import ACTIONS, KEY, NUMBERS, STOP, Cursor, Floats, Rows, Scene, TinyPolicy
+from ripieno.conductor.tiny import make_scene, read_facts, task_features
+from ripieno.domain import JsonValue, Op, Step
+from ripieno.domain.workflow import MOST_STEPS
+from ripieno.encoders import Encoder
+from ripieno.errors import CheckpointError, NoEligibleWorker
+from ripieno.execute import Turn
+
+FORMAT = 1
+SEEN = 9 + MOST_STEPS
+"""Features of what was seen: see `tell_seen`."""
+STATES = 3
+"""Facts of each worker in this run: whether it was asked, said nothing, gave an answer that a verifier refused."""
+BUNDLED_HEAD = Path(str(files("ripieno.conductor"))) / "weights" / "turns.safetensors"
+_NOTHING = re.compile(
+    r"\s*(?:$|I (?:cannot|can't|can not|could not|don't know)|cannot\b|unable\b|unknown\b)", re.IGNORECASE
+)
+_VERIFIES = np.array([op is Op.VERIFY for op, _ in ACTIONS] + [False])
+_BEGINS = {
+    ACTIONS.index((Op.SOLVE, 1)): ACTIONS.index((Op.SOLVE, 0)),
+    ACTIONS.index((Op.TRANSFORM, 1)): ACTIONS.index((Op.EXTRACT, 0)),
+    ACTIONS.index((Op.RUN, 1)): ACTIONS.index((Op.RUN, 0)),
+}
+"""What goes on from the latest result, and what would begin with it."""
+_GOES_ON, _BEGUN = np.array(list(_BEGINS)), np.array(list(_BEGINS.values()))
+_LEAST_LOG = -6.0
+_NEVER_AGAIN = -4.0
+"""Of a worker that said nothing: where a head begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One turn as the head sees it: which action, by which worker of the roster, and what was said."""
+
+    action: int
+    worker: int
+    text: str
+    is_refused: bool = False
+    """Whether it is a verifier's, who did not accept."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the worker had nothing to say: it failed, or says that it cannot."""
+        return _NOTHING.match(self.text) is not None
+
+
+class TurnPolicy:
+    """A frozen tiny policy, and the head that corrects it by what was seen.
+
+    Args:
+        base: the policy that plans without seeing.
+        head: arrays by name; see `init`.
+    """
+
+    def __init__(self, base: TinyPolicy, head: Mapping[str, Floats]) -> None:
+        self.base = base
+        self.head = {name: np.asarray(value, dtype=np.float64) for name, value in head.items()}
+
+    @classmethod
+    def init(cls, base: TinyPolicy) -> "TurnPolicy":
+        """A head that does what the base does, and passes over who said nothing."""
+        shapes = {
+            "look": (SEEN, STOP + 1),
+            "reach": (SEEN, KEY),
+            "like": (SEEN, NUMBERS),
+            "again": (STOP + 1, STATES),
+            "fresh": (SEEN, 2),
+        }
+        head = {name: np.zeros(shape) for name, shape in shapes.items()}
+        head["again"][:, 1] = _NEVER_AGAIN
+        return cls(base, head)
+
+    @property
+    def size(self) -> int:
+        """Weights of the head."""
+        return sum(value.size for value in self.head.values())
+
+    def choose(self, view: "View") -> tuple[Rows, Rows]:
+        """The most probable next action of each run, and its worker; `STOP` takes the latest answer."""
+        scene, cursor, seen = view.scene, view.cursor, view.seen
+        looked = self.base.look(scene, cursor)
+        afresh = self.base.look(replace(scene, tasks=view.latest), Cursor.start(len(seen)))
+        weight = seen @ self.head["fresh"]
+        p = looked.action_p.copy()
+        p[_VERIFIES[cursor.action] | (seen[:, 0] > 0.5), :] *= ~_VERIFIES
+        with np.errstate(divide="ignore"):
+            logits = np.log(p) + seen @ self.head["look"]
+            logits[:, _GOES_ON] += weight[:, :1] * np.maximum(np.log(afresh.action_p[:, _BEGUN]), _LEAST_LOG)
+            action = logits.argmax(axis=1)
+            pointed = np.log(self.base.point(looked, np.where(action == STOP, 0, action)))
+            begun = np.array([_BEGINS.get(each, 0) for each in action.tolist()])
+            begins = np.maximum(np.log(self.base.point(afresh, begun)), _LEAST_LOG)
+        pointed += weight[:, 1:] * np.isin(action, _GOES_ON)[:, None] * begins
+        pointed += np.einsum("nkd,nd->nk", looked.keys, seen @ self.head["reach"]) / np.sqrt(KEY)
+        pointed += np.einsum("nkd,nd->nk", scene.numbers, seen @ self.head["like"])
+        pointed += np.einsum("nks,ns->nk", view.states, self.head["again"][action])
+        return action, pointed.argmax(axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy of turns sees of some runs.
+
+    Args:
+        scene: tasks and pools.
+        cursor: where the runs stand; turns in which nothing was said do not count.
+        latest: features of the latest result that says something, as if it were a task, shape (n, t).
+        seen: what was seen, shape (n, `SEEN`).
+        states: what the workers did, shape (n, k, `STATES`).
+    """
+
+    scene: Scene
+    cursor: Cursor
+    latest: Floats
+    seen: Floats
+    states: Floats
+
+
+def find_latest(question: str, happened: Sequence[Happened]) -> str:
+    """The latest result that says something, or the question."""
+    return next((each.text for each in reversed(happened) if not each.is_nothing), question)
+
+
+def tell_seen(question: str, happened: Sequence[Happened]) -> Floats:
+    """What was seen so far, shape (`SEEN`,): form of the latest result, what it agrees with, and how many turns."""
+    turn = np.eye(MOST_STEPS)[min(len(happened), MOST_STEPS - 1)]
+    if not happened:
+        return np.concatenate([np.zeros(9), turn])
+    last = happened[-1]
+    text = last.text.strip()
+    before = [each.text.strip() for each in happened[:-1]]
+    answers = [each for each in happened if not each.is_nothing and not each.is_refused]
+    facts = (
+        last.is_nothing,
+        " " not in text and "\n" not in text and bool(text),
+        "\n" in text,
+        last.is_refused,
+        bool(text) and any(each.text.strip() == text and each.worker != last.worker for each in happened[:-1]),
+        text == question.strip() or (bool(before) and text == before[-1]),
+        sum(each.is_nothing for each in happened) / MOST_STEPS,
+        float(np.log1p(len(text))) / 8.0,
+        bool(answers),
+    )
+    return np.concatenate([np.array(facts, dtype=np.float64), turn])
+
+
+def tell_states(workers: int, happened: Sequence[Happened]) -> Floats:
+    """What each worker did so far, shape (workers, `STATES`)."""
+    states = np.zeros((workers, STATES))
+    for place, each in enumerate(happened):
+        states[each.worker, 0] = 1.0
+        if each.is_nothing:
+            states[each.worker, 1] = 1.0
+        if each.is_refused and place:
+            states[happened[place - 1].worker, 2] = 1.0
+    return states
+
+
+def make_cursor(happened: Sequence[Sequence[Happened]]) -> Cursor:
+    """Where some runs stand, without the turns in which nothing was said."""
+    happened = [[turn for turn in each if not turn.is_nothing] for each in happened]
+    return Cursor(
+        np.array([len(each) for each in happened], dtype=np.int64),
+        np.array([each[-1].action if each else STOP for each in happened], dtype=np.int64),
+        np.array([each[-1].worker if each else -1 for each in happened], dtype=np.int64),
+    )
+
+
+class TurnDirectors:
+    """Gives each run its director.
+
+    Args:
+        policy: as trained.
+        encoder: the one that it was trained with.
+        version: names it.
+    """
+
+    def __init__(self, policy: TurnPolicy, encoder: Encoder, *, version: str) -> None:
+        self._policy = policy
+        self._encoder = encoder
+        self.version = version
+
+    async def direct(self, brief: Brief) -> "TurnDirector":
+        """A director for one task.
+
+        Raises:
+            NoEligibleWorker: nobody is on the roster.
+        """
+        scene = await make_scene(brief, self._encoder)
+        if scene is None:
+            raise NoEligibleWorker({})
+        return TurnDirector(self._policy, self._encoder, scene, brief)
+
+
+class TurnDirector:
+    """Chooses the steps of one run."""
+
+    def __init__(self, policy: TurnPolicy, encoder: Encoder, scene: Scene, brief: Brief) -> None:
+        self._policy = policy
+        self._encoder = encoder
+        self._scene = scene
+        self._roster = brief.roster
+        self._question = brief.task.text
+        self._chosen: list[int] = []
+
+    async def choose(self, seen: Sequence[Turn]) -> Step | None:
+        """The most probable next step."""
+        happened = [self._read(turn, self._chosen[place]) for place, turn in enumerate(seen)]
+        latest = find_latest(self._question, happened)
+        view = View(
+            scene=self._scene,
+            cursor=make_cursor([happened]),
+            latest=task_features(await self._encoder.encode([latest]), measure_shape(latest)[None, :]),
+            seen=tell_seen(self._question, happened)[None, :],
+            states=tell_states(len(self._roster), happened)[None, :, :],
+        )
+        action, worker = self._policy.choose(view)
+        self._chosen.append(int(action[0]))
+        if self._chosen[-1] == STOP:
+            return None
+        op, source = ACTIONS[self._chosen[-1]]
+        told = tuple(place for place, each in enumerate(happened) if not each.is_nothing)
+        access = (() if source == 0 else told[-1:] if source == 1 else told) if told else ()
+        if not access and op in (Op.VERIFY, Op.MERGE, Op.TRANSFORM):
+            op = Op.SOLVE
+        return Step(worker=self._roster.workers[int(worker[0])].id, op=op, access=access)
+
+    def _read(self, turn: Turn, action: int) -> Happened:
+        number = self._roster.find(turn.worker)
+        assert number is not None, f"a turn was given to {turn.worker!r}, who is on no roster"
+        return Happened(action, number, turn.text, is_refused=turn.accepts is False)
+
+
+def load_turns(path: Path, encoder: Encoder) -> TurnDirectors:
+    """Directors from a file.
+
+    Raises:
+        CheckpointError: see `load_turn_policy`.
+    """
+    policy, _ = load_turn_policy(path, encoder=encoder.name)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    return TurnDirectors(policy, encoder, version=f"turns:{digest}")
+
+
+def save_turn_policy(path: Path, policy: TurnPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
+    """Write base, head and their papers, whole or not at all."""
+    facts = {"format": f"turns-{FORMAT}", "encoder": encoder, "actions": _name_actions(), "card": json.dumps(card)}
+    tensors = {f"base.{name}": value.astype(np.float32) for name, value in policy.base.parameters.items()}
+    tensors |= {f"head.{name}": value.astype(np.float32) for name, value in policy.head.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(save(tensors, metadata=facts))
+    part.replace(path)
+
+
+def load_turn_policy(path: Path, *, encoder: str) -> tuple[TurnPolicy, dict[str, JsonValue]]:
+    """Read base, head and their papers.
+
+    Raises:
+        CheckpointError: it is missing, damaged, of another format, or was trained with another encoder.
+    """
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+        facts = read_facts(data)
+        card: dict[str, JsonValue] = json.loads(facts["card"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"turn-level head {path} cannot be read: {error}", path=str(path)) from error
+    if facts["format"] != f"turns-{FORMAT}" or facts["actions"] != _name_actions():
+        raise CheckpointError(f"turn-level head {path} is of another format", path=str(path), hint="train it again")
+    if facts["encoder"] != encoder:
+        raise CheckpointError(
+            f"turn-level head {path} was trained with the encoder {facts['encoder']!r}, in use is {encoder!r}",
+            path=str(path),
+            hint="train it again, or set encoder.name",
+        )
+    base = {name.removeprefix("base."): value for name, value in tensors.items() if name.startswith("base.")}
+    head = {name.removeprefix("head."): value for name, value in tensors.items() if name.startswith("head.")}
+    return TurnPolicy(TinyPolicy(base), head), card
+
+
+def _name_actions() -> str:
+    return json.dumps([[op.value, source] for op, source in ACTIONS])

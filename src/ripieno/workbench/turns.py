@@ -1,0 +1,80 @@
+"""Runs of turns on the workbench: each step is chosen after the result before it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ripieno.conductor.policy import ACTIONS, STOP, Scene
+from ripieno.conductor.turns import Happened, TurnPolicy, View, find_latest, make_cursor, tell_seen, tell_states
+from ripieno.domain import Op
+from ripieno.domain.grader import GradedTask
+from ripieno.domain.workflow import MOST_STEPS
+from ripieno.workbench.scenes import Stage
+from ripieno.workbench.world import BenchPool, BenchStep, Outcome, Underway, World
+
+
+class Played:
+    """A run of turns, as it is played.
+
+    Args:
+        task: what it is about.
+        pool: who can be asked.
+    """
+
+    def __init__(self, task: GradedTask, pool: BenchPool) -> None:
+        self.task = task
+        self.pool = pool
+        self.underway = Underway(task.task.text)
+        self.happened: list[Happened] = []
+
+    def make(self, world: World, action: int, worker: int) -> bool:
+        """One turn more; tells whether the run goes on."""
+        op, source = ACTIONS[action]
+        world.make(self.underway, BenchStep(worker, op, source if self.underway.shown else 0), self.pool)
+        is_verdict = op is Op.VERIFY
+        self.happened.append(
+            Happened(action, worker, self.underway.shown[-1], is_refused=is_verdict and not self.underway.is_accepted)
+        )
+        if self.happened[-1].is_nothing:
+            self.underway.shown.pop()
+        return not self.underway.is_accepted and len(self.happened) < MOST_STEPS
+
+
+def play(
+    policy: TurnPolicy, stage: Stage, scene: Scene, tasks: Sequence[GradedTask], pools: Sequence[BenchPool]
+) -> list[Played]:
+    """Runs of a policy, one a task, side by side; each ends where its answer is accepted.
+
+    Args:
+        policy: chooses the turns.
+        stage: the world in which they are carried out, and how texts are read.
+        scene: tasks and pools as it sees them.
+        tasks: one a row of the scene.
+        pools: likewise.
+    """
+    runs = [Played(task, pool) for task, pool in zip(tasks, pools, strict=True)]
+    most = scene.present.shape[1]
+    going = np.arange(len(runs))
+    while len(going):
+        happened = [runs[row].happened for row in going]
+        questions = [runs[row].task.task.text for row in going]
+        told = list(zip(questions, happened, strict=True))
+        view = View(
+            scene=scene.take(going),
+            cursor=make_cursor(happened),
+            latest=stage.read([find_latest(*each) for each in told]),
+            seen=np.array([tell_seen(*each) for each in told]),
+            states=np.array([tell_states(most, each) for each in happened]),
+        )
+        actions, workers = policy.choose(view)
+        keeps = [
+            int(action) != STOP and runs[row].make(stage.world, int(action), int(worker))
+            for row, action, worker in zip(going, actions, workers, strict=True)
+        ]
+        going = going[keeps]
+    return runs
+
+
+def tell_outcomes(world: World, runs: Sequence[Played]) -> list[Outcome]:
+    """What came of each run."""
+    return [world.tell_outcome(run.task, run.underway) for run in runs]
