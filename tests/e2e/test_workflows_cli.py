@@ -18,7 +18,7 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.mark.parametrize("workflow", ["verified", "cascade", "agreement", "vote", "best-of", "plan"])
+@pytest.mark.parametrize("workflow", ["verified", "cascade", "agreement", "vote", "best-of", "plan", "turns"])
 def test_a_workflow_answers_and_tells_its_steps(workflow: str) -> None:
     check = '{"kind": "numeric", "answer": 42}'
     done = run("ask", "--workflow", workflow, "--check", check, "--explain", "What is 12 + 30?")

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.app import App
+from ripieno.conductor.turns import BUNDLED_HEAD, load_turn_policy, save_turn_policy
 from ripieno.domain import (
     Budget,
     Cascade,
@@ -22,13 +24,23 @@ from ripieno.domain import (
     Solo,
     Step,
     Task,
+    Turns,
     Verified,
     WorkerId,
     Workflow,
 )
 from ripieno.domain.grader import Agreement, Check, JsonSchema, Judge, Numeric, Pattern, UnitTests
-from ripieno.errors import BudgetExhausted, DeadlineExceeded, InvalidPlan, InvalidTask, ProviderError
-from ripieno.execute import Execution
+from ripieno.encoders.static import StaticEncoder
+from ripieno.errors import (
+    BudgetExhausted,
+    CheckpointError,
+    ConfigError,
+    DeadlineExceeded,
+    InvalidPlan,
+    InvalidTask,
+    ProviderError,
+)
+from ripieno.execute import Execution, Executor, Turn
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import Reply, ScriptedServer, Seen
 
@@ -524,3 +536,98 @@ async def test_outcomes_of_workflows_are_not_taken_for_a_workers_own(serve: Serv
         again = app.ledger.find_decided(execution.decision.id).decision
         assert again.workflow == Cascade(stages=(A, B), check=RIGHT)
         assert app.ledger.runs_of(execution.decision.id) == [execution.run]
+
+
+class Told:
+    """A director that has made up its mind beforehand, and keeps what it was shown."""
+
+    def __init__(self, *steps: Step | None) -> None:
+        self._steps = steps
+        self.seen: list[Turn] = []
+
+    async def choose(self, seen: Sequence[Turn]) -> Step | None:
+        self.seen = list(seen)
+        return self._steps[len(seen)]
+
+
+async def take_turns(app: App, director: Told, *, task: Task = TASK, most: int = 5) -> Execution:
+    decision = await app.orchestrator.decide(task)
+    others = tuple(worker for worker in app.pool.ids if worker != decision.worker)
+    turns = Turns(worker=decision.worker, fallbacks=others, most=most)
+    execution = Execution(decision=replace(decision, workflow=turns), task=task)
+    execution.director = director
+    await Executor(app.caller, app.grading).execute(execution, app.pool)
+    return execution
+
+
+async def test_a_turn_that_fails_is_shown_and_a_verifier_that_accepts_ends_the_run(serve: Serve) -> None:
+    judges = iter(["REVISE: it is too small", "ACCEPT"])
+    answers = iter(["41", "42"])
+    servers = [
+        serve([Reply(status=400)]),
+        serve(lambda seen: Reply(text=next(answers))),
+        serve(lambda seen: Reply(text=next(judges))),
+    ]
+    write_pool(*servers)
+    first = Step(worker=A, op=Op.SOLVE)
+    solve, verify = Step(worker=B, op=Op.SOLVE), Step(worker=C, op=Op.VERIFY, access=(1,))
+    again = Step(worker=B, op=Op.SOLVE, access=(1, 2))
+    director = Told(first, solve, verify, again, replace(verify, access=(3,)))
+    async with open_app() as app:
+        execution = await take_turns(app, director)
+        assert execution.run.answer is not None
+        assert execution.run.answer.text == "42"
+        assert execution.run.workflow == "turns"
+        assert [turn.text for turn in director.seen] == ["", "41", "REVISE: it is too small", "42"]
+        assert [turn.accepts for turn in director.seen] == [None, None, False, None]
+        assert [finding.verdict.quality for finding in execution.findings] == [0.0, 1.0]
+        assert "too small" in asked(servers[1])[-1]
+
+
+async def test_turns_end_where_the_director_or_their_number_ends_them(serve: Serve) -> None:
+    server = serve(lambda seen: Reply(text=str(len(asked(server)))))
+    write_pool(server)
+    step = Step(worker=A, op=Op.SOLVE)
+    async with open_app() as app:
+        stopped = await take_turns(app, Told(step, None))
+        assert len(stopped.calls) == 1
+        cut = await take_turns(app, Told(step, step, step), most=2)
+        assert len(cut.calls) == 2
+        assert cut.run.answer is not None
+        assert cut.run.answer.text == "3", "the latest answer is given"
+        poor = await take_turns(app, Told(step, step, step), task=replace(TASK, budget=Budget(calls=1)))
+        assert poor.ended_early is not None
+        assert poor.run.answer is not None
+
+
+async def test_turns_of_which_all_fail_have_failed_and_one_that_cannot_be_taken_is_refused(serve: Serve) -> None:
+    write_pool(serve([Reply(status=400)]))
+    async with open_app() as app:
+        execution = await take_turns(app, Told(Step(worker=A, op=Op.SOLVE), None))
+        assert execution.run.answer is None
+        assert isinstance(execution.error, ProviderError)
+        with pytest.raises(InvalidPlan, match="executes nothing"):
+            await take_turns(app, Told(Step(worker=A, op=Op.RUN)))
+        with pytest.raises(InvalidPlan, match="no worker is called"):
+            await take_turns(app, Told(Step(worker=D, op=Op.SOLVE)))
+
+
+async def test_turns_are_asked_for_by_name_and_name_who_chose_them(serve: Serve) -> None:
+    write_pool(serve([Reply(text="42")]), serve([Reply(text="42")]))
+    task = replace(TASK, objective=replace(TASK.objective, mode=Mode.TURNS))
+    async with open_app() as app:
+        execution = await app.orchestrator.carry(task)
+        turns = app.ledger.find_decided(execution.decision.id).decision.workflow
+        assert isinstance(turns, Turns)
+        assert turns.author.startswith("turns:")
+        assert execution.run.answer is not None
+    head, _ = load_turn_policy(BUNDLED_HEAD, encoder=StaticEncoder().name)
+    save_turn_policy(Path(".ripieno/conductor/turns/0.safetensors"), head, encoder="another", card={})
+    async with open_app() as app:
+        with pytest.raises(ConfigError, match="nobody here can choose turns"):
+            await app.orchestrator.carry(task)
+    settings = Path("ripieno.toml")
+    settings.write_text(settings.read_text() + "\n[conductor]\nhead = 'nowhere.safetensors'\n")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        async with open_app():
+            pass

@@ -150,12 +150,12 @@ async def test_the_workbench_and_the_engine_carry_out_the_same_plans_alike(
             family = world.families[int(rng.integers(5))]
             task = world.tasks["train", family][int(rng.integers(60))]
             steps = draw_steps(rng, len(workers))
-            answer, _, made = world.carry_out(task.task.text, steps, pool)
+            done = world.carry_out(task.task.text, steps, pool)
             arrival = replace(make_arrival(app.clock), workflow=to_plan(steps, pool))
             execution = await app.orchestrator.carry(task.task, arrival=arrival)
             assert execution.run.answer is not None
-            assert execution.run.answer.text == answer
-            assert len(execution.run.calls) == made
+            assert execution.run.answer.text == done.results[-1]
+            assert len(execution.run.calls) == len(done.results)
 
 
 def draw_steps(rng: np.random.Generator, workers: int) -> list[BenchStep]:

@@ -106,9 +106,10 @@ def test_single_steps_are_checked_and_voted_on_where_several_can(world: World) -
 def test_an_accepting_check_ends_a_plan_and_an_outcome_has_its_price(world: World) -> None:
     pool = make_pool(world, "calculate-train-0", "calculate-train-1", "general-train-strong")
     solve, verify, again = BenchStep(0, Op.SOLVE, 0), BenchStep(1, Op.VERIFY, 1), BenchStep(2, Op.SOLVE, 0)
-    answer, cost, steps = world.carry_out("What is 2 + 3?", [solve, verify, again], pool)
-    assert (answer, steps) == ("5", 2)
-    assert cost == pytest.approx(pool.workers[0].cost + pool.workers[1].cost)
+    done = world.carry_out("What is 2 + 3?", [solve, verify, again], pool)
+    assert done.results == ["5", "5"]
+    assert done.is_accepted
+    assert done.cost == pytest.approx(pool.workers[0].cost + pool.workers[1].cost)
     right, wrong = Outcome(is_right=True, cost=1.0, steps=2), Outcome(is_right=False, cost=1.0, steps=2)
     assert right.reward == pytest.approx(0.97 - 0.003)
     assert wrong.reward == pytest.approx(-0.003)

@@ -27,11 +27,13 @@ from ripieno.domain import (
     Price,
     Proposed,
     Resolved,
+    Role,
     Run,
     Solo,
     Step,
     Stepped,
     Task,
+    Turns,
     Usage,
     Verdict,
     Verified,
@@ -110,6 +112,7 @@ workflows: st.SearchStrategy[Workflow] = st.one_of(
     ),
     st.builds(Ensemble, members=st.just((A, B)), merge=st.just(Merge.SYNTHESIZE), arbiter=st.just(C)),
     plans(),
+    st.builds(Turns, worker=_workers, fallbacks=_some, most=st.integers(1, 5), author=st.text(max_size=5)),
 )
 
 
@@ -140,6 +143,18 @@ def decode(entry: Entry) -> Entry:
 @given(workflow=workflows)
 def test_every_workflow_is_read_back_from_the_record_as_it_was(workflow: Workflow) -> None:
     assert decode(decided(workflow)) == decided(workflow)
+
+
+def test_turns_begin_with_one_call_and_may_ask_everybody() -> None:
+    turns = Turns(worker=A, fallbacks=(B, C))
+    assert least_calls(turns) == 1
+    assert set(list_workers(turns)) == {A, B, C}
+    with pytest.raises(ValueError, match="1 to 5"):
+        Turns(worker=A, most=6)
+    roles = {op: op.role for op in Op}
+    assert roles[Op.EXTRACT] is roles[Op.TRANSFORM] is Role.THINKER
+    assert roles[Op.VERIFY] is Role.VERIFIER
+    assert {roles[op] for op in (Op.SOLVE, Op.RUN, Op.MERGE)} == {Role.WORKER}
 
 
 def test_what_happens_within_a_run_is_read_back() -> None:

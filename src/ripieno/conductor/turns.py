@@ -23,7 +23,7 @@ from ripieno.analyze.shape import measure_shape
 from ripieno.conductor.base import Brief
 from ripieno.conductor.policy import ACTIONS, KEY, NUMBERS, STOP, Cursor, Floats, Rows, Scene, TinyPolicy
 from ripieno.conductor.tiny import make_scene, read_facts, task_features
-from ripieno.domain import JsonValue, Op, Step
+from ripieno.domain import JsonValue, Op, Step, WorkerId
 from ripieno.domain.workflow import MOST_STEPS
 from ripieno.encoders import Encoder
 from ripieno.errors import CheckpointError, NoEligibleWorker
@@ -241,17 +241,22 @@ class TurnDirector:
         self._chosen.append(int(action[0]))
         if self._chosen[-1] == STOP:
             return None
-        op, source = ACTIONS[self._chosen[-1]]
-        told = tuple(place for place, each in enumerate(happened) if not each.is_nothing)
-        access = (() if source == 0 else told[-1:] if source == 1 else told) if told else ()
-        if not access and op in (Op.VERIFY, Op.MERGE, Op.TRANSFORM):
-            op = Op.SOLVE
-        return Step(worker=self._roster.workers[int(worker[0])].id, op=op, access=access)
+        return to_step(self._chosen[-1], self._roster.workers[int(worker[0])].id, happened)
 
     def _read(self, turn: Turn, action: int) -> Happened:
         number = self._roster.find(turn.worker)
         assert number is not None, f"a turn was given to {turn.worker!r}, who is on no roster"
         return Happened(action, number, turn.text, is_refused=turn.accepts is False)
+
+
+def to_step(action: int, worker: WorkerId, happened: Sequence[Happened]) -> Step:
+    """An action as the engine does it: what said nothing is not shown again."""
+    op, source = ACTIONS[action]
+    told = tuple(place for place, each in enumerate(happened) if not each.is_nothing)
+    access = () if source == 0 else told[-1:] if source == 1 else told
+    if not access and op in (Op.VERIFY, Op.MERGE, Op.TRANSFORM):
+        op = Op.SOLVE
+    return Step(worker=worker, op=op, access=access)
 
 
 def load_turns(path: Path, encoder: Encoder) -> TurnDirectors:
