@@ -35,7 +35,7 @@ from ripieno.domain import (
 from ripieno.encoders import CachedEncoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
-from ripieno.learn.checkpoint import Canary, ModelCard, Registry, read_workflows, require_shared_workers
+from ripieno.learn.checkpoint import Canary, ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.train import promote
@@ -48,6 +48,7 @@ from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Pol
 from ripieno.route.modes import make_stand_in
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, Verifier
+from ripieno.verify.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -349,11 +350,16 @@ class App:
     def grading(self) -> Grading:
         """Graders of the settings in force; see `make_grading`."""
         if self._grading is None or self._grading[0] is not self.loaded:
-            self._grading = (self.loaded, self.make_grading())
+            current = self.registry.current()
+            trusted = read_card(self.registry.folder / current).checks if current is not None else {}
+            self._grading = (self.loaded, self.make_grading(trusted))
         return self._grading[1]
 
-    def make_grading(self) -> Grading:
+    def make_grading(self, trusted: Mapping[str, Trust] | None = None) -> Grading:
         """Graders, with installed verifiers and the configured judge.
+
+        Args:
+            trusted: what findings of verifiers were worth.
 
         Raises:
             ConfigError: the judge is no worker of the pool.
@@ -365,7 +371,12 @@ class App:
             name: cast(Verifier, build_plugin("ripieno.verifiers", name, {}, key="verifiers"))
             for name in find_plugins("ripieno.verifiers")
         }
-        return Grading(verifiers, judge=parse_worker_id(judge) if judge is not None else None, ask=self._ask)
+        return Grading(
+            verifiers,
+            judge=parse_worker_id(judge) if judge is not None else None,
+            ask=self._ask,
+            trusted=trusted,
+        )
 
     async def _ask(self, worker: WorkerId, task: Task) -> Answer:
         """Ask a worker where no workflow is under way."""

@@ -342,11 +342,16 @@ def _sit_all(
     for name, trained in policies.items():
         seen = named if name == "names shown" else stage
         plans[name] = [proof.write_plans(policy, seen, exam) for policy in trained]
+    plans[proof.GATED] = [
+        proof.gate_plans(stage, exam, ours, router, seed=0)
+        for ours, router in zip(policies[proof.TRAINED], policies[proof.ONE_STEP], strict=False)
+    ]
     ours = [outcome for run in plans[proof.TRAINED] for outcome in proof.sit(world, exam, run)]
     calls = float(np.mean([outcome.steps for outcome in ours]))
     price = float(np.mean([outcome.cost for outcome in ours]))
     for name, by_hand in proof.plan_by_hand(exam, ranked, calls=calls, money=price).items():
         plans[name] = [by_hand]
+    others["conductor, once more where nothing came"] = proof.sit_again(stage, exam, policies[proof.TRAINED])
     plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[proof.TRAINED]]
     plans[proof.CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
     return proof.report(exam, plans, world, others=others)
@@ -356,12 +361,21 @@ def show_report(found: "ConductorReport") -> None:
     """The table, and what stands beside it."""
     rows = [_tell_row(row) for row in found.rows]
     print_table("", ("entrant", "right", "cost", "reward", "steps", "lead, right", "lead, reward"), rows)
-    parsed = min(row.parsed for row in found.rows)
-    console().print(f"plans that the grammar reads: {parsed:.1%} of every entrant's")
+    unread = ", ".join(f"{row.parsed:.1%} of {row.name}" for row in found.rows if row.parsed < 1.0)
+    console().print(f"plans that the grammar reads: {unread + ', ' if unread else ''}all of every other's")
     shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
     lengths = ", ".join(f"{length}: {share:.0%}" for length, share in found.longest.items())
     console().print(f"calls by kind of worker: {shares}")
     console().print(f"plans by steps: {lengths}")
+    rows = [
+        [row.name, f"{row.one_step:.3f}", f"{row.conductor:.3f}", f"{row.ceiling:.3f}", "flat" if row.is_flat else ""]
+        for row in found.families
+    ]
+    print_table("", ("family", "one step", "conductor", "search", ""), rows)
+    for name, flat in (("its", found.flat_lead), ("behind its gate its", found.gated_flat_lead)):
+        if flat is not None:
+            lead = f"{flat.mean:+.3f} [{flat.low:+.3f}, {flat.high:+.3f}]"
+            console().print(f"where plans add nothing, {name} lead over one step is {lead} reward")
     say(f"{found.tasks} tasks on {found.pools} unseen pools, {found.seeds} seeds; cost in thousandths of a US dollar")
     click.echo(found.verdict)
 
@@ -402,6 +416,9 @@ def describe_report(found: "ConductorReport") -> dict[str, object]:
         "seeds": found.seeds,
         "shares": dict(found.shares),
         "steps": dict(found.longest),
+        "families": [asdict(row) for row in found.families],
+        "flat_lead": None if (flat := found.flat_lead) is None else [flat.mean, flat.low, flat.high],
+        "gated_flat_lead": None if (held := found.gated_flat_lead) is None else [held.mean, held.low, held.high],
         "headroom": found.headroom,
         "verdict": found.verdict,
     }

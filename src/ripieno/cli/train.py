@@ -15,6 +15,7 @@ from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.evaluate.benchmark import BEST_QUALITY
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts
 from ripieno.learn import train as fit
+from ripieno.learn.checks import fit_checks, pair_checks
 from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_criticality
 from ripieno.learn.modes import fit_with_modes
 from ripieno.learn.promotion import compare, record_finding
@@ -128,7 +129,10 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
             gain = found.gain
             say(f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility on held-out tasks")
             trained = found.trained
-    trained = replace(trained, card=trained.card.model_copy(update={"watermark": watermark}))
+    checks = fit_checks(pair_checks(app.ledger))
+    for name, trust in checks.items():
+        say(f"{name}: what it finds is held against {trust.outcomes} outcomes")
+    trained = replace(trained, card=trained.card.model_copy(update={"watermark": watermark, "checks": checks}))
     registry = Registry(wanted.out) if wanted.out is not None else app.registry
     version = registry.save(trained.predictor, trained.card)
     await record_learned(app.ledger, version, trained.card)

@@ -64,7 +64,12 @@ class Happened:
     @property
     def is_nothing(self) -> bool:
         """Whether the worker had nothing to say: it failed, or says that it cannot."""
-        return _NOTHING.match(self.text) is not None
+        return says_nothing(self.text)
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a result is empty, or says that its worker cannot."""
+    return _NOTHING.match(text) is not None
 
 
 class TurnPolicy:

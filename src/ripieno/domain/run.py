@@ -113,6 +113,13 @@ class Verdict:
     quality: float
     """In [0, 1]; 1 is accepted."""
     detail: str = ""
+    found: float | None = None
+    """What the verifier gave, where `quality` is what its findings have been worth."""
+
+    @property
+    def own(self) -> float:
+        """What the verifier itself gave, in [0, 1]."""
+        return self.quality if self.found is None else self.found
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.quality <= 1.0:

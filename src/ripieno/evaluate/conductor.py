@@ -17,12 +17,14 @@ from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.workbench.audit import LEAST_HEADROOM
 from ripieno.workbench.scenes import Stage, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, list_singles, search, try_plan
-from ripieno.workbench.turns import play, tell_outcomes
+from ripieno.workbench.turns import play, recurse, tell_outcomes
 from ripieno.workbench.world import BenchPool, Outcome, World
 
 _SOLVE = ACTIONS.index((Op.SOLVE, 0))
 _VERIFY = ACTIONS.index((Op.VERIFY, 1))
 _RUN = ACTIONS.index((Op.RUN, 0))
+_GATE_POOLS, _GATE_TASKS = 80, 4
+GATED = "conductor behind its gate"
 SINGLE, ONE_STEP, TRAINED, CEILING = "best single", "one-step router", "conductor", "search ceiling"
 
 
@@ -81,6 +83,22 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyRow:
+    """One family of tasks: what plans add there."""
+
+    name: str
+    one_step: float
+    """Share right."""
+    conductor: float
+    ceiling: float
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether even the best plans add too little to single steps."""
+        return self.ceiling - self.one_step < LEAST_HEADROOM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConductorReport:
     """The table, and what stands beside it."""
 
@@ -92,6 +110,11 @@ class ConductorReport:
     """Share of the conductor's calls that each kind of worker gets: a collapse shows here."""
     longest: Mapping[int, float]
     """Share of its plans by number of steps."""
+    families: tuple[FamilyRow, ...]
+    flat_lead: Interval | None
+    """Its lead in reward over the one-step router in families that plans add nothing to; None where there is none."""
+    gated_flat_lead: Interval | None
+    """The same behind its gate."""
 
     def find(self, name: str) -> Row:
         """A row by its name."""
@@ -157,6 +180,18 @@ def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> Entra
     return Entrant(runs=tuple(runs), parsed=1.0)
 
 
+def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> Entrant:
+    """What comes of plans of which those that end in nothing are followed by another one."""
+    runs = []
+    for policy in policies:
+        outcomes: list[Outcome] = []
+        for start in range(0, len(exam.tasks), 512):
+            tasks, pools = exam.tasks[start : start + 512], exam.pools[start : start + 512]
+            outcomes += recurse(policy, stage, stage.make(tasks, pools), tasks, pools)
+        runs.append(tuple(outcomes))
+    return Entrant(runs=tuple(runs), parsed=1.0)
+
+
 def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> Entrant:
     """What comes of plans as a language model wrote them; what is none answers nothing."""
     outcomes, parsed = [], []
@@ -183,6 +218,22 @@ def mark(world: World, exam: Exam, texts: Sequence[str]) -> LmMeasure:
         reward=float(np.mean([each.reward for each in outcomes])),
         steps=float(np.mean([each.steps for each in outcomes])),
     )
+
+
+def gate_plans(stage: Stage, exam: Exam, conductor: TinyPolicy, router: TinyPolicy, *, seed: int) -> list[Words]:
+    """The conductor's plans for kinds of tasks in which they proved to pay in training, the router's for all others."""
+    proof = make_exam(stage.world, pools=_GATE_POOLS, tasks=_GATE_TASKS, seed=seed, split="train")
+    runs = [sit(stage.world, proof, write_plans(policy, stage, proof)) for policy in (conductor, router)]
+    lead = np.array([ours.reward - theirs.reward for ours, theirs in zip(*runs, strict=True)])
+    kinds = np.array(stage.guess_families(proof.tasks))
+    pays = set()
+    for kind in range(len(stage.world.families)):
+        rows = kinds == kind
+        if rows.any() and Draws(proof.group[rows], rng=np.random.default_rng(seed)).interval(lead[rows]).low > 0.0:
+            pays.add(kind)
+    both = zip(write_plans(conductor, stage, exam), write_plans(router, stage, exam), strict=True)
+    guessed = stage.guess_families(exam.tasks)
+    return [plan if kind in pays else step for (plan, step), kind in zip(both, guessed, strict=True)]
 
 
 def choose_singles(world: World, exam: Exam, *, seed: int, most: int = 10) -> dict[int, list[int]]:
@@ -308,6 +359,7 @@ def report(
         )
         for name, found in means.items()
     ]
+    families = _tell_families(exam, means)
     calls = Counter(
         "general" if exam.pools[row].workers[worker].is_generalist else exam.pools[row].workers[worker].skills[0]
         for run in plans[TRAINED]
@@ -322,7 +374,32 @@ def report(
         seeds=len(plans[TRAINED]),
         shares={name: count / calls.total() for name, count in calls.most_common()},
         longest={length: count / lengths.total() for length, count in sorted(lengths.items())},
+        families=families,
+        flat_lead=_find_flat_lead(exam, families, ours["reward"] - means[ONE_STEP]["reward"]),
+        gated_flat_lead=_find_flat_lead(exam, families, means[GATED]["reward"] - means[ONE_STEP]["reward"]),
     )
+
+
+def _tell_families(exam: Exam, means: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[FamilyRow, ...]:
+    names = np.array([task.family for task in exam.tasks])
+
+    def share(entrant: str, name: str) -> float:
+        return float(means[entrant]["right"][names == name].mean())
+
+    return tuple(
+        FamilyRow(
+            name=name, one_step=share(ONE_STEP, name), conductor=share(TRAINED, name), ceiling=share(CEILING, name)
+        )
+        for name in dict.fromkeys(names.tolist())
+    )
+
+
+def _find_flat_lead(exam: Exam, families: Sequence[FamilyRow], lead: np.ndarray) -> Interval | None:
+    flat = {row.name for row in families if row.is_flat}
+    rows = np.array([task.family in flat for task in exam.tasks])
+    if not rows.any():
+        return None
+    return Draws(exam.group[rows], rng=np.random.default_rng(0)).interval(lead[rows])
 
 
 def _mean_seeds(runs: Sequence[Sequence[Outcome]]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.ledger.tagged import load_tagged
 from ripieno.route.predictors import KINDS, TrainedPredictor, make_predictor
 from ripieno.route.utility import Scales
+from ripieno.verify.trust import Trust
 
 FORMAT = 3
 CARD, WEIGHTS, README = "card.json", "predictor.safetensors", "README.md"
@@ -60,6 +61,8 @@ class ModelCard(BaseModel):
     """Out-of-fold calibration error and Brier score, on the training tasks."""
     workflows: dict[str, dict[str, object]] = {}
     """Workflows that are estimated beside the workers, by the name of their column."""
+    checks: dict[str, Trust] = {}
+    """What the findings of verifiers were worth, by their names."""
     watermark: int = 0
     """Place in the ledger up to which outcomes of traffic were learned from."""
     margin: float

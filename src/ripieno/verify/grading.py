@@ -26,6 +26,7 @@ from ripieno.verify.judge import choose_answer, grade_answer
 from ripieno.verify.sandbox import check_pattern, check_tests
 from ripieno.verify.schema import check_schema
 from ripieno.verify.text import check_agreement, check_choice, check_exact, check_numeric, reduce_answer
+from ripieno.verify.trust import Trust, hold
 
 
 class Grading:
@@ -35,11 +36,18 @@ class Grading:
         verifiers: plugins by name.
         judge: who judges where the grader names nobody.
         ask: how workers are asked where no workflow is under way.
+        trusted: what findings of verifiers were worth; of workflows alone, as a measurement is no forecast.
     """
 
     def __init__(
-        self, verifiers: Mapping[str, Verifier], *, judge: WorkerId | None = None, ask: Ask | None = None
+        self,
+        verifiers: Mapping[str, Verifier],
+        *,
+        judge: WorkerId | None = None,
+        ask: Ask | None = None,
+        trusted: Mapping[str, Trust] | None = None,
     ) -> None:
+        self.trusted = trusted or {}
         self._verifiers = verifiers
         self._judge = judge
         self._ask = ask or _refuse
@@ -53,15 +61,21 @@ class Grading:
         """
         if isinstance(grader, Recorded):
             return _check_recorded(answer)
-        return await self.check(grader, task, answer, author=author, ask=self._ask)
+        return await self._find_out(grader, task, answer, author=author, ask=self._ask)
 
     async def check(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
         """Find out what an answer is worth while its task is under way; workers are asked through `ask`.
+
+        Returns:
+            As quality the probability that the answer is accepted, where enough is known of the verifier.
 
         Raises:
             ConfigError: the check needs a verifier or a judge that is not configured.
             ProviderError: a worker that was asked failed.
         """
+        return hold(await self._find_out(check, task, answer, author=author, ask=ask), self.trusted)
+
+    async def _find_out(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
         match check:
             case UnitTests():
                 return await check_tests(check, answer.text)

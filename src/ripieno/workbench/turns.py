@@ -1,15 +1,25 @@
 """Runs of turns on the workbench: each step is chosen after the result before it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ripieno.conductor.policy import ACTIONS, STOP, Scene
-from ripieno.conductor.turns import Happened, TurnPolicy, View, find_latest, make_cursor, tell_seen, tell_states
+from ripieno.conductor.policy import ACTIONS, STOP, Scene, TinyPolicy
+from ripieno.conductor.turns import (
+    Happened,
+    TurnPolicy,
+    View,
+    find_latest,
+    make_cursor,
+    says_nothing,
+    tell_seen,
+    tell_states,
+)
 from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
 from ripieno.domain.workflow import MOST_STEPS
-from ripieno.workbench.scenes import Stage
+from ripieno.workbench.scenes import Stage, to_steps
 from ripieno.workbench.world import BenchPool, BenchStep, Outcome, Underway, World
 
 
@@ -78,3 +88,30 @@ def play(
 def tell_outcomes(world: World, runs: Sequence[Played]) -> list[Outcome]:
     """What came of each run."""
     return [world.tell_outcome(run.task, run.underway) for run in runs]
+
+
+def recurse(
+    policy: TinyPolicy, stage: Stage, scene: Scene, tasks: Sequence[GradedTask], pools: Sequence[BenchPool]
+) -> list[Outcome]:
+    """Plans written whole; one that ends in nothing is followed, once, by a plan for the latest result that says more.
+
+    Source:
+        Sakana AI, Conductor (arXiv 2512.04388): the conductor may give a step to itself, to a depth of one.
+    """
+    world = stage.world
+    runs = [
+        world.carry_out(task.task.text, to_steps(plan), pool)
+        for task, plan, pool in zip(tasks, policy.write(scene), pools, strict=True)
+    ]
+    stuck = np.array([row for row, run in enumerate(runs) if says_nothing(run.results[-1])], dtype=np.int64)
+    if len(stuck):
+        texts = [
+            next((text for text in reversed(runs[row].shown) if not says_nothing(text)), runs[row].question)
+            for row in stuck
+        ]
+        again = policy.write(replace(scene.take(stuck), tasks=stage.read(texts)))
+        for row, text, plan in zip(stuck, texts, again, strict=True):
+            more = world.carry_out(text, to_steps(plan), pools[row])
+            runs[row].results += more.results
+            runs[row].cost += more.cost
+    return [world.tell_outcome(task, run) for task, run in zip(tasks, runs, strict=True)]

@@ -1,0 +1,75 @@
+"""Checks: how often answers were accepted after a judge, a peer or another verifier had found what it found.
+
+Source:
+    Zadrozny & Elkan (2002), Transforming classifier scores into accurate multiclass probability estimates: isotonic
+    regression of outcomes on scores.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.domain import Executed, Judged
+from ripieno.ledger import Ledger
+from ripieno.verify.trust import Trust
+
+LEAST_OUTCOMES = 50
+WORD = 2.0
+"""Outcomes that a verifier's own word counts for at each quality that it gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a verifier found about an answer while its run was under way, and what it was worth in the end."""
+
+    verifier: str
+    found: float
+    accepted: float
+
+
+def pair_checks(ledger: Ledger) -> list[Pair]:
+    """Findings about answers that were given, each with the mean of the outcomes that others found later.
+
+    Answers that a check kept from being given have no outcome: what is learned holds for those that pass, or that
+    were the best there was.
+    """
+    findings: dict[str, dict[str, float]] = {}
+    outcomes: dict[str, list[tuple[str, float]]] = {}
+    for stored in ledger.read(kinds=("executed", "judged")):
+        match stored.entry:
+            case Executed(run=run):
+                ours = [each.verdict for each in run.findings if each.author == run.worker]
+                if ours:
+                    findings[run.id] = {verdict.verifier: verdict.own for verdict in ours}
+            case Judged(run=name, verdict=verdict):
+                outcomes.setdefault(name, []).append((verdict.verifier, verdict.quality))
+            case _:
+                pass
+    pairs = []
+    for run_id, given in findings.items():
+        for verifier, found in given.items():
+            others = [quality for by, quality in outcomes.get(run_id, ()) if by != verifier]
+            if others:
+                pairs.append(Pair(verifier, found, float(np.mean(others))))
+    return pairs
+
+
+def fit_checks(pairs: Sequence[Pair]) -> dict[str, Trust]:
+    """A map for each verifier of which there are at least `LEAST_OUTCOMES` outcomes."""
+    from sklearn.isotonic import IsotonicRegression
+
+    fitted = {}
+    for verifier in sorted({pair.verifier for pair in pairs}):
+        mine = [pair for pair in pairs if pair.verifier == verifier]
+        if len(mine) < LEAST_OUTCOMES:
+            continue
+        levels = sorted({pair.found for pair in mine})
+        found = np.array([*(pair.found for pair in mine), *levels])
+        accepted = np.array([*(pair.accepted for pair in mine), *levels])
+        weight = np.array([1.0] * len(mine) + [WORD] * len(levels))
+        shares = IsotonicRegression(y_min=0.0, y_max=1.0).fit(found, accepted, weight).predict(levels)
+        fitted[verifier] = Trust(
+            found=tuple(levels), accepted=tuple(float(share) for share in shares), outcomes=len(mine)
+        )
+    return fitted

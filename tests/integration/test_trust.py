@@ -1,0 +1,102 @@
+"""What a judge finds is held against what came of it: learned from the ledger, and used by workflows alone."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from tests.integration.conftest import Serve, open_app, write_pool
+
+from ripieno.app import App
+from ripieno.domain import Cascade, Decided, Executed, Finding, Judged, Mode, Task, Verdict, WorkerId
+from ripieno.domain.grader import Judge
+from ripieno.execute import Execution
+from ripieno.learn.checkpoint import CARD, read_card
+from ripieno.learn.checks import LEAST_OUTCOMES, fit_checks, pair_checks
+from ripieno.orchestrator import make_arrival
+from ripieno.testing import Reply
+from ripieno.verify.trust import Trust
+
+A, B, C = (WorkerId(name) for name in "abc")
+JUDGE = "judge:c"
+
+
+async def record(app: App, *, found: float, accepted: float, own: float | None = None) -> None:
+    """A run as the ledger keeps it: an answer, what the judge found of it, and what a user said later."""
+    task = Task.from_text("What is it?")
+    decision = await app.orchestrator.decide(task)
+    execution = Execution(decision=decision, task=task)
+    verdict = Verdict(verifier=JUDGE, quality=found, found=own)
+    execution.findings = [
+        Finding(step="1.check", author=decision.worker, verdict=verdict),
+        Finding(step="2.check", author=C, verdict=replace(verdict, quality=1.0, found=None)),
+    ]
+    run = execution.run
+    said = Judged(run=run.id, verdict=Verdict(verifier="user", quality=accepted))
+    again = Judged(run=run.id, verdict=Verdict(verifier=JUDGE, quality=1.0))
+    await app.ledger.append(Decided(decision=decision, task=task))
+    await app.ledger.append(Executed(run=replace(run, author=decision.worker)))
+    await app.ledger.append(said)
+    await app.ledger.append(again)
+
+
+async def test_what_a_judge_found_is_paired_with_what_others_said_of_the_answer_that_was_given(serve: Serve) -> None:
+    write_pool(serve([Reply(text="x")]))
+    async with open_app() as app:
+        for place in range(40):
+            await record(app, found=0.75, accepted=float(place % 4 == 0))
+            await record(app, found=0.1, own=1.0, accepted=float(place % 2 == 0))
+        pairs = pair_checks(app.ledger)
+    assert {(pair.verifier, pair.found) for pair in pairs} == {(JUDGE, 0.75), (JUDGE, 1.0)}
+    trust = fit_checks(pairs)[JUDGE]
+    assert trust.outcomes == 80
+    assert trust.found == (0.75, 1.0)
+    assert 0.25 < trust.accepted[0] < 0.29, "10 of 40, and its own word for two more"
+    assert 0.5 < trust.accepted[1] < 0.54
+    assert fit_checks(pairs[: LEAST_OUTCOMES - 1]) == {}, "too few: it is taken at its word"
+
+
+async def test_a_judge_that_praises_everything_ends_no_cascade(serve: Serve) -> None:
+    servers = [serve([Reply(text=text)]) for text in ("weak", "strong", '{"grade": 5}')]
+    write_pool(*servers)
+    cascade = Cascade(stages=(A, B), check=Judge(rubric="5 is best", worker=C))
+    async with open_app() as app:
+        arrival = replace(make_arrival(app.clock), workflow=cascade)
+        believed = await app.orchestrator.carry(Task.from_text("What is it?"), arrival=arrival)
+        assert believed.run.answer is not None
+        assert believed.run.answer.text == "weak"
+        app.grading().trusted = {JUDGE: Trust(found=(0.0, 1.0), accepted=(0.0, 0.3), outcomes=60)}
+        arrival = replace(make_arrival(app.clock), workflow=cascade)
+        doubted = await app.orchestrator.carry(Task.from_text("What is it?"), arrival=arrival)
+        assert doubted.run.answer is not None
+        assert doubted.run.answer.text == "strong"
+        verdict = doubted.findings[0].verdict
+        assert (verdict.quality, verdict.own) == (0.3, 1.0)
+        assert "accepted 30% of the time" in verdict.detail
+        kept = [stored.entry for stored in app.ledger.read(kinds=("executed",))]
+        assert kept[-1].run.findings[0].verdict == verdict  # type: ignore[union-attr]  # of runs
+
+
+async def test_a_checkpoint_says_how_far_judges_are_trusted(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve([Reply(text="x")]))
+    async with open_app() as app:
+        assert app.grading().trusted == {}
+        assert Mode.TURNS in app.settings.route.modes
+    card = dict.fromkeys(("kind", "encoder", "trained_at", "verdict", "ripieno"), "") | {
+        "format": 3,
+        "kind": "stack",
+        "workers": ["a"],
+        "datasets": [],
+        "tasks": 1,
+        "outcomes": 1,
+        "seed": 0,
+        "reference_cost_usd": 1.0,
+        "reference_latency_s": 1.0,
+        "metrics": {},
+        "margin": 0.0,
+        "held_out_tasks": 0,
+        "held_out": [],
+        "limits": [],
+        "checks": {JUDGE: {"found": [0.0, 1.0], "accepted": [0.0, 0.3], "outcomes": 60}},
+    }
+    (tmp_path / CARD).write_text(json.dumps(card))
+    assert read_card(tmp_path).checks[JUDGE] == Trust(found=(0.0, 1.0), accepted=(0.0, 0.3), outcomes=60)
