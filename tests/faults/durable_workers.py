@@ -21,7 +21,8 @@ def do_step(text: str) -> str:
     _append(folder / "effects.txt", f"effect {done + 1}")
     if kill_at == f"after:{done + 1}":
         os.kill(os.getpid(), signal.SIGKILL)
-    return "done" if done + 1 >= int(os.environ["DURABLE_STEPS"]) else f"step {done + 1}"
+    others = os.environ.get("DURABLE_SAYS") or f"step {done + 1}"
+    return "done" if done + 1 >= int(os.environ["DURABLE_STEPS"]) else others
 
 
 def _append(path: Path, line: str) -> None:

@@ -13,7 +13,21 @@ import pytest
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Begun, Budget, Cascade, Executed, Op, Plan, Resolved, Run, Step, Task, WorkerId
+from ripieno.domain import (
+    Begun,
+    Budget,
+    Cascade,
+    Executed,
+    Op,
+    Plan,
+    Resolved,
+    Run,
+    Step,
+    Task,
+    Turns,
+    WorkerId,
+    Workflow,
+)
 from ripieno.domain.grader import Exact
 from ripieno.errors import ApprovalDenied, ApprovalPending, InDoubt, NotFound, RipienoError
 from ripieno.execute import Execution, Executor
@@ -38,27 +52,32 @@ def workflow() -> Cascade:
     return Cascade(stages=stages, check=Exact(answers=("done",)))
 
 
-async def begin_or_resume(folder: Path) -> None:
+def turns() -> Turns:
+    names = tuple(WorkerId(f"w{number}") for number in range(1, STEPS + 1))
+    return Turns(worker=names[0], fallbacks=names[1:])
+
+
+async def begin_or_resume(folder: Path, begun: Workflow) -> None:
     async with App(load_settings(folder / "ripieno.toml")) as app:
         unfinished = app.runs.unfinished()
         if unfinished:
             assert not unfinished[0].is_owned, "its process is dead"
             assert await app.runs.go_on(unfinished[0]) is not None
         else:
-            await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), workflow=workflow()))
+            await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), workflow=begun))
 
 
-def child(folder: Path, kill_at: str) -> None:
-    os.environ |= {"DURABLE_FOLDER": str(folder), "DURABLE_KILL": kill_at, "DURABLE_STEPS": str(STEPS)}
+def child(folder: Path, kill_at: str, begun: Workflow, told: dict[str, str]) -> None:
+    os.environ |= {"DURABLE_FOLDER": str(folder), "DURABLE_KILL": kill_at, "DURABLE_STEPS": str(STEPS)} | told
     os.chdir(folder)
     try:
-        asyncio.run(begin_or_resume(folder))
+        asyncio.run(begin_or_resume(folder, begun))
     except RipienoError:
         os._exit(3)
 
 
-def run_child(folder: Path, kill_at: str = "") -> int | None:
-    process = _FORKS.Process(target=child, args=(folder, kill_at))
+def run_child(folder: Path, kill_at: str = "", *, begun: Workflow | None = None, **told: str) -> int | None:
+    process = _FORKS.Process(target=child, args=(folder, kill_at, begun or workflow(), told))
     process.start()
     process.join()
     return process.exitcode
@@ -104,6 +123,21 @@ async def test_runs_killed_at_boundaries_drawn_at_random_end_too(tmp_path: Path,
     assert run_child(tmp_path) == 0
     assert read_effects(tmp_path) == [f"effect {number}" for number in range(1, STEPS + 1)]
     assert len((await read_end(tmp_path)).calls) == STEPS
+
+
+async def test_turns_that_are_killed_go_on_with_what_was_seen(tmp_path: Path) -> None:
+    """Each choice depends on the results before it: those are read back, and nobody is asked twice."""
+    write_settings(tmp_path)
+    told = {"DURABLE_SAYS": "I cannot tell", "DURABLE_STEPS": "4"}
+    for number in (2, 3, 4):
+        assert run_child(tmp_path, f"before:{number}", begun=turns(), **told) == -signal.SIGKILL
+    assert run_child(tmp_path, begun=turns(), **told) == 0
+    assert read_effects(tmp_path) == [f"effect {number}" for number in range(1, 5)]
+    run = await read_end(tmp_path)
+    assert [call.step for call in run.calls] == ["1", "2", "3", "4"]
+    assert len({call.worker for call in run.calls}) == 4, "who had nothing to say is passed over"
+    assert run.answer is not None
+    assert run.answer.text == "done"
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

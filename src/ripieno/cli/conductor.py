@@ -14,7 +14,7 @@ from ripieno.cli.ask import Wanted, describe, task_options
 from ripieno.cli.output import console, count_bar, print_json, print_table, say
 from ripieno.cli.running import run_app
 from ripieno.config import load_settings
-from ripieno.domain import Call, Decision, Mode, Plan
+from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id
 from ripieno.errors import GateRefused, NotFound
 
 if TYPE_CHECKING:
@@ -115,10 +115,11 @@ def train(
 @conductor.command(epilog="\b\nExample:\n  ripieno conductor evaluate --pools 100")
 @click.option("--pools", type=click.IntRange(2), default=100, show_default=True, help="Unseen pools.")
 @click.option("--tasks", type=click.IntRange(1), default=2, show_default=True, help="Of each family and pool.")
+@click.option("--prompted", metavar="WORKER", help="Have a worker of the pool write plans for the exam, too.")
 @click.option("--gate", is_flag=True, help="Fail where the conductor does not beat the one-step router.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def evaluate(config: Path | None, *, pools: int, tasks: int, gate: bool, as_json: bool) -> None:
+def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | None, gate: bool, as_json: bool) -> None:
     """Hold what was trained against everything that costs as much, on unseen workers, pools and ways of asking."""
     from ripieno.evaluate import conductor as proof
 
@@ -126,6 +127,8 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, gate: bool, as_json
     with _open_bench() as (world, stage):
         policies = _load_all(folder, stage)
         exam = proof.make_exam(world, pools=pools, tasks=tasks, seed=0)
+        if prompted is not None:
+            _write_by_prompt(config, stage, exam, prompted, folder)
         with count_bar("cells", pools * len(world.families)) as advance:
             found = _sit_all(world, stage, exam, policies, _load_others(folder, stage, exam), advance)
     if as_json:
@@ -304,6 +307,33 @@ def _load_all(folder: Path, stage: "Stage") -> "dict[str, list[TinyPolicy]]":
     return found
 
 
+def _write_by_prompt(config: Path | None, stage: "Stage", exam: "Exam", name: str, folder: Path) -> None:
+    """Plans of the exam by a worker that was not trained for it; what is written stays where this is cut off."""
+    from ripieno.app import App
+    from ripieno.conductor import make_prompt
+    from ripieno.workbench.scenes import make_brief
+
+    path = folder / f"lm-{name}" / f"plans-prompted-{len(exam.tasks)}.json"
+    written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    families = stage.guess_families(exam.tasks)
+
+    async def work(app: App) -> None:
+        if name not in app.pool:
+            raise NotFound(f"no worker is called {name!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with count_bar("plans by prompt", len(exam.tasks)) as advance:
+            for place in range(len(exam.tasks)):
+                if place >= len(written):
+                    brief = make_brief(exam.tasks[place], exam.pools[place], families[place])
+                    called = await app.caller.call(app.pool[parse_worker_id(name)], make_prompt(brief))
+                    written.append(called.answer.text if called.answer is not None else "")
+                    path.with_suffix(".part").write_text(json.dumps(written), encoding="utf-8")
+                    path.with_suffix(".part").replace(path)
+                advance(place + 1)
+
+    run_app(config, work, decides=False)
+
+
 def _load_others(folder: Path, stage: "Stage", exam: "Exam") -> "dict[str, Entrant]":
     """Who does not write plans in the policy's words: heads of turns, and language models that sat this exam before."""
     from ripieno.conductor.turns import load_turn_policy
@@ -318,7 +348,7 @@ def _load_others(folder: Path, stage: "Stage", exam: "Exam") -> "dict[str, Entra
     for path in sorted(folder.glob("lm-*/plans-*.json")):
         written = json.loads(path.read_text(encoding="utf-8"))
         if len(written) == len(exam.tasks):
-            found[f"language model, {path.stem.removeprefix('plans-')}"] = proof.sit_texts(stage.world, exam, written)
+            found[f"language model, {path.stem.split('-')[1]}"] = proof.sit_texts(stage.world, exam, written)
     return found
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ripieno.conductor import Brief, make_prompt
-from ripieno.domain import Estimate
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import ConfigError
 from ripieno.evaluate.conductor import LmMeasure, make_exam, mark
 from ripieno.learn.lessons import Lesson, Quest, Reward, Told, draw_pools, find_lessons, tell_json
 from ripieno.providers.llama import LlamaOptions, find_weights
-from ripieno.workbench.scenes import Stage, make_roster
+from ripieno.workbench.scenes import Stage, make_brief
 from ripieno.workbench.world import BenchPool, World
 
 if TYPE_CHECKING:
@@ -168,28 +167,6 @@ def train_lm(world: World, stage: Stage, recipe: LmRecipe, folder: Path, *, told
     card = {"recipe": asdict(recipe), "exam": len(exam.tasks), "seen": seen, "curve": curve}
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return measures
-
-
-def make_brief(task: GradedTask, pool: BenchPool, family: int) -> Brief:
-    """A pool of the workbench as any conductor by prompt sees it."""
-    roster = make_roster([worker.can_run for worker in pool.workers])
-    told = tuple(
-        replace(worker, notes=words, is_tool=not maker.is_generalist)
-        for worker, words, maker in zip(roster.workers, pool.words, pool.workers, strict=True)
-    )
-    quality, usual = pool.expect(family), pool.usual
-    estimates = {
-        worker.id: Estimate(
-            worker=worker.id,
-            quality=float(quality[place]),
-            quality_sd=0.2,
-            cost_usd=pool.workers[place].cost / 1000.0,
-            latency_s=pool.workers[place].latency_s,
-            mean_quality=float(usual[place]),
-        )
-        for place, worker in enumerate(told)
-    }
-    return Brief(task=task.task, features=None, roster=type(roster)(told), estimates=estimates)
 
 
 def draw_rows(

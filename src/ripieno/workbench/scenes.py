@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ripieno.analyze.shape import measure_shape
-from ripieno.conductor import Roster
+from ripieno.conductor import Brief, Roster
 from ripieno.conductor.grammar import name_source
 from ripieno.conductor.policy import ACTIONS, NUMBERS, Floats, Scene
 from ripieno.conductor.tiny import card_numbers, task_features
-from ripieno.domain import Binding, Plan, Worker, WorkerId
+from ripieno.domain import Binding, Estimate, Plan, Worker, WorkerId
 from ripieno.domain.grader import GradedTask
 from ripieno.encoders import Encoder
 from ripieno.workbench.world import BenchPool, BenchStep, World
@@ -125,6 +126,28 @@ def make_roster(runs: Sequence[bool]) -> Roster:
     return Roster(
         tuple(Worker(id=WorkerId(str(place)), binding=binding, can_run=can) for place, can in enumerate(runs))
     )
+
+
+def make_brief(task: GradedTask, pool: BenchPool, family: int) -> Brief:
+    """A pool of the workbench as any conductor by prompt sees it."""
+    roster = make_roster([worker.can_run for worker in pool.workers])
+    told = tuple(
+        replace(worker, notes=words, is_tool=not maker.is_generalist)
+        for worker, words, maker in zip(roster.workers, pool.words, pool.workers, strict=True)
+    )
+    quality, usual = pool.expect(family), pool.usual
+    estimates = {
+        worker.id: Estimate(
+            worker=worker.id,
+            quality=float(quality[place]),
+            quality_sd=0.2,
+            cost_usd=pool.workers[place].cost / 1000.0,
+            latency_s=pool.workers[place].latency_s,
+            mean_quality=float(usual[place]),
+        )
+        for place, worker in enumerate(told)
+    }
+    return Brief(task=task.task, features=None, roster=type(roster)(told), estimates=estimates)
 
 
 def _sides(skills: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
