@@ -19,6 +19,7 @@ RipienoError
 │   ├── LedgerCorrupt      the file is damaged, or its chain of digests does not hold
 │   ├── LedgerTooNew       written by a newer Ripieno
 │   └── LedgerFull         no space left; nothing was half-written
+├── MemoryUnavailable      wait, or mend the setup: the memory cannot be read or written
 ├── DeadlineExceeded       give up: the deadline passed before any worker answered
 ├── Overloaded             wait: this installation takes no further task now
 ├── Unauthorized           mend the request: its key is missing or wrong
@@ -52,6 +53,7 @@ __all__ = [
     "LedgerError",
     "LedgerFull",
     "LedgerTooNew",
+    "MemoryUnavailable",
     "NoEligibleWorker",
     "NotFound",
     "Overloaded",
@@ -275,6 +277,10 @@ class BudgetExhausted(RipienoError):
         self.what = what
         self.spent = spent
         self.limit = limit
+
+
+class MemoryUnavailable(RipienoError):
+    """The memory cannot be read or written now; what was receipted is safe."""
 
 
 class DeadlineExceeded(RipienoError):

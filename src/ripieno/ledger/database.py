@@ -33,7 +33,7 @@ def open_engine(url: str) -> Engine:
     where = hide_password(url)
     match parsed.get_backend_name():
         case "sqlite":
-            engine = _open_sqlite(parsed)
+            engine = open_sqlite(parsed)
         case "postgresql":
             engine = _open_postgres(parsed)
         case _:
@@ -80,7 +80,8 @@ def explain_fault(reason: str, where: str) -> LedgerError:
     return LedgerError(f"ledger {where!r}: {reason}", hint="check ledger.url and its permissions")
 
 
-def _open_sqlite(url: URL) -> Engine:
+def open_sqlite(url: URL) -> Engine:
+    """A file in WAL mode, durable with each commit, one writer at a time."""
     if not url.database:
         raise ConfigError("ledger.url names no file", key="ledger.url", hint=_FORMS)
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,305 @@
+"""Memory: what the harness, the gateway and the commands use. Reads say what they could do; receipts mean durable."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
+
+from ripieno.domain import Clock, Privacy
+from ripieno.domain.memory import (
+    Erasure,
+    Item,
+    ItemKind,
+    NewItem,
+    ReadStatus,
+    Recall,
+    Recalled,
+    Receipt,
+    Scope,
+)
+from ripieno.encoders import Encoder
+from ripieno.errors import MemoryUnavailable, RipienoError
+from ripieno.memory.schema import items, vectors
+from ripieno.memory.search import Reader, search
+from ripieno.memory.store import Store, rebuild, tell
+from ripieno.memory.sync import LARGEST_LOSS, Version, Watermark, list_versions, list_watermarks, mark, sync
+
+READ_S = 2.0
+"""In which a read answers, or says that it could not."""
+BEAT_S = 60.0
+"""Between two beats of the canary."""
+CANARY = "canary"
+_BATCH = 256
+_LOCAL = Scope(project="\x00canary")
+"""No project that anybody can name."""
+
+
+class Pulse(StrEnum):
+    """How memory is."""
+
+    OK = "ok"
+    STALLED = "stalled"
+    """It answers, and nothing has gone through it for two beats, or what a source has seen is not committed."""
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the canary and the watermarks say."""
+
+    pulse: Pulse
+    items: int = 0
+    newest_at: float | None = None
+    unembedded: int = 0
+    """Items without a vector: how far that projection lags."""
+    beat_at: float | None = None
+    """When the canary was last written and read back."""
+    sources: tuple[Watermark, ...] = ()
+    stalled: tuple[str, ...] = ()
+    """Sources of which more was seen than committed."""
+    quarantined: tuple[Version, ...] = ()
+    """The latest sync of each source, where it is in quarantine."""
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Lag:
+    since: float | None = None
+    """Since when memory cannot be read."""
+    failures: int = field(default=0)
+
+
+class Memory:
+    """Remembers, recalls and forgets.
+
+    Args:
+        store: where items are.
+        encoder: of meaning; where it fails, words alone are searched, and the read says so.
+        clock: tells the time.
+        read_s: in which a read answers.
+    """
+
+    def __init__(self, store: Store, encoder: Encoder, clock: Clock, *, read_s: float = READ_S) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._clock = clock
+        self._read_s = read_s
+        self._lag = _Lag()
+
+    async def remember(self, new: Sequence[NewItem]) -> list[Receipt]:
+        """Write items; each receipt means that its item is on disk.
+
+        Raises:
+            DataError: a text is too long.
+            NotFound: an item refers to one that is not there.
+            MemoryUnavailable: nothing was written.
+        """
+        receipts = await asyncio.to_thread(self._store.write, new)
+        await self.embed()
+        return receipts
+
+    async def sync(self, source: str, new: Sequence[NewItem], *, bound: float = LARGEST_LOSS) -> Version:
+        """Take a source's whole content; see `sync`."""
+        version = await asyncio.to_thread(sync, self._store, source, new, bound=bound)
+        await self.embed()
+        return version
+
+    async def recall(
+        self,
+        question: str,
+        *,
+        scope: Scope | None = None,
+        most: int = 10,
+        reach: Privacy = Privacy.LOCAL,
+        as_of: float | None = None,
+        kinds: Sequence[ItemKind] = (),
+    ) -> Recall:
+        """Find what fits a question; never raises for an outage, and never calls one an empty memory.
+
+        Args:
+            question: in words.
+            scope: whose memory; that which holds for all if not given.
+            most: items that are wanted.
+            reach: how far what is recalled will travel.
+            as_of: what was known and true then.
+            kinds: kinds of items; none means all.
+        """
+        reader = Reader(
+            scope=scope or Scope(),
+            reach=reach,
+            now=self._clock.now(),
+            as_of=as_of,
+            kinds=tuple(kind.value for kind in kinds),
+        )
+        meaning, fault = await self._read_meaning(question)
+        try:
+            async with asyncio.timeout(self._read_s):
+                found = await asyncio.to_thread(self._look_up, question, meaning, reader, most)
+        except (MemoryUnavailable, TimeoutError) as error:
+            return self._tell_outage(error)
+        self._lag = _Lag()
+        status = ReadStatus.EMPTY if not found.items else ReadStatus.PARTIAL if fault else ReadStatus.OK
+        return Recall(
+            status=status,
+            items=found.items,
+            support=found.support,
+            age_s=found.age_s,
+            synced_at=found.synced_at,
+            detail=fault,
+        )
+
+    async def get(self, ids: Sequence[str]) -> list[Item]:
+        """Items by their ids; see `Store.get`."""
+        return await asyncio.to_thread(self._store.get, ids)
+
+    async def history(self, name: str) -> list[Item]:
+        """All versions of an item; see `Store.history`."""
+        return await asyncio.to_thread(self._store.history, name)
+
+    async def forget(self, name: str) -> Erasure:
+        """Erase an item; see `Store.erase`."""
+        return await asyncio.to_thread(self._store.erase, name)
+
+    async def rebuild(self) -> int:
+        """Make all projections anew from the items; tells how many items there are."""
+        count = await asyncio.to_thread(rebuild, self._store)
+        await asyncio.to_thread(self._drop_vectors)
+        await self.embed()
+        return count
+
+    async def embed(self) -> int:
+        """Give vectors to items that have none; tells how many got one. An encoder that fails leaves them for later."""
+        done = 0
+        while missing := await asyncio.to_thread(self._list_unembedded):
+            try:
+                rows = await self._encoder.encode([words for _, words in missing])
+            except RipienoError:
+                return done
+            packed = [
+                {"place": place, "encoder": self._encoder.name, "vector": row.astype(np.float16).tobytes()}
+                for (place, _), row in zip(missing, rows, strict=True)
+            ]
+            await asyncio.to_thread(self._keep_vectors, packed)
+            done += len(packed)
+        return done
+
+    async def beat(self) -> bool:
+        """Write a marked item and read it back through the public path; tells whether it came back."""
+        now = self._clock.now()
+        mark_ = f"canary {now:.6f}"
+        await asyncio.to_thread(self._store.write, [NewItem(text=mark_, scope=_LOCAL, kind=ItemKind.NOISE)])
+        found = await self.recall(mark_, scope=_LOCAL, most=3)
+        is_back = any(each.item.text == mark_ for each in found.items)
+        if is_back:
+            await asyncio.to_thread(self._mark, CANARY, now)
+        return is_back
+
+    async def health(self, *, beat_s: float = BEAT_S) -> Health:
+        """What the canary and the watermarks say, without raising."""
+        try:
+            async with asyncio.timeout(self._read_s):
+                return await asyncio.to_thread(self._examine, beat_s)
+        except (MemoryUnavailable, TimeoutError) as error:
+            return Health(pulse=Pulse.UNAVAILABLE, detail=_reason(error))
+
+    def tell_prompt(self, recall: Recall) -> str:
+        """The one line that a prompt says where memory could not be read; empty where it could."""
+        if recall.status is not ReadStatus.UNAVAILABLE:
+            return ""
+        return "Memory is unavailable now: do not claim to remember anything, and say so if it matters."
+
+    async def _read_meaning(self, question: str) -> tuple[np.ndarray | None, str]:
+        try:
+            return (await self._encoder.encode([question]))[0], ""
+        except RipienoError as error:
+            return None, f"searched by words alone: {error.message}"
+
+    def _look_up(self, question: str, meaning: np.ndarray | None, reader: Reader, most: int) -> Recall:
+        with self._store.reading() as connection:
+            found = search(connection, question, meaning, reader, most=most)
+            newest = connection.execute(select(func.max(items.c.recorded_at))).scalar()
+        kept = {item.place: item for item in self._store.at(found.places)}
+        marks = [each.committed_at for each in list_watermarks(self._store) if each.source != CANARY]
+        listed = tuple(
+            Recalled(item=kept[place], score=score, because=because)
+            for place, score, because in zip(found.places, found.scores, found.because, strict=True)
+        )
+        return Recall(
+            status=ReadStatus.OK,
+            items=listed,
+            support=_calibrate(found.support),
+            age_s=self._clock.now() - newest if newest is not None else None,
+            synced_at=max((each for each in marks if each is not None), default=None),
+        )
+
+    def _tell_outage(self, error: Exception) -> Recall:
+        if self._lag.since is None:
+            self._lag.since = self._clock.now()
+        self._lag.failures += 1
+        return Recall(status=ReadStatus.UNAVAILABLE, age_s=None, detail=_reason(error))
+
+    def _list_unembedded(self) -> list[tuple[int, str]]:
+        query = select(items.c.place, items.c.author, items.c.text).where(*self._lacks_vector())
+        with self._store.reading() as connection:
+            rows = connection.execute(query.order_by(items.c.place).limit(_BATCH)).all()
+        return [(row.place, tell(row.author, row.text)) for row in rows]
+
+    def _lacks_vector(self) -> tuple[ColumnElement[bool], ...]:
+        has_one = exists().where(vectors.c.place == items.c.place, vectors.c.encoder == self._encoder.name)
+        return (~has_one, items.c.erased_at.is_(None), items.c.project != _LOCAL.project)
+
+    def _keep_vectors(self, rows: list[dict[str, object]]) -> None:
+        with self._store.writing() as connection:
+            connection.execute(insert(vectors).prefix_with("OR REPLACE"), rows)
+
+    def _drop_vectors(self) -> None:
+        with self._store.writing() as connection:
+            connection.execute(delete(vectors))
+
+    def _mark(self, source: str, at: float) -> None:
+        with self._store.writing() as connection:
+            mark(connection, source, seen_at=at, committed_at=at)
+            connection.execute(update(items).where(items.c.project == _LOCAL.project).values(expires_at=at))
+
+    def _examine(self, beat_s: float) -> Health:
+        marks = list_watermarks(self._store)
+        now = self._clock.now()
+        beat_at = next((each.committed_at for each in marks if each.source == CANARY), None)
+        named = [each for each in marks if each.source != CANARY]
+        stalled = [
+            each.source
+            for each in named
+            if each.seen_at is not None
+            and each.seen_at > (each.committed_at or 0.0)
+            and now - (each.committed_at or 0.0) > 2.0 * beat_s
+        ]
+        latest = [list_versions(self._store, each.source)[-1:] for each in named]
+        is_late = beat_at is not None and now - beat_at > 2.0 * beat_s
+        with self._store.reading() as connection:
+            query = select(func.count()).select_from(items).where(*self._lacks_vector())
+            unembedded = connection.execute(query).scalar_one()
+        return Health(
+            pulse=Pulse.STALLED if stalled or is_late else Pulse.OK,
+            items=self._store.count(),
+            newest_at=self._store.newest(),
+            unembedded=int(unembedded),
+            beat_at=beat_at,
+            sources=tuple(named),
+            stalled=tuple(stalled),
+            quarantined=tuple(each for found in latest for each in found if each.status == "quarantined"),
+            detail="the canary has not come back for two beats" if is_late else "",
+        )
+
+
+def _calibrate(likeness: float) -> float:
+    """Likeness in meaning as the chance that what is asked for is there: a logistic with its middle at 0.5."""
+    return float(1.0 / (1.0 + np.exp(-10.0 * (likeness - 0.5))))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RipienoError):
+        return error.message
+    return "memory did not answer in time"

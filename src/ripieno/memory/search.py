@@ -1,0 +1,249 @@
+"""Search: which items fit a question, by words and by meaning, among those that a reader may see.
+
+Source:
+    Weighted sums of scaled scores keep how sure a key is; fusion by rank does not, and lost to words alone when it was
+    measured on evidence recall. The weights were set on LoCoMo's development part (Maharana et al., ACL 2024).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import ColumnElement, Connection, RowMapping, TableClause, exists, or_, select
+
+from ripieno.domain import Privacy
+from ripieno.domain.memory import Scope
+from ripieno.memory.schema import AFTER, BEFORE, authors, items, links, retired, vectors
+
+Floats = npt.NDArray[np.float64]
+
+WEIGHTS = {"before": 1.0, "after": 0.5, "meaning": 0.5, "thread": 0.5, "author": 0.5, "derived": 0.5}
+"""Of each key; each is scaled to its best item first."""
+MOST_CANDIDATES = 200
+"""Items of one key that go on."""
+THREAD_ITEMS = 5
+"""Best items of a thread that speak for it."""
+MEANT = 50
+"""Items of which the likeness in meaning counts."""
+MOST_TERMS = 16
+"""Words of a question that are looked for; the rarest."""
+_STOP = frozenset(
+    "a an and are as at be been by did do does for from had has have her his how i in is it its of on or she he s t "  # noqa: SIM905
+    "that the their them they this to was were what when where which who whom whose will with would you your".split()
+)
+"""Question words count as such: they say nothing of what is asked about."""
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Who asks: what may be shown, and of which time."""
+
+    scope: Scope
+    reach: Privacy = Privacy.LOCAL
+    """How far what is shown will travel; items that may not go so far are left out."""
+    now: float
+    as_of: float | None = None
+    """Reads what was known, and true, then; None reads what is."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of items; none means all."""
+
+    def where(self) -> tuple[ColumnElement[bool], ...]:
+        """What holds of the items that it may see."""
+        then = self.as_of if self.as_of is not None else self.now
+        later = items.alias("later")
+        allowed = [boundary.value for boundary in Privacy if boundary.reach >= self.reach.reach]
+        replaced = exists().where(
+            later.c.supersedes == items.c.id, later.c.recorded_at <= then, later.c.erased_at.is_(None)
+        )
+        return (
+            items.c.erased_at.is_(None),
+            items.c.project.in_(("", self.scope.project)),
+            items.c.user.in_(("", self.scope.user)),
+            items.c.privacy.in_(allowed),
+            items.c.recorded_at <= then,
+            items.c.valid_from <= then,
+            or_(items.c.valid_to.is_(None), items.c.valid_to > then),
+            or_(items.c.expires_at.is_(None), items.c.expires_at > then),
+            ~replaced,
+            ~exists().where(retired.c.id == items.c.id, retired.c.at <= then),
+            *((items.c.kind.in_(self.kinds),) if self.kinds else ()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What fits, best first."""
+
+    places: tuple[int, ...]
+    scores: tuple[float, ...]
+    because: tuple[tuple[str, ...], ...]
+    """Derived items through which each was found."""
+    support: float
+    """Likeness in meaning of the best derived item about whom the question names, else of the best item."""
+
+
+@dataclass(slots=True)
+class _Candidate:
+    place: int
+    id: str
+    author: str
+    thread: str
+    is_derived: bool
+    before: float = 0.0
+    after: float = 0.0
+    meaning: float = 0.0
+
+
+def search(
+    connection: Connection, question: str, meaning: npt.NDArray[np.float32] | None, reader: Reader, *, most: int
+) -> Found:
+    """Find the items that fit a question.
+
+    Args:
+        connection: of a read.
+        question: in words.
+        meaning: its vector; None leaves likeness out.
+        reader: who asks.
+        most: items that are wanted.
+    """
+    terms = _find_terms(connection, question)
+    candidates: dict[int, _Candidate] = {}
+    for row in _match(connection, BEFORE, terms, reader):
+        _take(candidates, row).before = -float(row["rank"])
+    for row in _match(connection, AFTER, terms, reader):
+        _take(candidates, row).after = -float(row["rank"])
+    if not candidates:
+        return Found(places=(), scores=(), because=(), support=0.0)
+    if meaning is not None:
+        _measure_meaning(connection, candidates, meaning)
+    named = _find_named(connection, question, reader.scope)
+    raw = [each for each in candidates.values() if not each.is_derived]
+    derived = [each for each in candidates.values() if each.is_derived]
+    scores = dict(zip((each.place for each in raw), _mix(raw, named), strict=True))
+    reasons = _spread(connection, derived, scores, reader)
+    order = sorted(scores, key=lambda place: (-scores[place], place))[:most]
+    return Found(
+        places=tuple(order),
+        scores=tuple(scores[place] for place in order),
+        because=tuple(tuple(reasons.get(place, ())) for place in order),
+        support=_find_support(raw, derived, named),
+    )
+
+
+def _take(candidates: dict[int, _Candidate], row: RowMapping) -> _Candidate:
+    place = row["place"]
+    if place not in candidates:
+        candidates[place] = _Candidate(place, row["id"], row["author"], row["thread"], bool(row["derived_from"]))
+    return candidates[place]
+
+
+def _find_terms(connection: Connection, question: str) -> list[str]:
+    words = [word for word in dict.fromkeys(_WORD.findall(question.lower())) if word not in _STOP]
+    if len(words) <= MOST_TERMS:
+        return words
+    return sorted(words, key=len, reverse=True)[:MOST_TERMS]
+
+
+def _match(connection: Connection, words: TableClause, terms: Sequence[str], reader: Reader) -> Sequence[RowMapping]:
+    if not terms:
+        return ()
+    sought = " OR ".join(f'"{term}"' for term in terms)
+    query = (
+        select(items.c.place, items.c.id, items.c.author, items.c.thread, items.c.derived_from, words.c.rank)
+        .select_from(words.join(items, items.c.place == words.c.rowid))
+        .where(words.c.words.op("MATCH")(sought), *reader.where())
+        .order_by(words.c.rank)
+        .limit(MOST_CANDIDATES)
+    )
+    return connection.execute(query).mappings().all()
+
+
+def _measure_meaning(
+    connection: Connection, candidates: dict[int, _Candidate], meaning: npt.NDArray[np.float32]
+) -> None:
+    rows = connection.execute(select(vectors).where(vectors.c.place.in_(candidates))).all()
+    if not rows:
+        return
+    matrix = np.stack([np.frombuffer(row.vector, dtype=np.float16) for row in rows]).astype(np.float32)
+    for row, likeness in zip(rows, matrix @ meaning, strict=True):
+        candidates[row.place].meaning = float(likeness)
+
+
+def _find_named(connection: Connection, question: str, scope: Scope) -> str | None:
+    """The one author whom a question names."""
+    mine = (authors.c.project.in_(("", scope.project)), authors.c.user.in_(("", scope.user)))
+    rows = connection.execute(select(authors.c.author).distinct().where(*mine)).all()
+    words = f" {' '.join(_WORD.findall(question.lower()))} "
+    named = [row.author for row in rows if f" {' '.join(_WORD.findall(row.author.lower()))} " in words]
+    return named[0] if len(named) == 1 else None
+
+
+def _mix(raw: Sequence[_Candidate], named: str | None) -> list[float]:
+    """The weighted sum of all keys, each scaled to its best."""
+    if not raw:
+        return []
+    before = np.array([each.before for each in raw])
+    sums: dict[str, float] = {}
+    for thread in {each.thread for each in raw if each.thread}:
+        mine = sorted((each.before for each in raw if each.thread == thread), reverse=True)
+        sums[thread] = sum(mine[:THREAD_ITEMS])
+    keys = {
+        "before": before,
+        "after": np.array([each.after for each in raw]),
+        "meaning": _above(np.array([each.meaning for each in raw])),
+        "thread": np.array([sums.get(each.thread, 0.0) for each in raw]),
+        "author": np.array([float(named is not None and each.author == named) for each in raw]),
+    }
+    total = sum(WEIGHTS[name] * _scale(values) for name, values in keys.items())
+    return [float(value) for value in np.asarray(total)]
+
+
+def _spread(
+    connection: Connection, derived: Sequence[_Candidate], scores: dict[int, float], reader: Reader
+) -> dict[int, list[str]]:
+    """Give the score of derived items to those that they were made from, which may be found through them alone."""
+    if not derived:
+        return {}
+    words = _scale(np.array([each.before for each in derived]))
+    meaning = _scale(np.array([each.meaning for each in derived]))
+    worth = {
+        each.id: WEIGHTS["derived"] * float(one + other)
+        for each, one, other in zip(derived, words, meaning, strict=True)
+    }
+    query = (
+        select(links.c.derived, items.c.place)
+        .select_from(links.join(items, items.c.id == links.c.origin))
+        .where(links.c.derived.in_(list(worth)), *reader.where())
+    )
+    rows = connection.execute(query).all()
+    best: dict[int, float] = {}
+    reasons: dict[int, list[str]] = {}
+    for row in rows:
+        best[row.place] = max(best.get(row.place, 0.0), worth[row.derived])
+        reasons.setdefault(row.place, []).append(row.derived)
+    for place, value in best.items():
+        scores[place] = scores.get(place, 0.0) + value
+    return reasons
+
+
+def _find_support(raw: Sequence[_Candidate], derived: Sequence[_Candidate], named: str | None) -> float:
+    about = [each.meaning for each in derived if named is None or each.author == named]
+    if about:
+        return max(about)
+    said = [each.meaning for each in raw if named is None or each.author == named]
+    return max(said, default=0.0)
+
+
+def _above(values: Floats) -> Floats:
+    """Likenesses above that of the last one that counts."""
+    if len(values) <= MEANT:
+        return np.asarray(np.maximum(values - values.min(), 0.0))
+    return np.asarray(np.maximum(values - np.partition(values, -MEANT)[-MEANT], 0.0))
+
+
+def _scale(values: Floats) -> Floats:
+    most = float(values.max(initial=0.0))
+    return np.asarray(values / most) if most > 0.0 else values

@@ -1,0 +1,369 @@
+"""Store: items on disk. They are added, superseded, retired and erased, and never changed."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, func, insert, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from ripieno.domain import Clock
+from ripieno.domain.memory import RETENTION_S, Erasure, Item, ItemKind, NewItem, Receipt, Scope
+from ripieno.domain.task import Privacy
+from ripieno.errors import DataError, MemoryUnavailable, NotFound
+from ripieno.memory.schema import AFTER, BEFORE, authors, items, links, vectors
+
+LONGEST_TEXT = 100_000
+"""Characters of an item."""
+NEIGHBOURS = 2
+"""Items before one, of its thread, that lend it their words."""
+_CHUNK = 500
+
+
+class Store:
+    """Items, their order, and the words by which they are found.
+
+    Args:
+        engine: an opened memory.
+        clock: tells when something is recorded.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self.engine = engine
+        self.clock = clock
+
+    def write(self, new: Sequence[NewItem]) -> list[Receipt]:
+        """Write items, all or none; what a source named before is there already.
+
+        Returns:
+            A receipt for each, once all are durable.
+
+        Raises:
+            DataError: a text is too long.
+            NotFound: an item is to supersede, or was made from, one that is not there.
+            MemoryUnavailable: nothing was written.
+        """
+        for each in new:
+            if len(each.text) > LONGEST_TEXT:
+                raise DataError(
+                    f"an item of {len(each.text)} characters is too long, at most {LONGEST_TEXT} are kept",
+                    path=each.source or "memory",
+                    place=each.ref or None,
+                    hint="split it",
+                )
+        with self.writing() as connection:
+            return self.add(connection, new)
+
+    def add(self, connection: Connection, new: Sequence[NewItem]) -> list[Receipt]:
+        """As `write`, within a transaction."""
+        names = [_name(each) for each in new]
+        known = self._find_places(connection, names)
+        fresh: dict[str, NewItem] = {}
+        for name, each in zip(names, new, strict=True):
+            if name not in known:
+                fresh.setdefault(name, each)
+        self._require_origins(connection, fresh)
+        start = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'items'")).scalar() or 0
+        places = {name: start + nth for nth, name in enumerate(fresh, start=1)}
+        now = self.clock.now()
+        if fresh:
+            connection.execute(insert(items), [_to_row(name, places[name], each, now) for name, each in fresh.items()])
+            pairs = [
+                {"derived": name, "origin": origin} for name, each in fresh.items() for origin in each.derived_from
+            ]
+            if pairs:
+                connection.execute(insert(links), pairs)
+            index(connection, [(places[name], each) for name, each in fresh.items()])
+        return [
+            Receipt(
+                id=name, place=known.get(name) or places[name], is_new=name not in known and names.index(name) == nth
+            )
+            for nth, name in enumerate(names)
+        ]
+
+    def get(self, ids: Sequence[str]) -> list[Item]:
+        """Items by their ids, in the order asked for, erased ones too.
+
+        Raises:
+            NotFound: one is not there.
+        """
+        found: dict[str, Item] = {}
+        with self.reading() as connection:
+            for start in range(0, len(ids), _CHUNK):
+                query = select(items).where(items.c.id.in_(ids[start : start + _CHUNK]))
+                found |= {row["id"]: to_item(row) for row in connection.execute(query).mappings()}
+        missing = next((name for name in ids if name not in found), None)
+        if missing is not None:
+            raise NotFound(f"memory holds no item {missing!r}")
+        return [found[name] for name in ids]
+
+    def at(self, places: Sequence[int]) -> list[Item]:
+        """Items by their places; those that are not there are left out."""
+        with self.reading() as connection:
+            found: list[Item] = []
+            for start in range(0, len(places), _CHUNK):
+                query = select(items).where(items.c.place.in_(places[start : start + _CHUNK]))
+                found += map(to_item, connection.execute(query).mappings())
+            return found
+
+    def history(self, name: str) -> list[Item]:
+        """An item, all that it superseded and all that superseded it, the oldest first.
+
+        Raises:
+            NotFound: there is no such item.
+        """
+        chain = self.get([name])
+        with self.reading() as connection:
+            while chain[0].supersedes is not None:
+                query = select(items).where(items.c.id == chain[0].supersedes)
+                chain.insert(0, to_item(connection.execute(query).mappings().one()))
+            while True:
+                query = select(items).where(items.c.supersedes == chain[-1].id)
+                later = connection.execute(query).mappings().first()
+                if later is None:
+                    return chain
+                chain.append(to_item(later))
+
+    def erase(self, name: str) -> Erasure:
+        """Erase an item's text and all that was made from it; a tombstone with its digest stays.
+
+        Raises:
+            NotFound: there is no such item.
+        """
+        item = self.get([name])[0]
+        now = self.clock.now()
+        with self.writing() as connection:
+            connection.execute(text("PRAGMA secure_delete = ON"))
+            derived = [row.derived for row in connection.execute(select(links.c.derived).where(links.c.origin == name))]
+            for row in connection.execute(select(items).where(items.c.id.in_([name, *derived]))).mappings().all():
+                unindex(connection, to_item(row))
+            connection.execute(update(items).where(items.c.id.in_([name, *derived])).values(text="", erased_at=now))
+            digest = connection.execute(select(items.c.digest).where(items.c.id == name)).scalar_one()
+            for words in (BEFORE, AFTER):
+                connection.execute(insert(words).values({words.name: "optimize"}))
+            reindex_thread(connection, item)
+        with self.engine.connect() as connection:
+            connection.execution_options(reads_only=True)
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.exec_driver_sql("BEGIN")
+        return Erasure(id=name, digest=str(digest), erased_at=now, derived=tuple(derived))
+
+    def count(self) -> int:
+        """Items that are there, without erased ones."""
+        with self.reading() as connection:
+            return int(connection.execute(select(func.count()).where(items.c.erased_at.is_(None))).scalar_one())
+
+    def newest(self) -> float | None:
+        """When the latest item was recorded."""
+        with self.reading() as connection:
+            return connection.execute(select(func.max(items.c.recorded_at))).scalar()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction; its end is durable.
+
+        Raises:
+            MemoryUnavailable: it cannot be begun or ended; nothing of it stays.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise explain(error) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read that no writer waits for.
+
+        Raises:
+            MemoryUnavailable: nothing can be read.
+        """
+        try:
+            with self.engine.connect().execution_options(reads_only=True) as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise explain(error) from error
+
+    def _find_places(self, connection: Connection, names: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for start in range(0, len(names), _CHUNK):
+            rows = connection.execute(
+                select(items.c.id, items.c.place).where(items.c.id.in_(names[start : start + _CHUNK]))
+            )
+            found |= {row.id: row.place for row in rows}
+        return found
+
+    def _require_origins(self, connection: Connection, fresh: dict[str, NewItem]) -> None:
+        wanted = {each.supersedes for each in fresh.values() if each.supersedes is not None}
+        wanted |= {origin for each in fresh.values() for origin in each.derived_from}
+        known = self._find_places(connection, sorted(wanted - set(fresh)))
+        for name in sorted(wanted - set(fresh) - set(known)):
+            raise NotFound(f"memory holds no item {name!r}, which another is to supersede or to be made from")
+
+
+@dataclass(slots=True)
+class _Thread:
+    """The end of one thread while items are added to it."""
+
+    last: list[tuple[int, str]] = field(default_factory=list)
+    """Places and words of its latest items, the newest last."""
+
+
+def index(connection: Connection, new: Sequence[tuple[int, NewItem]]) -> None:
+    """Make the words of new items findable, each with its neighbours."""
+    if not new:
+        return
+    before: list[dict[str, object]] = []
+    after: dict[int, str] = {}
+    changed: dict[int, str] = {}
+    threads: dict[tuple[str, str, str], _Thread] = {}
+    for place, item in new:
+        words = tell(item.author, item.text)
+        key = (item.scope.project, item.scope.user, item.thread)
+        thread = _Thread()
+        if item.thread:
+            if key not in threads:
+                threads[key] = _Thread(_read_end(connection, key, place))
+            thread = threads[key]
+        before.append({"rowid": place, "words": "\n".join([*(each for _, each in thread.last), words])})
+        after[place] = words
+        if thread.last:
+            previous, text_ = thread.last[-1]
+            (after if previous in after else changed)[previous] = f"{text_}\n{words}"
+        thread.last = [*thread.last, (place, words)][-NEIGHBOURS:]
+    rows = [{"rowid": place, "words": words} for place, words in after.items()]
+    connection.execute(insert(BEFORE), before)
+    connection.execute(insert(AFTER), rows)
+    for place, words in changed.items():
+        connection.execute(update(AFTER).where(AFTER.c.rowid == place).values(words=words))
+    told = {(item.scope.project, item.scope.user, item.author) for _, item in new if item.author}
+    if told:
+        connection.execute(
+            insert(authors).prefix_with("OR IGNORE"),
+            [{"project": project, "user": user, "author": author} for project, user, author in sorted(told)],
+        )
+
+
+def unindex(connection: Connection, item: Item) -> None:
+    """Take an item out of all projections."""
+    for words in (BEFORE, AFTER):
+        connection.execute(delete(words).where(words.c.rowid == item.place))
+    connection.execute(delete(vectors).where(vectors.c.place == item.place))
+
+
+def reindex_thread(connection: Connection, item: Item) -> None:
+    """Make the words of an item's neighbours anew, without those that are gone."""
+    if not item.thread:
+        return
+    key = _of_thread((item.scope.project, item.scope.user, item.thread))
+    query = select(items).where(*key, items.c.erased_at.is_(None)).order_by(items.c.place)
+    kept = [to_item(row) for row in connection.execute(query).mappings()]
+    for each in kept:
+        for words in (BEFORE, AFTER):
+            connection.execute(delete(words).where(words.c.rowid == each.place))
+    index(connection, [(each.place, _renew(each)) for each in kept])
+
+
+def rebuild(store: Store) -> int:
+    """Throw the words away and make them anew from the items; tells how many."""
+    with store.writing() as connection:
+        for words in (BEFORE, AFTER):
+            connection.execute(delete(words))
+        connection.execute(delete(authors))
+        query = select(items).where(items.c.erased_at.is_(None)).order_by(items.c.place)
+        kept = [to_item(row) for row in connection.execute(query).mappings()]
+        index(connection, [(item.place, _renew(item)) for item in kept])
+    return len(kept)
+
+
+def tell(author: str, words: str) -> str:
+    """An item's words with who said them."""
+    return f"{author}: {words}" if author else words
+
+
+def to_item(found: RowMapping) -> Item:
+    """A row as an item."""
+    return Item(
+        id=found["id"],
+        place=found["place"],
+        text=found["text"],
+        kind=ItemKind(found["kind"]),
+        scope=Scope(project=found["project"], user=found["user"]),
+        author=found["author"],
+        thread=found["thread"],
+        source=found["source"],
+        ref=found["ref"],
+        privacy=Privacy(found["privacy"]),
+        happened_at=found["happened_at"],
+        valid_from=found["valid_from"],
+        valid_to=found["valid_to"],
+        recorded_at=found["recorded_at"],
+        supersedes=found["supersedes"],
+        derived_from=tuple(found["derived_from"].split()),
+        confidence=found["confidence"],
+        expires_at=found["expires_at"],
+        erased_at=found["erased_at"],
+    )
+
+
+def explain(error: SQLAlchemyError) -> MemoryUnavailable:
+    """The memory's error for what the database says."""
+    reason = str(getattr(error, "orig", None) or error)
+    return MemoryUnavailable(f"memory: {reason}", hint="check memory.url, its disk and its permissions")
+
+
+def _renew(item: Item) -> NewItem:
+    """An item as it is indexed."""
+    return NewItem(text=item.text, author=item.author, thread=item.thread, scope=item.scope)
+
+
+def _name(item: NewItem) -> str:
+    if not item.ref:
+        return os.urandom(16).hex()
+    packed = f"{item.source}\x1f{item.scope.project}\x1f{item.scope.user}\x1f{item.ref}"
+    return hashlib.sha256(packed.encode()).hexdigest()[:32]
+
+
+def _to_row(name: str, place: int, item: NewItem, now: float) -> dict[str, object]:
+    happened = item.happened_at if item.happened_at is not None else now
+    kept = RETENTION_S.get(item.kind)
+    return {
+        "place": place,
+        "id": name,
+        "kind": item.kind.value,
+        "text": item.text,
+        "author": item.author,
+        "thread": item.thread,
+        "project": item.scope.project,
+        "user": item.scope.user,
+        "privacy": item.privacy.value,
+        "source": item.source,
+        "ref": item.ref,
+        "happened_at": happened,
+        "valid_from": item.valid_from if item.valid_from is not None else happened,
+        "valid_to": item.valid_to,
+        "recorded_at": now,
+        "supersedes": item.supersedes,
+        "derived_from": " ".join(item.derived_from),
+        "confidence": item.confidence,
+        "expires_at": now + kept if kept is not None else None,
+        "digest": hashlib.sha256(item.text.encode()).hexdigest(),
+    }
+
+
+def _of_thread(key: tuple[str, str, str]) -> tuple[ColumnElement[bool], ...]:
+    project, user, thread = key
+    return (items.c.project == project, items.c.user == user, items.c.thread == thread)
+
+
+def _read_end(connection: Connection, key: tuple[str, str, str], before: int) -> list[tuple[int, str]]:
+    rows = connection.execute(
+        select(items.c.place, items.c.author, items.c.text)
+        .where(*_of_thread(key), items.c.place < before, items.c.erased_at.is_(None))
+        .order_by(items.c.place.desc())
+        .limit(NEIGHBOURS)
+    ).all()
+    return [(row.place, tell(row.author, row.text)) for row in reversed(rows)]

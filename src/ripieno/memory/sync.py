@@ -1,0 +1,164 @@
+"""Syncs: what a source holds as a whole. A sync that is empty or much smaller than before is put into quarantine."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from ripieno.domain.memory import NewItem
+from ripieno.errors import DataError
+from ripieno.memory.schema import retired, sources, versions
+from ripieno.memory.store import Store
+
+LARGEST_LOSS = 0.5
+"""Share of a source's live items that a sync may take away."""
+
+
+class VersionStatus(StrEnum):
+    """What became of a sync."""
+
+    CURRENT = "current"
+    SUPERSEDED = "superseded"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One sync of a source."""
+
+    source: str
+    nth: int
+    status: VersionStatus
+    items: int
+    reason: str = ""
+    """Why it is in quarantine."""
+    recorded_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watermark:
+    """How far a source was read."""
+
+    source: str
+    seen_at: float | None
+    """When something was last seen there."""
+    committed_at: float | None
+    """When something was last committed from there."""
+    cursor: str
+    """Where reading goes on."""
+
+
+def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LARGEST_LOSS) -> Version:
+    """Take a source's whole content; what it does not hold any more is retired, and stays readable as of before.
+
+    Args:
+        store: where to.
+        source: its name; items are told apart by their `ref`.
+        new: all that it holds now.
+        bound: share of its live items that may be missing; beyond it the last good version stays current.
+
+    Raises:
+        DataError: an item has no `ref`.
+    """
+    if any(not item.ref for item in new):
+        raise DataError(f"an item of {source!r} has no ref: a sync could not tell it from others", path=source)
+    items = [replace(item, source=source) for item in new]
+    now = store.clock.now()
+    with store.writing() as connection:
+        last = connection.execute(
+            select(versions).where(versions.c.source == source, versions.c.status == VersionStatus.CURRENT)
+        ).first()
+        nth = int(connection.execute(select(func.count()).where(versions.c.source == source)).scalar_one()) + 1
+        before: list[str] = json.loads(last.ids) if last is not None else []
+        reason = _find_fault(len(items), len(before), bound)
+        if reason:
+            row = _row(source, nth, VersionStatus.QUARANTINED, now, reason=reason, count=len(items))
+            connection.execute(insert(versions), row)
+            return _to_version(row)
+        receipts = store.add(connection, items)
+        ids = [receipt.id for receipt in receipts]
+        if last is not None:
+            connection.execute(
+                versions.update()
+                .where(versions.c.source == source, versions.c.nth == last.nth)
+                .values(status="superseded")
+            )
+        row = _row(source, nth, VersionStatus.CURRENT, now, count=len(ids)) | {"ids": json.dumps(ids)}
+        connection.execute(insert(versions), row)
+        gone = sorted(set(before) - set(ids))
+        if gone:
+            connection.execute(upsert(retired).on_conflict_do_nothing(), [{"id": name, "at": now} for name in gone])
+        connection.execute(delete(retired).where(retired.c.id.in_(ids)))
+        mark(connection, source, seen_at=now, committed_at=now)
+    return _to_version(row)
+
+
+def list_versions(store: Store, source: str) -> list[Version]:
+    """All syncs of a source, the oldest first."""
+    with store.reading() as connection:
+        query = select(versions).where(versions.c.source == source).order_by(versions.c.nth)
+        return [_to_version(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def mark(
+    connection: Connection,
+    source: str,
+    *,
+    seen_at: float | None = None,
+    committed_at: float | None = None,
+    cursor: str | None = None,
+) -> None:
+    """Move a source's watermark; what is not given stays."""
+    given = {"seen_at": seen_at, "committed_at": committed_at, "cursor": cursor}
+    values = {name: value for name, value in given.items() if value is not None}
+    statement = upsert(sources).values(name=source, **values)
+    if values:
+        connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+    else:
+        connection.execute(statement.on_conflict_do_nothing())
+
+
+def list_watermarks(store: Store) -> list[Watermark]:
+    """How far each source was read."""
+    with store.reading() as connection:
+        rows = connection.execute(select(sources).order_by(sources.c.name)).all()
+    return [
+        Watermark(source=row.name, seen_at=row.seen_at, committed_at=row.committed_at, cursor=row.cursor)
+        for row in rows
+    ]
+
+
+def _find_fault(items: int, before: int, bound: float) -> str:
+    if items == 0:
+        return "it is empty"
+    if before and items < (1.0 - bound) * before:
+        return f"it holds {items} items, the version before it {before}: more than {bound:.0%} would be lost"
+    return ""
+
+
+def _row(
+    source: str, nth: int, status: VersionStatus, now: float, *, count: int, reason: str = ""
+) -> dict[str, object]:
+    return {
+        "source": source,
+        "nth": nth,
+        "status": status.value,
+        "items": count,
+        "reason": reason,
+        "recorded_at": now,
+        "ids": "[]",
+    }
+
+
+def _to_version(row: dict[str, object]) -> Version:
+    return Version(
+        source=str(row["source"]),
+        nth=int(str(row["nth"])),
+        status=VersionStatus(str(row["status"])),
+        items=int(str(row["items"])),
+        reason=str(row["reason"]),
+        recorded_at=float(str(row["recorded_at"])),
+    )
