@@ -126,6 +126,15 @@ class ConductorSettings(_Part):
     """Who writes by prompt; the model of which most is expected if not given."""
 
 
+class MemorySettings(_Part):
+    """What is remembered, and where."""
+
+    url: str | None = None
+    """SQLite URL of the memory; `memory.db` in `home` if not given."""
+    read_s: float = Field(default=2.0, gt=0)
+    """Seconds in which a read answers; then it is `unavailable`."""
+
+
 class ProfileSettings(_Part):
     """Measuring workers."""
 
@@ -203,6 +212,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     encoder: EncoderSettings = EncoderSettings()
     conductor: ConductorSettings = ConductorSettings()
+    memory: MemorySettings = MemorySettings()
     profile: ProfileSettings = ProfileSettings()
     pool: PoolSettings = PoolSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)

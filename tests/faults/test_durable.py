@@ -132,10 +132,12 @@ async def test_turns_that_are_killed_go_on_with_what_was_seen(tmp_path: Path) ->
     for number in (2, 3, 4):
         assert run_child(tmp_path, f"before:{number}", begun=turns(), **told) == -signal.SIGKILL
     assert run_child(tmp_path, begun=turns(), **told) == 0
-    assert read_effects(tmp_path) == [f"effect {number}" for number in range(1, 5)]
+    made = read_effects(tmp_path)
+    assert made == [f"effect {number}" for number in range(1, len(made) + 1)]
+    assert len(made) in (4, 5), "the answer is there after four, and may be looked at once more"
     run = await read_end(tmp_path)
-    assert [call.step for call in run.calls] == ["1", "2", "3", "4"]
-    assert len({call.worker for call in run.calls}) == 4, "who had nothing to say is passed over"
+    assert [call.step for call in run.calls] == [str(number) for number in range(1, len(made) + 1)]
+    assert len({call.worker for call in run.calls[:4]}) == 4, "who had nothing to say is passed over"
     assert run.answer is not None
     assert run.answer.text == "done"
 

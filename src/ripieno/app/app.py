@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
 from ripieno.analyze import Analyzer
-from ripieno.app.build import build_conductor, build_directors, build_encoder, build_pool, build_providers, make_outbox
+from ripieno.app.build import (
+    build_conductor,
+    build_directors,
+    build_encoder,
+    build_memory,
+    build_pool,
+    build_providers,
+    make_outbox,
+)
 from ripieno.app.runs import Runs
 from ripieno.conductor import Brief, Conductor, Decomposer
 from ripieno.config import FILE, Loaded, Settings, load_settings
@@ -41,6 +50,7 @@ from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.train import promote
 from ripieno.ledger import Ledger
 from ripieno.measure import Prober, Profiler
+from ripieno.memory import Memory
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
@@ -140,6 +150,8 @@ class App:
                 await provider.close()
         await self.analyzer.encoder.close()
         self.ledger.close()
+        if "memory" in self.__dict__:
+            self.memory.close()
 
     @property
     def settings(self) -> Settings:
@@ -346,6 +358,11 @@ class App:
         objective = replace(brief.task.objective, mode=None, workers=may)
         decision = await self.orchestrator.decide(Task.from_text(text, objective=objective))
         return decision.worker
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What is remembered; opened when it is first asked for."""
+        return build_memory(self.settings, self.analyzer.encoder, self.clock)
 
     def grading(self) -> Grading:
         """Graders of the settings in force; see `make_grading`."""

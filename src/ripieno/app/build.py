@@ -8,10 +8,12 @@ from ripieno.conductor import Conductor, Directors, PromptedConductor
 from ripieno.conductor.tiny import BUNDLED, load_tiny
 from ripieno.conductor.turns import BUNDLED_HEAD, load_turns
 from ripieno.config import Settings, WorkerSettings
-from ripieno.domain import Binding, Pool, Price, Worker, parse_worker_id
+from ripieno.domain import Binding, Clock, Pool, Price, Worker, parse_worker_id
 from ripieno.encoders import Encoder
 from ripieno.errors import CheckpointError, ConfigError
 from ripieno.ledger import Outbox
+from ripieno.memory import Memory, Store
+from ripieno.memory.schema import open_memory
 from ripieno.plugins import build_plugin
 from ripieno.providers import Caller, Provider
 from ripieno.providers.prices import find_price
@@ -139,6 +141,17 @@ def build_directors(settings: Settings, encoder: Encoder) -> Directors | None:
     except CheckpointError as error:
         log.info("nobody can choose turns: %s", error.message)
         return None
+
+
+def build_memory(settings: Settings, encoder: Encoder, clock: Clock) -> Memory:
+    """Open the memory of the settings.
+
+    Raises:
+        ConfigError: its URL is none that a memory can be at.
+        MemoryUnavailable: it cannot be opened.
+    """
+    url = settings.memory.url or f"sqlite:///{settings.home / 'memory.db'}"
+    return Memory(Store(open_memory(url), clock), encoder, clock, read_s=settings.memory.read_s)
 
 
 def make_outbox(settings: Settings) -> Outbox | None:

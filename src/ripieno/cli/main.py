@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "conductor": ("ripieno.cli.conductor:conductor", "The trained writer of workflows: audit, train, evaluate, plan."),
     "runs": ("ripieno.cli.runs:runs", "Runs of several steps that have no end yet."),
     "approvals": ("ripieno.cli.runs:approvals", "What waits for a human."),
+    "memory": ("ripieno.cli.memory:memory", "Remember, recall, and make conversations short."),
     "keys": ("ripieno.cli.keys:keys", "Virtual keys: create, list, revoke."),
     "ask": ("ripieno.cli.ask:ask", "Route a task and answer it."),
     "route": ("ripieno.cli.ask:route", "Decide who would take a task; call nobody."),

@@ -24,7 +24,7 @@ from ripieno.encoders import Encoder
 from ripieno.errors import MemoryUnavailable, RipienoError
 from ripieno.memory.schema import items, vectors
 from ripieno.memory.search import Reader, search
-from ripieno.memory.store import Store, rebuild, tell
+from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, tell
 from ripieno.memory.sync import LARGEST_LOSS, Version, Watermark, list_versions, list_watermarks, mark, sync
 
 READ_S = 2.0
@@ -33,8 +33,7 @@ BEAT_S = 60.0
 """Between two beats of the canary."""
 CANARY = "canary"
 _BATCH = 256
-_LOCAL = Scope(project="\x00canary")
-"""No project that anybody can name."""
+_LOCAL = Scope(project=CANARY_PROJECT)
 
 
 class Pulse(StrEnum):
@@ -98,7 +97,11 @@ class Memory:
             MemoryUnavailable: nothing was written.
         """
         receipts = await asyncio.to_thread(self._store.write, new)
-        await self.embed()
+        fresh = {receipt.place: item for receipt, item in zip(receipts, new, strict=True) if receipt.is_new}
+        listed = [(place, tell(item.author, item.text)) for place, item in fresh.items()]
+        for start in range(0, len(listed), _BATCH):
+            if not await self._give_vectors(listed[start : start + _BATCH]):
+                break
         return receipts
 
     async def sync(self, source: str, new: Sequence[NewItem], *, bound: float = LARGEST_LOSS) -> Version:
@@ -156,12 +159,12 @@ class Memory:
         return await asyncio.to_thread(self._store.get, ids)
 
     async def history(self, name: str) -> list[Item]:
-        """All versions of an item; see `Store.history`."""
-        return await asyncio.to_thread(self._store.history, name)
+        """All versions of an item, which the beginning of its id names; see `Store.history`."""
+        return await asyncio.to_thread(lambda: self._store.history(self._store.find(name)))
 
     async def forget(self, name: str) -> Erasure:
-        """Erase an item; see `Store.erase`."""
-        return await asyncio.to_thread(self._store.erase, name)
+        """Erase an item, which the beginning of its id names; see `Store.erase`."""
+        return await asyncio.to_thread(lambda: self._store.erase(self._store.find(name)))
 
     async def rebuild(self) -> int:
         """Make all projections anew from the items; tells how many items there are."""
@@ -174,17 +177,23 @@ class Memory:
         """Give vectors to items that have none; tells how many got one. An encoder that fails leaves them for later."""
         done = 0
         while missing := await asyncio.to_thread(self._list_unembedded):
-            try:
-                rows = await self._encoder.encode([words for _, words in missing])
-            except RipienoError:
-                return done
-            packed = [
-                {"place": place, "encoder": self._encoder.name, "vector": row.astype(np.float16).tobytes()}
-                for (place, _), row in zip(missing, rows, strict=True)
-            ]
-            await asyncio.to_thread(self._keep_vectors, packed)
-            done += len(packed)
+            if not await self._give_vectors(missing):
+                break
+            done += len(missing)
         return done
+
+    async def _give_vectors(self, listed: Sequence[tuple[int, str]]) -> bool:
+        """Give vectors to the words at some places; false where the encoder fails."""
+        try:
+            rows = await self._encoder.encode([words for _, words in listed])
+        except RipienoError:
+            return False
+        packed: list[dict[str, object]] = [
+            {"place": place, "encoder": self._encoder.name, "vector": row.astype(np.float16).tobytes()}
+            for (place, _), row in zip(listed, rows, strict=True)
+        ]
+        await asyncio.to_thread(self._keep_vectors, packed)
+        return True
 
     async def beat(self) -> bool:
         """Write a marked item and read it back through the public path; tells whether it came back."""
@@ -205,6 +214,10 @@ class Memory:
         except (MemoryUnavailable, TimeoutError) as error:
             return Health(pulse=Pulse.UNAVAILABLE, detail=_reason(error))
 
+    def close(self) -> None:
+        """Give the files back."""
+        self._store.engine.dispose()
+
     def tell_prompt(self, recall: Recall) -> str:
         """The one line that a prompt says where memory could not be read; empty where it could."""
         if recall.status is not ReadStatus.UNAVAILABLE:
@@ -220,7 +233,7 @@ class Memory:
     def _look_up(self, question: str, meaning: np.ndarray | None, reader: Reader, most: int) -> Recall:
         with self._store.reading() as connection:
             found = search(connection, question, meaning, reader, most=most)
-            newest = connection.execute(select(func.max(items.c.recorded_at))).scalar()
+        newest = self._store.newest()
         kept = {item.place: item for item in self._store.at(found.places)}
         marks = [each.committed_at for each in list_watermarks(self._store) if each.source != CANARY]
         listed = tuple(

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ripieno.errors import ConfigError, MemoryUnavailable
 from ripieno.ledger.database import open_sqlite
@@ -144,10 +144,19 @@ def open_memory(url: str) -> Engine:
     try:
         with engine.begin() as connection:
             _prepare(connection, parsed.database)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise explain(error) from error
     except BaseException:
         engine.dispose()
         raise
     return engine
+
+
+def explain(error: SQLAlchemyError) -> MemoryUnavailable:
+    """The memory's error for what the database says."""
+    reason = str(getattr(error, "orig", None) or error)
+    return MemoryUnavailable(f"memory: {reason}", hint="check memory.url, its disk and its permissions")
 
 
 def _prepare(connection: Connection, where: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, RowMapping, TableClause, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, TableClause, exists, func, or_, select
 
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Scope
@@ -27,8 +27,10 @@ THREAD_ITEMS = 5
 """Best items of a thread that speak for it."""
 MEANT = 50
 """Items of which the likeness in meaning counts."""
-MOST_TERMS = 16
-"""Words of a question that are looked for; the rarest."""
+MOST_TERMS = 24
+"""Words of a question that are looked for."""
+COMMON_SHARE, LEAST_COMMON, MOST_COMMON = 0.02, 1000, 10_000
+"""A word is too common where it stands in more items than this share, within these bounds."""
 _STOP = frozenset(
     "a an and are as at be been by did do does for from had has have her his how i in is it its of on or she he s t "  # noqa: SIM905
     "that the their them they this to was were what when where which who whom whose will with would you your".split()
@@ -55,9 +57,7 @@ class Reader:
         then = self.as_of if self.as_of is not None else self.now
         later = items.alias("later")
         allowed = [boundary.value for boundary in Privacy if boundary.reach >= self.reach.reach]
-        replaced = exists().where(
-            later.c.supersedes == items.c.id, later.c.recorded_at <= then, later.c.erased_at.is_(None)
-        )
+        replaced = exists().where(later.c.supersedes == items.c.id, later.c.recorded_at <= then)
         return (
             items.c.erased_at.is_(None),
             items.c.project.in_(("", self.scope.project)),
@@ -141,10 +141,18 @@ def _take(candidates: dict[int, _Candidate], row: RowMapping) -> _Candidate:
 
 
 def _find_terms(connection: Connection, question: str) -> list[str]:
-    words = [word for word in dict.fromkeys(_WORD.findall(question.lower())) if word not in _STOP]
-    if len(words) <= MOST_TERMS:
-        return words
-    return sorted(words, key=len, reverse=True)[:MOST_TERMS]
+    """The words of a question that tell items apart: one that stands in too many costs time, and says little."""
+    words = [word for word in dict.fromkeys(_WORD.findall(question.lower())) if word not in _STOP][:MOST_TERMS]
+    size = connection.execute(select(func.max(items.c.place))).scalar() or 0
+    most = int(min(max(COMMON_SHARE * size, LEAST_COMMON), MOST_COMMON))
+    rare = [word for word in words if _count(connection, word, most + 1) <= most]
+    return rare or words[:1]
+
+
+def _count(connection: Connection, word: str, most: int) -> int:
+    """Items in which a word stands, counted up to `most`."""
+    found = select(BEFORE.c.rowid).where(BEFORE.c.words.op("MATCH")(f'"{word}"')).limit(most).subquery()
+    return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
 
 
 def _match(connection: Connection, words: TableClause, terms: Sequence[str], reader: Reader) -> Sequence[RowMapping]:

@@ -12,13 +12,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from ripieno.domain import Clock
 from ripieno.domain.memory import RETENTION_S, Erasure, Item, ItemKind, NewItem, Receipt, Scope
 from ripieno.domain.task import Privacy
-from ripieno.errors import DataError, MemoryUnavailable, NotFound
-from ripieno.memory.schema import AFTER, BEFORE, authors, items, links, vectors
+from ripieno.errors import DataError, NotFound
+from ripieno.memory.schema import AFTER, BEFORE, authors, explain, items, links, vectors
 
 LONGEST_TEXT = 100_000
 """Characters of an item."""
 NEIGHBOURS = 2
 """Items before one, of its thread, that lend it their words."""
+CANARY_PROJECT = "\x00canary"
+"""No project that anybody can name."""
 _CHUNK = 500
 
 
@@ -82,6 +84,21 @@ class Store:
             )
             for nth, name in enumerate(names)
         ]
+
+    def find(self, beginning: str) -> str:
+        """The id of the one item whose id begins so.
+
+        Raises:
+            NotFound: there is none, or several.
+        """
+        query = select(items.c.id).where(items.c.id.startswith(beginning, autoescape=True)).limit(2)
+        with self.reading() as connection:
+            found = [row.id for row in connection.execute(query)]
+        if len(found) != 1:
+            raise NotFound(
+                f"memory holds {'several items' if found else 'no item'} {beginning!r}", hint="give its whole id"
+            )
+        return str(found[0])
 
     def get(self, ids: Sequence[str]) -> list[Item]:
         """Items by their ids, in the order asked for, erased ones too.
@@ -152,14 +169,16 @@ class Store:
         return Erasure(id=name, digest=str(digest), erased_at=now, derived=tuple(derived))
 
     def count(self) -> int:
-        """Items that are there, without erased ones."""
+        """Items that are there, without erased ones and canaries."""
+        query = select(func.count()).where(items.c.erased_at.is_(None), items.c.project != CANARY_PROJECT)
         with self.reading() as connection:
-            return int(connection.execute(select(func.count()).where(items.c.erased_at.is_(None))).scalar_one())
+            return int(connection.execute(query).scalar_one())
 
     def newest(self) -> float | None:
         """When the latest item was recorded."""
+        query = select(func.max(items.c.recorded_at)).where(items.c.project != CANARY_PROJECT)
         with self.reading() as connection:
-            return connection.execute(select(func.max(items.c.recorded_at))).scalar()
+            return connection.execute(query).scalar()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -307,12 +326,6 @@ def to_item(found: RowMapping) -> Item:
         expires_at=found["expires_at"],
         erased_at=found["erased_at"],
     )
-
-
-def explain(error: SQLAlchemyError) -> MemoryUnavailable:
-    """The memory's error for what the database says."""
-    reason = str(getattr(error, "orig", None) or error)
-    return MemoryUnavailable(f"memory: {reason}", hint="check memory.url, its disk and its permissions")
 
 
 def _renew(item: Item) -> NewItem:
