@@ -25,7 +25,7 @@ from ripieno.encoders.static import StaticEncoder
 from ripieno.memory import Memory, Store
 from ripieno.memory.schema import open_memory
 
-_WORDS = ("build", "deploy", "invoice", "harbour", "garden", "engine", "violin", "ticket", "budget", "river", "lamp")
+VOCABULARY = 30_000
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -111,24 +111,30 @@ def tell(rows: list[dict[str, object]], data: Path) -> None:
 
 
 async def measure_size(memory: Memory, size: int) -> None:
-    """Latency of reads and of durable writes in a memory of many items."""
+    """Latency of reads and of durable writes in a memory of many items, with words drawn by Zipf's law."""
     rng = np.random.default_rng(0)
+    share = 1.0 / np.arange(1, VOCABULARY + 1) ** 1.05
+    share /= share.sum()
+    words = [f"w{nth:x}{'aeiou'[nth % 5]}" for nth in range(VOCABULARY)]
+
+    def say(count: int) -> str:
+        return " ".join(words[nth] for nth in rng.choice(VOCABULARY, size=count, p=share))
+
     for start in range(0, size, 10_000):
-        picked = rng.integers(len(_WORDS), size=(min(10_000, size - start), 12))
-        numbers = rng.integers(size, size=len(picked))
+        drawn = rng.choice(VOCABULARY, size=(min(10_000, size - start), 20), p=share)
         await memory.remember(
             [
-                NewItem(text=" ".join(_WORDS[word] for word in row) + f" number{number}", thread=f"t{number % 1000}")
-                for row, number in zip(picked, numbers, strict=True)
+                NewItem(text=" ".join(words[nth] for nth in row), thread=f"t{(start + place) // 40}")
+                for place, row in enumerate(drawn)
             ]
         )
     reads, writes = [], []
-    for nth in range(200):
+    for _ in range(200):
         began = time.perf_counter()
-        await memory.recall(f"which {_WORDS[nth % len(_WORDS)]} has number{rng.integers(size)}")
+        await memory.recall(say(8))
         reads.append(1000.0 * (time.perf_counter() - began))
         began = time.perf_counter()
-        await memory.remember([NewItem(text=f"written {nth}", thread="t1")])
+        await memory.remember([NewItem(text=say(20), thread="t1")])
         writes.append(1000.0 * (time.perf_counter() - began))
     print(
         f"{size} items: read p50 {np.median(reads):.1f} ms, p95 {np.quantile(reads, 0.95):.1f} ms; "

@@ -147,7 +147,7 @@ def open_memory(url: str) -> Engine:
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(error) from error
-    except BaseException:
+    except MemoryUnavailable:
         engine.dispose()
         raise
     return engine
