@@ -133,6 +133,8 @@ class MemorySettings(_Part):
     """SQLite URL of the memory; `memory.db` in `home` if not given."""
     read_s: float = Field(default=2.0, gt=0)
     """Seconds in which a read answers; then it is `unavailable`."""
+    most_tokens: int = Field(default=800, ge=50)
+    """Of a prompt that what is remembered may take, counted roughly."""
 
 
 class ProfileSettings(_Part):

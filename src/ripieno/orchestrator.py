@@ -31,6 +31,7 @@ from ripieno.domain.grader import Check
 from ripieno.errors import Abstained, ApprovalPending, ConfigError, RipienoError
 from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, has_steps
 from ripieno.ledger import Ledger
+from ripieno.memory.harness import Harness
 from ripieno.providers import Piece
 from ripieno.route import Arrival, ConditionsSource, Pacer, Router
 from ripieno.route.router import require_eligible
@@ -69,6 +70,8 @@ class Parts:
     """Who writes the plans of each mode that needs one."""
     directors: Directors | None = None
     """Who chooses the steps of runs of turns."""
+    harness: Callable[[], Harness] | None = None
+    """Gives the memory's harness; it is opened when a request has a memory."""
     pacer: Pacer | None = None
     """Holds the mean price of a task, where a budget is set."""
 
@@ -137,6 +140,7 @@ class Orchestrator:
             DeadlineExceeded: none answered in time.
             LedgerError: the decision could not be recorded; no answer is given without it.
         """
+        arrival = arrival or make_arrival(self._parts.clock)
         execution, pool = await self._begin(task, arrival)
         if follow is not None:
             follow(execution)
@@ -146,7 +150,21 @@ class Orchestrator:
         await recorded
         if execution.called is None or execution.called.answer is None:
             raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
+        await self._remember(execution, arrival)
         return execution
+
+    async def _remember(self, execution: Execution, arrival: Arrival) -> None:
+        """Keep what was asked and answered, where the request has a memory."""
+        answer = execution.called.answer if execution.called is not None else None
+        if self._parts.harness is None or arrival.memory is None or answer is None:
+            return
+        await self._parts.harness().after(
+            execution.task,
+            answer.text,
+            arrival.memory,
+            run=execution.decision.id,
+            thread=arrival.thread or execution.decision.id,
+        )
 
     async def resume(self, found: Unfinished) -> Execution | None:
         """Go on with a run that nobody has in hand; None where another process was faster.
@@ -186,17 +204,36 @@ class Orchestrator:
 
     async def stream(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Execution, AsyncIterator[Piece]]:
         """Decide; the answer comes piece by piece, the first one not before the decision is durable."""
+        arrival = arrival or make_arrival(self._parts.clock)
         execution, pool = await self._begin(task, arrival)
         journal = self._open_journal(execution, pool)
         recorded = await self._record_decided(execution, journal)
         pieces = self._parts.executor.stream(execution, pool, journal=journal)
+        if arrival.memory is not None:
+            pieces = self._stream_remembered(execution, pieces, arrival)
         return execution, self._stream_recorded(execution, pieces, recorded)
+
+    async def _stream_remembered(
+        self, execution: Execution, pieces: AsyncIterator[Piece], arrival: Arrival
+    ) -> AsyncIterator[Piece]:
+        try:
+            async for piece in pieces:
+                yield piece
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
+        await self._remember(execution, arrival)
 
     async def _begin(self, task: Task, arrival: Arrival | None) -> tuple[Execution, Pool]:
         """Decide one task on the pool of this moment."""
         brain = self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
+        harness, read = self._parts.harness, None
+        if harness is not None and arrival.memory is not None:
+            task, read = await harness().before(task, arrival.memory)
         decision = await self.decide(task, brain=brain, arrival=arrival)
+        if read is not None:
+            told = f"memory is {read.status.value}: {len(read.items)} items are shown"
+            decision = replace(decision, memory=read, reasons=(*decision.reasons, told))
         execution = Execution(decision=decision, task=task, key=arrival.key)
         conductor = self._parts.conductors.get(task.objective.mode or Mode.SOLO)
         if conductor is not None and not decision.abstains and arrival.workflow is None:

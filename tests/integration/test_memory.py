@@ -22,7 +22,7 @@ from ripieno.encoders import Encoder
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, DataError, MemoryUnavailable, NotFound, ProviderUnreachable
 from ripieno.memory import Memory, Store
-from ripieno.memory.memory import BEAT_S, Pulse
+from ripieno.memory.memory import BEAT_S, Pulse, tell_prompt
 from ripieno.memory.schema import AFTER, BEFORE, open_memory, vectors
 from ripieno.memory.store import LONGEST_TEXT
 from ripieno.memory.sync import VersionStatus, mark
@@ -96,11 +96,11 @@ async def test_clause_1_a_read_says_what_it_could_do_and_an_outage_is_no_empty_m
 
 async def test_clause_2_the_prompt_is_told(tmp_path: Path, clock: FixedClock) -> None:
     async with opened(tmp_path / "memory.db", clock) as memory:
-        assert memory.tell_prompt(await memory.recall("x")) == ""
+        assert tell_prompt(await memory.recall("x")) == ""
         memory.close()
         (tmp_path / "memory.db").unlink()
         (tmp_path / "memory.db").mkdir()
-        assert "do not claim to remember" in memory.tell_prompt(await memory.recall("x"))
+        assert "do not claim to remember" in tell_prompt(await memory.recall("x"))
 
 
 WRITER = """

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ripieno.app.build import (
     build_pool,
     build_providers,
     make_outbox,
+    stat_file,
 )
 from ripieno.app.runs import Runs
 from ripieno.conductor import Brief, Conductor, Decomposer
@@ -51,6 +51,7 @@ from ripieno.learn.train import promote
 from ripieno.ledger import Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
+from ripieno.memory.harness import Harness
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
@@ -119,6 +120,7 @@ class App:
             journals=self.journals,
             conductors=self._make_conductors(),
             directors=build_directors(self.settings, self.analyzer.encoder),
+            harness=lambda: self.harness,
             pacer=Pacer(budget) if budget is not None else None,
         )
         self._today = (0, date.min)
@@ -364,6 +366,11 @@ class App:
         """What is remembered; opened when it is first asked for."""
         return build_memory(self.settings, self.analyzer.encoder, self.clock)
 
+    @cached_property
+    def harness(self) -> Harness:
+        """What puts memory into tasks."""
+        return Harness(lambda: self.memory, most_tokens=self.settings.memory.most_tokens)
+
     def grading(self) -> Grading:
         """Graders of the settings in force; see `make_grading`."""
         if self._grading is None or self._grading[0] is not self.loaded:
@@ -404,7 +411,7 @@ class App:
         return called.answer
 
     def _read_stamp(self) -> Stamp:
-        return (_stat(self._watched[0]), _stat(self._watched[1]), _stat(self._watched[2]))
+        return (stat_file(self._watched[0]), stat_file(self._watched[1]), stat_file(self._watched[2]))
 
     def _reload(self) -> None:
         try:
@@ -484,11 +491,3 @@ def _find_learner(run: Run, predictor: TrainedPredictor, pool: Pool) -> Worker |
     call = run.calls[-1]
     known = call.worker in pool and pool[call.worker].version == call.worker_version
     return pool[call.worker] if known else None
-
-
-def _stat(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116  # a third of the time that a Path takes
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size

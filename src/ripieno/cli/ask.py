@@ -14,6 +14,7 @@ from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.domain import Decision, Mode, Run, Task
+from ripieno.domain.memory import Scope
 from ripieno.errors import InvalidTask
 from ripieno.orchestrator import make_arrival
 from ripieno.route import Arrival
@@ -38,6 +39,7 @@ class Wanted:
     workers: tuple[str, ...]
     workflow: str | None
     check: str | None
+    memory: str | None
 
     def make_task(self, app: App) -> Task:
         """The task with its objective.
@@ -65,10 +67,11 @@ class Wanted:
         Raises:
             InvalidTask: the check is none.
         """
+        scope = Scope(project=self.memory) if self.memory is not None else None
         if self.check is None:
-            return make_arrival(app.clock)
+            return replace(make_arrival(app.clock), memory=scope)
         try:
-            return make_arrival(app.clock, check=read_check(json.loads(self.check)))
+            return replace(make_arrival(app.clock, check=read_check(json.loads(self.check))), memory=scope)
         except (ValueError, TypeError) as error:
             raise InvalidTask(f"--check: {error}", param="check") from error
 
@@ -83,6 +86,7 @@ def task_options(command: Command) -> Command:
         click.option("--time", "time_", type=click.FloatRange(0, 10), help="What being slow costs, 0 to 10."),
         click.option("--worker", "workers", multiple=True, help="Allow only this worker; may be given several times."),
         click.option("--workflow", type=_MODES, help="How to work; the router's choice if not given."),
+        click.option("--memory", metavar="PROJECT", help="Recall what a project remembers, and remember this, too."),
         click.option("--check", "check", help="How answers can be checked, as JSON; see the how-to on workflows."),
     )
 

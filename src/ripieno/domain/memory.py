@@ -150,6 +150,18 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRead:
+    """What a task was told of memory, as its decision records it."""
+
+    status: ReadStatus
+    items: tuple[str, ...] = ()
+    """Ids of what was shown."""
+    support: float = 0.0
+    age_s: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
     """Proof of a deletion: the text is gone, its digest stays."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ripieno.domain.memory import MemoryRead
 from ripieno.domain.task import JsonValue, Objective
 from ripieno.domain.worker import WorkerId
 from ripieno.domain.workflow import Workflow
@@ -146,6 +147,8 @@ class Decision:
     """Name of the workflow among the estimates, where one was chosen in place of a worker."""
     advice: Mapping[str, float] = field(default_factory=dict)
     """Further shares that the predictor has a head for: cascade, verify, abstain."""
+    memory: MemoryRead | None = None
+    """What memory was read for it; None where it was not asked for."""
     abstains: bool = False
     """Whether nobody is asked, as the best answer to be expected is worth less than none."""
     decide_s: float

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -233,9 +233,17 @@ class Answering:
     def _arrive(self, turn: _Turn) -> Arrival:
         session = turn.stated.session
         incumbent = self._sessions.find(session, turn.grant.id) if session is not None else None
-        return make_arrival(self._app.clock, incumbent=incumbent, key=turn.grant.id, check=turn.stated.check)
+        arrival = make_arrival(self._app.clock, incumbent=incumbent, key=turn.grant.id, check=turn.stated.check)
+        scope = turn.stated.memory
+        if scope is None:
+            return arrival
+        if turn.grant.id is not None:  # what one key is told, no other key can ask for
+            scope = replace(scope, project=f"{turn.grant.id}/{scope.project}")
+        return replace(arrival, memory=scope, thread=session or "")
 
     def _name_cached(self, turn: _Turn) -> bytes | None:
+        if turn.stated.memory is not None:
+            return None
         may = turn.stated.may_cache
         if not (self._app.settings.cache.answers if may is None else may):
             return None

@@ -7,6 +7,7 @@ import msgspec
 
 from ripieno.domain import Budget, JsonValue, Mode, Objective, Privacy
 from ripieno.domain.grader import Check
+from ripieno.domain.memory import Scope
 from ripieno.errors import InvalidTask
 from ripieno.route import PRESETS
 from ripieno.tasks.graders import read_check
@@ -22,6 +23,13 @@ SESSION_HEADERS = (
     "x-claude-code-session-id",
 )
 """Where clients name their session, in the order in which they are believed."""
+
+
+class MemoryFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Whose memory a request has."""
+
+    project: str = ""
+    user: str = ""
 
 
 class RipienoFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -42,6 +50,7 @@ class RipienoFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     cache: bool | None = None
     workflow: str | None = None
     check: dict[str, JsonValue] | None = None
+    memory: MemoryFields | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,8 @@ class Stated:
     session: str | None
     check: Check | None
     """How answers can be checked while the task is under way."""
+    memory: Scope | None
+    """Whose memory is read before, and written after."""
     may_cache: bool | None
     """Whether a kept answer to the same request may be given; None leaves it to the settings."""
 
@@ -115,6 +126,7 @@ def read_stated(
             kind=fields.task_kind,
             session=fields.session or _find_session(headers, body),
             check=None if fields.check is None else read_check(fields.check),
+            memory=None if (own := fields.memory) is None else Scope(project=own.project, user=own.user),
             may_cache=fields.cache,
         )
     except ValueError as error:

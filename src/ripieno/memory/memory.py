@@ -218,12 +218,6 @@ class Memory:
         """Give the files back."""
         self._store.engine.dispose()
 
-    def tell_prompt(self, recall: Recall) -> str:
-        """The one line that a prompt says where memory could not be read; empty where it could."""
-        if recall.status is not ReadStatus.UNAVAILABLE:
-            return ""
-        return "Memory is unavailable now: do not claim to remember anything, and say so if it matters."
-
     async def _read_meaning(self, question: str) -> tuple[np.ndarray | None, str]:
         try:
             return (await self._encoder.encode([question]))[0], ""
@@ -305,6 +299,13 @@ class Memory:
             quarantined=tuple(each for found in latest for each in found if each.status == "quarantined"),
             detail="the canary has not come back for two beats" if is_late else "",
         )
+
+
+def tell_prompt(recall: Recall) -> str:
+    """The one line that a prompt says where memory could not be read; empty where it could."""
+    if recall.status is not ReadStatus.UNAVAILABLE:
+        return ""
+    return "Memory is unavailable now: do not claim to remember anything, and say so if it matters."
 
 
 def _calibrate(likeness: float) -> float:

@@ -24,6 +24,7 @@ from ripieno.domain import (
     list_workers,
 )
 from ripieno.domain.grader import Check
+from ripieno.domain.memory import Scope
 from ripieno.errors import InvalidPlan, InvalidTask
 from ripieno.route.mask import Conditions, mask_workers
 from ripieno.route.modes import Cast, compose, make_stand_in
@@ -82,6 +83,10 @@ class Arrival:
     """How the request says that answers can be checked."""
     workflow: Workflow | None = None
     """The workflow, where the caller wrote it himself."""
+    memory: Scope | None = None
+    """Whose memory is read before, and written after; None leaves memory out."""
+    thread: str = ""
+    """The conversation that the task belongs to, as memory keeps it."""
 
 
 class Router:

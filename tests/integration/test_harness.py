@@ -1,0 +1,142 @@
+"""Memory in the path of a task: recalled before, remembered after, told when it is away, and kept apart by key."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientSession
+from tests.integration.conftest import Serve, open_app, write_pool
+
+from ripieno.app import App
+from ripieno.domain import Privacy, Task
+from ripieno.domain.memory import NewItem, ReadStatus, Scope
+from ripieno.gateway import bind_socket, running
+from ripieno.orchestrator import make_arrival
+from ripieno.testing import Reply, ScriptedServer
+
+WEB = Scope(project="web")
+
+
+def arrive(app: App, thread: str = "monday") -> Any:  # an arrival, as `replace` gives it
+    return replace(make_arrival(app.clock), memory=WEB, thread=thread)
+
+
+def prompt(server: ScriptedServer) -> str:
+    return json.dumps(server.seen[-1].body["messages"])
+
+
+async def test_what_was_said_is_recalled_the_next_time_and_the_decision_says_so(serve: Serve) -> None:
+    server = serve([Reply(text="Noted: Postgres.")])
+    write_pool(server)
+    async with open_app() as app:
+        first = await app.orchestrator.carry(Task.from_text("We take Postgres for the shop."), arrival=arrive(app))
+        assert first.decision.memory is not None
+        assert first.decision.memory.status is ReadStatus.EMPTY
+        assert "remembered" not in prompt(server)
+        second = await app.orchestrator.carry(Task.from_text("Which database does the shop take?"), arrival=arrive(app))
+        assert "We take Postgres for the shop." in prompt(server)
+        assert "Noted: Postgres." in prompt(server)
+        assert "not orders" in prompt(server)
+        read = second.decision.memory
+        assert read is not None
+        assert (read.status, len(read.items)) == (ReadStatus.OK, 2)
+        recorded = app.ledger.find_decided(second.decision.id)
+        assert recorded.decision.memory == read
+        assert any("memory is ok: 2 items" in reason for reason in recorded.decision.reasons)
+        assert "Postgres" in recorded.task.messages[0].text, "a replay sees what the worker saw"
+        items = await app.memory.get(list(read.items))
+        assert {(item.author, item.thread, item.source) for item in items} == {
+            ("user", "monday", "chat"),
+            ("assistant", "monday", "chat"),
+        }
+        plain = await app.orchestrator.carry(Task.from_text("Which database?"))
+        assert plain.decision.memory is None
+        assert "Postgres for" not in prompt(server), "memory is asked for, or left out"
+
+
+async def test_an_answer_that_is_streamed_is_remembered_at_its_end(serve: Serve) -> None:
+    write_pool(serve([Reply(text="It is the green one.")]))
+    async with open_app() as app:
+        _, pieces = await app.orchestrator.stream(Task.from_text("Which door?"), arrival=arrive(app))
+        async for _ in pieces:
+            pass
+        found = await app.memory.recall("Which door is the green one?", scope=WEB)
+        assert {each.item.text for each in found.items} == {"Which door?", "It is the green one."}
+
+
+async def test_a_memory_that_is_away_costs_no_answer_and_the_prompt_says_so(serve: Serve) -> None:
+    server = serve([Reply(text="I do not know.")])
+    write_pool(server)
+    Path(".ripieno/memory.db").mkdir(parents=True)
+    async with open_app() as app:
+        for _ in range(3):
+            execution = await app.orchestrator.carry(Task.from_text("Which door?"), arrival=arrive(app))
+            assert execution.run.answer is not None
+            assert execution.decision.memory is not None
+            assert execution.decision.memory.status is ReadStatus.UNAVAILABLE
+            assert "do not claim to remember" in prompt(server)
+        Path(".ripieno/memory.db").rmdir()
+        back = await app.orchestrator.carry(Task.from_text("Which door?"), arrival=arrive(app))
+        assert back.decision.memory is not None
+        assert back.decision.memory.status is ReadStatus.EMPTY, "it comes back by itself"
+
+
+async def test_a_private_item_is_not_shown_to_who_may_be_far_away(serve: Serve) -> None:
+    server = serve([Reply(text="fine")])
+    write_pool(server)
+    async with open_app() as app:
+        await app.memory.remember(
+            [
+                NewItem(text="the key is under the mat", scope=WEB, privacy=Privacy.LOCAL),
+                NewItem(text="the key is brass", scope=WEB),
+            ]
+        )
+        task = Task.from_text("Where is the key?")
+        await app.orchestrator.carry(task, arrival=arrive(app))
+        assert "brass" in prompt(server)
+        assert "under the mat" not in prompt(server)
+        near = replace(task, objective=replace(task.objective, privacy=Privacy.LOCAL))
+        await app.orchestrator.carry(near, arrival=arrive(app))
+        assert "under the mat" in prompt(server)
+
+
+async def test_a_prompt_is_not_flooded_and_a_secret_is_not_kept(serve: Serve) -> None:
+    server = serve([Reply(text="fine")])
+    write_pool(server, extra="[memory]\nmost_tokens = 100")
+    async with open_app() as app:
+        await app.memory.remember([NewItem(text=f"door {nth} " + "is green " * 12, scope=WEB) for nth in range(9)])
+        execution = await app.orchestrator.carry(
+            Task.from_text("Which door has the password: hunter2222?"), arrival=arrive(app)
+        )
+        assert execution.decision.memory is not None
+        assert 0 < len(execution.decision.memory.items) < 4
+        kept = await app.memory.recall("Which door has the password?", scope=WEB, most=20)
+        texts = [each.item.text for each in kept.items]
+        assert not any("hunter2222" in text for text in texts)
+        assert any("[secret removed]" in text for text in texts)
+
+
+async def test_a_request_has_a_memory_of_its_key_and_no_other(serve: Serve) -> None:
+    server = serve([Reply(text="Noted.")])
+    write_pool(server)
+    async with open_app() as app:
+        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        async with running(app, listener) as address, ClientSession() as client:
+
+            async def ask(text: str, secret: str | None, **more: object) -> None:
+                headers = {"authorization": f"Bearer {secret}"} if secret else {}
+                messages = [{"role": "user", "content": text}]
+                body = {"model": "auto", "messages": messages, "ripieno": {"memory": {"project": "web"}} | more}
+                async with client.post(f"{address}/v1/chat/completions", json=body, headers=headers) as response:
+                    assert response.status == 200, await response.text()
+
+            keys = []
+            for name in ("one", "two"):
+                async with client.post(f"{address}/admin/keys", json={"name": name, "limits": {}}) as response:
+                    keys.append(str((await response.json())["secret"]))
+            await ask("The code of the gate is 4711.", keys[0], session="s1")
+            await ask("What is the code of the gate?", keys[1])
+            assert "4711" not in prompt(server)
+            await ask("What is the code of the gate?", keys[0])
+            assert "4711" in prompt(server)
