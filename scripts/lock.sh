@@ -10,4 +10,4 @@ compile() { # output, arguments...
 }
 compile run.txt pyproject.toml --extra local
 compile dev.txt pyproject.toml requirements/dev.in --extra local --extra onnx --extra tasks --extra boosting \
-    --extra postgres --extra redis --extra otel
+    --extra postgres --extra redis --extra otel --extra mcp

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("ripieno.cli.runs:runs", "Runs of several steps that have no end yet."),
     "approvals": ("ripieno.cli.runs:approvals", "What waits for a human."),
     "memory": ("ripieno.cli.memory:memory", "Remember, recall, and make conversations short."),
+    "mcp": ("ripieno.cli.mcp:mcp", "Memory for agents that speak the Model Context Protocol."),
     "keys": ("ripieno.cli.keys:keys", "Virtual keys: create, list, revoke."),
     "ask": ("ripieno.cli.ask:ask", "Route a task and answer it."),
     "route": ("ripieno.cli.ask:route", "Decide who would take a task; call nobody."),

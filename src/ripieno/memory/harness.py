@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from ripieno.domain import Message, Task
+from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import MemoryRead, NewItem, ReadStatus, Recall, Scope
 from ripieno.errors import MemoryUnavailable, RipienoError
 from ripieno.memory.memory import Memory, tell_prompt
@@ -40,7 +40,7 @@ class Harness:
 
         Only items that may travel as far as the task are recalled: a private one never reaches a public worker.
         """
-        found = await self._recall(task, scope)
+        found = await recall(self._memory, task.text, scope=scope, most=MOST_ITEMS, reach=task.objective.privacy)
         lines, shown = [_HEAD], []
         for each in found.items:
             words = each.item.text[:LONGEST_ITEM]
@@ -54,13 +54,6 @@ class Harness:
         )
         said = "\n".join(lines) if shown else tell_prompt(found)
         return (_tell(task, said) if said else task), read
-
-    async def _recall(self, task: Task, scope: Scope) -> Recall:
-        try:
-            memory = self._memory()
-        except MemoryUnavailable as error:
-            return Recall(status=ReadStatus.UNAVAILABLE, detail=error.message)
-        return await memory.recall(task.text, scope=scope, most=MOST_ITEMS, reach=task.objective.privacy)
 
     async def after(self, task: Task, answer: str, scope: Scope, *, run: str, thread: str) -> None:
         """Keep what was asked and answered, without secrets; a memory that cannot be written costs no answer."""
@@ -82,6 +75,15 @@ class Harness:
             await self._memory().remember(items)
         except RipienoError as error:
             log.warning("run %s is not remembered: %s", run, error.message)
+
+
+async def recall(memory: Callable[[], Memory], question: str, *, scope: Scope, most: int, reach: Privacy) -> Recall:
+    """A read of a memory that may not be open yet, and cannot be opened perhaps: then it is unavailable, too."""
+    try:
+        opened = memory()
+    except MemoryUnavailable as error:
+        return Recall(status=ReadStatus.UNAVAILABLE, detail=error.message)
+    return await opened.recall(question, scope=scope, most=most, reach=reach)
 
 
 def _tell(task: Task, said: str) -> Task:

@@ -1,0 +1,30 @@
+"""`ripieno mcp`: memory for agents that speak the Model Context Protocol."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ripieno.cli.running import run_app
+from ripieno.domain.memory import Scope
+from ripieno.domain.task import Privacy
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+
+
+@click.command(epilog="\b\nExample:\n  ripieno mcp --project web")
+@click.option("--project", default="", help="Whose memory it is; that of all if not given.")
+@click.option("--user", default="", help="Likewise.")
+@click.option("--reach", type=click.Choice([each.value for each in Privacy]), default="public", show_default=True,
+              help="How far what is recalled may travel: where the agent's model is.")  # fmt: skip
+@click.pass_obj
+def mcp(config: Path | None, *, project: str, user: str, reach: str) -> None:
+    """Serve remember, recall and memory_status over stdin and stdout, until they are closed."""
+    from ripieno.gateway.mcp import make_server
+
+    async def work(app: "App") -> None:
+        server = make_server(lambda: app.memory, Scope(project=project, user=user), reach=Privacy(reach))
+        await server.run_stdio_async()
+
+    run_app(config, work, decides=False)
