@@ -72,3 +72,11 @@ def test_a_conversation_is_made_short_or_left_as_it_is() -> None:
     assert "nothing would be left" in refused.stderr
     Path("talk.json").write_text("no conversation")
     assert "no conversation" in run("compact", "talk.json", code=2).stderr
+
+
+def test_what_is_written_already_is_taken_in_once() -> None:
+    Path("history").write_text("make test\ngit push\n")
+    assert json.loads(run("import", "shell", "history", "--json").stdout) == {"new": 2}
+    assert "0 new items" in run("import", "shell", "history").stderr
+    assert json.loads(run("recall", "git push", "--json").stdout)["items"][0]["text"] == "git push"
+    assert "nothing at" in run("import", "shell", "nowhere", code=1).stderr

@@ -1,5 +1,6 @@
 """`ripieno memory`: remember, recall, look after it, and make conversations short."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -218,6 +219,52 @@ def sync(config: Path | None, *, source: str, file: Path, bound: float, as_json:
         raise GateRefused(
             f"the sync of {source!r} is in quarantine: {version.reason}", hint="the version before it stays"
         )
+
+
+@memory.command("import", epilog="\b\nExample:\n  ripieno memory import git . --project web")
+@click.argument("kind", type=click.Choice(["chat", "claude-code", "codex", "shell", "git", "folder"]))
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--project", default="", help="Whose memory it becomes; that of all if not given.")
+@click.option("--user", default="", help="Likewise.")
+@click.option("--privacy", type=click.Choice([each.value for each in Privacy]), default="local", show_default=True,
+              help="How far it may travel.")  # fmt: skip
+@click.option(
+    "--watch", type=click.FloatRange(min=1), metavar="SECONDS", help="Look again every so often, until Ctrl-C."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def import_(
+    config: Path | None,
+    *,
+    kind: str,
+    path: Path,
+    project: str,
+    user: str,
+    privacy: str,
+    watch: float | None,
+    as_json: bool,
+) -> None:
+    """Take in what is written at PATH, from where the last import ended; the same thing is kept once.
+
+    Kinds: chat logs as JSON lines, sessions of Claude Code or Codex, shell history, git log, a folder of texts.
+    """
+    from ripieno.memory.importers import Wanted
+
+    wanted = Wanted(path=path, scope=Scope(project=project, user=user), privacy=Privacy(privacy))
+
+    async def work(app: "App") -> int:
+        new = await app.memory.take(kind, wanted)
+        while watch is not None:
+            say(f"{new} items so far")
+            await asyncio.sleep(watch)
+            new += await app.memory.take(kind, wanted)
+        return new
+
+    new = run_app(config, work, decides=False)
+    if as_json:
+        print_json({"new": new})
+    else:
+        say(f"{new} new items")
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory compact conversation.json")

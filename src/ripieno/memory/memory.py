@@ -1,7 +1,7 @@
 """Memory: what the harness, the gateway and the commands use. Reads say what they could do; receipts mean durable."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ from ripieno.domain.memory import (
 )
 from ripieno.encoders import Encoder
 from ripieno.errors import MemoryUnavailable, RipienoError
+from ripieno.memory.importers import Wanted, take
 from ripieno.memory.schema import items, vectors
 from ripieno.memory.search import Reader, search
 from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, tell
@@ -109,6 +110,12 @@ class Memory:
         version = await asyncio.to_thread(sync, self._store, source, new, bound=bound)
         await self.embed()
         return version
+
+    async def take(self, kind: str, wanted: Wanted, *, told: Callable[[int], None] | None = None) -> int:
+        """Import what a source holds beyond its watermark; see `take`."""
+        new = await asyncio.to_thread(take, self._store, kind, wanted, told=told)
+        await self.embed()
+        return new
 
     async def recall(
         self,
