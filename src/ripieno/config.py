@@ -135,6 +135,8 @@ class MemorySettings(_Part):
     """Seconds in which a read answers; then it is `unavailable`."""
     most_tokens: int = Field(default=800, ge=50)
     """Of a prompt that what is remembered may take, counted roughly."""
+    compact_words: int | None = Field(default=None, ge=200)
+    """Words of a conversation beyond which its older turns are made short; None leaves all as they are."""
 
 
 class ProfileSettings(_Part):

@@ -31,6 +31,7 @@ from ripieno.domain.grader import Check
 from ripieno.errors import Abstained, ApprovalPending, ConfigError, RipienoError
 from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, has_steps
 from ripieno.ledger import Ledger
+from ripieno.memory.compact import shorten
 from ripieno.memory.harness import Harness
 from ripieno.providers import Piece
 from ripieno.route import Arrival, ConditionsSource, Pacer, Router
@@ -70,6 +71,8 @@ class Parts:
     """Who writes the plans of each mode that needs one."""
     directors: Directors | None = None
     """Who chooses the steps of runs of turns."""
+    compact_words: int | None = None
+    """Of a conversation, beyond which its older turns are made short."""
     harness: Callable[[], Harness] | None = None
     """Gives the memory's harness; it is opened when a request has a memory."""
     pacer: Pacer | None = None
@@ -227,13 +230,18 @@ class Orchestrator:
         """Decide one task on the pool of this moment."""
         brain = self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
+        notes: list[str] = []
+        if self._parts.compact_words is not None:
+            task, done = await shorten(task, most_words=self._parts.compact_words)
+            notes += [done.tell()] if done is not None else []
         harness, read = self._parts.harness, None
         if harness is not None and arrival.memory is not None:
             task, read = await harness().before(task, arrival.memory)
         decision = await self.decide(task, brain=brain, arrival=arrival)
         if read is not None:
-            told = f"memory is {read.status.value}: {len(read.items)} items are shown"
-            decision = replace(decision, memory=read, reasons=(*decision.reasons, told))
+            notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
+        if notes:
+            decision = replace(decision, memory=read, reasons=(*decision.reasons, *notes))
         execution = Execution(decision=decision, task=task, key=arrival.key)
         conductor = self._parts.conductors.get(task.objective.mode or Mode.SOLO)
         if conductor is not None and not decision.abstains and arrival.workflow is None:

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.app import App
-from ripieno.domain import Privacy, Task
+from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import NewItem, ReadStatus, Scope
 from ripieno.gateway import bind_socket, running
 from ripieno.orchestrator import make_arrival
@@ -140,3 +140,44 @@ async def test_a_request_has_a_memory_of_its_key_and_no_other(serve: Serve) -> N
             assert "4711" not in prompt(server)
             await ask("What is the code of the gate?", keys[0])
             assert "4711" in prompt(server)
+
+
+CHAT = "Let me look at that now, it should not take very long at all. " * 12
+
+
+async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serve: Serve) -> None:
+    server = serve([Reply(text="fine")])
+    write_pool(server, extra="[memory]\ncompact_words = 300")
+    call = {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]}
+    talk = [
+        Message(role="system", content="Be short."),
+        Message(role="user", content=f"{CHAT} Decision: the shop will use Postgres."),
+        Message(role="assistant", content=f"{CHAT} To do T-7: move the orders of SHOP-4431."),
+        Message(role="user", content=CHAT),
+        Message(role="assistant", content=CHAT),
+        Message(role="user", content="Look at the door, please."),
+        Message(role="assistant", content=None, extra=call),
+        Message(role="tool", content="It is green.", extra={"tool_call_id": "c1"}),
+        Message(role="assistant", content="The door is green."),
+        Message(role="user", content="And the lamp?"),
+    ]
+    async with open_app() as app:
+        execution = await app.orchestrator.carry(Task(messages=tuple(talk)))
+        seen: Any = server.seen[-1].body["messages"]
+        assert [message["role"] for message in seen] == [
+            *("system", "system", "user", "assistant", "user", "assistant", "tool", "assistant", "user")
+        ]
+        assert seen[0]["content"] == "Be short."
+        for kept in ("Decision: the shop will use Postgres.", "To do T-7", "SHOP-4431", "not orders"):
+            assert kept in seen[1]["content"]
+        assert "Let me look" not in seen[1]["content"]
+        assert seen[2]["content"] == CHAT, "what is kept begins with the user's word, and a result follows its call"
+        assert any("older turns were made short" in reason for reason in execution.decision.reasons)
+        recorded = app.ledger.find_decided(execution.decision.id)
+        assert len(recorded.task.messages) == 9, "the record holds what the worker saw"
+        await app.orchestrator.carry(Task(messages=tuple(talk[4:])))
+        assert len(server.seen[-1].body["messages"]) == 6  # type: ignore[arg-type]  # a list
+        empty = [Message(role="user", content=CHAT * 3), *talk[3:]]
+        whole = await app.orchestrator.carry(Task(messages=tuple(empty)))
+        assert len(server.seen[-1].body["messages"]) == len(empty)  # type: ignore[arg-type]  # a list
+        assert any("older turns stay as they are" in reason for reason in whole.decision.reasons)

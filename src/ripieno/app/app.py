@@ -121,6 +121,7 @@ class App:
             conductors=self._make_conductors(),
             directors=build_directors(self.settings, self.analyzer.encoder),
             harness=lambda: self.harness,
+            compact_words=self.settings.memory.compact_words,
             pacer=Pacer(budget) if budget is not None else None,
         )
         self._today = (0, date.min)

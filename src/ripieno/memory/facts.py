@@ -91,8 +91,13 @@ class Facts:
         return list(dict.fromkeys(mark for text in kept for mark in find_marks(text)))
 
 
-def find_facts(turns: Sequence[Message]) -> Facts:
-    """Read a conversation from its beginning to its end; what comes later counts for more. Secrets are left out."""
+def find_facts(turns: Sequence[Message], *, has_ask: bool = True) -> Facts:
+    """Read a conversation from its beginning to its end; what comes later counts for more. Secrets are left out.
+
+    Args:
+        turns: the conversation.
+        has_ask: whether the latest ask stands in them; it stands behind them where only older turns are given.
+    """
     facts = Facts()
     routine = _count_forms(turns)
     for turn in turns:
@@ -101,6 +106,8 @@ def find_facts(turns: Sequence[Message]) -> Facts:
             _read_output(facts, text, routine)
         else:
             _read_talk(facts, text)
+    if not has_ask:
+        return facts
     ask = next((redact(turn.text) for turn in reversed(turns) if turn.role == "user"), "")
     facts.ask = " ".join(ask.split()[-LONGEST_ASK:])
     said = set(split_sentences(facts.ask))
