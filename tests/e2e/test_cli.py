@@ -252,3 +252,12 @@ def test_a_muted_worker_gets_nothing_from_a_running_gateway_a_moment_later(tmp_p
         server.send_signal(signal.SIGTERM)
         assert server.wait(90) == 0
     assert "curl" in (tmp_path / "err").read_text()
+
+
+def test_a_report_says_what_it_cannot_say_yet() -> None:
+    assert "no task of traffic" in run("report", code=1).stderr
+    run("ask", "What is 12 + 30?")
+    told = run("report").stdout
+    assert "0 of 50 judged" in told
+    assert "overqualified workers: a cheaper one does as well: not enough evidence: 0 of 50 judged" in told
+    assert json.loads(run("report", "--json").stdout)["thin"]["local"] == "not enough evidence: 0 of 50 judged"

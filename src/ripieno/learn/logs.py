@@ -1,15 +1,21 @@
 """Logs: decisions of traffic with what came of them, as the ledger holds them."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ripieno.domain import Decided, Decision, Executed, Judged, Run, Solo, Task, WorkerId
+from ripieno.domain import Decided, Decision, Executed, Judged, Privacy, Run, Solo, Task, WorkerId
 from ripieno.evaluate.offpolicy import Logged
+from ripieno.evaluate.questions import Observed, Tried
 from ripieno.ledger import Ledger
 from ripieno.route.explain import read_terms
 from ripieno.route.utility import score_outcome
+
+_FAULT = re.compile(
+    r"\b(?:error|exception|traceback|failed|failure|timed? ?out|not found|denied|refused)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,55 @@ def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:
             run = runs.get(decision.id)
             quality = qualities.get(run.id) if run is not None else None
             yield LoggedDecision(decision=decision, task=stored.entry.task, run=run, quality=quality)
+
+
+def observe(ledger: Ledger, *, last: int | None = None) -> list[Observed]:
+    """Decisions of traffic as the reports ask about them, oldest first."""
+    rows = [row for row in read_decisions(ledger) if row.run is not None and row.run.calls]
+    return [_observe(row) for row in (rows if last is None else rows[-last:])]
+
+
+def _observe(row: LoggedDecision) -> Observed:
+    assert row.run is not None
+    tools, faults = read_tools(row.task)
+    return Observed(
+        kind=row.decision.kind or "unknown",
+        key=row.run.key,
+        worker=row.decision.worker,
+        propensity=row.decision.propensity,
+        expected={estimate.worker: estimate.quality for estimate in row.decision.estimates},
+        calls=tuple(
+            Tried(
+                worker=call.worker,
+                failure=call.failure.value if call.failure is not None else None,
+                tokens=call.tokens,
+                cost_usd=call.cost_usd or 0.0,
+            )
+            for call in row.run.calls
+        ),
+        latency_s=row.run.latency_s or 0.0,
+        input_tokens=max(call.usage.input_tokens or 0 for call in row.run.calls),
+        is_private=row.decision.objective.privacy is not Privacy.PUBLIC,
+        quality=row.quality,
+        tools=tools,
+        faults=faults,
+    )
+
+
+def read_tools(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tools of which a task carries results, and those of which one is a failure, by its words."""
+    names: dict[str, str] = {}
+    used: dict[str, bool] = {}
+    for message in task.messages:
+        calls = message.extra.get("tool_calls")
+        for call in calls if isinstance(calls, Sequence) and not isinstance(calls, str) else ():
+            function = call.get("function") if isinstance(call, Mapping) else None
+            if isinstance(call, Mapping) and isinstance(function, Mapping):
+                names[str(call.get("id"))] = str(function.get("name"))
+        if message.role == "tool":
+            name = names.get(str(message.extra.get("tool_call_id")), "unknown")
+            used[name] = used.get(name, False) or _FAULT.search(message.text[:2000]) is not None
+    return tuple(used), tuple(name for name, has_failed in used.items() if has_failed)
 
 
 def make_log(rows: Sequence[LoggedDecision]) -> tuple[Logged, tuple[WorkerId, ...]]:

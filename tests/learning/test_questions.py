@@ -1,0 +1,149 @@
+"""Reports against a world of which the truth is known: what was planted is found, and nothing else is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from ripieno.evaluate.questions import LEAST_EVIDENCE, Answers, Observed, Tried, answer, wilson
+
+WORKERS = ("frontier", "solid", "small", "local", "weak")
+PRICE = {"frontier": 0.02, "solid": 0.004, "small": 0.001, "local": 0.0001, "weak": 0.0005}
+EQUAL = dict.fromkeys(WORKERS, 0.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Share of accepted answers by kind and worker, and what else is so."""
+
+    right: Mapping[str, Mapping[str, float]]
+    price: Mapping[str, float]
+    tool_harm: float = 0.0
+    recovery: float = 0.0
+    """What the good fallback adds to the bad one's share of accepted answers."""
+
+
+PLANTED = Truth(
+    right={
+        "summary": {"frontier": 0.90, "solid": 0.90, "small": 0.60, "local": 0.55, "weak": 0.30},
+        "classify": {"frontier": 0.95, "solid": 0.95, "small": 0.95, "local": 0.60, "weak": 0.40},
+        "proof": {"frontier": 0.85, "solid": 0.55, "small": 0.30, "local": 0.20, "weak": 0.10},
+        "redact": {"frontier": 0.92, "solid": 0.80, "small": 0.70, "local": 0.93, "weak": 0.30},
+    },
+    price=PRICE,
+    tool_harm=0.4,
+    recovery=0.6,
+)
+SAME = Truth(right={kind: dict.fromkeys(WORKERS, 0.7) for kind in PLANTED.right}, price=EQUAL)
+
+
+def simulate(truth: Truth, *, seed: int, count: int) -> list[Observed]:
+    """Decisions of a router that explores, with noisy estimates; four outcomes of five are judged."""
+    rng = np.random.default_rng(seed)
+    kinds = list(truth.right)
+    rows = []
+    for _ in range(count):
+        kind = kinds[int(rng.integers(len(kinds)))]
+        right = truth.right[kind]
+        expected = {name: float(np.clip(right[name] + rng.normal(0.0, 0.1), 0.0, 1.0)) for name in WORKERS}
+        shares = np.array([0.4, 0.2, 0.2, 0.1, 0.1])
+        place = int(rng.choice(len(WORKERS), p=shares))
+        worker = WORKERS[place]
+        has_tool, fails = rng.random() < 0.5, rng.random() < 0.3
+        chance = right[worker] - (truth.tool_harm if has_tool and fails else 0.0)
+        calls = [
+            Tried(worker=worker, failure=None, tokens=1000, cost_usd=float(truth.price[worker] * rng.uniform(0.8, 1.2)))
+        ]
+        if rng.random() < 0.2:
+            then = ("solid", "weak")[int(rng.integers(2))]
+            chance = 0.3 + (truth.recovery if then == "solid" else 0.0)
+            failed = Tried(worker=worker, failure="timeout", tokens=200, cost_usd=0.0)
+            calls = [failed, Tried(worker=then, failure=None, tokens=1000, cost_usd=truth.price[then])]
+        rows.append(
+            Observed(
+                kind=kind,
+                key=None,
+                worker=worker,
+                propensity=float(shares[place]),
+                expected=expected,
+                calls=tuple(calls),
+                latency_s=1.0,
+                input_tokens=800,
+                is_private=kind == "redact",
+                quality=float(rng.random() < max(chance, 0.0)) if rng.random() < 0.8 else None,
+                tools=("search",) if has_tool else (),
+                faults=("search",) if has_tool and fails else (),
+            )
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def planted() -> Answers:
+    return answer(simulate(PLANTED, seed=1, count=160_000), local=["local"])
+
+
+def test_the_overqualified_worker_and_the_cheap_one_that_is_good_enough_are_found(planted: Answers) -> None:
+    swaps = {(swap.kind, swap.worker): swap for swap in planted.overqualified}
+    assert swaps["summary", "frontier"].cheaper == "solid"
+    assert swaps["classify", "frontier"].cheaper == "small", "the cheapest that does"
+    assert ("proof", "frontier") not in swaps
+    assert all(swap.saved_usd > 0.0 and swap.evidence >= LEAST_EVIDENCE for swap in planted.overqualified)
+
+
+def test_what_should_move_here_is_found_with_the_private_tokens_that_stay(planted: Answers) -> None:
+    moves = {(swap.kind, swap.worker): swap for swap in planted.local}
+    assert {kind for kind, worker in moves if worker == "frontier"} == {"redact"}
+    assert moves["redact", "frontier"].private_tokens > 0
+
+
+def test_the_fallback_that_recovers_stands_before_the_one_that_answers_and_is_wrong(planted: Answers) -> None:
+    best, worst = planted.fallbacks[0], planted.fallbacks[-1]
+    assert best.then == "solid"
+    assert worst.then == "weak"
+    assert best.accepted is not None
+    assert worst.accepted is not None
+    assert best.accepted.low > worst.accepted.high
+    assert worst.answered == worst.count, "it always answers"
+    assert worst.false > best.false
+
+
+def test_the_tool_that_breaks_runs_is_found(planted: Answers) -> None:
+    assert [fault.tool for fault in planted.tools] == ["search"]
+    assert planted.tools[0].harm.low > 0.2
+
+
+def test_what_each_kind_and_worker_took_is_summed_up_with_its_waste(planted: Answers) -> None:
+    by = {spend.name: spend for spend in planted.workers}
+    assert set(by) == set(WORKERS)
+    assert by["frontier"].tokens == max(spend.tokens for spend in planted.workers)
+    assert by["weak"].wasted > by["solid"].wasted
+    for spend in (*planted.kinds, *planted.workers, *planted.keys):
+        assert spend.accepted is not None
+        assert spend.accepted.low < spend.accepted.mean < spend.accepted.high
+
+
+def test_a_world_without_differences_names_nobody() -> None:
+    """False discoveries in at most 5 % of 200 worlds."""
+    named = 0
+    for seed in range(200):
+        found = answer(simulate(SAME, seed=1000 + seed, count=1500), local=["local"])
+        named += bool(found.overqualified or found.local or found.tools)
+    assert named <= 10
+
+
+def test_prices_alone_name_nobody_where_the_evidence_is_thin() -> None:
+    found = answer(simulate(PLANTED, seed=3, count=60), local=["local"])
+    assert [found.overqualified, found.local, found.tools] == [(), (), ()]
+    assert found.thin["overqualified"] == f"not enough evidence: {found.judged} of {LEAST_EVIDENCE} judged"
+    assert all(spend.accepted is None for spend in found.kinds)
+    empty = answer([])
+    assert (empty.decisions, empty.judged, empty.kinds) == (0, 0, ())
+
+
+def test_a_share_near_its_end_keeps_an_honest_interval() -> None:
+    certain = wilson([1.0] * 20)
+    assert certain.mean == 1.0
+    assert 0.8 < certain.low < 0.9
+    assert certain.high <= 1.0
