@@ -181,3 +181,52 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
         whole = await app.orchestrator.carry(Task(messages=tuple(empty)))
         assert len(server.seen[-1].body["messages"]) == len(empty)  # type: ignore[arg-type]  # a list
         assert any("older turns stay as they are" in reason for reason in whole.decision.reasons)
+
+
+async def test_memory_over_http_is_kept_apart_by_key_and_says_what_it_could_do(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_app() as app:
+        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        async with running(app, listener) as address, ClientSession() as client:
+
+            async def call(
+                method: str, path: str, body: object = None, *, secret: str = "", status: int = 200
+            ) -> dict[str, Any]:
+                headers = {"authorization": f"Bearer {secret}"} if secret else {}
+                url = f"{address}/v1/memory{path}"
+                async with client.request(method, url, json=body, headers=headers) as response:
+                    assert response.status == status, await response.text()
+                    return dict(await response.json())
+
+            keys = []
+            for name in ("one", "two"):
+                async with client.post(f"{address}/admin/keys", json={"name": name, "limits": {}}) as response:
+                    keys.append(str((await response.json())["secret"]))
+            said = {"text": "The code of the gate is 4711.", "project": "web", "ref": "n1"}
+            item = await call("POST", "", said, secret=keys[0], status=201)
+            again = await call("POST", "", said, secret=keys[0])
+            assert (again["id"], again["is_new"]) == (item["id"], False)
+            ask = {"question": "What is the code of the gate?", "project": "web"}
+            mine = await call("POST", "/recall", ask, secret=keys[0])
+            assert (mine["status"], mine["items"][0]["id"]) == ("ok", item["id"])
+            assert (await call("POST", "/recall", ask, secret=keys[1]))["status"] == "empty"
+            assert (await call("POST", "/recall", ask))["status"] == "empty", "nor is it everybody's"
+            await call("DELETE", f"/{item['id']}", secret=keys[1], status=404)
+            stolen = {"text": "mine now", "supersedes": item["id"]}
+            await call("POST", "", stolen, secret=keys[1], status=404)
+            assert set(await call("GET", "/status", secret=keys[0])) == {"object", "status", "detail"}
+            assert (await call("GET", "/status"))["items"] == 1
+            for bad in ({"text": " "}, {"text": "x", "colour": "red"}, {"text": "x", "kind": "rumour"}, {}):
+                await call("POST", "", bad, status=400)
+            await call("POST", "/recall", {"question": "x", "most": 0}, status=400)
+            proof = await call("DELETE", f"/{item['id']}", secret=keys[0])
+            assert len(proof["digest"]) == 64
+            assert (await call("POST", "/recall", ask, secret=keys[0]))["status"] == "empty"
+            app.memory.close()
+            for file in Path(".ripieno").glob("memory.db*"):
+                file.unlink()
+            Path(".ripieno/memory.db").mkdir()
+            away = await call("POST", "/recall", ask, secret=keys[0])
+            assert (away["status"], away["items"]) == ("unavailable", [])
+            assert (await call("GET", "/status"))["status"] == "unavailable"
+            await call("POST", "", said, secret=keys[0], status=503)

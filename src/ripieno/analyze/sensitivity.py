@@ -7,18 +7,13 @@ of e-mail by their form.
 
 import re
 from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING
 
 from ripieno.domain import Sensitivity
-
-if TYPE_CHECKING:
-    from detect_secrets.plugins.base import BasePlugin
+from ripieno.memory.redact import secret_plugins
 
 CHARACTERS = 20_000
 REGION = "US"
 """Region of phone numbers without a country's code."""
-_ENTROPY = ("Base64 High Entropy String", "Hex High Entropy String", "Public IP (ipv4)")
 _EMAIL = re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+\b")
 _DIGITS = re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w.])")
 _SOCIAL = re.compile(r"(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)")
@@ -38,7 +33,7 @@ def find_sensitive(text: str) -> frozenset[Sensitivity]:
 
 def _find_secrets(text: str) -> Iterator[str]:
     for line in text.splitlines():
-        for plugin in _plugins():
+        for plugin in secret_plugins():
             yield from (str(secret) for secret in plugin.analyze_string(line) if secret)
 
 
@@ -57,11 +52,3 @@ def _find_personal(text: str) -> Iterator[str]:
     yield from (match for match in _SOCIAL.findall(text) if ssn.is_valid(match))
     yield from (match for match in _IBAN.findall(text) if iban.is_valid(match))
     yield from (match.raw_string for match in PhoneNumberMatcher(text, REGION))
-
-
-@cache
-def _plugins() -> tuple["BasePlugin", ...]:
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-
-    kinds: dict[str, type[BasePlugin]] = get_mapping_from_secret_type_to_class()
-    return tuple(kind() for name, kind in kinds.items() if name not in _ENTROPY)

@@ -18,6 +18,7 @@ from ripieno.gateway.dialects import Asked, Dialect, Origin, Writing
 from ripieno.gateway.errors import find_wire
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.memories import own
 from ripieno.gateway.metrics import Metrics
 from ripieno.gateway.objective import Names, Stated, read_stated
 from ripieno.gateway.sessions import Sessions
@@ -237,9 +238,7 @@ class Answering:
         scope = turn.stated.memory
         if scope is None:
             return arrival
-        if turn.grant.id is not None:  # what one key is told, no other key can ask for
-            scope = replace(scope, project=f"{turn.grant.id}/{scope.project}")
-        return replace(arrival, memory=scope, thread=session or "")
+        return replace(arrival, memory=own(scope, turn.grant), thread=session or "")
 
     def _name_cached(self, turn: _Turn) -> bytes | None:
         if turn.stated.memory is not None:

@@ -19,6 +19,7 @@ from ripieno.gateway.embeddings import Embeddings
 from ripieno.gateway.errors import find_wire, make_error_headers
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.memories import MEMORY, MemoryRoutes
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
 from ripieno.gateway.runs import APPROVALS, RUNS, RunRoutes
 from ripieno.gateway.spans import Spans
@@ -55,6 +56,7 @@ class Gateway:
         self._embeddings = Embeddings(app, keyring)
         self._admin = Admin(app, keyring)
         self._runs = RunRoutes(app)
+        self._memory = MemoryRoutes(app)
         self._chat = ChatDialect()
         self._messages = MessagesDialect()
         responses = ResponsesDialect()
@@ -73,6 +75,9 @@ class Gateway:
             ("POST", "/v1/feedback"): (self._chat, self._take_feedback),
             ("GET", "/metrics"): (self._chat, self._show_metrics),
             ("GET", APPROVALS): (self._chat, self._runs.list_approvals),
+            ("POST", MEMORY): (self._chat, self._memory.remember),
+            ("POST", f"{MEMORY}/recall"): (self._chat, self._memory.recall),
+            ("GET", f"{MEMORY}/status"): (self._chat, self._memory.status),
             **{route: (self._chat, handler) for route, handler in self._admin.routes().items()},
         }
         self._paths = {path for _, path in (*self._routes, *self._open)}
@@ -126,6 +131,8 @@ class Gateway:
             return self._chat, self._admin.revoke
         if method == "GET" and request.path.startswith(RUNS):
             return self._chat, self._runs.show
+        if method == "DELETE" and request.path.startswith(f"{MEMORY}/"):
+            return self._chat, self._memory.forget
         if method == "POST" and request.path.startswith(f"{APPROVALS}/"):
             return self._chat, self._runs.answer
         return None

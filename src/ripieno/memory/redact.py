@@ -23,7 +23,7 @@ def redact(text: str) -> str:
     lines = []
     for line in text.splitlines():
         kept = _FORMS.sub(REMOVED, line)
-        for plugin in _plugins():
+        for plugin in secret_plugins():
             for secret in plugin.analyze_string(kept):
                 if secret and secret != REMOVED:
                     kept = kept.replace(secret, REMOVED)
@@ -32,7 +32,8 @@ def redact(text: str) -> str:
 
 
 @cache
-def _plugins() -> tuple["BasePlugin", ...]:
+def secret_plugins() -> tuple["BasePlugin", ...]:
+    """The detectors of secrets by their forms."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     kinds: dict[str, type[BasePlugin]] = get_mapping_from_secret_type_to_class()
