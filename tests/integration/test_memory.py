@@ -1,6 +1,7 @@
 """The memory's contract, by the numbers of its clauses, on real files and processes."""
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import signal
@@ -15,17 +16,19 @@ import numpy as np
 import pytest
 from sqlalchemy import delete
 
-from ripieno.domain import Privacy, SystemClock
+from ripieno.domain import Privacy, SystemClock, Task
 from ripieno.domain.features import Vector
 from ripieno.domain.memory import ItemKind, NewItem, ReadStatus, Scope
 from ripieno.encoders import Encoder
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, DataError, MemoryUnavailable, NotFound, ProviderUnreachable
 from ripieno.memory import Memory, Store
+from ripieno.memory.harness import Harness
 from ripieno.memory.memory import BEAT_S, Pulse, tell_prompt
 from ripieno.memory.schema import AFTER, BEFORE, open_memory, vectors
 from ripieno.memory.store import LONGEST_TEXT
 from ripieno.memory.sync import VersionStatus, mark
+from ripieno.memory.waiting import LONGEST_PAUSE_S, Waiting
 from ripieno.testing import FixedClock
 
 WEB = Scope(project="web")
@@ -239,6 +242,78 @@ async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(tmp_path: P
         assert stuck.stalled == ("notes",)
         assert stuck.sources[0].cursor == "line 7"
         store.engine.dispose()
+
+
+async def test_clause_8_what_cannot_be_written_waits_in_order_and_is_remembered_once(
+    tmp_path: Path, clock: FixedClock
+) -> None:
+    path, file = tmp_path / "memory.db", tmp_path / "waiting.jsonl"
+    path.mkdir()
+    opened_: list[Memory] = []
+
+    def memory() -> Memory:
+        if not opened_:
+            opened_.append(Memory(Store(open_memory(f"sqlite:///{path}"), clock), StaticEncoder(), clock))
+        return opened_[0]
+
+    waiting = Waiting(file, clock)
+    harness = Harness(memory, waiting, most_tokens=500)
+    for nth in range(20):
+        task = Task.from_text(f"question {nth}")
+        _, read = await harness.before(task, WEB)
+        assert read.status is ReadStatus.UNAVAILABLE
+        await harness.after(task, f"answer {nth}", WEB, run=f"run{nth}", thread="t")
+        clock.advance(1.0)
+    assert len(waiting) == 40
+    with file.open("ab") as torn:
+        torn.write(b"0000 half a li")
+    assert len(Waiting(file, clock)) == 40, "a line that was cut short was never promised"
+    path.rmdir()
+    saved = file.read_bytes()
+    await harness.after(Task.from_text("question 20"), "answer 20", WEB, run="run20", thread="t")
+    assert (len(waiting), file.exists()) == (0, False), "nobody had to do anything"
+    found = await memory().recall("question", scope=WEB, most=100)
+    assert found.status is ReadStatus.OK
+    file.write_bytes(saved)  # the process died between the write and the end of the file
+    assert await harness.catch_up() == 40
+    again = await memory().recall("answer", scope=WEB, most=100)
+    items = await memory().get([each.item.id for each in again.items])
+    assert (await memory().health()).items == 42
+    assert (await memory().health()).unembedded == 0
+    order = sorted(items, key=lambda item: item.place)
+    assert [item.text for item in order if item.author == "assistant"] == [f"answer {nth}" for nth in range(21)]
+    memory().close()
+
+
+async def test_clause_8_the_waiting_is_bounded_and_what_is_damaged_is_told(tmp_path: Path, clock: FixedClock) -> None:
+    file = tmp_path / "waiting.jsonl"
+    waiting = Waiting(file, clock, largest=600)
+    waiting.put([NewItem(text="kept")])
+    with pytest.raises(MemoryUnavailable, match="may hold 600"):
+        waiting.put([NewItem(text="x" * 500)])
+    assert len(waiting) == 1
+
+    def refuse(items: Sequence[NewItem]) -> None:
+        raise MemoryUnavailable("not now")
+
+    tries: list[float] = []
+    for _ in range(2000):
+        try:
+            waiting.drain(refuse)
+        except MemoryUnavailable as error:
+            if error.message == "not now":
+                tries.append(clock.now())
+        clock.advance(0.25)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert pauses[-1] > 8 * pauses[0], "each pause is longer"
+    assert max(pauses) <= LONGEST_PAUSE_S + 0.25
+    taken: list[NewItem] = []
+    clock.advance(LONGEST_PAUSE_S)
+    assert waiting.drain(taken.extend) == 1
+    assert taken[0].ref.startswith("waiting:"), "it has a name, so that it is remembered once"
+    file.write_bytes(b"damaged\nand more\n")
+    with pytest.raises(MemoryUnavailable, match="damaged"):
+        waiting.put([NewItem(text="y")])
 
 
 def _write_many(path: str, name: str) -> None:

@@ -52,6 +52,7 @@ from ripieno.ledger import Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
+from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
@@ -370,7 +371,8 @@ class App:
     @cached_property
     def harness(self) -> Harness:
         """What puts memory into tasks."""
-        return Harness(lambda: self.memory, most_tokens=self.settings.memory.most_tokens)
+        waiting = Waiting(self.settings.home / "memory-waiting.jsonl", self.clock)
+        return Harness(lambda: self.memory, waiting, most_tokens=self.settings.memory.most_tokens)
 
     def grading(self) -> Grading:
         """Graders of the settings in force; see `make_grading`."""

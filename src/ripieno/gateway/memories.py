@@ -120,6 +120,7 @@ class MemoryRoutes:
             "object": "memory.status",
             "status": health.pulse.value,
             "items": health.items,
+            "waiting": len(self._app.harness.waiting),
             "unembedded": health.unembedded,
             "stalled": list(health.stalled),
             "quarantined": [each.source for each in health.quarantined],

@@ -1,31 +1,36 @@
-"""Outbox: rows that the database cannot take now, kept durably beside it until it can."""
+"""Outbox: what a database cannot take now, kept durably beside it until it can."""
 
 import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 
 from ripieno.errors import LedgerCorrupt, LedgerFull
 from ripieno.ledger.codec import Row
 
+Kept = TypeVar("Kept")
+
 LARGEST = 256 * 1024 * 1024
 """Bytes that may wait, unless told otherwise."""
 
 
-class Outbox:
+class Spool(Generic[Kept]):
     """One file of rows, a line each with its checksum; appended to, read whole, then emptied.
 
     A line cut short by the end of the process was never receipted, and is passed over when read.
 
     Args:
         path: the file; its folder is made.
+        kind: of the rows.
         largest: bytes that may wait.
     """
 
-    def __init__(self, path: Path, *, largest: int = LARGEST) -> None:
+    def __init__(self, path: Path, kind: type[Kept], *, largest: int = LARGEST) -> None:
         self.path = path
+        self._kind = kind
         self._largest = largest
         self._rows = len(self.read())
         self._cut_torn_line()
@@ -33,7 +38,7 @@ class Outbox:
     def __len__(self) -> int:
         return self._rows
 
-    def put(self, rows: Sequence[Row]) -> None:
+    def put(self, rows: Sequence[Kept]) -> None:
         """Keep rows, all or none, durably.
 
         Raises:
@@ -47,7 +52,7 @@ class Outbox:
             if before + len(data) > self._largest:
                 raise LedgerFull(
                     f"the outbox {self.path} holds {before} bytes, and may hold {self._largest}",
-                    hint="mend the ledger; or raise ledger.outbox_bytes",
+                    hint="mend what it waits for, or let more wait",
                 )
             try:
                 rest = memoryview(data)
@@ -59,7 +64,7 @@ class Outbox:
                 raise
         self._rows += len(rows)
 
-    def read(self) -> list[Row]:
+    def read(self) -> list[Kept]:
         """All rows, in the order in which they were put.
 
         Raises:
@@ -69,9 +74,9 @@ class Outbox:
             lines = self.path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
             return []
-        rows: list[Row] = []
+        rows: list[Kept] = []
         for number, line in enumerate(lines, start=1):
-            row = _unpack(line)
+            row = _unpack(line, self._kind)
             if row is None and number < len(lines):
                 raise LedgerCorrupt(
                     f"{self.path}, line {number}: the outbox is damaged",
@@ -88,18 +93,30 @@ class Outbox:
             os.truncate(self.path, content.rfind(b"\n") + 1)
 
     def clear(self) -> None:
-        """Forget all rows: they are in the ledger."""
+        """Forget all rows: they are where they belong."""
         self.path.unlink(missing_ok=True)
         self._rows = 0
 
 
-def _pack(row: Row) -> bytes:
+class Outbox(Spool[Row]):
+    """Rows that the ledger cannot take now.
+
+    Args:
+        path: the file; its folder is made.
+        largest: bytes that may wait.
+    """
+
+    def __init__(self, path: Path, *, largest: int = LARGEST) -> None:
+        super().__init__(path, Row, largest=largest)
+
+
+def _pack(row: object) -> bytes:
     body = msgspec.json.encode(row)
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _unpack(line: bytes) -> Row | None:
+def _unpack(line: bytes, kind: type[Kept]) -> Kept | None:
     check, _, body = line.partition(b" ")
     if not line.endswith(b"\n") or check != b"%08x" % zlib.crc32(body[:-1]):
         return None
-    return msgspec.json.decode(body, type=Row)
+    return msgspec.json.decode(body, type=kind)

@@ -1,8 +1,10 @@
 """Harness: recall before a task is decided, remember after it is answered."""
 
+import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from ripieno.domain import Message, Privacy, Task
@@ -10,6 +12,7 @@ from ripieno.domain.memory import MemoryRead, NewItem, ReadStatus, Recall, Scope
 from ripieno.errors import MemoryUnavailable, RipienoError
 from ripieno.memory.memory import Memory, tell_prompt
 from ripieno.memory.redact import redact
+from ripieno.memory.waiting import Waiting
 
 MOST_ITEMS = 8
 LONGEST_ITEM = 1000
@@ -28,11 +31,13 @@ class Harness:
 
     Args:
         memory: gives what is remembered, opened when it is first asked for.
+        waiting: keeps what memory cannot take now.
         most_tokens: of a prompt that memory may take, counted roughly.
     """
 
-    def __init__(self, memory: Callable[[], Memory], *, most_tokens: int) -> None:
+    def __init__(self, memory: Callable[[], Memory], waiting: Waiting, *, most_tokens: int) -> None:
         self._memory = memory
+        self.waiting = waiting
         self._most = most_tokens * CHARACTERS_A_TOKEN
 
     async def before(self, task: Task, scope: Scope) -> tuple[Task, MemoryRead]:
@@ -40,6 +45,8 @@ class Harness:
 
         Only items that may travel as far as the task are recalled: a private one never reaches a public worker.
         """
+        with suppress(MemoryUnavailable):
+            await self.catch_up()
         found = await recall(self._memory, task.text, scope=scope, most=MOST_ITEMS, reach=task.objective.privacy)
         lines, shown = [_HEAD], []
         for each in found.items:
@@ -72,9 +79,33 @@ class Harness:
             if words.strip()
         ]
         try:
+            await self.catch_up()
             await self._memory().remember(items)
+        except MemoryUnavailable as error:
+            await self._keep_waiting(items, run, error)
         except RipienoError as error:
             log.warning("run %s is not remembered: %s", run, error.message)
+
+    async def catch_up(self) -> int:
+        """Remember what waits, in its order; tells how much.
+
+        Raises:
+            MemoryUnavailable: it waits on.
+        """
+        if not len(self.waiting):
+            return 0
+        memory = self._memory()
+        count = await asyncio.to_thread(self.waiting.drain, memory.write)
+        await memory.embed()
+        return count
+
+    async def _keep_waiting(self, items: Sequence[NewItem], run: str, error: MemoryUnavailable) -> None:
+        try:
+            await asyncio.to_thread(self.waiting.put, items)
+        except MemoryUnavailable as full:
+            log.error("run %s is not remembered: %s; %s", run, error.message, full.message)  # noqa: TRY400
+        else:
+            log.warning("run %s waits to be remembered: %s", run, error.message)
 
 
 async def recall(memory: Callable[[], Memory], question: str, *, scope: Scope, most: int, reach: Privacy) -> Recall:

@@ -105,6 +105,10 @@ class Memory:
                 break
         return receipts
 
+    def write(self, new: Sequence[NewItem]) -> list[Receipt]:
+        """Write items without vectors, which `embed` gives them later; see `Store.write`."""
+        return self._store.write(new)
+
     async def sync(self, source: str, new: Sequence[NewItem], *, bound: float = LARGEST_LOSS) -> Version:
         """Take a source's whole content; see `sync`."""
         version = await asyncio.to_thread(sync, self._store, source, new, bound=bound)

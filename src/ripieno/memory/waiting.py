@@ -1,0 +1,91 @@
+"""Waiting: what memory cannot take now, kept on disk until it can; tried again with growing pauses, and once only."""
+
+import fcntl
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ripieno.domain import Clock
+from ripieno.domain.memory import NewItem
+from ripieno.errors import LedgerError, MemoryUnavailable
+from ripieno.ledger.outbox import Spool
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
+LARGEST = 64 * 1024 * 1024
+"""Bytes that may wait."""
+
+
+class Waiting:
+    """Items that wait, for all processes of an installation.
+
+    Args:
+        path: of the file.
+        clock: tells when to try again.
+        largest: bytes that may wait.
+    """
+
+    def __init__(self, path: Path, clock: Clock, *, largest: int = LARGEST) -> None:
+        self._path = path
+        self._clock = clock
+        self._largest = largest
+        self._pause_s = 0.0
+        self._not_before = 0.0
+
+    def __len__(self) -> int:
+        return len(self._open()) if self._path.exists() else 0
+
+    def put(self, items: Sequence[NewItem]) -> None:
+        """Keep items durably; each has a name from here on, so that it is remembered once.
+
+        Raises:
+            MemoryUnavailable: no more may wait, or the file is damaged.
+        """
+        named = [item if item.ref else replace(item, ref=f"waiting:{os.urandom(16).hex()}") for item in items]
+        with self._locked():
+            self._open().put(named)
+
+    def drain(self, write: Callable[[Sequence[NewItem]], object]) -> int:
+        """Hand all that waits to `write`, in order; tells how much. What it does not take waits on, for longer.
+
+        Raises:
+            MemoryUnavailable: it was not taken, or is not tried again yet.
+        """
+        if not self._path.exists():
+            return 0
+        if self._clock.monotonic() < self._not_before:
+            raise MemoryUnavailable("memory is tried again in a while")
+        with self._locked():
+            spool = self._open()
+            items = spool.read()
+            try:
+                if items:
+                    write(items)
+            except MemoryUnavailable:
+                self._pause_s = min(max(2.0 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+                jitter = random.uniform(0.5, 1.0)  # noqa: S311  # so that processes do not come all at once
+                self._not_before = self._clock.monotonic() + jitter * self._pause_s
+                raise
+            spool.clear()
+        self._pause_s = 0.0
+        return len(items)
+
+    def _open(self) -> Spool[NewItem]:
+        try:
+            return Spool(self._path, NewItem, largest=self._largest)
+        except LedgerError as error:
+            raise MemoryUnavailable(error.message, hint=error.hint) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            except LedgerError as error:
+                raise MemoryUnavailable(error.message, hint=error.hint) from error
+            except OSError as error:
+                raise MemoryUnavailable(f"what memory cannot take now cannot be kept either: {error}") from error
