@@ -261,3 +261,33 @@ def test_a_report_says_what_it_cannot_say_yet() -> None:
     assert "0 of 50 judged" in told
     assert "overqualified workers: a cheaper one does as well: not enough evidence: 0 of 50 judged" in told
     assert json.loads(run("report", "--json").stdout)["thin"]["local"] == "not enough evidence: 0 of 50 judged"
+
+
+def test_top_shows_decisions_and_workers() -> None:
+    assert "0 latest runs" in run("top", "--once").stdout
+    run("ask", "What is 12 + 30?")
+    decision = str(read_json("explain", "last")["decision"])  # type: ignore[index]  # a mapping
+    run("feedback", decision, "--quality", "1")
+    run("ask", "What is 13 + 30?")
+    told = run("top").stdout
+    assert told.startswith("2 latest runs")
+    assert "calc-" in told
+    assert "1.00" in told
+    assert "highest utility" in told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are opened otherwise there")
+def test_top_lives_on_a_terminal_until_it_is_interrupted() -> None:
+    import os
+    import pty
+
+    run("ask", "What is 12 + 30?")
+    outer, inner = pty.openpty()
+    process = subprocess.Popen([RIPIENO, "top", "--every", "0.2"], stdout=inner, stderr=inner, stdin=inner)
+    os.close(inner)
+    seen = b""
+    while b"latest runs" not in seen:
+        seen += os.read(outer, 65536)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    os.close(outer)

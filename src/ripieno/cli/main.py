@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("ripieno.cli.train:train", "Train a router on measured outcomes."),
     "evaluate": ("ripieno.cli.evaluate:evaluate", "Prove a router on held-out tasks."),
     "policy": ("ripieno.cli.policy:policy", "Checkpoints: list, promote, rollback, shadow."),
+    "top": ("ripieno.cli.top:top", "Decisions as they happen, and how the workers do."),
     "report": ("ripieno.cli.report:report", "What the record says should change."),
     "audit": ("ripieno.cli.audit:audit", "Bias and drift of the router itself."),
     "publish": ("ripieno.cli.publish:publish", "Data sets and checkpoints as folders with their papers."),

@@ -130,9 +130,11 @@ class Ledger:
         self._submit(new, waiting)
         return waiting.result()
 
-    def read(self, *, kinds: Sequence[str] = (), dataset: str | None = None) -> Iterator[Stored]:
-        """Read entries in the order in which they were recorded."""
+    def read(self, *, kinds: Sequence[str] = (), dataset: str | None = None, after: int = 0) -> Iterator[Stored]:
+        """Read entries in the order in which they were recorded, those behind the place `after`."""
         query = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
+        if after:
+            query = query.where(entries.c.seq > after)
         if kinds:
             query = query.where(entries.c.kind.in_(kinds))
         if dataset is not None:
