@@ -380,13 +380,9 @@ def describe_recall(found: Recall) -> dict[str, object]:
 
 def describe_item(item: Item) -> dict[str, object]:
     """An item as JSON."""
-    names = ("id", "text", "kind", "author", "thread", "source", "ref", "privacy", "confidence", "supersedes")
-    times = ("happened_at", "valid_from", "valid_to", "recorded_at", "expires_at", "erased_at")
-    return {name: getattr(item, name) for name in (*names, *times)} | {
-        "project": item.scope.project,
-        "user": item.scope.user,
-        "derived_from": list(item.derived_from),
-    }
+    from ripieno.gateway.memories import describe_item as describe
+
+    return describe(item) | {"project": item.scope.project, "user": item.scope.user}
 
 
 def describe_health(found: "Health") -> dict[str, object]:

@@ -137,19 +137,11 @@ class MemoryRoutes:
 
 
 def describe_item(item: Item) -> dict[str, object]:
-    """An item as JSON."""
-    return {
-        "id": item.id,
-        "text": item.text,
-        "kind": item.kind.value,
-        "author": item.author,
-        "thread": item.thread,
-        "source": item.source,
-        "privacy": item.privacy.value,
-        "happened_at": item.happened_at,
-        "recorded_at": item.recorded_at,
-        "supersedes": item.supersedes,
-    }
+    """An item as JSON, without whose it is."""
+    names = ("id", "text", "kind", "author", "thread", "source", "ref", "privacy", "confidence", "supersedes")
+    times = ("happened_at", "valid_from", "valid_to", "recorded_at", "expires_at", "erased_at")
+    told = {name: getattr(item, name) for name in (*names, *times)}
+    return told | {"derived_from": list(item.derived_from)}
 
 
 def _read(request: Request, kind: type[Body]) -> Body:

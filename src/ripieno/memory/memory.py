@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -65,13 +65,6 @@ class Health:
     detail: str = ""
 
 
-@dataclass(slots=True)
-class _Lag:
-    since: float | None = None
-    """Since when memory cannot be read."""
-    failures: int = field(default=0)
-
-
 class Memory:
     """Remembers, recalls and forgets.
 
@@ -87,7 +80,6 @@ class Memory:
         self._encoder = encoder
         self._clock = clock
         self._read_s = read_s
-        self._lag = _Lag()
 
     async def remember(self, new: Sequence[NewItem]) -> list[Receipt]:
         """Write items; each receipt means that its item is on disk.
@@ -153,8 +145,7 @@ class Memory:
             async with asyncio.timeout(self._read_s):
                 found = await asyncio.to_thread(self._look_up, question, meaning, reader, most)
         except (MemoryUnavailable, TimeoutError) as error:
-            return self._tell_outage(error)
-        self._lag = _Lag()
+            return Recall(status=ReadStatus.UNAVAILABLE, detail=_reason(error))
         status = ReadStatus.EMPTY if not found.items else ReadStatus.PARTIAL if fault else ReadStatus.OK
         return Recall(
             status=status,
@@ -252,12 +243,6 @@ class Memory:
             age_s=self._clock.now() - newest if newest is not None else None,
             synced_at=max((each for each in marks if each is not None), default=None),
         )
-
-    def _tell_outage(self, error: Exception) -> Recall:
-        if self._lag.since is None:
-            self._lag.since = self._clock.now()
-        self._lag.failures += 1
-        return Recall(status=ReadStatus.UNAVAILABLE, age_s=None, detail=_reason(error))
 
     def _list_unembedded(self) -> list[tuple[int, str]]:
         query = select(items.c.place, items.c.author, items.c.text).where(*self._lacks_vector())
