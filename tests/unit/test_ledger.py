@@ -86,6 +86,7 @@ async def test_what_is_receipted_is_read_back_by_another_process(ledger: Ledger)
         assert tuple(stored.entry for stored in other.read()) == ENTRIES
         assert other.verify().entries == 5
         assert [stored.seq for stored in other.read(kinds=("judged", "learned"))] == [3, 4]
+        assert [stored.seq for stored in other.read(kinds=("decided", "judged"), after=1)] == [3]
         assert other.count("decided") == 1
 
 
