@@ -46,7 +46,9 @@ async def test_the_local_model_answers_streams_samples_and_is_metered() -> None:
     assert "".join(piece.text for piece in pieces) == answer.text
     usage = next(piece.usage for piece in pieces if piece.usage)
     assert usage.cpu_s > 0.0
-    voting = replace(WORKER, binding=replace(WORKER.binding, options={"samples": 5, "params": {"max_tokens": 8, "temperature": 0}}))
+    voting = replace(
+        WORKER, binding=replace(WORKER.binding, options={"samples": 5, "params": {"max_tokens": 8, "temperature": 0}})
+    )
     voted = await provider.complete(voting, TASK)
     assert "Paris" in voted.text
 
