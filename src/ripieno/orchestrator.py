@@ -226,10 +226,9 @@ class Orchestrator:
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
         await self._remember(execution, arrival)
 
-    async def _begin(self, task: Task, arrival: Arrival | None) -> tuple[Execution, Pool]:
+    async def _begin(self, task: Task, arrival: Arrival) -> tuple[Execution, Pool]:
         """Decide one task on the pool of this moment."""
         brain = self._brain()
-        arrival = arrival or make_arrival(self._parts.clock)
         notes: list[str] = []
         if self._parts.compact_words is not None:
             task, done = await shorten(task, most_words=self._parts.compact_words)
@@ -255,7 +254,7 @@ class Orchestrator:
         Returns:
             The decision, whose workflow is the plan where one could be written, and the calls that writing took.
         """
-        execution, _ = await self._begin(task, None)
+        execution, _ = await self._begin(task, make_arrival(self._parts.clock))
         return execution.decision, tuple(execution.calls)
 
     async def _plan(self, execution: Execution, pool: Pool, conductor: Conductor) -> None:

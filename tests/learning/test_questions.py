@@ -69,7 +69,6 @@ def simulate(truth: Truth, *, seed: int, count: int) -> list[Observed]:
                 expected=expected,
                 calls=tuple(calls),
                 latency_s=1.0,
-                input_tokens=800,
                 is_private=kind == "redact",
                 quality=float(rng.random() < max(chance, 0.0)) if rng.random() < 0.8 else None,
                 tools=("search",) if has_tool else (),

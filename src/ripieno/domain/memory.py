@@ -142,7 +142,7 @@ class Recall:
     support: float = 0.0
     """How well the best item answers, in [0, 1]: low where memory holds nothing on the matter."""
     age_s: float | None = None
-    """Since the newest item of the scope was recorded."""
+    """Since the newest item was recorded."""
     synced_at: float | None = None
     """When a source was last read to its end; None where there is none."""
     detail: str = ""

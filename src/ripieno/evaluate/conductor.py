@@ -1,13 +1,13 @@
 """Proof of a conductor: on workers, pools and ways of asking that it never saw, beside what costs as much."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ripieno.conductor import Roster, parse_json, parse_text
-from ripieno.conductor.policy import ACTIONS, STOP, TinyPolicy
+from ripieno.conductor.policy import ACTIONS, STOP, Scene, TinyPolicy
 from ripieno.conductor.tiny import tell_plan
 from ripieno.conductor.turns import TurnPolicy
 from ripieno.domain import Op
@@ -24,6 +24,7 @@ _SOLVE = ACTIONS.index((Op.SOLVE, 0))
 _VERIFY = ACTIONS.index((Op.VERIFY, 1))
 _RUN = ACTIONS.index((Op.RUN, 0))
 _GATE_POOLS, _GATE_TASKS = 80, 4
+_PART = 512
 GATED = "conductor behind its gate"
 SINGLE, ONE_STEP, TRAINED, CEILING = "best single", "one-step router", "conductor", "search ceiling"
 
@@ -155,10 +156,16 @@ def make_exam(world: World, *, pools: int, tasks: int, seed: int, split: str = "
 def write_plans(policy: TinyPolicy, stage: Stage, exam: Exam) -> list[Words]:
     """What a policy writes for each task of an exam."""
     plans: list[Words] = []
-    for start in range(0, len(exam.tasks), 512):
-        scene = stage.make(exam.tasks[start : start + 512], exam.pools[start : start + 512])
+    for scene, _, _ in _walk(stage, exam):
         plans += [tuple(plan) for plan in policy.write(scene)]
     return plans
+
+
+def _walk(stage: Stage, exam: Exam) -> Iterator[tuple[Scene, Sequence[GradedTask], Sequence[BenchPool]]]:
+    """An exam in parts that fit into memory."""
+    for start in range(0, len(exam.tasks), _PART):
+        tasks, pools = exam.tasks[start : start + _PART], exam.pools[start : start + _PART]
+        yield stage.make(tasks, pools), tasks, pools
 
 
 def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[Outcome]:
@@ -173,9 +180,8 @@ def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> Entra
     runs = []
     for policy in policies:
         outcomes: list[Outcome] = []
-        for start in range(0, len(exam.tasks), 512):
-            tasks, pools = exam.tasks[start : start + 512], exam.pools[start : start + 512]
-            outcomes += tell_outcomes(stage.world, play(policy, stage, stage.make(tasks, pools), tasks, pools))
+        for scene, tasks, pools in _walk(stage, exam):
+            outcomes += tell_outcomes(stage.world, play(policy, stage, scene, tasks, pools))
         runs.append(tuple(outcomes))
     return Entrant(runs=tuple(runs), parsed=1.0)
 
@@ -185,9 +191,8 @@ def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> Entra
     runs = []
     for policy in policies:
         outcomes: list[Outcome] = []
-        for start in range(0, len(exam.tasks), 512):
-            tasks, pools = exam.tasks[start : start + 512], exam.pools[start : start + 512]
-            outcomes += recurse(policy, stage, stage.make(tasks, pools), tasks, pools)
+        for scene, tasks, pools in _walk(stage, exam):
+            outcomes += recurse(policy, stage, scene, tasks, pools)
         runs.append(tuple(outcomes))
     return Entrant(runs=tuple(runs), parsed=1.0)
 

@@ -51,7 +51,6 @@ class Observed:
     """Expected quality of each eligible worker."""
     calls: tuple[Tried, ...]
     latency_s: float
-    input_tokens: int
     is_private: bool
     """Whether the task could not leave the organisation."""
     quality: float | None = None

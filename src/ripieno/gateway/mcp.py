@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, ItemKind, NewItem, Recall, Scope
-from ripieno.errors import ConfigError, MemoryUnavailable
+from ripieno.errors import ConfigError
 from ripieno.memory import Memory
+from ripieno.memory.harness import examine
 from ripieno.memory.harness import recall as read_memory
-from ripieno.memory.memory import Health, Pulse, tell_prompt
+from ripieno.memory.memory import tell_prompt
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -65,10 +66,7 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
     @server.tool()
     async def memory_status() -> dict[str, Any]:
         """How memory is: ok, stalled or unavailable, and how much it holds."""
-        try:
-            health = await memory().health()
-        except MemoryUnavailable as error:
-            health = Health(pulse=Pulse.UNAVAILABLE, detail=error.message)
+        health = await examine(memory)
         return {
             "status": health.pulse.value,
             "items": health.items,

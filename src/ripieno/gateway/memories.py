@@ -8,12 +8,11 @@ import msgspec
 from ripieno.app import App
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, ItemKind, NewItem, Scope
-from ripieno.errors import InvalidTask, MemoryUnavailable, NotFound
+from ripieno.errors import InvalidTask, NotFound
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
-from ripieno.memory.harness import recall
-from ripieno.memory.memory import Health, Pulse
+from ripieno.memory.harness import examine, recall
 
 MEMORY = "/v1/memory"
 SOURCE = "http"
@@ -110,10 +109,7 @@ class MemoryRoutes:
 
     async def status(self, request: Request, grant: Grant) -> Response:
         """How memory is."""
-        try:
-            health = await self._app.memory.health()
-        except MemoryUnavailable as error:
-            health = Health(pulse=Pulse.UNAVAILABLE, detail=error.message)
+        health = await examine(lambda: self._app.memory)
         if grant.id is not None:
             return Response(encode({"object": "memory.status", "status": health.pulse.value, "detail": health.detail}))
         body = {

@@ -236,18 +236,18 @@ class Training:
             "verbose": -9,
             "maxiter": recipe.polish_generations,
         }
-        strategy = cma.CMAEvolutionStrategy(_pack(start), 0.03, options)
+        strategy = cma.CMAEvolutionStrategy(pack(start), 0.03, options)
         for generation in range(recipe.polish_generations):
             tasks, pools = self._draw_tasks(recipe.common_tasks)
             scene = self._stage.make(tasks, pools)
             candidates = strategy.ask()
-            fitness = [self._greedy(_unpack(each, start), scene, tasks, pools) for each in candidates]
+            fitness = [self._greedy(unpack(each, start), scene, tasks, pools) for each in candidates]
             strategy.tell(candidates, [-value for value in fitness])
             self._told("polish", generation + 1, recipe.polish_generations, f"reward {np.mean(fitness):.3f}")
         tasks, pools = self._draw_tasks(8 * recipe.common_tasks)
         scene = self._stage.make(tasks, pools)
         before = self._greedy(start, scene, tasks, pools)
-        after = _unpack(strategy.result.xfavorite, start)
+        after = unpack(strategy.result.xfavorite, start)
         if self._greedy(after, scene, tasks, pools) > before:
             self.policy.parameters.update(after)
         else:
@@ -417,14 +417,15 @@ def _draw(tasks: Sequence[GradedTask], count: int, rng: np.random.Generator) -> 
     return [tasks[index] for index in rng.permutation(len(tasks))[:count]]
 
 
-def _pack(layers: dict[str, Floats]) -> Floats:
-    return np.concatenate([layers[name].ravel() for name in _POLISHED])
+def pack(layers: dict[str, Floats]) -> Floats:
+    """Arrays as one vector, in their order."""
+    return np.concatenate([value.ravel() for value in layers.values()])
 
 
-def _unpack(flat: Floats, like: dict[str, Floats]) -> dict[str, Floats]:
+def unpack(flat: Floats, like: dict[str, Floats]) -> dict[str, Floats]:
+    """A vector as arrays of the forms, and in the order, of others."""
     found, start = {}, 0
-    for name in _POLISHED:
-        size = like[name].size
-        found[name] = np.asarray(flat[start : start + size]).reshape(like[name].shape)
-        start += size
+    for name, value in like.items():
+        found[name] = np.asarray(flat[start : start + value.size]).reshape(value.shape)
+        start += value.size
     return found

@@ -86,7 +86,6 @@ def _observe(row: LoggedDecision) -> Observed:
             for call in row.run.calls
         ),
         latency_s=row.run.latency_s or 0.0,
-        input_tokens=max(call.usage.input_tokens or 0 for call in row.run.calls),
         is_private=row.decision.objective.privacy is not Privacy.PUBLIC,
         quality=row.quality,
         tools=tools,

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from ripieno.conductor.policy import Floats, TinyPolicy
 from ripieno.conductor.turns import TurnPolicy
 from ripieno.errors import CheckpointError
-from ripieno.learn.conductor import blur
+from ripieno.learn.conductor import blur, pack, unpack
 from ripieno.learn.lessons import Reward, Told, draw_pools
 from ripieno.workbench.scenes import Stage
 from ripieno.workbench.turns import play, tell_outcomes
@@ -51,19 +51,20 @@ def train_turns(stage: Stage, base: TinyPolicy, recipe: TurnRecipe, folder: Path
     import cma
 
     policy = TurnPolicy.init(base)
-    flat, spread, done = _resume(folder, recipe, pack(policy.head))
+    like = {name: policy.head[name] for name in sorted(policy.head)}
+    flat, spread, done = _resume(folder, recipe, pack(like))
     course = _Course(stage, recipe)
     options = {"CMA_diagonal": True, "popsize": recipe.population, "verbose": -9, "maxiter": recipe.generations}
     strategy = cma.CMAEvolutionStrategy(flat, spread, options | {"seed": recipe.seed + 1 + done})
     for generation in range(done, recipe.generations):
         candidates = strategy.ask()
-        fitness = course.measure([TurnPolicy(base, unpack(each, policy.head)) for each in candidates], generation)
+        fitness = course.measure([TurnPolicy(base, unpack(each, like)) for each in candidates], generation)
         strategy.tell(candidates, [-value for value in fitness])
         told("evolve", generation + 1, recipe.generations, f"reward {np.mean(fitness):.3f}")
         if (generation + 1) % SAVE_EVERY == 0 or generation + 1 == recipe.generations:
             _save(folder, recipe, np.asarray(strategy.mean), float(strategy.sigma), generation + 1)
             flat = np.asarray(strategy.mean)
-    trained = TurnPolicy(base, unpack(flat, policy.head))
+    trained = TurnPolicy(base, unpack(flat, like))
     before, after = course.measure([policy, trained], -1)
     told("evolve", recipe.generations, recipe.generations, f"reward {before:.3f} without, {after:.3f} with the head")
     return trained if after > before else policy
@@ -93,18 +94,6 @@ class _Course:
             outcomes = tell_outcomes(world, play(policy, self._stage, scene, tasks, pools))
             found.append(float(np.mean([self._reward.of_outcome(each) for each in outcomes])))
         return found
-
-
-def pack(head: dict[str, Floats]) -> Floats:
-    """A head's arrays as one vector."""
-    return np.concatenate([head[name].ravel() for name in sorted(head)])
-
-
-def unpack(flat: Floats, like: dict[str, Floats]) -> dict[str, Floats]:
-    """A vector as a head's arrays."""
-    sizes = np.cumsum([like[name].size for name in sorted(like)])[:-1]
-    parts = np.split(np.asarray(flat), sizes)
-    return {name: part.reshape(like[name].shape) for name, part in zip(sorted(like), parts, strict=True)}
 
 
 def _save(folder: Path, recipe: TurnRecipe, flat: Floats, spread: float, done: int) -> None:

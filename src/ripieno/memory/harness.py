@@ -10,7 +10,7 @@ from dataclasses import replace
 from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import MemoryRead, NewItem, ReadStatus, Recall, Scope
 from ripieno.errors import MemoryUnavailable, RipienoError
-from ripieno.memory.memory import Memory, tell_prompt
+from ripieno.memory.memory import Health, Memory, Pulse, tell_prompt
 from ripieno.memory.redact import redact
 from ripieno.memory.waiting import Waiting
 
@@ -115,6 +115,15 @@ async def recall(memory: Callable[[], Memory], question: str, *, scope: Scope, m
     except MemoryUnavailable as error:
         return Recall(status=ReadStatus.UNAVAILABLE, detail=error.message)
     return await opened.recall(question, scope=scope, most=most, reach=reach)
+
+
+async def examine(memory: Callable[[], Memory]) -> Health:
+    """The health of a memory that may not be open yet, and cannot be opened perhaps: then it is unavailable, too."""
+    try:
+        opened = memory()
+    except MemoryUnavailable as error:
+        return Health(pulse=Pulse.UNAVAILABLE, detail=error.message)
+    return await opened.health()
 
 
 def _tell(task: Task, said: str) -> Task:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -147,14 +147,7 @@ class Memory:
         except (MemoryUnavailable, TimeoutError) as error:
             return Recall(status=ReadStatus.UNAVAILABLE, detail=_reason(error))
         status = ReadStatus.EMPTY if not found.items else ReadStatus.PARTIAL if fault else ReadStatus.OK
-        return Recall(
-            status=status,
-            items=found.items,
-            support=found.support,
-            age_s=found.age_s,
-            synced_at=found.synced_at,
-            detail=fault,
-        )
+        return replace(found, status=status, detail=fault)
 
     async def get(self, ids: Sequence[str]) -> list[Item]:
         """Items by their ids; see `Store.get`."""

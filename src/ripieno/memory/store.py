@@ -176,7 +176,8 @@ class Store:
 
     def newest(self) -> float | None:
         """When the latest item was recorded."""
-        query = select(func.max(items.c.recorded_at)).where(items.c.project != CANARY_PROJECT)
+        query = select(items.c.recorded_at).where(items.c.project != CANARY_PROJECT)
+        query = query.order_by(items.c.recorded_at.desc()).limit(1)
         with self.reading() as connection:
             return connection.execute(query).scalar()
 
