@@ -7,13 +7,11 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
+from ripieno.app.policies import audit_traffic
 from ripieno.cli.output import print_json, print_table
 from ripieno.cli.running import run_app
-from ripieno.domain import Decision, Estimate, Features
-from ripieno.errors import GateRefused, NotFound
-from ripieno.evaluate.audit import LEAST_CELL, Audit, Audited
-from ripieno.evaluate.audit import audit as look
-from ripieno.learn.logs import read_decisions
+from ripieno.errors import GateRefused
+from ripieno.evaluate.audit import LEAST_CELL, Audit
 
 
 @click.command(epilog="\b\nExample:\n  ripieno audit --last 5000")
@@ -25,23 +23,7 @@ def audit(config: Path | None, *, last: int, gate: bool, as_json: bool) -> None:
     """Look for bias and drift of the router itself: who gets more than it earns, where, and what has changed."""
 
     async def work(app: App) -> tuple[Audit, list[str]]:
-        logged = list(read_decisions(app.ledger))[-last:]
-        if not logged:
-            raise NotFound("no decision is recorded yet", hint="make some: `ripieno ask TEXT`, or serve traffic")
-        features = await app.analyzer.analyze_many([row.task for row in logged])
-        rows = [
-            Audited(decision=row.decision, features=found, quality=row.quality if row.is_realised else None)
-            for row, found in zip(logged, features, strict=True)
-        ]
-        router = app.brain().router
-
-        def estimate(changed: Features, decision: Decision) -> Sequence[Estimate]:
-            eligible = [worker for worker in app.pool if worker.id in decision.mask.eligible]
-            return router.predictor.estimate(changed, eligible) if eligible else decision.estimates
-
-        found = look(rows, policy=router.policy, estimate=estimate)
-        drifts = getattr(router.predictor, "drifts", [])
-        return found, list(drifts)
+        return await audit_traffic(app, last=last)
 
     found, drifts = run_app(config, work)
     if as_json:

@@ -10,9 +10,10 @@ import click
 import numpy as np
 
 from ripieno.app import App
+from ripieno.app.sources import EMBEDDED
 from ripieno.cli.evaluate import draw, show_report
 from ripieno.cli.output import money, print_table, say, seconds
-from ripieno.cli.profile import EMBEDDED, find_able, progress_bar
+from ripieno.cli.profile import find_able, progress_bar
 from ripieno.config import load_settings
 from ripieno.domain.grader import GradedTask
 from ripieno.embedded.baselines import choose_by_keyword

@@ -1,39 +1,19 @@
 """`ripieno policy`."""
 
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
 
 from ripieno.app import App
+from ripieno.app.policies import Pairing, promote_by_hand, roll_back
+from ripieno.app.policies import shadow as hold
 from ripieno.cli.output import print_json, print_table, say
-from ripieno.cli.profile import load_tasks, progress_bar
+from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
-from ripieno.cli.train import load_measured
-from ripieno.domain import Pool, Promoted
-from ripieno.errors import GateRefused, NotFound
-from ripieno.evaluate.benchmark import prepare
-from ripieno.evaluate.offpolicy import Logged
-from ripieno.learn import ModelCard, analyze_prompts
-from ripieno.learn.checkpoint import read_card, require_shared_workers
-from ripieno.learn.logs import LoggedDecision, make_log, read_decisions
-from ripieno.learn.promotion import (
-    CANARY_SHARE,
-    MOST_PAIRS,
-    Finding,
-    compare,
-    judge_harm,
-    judge_shadow,
-    new_shadow_test,
-    record_finding,
-    start_canary,
-)
-from ripieno.learn.train import promote as put_in_traffic
-from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing, decide_alone
-from ripieno.route import Router
-from ripieno.route.predictors import TrainedPredictor
+from ripieno.errors import GateRefused
+from ripieno.learn.checkpoint import read_card
+from ripieno.learn.promotion import CANARY_SHARE, MOST_PAIRS, Finding
 
 
 @click.group(epilog="\b\nExample:\n  ripieno policy list")
@@ -97,12 +77,7 @@ def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
     """Put CHECKPOINT into traffic."""
 
     async def work(app: App) -> None:
-        if release:
-            app.registry.release(checkpoint)
-        if checkpoint in app.registry.versions():
-            card = read_card(app.registry.folder / checkpoint)
-            require_shared_workers(card, app.pool.ids, version=checkpoint)
-        await put_in_traffic(app.registry, app.ledger, checkpoint, reason="by hand")
+        await promote_by_hand(app, checkpoint, releases=release)
 
     run_app(config, work, decides=False)
     say(f"{checkpoint} decides from the next request on")
@@ -112,23 +87,7 @@ def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
 @click.pass_obj
 def rollback(config: Path | None) -> None:
     """End a canary's trial; where there is none, put the checkpoint back that the latest promotion replaced."""
-
-    async def work(app: App) -> str:
-        canary = app.registry.canary()
-        if canary is not None:
-            app.registry.set_canary(None)
-            finding = Finding(stage="canary", passed=False, reason="ended by hand", facts={})
-            current = app.registry.current()
-            await record_finding(app.ledger, finding, checkpoint=canary.checkpoint, incumbent=current)
-            return current or "the prior"
-        promotions = [s.entry for s in app.ledger.read(kinds=("promoted",)) if isinstance(s.entry, Promoted)]
-        previous = promotions[-1].previous if promotions else None
-        if previous is None:
-            raise NotFound("the latest promotion replaced no checkpoint")
-        await put_in_traffic(app.registry, app.ledger, previous, reason="rollback")
-        return previous
-
-    say(f"{run_app(config, work, decides=False)} decides again from the next request on")
+    say(f"{run_app(config, roll_back, decides=False)} decides again from the next request on")
 
 
 @policy.command()
@@ -148,16 +107,11 @@ def shadow(
 
     async def work(app: App) -> list[Finding]:
         found: list[Finding] = []
-        current = app.registry.current()
-        if current is None or current == checkpoint:
-            raise NotFound(f"{checkpoint!r} has no other checkpoint to be held against", hint="`ripieno policy list`")
-        async for finding in prove(app, checkpoint, current, tasks=tasks, pairs=pairs, most_cost=most_cost):
-            await record_finding(app.ledger, finding, checkpoint=checkpoint, incumbent=current)
-            found.append(finding)
-            say(f"{finding.stage}: {finding.reason}")
-            if not finding.passed:
-                return found
-        start_canary(app.registry, app.ledger, checkpoint)
+        with progress_bar("paired calls") as show:
+            pairing = Pairing(tasks=tasks, pairs=pairs, most_cost_usd=most_cost, told=show)
+            async for finding in hold(app, checkpoint, pairing):
+                found.append(finding)
+                say(f"{finding.stage}: {finding.reason}")
         return found
 
     found = run_app(config, work, decides=False)
@@ -166,53 +120,3 @@ def shadow(
     if not found[-1].passed:
         raise GateRefused(f"{checkpoint} is not promoted: {found[-1].reason}")
     say(f"{checkpoint} decides {CANARY_SHARE:.0%} of the tasks from the next request on")
-
-
-async def prove(
-    app: App, checkpoint: str, current: str, *, tasks: str | None, pairs: int, most_cost: float | None
-) -> AsyncIterator[Finding]:
-    """The stages before the canary, in order; the caller stops at the first that fails."""
-    quiet = app.settings.model_copy(update={"route": app.settings.route.model_copy(update={"exploration": 0.0})})
-    candidate = app.make_router(checkpoint, app.pool, quiet)
-    incumbent = app.make_router(current, app.pool, quiet)
-    card = read_card(app.registry.folder / checkpoint)
-    yield await _replay(app, candidate, incumbent, card)
-    rows = [row for row in read_decisions(app.ledger) if row.quality is not None and row.is_realised]
-    log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
-    yield judge_harm(log, target)
-    source = tasks or app.ledger.find_source(card.datasets[0])
-    if not source:
-        raise NotFound(
-            f"the tasks of {card.datasets[0]!r} cannot be read again", hint="name graded tasks: --tasks FILE"
-        )
-    rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
-    shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
-    found = await shadow.find_pairs(load_tasks(source), rivals, app.pool, app.conditions())
-    known = {row.run: row.outcome for row in app.ledger.measured(dataset=name)}
-    with progress_bar("paired calls") as show:
-        shadowing = Shadowing(pairs=found[:pairs], rivals=rivals, campaign=name, known=known, most_cost_usd=most_cost)
-        await shadow.run(shadowing, app.pool, test, on_progress=show)
-    yield judge_shadow(test)
-
-
-async def _replay(app: App, candidate: Router, incumbent: Router, card: ModelCard) -> Finding:
-    data = load_measured(app, card.datasets[0])
-    bench = prepare(data, await analyze_prompts(app.analyzer, data))
-    assert isinstance(candidate.predictor, TrainedPredictor)
-    assert isinstance(incumbent.predictor, TrainedPredictor)
-    return compare(bench, candidate.predictor, incumbent.predictor, objective=app.make_objective())
-
-
-async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:
-    """Logged decisions as arrays, and what the candidate would have taken, shape (n, m)."""
-    log, workers = make_log(rows)
-    target = np.zeros(log.expected.shape)
-    features = await app.analyzer.analyze_many([row.task for row in rows])
-    for index, (row, found) in enumerate(zip(rows, features, strict=True)):
-        eligible = Pool(tuple(worker for worker in app.pool if worker.id in row.decision.mask.eligible))
-        if not len(eligible):
-            target[index, log.action[index]] = 1.0
-            continue
-        taken = decide_alone(candidate, row.task, found, eligible, app.conditions())
-        target[index, workers.index(taken)] = 1.0
-    return log, target

@@ -1,20 +1,19 @@
 """`ripieno pool`."""
 
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 
 import click
 
 from ripieno.app import App
+from ripieno.app.pool_file import NewWorker, add_worker, set_muted
+from ripieno.app.probing import probe as run_probes
 from ripieno.cli.output import money, print_json, print_table, say, seconds
-from ripieno.cli.profile import load_tasks, name_source, progress_bar
+from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
-from ripieno.config import FILE, load_settings
+from ripieno.config import FILE
 from ripieno.domain import Worker
-from ripieno.errors import ConfigError, InvalidTask, ProviderError
-from ripieno.learn.checkpoint import read_card
-from ripieno.measure import Probing, choose_probe_tasks, name_probes
+from ripieno.errors import ConfigError, ProviderError
 from ripieno.measure.probe import Profile
 
 Measured = dict[str, tuple[int, float, float, float]]
@@ -105,17 +104,8 @@ def probe(
     """
 
     async def work(app: App) -> Profile:
-        if worker not in app.pool:
-            raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(app.pool.ids)}")
-        prober, card = app.make_prober(), app.pool[worker]
-        source = tasks or _find_source(app)
-        graded = choose_probe_tasks(load_tasks(source))
-        probing = Probing(
-            worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(source)
-        )
-        known = app.ledger.run_ids(name_probes(card.id))
         with progress_bar("probing") as show:
-            return await prober.run(probing, app.pool, known=known, on_progress=show)
+            return await run_probes(app, worker, budget=budget, tasks=tasks, most_cost=most_cost, told=show)
 
     found = run_app(config, work)
     if as_json:
@@ -156,86 +146,28 @@ def add(
     dry_run: bool,
 ) -> None:
     """Add WORKER to ripieno.toml; the file is changed only if it is right afterwards."""
-    card: dict[str, object] = {"provider": provider, "privacy": privacy}
     facts = {
+        "privacy": privacy,
         "model": model,
         "context_window": context_window,
         "input_usd_per_mtok": price_in,
         "output_usd_per_mtok": price_out,
         "usd_per_cpu_s": usd_per_cpu_s,
     }
-    card |= {name: value for name, value in facts.items() if value is not None}
+    given = {name: value for name, value in facts.items() if value is not None}
+    new = NewWorker(id=worker, provider=provider, facts=given, base_url=base_url)
     path = config or Path(FILE)
-    document = _read_document(path)
-    if keep_embedded and "workers" not in document:
-        document.update(_read_document(Path(str(files("ripieno.embedded") / "pool.toml"))))
-    workers = document.setdefault("workers", {})
-    if worker in workers:
-        raise InvalidTask(f"worker {worker!r} is in {path} already", hint="edit the file, or choose another id")
-    workers[worker] = card
-    if base_url is not None:
-        document.setdefault("providers", {})[provider] = {"kind": "openai", "base_url": base_url}
-    _write_checked(document, path, is_dry=dry_run)
-    if not dry_run:
+    text = add_worker(path, new, keeps_embedded=keep_embedded, is_dry=dry_run)
+    if dry_run:
+        click.echo(text)
+    else:
         say(f"a new worker climbs from shadow to traffic: `ripieno pool probe {worker}`")
         say(f"added {worker} to {path}; a key goes into RIPIENO_PROVIDERS__{provider.upper()}__API_KEY")
 
 
-def _find_source(app: App) -> str:
-    """The tasks that the checkpoint in traffic was measured on."""
-    version = app.registry.current()
-    assert version is not None
-    card = read_card(app.registry.folder / version)
-    source = app.ledger.find_source(card.datasets[0])
-    if not source:
-        raise InvalidTask(
-            f"the tasks of {card.datasets[0]!r} cannot be read again", hint="name graded tasks: --tasks tasks.jsonl"
-        )
-    return source
-
-
 def _change_muted(config: Path | None, worker: str, *, is_muted: bool) -> None:
-    path = config or Path(FILE)
-    loaded = load_settings(config)
-    if worker not in loaded.settings.workers:
-        known = ", ".join(loaded.settings.workers)
-        raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {known}")
-    document = _read_document(path)
-    muted = [name for name in loaded.settings.pool.muted if name != worker]
-    document.setdefault("pool", {})["muted"] = [*muted, worker] if is_muted else muted
-    _write_checked(document, path, is_dry=False)
+    set_muted(config or Path(FILE), worker, is_muted=is_muted)
     say(f"{worker} is {'muted' if is_muted else 'back'}; running gateways see it at their next request")
-
-
-def _read_document(path: Path):  # type: ignore[no-untyped-def]  # tomlkit's own class
-    import tomlkit
-
-    return tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
-
-
-def _write_checked(document: object, path: Path, *, is_dry: bool) -> None:
-    """Write a settings file whole, after reading it as the gateway would."""
-    import os
-    import tempfile
-
-    import tomlkit
-
-    from ripieno.app import build_pool
-
-    text = tomlkit.dumps(document)  # type: ignore[arg-type]  # a tomlkit document
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ripieno-", suffix=".toml")
-    scratch = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        build_pool(load_settings(scratch).settings)
-        if is_dry:
-            click.echo(text)
-        else:
-            scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _summarise(app: App) -> Measured:

@@ -8,15 +8,11 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
+from ripieno.app.sources import load_tasks, name_source
 from ripieno.cli.output import money, print_json, say
 from ripieno.cli.running import run_app
-from ripieno.domain.grader import GradedTask
 from ripieno.errors import ConfigError, InvalidTask
 from ripieno.measure import Campaign, Progress
-from ripieno.tasks import read_tasks
-
-EMBEDDED = "embedded"
-GYM = "gym:"
 
 
 @click.command(epilog="\b\nExample:\n  ripieno profile tasks.jsonl --repeats 3 --most-cost 0.50")
@@ -78,24 +74,6 @@ def profile(
     say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {money(done.spent_usd)} spent")
     for failure, count in sorted(done.failures.items()):
         say(f"{count} calls failed: {failure}")
-
-
-def name_source(source: str) -> str:
-    """What `load_tasks` finds the same tasks by from any folder."""
-    return source if source == EMBEDDED or source.startswith(GYM) else str(Path(source).resolve())
-
-
-def load_tasks(source: str) -> list[GradedTask]:
-    """Tasks of a file, of the embedded families, or of reasoning-gym."""
-    if source == EMBEDDED:
-        from ripieno.embedded.families import generate_tasks
-
-        return generate_tasks(train=30, test=16, seed=1)
-    if source.startswith(GYM):
-        from ripieno.embedded.families.gym import generate_gym_tasks
-
-        return generate_gym_tasks(source.removeprefix(GYM).split(","), count=60, seed=1)
-    return read_tasks(Path(source))
 
 
 async def find_able(app: App) -> tuple[str, ...]:

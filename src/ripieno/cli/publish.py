@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
+from ripieno.app.sources import load_measured
 from ripieno.cli.output import say
 from ripieno.cli.running import run_app
-from ripieno.cli.train import load_measured
 from ripieno.errors import InvalidTask
 from ripieno.learn.publish import publish_checkpoint, publish_dataset
 from ripieno.tasks import read_folder

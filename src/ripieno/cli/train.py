@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
+from ripieno.app.sources import load_measured
 from ripieno.cli.evaluate import show_report
 from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Learned, Objective
-from ripieno.errors import CheckpointError, GateRefused, NotFound
+from ripieno.errors import CheckpointError, GateRefused
 from ripieno.evaluate.benchmark import BEST_QUALITY
 from ripieno.learn import Recipe, Registry, Trained, analyze_prompts
 from ripieno.learn import train as fit
@@ -20,7 +21,6 @@ from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_c
 from ripieno.learn.modes import fit_with_modes
 from ripieno.learn.promotion import compare, record_finding
 from ripieno.learn.train import check_gate, promote, record_learned
-from ripieno.ledger import export_data
 from ripieno.route.predictors import KINDS
 from ripieno.tasks import RoutingData, read_folder
 
@@ -217,25 +217,6 @@ async def hold_against_incumbent(app: App, trained: Trained, version: str, objec
             hint=f"it is saved; `ripieno policy promote {version}` overrules",
         )
     say(f"against {current} it {finding.reason}")
-
-
-def load_measured(app: App, dataset: str | None) -> RoutingData:
-    """Outcomes of one campaign, of the pool's workers in their present versions.
-
-    Probes and traffic are not mixed in: who chose those tasks chose them for the worker, so that their means would
-    flatter it. They are folded in one by one on top of every checkpoint.
-    """
-    known = [name for name in app.ledger.datasets() if ":" not in name]
-    if dataset is None:
-        if len(known) != 1:
-            raise NotFound(
-                "the ledger holds no measured data set" if not known else "the ledger holds several data sets",
-                hint=f"choose one: --dataset {' | '.join(sorted(known))}"
-                if known
-                else "measure one: `ripieno profile`",
-            )
-        dataset = known[0]
-    return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
 
 
 def _names(value: object) -> list[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ripieno.evaluate.report import Field, Report
+from ripieno.evaluate.report import Field, Report, bin_calibration
 
 MOST_SHOWN = 16
 """Workers in a confusion: more cannot be read."""
@@ -40,10 +40,9 @@ def plot_curve(report: Report, held_out: Field, path: Path) -> None:
 def plot_calibration(probabilities: np.ndarray, held_out: Field, path: Path, *, name: str) -> None:
     """Draw stated probability against met quality, in bins of equal count, into a PNG."""
     figure, axes = _start()
-    p, y = probabilities.ravel(), held_out.quality.ravel()
-    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), 15) if len(part)]
+    stated, met = zip(*bin_calibration(probabilities, held_out.quality), strict=True)
     axes.plot([0, 1], [0, 1], "--", color="0.6", label="perfect")
-    axes.plot([p[part].mean() for part in parts], [y[part].mean() for part in parts], "o-", label="router")
+    axes.plot(stated, met, "o-", label="router")
     axes.set(xlabel="predicted quality", ylabel="measured quality", title=f"{name}: calibration on held-out tasks")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120, bbox_inches="tight")

@@ -206,6 +206,13 @@ def calibration_error(held_out: Field, probabilities: np.ndarray) -> float:
     return expected_calibration_error(probabilities, held_out.quality)
 
 
+def bin_calibration(probabilities: np.ndarray, met: np.ndarray, *, bins: int = 15) -> list[tuple[float, float]]:
+    """Mean stated probability and mean met quality in bins of equal count; both arrays of one shape."""
+    p, y = probabilities.ravel(), met.ravel()
+    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
+    return [(float(p[part].mean()), float(y[part].mean())) for part in parts]
+
+
 def give_verdict(router: Line, oracle: Line) -> str:
     """Say what limits the result: the router, the pool, or nothing much."""
     gap = oracle.utility_gain.mean

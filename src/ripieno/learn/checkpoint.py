@@ -36,6 +36,21 @@ class BaselineRow(BaseModel):
     quality_high: float
     utility: float
     cost_usd: float | None = None
+    gap_closed: float | None = None
+    """Share of the utility gap between best single worker and oracle."""
+
+
+class Drawn(BaseModel):
+    """What pictures of the held-out tasks are made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workers: dict[str, tuple[float, float]]
+    """Mean cost in US dollars and mean quality of each worker; empty where costs are unknown."""
+    curves: dict[str, tuple[tuple[float, float], ...]]
+    """Cost and quality of the corners of each curve."""
+    calibration: tuple[tuple[float, float], ...]
+    """Predicted and measured quality of bins of equal count."""
 
 
 class ModelCard(BaseModel):
@@ -70,6 +85,7 @@ class ModelCard(BaseModel):
     held_out_tasks: int
     held_out: tuple[BaselineRow, ...]
     """The table of proof on held-out tasks; empty where the data hold none."""
+    drawn: Drawn | None = None
     verdict: str
     limits: tuple[str, ...]
 

@@ -42,16 +42,22 @@ class LoggedDecision:
         return score_outcome(self.quality, self.run.cost_usd, self.run.latency_s, self.decision.objective, scales)
 
 
-def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:
-    """All decisions of traffic in which a policy chose one worker, oldest first; a named worker was not chosen."""
+def read_decisions(ledger: Ledger, *, last: int | None = None) -> Iterator[LoggedDecision]:
+    """Decisions of traffic in which a policy chose one worker, oldest first; a named worker was not chosen.
+
+    Args:
+        ledger: the record.
+        last: look at so many of the latest decisions, and at what came after the first of them; at all if not given.
+    """
     runs: dict[str, Run] = {}
     qualities: dict[str, float] = {}
-    for stored in ledger.read(kinds=("executed", "judged")):
+    start = ledger.find_start(last) if last is not None else 0
+    for stored in ledger.read(kinds=("executed", "judged"), after=start):
         if isinstance(stored.entry, Executed) and stored.entry.run.decision is not None:
             runs[stored.entry.run.decision] = stored.entry.run
         elif isinstance(stored.entry, Judged):
             qualities[stored.entry.run] = stored.entry.verdict.quality
-    for stored in ledger.read(kinds=("decided",)):
+    for stored in ledger.read(kinds=("decided",), after=start):
         if isinstance(stored.entry, Decided) and stored.entry.decision.estimates:
             if not isinstance(stored.entry.decision.workflow, Solo):
                 continue
@@ -63,8 +69,7 @@ def read_decisions(ledger: Ledger) -> Iterator[LoggedDecision]:
 
 def observe(ledger: Ledger, *, last: int | None = None) -> list[Observed]:
     """Decisions of traffic as the reports ask about them, oldest first."""
-    rows = [row for row in read_decisions(ledger) if row.run is not None and row.run.calls]
-    return [_observe(row) for row in (rows if last is None else rows[-last:])]
+    return [_observe(row) for row in read_decisions(ledger, last=last) if row.run is not None and row.run.calls]
 
 
 def _observe(row: LoggedDecision) -> Observed:

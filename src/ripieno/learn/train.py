@@ -11,7 +11,8 @@ from ripieno.analyze import Analyzer
 from ripieno.domain import Clock, Features, Learned, Objective, Promoted
 from ripieno.errors import DataError, GateRefused
 from ripieno.evaluate.benchmark import Benchmark, Judged, find_scales, judge, prepare
-from ripieno.learn.checkpoint import FORMAT, BaselineRow, ModelCard, Registry
+from ripieno.evaluate.report import bin_calibration
+from ripieno.learn.checkpoint import FORMAT, BaselineRow, Drawn, ModelCard, Registry
 from ripieno.ledger import Ledger
 from ripieno.route.predictors import TrainedPredictor, make_predictor
 from ripieno.tasks import RoutingData, make_training_set
@@ -93,6 +94,7 @@ def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, en
         margin=predictor.margin,
         held_out_tasks=judged.report.tasks if judged else 0,
         held_out=_make_rows(judged),
+        drawn=_draw(bench, judged) if bench is not None and judged is not None else None,
         verdict=judged.report.verdict if judged else "nothing was held out: no gain is proven",
         limits=_LIMITS,
     )
@@ -139,6 +141,19 @@ def _make_rows(judged: Judged | None) -> tuple[BaselineRow, ...]:
             quality_high=line.quality.high,
             utility=line.utility.mean,
             cost_usd=line.cost_usd,
+            gap_closed=line.gap_closed,
         )
         for line in judged.report.lines
     )
+
+
+def _draw(bench: Benchmark, judged: Judged) -> Drawn:
+    field = bench.held_out
+    costs, qualities = field.cost_usd.mean(axis=0).tolist(), field.quality.mean(axis=0).tolist()
+    workers = dict(zip(field.workers, zip(costs, qualities, strict=True), strict=True)) if field.has_costs else {}
+    curves = {
+        name: tuple(zip(curve.cost_usd.tolist(), curve.quality.tolist(), strict=True))
+        for name, curve in judged.report.curves.items()
+    }
+    bins = tuple(bin_calibration(judged.probabilities, field.quality))
+    return Drawn(workers=workers, curves=curves, calibration=bins)

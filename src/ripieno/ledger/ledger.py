@@ -68,7 +68,10 @@ class Verification:
 
 _CLAIMED: ColumnElement[str] = literal_column("'claimed'")
 _JUDGED: ColumnElement[str] = literal_column("'judged'")
-"""Said in the statement itself: a parameter would not be seen to fit the index of findings."""
+_DECIDED: ColumnElement[str] = literal_column("'decided'")
+"""Said in the statement itself: a parameter would not be seen to fit the index of the kind."""
+_MOST_NAMES = 500
+"""Ids of one query."""
 
 
 class Ledger:
@@ -185,11 +188,14 @@ class Ledger:
         query = (
             select(entries, tasks.c.body.label("task_body"))
             .join(tasks, tasks.c.digest == entries.c.task)
-            .where(entries.c.kind == "decided", entries.c.decision.startswith(decision, autoescape=True))
+            .where(entries.c.kind == "decided")
             .limit(2)
         )
         with self._reading() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query.where(entries.c.decision == decision)).all()
+            if not rows:  # a beginning of an id looks at every decision
+                beginning = entries.c.decision.startswith(decision, autoescape=True)
+                rows = connection.execute(query.where(beginning)).all()
         if len(rows) != 1:
             problem = "no decision" if not rows else "more than one decision"
             raise NotFound(f"{problem} is recorded under {decision!r}", hint="the id stands in X-Ripieno-Decision")
@@ -199,9 +205,54 @@ class Ledger:
 
     def last_decision(self) -> str | None:
         """Id of the latest decision, if any was made."""
-        query = select(entries.c.decision).where(entries.c.kind == "decided").order_by(entries.c.seq.desc()).limit(1)
+        query = select(entries.c.decision).where(entries.c.kind == _DECIDED).order_by(entries.c.seq.desc()).limit(1)
         with self._reading() as connection:
             return connection.execute(query).scalar()
+
+    def latest_decisions(self, most: int, *, before: int | None = None) -> list[Stored]:
+        """The latest decisions, newest first; those before the place `before`, if it is given."""
+        query = (
+            select(entries, tasks.c.body.label("task_body"))
+            .join(tasks, tasks.c.digest == entries.c.task)
+            .where(entries.c.kind == _DECIDED)
+        )
+        if before is not None:
+            query = query.where(entries.c.seq < before)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(entries.c.seq.desc()).limit(most)).all()
+        return [
+            Stored(
+                seq=row.seq, at=row.at, entry=decode_entry("decided", row.body, entry=row.id, task_body=row.task_body)
+            )
+            for row in rows
+        ]
+
+    def find_start(self, last: int) -> int:
+        """The place before the latest `last` decisions; 0 where there are not so many."""
+        query = select(entries.c.seq).where(entries.c.kind == _DECIDED).order_by(entries.c.seq.desc())
+        with self._reading() as connection:
+            found = connection.execute(query.offset(last - 1).limit(1)).scalar()
+        return int(found) - 1 if found is not None else 0
+
+    def came_of(self, decisions: Sequence[str]) -> dict[str, tuple[Run, list[Judged]]]:
+        """The latest run of each decision that has one, with the findings about it, oldest first."""
+        runs: dict[str, Run] = {}
+        found: dict[str, list[Judged]] = {}
+        with self._reading() as connection:
+            for start in range(0, len(decisions), _MOST_NAMES):
+                part = decisions[start : start + _MOST_NAMES]
+                query = select(entries).where(entries.c.kind == "executed", entries.c.decision.in_(part))
+                for row in connection.execute(query.order_by(entries.c.seq)):
+                    entry = decode_entry("executed", row.body, entry=row.id)
+                    assert isinstance(entry, Executed)
+                    runs[row.decision] = entry.run
+                named = [run.id for decision, run in runs.items() if decision in part]
+                query = select(entries).where(entries.c.kind == "judged", entries.c.run.in_(named))
+                for row in connection.execute(query.order_by(entries.c.seq)):
+                    entry = decode_entry("judged", row.body, entry=row.id)
+                    assert isinstance(entry, Judged)
+                    found.setdefault(entry.run, []).append(entry)
+        return {decision: (run, found.get(run.id, [])) for decision, run in runs.items()}
 
     def runs_of(self, decision: str) -> list[Run]:
         """Runs that a decision led to."""

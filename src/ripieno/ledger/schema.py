@@ -28,6 +28,7 @@ entries = Table(
     Index("entries_decision", "decision"),
     Index("entries_dataset", "dataset"),
     Index("entries_claimed", "seq", sqlite_where=text("kind = 'claimed'"), postgresql_where=text("kind = 'claimed'")),
+    Index("entries_decided", "seq", sqlite_where=text("kind = 'decided'"), postgresql_where=text("kind = 'decided'")),
     Index("entries_judged", "seq", sqlite_where=text("kind = 'judged'"), postgresql_where=text("kind = 'judged'")),
 )
 

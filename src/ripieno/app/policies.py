@@ -1,0 +1,179 @@
+"""What is done about checkpoints by hand: prove one, put one into traffic, go back; and a look for bias."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ripieno.app.app import App
+from ripieno.app.sources import find_source, load_measured, load_tasks
+from ripieno.domain import Decision, Estimate, Features, Pool, Promoted
+from ripieno.errors import NotFound
+from ripieno.evaluate.audit import Audit, Audited, audit
+from ripieno.evaluate.benchmark import prepare
+from ripieno.evaluate.offpolicy import Logged
+from ripieno.learn import ModelCard, analyze_prompts
+from ripieno.learn.checkpoint import read_card, require_shared_workers
+from ripieno.learn.logs import LoggedDecision, make_log, read_decisions
+from ripieno.learn.promotion import (
+    MOST_PAIRS,
+    Finding,
+    compare,
+    judge_harm,
+    judge_shadow,
+    new_shadow_test,
+    record_finding,
+    start_canary,
+)
+from ripieno.learn.train import promote
+from ripieno.measure import Progress
+from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing, decide_alone
+from ripieno.route import Router
+from ripieno.route.predictors import TrainedPredictor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """Which paired calls hold a candidate against the checkpoint in traffic."""
+
+    tasks: str | None = None
+    """Graded tasks; those that the candidate learned from, if not given."""
+    pairs: int = MOST_PAIRS
+    most_cost_usd: float | None = None
+    told: Callable[[Progress], None] | None = None
+    """Hears of the progress."""
+
+
+async def promote_by_hand(app: App, checkpoint: str, *, releases: bool = False) -> None:
+    """Put a checkpoint into traffic.
+
+    Args:
+        app: the opened app.
+        checkpoint: its version.
+        releases: whether it is taken out of quarantine first.
+
+    Raises:
+        NotFound: there is no such version.
+        GateRefused: it is in quarantine.
+        CheckpointError: it belongs to another pool.
+    """
+    if releases:
+        app.registry.release(checkpoint)
+    if checkpoint in app.registry.versions():
+        card = read_card(app.registry.folder / checkpoint)
+        require_shared_workers(card, app.pool.ids, version=checkpoint)
+    await promote(app.registry, app.ledger, checkpoint, reason="by hand")
+
+
+async def roll_back(app: App) -> str:
+    """End a canary's trial or, where there is none, put back what the latest promotion replaced; gives who decides.
+
+    Raises:
+        NotFound: the latest promotion replaced nothing.
+    """
+    canary = app.registry.canary()
+    if canary is not None:
+        app.registry.set_canary(None)
+        finding = Finding(stage="canary", passed=False, reason="ended by hand", facts={})
+        current = app.registry.current()
+        await record_finding(app.ledger, finding, checkpoint=canary.checkpoint, incumbent=current)
+        return current or "the prior"
+    promotions = [s.entry for s in app.ledger.read(kinds=("promoted",)) if isinstance(s.entry, Promoted)]
+    previous = promotions[-1].previous if promotions else None
+    if previous is None:
+        raise NotFound("the latest promotion replaced no checkpoint")
+    await promote(app.registry, app.ledger, previous, reason="rollback")
+    return previous
+
+
+async def shadow(app: App, checkpoint: str, pairing: Pairing) -> AsyncIterator[Finding]:
+    """Hold a checkpoint against the one in traffic, stage by stage; one that passes all gets a canary's share.
+
+    Each finding is recorded before it is given; the first that fails is the last.
+
+    Raises:
+        NotFound: there is no other checkpoint in traffic, or no tasks to ask.
+    """
+    current = app.registry.current()
+    if current is None or current == checkpoint:
+        raise NotFound(f"{checkpoint!r} has no other checkpoint to be held against", hint="`ripieno policy list`")
+    async for finding in _prove(app, checkpoint, current, pairing):
+        await record_finding(app.ledger, finding, checkpoint=checkpoint, incumbent=current)
+        if finding.passed and finding.stage == "shadow":
+            start_canary(app.registry, app.ledger, checkpoint)
+        yield finding
+        if not finding.passed:
+            return
+
+
+async def audit_traffic(app: App, *, last: int) -> tuple[Audit, list[str]]:
+    """Look for bias in the latest decisions; gives the changes of workers that were noticed, too.
+
+    Raises:
+        NotFound: nothing was decided yet.
+    """
+    logged = list(read_decisions(app.ledger, last=last))
+    if not logged:
+        raise NotFound("no decision is recorded yet", hint="make some: `ripieno ask TEXT`, or serve traffic")
+    features = await app.analyzer.analyze_many([row.task for row in logged])
+    rows = [
+        Audited(decision=row.decision, features=found, quality=row.quality if row.is_realised else None)
+        for row, found in zip(logged, features, strict=True)
+    ]
+    router = app.brain().router
+
+    def estimate(changed: Features, decision: Decision) -> Sequence[Estimate]:
+        eligible = [worker for worker in app.pool if worker.id in decision.mask.eligible]
+        return router.predictor.estimate(changed, eligible) if eligible else decision.estimates
+
+    found = audit(rows, policy=router.policy, estimate=estimate)
+    return found, list(getattr(router.predictor, "drifts", []))
+
+
+async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> AsyncIterator[Finding]:
+    """The stages before the canary, in order."""
+    quiet = app.settings.model_copy(update={"route": app.settings.route.model_copy(update={"exploration": 0.0})})
+    candidate = app.make_router(checkpoint, app.pool, quiet)
+    incumbent = app.make_router(current, app.pool, quiet)
+    card = read_card(app.registry.folder / checkpoint)
+    yield await _replay(app, candidate, incumbent, card)
+    rows = [row for row in read_decisions(app.ledger) if row.quality is not None and row.is_realised]
+    log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
+    yield judge_harm(log, target)
+    source = pairing.tasks or find_source(app, card.datasets[0])
+    rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
+    shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
+    found = await shadow.find_pairs(load_tasks(source), rivals, app.pool, app.conditions())
+    known = {row.run: row.outcome for row in app.ledger.measured(dataset=name)}
+    shadowing = Shadowing(
+        pairs=found[: pairing.pairs],
+        rivals=rivals,
+        campaign=name,
+        known=known,
+        most_cost_usd=pairing.most_cost_usd,
+    )
+    await shadow.run(shadowing, app.pool, test, on_progress=pairing.told)
+    yield judge_shadow(test)
+
+
+async def _replay(app: App, candidate: Router, incumbent: Router, card: ModelCard) -> Finding:
+    data = load_measured(app, card.datasets[0])
+    bench = prepare(data, await analyze_prompts(app.analyzer, data))
+    assert isinstance(candidate.predictor, TrainedPredictor)
+    assert isinstance(incumbent.predictor, TrainedPredictor)
+    return compare(bench, candidate.predictor, incumbent.predictor, objective=app.make_objective())
+
+
+async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:
+    """Logged decisions as arrays, and what the candidate would have taken, shape (n, m)."""
+    log, workers = make_log(rows)
+    target = np.zeros(log.expected.shape)
+    features = await app.analyzer.analyze_many([row.task for row in rows])
+    for index, (row, found) in enumerate(zip(rows, features, strict=True)):
+        eligible = Pool(tuple(worker for worker in app.pool if worker.id in row.decision.mask.eligible))
+        if not len(eligible):
+            target[index, log.action[index]] = 1.0
+            continue
+        taken = decide_alone(candidate, row.task, found, eligible, app.conditions())
+        target[index, workers.index(taken)] = 1.0
+    return log, target

@@ -1,0 +1,45 @@
+"""Probing: the few tasks that say most about where a new worker should be used."""
+
+from collections.abc import Callable
+
+from ripieno.app.app import App
+from ripieno.app.sources import find_source, load_tasks, name_source
+from ripieno.errors import InvalidTask
+from ripieno.learn.checkpoint import read_card
+from ripieno.measure import Probing, Progress, choose_probe_tasks, name_probes
+from ripieno.measure.probe import Profile
+
+
+async def probe(
+    app: App,
+    worker: str,
+    *,
+    budget: int,
+    tasks: str | None = None,
+    most_cost: float | None = None,
+    told: Callable[[Progress], None] | None = None,
+) -> Profile:
+    """Ask a worker tasks until the budget is used or more would change little; goes on where an earlier one was.
+
+    Args:
+        app: the opened app.
+        worker: its id.
+        budget: most probes in all.
+        tasks: graded tasks; those that the checkpoint in traffic learned from, if not given.
+        most_cost: ceiling in US dollars.
+        told: hears of the progress.
+
+    Raises:
+        InvalidTask: there is no such worker.
+        ConfigError: no checkpoint decides yet.
+        NotFound: the tasks cannot be read again.
+    """
+    if worker not in app.pool:
+        raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+    prober, card = app.make_prober(), app.pool[worker]
+    version = app.registry.current()
+    assert version is not None
+    source = tasks or find_source(app, read_card(app.registry.folder / version).datasets[0])
+    graded = choose_probe_tasks(load_tasks(source))
+    probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(source))
+    return await prober.run(probing, app.pool, known=app.ledger.run_ids(name_probes(card.id)), on_progress=told)

@@ -1,0 +1,61 @@
+"""Where graded tasks and measured outcomes come from."""
+
+from pathlib import Path
+
+from ripieno.app.app import App
+from ripieno.domain.grader import GradedTask
+from ripieno.errors import NotFound
+from ripieno.ledger import export_data
+from ripieno.tasks import RoutingData, read_tasks
+
+EMBEDDED = "embedded"
+GYM = "gym:"
+
+
+def name_source(source: str) -> str:
+    """What `load_tasks` finds the same tasks by from any folder."""
+    return source if source == EMBEDDED or source.startswith(GYM) else str(Path(source).resolve())
+
+
+def load_tasks(source: str) -> list[GradedTask]:
+    """Tasks of a file, of the embedded families, or of reasoning-gym."""
+    if source == EMBEDDED:
+        from ripieno.embedded.families import generate_tasks
+
+        return generate_tasks(train=30, test=16, seed=1)
+    if source.startswith(GYM):
+        from ripieno.embedded.families.gym import generate_gym_tasks
+
+        return generate_gym_tasks(source.removeprefix(GYM).split(","), count=60, seed=1)
+    return read_tasks(Path(source))
+
+
+def find_source(app: App, dataset: str) -> str:
+    """Where the graded tasks of a data set can be read again.
+
+    Raises:
+        NotFound: nothing says so.
+    """
+    source = app.ledger.find_source(dataset)
+    if not source:
+        raise NotFound(f"the tasks of {dataset!r} cannot be read again", hint="name graded tasks: --tasks FILE")
+    return source
+
+
+def load_measured(app: App, dataset: str | None) -> RoutingData:
+    """Outcomes of one campaign, of the pool's workers in their present versions.
+
+    Probes and traffic are not mixed in: who chose those tasks chose them for the worker, so that their means would
+    flatter it. They are folded in one by one on top of every checkpoint.
+    """
+    known = [name for name in app.ledger.datasets() if ":" not in name]
+    if dataset is None:
+        if len(known) != 1:
+            raise NotFound(
+                "the ledger holds no measured data set" if not known else "the ledger holds several data sets",
+                hint=f"choose one: --dataset {' | '.join(sorted(known))}"
+                if known
+                else "measure one: `ripieno profile`",
+            )
+        dataset = known[0]
+    return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
