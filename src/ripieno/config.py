@@ -32,6 +32,8 @@ class GatewaySettings(_Part):
     """0 takes a free port."""
     api_key: SecretStr | None = None
     """The master key, which may do everything; set RIPIENO_GATEWAY__API_KEY."""
+    viewer_key: SecretStr | None = None
+    """Lets its holder look at the dashboard, and change nothing; set RIPIENO_GATEWAY__VIEWER_KEY."""
     needs_key: bool = False
     """Whether loopback clients need a key too; with `api_key`, all do."""
     aliases: dict[str, str] = Field(default_factory=dict)

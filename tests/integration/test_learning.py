@@ -11,12 +11,12 @@ from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_app import TASK, make_outcomes, save_checkpoint
 
 from ripieno.app import App
+from ripieno.app.feedback import record_feedback
 from ripieno.config import load_settings
 from ripieno.domain import Judged, Staged, Task, Verdict, list_workers
 from ripieno.domain.grader import Exact, GradedTask
 from ripieno.errors import Abstained, CheckpointError, ConfigError, GateRefused, NotFound
 from ripieno.evaluate.offpolicy import estimate_values
-from ripieno.gateway import record_feedback
 from ripieno.gateway.serve import bind_socket, running
 from ripieno.learn.logs import make_log, read_decisions
 from ripieno.learn.promotion import CANARY_OUTCOMES, start_canary

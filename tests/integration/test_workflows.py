@@ -524,8 +524,8 @@ async def test_one_worker_alone_makes_no_workflow(serve: Serve) -> None:
 
 
 async def test_outcomes_of_workflows_are_not_taken_for_a_workers_own(serve: Serve) -> None:
+    from ripieno.app.feedback import record_feedback
     from ripieno.domain import Verdict
-    from ripieno.gateway import record_feedback
 
     write_pool(serve([Reply(text="41")]), serve([Reply(text="42")]))
     async with open_app() as app:

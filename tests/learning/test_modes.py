@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ripieno.app import App
+from ripieno.app.feedback import record_feedback
 from ripieno.cli.train import Wanted, train_once
 from ripieno.config import load_settings
 from ripieno.domain import (
@@ -27,7 +28,6 @@ from ripieno.domain import (
     WorkerId,
 )
 from ripieno.domain.grader import Agreement, Exact
-from ripieno.gateway import record_feedback
 from ripieno.learn import analyze_prompts
 from ripieno.learn.checkpoint import read_workflows
 from ripieno.learn.modes import add_modes, gather_answers, replay

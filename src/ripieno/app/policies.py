@@ -1,5 +1,6 @@
 """What is done about checkpoints by hand: prove one, put one into traffic, go back; and a look for bias."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ from ripieno.measure import Progress
 from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing, decide_alone
 from ripieno.route import Router
 from ripieno.route.predictors import TrainedPredictor
+
+_BATCH = 16
+"""Tasks analyzed in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +116,13 @@ async def audit_traffic(app: App, *, last: int) -> tuple[Audit, list[str]]:
     Raises:
         NotFound: nothing was decided yet.
     """
-    logged = list(read_decisions(app.ledger, last=last))
+    logged = await asyncio.to_thread(lambda: list(read_decisions(app.ledger, last=last)))
     if not logged:
         raise NotFound("no decision is recorded yet", hint="make some: `ripieno ask TEXT`, or serve traffic")
-    features = await app.analyzer.analyze_many([row.task for row in logged])
+    features: list[Features] = []
+    for start in range(0, len(logged), _BATCH):
+        features += await app.analyzer.analyze_many([row.task for row in logged[start : start + _BATCH]])
+        await asyncio.sleep(0)  # a gateway serves others meanwhile
     rows = [
         Audited(decision=row.decision, features=found, quality=row.quality if row.is_realised else None)
         for row, found in zip(logged, features, strict=True)
@@ -126,7 +133,7 @@ async def audit_traffic(app: App, *, last: int) -> tuple[Audit, list[str]]:
         eligible = [worker for worker in app.pool if worker.id in decision.mask.eligible]
         return router.predictor.estimate(changed, eligible) if eligible else decision.estimates
 
-    found = audit(rows, policy=router.policy, estimate=estimate)
+    found = await asyncio.to_thread(audit, rows, policy=router.policy, estimate=estimate)
     return found, list(getattr(router.predictor, "drifts", []))
 
 

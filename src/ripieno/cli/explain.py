@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
+from ripieno.app.feedback import record_feedback
 from ripieno.cli.ask import describe, describe_steps, list_steps, show
 from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Decided, Decision, Judged, Run, Verdict
 from ripieno.errors import NotFound
-from ripieno.gateway import record_feedback
 from ripieno.route.explain import explain as explain_decision
 
 

@@ -1,6 +1,7 @@
 """`ripieno serve`."""
 
 import os
+import secrets
 import shlex
 import sys
 import tempfile
@@ -28,19 +29,22 @@ def serve(config: Path | None, *, host: str | None, port: int | None, workers: i
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     flags: dict[str, object] = {"gateway": given} if given else {}
     _empty_other_outboxes(load_settings(config, flags=flags).settings)
+    key = secrets.token_urlsafe(12)
     if workers > 1:
-        sys.exit(_serve_many(config, flags, workers))
+        sys.exit(_serve_many(config, flags, workers, dashboard_key=key))
 
     from ripieno.gateway.serve import bind_socket, serve_forever
 
     async def work(app: App) -> None:
         listener = bind_socket(app.settings.gateway)
-        await serve_forever(app, listener, on_ready=lambda address: _announce(app, address))
+        await serve_forever(
+            app, listener, on_ready=lambda address: _announce(app, address, dashboard_key=key), dashboard_key=key
+        )
 
     run_app(config, work, flags=flags)
 
 
-def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) -> int:
+def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int, *, dashboard_key: str) -> int:
     """Serve in several processes on one socket; gives the exit code."""
     with tempfile.TemporaryDirectory(prefix="ripieno-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when the counters' module is imported
@@ -55,10 +59,10 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
             async def work(app: App) -> None:
                 def tell(address: str) -> None:
                     if index == workers - 1:
-                        _announce(app, address)
+                        _announce(app, address, dashboard_key=dashboard_key)
                     is_ready()
 
-                await serve_forever(app, listener, on_ready=tell, parent=parent)
+                await serve_forever(app, listener, on_ready=tell, parent=parent, dashboard_key=dashboard_key)
 
             own = {"ledger": {"outbox": settings.home / f"outbox-{index}.jsonl"}} if index else {}
             try:
@@ -78,10 +82,12 @@ def _empty_other_outboxes(settings: Settings) -> None:
             Ledger(settings.ledger.url, outbox=Outbox(path)).close()
 
 
-def _announce(app: App, address: str) -> None:
+def _announce(app: App, address: str, *, dashboard_key: str) -> None:
     body = shlex.quote('{"model":"auto","messages":[{"role":"user","content":"What is 12% of 250?"}]}')
     auth = " -H 'authorization: Bearer $RIPIENO_GATEWAY__API_KEY'" if app.settings.gateway.api_key else ""
     checkpoint = app.registry.current()
     click.echo(f"{address}/v1")
+    told = "the master key" if app.settings.gateway.api_key else f"the key {dashboard_key}, made for this start,"
+    say(f"dashboard {address}/ui; {told} lets you change things there")
     say(f"{len(app.pool)} workers; " + (f"router {checkpoint}" if checkpoint else "no checkpoint yet: `ripieno train`"))
     say(f"curl {address}/v1/chat/completions -H 'content-type: application/json'{auth} -d {body}")

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import resource
+import secrets
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.server import Gateway
 from ripieno.gateway.shared import Shared, open_shared
 from ripieno.gateway.spans import Spans
+from ripieno.gateway.visitors import Visitors
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,14 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
 
 
 @asynccontextmanager
-async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
-    """Serve while the block runs, then finish what is under way; gives the address."""
+async def running(app: App, listener: socket.socket, *, dashboard_key: str | None = None) -> AsyncIterator[str]:
+    """Serve while the block runs, then finish what is under way; gives the address.
+
+    Args:
+        app: the opened app.
+        listener: the bound socket.
+        dashboard_key: who gives it may change things from pages, where no master key is set; None lets nobody.
+    """
     settings = app.settings.gateway
     master = settings.api_key.get_secret_value() if settings.api_key is not None else None
     is_open = not settings.needs_key and master is None and is_loopback(listener.getsockname()[0])
@@ -74,7 +82,10 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
     keyring = Keyring(app.ledger.keys, master=master, is_open=is_open, clock=app.clock, shared=shared)
     await keyring.refresh()
     spans = Spans(settings.traces_url) if settings.traces_url is not None else None
-    gateway = Gateway(app, keyring, spans)
+    viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None
+    key = master or dashboard_key or secrets.token_urlsafe()
+    visitors = Visitors(key=key, viewer_key=viewer, is_open=is_open, clock=app.clock)
+    gateway = Gateway(app, keyring, visitors, spans)
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits)
     server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
@@ -89,13 +100,19 @@ async def running(app: App, listener: socket.socket) -> AsyncIterator[str]:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await gateway.close()
         await shared.close()
         if spans is not None:
             await asyncio.to_thread(spans.close)
 
 
 async def serve_forever(
-    app: App, listener: socket.socket, *, on_ready: Callable[[str], None], parent: int | None = None
+    app: App,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[str], None],
+    parent: int | None = None,
+    dashboard_key: str | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are finished first.
 
@@ -104,6 +121,7 @@ async def serve_forever(
         listener: the bound socket.
         on_ready: told the address.
         parent: process without which this one is to end too.
+        dashboard_key: see `running`.
     """
     raise_file_limit()
     sys.setswitchinterval(SWITCH_S)
@@ -115,7 +133,7 @@ async def serve_forever(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    async with running(app, listener) as address:
+    async with running(app, listener, dashboard_key=dashboard_key) as address:
         on_ready(address)
         if parent is None:
             await stopped.wait()

@@ -1,6 +1,5 @@
 """Gateway: the routes, each guarded by the keys, and every failure in the form of its dialect."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -9,7 +8,8 @@ from uuid import uuid4
 import msgspec
 
 from ripieno.app import App
-from ripieno.domain import JsonValue, Judged, Verdict
+from ripieno.app.feedback import record_feedback
+from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import InvalidTask, NotFound, RipienoError
 from ripieno.gateway.admin import Admin
 from ripieno.gateway.answering import Answering, read_body
@@ -23,6 +23,8 @@ from ripieno.gateway.memories import MEMORY, MemoryRoutes
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
 from ripieno.gateway.runs import APPROVALS, RUNS, RunRoutes
 from ripieno.gateway.spans import Spans
+from ripieno.gateway.ui import ROOT, UiRoutes
+from ripieno.gateway.visitors import Visitors
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +46,11 @@ class Gateway:
     Args:
         app: the opened app.
         keyring: who may ask.
+        visitors: who may look at the dashboard.
         spans: where spans go, if anywhere.
     """
 
-    def __init__(self, app: App, keyring: Keyring, spans: Spans | None = None) -> None:
+    def __init__(self, app: App, keyring: Keyring, visitors: Visitors, spans: Spans | None = None) -> None:
         self._app = app
         self.keyring = keyring
         self.metrics = Metrics(app)
@@ -57,6 +60,7 @@ class Gateway:
         self._admin = Admin(app, keyring)
         self._runs = RunRoutes(app)
         self._memory = MemoryRoutes(app)
+        self._ui = UiRoutes(app, visitors)
         self._chat = ChatDialect()
         self._messages = MessagesDialect()
         responses = ResponsesDialect()
@@ -91,6 +95,8 @@ class Gateway:
             if public is not None:
                 return public()
             route = self._routes.get((method, request.path))
+            if route is None and (request.path == ROOT or request.path.startswith(f"{ROOT}/")):
+                return await self._ui.answer(request)
             if route is None:
                 route = self._find_route(method, request)
                 if route is None:
@@ -103,6 +109,10 @@ class Gateway:
             log.exception("a request failed by a fault of ours, or of a plugin")
             said = f"an internal error ({type(error).__name__})"
             return self.refuse(RipienoError(said, hint="the log of the gateway says more"), dialect)
+
+    async def close(self) -> None:
+        """End what was begun beside requests."""
+        await self._ui.close()
 
     def refuse(self, error: RipienoError, dialect: Dialect | None = None) -> Response:
         """The response that tells an error."""
@@ -141,7 +151,7 @@ class Gateway:
         return partial(self._answering.answer, dialect, name)
 
     def _greet(self) -> Response:
-        return _respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages"})
+        return _respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages", "dashboard": ROOT})
 
     def _report_health(self) -> Response:
         """Whether the process lives, and what ails it."""
@@ -198,27 +208,6 @@ class Gateway:
             raise InvalidTask(f"not a feedback: {error}") from error
         judged = await record_feedback(self._app, given.decision, verdict)
         return _respond({"recorded": judged.id})
-
-
-async def record_feedback(app: App, decision: str, verdict: Verdict) -> Judged:
-    """Record a late outcome of a decision.
-
-    Raises:
-        NotFound: the decision is unknown, or led to no run.
-    """
-    judged = await asyncio.to_thread(_make_judged, app, decision, verdict)
-    await app.ledger.append(judged)
-    await app.catch_up()
-    return judged
-
-
-def _make_judged(app: App, decision: str, verdict: Verdict) -> Judged:
-    decided = app.ledger.find_decided(decision)
-    runs = app.ledger.runs_of(decided.decision.id)
-    if not runs:
-        raise NotFound(f"decision {decided.decision.id!r} led to no run")
-    earlier = [j for j in app.ledger.verdicts_of(runs[-1].id) if j.verdict.verifier == verdict.verifier]
-    return Judged(run=runs[-1].id, verdict=verdict, nth=len(earlier))
 
 
 def _refuse_path(request: Request, status: int) -> Response:

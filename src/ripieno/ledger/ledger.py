@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_column, select
+from sqlalchemy import Boolean, ColumnElement, Connection, exists, func, insert, literal_column, select
 
 from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Placement, Run, SystemClock, Task
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
@@ -69,6 +69,7 @@ class Verification:
 _CLAIMED: ColumnElement[str] = literal_column("'claimed'")
 _JUDGED: ColumnElement[str] = literal_column("'judged'")
 _DECIDED: ColumnElement[str] = literal_column("'decided'")
+_OF_POLICIES: ColumnElement[bool] = literal_column("entries.kind IN ('learned', 'promoted', 'staged')", type_=Boolean)
 """Said in the statement itself: a parameter would not be seen to fit the index of the kind."""
 _MOST_NAMES = 500
 """Ids of one query."""
@@ -226,6 +227,14 @@ class Ledger:
             )
             for row in rows
         ]
+
+    def policy_steps(self, most: int) -> list[Stored]:
+        """The latest trainings, promotions and stages of promotions, newest first."""
+        query = select(entries).where(_OF_POLICIES).order_by(entries.c.seq.desc()).limit(most)
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+        decoded = (decode_entry(row.kind, row.body, entry=row.id) for row in rows)
+        return [Stored(seq=row.seq, at=row.at, entry=entry) for row, entry in zip(rows, decoded, strict=True)]
 
     def find_start(self, last: int) -> int:
         """The place before the latest `last` decisions; 0 where there are not so many."""

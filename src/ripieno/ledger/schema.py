@@ -4,6 +4,8 @@ from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Stri
 
 metadata = MetaData()
 
+OF_POLICIES = "kind IN ('learned', 'promoted', 'staged')"
+
 tasks = Table(
     "tasks",
     metadata,
@@ -29,6 +31,7 @@ entries = Table(
     Index("entries_dataset", "dataset"),
     Index("entries_claimed", "seq", sqlite_where=text("kind = 'claimed'"), postgresql_where=text("kind = 'claimed'")),
     Index("entries_decided", "seq", sqlite_where=text("kind = 'decided'"), postgresql_where=text("kind = 'decided'")),
+    Index("entries_policies", "seq", sqlite_where=text(OF_POLICIES), postgresql_where=text(OF_POLICIES)),
     Index("entries_judged", "seq", sqlite_where=text("kind = 'judged'"), postgresql_where=text("kind = 'judged'")),
 )
 

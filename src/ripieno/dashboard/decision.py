@@ -1,0 +1,135 @@
+"""Decision: one task with its features, its workers, its steps, and what a turn of the dial would change."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from ripieno.analyze.shape import NAMES
+from ripieno.app import App
+from ripieno.dashboard.charts import Line, draw_lines
+from ripieno.dashboard.graph import lay_out
+from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.views import Views
+from ripieno.domain import Decided, Decision, Estimate, Features, Judged, Run
+from ripieno.errors import InvalidTask, NotFound
+from ripieno.route.explain import Explanation, explain, read_terms
+from ripieno.route.utility import find_leader, score_utility
+
+DIALS = 21
+"""Settings of the dial that the chart shows."""
+LONGEST = 20_000
+"""Characters of a text that the page shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """What another setting of the dial would do, all else equal."""
+
+    dial: float
+    leader: str
+    utilities: dict[str, float]
+
+
+async def show(app: App, views: Views, asked: Asked) -> Page:
+    """One decision; `?dial=0.3` turns the dial."""
+    if len(asked.path) != 2:
+        raise NotFound("name a decision: /ui/decision/ID")
+    name = asked.path[1]
+    if name == "last":
+        latest = await asyncio.to_thread(app.ledger.last_decision)
+        if latest is None:
+            raise NotFound("no decision is recorded yet", hint="ask something: `ripieno ask TEXT`, or the playground")
+        name = latest
+    decided, runs, judged = await asyncio.to_thread(_read, app, name)
+    told = explain(decided.decision)
+    dial = read_dial(asked.query.get("dial"), decided.decision.objective.preference)
+    features = await app.analyzer.analyze(decided.task)
+    return Page(
+        html=render(
+            "decision.html",
+            asked,
+            decision=decided.decision,
+            text=decided.task.text[:LONGEST],
+            runs=runs,
+            judged=judged,
+            told=told,
+            what_if=_turn(decided.decision, told, dial),
+            chart=_draw(decided.decision, told),
+            features=_list_features(features),
+            graphs=[lay_out(decided.decision.workflow, run) for run in runs]
+            or [lay_out(decided.decision.workflow, None)],
+        )
+    )
+
+
+def read_dial(given: str | None, default: float) -> float:
+    """A setting of the dial, in [0, 1].
+
+    Raises:
+        InvalidTask: it is none.
+    """
+    if given is None:
+        return default
+    try:
+        dial = float(given)
+    except ValueError:
+        dial = -1.0
+    if not 0.0 <= dial <= 1.0:
+        raise InvalidTask(f"the dial goes from 0 to 1, got {given[:40]!r}", param="dial")
+    return dial
+
+
+def _read(app: App, name: str) -> tuple[Decided, list[Run], list[Judged]]:
+    decided = app.ledger.find_decided(name)
+    runs = app.ledger.runs_of(decided.decision.id)
+    return decided, runs, [judged for run in runs for judged in app.ledger.verdicts_of(run.id)]
+
+
+def _turn(decision: Decision, told: Explanation, dial: float) -> WhatIf | None:
+    if not told.scored:
+        return None
+    terms, objective = read_terms(decision), replace(decision.objective, preference=dial)
+    estimates = [item.estimate for item in told.scored]
+    return WhatIf(
+        dial=dial,
+        leader=find_leader(estimates, objective, terms.scales, margin=terms.margin),
+        utilities={str(e.worker): score_utility(e, objective, terms.scales) for e in estimates},
+    )
+
+
+def _draw(decision: Decision, told: Explanation) -> Markup | None:
+    """Utility of the leading workers over the dial."""
+    if not told.scored:
+        return None
+    terms = read_terms(decision)
+    leaders = {span.worker for span in told.spans}
+    shown = sorted(told.scored, key=lambda item: item.estimate.worker not in leaders)[:6]
+
+    def follow(estimate: Estimate) -> Sequence[tuple[float, float]]:
+        dials = [step / (DIALS - 1) for step in range(DIALS)]
+        turned = [replace(decision.objective, preference=dial) for dial in dials]
+        return [(dial, score_utility(estimate, each, terms.scales)) for dial, each in zip(dials, turned, strict=True)]
+
+    lines = [Line(name=str(item.estimate.worker), points=follow(item.estimate)) for item in shown]
+    return draw_lines("utility of each worker over the dial", lines, x="dial: price (0) to quality (1)", y="utility")
+
+
+def _list_features(features: Features) -> list[tuple[str, str]]:
+    named = [
+        ("kind", features.kind or "not stated"),
+        ("language", features.language or "unsure"),
+        ("tokens", str(features.prompt_tokens)),
+        ("turns", str(features.turns)),
+        ("code blocks", str(features.code_blocks)),
+        ("images", str(features.images)),
+        ("tools", str(features.tools)),
+        ("needs", ", ".join(sorted(features.needs)) or "nothing"),
+        ("sensitive", ", ".join(sorted(features.sensitivity)) or "nothing found"),
+        ("mission criticality", f"{features.mission_criticality:.1f} of 10"),
+        ("time criticality", f"{features.time_criticality:.1f} of 10"),
+        ("words known", str(len(features.terms))),
+        ("embedding", f"{len(features.embedding)} numbers"),
+    ]
+    return named + [(name.replace("_", " "), f"{value:.3g}") for name, value in zip(NAMES, features.shape, strict=True)]

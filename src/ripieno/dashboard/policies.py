@@ -1,0 +1,77 @@
+"""Policies: the checkpoints with their cards, which one decides, which is on trial, and how each came there."""
+
+import asyncio
+from dataclasses import dataclass
+
+from ripieno.app import App
+from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.quality import draw_curve
+from ripieno.dashboard.views import Views
+from ripieno.domain import Promoted, Staged
+from ripieno.errors import CheckpointError, NotFound
+from ripieno.learn.checkpoint import ModelCard, describe_margin, read_card
+
+SHOWN = 100
+"""Checkpoints, and steps of promotions, that the page shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One checkpoint."""
+
+    version: str
+    state: str
+    """`in traffic`, `canary`, `quarantined`, `saved` or `unreadable`."""
+    card: ModelCard | None
+    note: str
+
+
+async def show(app: App, views: Views, asked: Asked) -> Page:
+    """The registry, or `policies/VERSION`: one card."""
+    if len(asked.path) == 2:
+        return await asyncio.to_thread(_show_card, app, asked, asked.path[1])
+    if len(asked.path) > 2:
+        raise NotFound("name one checkpoint: /ui/policies/VERSION")
+    rows, steps = await asyncio.to_thread(_read, app)
+    jobs = [job for job in asked.jobs if job.name == "shadow"]
+    canary = app.registry.canary()
+    return Page(html=render("policies.html", asked, rows=rows, steps=steps, jobs=jobs, canary=canary))
+
+
+def _read(app: App) -> tuple[list[Row], list[tuple[float, Promoted | Staged]]]:
+    rows = [_describe(app, version) for version in reversed(app.registry.versions()[-SHOWN:])]
+    found = [(stored.at, stored.entry) for stored in app.ledger.policy_steps(SHOWN)]
+    return rows, [(at, entry) for at, entry in found if isinstance(entry, Promoted | Staged)]
+
+
+def _describe(app: App, version: str) -> Row:
+    registry = app.registry
+    canary, quarantined = registry.canary(), registry.quarantined(version)
+    try:
+        card = read_card(registry.folder / version)
+    except CheckpointError as error:
+        return Row(version=version, state="unreadable", card=None, note=error.message)
+    if version == registry.current():
+        state = "in traffic"
+    elif canary is not None and canary.checkpoint == version:
+        state = "canary"
+    else:
+        state = "quarantined" if quarantined else "saved"
+    return Row(version=version, state=state, card=card, note=quarantined or card.verdict)
+
+
+def _show_card(app: App, asked: Asked, version: str) -> Page:
+    if version not in app.registry.versions():
+        raise NotFound(f"there is no checkpoint {version[:100]!r}")
+    row = _describe(app, version)
+    drawn = row.card.drawn if row.card is not None else None
+    return Page(
+        html=render(
+            "card.html",
+            asked,
+            row=row,
+            card=row.card,
+            guard=describe_margin(row.card.margin) if row.card is not None else "",
+            curve=draw_curve(drawn) if drawn is not None else None,
+        )
+    )

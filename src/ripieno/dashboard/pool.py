@@ -1,0 +1,94 @@
+"""Pool: each worker with its state, price, limits, and what was measured of it."""
+
+from dataclasses import dataclass
+
+from ripieno.app import App
+from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.traffic import look_at_traffic
+from ripieno.dashboard.views import Views
+from ripieno.domain import Price, Privacy, Standing, Worker
+from ripieno.evaluate.questions import Spend
+from ripieno.route.predictors import TrainedPredictor
+
+_SETTLED = 0.0
+"""Uncertainty that stands in for that of a task, where none is at hand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One worker."""
+
+    worker: Worker
+    state: str
+    """`ready`, `muted`, `resting`, `waiting` or `full`."""
+    detail: str
+    price: str
+    standing: Standing | None
+    mean: float | None
+    """Mean quality over the tasks that the checkpoint was trained on."""
+    spend: Spend | None
+    """What it took in the latest decisions."""
+
+
+async def show(app: App, views: Views, asked: Asked) -> Page:
+    """Every worker of the pool."""
+    kept = look_at_traffic(app, views)
+    spends = {spend.name: spend for spend in kept.value.answers.workers} if kept.value is not None else {}
+    rows = [_describe(app, worker, spends.get(worker.id)) for worker in app.pool]
+    jobs = [job for job in asked.jobs if job.name == "probe"]
+    return Page(
+        html=render(
+            "pool.html",
+            asked,
+            rows=rows,
+            kept=kept,
+            jobs=jobs,
+            fault=app.reload_fault,
+            providers=sorted(app.settings.providers),
+            privacies=list(Privacy),
+        )
+    )
+
+
+def _describe(app: App, worker: Worker, spend: Spend | None) -> Row:
+    predictor = app.brain().router.predictor
+    state, detail = _find_state(app, worker)
+    mean, standing = None, None
+    if isinstance(predictor, TrainedPredictor):
+        standing = predictor.stand(worker.id, sd=_SETTLED)
+        if worker.id in predictor.workers:
+            mean = float(predictor.means[predictor.workers.index(worker.id)])
+    return Row(
+        worker=worker,
+        state=state,
+        detail=detail,
+        price=tell_price(worker.price),
+        standing=standing,
+        mean=mean,
+        spend=spend,
+    )
+
+
+def _find_state(app: App, worker: Worker) -> tuple[str, str]:
+    if worker.is_muted:
+        return "muted", "out of routing until it is unmuted"
+    told = (
+        ("resting", app.health.unhealthy()),
+        ("waiting", app.health.rate_limited()),
+        ("full", app.caller.crowded()),
+    )
+    return next(((state, found[worker.id]) for state, found in told if worker.id in found), ("ready", ""))
+
+
+def tell_price(price: Price) -> str:
+    """A price in words."""
+    if not price.is_known:
+        return "unknown"
+    parts = []
+    if price.input_usd_per_mtok or price.output_usd_per_mtok:
+        parts.append(f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out a million tokens")
+    if price.usd_per_cpu_s:
+        parts.append(f"${price.usd_per_cpu_s:.3g} a CPU second")
+    if price.usd_per_call:
+        parts.append(f"${price.usd_per_call:.3g} a call")
+    return ", ".join(parts) or "free"

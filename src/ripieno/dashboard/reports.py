@@ -1,0 +1,29 @@
+"""Reports: the questions that change a routing table, answered from the latest decisions."""
+
+from ripieno.app import App
+from ripieno.dashboard.charts import draw_bars
+from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.traffic import LAST, look_at_traffic
+from ripieno.dashboard.views import Views
+from ripieno.evaluate.questions import LEAST_EVIDENCE
+
+SHOWN = 12
+"""Kinds of the chart."""
+
+
+async def show(app: App, views: Views, asked: Asked) -> Page:
+    """All answers, with the evidence of each."""
+    kept = look_at_traffic(app, views)
+    found = kept.value.answers if kept.value is not None else None
+    tokens = {spend.name: float(spend.tokens) for spend in found.kinds[:SHOWN]} if found is not None else {}
+    return Page(
+        html=render(
+            "reports.html",
+            asked,
+            kept=kept,
+            found=found,
+            last=LAST,
+            least=LEAST_EVIDENCE,
+            chart=draw_bars("tokens by kind of task", tokens, y="tokens") if len(tokens) > 1 else None,
+        )
+    )

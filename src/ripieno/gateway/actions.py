@@ -1,0 +1,264 @@
+"""Actions: what the dashboard's forms do."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from ripieno.app import App
+from ripieno.app.feedback import record_feedback
+from ripieno.app.policies import Pairing, promote_by_hand, roll_back, shadow
+from ripieno.app.pool_file import NewWorker, add_worker, set_muted
+from ripieno.app.probing import probe
+from ripieno.domain import Mode, Privacy, Task, Verdict
+from ripieno.errors import InvalidTask, NotFound, RipienoError
+from ripieno.execute import Execution
+from ripieno.orchestrator import make_arrival
+
+if TYPE_CHECKING:
+    from ripieno.dashboard import Job
+
+MOST_JOBS = 20
+MOST_PROBES = 1000
+
+log = logging.getLogger(__name__)
+
+Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What came of a form."""
+
+    back: str
+    """The page that is shown next, behind `/ui/`."""
+    said: str = ""
+
+
+class Jobs:
+    """Long work that was begun from a page; it ends with the process, and what it recorded stays."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def list(self) -> "tuple[Job, ...]":
+        """What was begun, the latest first."""
+        return tuple(reversed(self._jobs))
+
+    def start(self, name: str, about: str, work: Callable[[], Awaitable[str]]) -> None:
+        """Begin something.
+
+        Args:
+            name: what is done.
+            about: the worker or checkpoint.
+            work: does it, and tells what came out.
+
+        Raises:
+            InvalidTask: the same is being done.
+        """
+        from ripieno.dashboard import Job
+
+        if any(job.name == name and job.about == about and job.state == "running" for job in self._jobs):
+            raise InvalidTask(f"{name} of {about} is under way already")
+        job = Job(name=name, about=about, state="running")
+        self._jobs = [*self._jobs[-MOST_JOBS + 1 :], job]
+        task = asyncio.create_task(self._work(job, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End what runs."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _work(self, job: "Job", work: Callable[[], Awaitable[str]]) -> None:
+        try:
+            ended = replace(job, state="done", detail=await work())
+        except RipienoError as error:
+            ended = replace(job, state="failed", detail=error.message)
+        except Exception as error:
+            log.exception("%s of %s failed by a fault of ours, or of a plugin", job.name, job.about)
+            ended = replace(job, state="failed", detail=f"an internal error ({type(error).__name__})")
+        self._jobs = [ended if each is job else each for each in self._jobs]
+
+
+class Actions:
+    """What may be done from pages, by the address of its form.
+
+    Args:
+        app: the opened app.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.jobs = Jobs()
+        self._known: dict[str, Callable[[Fields], Awaitable[Done]]] = {
+            "pool/mute": lambda fields: self._change_muted(fields, is_muted=True),
+            "pool/unmute": lambda fields: self._change_muted(fields, is_muted=False),
+            "pool/add": self._add,
+            "pool/probe": self._probe,
+            "policies/promote": self._promote,
+            "policies/rollback": self._roll_back,
+            "policies/shadow": self._shadow,
+            "approvals/answer": self._answer,
+            "playground/ask": self._ask,
+            "feedback": self._take_feedback,
+            "memory/forget": self._forget,
+            "memory/beat": self._beat,
+        }
+
+    async def do(self, name: str, fields: Fields) -> Done:
+        """Do one of them.
+
+        Raises:
+            NotFound: there is no such action.
+            RipienoError: it could not be done.
+        """
+        action = self._known.get(name)
+        if action is None:
+            raise NotFound(f"nothing is done at {name[:100]!r}")
+        return await action(fields)
+
+    async def close(self) -> None:
+        """End what was begun."""
+        await self.jobs.close()
+
+    async def _change_muted(self, fields: Fields, *, is_muted: bool) -> Done:
+        worker = _require(fields, "worker")
+        await asyncio.to_thread(set_muted, self._app.loaded.path, worker, is_muted=is_muted)
+        return Done(back="pool", said=f"{worker} is {'muted' if is_muted else 'back'}.")
+
+    async def _add(self, fields: Fields) -> Done:
+        facts: dict[str, object] = {"privacy": Privacy(_choose(fields, "privacy", list(Privacy))).value}
+        if fields.get("model"):
+            facts["model"] = fields["model"]
+        for field, name in (("price_in", "input_usd_per_mtok"), ("price_out", "output_usd_per_mtok")):
+            if fields.get(field, "").strip():
+                facts[name] = _read_number(fields, field, low=0.0)
+        new = NewWorker(
+            id=_require(fields, "worker"),
+            provider=_require(fields, "provider"),
+            facts=facts,
+            base_url=fields.get("base_url", "").strip() or None,
+        )
+        keeps = fields.get("keep_embedded") == "1"
+        await asyncio.to_thread(add_worker, self._app.loaded.path, new, keeps_embedded=keeps)
+        key = f"RIPIENO_PROVIDERS__{new.provider.upper()}__API_KEY"
+        return Done(back="pool", said=f"{new.id} is added; a key of its provider goes into {key}. Probe it next.")
+
+    async def _probe(self, fields: Fields) -> Done:
+        worker, budget = _require(fields, "worker"), int(_read_number(fields, "budget", low=1, high=MOST_PROBES))
+
+        async def work() -> str:
+            found = await probe(self._app, worker, budget=budget)
+            quality = f"{found.quality:.2f} ± {found.quality_sd:.2f}"
+            return f"{found.probes} probes, expected quality {quality}, {found.standing}"
+
+        self.jobs.start("probe", worker, work)
+        return Done(back="pool", said=f"{worker} is being probed.")
+
+    async def _promote(self, fields: Fields) -> Done:
+        checkpoint = _require(fields, "checkpoint")
+        await promote_by_hand(self._app, checkpoint)
+        return Done(back="policies", said=f"{checkpoint} decides from the next task on.")
+
+    async def _roll_back(self, fields: Fields) -> Done:
+        return Done(back="policies", said=f"{await roll_back(self._app)} decides again.")
+
+    async def _shadow(self, fields: Fields) -> Done:
+        checkpoint = _require(fields, "checkpoint")
+
+        async def work() -> str:
+            told = "nothing was found"
+            async for finding in shadow(self._app, checkpoint, Pairing()):
+                told = f"{finding.stage} {'passed' if finding.passed else 'failed'}: {finding.reason}"
+            return told
+
+        self.jobs.start("shadow", checkpoint, work)
+        return Done(back="policies", said=f"{checkpoint} is held against the one in traffic.")
+
+    async def _answer(self, fields: Fields) -> Done:
+        run, digest = _require(fields, "run"), _require(fields, "digest")
+        is_approved = _choose(fields, "answer", ("approve", "deny")) == "approve"
+        found = await asyncio.to_thread(self._app.runs.find, run)
+        if found.proposal is None or found.proposal.digest != digest:
+            raise InvalidTask("what was shown is no longer what waits", hint="open the page again")
+        counts = await self._app.runs.resolve(
+            run, is_approved=is_approved, by=_require(fields, "by"), reason=fields.get("reason", "")
+        )
+        await self._app.runs.sweep()
+        told = "approved" if counts.is_approved else "denied"
+        return Done(back="approvals", said=f"{told} by {counts.by}")
+
+    async def _ask(self, fields: Fields) -> Done:
+        text, dial = _require(fields, "text"), _read_number(fields, "dial", low=0.0, high=1.0)
+        mode = Mode(fields["mode"]) if fields.get("mode") in list(Mode) else None
+        wanted = [name for name in (fields.get("first") or "auto", fields.get("second", "")) if name]
+        objective = replace(self._app.make_objective(preference=dial), mode=mode)
+        tasks = []
+        for name in wanted:
+            if name != "auto" and name not in self._app.pool:
+                raise InvalidTask(f"no worker is called {name[:100]!r}")
+            own = objective if name == "auto" else replace(objective, workers=(name,))
+            tasks.append(Task.from_text(text, objective=own))
+        names = await asyncio.gather(*(self._carry(task) for task in tasks))
+        shown = {"of": ",".join(names), "dial": f"{dial:g}", "first": wanted[0], "second": "".join(wanted[1:])}
+        return Done(back=f"playground?{urlencode(shown)}")
+
+    async def _carry(self, task: Task) -> str:
+        """The decision that a task led to; one that failed is shown like one that was answered."""
+        arrival, begun = make_arrival(self._app.clock), []
+
+        def note(execution: Execution) -> None:
+            begun.append(execution)
+
+        try:
+            await self._app.orchestrator.carry(task, arrival=arrival, follow=note)
+        except RipienoError:
+            if not begun:
+                raise
+        return arrival.id
+
+    async def _take_feedback(self, fields: Fields) -> Done:
+        verdict = Verdict(verifier="user", quality=_read_number(fields, "quality", low=0.0, high=1.0))
+        await record_feedback(self._app, _require(fields, "decision"), verdict)
+        back = fields.get("back", "")
+        is_own = back.startswith(("decision/", "playground?"))
+        return Done(back=back if is_own else "live", said="What the answer was worth is recorded.")
+
+    async def _forget(self, fields: Fields) -> Done:
+        erased = await self._app.memory.forget(_require(fields, "item"))
+        return Done(back="memory", said=f"{erased.id[:12]} is erased, with {len(erased.derived)} items made from it.")
+
+    async def _beat(self, fields: Fields) -> Done:
+        is_back = await self._app.memory.beat()
+        return Done(back="memory", said="The canary came back." if is_back else "The canary did not come back.")
+
+
+def _require(fields: Fields, name: str) -> str:
+    value = fields.get(name, "").strip()
+    if not value:
+        raise InvalidTask(f"{name} is missing", param=name)
+    return value
+
+
+def _choose(fields: Fields, name: str, known: Sequence[str]) -> str:
+    value = fields.get(name, "")
+    if value not in known:
+        raise InvalidTask(f"{name} must be one of {', '.join(known)}, got {value[:40]!r}", param=name)
+    return value
+
+
+def _read_number(fields: Fields, name: str, *, low: float, high: float = float("inf")) -> float:
+    try:
+        value = float(_require(fields, name))
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        most = f" and at most {high:g}" if high < float("inf") else ""
+        raise InvalidTask(f"{name} must be a number of at least {low:g}{most}", param=name)
+    return value

@@ -1,0 +1,162 @@
+"""The dashboard over HTTP: pages to read, and forms that change things for who gave the admin key."""
+
+import logging
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, unquote
+
+from ripieno.app import App
+from ripieno.errors import InvalidTask, NotFound, RipienoError
+from ripieno.gateway.actions import Actions
+from ripieno.gateway.errors import find_wire
+from ripieno.gateway.http import Request, Response
+from ripieno.gateway.visitors import (
+    COOKIE,
+    LASTS_S,
+    Visitor,
+    Visitors,
+    read_cookie,
+    require_own_site,
+    set_cookie,
+)
+
+if TYPE_CHECKING:
+    from ripieno.dashboard import Asked, Dashboard, Page
+
+ROOT = "/ui"
+SAID, SAID_S = "ripieno_said", 5
+"""The cookie in which an action tells the next page what it did, and how long it lasts."""
+MOST_FIELDS = 40
+LONGEST_SAID = 300
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+PRIVATE = {"cache-control": "no-store"}
+
+log = logging.getLogger(__name__)
+
+
+class UiRoutes:
+    """The routes under `/ui`.
+
+    Args:
+        app: the opened app.
+        visitors: who may read and change.
+    """
+
+    def __init__(self, app: App, visitors: Visitors) -> None:
+        self._app = app
+        self._visitors = visitors
+        self._actions = Actions(app)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request; raises nothing."""
+        asked = _make_asked(request)
+        try:
+            visitor = self._visitors.recognise(request)
+            asked = self._tell_visitor(asked, visitor, request)
+            return await self._answer(request, asked, visitor)
+        except RipienoError as error:
+            return _respond(self._dashboard.show_error(error, asked, status=find_wire(error).status))
+        except Exception as error:
+            log.exception("a page failed by a fault of ours, or of a plugin")
+            fault = RipienoError(f"an internal error ({type(error).__name__})", hint="the log says more")
+            return _respond(self._dashboard.show_error(fault, asked, status=500))
+
+    async def close(self) -> None:
+        """End what was begun from pages."""
+        await self._actions.close()
+        if "_dashboard" in self.__dict__:
+            await self._dashboard.close()
+
+    @cached_property
+    def _dashboard(self) -> "Dashboard":
+        from ripieno.dashboard import Dashboard  # templates and charts are loaded by who looks at them
+
+        return Dashboard(self._app)
+
+    async def _answer(self, request: Request, asked: "Asked", visitor: Visitor) -> Response:
+        if asked.path[:1] == ("assets",):
+            return self._give_asset(asked)
+        if request.method == "POST":
+            return await self._act(request, asked, visitor)
+        if request.method not in ("GET", "HEAD"):
+            raise InvalidTask(f"{request.method} is not taken here")
+        if asked.path == ("enter",) or not visitor.may_read:
+            return _respond(self._dashboard.ask_for_key(asked, status=200 if visitor.may_read else 401))
+        return _respond(await self._dashboard.show(asked))
+
+    def _tell_visitor(self, asked: "Asked", visitor: Visitor, request: Request) -> "Asked":
+        return replace(
+            asked,
+            is_admin=visitor.is_admin,
+            can_leave=bool(visitor.cookie),
+            token=self._visitors.make_token(visitor),
+            jobs=self._actions.jobs.list(),
+            said=unquote(read_cookie(request, SAID))[:LONGEST_SAID],
+        )
+
+    def _give_asset(self, asked: "Asked") -> Response:
+        from ripieno.dashboard import read_asset
+
+        found = read_asset("/".join(asked.path[1:]))
+        if found is None:
+            raise NotFound("there is no such file")
+        headers = HEADERS | {"cache-control": "no-cache"}
+        return Response(found[0], content_type=found[1], headers=headers)
+
+    async def _act(self, request: Request, asked: "Asked", visitor: Visitor) -> Response:
+        fields = _read_form(request)
+        if asked.path == ("enter",):
+            return self._enter(request, asked, fields.get("key", ""))
+        if asked.path == ("leave",):
+            require_own_site(request)
+            return _redirect("", cookie=set_cookie(request, COOKIE, "", lasts_s=0))
+        self._visitors.require_own_form(request, visitor, fields.pop("token", ""))
+        done = await self._actions.do("/".join(asked.path), fields)
+        said = quote(done.said[:LONGEST_SAID])
+        return _redirect(done.back, cookie=set_cookie(request, SAID, said, lasts_s=SAID_S if said else 0))
+
+    def _enter(self, request: Request, asked: "Asked", key: str) -> Response:
+        require_own_site(request)
+        cookie = self._visitors.enter(key)
+        if cookie is None:
+            return _respond(self._dashboard.ask_for_key(asked, said="That is not the key.", status=401))
+        return _redirect("", cookie=set_cookie(request, COOKIE, cookie, lasts_s=LASTS_S))
+
+
+def _make_asked(request: Request) -> "Asked":
+    from ripieno.dashboard import Asked
+
+    parts = tuple(part for part in request.path.removeprefix(ROOT).split("/") if part)
+    return Asked(path=parts, query=dict(parse_qsl(request.query, max_num_fields=None)[:MOST_FIELDS]))
+
+
+def _read_form(request: Request) -> dict[str, str]:
+    try:
+        text = request.body.decode()
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS))
+    except ValueError as error:
+        raise InvalidTask(f"not a form: {error}") from error
+
+
+def _respond(page: "Page") -> Response:
+    return Response(
+        page.html.encode("utf-8", "replace"),
+        status=page.status,
+        content_type="text/html; charset=utf-8",
+        headers=HEADERS | PRIVATE,
+    )
+
+
+def _redirect(back: str, *, cookie: str) -> Response:
+    headers = HEADERS | PRIVATE | {"location": f"{ROOT}/{back}".rstrip("/"), "set-cookie": cookie}
+    return Response(b"", status=303, headers=headers)
