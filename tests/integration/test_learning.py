@@ -3,17 +3,19 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import aiohttp
 import numpy as np
 import pytest
+from safetensors.numpy import load
 from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_app import TASK, make_outcomes, save_checkpoint
 
 from ripieno.app import App
 from ripieno.app.feedback import record_feedback
 from ripieno.config import load_settings
-from ripieno.domain import Judged, Staged, Task, Verdict, list_workers
+from ripieno.domain import Estimate, Executed, Judged, Staged, Task, Verdict, list_workers
 from ripieno.domain.grader import Exact, GradedTask
 from ripieno.errors import Abstained, CheckpointError, ConfigError, GateRefused, NotFound
 from ripieno.evaluate.offpolicy import estimate_values
@@ -22,7 +24,9 @@ from ripieno.learn.logs import make_log, read_decisions
 from ripieno.learn.promotion import CANARY_OUTCOMES, start_canary
 from ripieno.measure import Probing, name_probes
 from ripieno.route.explain import explain
-from ripieno.testing import Reply
+from ripieno.route.predictors import TrainedPredictor
+from ripieno.route.predictors.trained import EPOCH
+from ripieno.testing import FixedClock, Reply
 
 STILL = "[route]\nexploration = 0.0\n"
 
@@ -58,6 +62,45 @@ async def test_feedback_moves_the_next_decision_and_every_decision_is_replayed_a
             assert replayed.utilities == decision.utilities
     async with open_app() as again:
         assert (await again.orchestrator.decide(TASK)).worker == "a", "what was learned survives the process"
+
+
+async def test_a_start_goes_on_from_a_snapshot_to_the_same_beliefs(serve: Serve, tmp_path: Path) -> None:
+    write_pool(serve(), serve(), extra=STILL)
+    async with open_app() as app:
+        version = await promote_checkpoint(app, tmp_path)
+        decision, run = await app.orchestrator.handle(TASK)
+        rng = np.random.default_rng(0)
+        for _ in range(EPOCH // 100 + 1):
+            batch: list[Executed | Judged] = []
+            for _ in range(100):
+                name, worker = uuid4().hex, app.pool[rng.choice(["a", "b"])]
+                call = replace(run.calls[0], worker=worker.id, worker_version=worker.version)
+                batch.append(Executed(run=replace(run, id=name, decision=None, calls=(call,))))
+                batch.append(Judged(run=name, verdict=judge(float(rng.random() < 0.7))))
+            app.ledger.append_now(batch)
+        await app.catch_up()
+        learned = (await app.orchestrator.decide(TASK)).estimates
+    folder = app.registry.folder / version
+    (snapshot,) = folder.glob("learnt-*.safetensors")
+
+    async def estimate() -> tuple[int, tuple[Estimate, ...]]:
+        async with App(load_settings(), clock=FixedClock()) as again:
+            predictor = again.brain().router.predictor
+            assert isinstance(predictor, TrainedPredictor)
+            return predictor.folded, (await again.orchestrator.decide(TASK)).estimates
+
+    assert await estimate() == (EPOCH + 100, learned), "from the snapshot"
+    whole = snapshot.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole.replace(b'"digest":"', b'"digest":"0', 1)):
+        snapshot.write_bytes(damaged)
+        assert await estimate() == (EPOCH + 100, learned), "from the ledger alone"
+    assert [path.name for path in folder.glob("learnt-*.safetensors")] == [snapshot.name]
+    again, before = load(snapshot.read_bytes()), load(whole)
+    assert all(np.array_equal(again[name], before[name]) for name in before), "it was made again, to the same"
+    write_pool(serve(), serve(), options="timeout_s = 7", extra=STILL)
+    folded, _ = await estimate()
+    assert folded == EPOCH + 100
+    assert decision.predictor == version
 
 
 async def test_outcomes_of_another_process_are_learned_while_serving(serve: Serve, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import sqlite3
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from tests.unit.test_tasks import make_folder
 
@@ -205,6 +207,9 @@ def test_a_wrong_url_and_a_closed_ledger_say_so(tmp_path: Path) -> None:
         raise SQLAlchemyError("odd")
     with pytest.raises(LedgerError):
         Ledger(f"sqlite:///{tmp_path}")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(LedgerError, match="the folder of ledger"):
+        Ledger(f"sqlite:///{tmp_path}/file/l.db")
     ledger = Ledger(f"sqlite:///{tmp_path}/l.db")
     ledger.close()
     ledger.close()
@@ -225,6 +230,55 @@ async def test_decisions_runs_and_verdicts_are_found(ledger: Ledger) -> None:
         ledger.find_decided("ab")
     with pytest.raises(NotFound, match="no decision"):
         ledger.find_decided("%")
+
+
+async def test_the_latest_decisions_are_read_page_by_page_with_what_came_of_them(ledger: Ledger) -> None:
+    assert ledger.latest_decisions(3) == []
+    assert ledger.find_start(1) == 0
+    for number in range(5):
+        await ledger.append(make_decided(f"d{number}"), make_executed(f"r{number}", decision=f"d{number}"))
+    await ledger.append(make_judged("r4", 0.0), make_judged("r4", 1.0, nth=1))
+    await ledger.append(make_executed("again", decision="d4"))
+    first = ledger.latest_decisions(2)
+    assert [stored.entry.id for stored in first] == ["decided:d4", "decided:d3"]
+    then = ledger.latest_decisions(9, before=first[-1].seq)
+    assert [stored.entry.id for stored in then] == ["decided:d2", "decided:d1", "decided:d0"]
+    came = ledger.came_of(["d3", "d4", "nobody"])
+    assert {name: run.id for name, (run, _) in came.items()} == {"d3": "r3", "d4": "again"}, "the latest run counts"
+    assert came["d3"][1] == []
+    assert ledger.find_start(2) == first[-1].seq - 1
+    assert ledger.find_start(6) == 0
+    assert ledger.digest_at(1) is not None
+    assert ledger.digest_at(999) is None
+
+
+async def test_pages_of_a_long_ledger_are_read_by_index(ledger: Ledger, tmp_path: Path) -> None:
+    """The indexes are partial: a query that is not seen to fit one reads everything, and nobody notices before long."""
+    await ledger.append(make_decided("d"), make_executed("r", decision="d"), make_judged("r", 1.0))
+    asked: list[tuple[str, Any]] = []
+
+    def listen(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        ledger.latest_decisions(3, before=9)
+        ledger.find_start(2)
+        ledger.last_decision()
+        ledger.policy_steps(5)
+        ledger.came_of(["d"])
+        ledger.find_decided("d")
+        ledger.digest_at(1)
+        list(ledger.late(after=0))
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+    database = sqlite3.connect(f"{tmp_path}/ledger.db")
+    queries = [each for each in asked if each[0].startswith("SELECT")]
+    assert len(queries) == 9
+    for statement, values in queries:
+        plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+        assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step], (statement, plan)
+    database.close()
 
 
 async def test_a_data_set_goes_in_and_comes_out_the_same(ledger: Ledger, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ripieno.app.build import (
     make_outbox,
     stat_file,
 )
+from ripieno.app.learning import Learning
 from ripieno.app.runs import Runs
 from ripieno.conductor import Brief, Conductor, Decomposer
 from ripieno.config import FILE, Loaded, Settings, load_settings
@@ -33,10 +34,8 @@ from ripieno.domain import (
     Mode,
     Objective,
     Pool,
-    Run,
     SystemClock,
     Task,
-    Worker,
     WorkerId,
     Workflow,
     parse_worker_id,
@@ -44,10 +43,8 @@ from ripieno.domain import (
 from ripieno.encoders import CachedEncoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
-from ripieno.learn.checkpoint import Canary, ModelCard, Registry, read_card, read_workflows, require_shared_workers
+from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
-from ripieno.learn.promotion import judge_canary, record_finding
-from ripieno.learn.train import promote
 from ripieno.ledger import Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
@@ -57,7 +54,6 @@ from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
 from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
-from ripieno.route.modes import make_stand_in
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, Verifier
 from ripieno.verify.trust import Trust
@@ -129,10 +125,7 @@ class App:
         self.look_every_s = 0.0
         """Between two looks at the files that decide; 0 looks before each task."""
         self._looked_at = 0.0
-        self._learning = asyncio.Lock()
-        self._canary: Canary | None = None
-        self._canary_watermark = 0
-        self._shortfalls: list[float] = []
+        self._learning = Learning(self.ledger, self.analyzer, self.registry, self.clock, self.conditions)
         self.orchestrator = Orchestrator(parts, self.brain)
         self.runs = Runs(self.orchestrator, self.journals, self.ledger, self.clock)
 
@@ -185,15 +178,7 @@ class App:
 
         Called again it goes on where it was. Outcomes of workers that have changed or left are passed over.
         """
-        brain = self.brain()
-        noticed: list[str] = []
-        async with self._learning:
-            for router in (brain.router, brain.canary):
-                if router is not None and isinstance(router.predictor, TrainedPredictor):
-                    noticed += await self._fold(router.predictor, brain.pool)
-            if brain.canary is not None:
-                await self._watch_canary(brain)
-        return noticed
+        return await self._learning.catch_up(self.brain())
 
     async def follow(self, *, every_s: float = FOLLOW_S) -> None:
         """Catch up again and again, until cancelled: outcomes may come from other processes."""
@@ -203,62 +188,6 @@ class App:
                 await self.catch_up()
             except RipienoError as error:
                 log.warning("outcomes could not be learned from: %s", error.message)
-
-    async def _fold(self, predictor: TrainedPredictor, pool: Pool, *, until: int | None = None) -> list[str]:
-        noticed: list[str] = []
-        for late in self.ledger.late(after=predictor.watermark, until=until):
-            learner, call = _find_learner(late.run, predictor, pool), late.run.calls[-1]
-            if learner is not None:
-                features = await self.analyzer.analyze(late.task)
-                change = predictor.learn(
-                    features,
-                    learner,
-                    late.quality,
-                    cost_usd=late.run.cost_usd if late.run.mode is not None else call.cost_usd,
-                    latency_s=late.run.latency_s if late.run.mode is not None else call.latency_s,
-                    first_token_s=call.first_token_s,
-                )
-                if change is not None:
-                    log.warning("%s: what was learned of it counts less from here on", change)
-                    noticed.append(change)
-            predictor.watermark = late.seq
-        return noticed
-
-    async def _watch_canary(self, brain: Brain) -> None:
-        """Take what came of the canary's decisions, and end its trial where they suffice."""
-        canary = self.registry.canary()
-        if canary is None:
-            return
-        if self._canary != canary:
-            self._canary, self._shortfalls, self._canary_watermark = canary, [], canary.since
-        for late in self.ledger.late(after=self._canary_watermark):
-            self._canary_watermark = late.seq
-            if late.run.decision is None:
-                continue
-            decided = self.ledger.find_decided(late.run.decision)
-            if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
-                self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
-        finding = judge_canary(self._shortfalls)
-        if finding is None:
-            return
-        incumbent = self.registry.current()
-        await record_finding(self.ledger, finding, checkpoint=canary.checkpoint, incumbent=incumbent)
-        self.registry.set_canary(None)
-        if finding.passed:
-            await promote(self.registry, self.ledger, canary.checkpoint, reason=finding.reason)
-        else:
-            self.registry.quarantine(canary.checkpoint, f"as a canary it {finding.reason}")
-            log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
-
-    async def _measure_shortfall(self, brain: Brain, decided: Decided, quality: float) -> float:
-        """What the incumbent promises of its own choice, minus what the canary's brought; 0 where they choose alike."""
-        features = await self.analyzer.analyze(decided.task)
-        arrival = Arrival(id=decided.decision.id, seed=decided.decision.seed, started=self.clock.monotonic())
-        ours = brain.router.decide(decided.task, features, brain.pool, self.conditions(), arrival=arrival)
-        if ours.choice == decided.decision.choice:
-            return 0.0
-        promised = next(e.quality for e in ours.estimates if e.worker == ours.choice)
-        return min(max(promised - quality, -1.0), 1.0)
 
     def conditions(self) -> Conditions:
         """Health and limits of this moment."""
@@ -328,7 +257,7 @@ class App:
         name, _, watermark = version.partition("+")
         predictor, card = self.registry.load(name, encoder=self.analyzer.encoder.name)
         if watermark:
-            await self._fold(predictor, self.pool, until=int(watermark))
+            await self._learning.fold(predictor, self.pool, until=int(watermark))
         return predictor, card
 
     def make_profiler(self) -> Profiler:
@@ -485,12 +414,3 @@ class App:
             learned=workflows if route.chooses_modes else {},
         )
         return Router(predictor=predictor, policy=policy, clock=self.clock, modes=modes)
-
-
-def _find_learner(run: Run, predictor: TrainedPredictor, pool: Pool) -> Worker | None:
-    """Of whom an outcome speaks: the workflow that was chosen by name, or the worker, unless it has changed or left."""
-    if run.mode is not None:
-        return make_stand_in(run.mode) if run.mode in predictor.workers else None
-    call = run.calls[-1]
-    known = call.worker in pool and pool[call.worker].version == call.worker_version
-    return pool[call.worker] if known else None

@@ -1,6 +1,7 @@
 """Charts as SVG in the page: drawn here by pygal, coloured by the page's style sheet, without any script."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +38,7 @@ def draw_lines(title: str, lines: Sequence[Line], *, x: str, y: str, has_log_x: 
         y: name of the vertical one.
         has_log_x: whether the horizontal axis is one of powers of ten; points at or below 0 are left out.
     """
-    import pygal
-
+    pygal = _load_pygal()
     shown = [_take_log(line) for line in lines] if has_log_x else list(lines)
     chart = pygal.XY(**_options(x, y))
     if has_log_x:
@@ -52,12 +52,19 @@ def draw_lines(title: str, lines: Sequence[Line], *, x: str, y: str, has_log_x: 
 
 def draw_bars(title: str, bars: Mapping[str, float], *, y: str) -> Markup:
     """Draw one bar for each name."""
-    import pygal
-
+    pygal = _load_pygal()
     chart = pygal.HorizontalBar(**_options("", y) | {"show_legend": False, "height": 40 + 26 * max(len(bars), 2)})
     chart.x_labels = list(bars)
     chart.add(y, list(bars.values()))
     return _finish(chart, title)
+
+
+def _load_pygal() -> Any:
+    """The library, without the finder for its maps: one of a kind that Python no longer knows, and warns of."""
+    import pygal
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
+    return pygal
 
 
 def _options(x: str, y: str) -> dict[str, object]:

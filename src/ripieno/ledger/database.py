@@ -33,7 +33,13 @@ def open_engine(url: str) -> Engine:
     where = hide_password(url)
     match parsed.get_backend_name():
         case "sqlite":
-            engine = open_sqlite(parsed)
+            try:
+                engine = open_sqlite(parsed)
+            except OSError as error:
+                raise LedgerError(
+                    f"the folder of ledger {where!r} cannot be made: {error.strerror}",
+                    hint="check ledger.url and its permissions",
+                ) from error
         case "postgresql":
             engine = _open_postgres(parsed)
         case _:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from sqlalchemy import Boolean, ColumnElement, Connection, exists, func, insert, literal_column, select
+from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_column, select, text
 
 from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Placement, Run, SystemClock, Task
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
@@ -17,7 +17,7 @@ from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encod
 from ripieno.ledger.database import hide_password, open_engine, translated_faults
 from ripieno.ledger.keys import KeyStore
 from ripieno.ledger.outbox import Outbox
-from ripieno.ledger.schema import catalog, entries, tasks
+from ripieno.ledger.schema import OF_POLICIES, catalog, entries, tasks
 from ripieno.ledger.writer import Waiting, Writer
 
 PROBE_PREFIX = "probe:"
@@ -69,7 +69,7 @@ class Verification:
 _CLAIMED: ColumnElement[str] = literal_column("'claimed'")
 _JUDGED: ColumnElement[str] = literal_column("'judged'")
 _DECIDED: ColumnElement[str] = literal_column("'decided'")
-_OF_POLICIES: ColumnElement[bool] = literal_column("entries.kind IN ('learned', 'promoted', 'staged')", type_=Boolean)
+_OF_POLICIES = text(f"entries.{OF_POLICIES}")
 """Said in the statement itself: a parameter would not be seen to fit the index of the kind."""
 _MOST_NAMES = 500
 """Ids of one query."""
@@ -235,6 +235,11 @@ class Ledger:
             rows = connection.execute(query).all()
         decoded = (decode_entry(row.kind, row.body, entry=row.id) for row in rows)
         return [Stored(seq=row.seq, at=row.at, entry=entry) for row, entry in zip(rows, decoded, strict=True)]
+
+    def digest_at(self, place: int) -> str | None:
+        """Digest of the entry at a place: it stands for all entries up to there; None where there is none."""
+        with self._reading() as connection:
+            return connection.execute(select(entries.c.digest).where(entries.c.seq == place)).scalar()
 
     def find_start(self, last: int) -> int:
         """The place before the latest `last` decisions; 0 where there are not so many."""

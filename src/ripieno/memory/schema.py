@@ -1,7 +1,5 @@
 """The memory's tables: items, which are only added to, and projections, which can be made again."""
 
-from pathlib import Path
-
 from sqlalchemy import (
     Column,
     Connection,
@@ -139,8 +137,11 @@ def open_memory(url: str) -> Engine:
         raise ConfigError(
             "memory.url must be a SQLite file", key="memory.url", hint="write sqlite:///path/to/memory.db"
         )
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = open_sqlite(parsed)
+    try:
+        engine = open_sqlite(parsed)
+    except OSError as error:
+        said = f"memory: the folder of {parsed.database!r} cannot be made ({error.strerror})"
+        raise MemoryUnavailable(said, hint="check memory.url and its permissions") from error
     try:
         with engine.begin() as connection:
             _prepare(connection, parsed.database)

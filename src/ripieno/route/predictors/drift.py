@@ -1,6 +1,6 @@
 """Drift: has a worker become another one? Each worker is watched in each group of tasks, and over all of them."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Protocol
 
 from ripieno.domain import WorkerId
@@ -26,21 +26,23 @@ class DriftWatch:
     """Detectors over outcome minus the checkpoint's expectation, which does not follow the worker.
 
     A detector begins as if the expectation had been met `PRIMED` times, so that a worker which changed before its first
-    outcome is noticed, too.
+    outcome is noticed, too; once it is known to have changed, what it does now is what later changes are held against.
 
     Source:
         Bifet & Gavalda (2007), Learning from time-changing data with adaptive windowing (ADWIN), as river has it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Iterable[WorkerId] = ()) -> None:
         self._detectors: dict[Hashable, _Detector] = {}
+        self.changed = set(changed)
+        """Workers that are known not to be what the checkpoint expects."""
 
     def see(self, worker: WorkerId, group: int, *, expected: float, outcome: float) -> str | None:
         """Take one outcome, in [0, 1], and what was expected; gives what was noticed, in words."""
         noticed = None
         for key in ((worker, None), (worker, group)):
             if key not in self._detectors:
-                self._detectors[key] = _make_detector(expected)
+                self._detectors[key] = _make_detector(None if worker in self.changed else expected)
             detector = self._detectors[key]
             before = detector.estimation
             detector.update(outcome - expected)
@@ -48,14 +50,17 @@ class DriftWatch:
                 change = detector.estimation - before
                 noticed = f"{worker} answers {'better' if change > 0 else 'worse'} than it did"
         if noticed is not None:
+            self.changed.add(worker)
             self._detectors = {key: kept for key, kept in self._detectors.items() if key[0] != worker}  # type: ignore[index]
         return noticed
 
 
-def _make_detector(expected: float) -> _Detector:
+def _make_detector(expected: float | None) -> _Detector:
     from river.drift import ADWIN
 
     detector: _Detector = ADWIN(delta=CONFIDENCE, clock=8, grace_period=20)  # type: ignore[no-untyped-call]
+    if expected is None:
+        return detector
     for place in range(1, PRIMED + 1):
         success = int(place * expected) - int((place - 1) * expected)  # as many as expected, evenly spread
         detector.update(success - expected)

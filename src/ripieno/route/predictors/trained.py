@@ -23,6 +23,8 @@ KNOWN_SHARE = 0.5
 """How far the learned estimates of a known worker may be off: this share of what its outcomes in a group leave open."""
 FORGETTING = 0.0005
 """Share of the first uncertainty that each outcome gives back, so that no belief is ever final."""
+EPOCH = 5_000
+"""Outcomes after which workers are watched anew, as if nothing of them was seen: what was learnt can be kept then."""
 FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
 SETTLED_SD = 0.12
 LIKELY = 0.5
@@ -58,6 +60,22 @@ class Predicted:
         return list(zip(*(part[0].tolist() for part in parts), *further, strict=True))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Learnt:
+    """What single outcomes have taught a predictor, between two epochs."""
+
+    watermark: int
+    folded: int
+    """Outcomes that were learned from."""
+    beliefs: Mapping[WorkerId, Belief]
+    outcomes: Mapping[WorkerId, int]
+    factors: Mapping[WorkerId, tuple[float, float]]
+    first_shares: Mapping[WorkerId, float]
+    drifts: tuple[str, ...]
+    changed: tuple[WorkerId, ...]
+    """Workers that are known not to be what the checkpoint expects."""
+
+
 class TrainedPredictor(ABC):
     """One class for training and serving.
 
@@ -75,6 +93,8 @@ class TrainedPredictor(ABC):
         """Calibrated predictions of the training tasks, each by a fit without it, shape (n, m); not saved."""
         self.watermark = 0
         """Place in the ledger up to which outcomes are folded in."""
+        self.folded = 0
+        """Outcomes that were learned from one by one."""
         self.drifts: list[str] = []
         """Changes of workers that were noticed, in words."""
         self._column: dict[WorkerId, int] = {}
@@ -213,7 +233,42 @@ class TrainedPredictor(ABC):
         belief = belief.widen(FORGETTING * prior.covariance)
         self._beliefs[worker.id] = belief.update(weights[0], quality, outcome)
         self._outcomes[worker.id] = self._outcomes.get(worker.id, 0) + 1
+        self.folded += 1
+        if self.is_between_epochs:
+            self._watch = DriftWatch(self._watch.changed)
         return noticed
+
+    @property
+    def is_between_epochs(self) -> bool:
+        """Whether all that outcomes have taught is in `learnt`: an epoch has just ended."""
+        return self.folded > 0 and self.folded % EPOCH == 0
+
+    def learnt(self) -> Learnt:
+        """What outcomes have taught; whole between two epochs only, as detectors of change are not in it."""
+        return Learnt(
+            watermark=self.watermark,
+            folded=self.folded,
+            beliefs=dict(self._beliefs),
+            outcomes=dict(self._outcomes),
+            factors=dict(self._factors),
+            first_shares=dict(self._first_shares),
+            drifts=tuple(self.drifts),
+            changed=tuple(sorted(self._watch.changed)),
+        )
+
+    def take(self, learnt: Learnt) -> None:
+        """Take back what outcomes have taught, in place of what was learnt since the checkpoint.
+
+        Raises:
+            ValueError: it is of another number of groups.
+        """
+        groups = len(self._newcomer.mean)
+        if any(belief.covariance.shape != (groups, groups) for belief in learnt.beliefs.values()):
+            raise ValueError(f"beliefs are not of {groups} groups")
+        self.watermark, self.folded = learnt.watermark, learnt.folded
+        self._beliefs, self._outcomes = dict(learnt.beliefs), dict(learnt.outcomes)
+        self._factors, self._first_shares = dict(learnt.factors), dict(learnt.first_shares)
+        self.drifts, self._watch = list(learnt.drifts), DriftWatch(learnt.changed)
 
     def prior_of(self, worker: WorkerId) -> Belief:
         """What is believed of a worker before any single outcome."""
