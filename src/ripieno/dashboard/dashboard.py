@@ -1,6 +1,5 @@
 """Dashboard: which page answers which address."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from ripieno.app import App
@@ -60,4 +59,3 @@ class Dashboard:
     async def close(self) -> None:
         """End what is being read for pages."""
         await self.views.close()
-        await asyncio.sleep(0)

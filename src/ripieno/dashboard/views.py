@@ -54,8 +54,10 @@ class Views:
 
     async def close(self) -> None:
         """End what is being made."""
+        busy = [kept.task for kept in self._kept.values() if kept.task is not None]
         for name in list(self._kept):
             self._drop(name)
+        await asyncio.gather(*busy, return_exceptions=True)
 
     def _drop(self, name: str) -> None:
         kept = self._kept.pop(name)

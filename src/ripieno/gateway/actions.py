@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -42,13 +43,13 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[str]] = set()
 
     def list(self) -> "tuple[Job, ...]":
         """What was begun, the latest first."""
         return tuple(reversed(self._jobs))
 
-    def start(self, name: str, about: str, work: Callable[[], Awaitable[str]]) -> None:
+    def start(self, name: str, about: str, work: Callable[[], Coroutine[None, None, str]]) -> None:
         """Begin something.
 
         Args:
@@ -65,9 +66,9 @@ class Jobs:
             raise InvalidTask(f"{name} of {about} is under way already")
         job = Job(name=name, about=about, state="running")
         self._jobs = [*self._jobs[-MOST_JOBS + 1 :], job]
-        task = asyncio.create_task(self._work(job, work))
+        task = asyncio.create_task(work())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._end, job))
 
     async def close(self) -> None:
         """End what runs."""
@@ -75,14 +76,18 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _work(self, job: "Job", work: Callable[[], Awaitable[str]]) -> None:
-        try:
-            ended = replace(job, state="done", detail=await work())
-        except RipienoError as error:
+    def _end(self, job: "Job", task: "asyncio.Task[str]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            ended = replace(job, state="failed", detail="it was ended")
+        elif isinstance(error, RipienoError):
             ended = replace(job, state="failed", detail=error.message)
-        except Exception as error:
-            log.exception("%s of %s failed by a fault of ours, or of a plugin", job.name, job.about)
+        elif error is not None:
+            log.error("%s of %s failed by a fault of ours, or of a plugin", job.name, job.about, exc_info=error)
             ended = replace(job, state="failed", detail=f"an internal error ({type(error).__name__})")
+        else:
+            ended = replace(job, state="done", detail=task.result())
         self._jobs = [ended if each is job else each for each in self._jobs]
 
 

@@ -1,6 +1,5 @@
 """The dashboard over HTTP: pages to read, and forms that change things for who gave the admin key."""
 
-import logging
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -41,8 +40,6 @@ HEADERS = {
 }
 PRIVATE = {"cache-control": "no-store"}
 
-log = logging.getLogger(__name__)
-
 
 class UiRoutes:
     """The routes under `/ui`.
@@ -58,7 +55,7 @@ class UiRoutes:
         self._actions = Actions(app)
 
     async def answer(self, request: Request) -> Response:
-        """Answer one request; raises nothing."""
+        """Answer one request; what it raises is a fault of ours, or of a plugin."""
         asked = _make_asked(request)
         try:
             visitor = self._visitors.recognise(request)
@@ -66,10 +63,6 @@ class UiRoutes:
             return await self._answer(request, asked, visitor)
         except RipienoError as error:
             return _respond(self._dashboard.show_error(error, asked, status=find_wire(error).status))
-        except Exception as error:
-            log.exception("a page failed by a fault of ours, or of a plugin")
-            fault = RipienoError(f"an internal error ({type(error).__name__})", hint="the log says more")
-            return _respond(self._dashboard.show_error(fault, asked, status=500))
 
     async def close(self) -> None:
         """End what was begun from pages."""
