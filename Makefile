@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYTHONHASHSEED = 0
 
-.PHONY: help demo test check fix unit docs bench minilm clients lock clean
+.PHONY: help demo test check fix unit docs bench minilm clients browser lock clean
 
 help:
 	@echo "make demo    set up, then measure, train, prove and serve the embedded pool (no keys)"
@@ -45,7 +45,7 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: $(VENV)/.dev .cache/minilm .cache/clients
+unit: $(VENV)/.dev .cache/minilm .cache/clients .cache/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=95
 	$(BIN)/coverage report --include='*/domain/*,*/route/*,*/ledger/*,*/errors.py' --fail-under=100
@@ -70,6 +70,13 @@ clients: .cache/clients
 .cache/clients:
 	@mkdir -p $@
 	-npm install --silent --no-audit --no-fund --no-save --prefix $@ opencode-ai@1.18
+
+browser: .cache/browser
+
+# A browser for the tests of the dashboard; they tell when there is none.
+.cache/browser:
+	@mkdir -p .cache
+	scripts/find_browser.sh > $@
 
 lock:
 	scripts/lock.sh

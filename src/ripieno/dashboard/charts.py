@@ -50,12 +50,12 @@ def draw_lines(title: str, lines: Sequence[Line], *, x: str, y: str, has_log_x: 
     return _finish(chart, title)
 
 
-def draw_bars(title: str, bars: Mapping[str, float], *, y: str) -> Markup:
-    """Draw one bar for each name."""
+def draw_bars(title: str, bars: Mapping[str, float], *, x: str) -> Markup:
+    """Draw one bar for each name, the first on top."""
     pygal = _load_pygal()
-    chart = pygal.HorizontalBar(**_options("", y) | {"show_legend": False, "height": 40 + 26 * max(len(bars), 2)})
-    chart.x_labels = list(bars)
-    chart.add(y, list(bars.values()))
+    chart = pygal.HorizontalBar(**_options(x, "") | {"show_legend": False, "height": 60 + 26 * max(len(bars), 2)})
+    chart.x_labels = list(reversed(bars))  # it draws from below
+    chart.add(x, list(reversed(bars.values())))
     return _finish(chart, title)
 
 

@@ -24,6 +24,6 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             found=found,
             last=LAST,
             least=LEAST_EVIDENCE,
-            chart=draw_bars("tokens by kind of task", tokens, y="tokens") if len(tokens) > 1 else None,
+            chart=draw_bars("tokens by kind of task", tokens, x="tokens") if len(tokens) > 1 else None,
         )
     )

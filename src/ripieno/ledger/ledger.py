@@ -297,14 +297,14 @@ class Ledger:
         """
         end = entries.alias()
         has_ended = exists().where(end.c.run == entries.c.run, end.c.kind == "executed")
-        query = (
-            select(entries.c.run, func.min(entries.c.seq).label("first"))
-            .where(entries.c.kind == _CLAIMED, entries.c.seq > after, ~has_ended)
-            .group_by(entries.c.run)
-            .order_by("first")
+        query = select(entries.c.run, entries.c.seq).where(
+            entries.c.kind == _CLAIMED, entries.c.seq > after, ~has_ended
         )
+        first: dict[str, int] = {}
         with self._reading() as connection:
-            return [(row.run, int(row.first)) for row in connection.execute(query)]
+            for row in connection.execute(query.order_by(entries.c.seq)):
+                first.setdefault(row.run, int(row.seq))
+        return list(first.items())
 
     @property
     def is_at_fault(self) -> bool:
