@@ -240,7 +240,8 @@ class Orchestrator:
         if read is not None:
             notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
         if notes:
-            decision = replace(decision, memory=read, reasons=(*decision.reasons, *notes))
+            project = arrival.memory.project if arrival.memory is not None else ""
+            decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
         execution = Execution(decision=decision, task=task, key=arrival.key)
         conductor = self._parts.conductors.get(task.objective.mode or Mode.SOLO)
         if conductor is not None and not decision.abstains and arrival.workflow is None:

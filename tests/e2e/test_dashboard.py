@@ -215,7 +215,7 @@ def test_who_gives_the_key_mutes_asks_and_judges(browser: Browser, address: str)
 
 
 def test_pictures_for_the_docs(browser: Browser) -> None:
-    """Where `DASHBOARD_PICTURES` names a folder and `DASHBOARD_ADDRESS` a served dashboard, every page is taken there."""
+    """Every page of a served dashboard, where `DASHBOARD_ADDRESS` names one, and `DASHBOARD_PICTURES` a folder."""
     folder, served = os.environ.get("DASHBOARD_PICTURES"), os.environ.get("DASHBOARD_ADDRESS")
     if not folder or not served:
         pytest.skip("pictures are taken where DASHBOARD_PICTURES and DASHBOARD_ADDRESS say so")

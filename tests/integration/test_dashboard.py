@@ -13,7 +13,7 @@ from tests.integration.test_approvals import wait_for_end, write_careful
 
 from ripieno.app import App
 from ripieno.dashboard.page import ASSETS
-from ripieno.domain import Judged, Task, Verdict
+from ripieno.domain import Judged, KeyLimits, Task, Verdict
 from ripieno.domain.memory import NewItem
 from ripieno.errors import RipienoError
 from ripieno.gateway import bind_socket, running
@@ -153,6 +153,28 @@ async def test_pages_tell_what_happened(serve: Serve) -> None:
         assert "No checkpoint decides yet" in quality
         assert 'aria-label="expected and met quality in traffic"' in quality
         assert "No worker is favoured" in quality
+
+
+async def test_reports_come_over_http_for_the_admin_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "master-secret")
+    write_pool(serve(), serve())
+    async with open_app() as app, browsing(app) as browser:
+        where, key = f"{browser.address}/admin/report", {"authorization": "Bearer master-secret"}
+        async with browser.client.get(where, headers=key) as answer:
+            assert answer.status == 404
+            assert "no task of traffic is recorded yet" in (await answer.json())["error"]["message"]
+        for _ in range(3):
+            await ask(app, quality=1.0)
+        _, secret = app.ledger.keys.create("team", KeyLimits())
+        async with browser.client.get(f"{where}?last=2", headers=key) as answer:
+            assert answer.status == 200
+            found = await answer.json()
+        assert (found["decisions"], found["judged"]) == (2, 2)
+        assert found["thin"]["overqualified"] == "not enough evidence: 2 of 50 judged"
+        async with browser.client.get(f"{where}?last=0", headers=key) as answer:
+            assert answer.status == 400
+        async with browser.client.get(where, headers={"authorization": f"Bearer {secret}"}) as answer:
+            assert answer.status in (401, 403)
 
 
 async def test_hostile_text_stays_text(serve: Serve) -> None:

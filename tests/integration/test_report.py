@@ -1,10 +1,28 @@
 """Reports on a ledger as traffic leaves it: fallbacks, waste, tools and keys."""
 
+from dataclasses import replace
+
+import pytest
 from tests.integration.conftest import Serve, open_app, write_pool
 
-from ripieno.domain import Judged, Message, Task, Verdict
+from ripieno.app.feedback import record_feedback
+from ripieno.domain import (
+    Cascade,
+    Judged,
+    Message,
+    Mode,
+    Op,
+    Plan,
+    Solo,
+    Step,
+    Task,
+    Verdict,
+    WorkerId,
+)
+from ripieno.domain.grader import Agreement
+from ripieno.errors import InvalidTask
 from ripieno.evaluate.questions import answer
-from ripieno.learn.logs import observe, read_tools
+from ripieno.learn.logs import name_step, observe, read_tools
 from ripieno.testing import Reply
 
 
@@ -51,6 +69,53 @@ async def test_what_traffic_leaves_in_the_ledger_is_answered_from(serve: Serve) 
     tool_rows = [row for row in rows if row.tools]
     assert {row.tools for row in tool_rows} == {("search",)}
     assert sum(bool(row.faults) for row in rows) == 12
+
+
+async def test_workflows_named_workers_corrections_and_tool_calls_are_counted_too(serve: Serve) -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {
+        "type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]}}}  # fmt: skip
+    calls = [("add", '{"a": 1}'), ("add", '{"a": "one"}'), ("add", "not JSON"), ("sub", "{}")]
+    message = {"tool_calls": [
+        {"id": str(place), "type": "function", "function": {"name": name, "arguments": given}}
+        for place, (name, given) in enumerate(calls)
+    ]}  # fmt: skip
+    write_pool(serve([Reply(text="one two three four", message=message)]), serve([Reply(text="other")]))
+    async with open_app() as app:
+        objective = replace(app.make_objective(), workers=("a",))
+        task = replace(Task.from_text("Add.", objective=objective), tools=(tool,))
+        decision, _ = await app.orchestrator.handle(task)
+        await record_feedback(app, decision.id, correction="one two three five")
+        with pytest.raises(InvalidTask, match="what the answer was worth"):
+            await record_feedback(app, decision.id)
+        vote = replace(app.make_objective(), mode=Mode.VOTE)
+        await app.orchestrator.handle(Task.from_text("Add again.", objective=vote))
+        rows = observe(app.ledger)
+    assert len(rows) == 2
+    solo, several = rows
+    assert (solo.tool_calls, solo.bad_tool_calls) == (4, 3)
+    assert (solo.edited, solo.quality) == (0.25, 0.75)
+    assert (solo.author, solo.is_solo, solo.is_realised) == ("a", True, True)
+    assert not several.is_solo
+    assert {call.step_kind for call in several.calls} == {"ensemble"}
+    found = answer(rows)
+    profile = next(each for each in found.profiles if each.worker == "a")
+    assert profile.bad_tool_calls.count == 8, "those of the vote's answer, too"
+    assert profile.bad_tool_calls.share is None, "too few to say"
+    assert profile.corrected.count == 1
+    assert profile.accepted[0].count == 1
+    assert [use.step for use in found.steps] == ["ensemble"] * len(found.steps)
+    assert sum(spend.runs for spend in found.workers) == 2
+
+
+def test_steps_are_named_by_what_they_do() -> None:
+    a, b = WorkerId("a"), WorkerId("b")
+    plan = Plan(steps=(Step(worker=a, op=Op.EXTRACT), Step(worker=b, op=Op.SOLVE, access=(0,))))
+    assert [name_step(plan, step) for step in ("1", "2", "3", "plan", "")] == ["extract", "solve", "plan", "plan", ""]
+    cascade = Cascade(stages=(a, b), check=Agreement(peer=b))
+    assert [name_step(cascade, step) for step in ("1", "1.check", "1.check.1", "2")] == [
+        "stage 1", "check", "check", "stage 2"
+    ]  # fmt: skip
+    assert name_step(Solo(worker=a), "1") == ""
 
 
 def test_results_of_tools_are_read_by_their_calls() -> None:

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ripieno.evaluate.questions import LEAST_EVIDENCE, Answers, Observed, Tried, answer, wilson
+from ripieno.domain import Outcome, WorkerId
+from ripieno.evaluate.bootstrap import wilson
+from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, Tried
+from ripieno.evaluate.prices import compare_prices
+from ripieno.evaluate.profiles import name_range, profile_workers
+from ripieno.evaluate.questions import Answers, answer
 
 WORKERS = ("frontier", "solid", "small", "local", "weak")
 PRICE = {"frontier": 0.02, "solid": 0.004, "small": 0.001, "local": 0.0001, "weak": 0.0005}
@@ -139,6 +144,93 @@ def test_prices_alone_name_nobody_where_the_evidence_is_thin() -> None:
     assert all(spend.accepted is None for spend in found.kinds)
     empty = answer([])
     assert (empty.decisions, empty.judged, empty.kinds) == (0, 0, ())
+
+
+def simulate_steps(
+    *, extract: Mapping[str, float], solve: Mapping[str, float], seed: int, count: int
+) -> list[Observed]:
+    """Plans of two steps with a random worker for each; the shares of the two multiply."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        first, second = (list(extract)[int(rng.integers(len(extract)))] for _ in range(2))
+        calls = tuple(
+            Tried(worker=worker, failure=None, tokens=500, cost_usd=PRICE[worker], step=str(place), step_kind=kind)
+            for place, (kind, worker) in enumerate((("extract", first), ("solve", second)), start=1)
+        )
+        quality = float(rng.random() < extract[first] * solve[second])
+        rows.append(
+            Observed(kind="plan", key=None, worker=first, propensity=1.0, expected={}, calls=calls, latency_s=1.0,
+                     is_private=False, is_solo=False, author=second, quality=quality)
+        )  # fmt: skip
+    return rows
+
+
+def test_the_cheap_worker_that_is_good_enough_for_a_step_is_found_there_and_only_there() -> None:
+    even = {"frontier": 0.9, "small": 0.9}
+    rows = simulate_steps(extract=even, solve={"frontier": 0.9, "small": 0.5}, seed=5, count=40_000)
+    found = {(use.step, use.worker): use for use in answer(rows).steps}
+    assert found["extract", "small"].does_for == "frontier"
+    assert found["solve", "small"].does_for is None
+    assert found["extract", "frontier"].does_for is None, "the dearer one is never the cheaper choice"
+    assert found["solve", "small"].accepted is not None
+    few = answer(rows[:40]).steps
+    assert all(use.accepted is None and use.does_for is None for use in few)
+
+
+def test_a_worker_that_loses_two_points_in_a_step_is_hardly_ever_called_good_enough() -> None:
+    named = 0
+    for seed in range(200):
+        rows = simulate_steps(
+            extract={"frontier": 0.9, "small": 0.88}, solve={"frontier": 1.0, "small": 0.98}, seed=seed, count=3000
+        )
+        named += any(use.does_for for use in answer(rows).steps)
+    assert named <= 10
+
+
+def test_profiles_tell_calls_lengths_and_corrections_of_each_worker() -> None:
+    def row(tokens: int, quality: float, edited: float | None = None, bad: int = 0) -> Observed:
+        call = Tried(worker="solid", failure=None, tokens=tokens, cost_usd=0.01, latency_s=2.0)
+        return Observed(kind="k", key=None, worker="solid", propensity=1.0, expected={}, calls=(call,), latency_s=2.0,
+                        is_private=False, author="solid", input_tokens=tokens, quality=quality, edited=edited,
+                        tool_calls=1, bad_tool_calls=bad)  # fmt: skip
+
+    rows = [row(100, 1.0, edited=0.1) for _ in range(60)]
+    rows += [row(20_000, 0.0, edited=0.9, bad=1) for _ in range(60)]
+    rows += [row(5_000, 1.0) for _ in range(LEAST_EVIDENCE - 1)]
+    (profile,) = profile_workers(rows)
+    short, _, middle, long, longest = profile.accepted
+    assert short.share is not None
+    assert long.share is not None
+    assert short.share.low > long.share.high, "the curve over the length falls"
+    assert (middle.count, middle.share, longest.count) == (LEAST_EVIDENCE - 1, None, 0)
+    assert profile.corrected.share is not None
+    assert profile.corrected.share.mean == 0.5
+    assert profile.bad_tool_calls.share is not None
+    assert profile.bad_tool_calls.share.low > 0.2
+    assert (profile.calls, profile.latency_s, profile.failed.count) == (len(rows), 2.0, len(rows))
+    assert [name_range(place) for place in range(5)] == [
+        "under 1k", "1k to 4k", "4k to 16k", "16k to 64k", "64k on"
+    ]  # fmt: skip
+
+
+def test_prices_are_compared_on_the_same_tasks_alone() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = [
+        Outcome(
+            task=f"t{task}", worker=WorkerId(worker), quality=float(rng.random() < right), cost_usd=cost, latency_s=1.0
+        )
+        for task in range(400)
+        for worker, right, cost, least in (("dear", 0.97, 0.02, 0), ("cheap", 0.9, 0.001, 100), ("rare", 1.0, 0.0, 390))
+        if task >= least
+    ]
+    rows = {row.worker: row for row in compare_prices(outcomes)}
+    assert set(rows) == {"cheap", "rare"}, "the best of those that did most of the tasks stands beside the others"
+    assert (rows["cheap"].beside, rows["cheap"].tasks) == ("dear", 300)
+    assert rows["cheap"].difference is not None
+    assert rows["cheap"].difference.low < -0.07 < rows["cheap"].difference.high < 0.0
+    assert (rows["rare"].tasks, rows["rare"].difference) == (10, None), "ten tasks are no evidence"
+    assert compare_prices(outcomes[:1]) == ()
 
 
 def test_a_share_near_its_end_keeps_an_honest_interval() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from ripieno.app.app import App
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import NotFound
+from ripieno.learn.checkpoint import read_card
 from ripieno.ledger import export_data
 from ripieno.tasks import RoutingData, read_tasks
 
@@ -59,3 +60,9 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
             )
         dataset = known[0]
     return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
+
+
+def list_campaigns(app: App) -> tuple[str, ...]:
+    """Data sets in which the workers of the checkpoint in traffic were measured on the same tasks."""
+    version = app.registry.current()
+    return read_card(app.registry.folder / version).datasets if version is not None else ()

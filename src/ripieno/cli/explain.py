@@ -1,6 +1,7 @@
 """`ripieno explain` and `ripieno feedback`."""
 
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -69,16 +70,29 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
 
 @click.command(epilog="\b\nExample:\n  ripieno feedback 3f2a91 --quality 1")
 @click.argument("decision_id")
-@click.option("--quality", type=click.FloatRange(0, 1), required=True, help="What the answer was worth, 0 to 1.")
+@click.option("--quality", type=click.FloatRange(0, 1), help="What the answer was worth, 0 to 1.")
+@click.option(
+    "--correction", type=click.File(encoding="utf-8"), help="A file with what it should have been; - reads stdin."
+)
 @click.option("--detail", default="", help="Why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def feedback(config: Path | None, *, decision_id: str, quality: float, detail: str, as_json: bool) -> None:
-    """Record what the answer of decision DECISION_ID was worth."""
+def feedback(
+    config: Path | None,
+    *,
+    decision_id: str,
+    quality: float | None,
+    correction: TextIO | None,
+    detail: str,
+    as_json: bool,
+) -> None:
+    """Record what the answer of decision DECISION_ID was worth, or what it should have been."""
+    text = correction.read() if correction is not None else None
 
     async def work(app: App) -> Judged:
         name = (app.ledger.last_decision() or "") if decision_id == "last" else decision_id
-        return await record_feedback(app, name, Verdict(verifier="user", quality=quality, detail=detail))
+        verdict = None if quality is None else Verdict(verifier="user", quality=quality, detail=detail)
+        return await record_feedback(app, name, verdict, correction=text)
 
     judged = run_app(config, work)
     if as_json:

@@ -7,13 +7,16 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
+from ripieno.app.sources import list_campaigns
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.domain import Privacy
 from ripieno.errors import NotFound
 from ripieno.evaluate.bootstrap import Interval
-from ripieno.evaluate.questions import LEAST_EVIDENCE, Answers, Spend, Swap, answer
-from ripieno.learn.logs import observe
+from ripieno.evaluate.observed import LEAST_EVIDENCE
+from ripieno.evaluate.profiles import LENGTHS, Counted, name_range
+from ripieno.evaluate.questions import Answers, Spend, Swap
+from ripieno.learn.reports import make_report
 
 
 @click.command(epilog="\b\nExample:\n  ripieno report --last 20000")
@@ -27,10 +30,11 @@ def report(config: Path | None, *, last: int, as_json: bool) -> None:
     """
 
     async def work(app: App) -> Answers:
-        rows = observe(app.ledger, last=last)
-        if not rows:
+        local = [worker.id for worker in app.pool if worker.privacy is Privacy.LOCAL]
+        found, _ = make_report(app.ledger, last=last, local=local, datasets=list_campaigns(app))
+        if not found.decisions:
             raise NotFound("no task of traffic is recorded yet", hint="make some: `ripieno ask TEXT`, or serve traffic")
-        return answer(rows, local=[worker.id for worker in app.pool if worker.privacy is Privacy.LOCAL])
+        return found
 
     found = run_app(config, work, decides=False)
     if as_json:
@@ -41,8 +45,10 @@ def report(config: Path | None, *, last: int, as_json: bool) -> None:
 
 def show(found: Answers) -> None:
     """All answers as tables."""
-    for title, listed in (("kinds of task", found.kinds), ("keys", found.keys), ("workers", found.workers)):
+    groups = (("kinds of task", found.kinds), ("keys", found.keys), ("projects", found.projects))
+    for title, listed in (*groups, ("workers", found.workers)):
         _show_spend(title, listed)
+    _show_profiles(found)
     _show_swaps("overqualified workers: a cheaper one does as well", found, "overqualified", found.overqualified)
     rows = [
         [f"{edge.failed} ({edge.failure})", edge.then, str(edge.count), str(edge.answered), _tell(edge.accepted),
@@ -58,7 +64,55 @@ def show(found: Answers) -> None:
         "tools whose failures cost runs", found, "tools", ("tool", "failed", "accepted less often by", "tokens"), rows
     )
     _show_swaps("what should move to this machine", found, "local", found.local)
+    _show_steps(found)
+    _show_prices(found)
     say(f"{found.decisions} decisions, {found.judged} judged; intervals are of 95 %")
+
+
+def _show_steps(found: Answers) -> None:
+    rows = [
+        [use.step, use.worker, str(use.runs), money(use.cost_usd), _tell(use.accepted), use.does_for or "-",
+         _tell(use.difference)]
+        for use in found.steps
+    ]  # fmt: skip
+    columns = ("step", "worker", "runs", "cost", "accepted in the end", "does as well as", "difference")
+    _show("who is good enough for a step", found, "steps", columns, rows)
+
+
+def _show_prices(found: Answers) -> None:
+    rows = [
+        [row.worker, row.beside, str(row.tasks), money(row.cost_usd), money(row.other_cost_usd),
+         _tell(row.difference) if row.difference else f"{row.tasks} of {LEAST_EVIDENCE} tasks"]
+        for row in found.prices
+    ]  # fmt: skip
+    columns = ("worker", "beside", "tasks", "cost", "its cost", "better by")
+    _show("prices on the same measured tasks", found, "prices", columns, rows)
+
+
+def _show_profiles(found: Answers) -> None:
+    shown = [place for place in range(len(LENGTHS)) if any(each.accepted[place].count for each in found.profiles)]
+    rows = [
+        [
+            profile.worker,
+            str(profile.calls),
+            money(profile.cost_usd),
+            seconds(profile.latency_s),
+            _count(profile.failed),
+            _count(profile.bad_tool_calls),
+            *(_count(profile.accepted[place]) for place in shown),
+            _count(profile.corrected),
+        ]
+        for profile in found.profiles
+    ]
+    lengths = [f"accepted, {name_range(place)}" for place in shown]
+    columns = ("worker", "calls", "cost", "median time", "failed", "bad tool calls", *lengths, "corrected heavily")
+    _show("workers by their calls and answers", found, "profiles", columns, rows)
+
+
+def _count(found: Counted) -> str:
+    if not found.count:
+        return "-"
+    return _tell(found.share) if found.share is not None else f"{found.count} of {LEAST_EVIDENCE}"
 
 
 def _show_spend(title: str, listed: Sequence[Spend]) -> None:

@@ -1,12 +1,15 @@
 """Dashboard: which page answers which address."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from ripieno.app import App
 from ripieno.dashboard import approvals, decision, live, memory, playground, policies, pool, quality, reports
 from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.traffic import look_at_traffic
 from ripieno.dashboard.views import Views
 from ripieno.errors import NotFound, RipienoError
+from ripieno.evaluate.questions import Answers
 
 Show = Callable[[App, Views, Asked], Awaitable[Page]]
 
@@ -47,6 +50,19 @@ class Dashboard:
         if shown is None:
             raise NotFound(f"there is no page {'/'.join(asked.path)[:100]!r}")
         return await shown(self._app, self.views, asked)
+
+    async def report(self, *, last: int) -> Answers:
+        """All reports on the latest decisions, read within the last minute.
+
+        Raises:
+            LedgerError: they could not be read.
+        """
+        kept = look_at_traffic(self._app, self.views, last=last)
+        if kept.task is not None:
+            await asyncio.shield(kept.task)
+        if kept.value is None:
+            raise NotFound(kept.fault, hint="make some: `ripieno ask TEXT`, or serve traffic")
+        return kept.value.answers
 
     def show_error(self, error: RipienoError, asked: Asked, *, status: int) -> Page:
         """The page that tells an error."""

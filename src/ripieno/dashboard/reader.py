@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from ripieno.dashboard.traffic import LAST, Read, Traffic, Wanted
+from ripieno.dashboard.traffic import Read, Traffic, Wanted
 from ripieno.errors import NotFound, RipienoError
-from ripieno.evaluate.questions import Observed, answer
+from ripieno.evaluate.observed import Observed
 from ripieno.evaluate.report import bin_calibration
-from ripieno.learn.logs import observe
+from ripieno.learn.reports import make_report
 from ripieno.ledger import Ledger
 
 WINDOWS = 20
@@ -42,14 +42,14 @@ def read(wanted: Wanted) -> Traffic:
         LedgerError: the ledger cannot be read.
     """
     with Ledger(wanted.url) as ledger:
-        rows = observe(ledger, last=LAST)
+        found, rows = make_report(ledger, last=wanted.last, local=wanted.local, datasets=wanted.datasets)
     if not rows:
         raise NotFound("no task of traffic is recorded yet")
     realised = [row for row in rows if row.quality is not None and row.is_realised and row.worker in row.expected]
     stated = np.array([row.expected[row.worker] for row in realised])
     met = np.array([float(row.quality or 0.0) for row in realised])
     return Traffic(
-        answers=answer(rows, local=wanted.local),
+        answers=found,
         calibration=tuple(bin_calibration(stated, met)) if realised else (),
         courses=_follow(rows),
     )

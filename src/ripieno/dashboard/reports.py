@@ -5,7 +5,9 @@ from ripieno.dashboard.charts import draw_bars
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import LAST, look_at_traffic
 from ripieno.dashboard.views import Views
-from ripieno.evaluate.questions import LEAST_EVIDENCE
+from ripieno.evaluate.observed import LEAST_EVIDENCE
+from ripieno.evaluate.profiles import LENGTHS, name_range
+from ripieno.evaluate.questions import Answers
 
 SHOWN = 12
 """Kinds of the chart."""
@@ -24,6 +26,13 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             found=found,
             last=LAST,
             least=LEAST_EVIDENCE,
+            lengths=_find_lengths(found) if found is not None else [],
+            names=[name_range(place) for place in range(len(LENGTHS))],
             chart=draw_bars("tokens by kind of task", tokens, x="tokens") if len(tokens) > 1 else None,
         )
     )
+
+
+def _find_lengths(found: Answers) -> list[int]:
+    """Ranges of lengths in which any worker has answered."""
+    return [place for place in range(len(LENGTHS)) if any(each.accepted[place].count for each in found.profiles)]

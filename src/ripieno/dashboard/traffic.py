@@ -9,6 +9,7 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.app.policies import audit_traffic
+from ripieno.app.sources import list_campaigns
 from ripieno.dashboard.views import Kept, Views
 from ripieno.domain import Privacy
 from ripieno.errors import LedgerError
@@ -40,6 +41,9 @@ class Wanted:
     """Of the ledger; it may hold a password, and so does not stand in a command line."""
     local: tuple[str, ...]
     """Workers that run on this machine."""
+    datasets: tuple[str, ...]
+    """Campaigns in which several workers were measured on the same tasks."""
+    last: int = LAST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +54,11 @@ class Read:
     fault: str = ""
 
 
-def look_at_traffic(app: App, views: Views) -> Kept[Traffic]:
+def look_at_traffic(app: App, views: Views, *, last: int = LAST) -> Kept[Traffic]:
     """The latest decisions, read within the last minute, or being read."""
-    local = [worker.id for worker in app.pool if worker.privacy is Privacy.LOCAL]
-    return views.look("traffic", lambda: _read_apart(Wanted(url=app.settings.ledger.url, local=tuple(local))))
+    local = tuple(worker.id for worker in app.pool if worker.privacy is Privacy.LOCAL)
+    wanted = Wanted(url=app.settings.ledger.url, local=local, datasets=list_campaigns(app), last=last)
+    return views.look(f"traffic {last}", lambda: _read_apart(wanted))
 
 
 def look_for_bias(app: App, views: Views) -> Kept[tuple[Audit, list[str]]]:

@@ -149,6 +149,8 @@ class Decision:
     """Further shares that the predictor has a head for: cascade, verify, abstain."""
     memory: MemoryRead | None = None
     """What memory was read for it; None where it was not asked for."""
+    project: str = ""
+    """Whose memory it was, and whose the task is."""
     abstains: bool = False
     """Whether nobody is asked, as the best answer to be expected is worth less than none."""
     decide_s: float

@@ -115,6 +115,8 @@ class Verdict:
     detail: str = ""
     found: float | None = None
     """What the verifier gave, where `quality` is what its findings have been worth."""
+    edited: float | None = None
+    """Share of the answer that somebody changed, where they gave their own, in [0, 1]."""
 
     @property
     def own(self) -> float:

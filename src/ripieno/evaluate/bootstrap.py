@@ -1,10 +1,15 @@
 """Intervals: paired, over tasks, with a seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 RESAMPLES = 2000
+ERRING = 0.05
+"""Share of false findings that is accepted over all comparisons of one question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,3 +57,28 @@ class Draws:
 def bootstrap_mean(values: np.ndarray, *, rng: np.random.Generator, groups: np.ndarray | None = None) -> Interval:
     """Percentile interval of a mean; see `Draws`."""
     return Draws(np.arange(len(values)) if groups is None else groups, rng=rng).interval(values)
+
+
+def wilson(qualities: Sequence[float], *, z: float = 1.959964) -> Interval:
+    """Share of accepted answers with its interval.
+
+    Source:
+        Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    """
+    n, mean = len(qualities), float(np.mean(qualities))
+    middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * float(np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2)))
+    return Interval(mean=mean, low=max(middle - half, 0.0), high=min(middle + half, 1.0))
+
+
+def subtract_means(one: npt.ArrayLike, other: npt.ArrayLike, *, tests: int) -> Interval:
+    """Mean of the first minus that of the second, with an interval that `tests` of them together can bear.
+
+    Source:
+        Bonferroni: each errs as seldom as all of them may.
+    """
+    first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    mean = float(first.mean() - second.mean())
+    quantile = NormalDist().inv_cdf(1.0 - ERRING / 2.0 / max(tests, 1))
+    half = quantile * float(np.sqrt(first.var() / len(first) + second.var() / len(second)))
+    return Interval(mean=mean, low=mean - half, high=mean + half)

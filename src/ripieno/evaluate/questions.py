@@ -9,71 +9,19 @@ Source:
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
 
 import numpy as np
 
-from ripieno.evaluate.bootstrap import Interval
+from ripieno.domain import Outcome
+from ripieno.evaluate.bootstrap import Interval, subtract_means, wilson
+from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed
 from ripieno.evaluate.offpolicy import CAP, NORMAL_95
+from ripieno.evaluate.prices import PriceRow, compare_prices
+from ripieno.evaluate.profiles import Profile, profile_workers
+from ripieno.evaluate.steps import StepUse, find_steps
 
-LEAST_EVIDENCE = 50
-"""Judged outcomes, or as many as weighted ones are worth, below which nothing is said."""
-INFERIOR = 0.02
-"""Share of accepted answers by which a worker may be worse and still do."""
-CHEAPER = 0.8
-"""Of the other's price at most: less of a difference is none."""
 LEAST_EDGES = 20
 """Failures that went on to the same worker, below which the edge is not ranked."""
-FAMILIES = 0.05
-"""Share of false findings that is accepted over all comparisons of one question."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One call of a run, as questions see it."""
-
-    worker: str
-    failure: str | None
-    tokens: int
-    cost_usd: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """One decision of traffic, and what came of it."""
-
-    kind: str
-    key: str | None
-    worker: str
-    """Who was chosen."""
-    propensity: float
-    expected: Mapping[str, float]
-    """Expected quality of each eligible worker."""
-    calls: tuple[Tried, ...]
-    latency_s: float
-    is_private: bool
-    """Whether the task could not leave the organisation."""
-    quality: float | None = None
-    """What others found of it, in [0, 1]; None where nobody did."""
-    faults: tuple[str, ...] = ()
-    """Tools of which the task carries a failed result."""
-    tools: tuple[str, ...] = ()
-    """Tools of which it carries results."""
-
-    @property
-    def tokens(self) -> int:
-        """Of all calls."""
-        return sum(call.tokens for call in self.calls)
-
-    @property
-    def cost_usd(self) -> float:
-        """Of all calls."""
-        return sum(call.cost_usd for call in self.calls)
-
-    @property
-    def is_realised(self) -> bool:
-        """Whether the chosen worker itself answered."""
-        return bool(self.calls) and self.calls[-1].worker == self.worker and self.calls[-1].failure is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,21 +94,27 @@ class Answers:
     judged: int
     kinds: tuple[Spend, ...]
     keys: tuple[Spend, ...]
+    projects: tuple[Spend, ...]
     workers: tuple[Spend, ...]
+    profiles: tuple[Profile, ...]
+    steps: tuple[StepUse, ...]
     overqualified: tuple[Swap, ...]
     fallbacks: tuple[Edge, ...]
     tools: tuple[ToolFault, ...]
     local: tuple[Swap, ...]
+    prices: tuple[PriceRow, ...] = ()
+    """Of measured workers on the same tasks."""
     thin: Mapping[str, str] = field(default_factory=dict)
     """Questions for which there is not enough evidence, with how much there is."""
 
 
-def answer(rows: Sequence[Observed], *, local: Iterable[str] = ()) -> Answers:
+def answer(rows: Sequence[Observed], *, local: Iterable[str] = (), outcomes: Iterable[Outcome] = ()) -> Answers:
     """Answer all questions.
 
     Args:
         rows: decisions with what came of them.
         local: workers that run on this machine.
+        outcomes: measured ones, of several workers on the same tasks.
     """
     judged = sum(row.quality is not None for row in rows)
     here = set(local)
@@ -175,11 +129,15 @@ def answer(rows: Sequence[Observed], *, local: Iterable[str] = ()) -> Answers:
         judged=judged,
         kinds=sum_up(rows, lambda row: row.kind),
         keys=sum_up(rows, lambda row: row.key or "none"),
+        projects=sum_up(rows, lambda row: row.project or "none"),
         workers=sum_up(rows, lambda row: row.worker),
+        profiles=profile_workers(rows),
+        steps=find_steps(rows),
         overqualified=overqualified,
         fallbacks=edges,
         tools=tools,
         local=moves,
+        prices=compare_prices(outcomes),
         thin={name: thin for name, listed in said.items() if not listed and judged < LEAST_EVIDENCE},
     )
 
@@ -224,7 +182,7 @@ def find_edges(rows: Sequence[Observed]) -> tuple[Edge, ...]:
     edges: dict[tuple[str, str, str], list[Observed]] = defaultdict(list)
     for row in rows:
         for call, then in zip(row.calls, row.calls[1:], strict=False):
-            if call.failure is not None:
+            if call.failure is not None and call.step == then.step:
                 edges[call.worker, call.failure, then.worker].append(row)
     found = []
     for (failed, failure, next_), mine in edges.items():
@@ -259,19 +217,11 @@ def find_tool_faults(rows: Sequence[Observed]) -> tuple[ToolFault, ...]:
         fine = np.array([float(row.quality or 0.0) for row in using if tool not in row.faults])
         if len(failed) < LEAST_EDGES or len(fine) < LEAST_EDGES:
             continue
-        harm = _difference(fine, failed, tests=len(tools))
+        harm = subtract_means(fine, failed, tests=len(tools))
         if harm.low > 0.0:
             tokens = sum(row.tokens for row in using if tool in row.faults)
             found.append(ToolFault(tool=tool, faults=len(failed), calls=len(using), harm=harm, tokens=tokens))
     return tuple(sorted(found, key=lambda fault: -fault.harm.mean * fault.faults))
-
-
-def wilson(qualities: Sequence[float], *, z: float = NORMAL_95) -> Interval:
-    """Share of accepted answers with its interval."""
-    n, mean = len(qualities), float(np.mean(qualities))
-    middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * float(np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2)))
-    return Interval(mean=mean, low=middle - half, high=middle + half)
 
 
 def _sum_one(name: str, rows: Sequence[Observed]) -> Spend:
@@ -343,14 +293,3 @@ def _tell_saving(
     each = prices[swap.kind, swap.worker][0] - prices[swap.kind, swap.cheaper][0]
     private = sum(row.tokens for row in mine if row.is_private)
     return replace(swap, saved_usd=each * len(mine), private_tokens=private)
-
-
-def _difference(one: np.ndarray, other: np.ndarray, *, tests: int) -> Interval:
-    mean = float(one.mean() - other.mean())
-    half = _z(tests) * float(np.sqrt(one.var() / len(one) + other.var() / len(other)))
-    return Interval(mean=mean, low=mean - half, high=mean + half)
-
-
-def _z(tests: int) -> float:
-    """Normal quantile at which `tests` one-sided comparisons together err as often as one may (Bonferroni)."""
-    return NormalDist().inv_cdf(1.0 - FAMILIES / 2.0 / max(tests, 1))

@@ -36,8 +36,10 @@ class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Body of `POST /v1/feedback`."""
 
     decision: str
-    quality: float
+    quality: float | None = None
     detail: str = ""
+    correction: str | None = None
+    """What the answer should have been."""
 
 
 class Gateway:
@@ -79,6 +81,7 @@ class Gateway:
             ("POST", "/v1/feedback"): (self._chat, self._take_feedback),
             ("GET", "/metrics"): (self._chat, self._show_metrics),
             ("GET", APPROVALS): (self._chat, self._runs.list_approvals),
+            ("GET", "/admin/report"): (self._chat, self._ui.report),
             ("POST", MEMORY): (self._chat, self._memory.remember),
             ("POST", f"{MEMORY}/recall"): (self._chat, self._memory.recall),
             ("GET", f"{MEMORY}/status"): (self._chat, self._memory.status),
@@ -203,10 +206,12 @@ class Gateway:
         """Record what an answer was worth."""
         try:
             given = msgspec.json.decode(request.body, type=Feedback)
-            verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
+            verdict = None
+            if given.quality is not None:
+                verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidTask(f"not a feedback: {error}") from error
-        judged = await record_feedback(self._app, given.decision, verdict)
+        judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction)
         return _respond({"recorded": judged.id})
 
 

@@ -5,11 +5,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote
 
+import msgspec
+
 from ripieno.app import App
 from ripieno.errors import InvalidTask, NotFound, RipienoError
 from ripieno.gateway.actions import Actions
+from ripieno.gateway.admin import require_admin
 from ripieno.gateway.errors import find_wire
 from ripieno.gateway.http import Request, Response
+from ripieno.gateway.keyring import Grant
 from ripieno.gateway.visitors import (
     COOKIE,
     LASTS_S,
@@ -27,6 +31,8 @@ ROOT = "/ui"
 SAID, SAID_S = "ripieno_said", 5
 """The cookie in which an action tells the next page what it did, and how long it lasts."""
 MOST_FIELDS = 40
+LAST, MOST_LAST = 20_000, 200_000
+"""Latest decisions that a report over HTTP looks at, and how many it may be told to."""
 LONGEST_SAID = 300
 
 HEADERS = {
@@ -63,6 +69,14 @@ class UiRoutes:
             return await self._answer(request, asked, visitor)
         except RipienoError as error:
             return _respond(self._dashboard.show_error(error, asked, status=find_wire(error).status))
+
+    async def report(self, request: Request, grant: Grant) -> Response:
+        """All reports on the latest decisions, as JSON; `?last=N` says on how many."""
+        require_admin(request, grant)
+        last = dict(parse_qsl(request.query)).get("last", str(LAST))
+        if not last.isdigit() or not 1 <= int(last) <= MOST_LAST:
+            raise InvalidTask(f"last must be 1 to {MOST_LAST}", param="last")
+        return Response(msgspec.json.encode(await self._dashboard.report(last=int(last))))
 
     async def close(self) -> None:
         """End what was begun from pages."""

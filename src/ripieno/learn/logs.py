@@ -6,12 +6,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ripieno.domain import Decided, Decision, Executed, Judged, Privacy, Run, Solo, Task, WorkerId
+from ripieno.domain import (
+    Answer,
+    Call,
+    Cascade,
+    Decided,
+    Decision,
+    Executed,
+    JsonValue,
+    Judged,
+    Plan,
+    Privacy,
+    Run,
+    Solo,
+    Task,
+    Verdict,
+    WorkerId,
+    Workflow,
+)
+from ripieno.evaluate.observed import Observed, Tried
 from ripieno.evaluate.offpolicy import Logged
-from ripieno.evaluate.questions import Observed, Tried
 from ripieno.ledger import Ledger
 from ripieno.route.explain import read_terms
 from ripieno.route.utility import score_outcome
+from ripieno.verify.schema import fits_schema
 
 _FAULT = re.compile(
     r"\b(?:error|exception|traceback|failed|failure|timed? ?out|not found|denied|refused)\b", re.IGNORECASE
@@ -27,6 +45,8 @@ class LoggedDecision:
     run: Run | None
     quality: float | None
     """The last finding about the run; None where nobody has judged it."""
+    edited: float | None = None
+    """Share of the answer that somebody changed, where they gave their own."""
 
     @property
     def is_realised(self) -> bool:
@@ -49,53 +69,114 @@ def read_decisions(ledger: Ledger, *, last: int | None = None) -> Iterator[Logge
         ledger: the record.
         last: look at so many of the latest decisions, and at what came after the first of them; at all if not given.
     """
+    for row in read_logged(ledger, last=last):
+        if row.decision.estimates and isinstance(row.decision.workflow, Solo):
+            yield row
+
+
+def read_logged(ledger: Ledger, *, last: int | None = None) -> Iterator[LoggedDecision]:
+    """All decisions of traffic, oldest first; see `read_decisions`."""
     runs: dict[str, Run] = {}
-    qualities: dict[str, float] = {}
+    verdicts: dict[str, Verdict] = {}
+    edits: dict[str, float] = {}
     start = ledger.find_start(last) if last is not None else 0
     for stored in ledger.read(kinds=("executed", "judged"), after=start):
         if isinstance(stored.entry, Executed) and stored.entry.run.decision is not None:
             runs[stored.entry.run.decision] = stored.entry.run
         elif isinstance(stored.entry, Judged):
-            qualities[stored.entry.run] = stored.entry.verdict.quality
+            verdicts[stored.entry.run] = stored.entry.verdict
+            if stored.entry.verdict.edited is not None:
+                edits[stored.entry.run] = stored.entry.verdict.edited
     for stored in ledger.read(kinds=("decided",), after=start):
-        if isinstance(stored.entry, Decided) and stored.entry.decision.estimates:
-            if not isinstance(stored.entry.decision.workflow, Solo):
-                continue
-            decision = stored.entry.decision
-            run = runs.get(decision.id)
-            quality = qualities.get(run.id) if run is not None else None
-            yield LoggedDecision(decision=decision, task=stored.entry.task, run=run, quality=quality)
+        if isinstance(stored.entry, Decided):
+            run = runs.get(stored.entry.decision.id)
+            verdict = verdicts.get(run.id) if run is not None else None
+            yield LoggedDecision(
+                decision=stored.entry.decision,
+                task=stored.entry.task,
+                run=run,
+                quality=verdict.quality if verdict is not None else None,
+                edited=edits.get(run.id) if run is not None else None,
+            )
 
 
 def observe(ledger: Ledger, *, last: int | None = None) -> list[Observed]:
     """Decisions of traffic as the reports ask about them, oldest first."""
-    return [_observe(row) for row in read_decisions(ledger, last=last) if row.run is not None and row.run.calls]
+    return [_observe(row) for row in read_logged(ledger, last=last) if row.run is not None and row.run.calls]
 
 
 def _observe(row: LoggedDecision) -> Observed:
     assert row.run is not None
     tools, faults = read_tools(row.task)
+    made, bad = check_tool_calls(row.task, row.run.answer)
+    decision, run = row.decision, row.run
     return Observed(
-        kind=row.decision.kind or "unknown",
-        key=row.run.key,
-        worker=row.decision.worker,
-        propensity=row.decision.propensity,
-        expected={estimate.worker: estimate.quality for estimate in row.decision.estimates},
-        calls=tuple(
-            Tried(
-                worker=call.worker,
-                failure=call.failure.value if call.failure is not None else None,
-                tokens=call.tokens,
-                cost_usd=call.cost_usd or 0.0,
-            )
-            for call in row.run.calls
-        ),
-        latency_s=row.run.latency_s or 0.0,
-        is_private=row.decision.objective.privacy is not Privacy.PUBLIC,
+        kind=decision.kind or "unknown",
+        key=run.key,
+        worker=decision.worker,
+        propensity=decision.propensity,
+        expected={estimate.worker: estimate.quality for estimate in decision.estimates},
+        calls=tuple(_try(call, decision.workflow) for call in run.calls),
+        latency_s=run.latency_s or 0.0,
+        is_private=decision.objective.privacy is not Privacy.PUBLIC,
+        project=decision.project.rpartition("/")[2],
+        is_solo=isinstance(decision.workflow, Solo),
+        author=run.worker if run.answer is not None else None,
+        input_tokens=run.calls[0].usage.input_tokens,
         quality=row.quality,
+        edited=row.edited,
         tools=tools,
         faults=faults,
+        tool_calls=made,
+        bad_tool_calls=bad,
     )
+
+
+def _try(call: Call, workflow: Workflow) -> Tried:
+    return Tried(
+        worker=call.worker,
+        failure=call.failure.value if call.failure is not None else None,
+        tokens=call.tokens,
+        cost_usd=call.cost_usd or 0.0,
+        latency_s=call.latency_s,
+        step=call.step,
+        step_kind=name_step(workflow, call.step),
+    )
+
+
+def name_step(workflow: Workflow, step: str) -> str:
+    """What a step of a workflow does: a plan's operation, a cascade's stage; empty where one worker answers alone."""
+    if isinstance(workflow, Solo) or not step:
+        return ""
+    number, _, part = step.partition(".")
+    if part or not number.isdigit():
+        return f"{part.partition('.')[0] or step}"
+    if isinstance(workflow, Plan) and int(number) <= len(workflow.steps):
+        return workflow.steps[int(number) - 1].op.value
+    if isinstance(workflow, Cascade):
+        return f"stage {number}"
+    return type(workflow).__name__.lower()
+
+
+def check_tool_calls(task: Task, answer: Answer | None) -> tuple[int, int]:
+    """How many tools an answer calls, and how many of those calls name no offered tool, or do not fit its schema."""
+    listed = answer.message.get("tool_calls") if answer is not None else None
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        return 0, 0
+    offered = {}
+    for tool in task.tools:
+        function = tool.get("function")
+        if isinstance(function, Mapping):
+            offered[str(function.get("name"))] = function.get("parameters")
+    functions = [call.get("function") if isinstance(call, Mapping) else None for call in listed]
+    return len(functions), sum(not _fits(function, offered) for function in functions)
+
+
+def _fits(function: JsonValue, offered: Mapping[str, JsonValue]) -> bool:
+    if not isinstance(function, Mapping) or str(function.get("name")) not in offered:
+        return False
+    schema = offered[str(function.get("name"))]
+    return fits_schema(schema if isinstance(schema, Mapping) else {}, str(function.get("arguments") or "{}"))
 
 
 def read_tools(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -365,12 +365,23 @@ class Ledger:
 
     def measured(self, *, dataset: str | None = None) -> Iterator[Measured]:
         """All judged runs of single workers as outcomes; the last finding about a run counts."""
-        judged = (stored.entry for stored in self.read(kinds=("judged",)))
-        qualities = {entry.run: entry.verdict.quality for entry in judged if isinstance(entry, Judged)}
+        qualities = self._read_qualities(dataset)
         executed = (stored.entry for stored in self.read(kinds=("executed",), dataset=dataset))
         for run in (entry.run for entry in executed if isinstance(entry, Executed)):
             if run.id in qualities and run.is_solo:
                 yield _measure(run, qualities[run.id])
+
+    def _read_qualities(self, dataset: str | None) -> dict[str, float]:
+        """The last finding about each run, or about each of one data set."""
+        query = select(entries.c.id, entries.c.body).where(entries.c.kind == _JUDGED)
+        if dataset is not None:
+            run = entries.alias()
+            mine = (run.c.run == entries.c.run) & (run.c.kind == "executed") & (run.c.dataset == dataset)
+            query = query.join(run, mine)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(entries.c.seq)).yield_per(5000)
+            found = [decode_entry("judged", row.body, entry=row.id) for row in rows]
+        return {entry.run: entry.verdict.quality for entry in found if isinstance(entry, Judged)}
 
     def tasks(self, digests: Iterable[str]) -> dict[str, Task]:
         """Tasks by digest."""

@@ -2,8 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 
-from ripieno.domain import Verdict
+from ripieno.domain import JsonValue, Verdict
 from ripieno.domain.grader import JsonSchema
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
@@ -28,3 +29,16 @@ def check_schema(grader: JsonSchema, text: str) -> Verdict:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def fits_schema(schema: Mapping[str, JsonValue], text: str) -> bool:
+    """Whether a text is JSON that fits a schema; a schema that is none, or refers elsewhere, asks for nothing."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+    from referencing.exceptions import Unresolvable
+
+    try:
+        Draft202012Validator.check_schema(dict(schema))
+        return check_schema(JsonSchema(schema=schema), text).quality == 1.0
+    except (SchemaError, Unresolvable):
+        return True

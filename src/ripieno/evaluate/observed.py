@@ -1,0 +1,80 @@
+"""Observed: decisions of traffic with what came of them, as reports ask about them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+LEAST_EVIDENCE = 50
+"""Judged outcomes, or as many as weighted ones are worth, below which nothing is said."""
+INFERIOR = 0.02
+"""Share of accepted answers by which a worker may be worse and still do."""
+CHEAPER = 0.8
+"""Of the other's price at most: less of a difference is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One call of a run, as questions see it."""
+
+    worker: str
+    failure: str | None
+    tokens: int
+    cost_usd: float
+    latency_s: float | None = None
+    step: str = ""
+    """Name of the workflow's step; empty where there is only one."""
+    step_kind: str = ""
+    """What the step does, such as `extract`; empty where there is only one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One decision of traffic, and what came of it."""
+
+    kind: str
+    key: str | None
+    worker: str
+    """Who was chosen."""
+    propensity: float
+    expected: Mapping[str, float]
+    """Expected quality of each eligible worker; empty where the worker was named."""
+    calls: tuple[Tried, ...]
+    latency_s: float
+    is_private: bool
+    """Whether the task could not leave the organisation."""
+    project: str = ""
+    """Whose memory it had."""
+    is_solo: bool = True
+    """Whether one worker was to answer: what a workflow picked or mended says little of any one."""
+    author: str | None = None
+    """Whose answer was given; None where there is none."""
+    input_tokens: int | None = None
+    """Length of the task, as its first call counted it."""
+    quality: float | None = None
+    """What others found of it, in [0, 1]; None where nobody did."""
+    edited: float | None = None
+    """Share of the answer that somebody changed, where they gave their own."""
+    faults: tuple[str, ...] = ()
+    """Tools of which the task carries a failed result."""
+    tools: tuple[str, ...] = ()
+    """Tools of which it carries results."""
+    tool_calls: int = 0
+    """Calls of tools in the answer."""
+    bad_tool_calls: int = 0
+    """Those of tools that were not offered, or with arguments that do not fit."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all calls."""
+        return sum(call.tokens for call in self.calls)
+
+    @property
+    def cost_usd(self) -> float:
+        """Of all calls."""
+        return sum(call.cost_usd for call in self.calls)
+
+    @property
+    def is_realised(self) -> bool:
+        """Whether the chosen worker itself answered, and nobody else was asked for more."""
+        if not (self.is_solo and self.calls):
+            return False
+        return self.calls[-1].worker == self.worker and self.calls[-1].failure is None
