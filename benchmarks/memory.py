@@ -23,7 +23,7 @@ from ripieno.domain import SystemClock
 from ripieno.domain.memory import ItemKind, NewItem, Scope
 from ripieno.encoders.static import StaticEncoder
 from ripieno.memory import Memory, Store
-from ripieno.memory.schema import open_memory
+from ripieno.memory.opening import open_memory
 
 VOCABULARY = 30_000
 
@@ -148,10 +148,12 @@ async def main() -> None:
     parser.add_argument("--facts", action="store_true")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--size", type=int)
+    parser.add_argument("--url", help="of an empty database; a file that is thrown away if not given")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clock = SystemClock()
-        memory = Memory(Store(open_memory(f"sqlite:///{folder}/memory.db"), clock), StaticEncoder(), clock, read_s=60.0)
+        url = asked.url or f"sqlite:///{folder}/memory.db"
+        memory = Memory(Store(open_memory(url), clock), StaticEncoder(), clock, read_s=60.0)
         if asked.size is not None:
             await measure_size(memory, asked.size)
             return

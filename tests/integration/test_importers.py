@@ -12,7 +12,7 @@ from ripieno.domain.memory import Item, Scope
 from ripieno.errors import DataError, NotFound
 from ripieno.memory import Store
 from ripieno.memory.importers import BATCH, Wanted, split_parts, take
-from ripieno.memory.schema import open_memory
+from ripieno.memory.opening import open_memory
 from ripieno.memory.sync import list_watermarks
 from ripieno.testing import FixedClock
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import create_engine, delete, make_url, text
 
 from ripieno.domain import Privacy, SystemClock, Task
 from ripieno.domain.features import Vector
@@ -25,10 +25,12 @@ from ripieno.errors import ConfigError, DataError, MemoryUnavailable, NotFound, 
 from ripieno.memory import Memory, Store
 from ripieno.memory.harness import Harness
 from ripieno.memory.memory import BEAT_S, Pulse, tell_prompt
-from ripieno.memory.schema import AFTER, BEFORE, open_memory, vectors
+from ripieno.memory.opening import SCHEMA, open_memory
+from ripieno.memory.schema import vectors
 from ripieno.memory.store import LONGEST_TEXT
 from ripieno.memory.sync import VersionStatus, mark
 from ripieno.memory.waiting import LONGEST_PAUSE_S, Waiting
+from ripieno.memory.words import words_of
 from ripieno.testing import FixedClock
 
 WEB = Scope(project="web")
@@ -50,9 +52,23 @@ def clock() -> FixedClock:
     return FixedClock()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty memory's place: a file, and a server."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/memory.db"
+    where: str = request.getfixturevalue("postgres")
+    engine = create_engine(make_url(where).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"))
+    engine.dispose()
+    return where
+
+
 @asynccontextmanager
-async def opened(path: Path, clock: FixedClock, encoder: Encoder | None = None) -> AsyncIterator[Memory]:
-    memory = Memory(Store(open_memory(f"sqlite:///{path}"), clock), encoder or StaticEncoder(), clock)
+async def opened(place: Path | str, clock: FixedClock, encoder: Encoder | None = None) -> AsyncIterator[Memory]:
+    where = place if isinstance(place, str) else f"sqlite:///{place}"
+    memory = Memory(Store(open_memory(where), clock), encoder or StaticEncoder(), clock)
     try:
         yield memory
     finally:
@@ -111,19 +127,17 @@ import sys
 from ripieno.domain import SystemClock
 from ripieno.domain.memory import NewItem
 from ripieno.memory import Store
-from ripieno.memory.schema import open_memory
+from ripieno.memory.opening import open_memory
 clock = SystemClock()
-store = Store(open_memory(f"sqlite:///{sys.argv[1]}"), clock)
+store = Store(open_memory(sys.argv[1]), clock)
 for nth in range(int(sys.argv[3])):
     receipt = store.write([NewItem(text=f"{sys.argv[2]} wrote {nth}", thread=sys.argv[2])])[0]
     print(receipt.id, flush=True)
 """
 
 
-def write_until_killed(path: Path, name: str, receipts: int) -> list[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), name, "1000000"], stdout=subprocess.PIPE, text=True
-    )
+def write_until_killed(url: str, name: str, receipts: int) -> list[str]:
+    process = subprocess.Popen([sys.executable, "-c", WRITER, url, name, "1000000"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     ids = [process.stdout.readline().strip() for _ in range(receipts)]
     os.kill(process.pid, signal.SIGKILL)
@@ -132,20 +146,19 @@ def write_until_killed(path: Path, name: str, receipts: int) -> list[str]:
     return ids
 
 
-async def test_clause_3_a_receipt_means_durable(tmp_path: Path, clock: FixedClock) -> None:
-    path = tmp_path / "memory.db"
-    receipts = [name for nth in range(10) for name in write_until_killed(path, f"writer{nth}", 100)]
-    async with opened(path, clock) as memory:
+async def test_clause_3_a_receipt_means_durable(url: str, clock: FixedClock) -> None:
+    receipts = [name for nth in range(10) for name in write_until_killed(url, f"writer{nth}", 100)]
+    async with opened(url, clock) as memory:
         kept = await memory.get(receipts)
         assert len({item.id for item in kept}) == 1000
         assert await memory.rebuild() >= 1000
 
 
 async def test_clause_4_nothing_empty_or_much_smaller_takes_the_place_of_what_is_good(
-    tmp_path: Path, clock: FixedClock
+    url: str, clock: FixedClock
 ) -> None:
     whole = [NewItem(text=f"rule {nth}: keep the door shut", ref=str(nth), scope=WEB) for nth in range(10)]
-    async with opened(tmp_path / "memory.db", clock) as memory:
+    async with opened(url, clock) as memory:
         assert (await memory.sync("rules", whole)).status is VersionStatus.CURRENT
         for bad in ([], whole[:4]):
             version = await memory.sync("rules", bad)
@@ -167,17 +180,16 @@ async def test_clause_4_nothing_empty_or_much_smaller_takes_the_place_of_what_is
 
 
 async def test_clause_5_projections_are_made_again_and_without_meaning_words_are_searched(
-    tmp_path: Path, clock: FixedClock
+    url: str, clock: FixedClock
 ) -> None:
-    path = tmp_path / "memory.db"
-    async with opened(path, clock) as memory:
+    async with opened(url, clock) as memory:
         await memory.remember(talk())
         await memory.remember([replace(item, thread="tuesday") for item in talk()])
         before = await memory.recall("Which database runs where?", scope=WEB)
-        store = Store(open_memory(f"sqlite:///{path}"), clock)
+        store = Store(open_memory(url), clock)
         with store.writing() as connection:
-            for projection in (BEFORE, AFTER, vectors):
-                connection.execute(delete(projection))
+            words_of(connection).clear(connection)
+            connection.execute(delete(vectors))
         assert (await memory.recall("Which database runs where?", scope=WEB)).status is ReadStatus.EMPTY
         assert await memory.rebuild() == 10
         after = await memory.recall("Which database runs where?", scope=WEB)
@@ -185,7 +197,7 @@ async def test_clause_5_projections_are_made_again_and_without_meaning_words_are
             (each.item.id, each.score) for each in before.items
         ]
         store.engine.dispose()
-    async with opened(path, clock, SilentEncoder()) as memory:
+    async with opened(url, clock, SilentEncoder()) as memory:
         found = await memory.recall("Which database runs where?", scope=WEB)
         assert found.status is ReadStatus.PARTIAL
         assert "words alone" in found.detail
@@ -195,8 +207,8 @@ async def test_clause_5_projections_are_made_again_and_without_meaning_words_are
         assert (await memory.recall("harbour", scope=WEB)).items[0].item.id == receipt.id
 
 
-async def test_clause_6_two_clocks_and_what_takes_the_place_of_what(tmp_path: Path, clock: FixedClock) -> None:
-    async with opened(tmp_path / "memory.db", clock) as memory:
+async def test_clause_6_two_clocks_and_what_takes_the_place_of_what(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
         old = (await memory.remember([NewItem(text="The shop is deployed on Tuesdays.", scope=WEB)]))[0]
         clock.advance(100.0)
         learnt = clock.now()
@@ -219,9 +231,8 @@ async def test_clause_6_two_clocks_and_what_takes_the_place_of_what(tmp_path: Pa
             await memory.remember([NewItem(text="x", supersedes="nobody")])
 
 
-async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(tmp_path: Path, clock: FixedClock) -> None:
-    path = tmp_path / "memory.db"
-    async with opened(path, clock) as memory:
+async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
         assert await memory.beat()
         assert (await memory.health()).pulse is Pulse.OK
         assert (await memory.health()).items == 0, "canaries are nobody's memory"
@@ -234,7 +245,7 @@ async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(tmp_path: P
         await memory.sync("notes", [NewItem(text="a note", ref="1")])
         clock.advance(2.0 * BEAT_S + 1.0)
         await memory.beat()
-        store = Store(open_memory(f"sqlite:///{path}"), clock)
+        store = Store(open_memory(url), clock)
         with store.writing() as connection:
             mark(connection, "notes", seen_at=clock.now(), cursor="line 7")
         stuck = await memory.health()
@@ -316,20 +327,19 @@ async def test_clause_8_the_waiting_is_bounded_and_what_is_damaged_is_told(tmp_p
         waiting.put([NewItem(text="y")])
 
 
-def _write_many(path: str, name: str) -> None:
-    store = Store(open_memory(f"sqlite:///{path}"), SystemClock())
+def _write_many(url: str, name: str) -> None:
+    store = Store(open_memory(url), SystemClock())
     for nth in range(1000):
         store.write([NewItem(text=f"{name} {nth}", thread=name, source=name, ref=str(nth))])
 
 
-async def test_clause_9_two_processes_of_a_thousand_writes_keep_two_thousand(tmp_path: Path, clock: FixedClock) -> None:
-    path = tmp_path / "memory.db"
-    Store(open_memory(f"sqlite:///{path}"), clock).engine.dispose()
+async def test_clause_9_two_processes_of_a_thousand_writes_keep_two_thousand(url: str, clock: FixedClock) -> None:
+    Store(open_memory(url), clock).engine.dispose()
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(str(path), name)) for name in ("one", "two")]
+    writers = [context.Process(target=_write_many, args=(url, name)) for name in ("one", "two")]
     for writer in writers:
         writer.start()
-    async with opened(path, clock) as memory:
+    async with opened(url, clock) as memory:
         reads = [await memory.recall("one two") for _ in range(20)]
         assert ReadStatus.UNAVAILABLE not in {read.status for read in reads}, "readers never wait for writers"
         for writer in writers:
@@ -339,10 +349,9 @@ async def test_clause_9_two_processes_of_a_thousand_writes_keep_two_thousand(tmp
 
 
 async def test_clause_10_kinds_have_their_retention_and_a_deletion_leaves_no_byte(
-    tmp_path: Path, clock: FixedClock
+    url: str, tmp_path: Path, clock: FixedClock
 ) -> None:
-    path = tmp_path / "memory.db"
-    async with opened(path, clock) as memory:
+    async with opened(url, clock) as memory:
         await memory.remember(
             [NewItem(text="ping pong", kind=ItemKind.NOISE), NewItem(text="ping on Monday", kind=ItemKind.TASK)]
         )
@@ -367,8 +376,8 @@ async def test_clause_10_kinds_have_their_retention_and_a_deletion_leaves_no_byt
         assert b"xylophone" not in file.read_bytes(), file.name
 
 
-async def test_clause_11_it_knows_when_it_does_not_know(tmp_path: Path, clock: FixedClock) -> None:
-    async with opened(tmp_path / "memory.db", clock) as memory:
+async def test_clause_11_it_knows_when_it_does_not_know(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
         await memory.remember(talk())
         known = await memory.recall("Which database did we take?", scope=WEB)
         unknown = await memory.recall("Which colour did we take for the roof?", scope=WEB)
@@ -377,16 +386,16 @@ async def test_clause_11_it_knows_when_it_does_not_know(tmp_path: Path, clock: F
 
 @pytest.mark.parametrize(("reach", "seen"), [("local", 3), ("private", 2), ("public", 1)])
 async def test_private_items_never_travel_further_than_they_may(
-    tmp_path: Path, clock: FixedClock, reach: str, seen: int
+    url: str, clock: FixedClock, reach: str, seen: int
 ) -> None:
-    async with opened(tmp_path / "memory.db", clock) as memory:
+    async with opened(url, clock) as memory:
         await memory.remember([NewItem(text=f"the key {each}", privacy=each) for each in Privacy])
         found = await memory.recall("key", reach=Privacy(reach))
         assert len(found.items) == seen
 
 
-async def test_projects_and_users_see_their_own_and_what_is_for_all(tmp_path: Path, clock: FixedClock) -> None:
-    async with opened(tmp_path / "memory.db", clock) as memory:
+async def test_projects_and_users_see_their_own_and_what_is_for_all(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
         await memory.remember(
             [
                 NewItem(text="the key is for all"),
@@ -402,8 +411,8 @@ async def test_projects_and_users_see_their_own_and_what_is_for_all(tmp_path: Pa
         assert counts == [1, 2, 3, 2]
 
 
-async def test_neighbours_thread_and_author_find_what_the_words_alone_do_not(tmp_path: Path, clock: FixedClock) -> None:
-    async with opened(tmp_path / "memory.db", clock) as memory:
+async def test_neighbours_thread_and_author_find_what_the_words_alone_do_not(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
         await memory.remember(talk())
         found = await memory.recall("Which database did ada choose for the shop?", scope=WEB)
         texts = [each.item.text for each in found.items]
@@ -411,8 +420,8 @@ async def test_neighbours_thread_and_author_find_what_the_words_alone_do_not(tmp
         assert (await memory.recall("the of and", scope=WEB)).status is ReadStatus.EMPTY
 
 
-async def test_what_a_source_named_before_is_remembered_once(tmp_path: Path, clock: FixedClock) -> None:
-    async with opened(tmp_path / "memory.db", clock) as memory:
+async def test_what_a_source_named_before_is_remembered_once(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
         item = NewItem(text="line one", source="log", ref="1")
         first, same = await memory.remember([item, item])
         again = (await memory.remember([item]))[0]
@@ -455,13 +464,13 @@ def test_another_database_a_newer_memory_and_another_url_are_refused(tmp_path: P
     engine.dispose()
     with pytest.raises(MemoryUnavailable, match="has format 99"):
         open_memory(f"sqlite:///{tmp_path}/memory.db")
-    for url in ("postgresql://localhost/x", "sqlite://", "no url"):
+    for url in ("mysql://localhost/x", "sqlite://", "no url"):
         with pytest.raises(ConfigError):
             open_memory(url)
 
 
-async def test_recall_survives_words_that_the_search_has_a_meaning_for(tmp_path: Path, clock: FixedClock) -> None:
-    async with opened(tmp_path / "memory.db", clock) as memory:
+async def test_recall_survives_words_that_the_search_has_a_meaning_for(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
         await memory.remember([NewItem(text='NEAR "quoted" AND NOT x* OR (y:z)', scope=WEB)])
         for question in ('NEAR "quoted"', "AND NOT", "x* OR (y:z)", "'; DROP TABLE items; --", "\x00", "é ü ß"):
             found = await memory.recall(question, scope=WEB)

@@ -14,7 +14,7 @@ from ripieno.encoders import Encoder
 from ripieno.errors import CheckpointError, ConfigError
 from ripieno.ledger import Outbox
 from ripieno.memory import Memory, Store
-from ripieno.memory.schema import open_memory
+from ripieno.memory.opening import open_memory
 from ripieno.plugins import build_plugin
 from ripieno.providers import Caller, Provider
 from ripieno.providers.prices import find_price

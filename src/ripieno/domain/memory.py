@@ -46,6 +46,10 @@ class Scope:
     project: str = ""
     user: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("project", "user"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
@@ -77,6 +81,8 @@ class NewItem:
     confidence: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("text", "author", "thread", "source", "ref"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         if not self.text.strip():
             raise ValueError("there is nothing to remember: the text is empty")
         if not 0.0 <= self.confidence <= 1.0:
@@ -171,3 +177,8 @@ class Erasure:
     erased_at: float
     derived: tuple[str, ...] = ()
     """Items made from it, which went with it."""
+
+
+def _plain(text: str) -> str:
+    """Text without NUL, which is no character of one and which not every database keeps."""
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text

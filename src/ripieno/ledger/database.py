@@ -41,7 +41,7 @@ def open_engine(url: str) -> Engine:
                     hint="check ledger.url and its permissions",
                 ) from error
         case "postgresql":
-            engine = _open_postgres(parsed)
+            engine = open_postgres(parsed)
         case _:
             raise ConfigError(f"ledger.url {where!r} is not one that Ripieno can write", key="ledger.url", hint=_FORMS)
     try:
@@ -97,13 +97,18 @@ def open_sqlite(url: URL) -> Engine:
     return engine
 
 
-def _open_postgres(url: URL) -> Engine:
+def open_postgres(url: URL, *, key: str = "ledger.url") -> Engine:
+    """A server; `key` is the setting that names it.
+
+    Raises:
+        ConfigError: the driver is not installed.
+    """
     try:
         return create_engine(url.set(drivername="postgresql+psycopg"), pool_size=4, max_overflow=16, pool_pre_ping=True)
     except ImportError as error:
         raise ConfigError(
-            "a PostgreSQL ledger needs the extra 'postgres'",
-            key="ledger.url",
+            f"a PostgreSQL database in {key} needs the extra 'postgres'",
+            key=key,
             hint="pip install 'ripieno[postgres]'",
         ) from error
 

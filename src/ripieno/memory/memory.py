@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
-from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 
 from ripieno.domain import Clock, Privacy
 from ripieno.domain.memory import (
@@ -23,7 +23,7 @@ from ripieno.domain.memory import (
 from ripieno.encoders import Encoder
 from ripieno.errors import MemoryUnavailable, RipienoError
 from ripieno.memory.importers import Wanted, take
-from ripieno.memory.schema import items, vectors
+from ripieno.memory.schema import items, upsert, vectors
 from ripieno.memory.search import Reader, search
 from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, tell
 from ripieno.memory.sync import LARGEST_LOSS, Version, Watermark, list_versions, list_watermarks, mark, sync
@@ -249,7 +249,9 @@ class Memory:
 
     def _keep_vectors(self, rows: list[dict[str, object]]) -> None:
         with self._store.writing() as connection:
-            connection.execute(insert(vectors).prefix_with("OR REPLACE"), rows)
+            keep = upsert(connection, vectors)
+            changed = {"encoder": keep.excluded.encoder, "vector": keep.excluded.vector}
+            connection.execute(keep.on_conflict_do_update(index_elements=["place"], set_=changed), rows)
 
     def _drop_vectors(self) -> None:
         with self._store.writing() as connection:

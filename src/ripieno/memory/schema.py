@@ -1,9 +1,9 @@
 """The memory's tables: items, which are only added to, and projections, which can be made again."""
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
-    Engine,
     Float,
     Index,
     Integer,
@@ -11,25 +11,16 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    TableClause,
     UniqueConstraint,
-    column,
-    table,
-    text,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.dialects import postgresql, sqlite
 
-from ripieno.errors import ConfigError, MemoryUnavailable
-from ripieno.ledger.database import open_sqlite
-
-FORMAT = 1
 metadata = MetaData()
 
 items = Table(
     "items",
     metadata,
-    Column("place", Integer, primary_key=True, autoincrement=True),
+    Column("place", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("id", String, unique=True, nullable=False),
     Column("kind", String, nullable=False),
     Column("text", String, nullable=False),
@@ -68,7 +59,7 @@ links = Table(
 vectors = Table(
     "vectors",
     metadata,
-    Column("place", Integer, primary_key=True),
+    Column("place", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("encoder", String, nullable=False),
     Column("vector", LargeBinary, nullable=False),
 )
@@ -114,69 +105,6 @@ versions = Table(
 """What each sync of a source held: the current one, those before it, and those that were put into quarantine."""
 
 
-def _words(name: str) -> TableClause:
-    return table(name, column("rowid"), column("words"), column("rank"), column(name))
-
-
-BEFORE, AFTER = _words("lexical_before"), _words("lexical_after")
-"""Words of each item by its place: with the two items before it in its thread, and with the one after it."""
-
-
-def open_memory(url: str) -> Engine:
-    """Open a memory, and make what is missing.
-
-    Raises:
-        ConfigError: the URL is not one that a memory can be at.
-        MemoryUnavailable: it cannot be opened, is damaged, or is no memory.
-    """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigError(f"memory.url {url!r} is not a database URL", key="memory.url") from error
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        raise ConfigError(
-            "memory.url must be a SQLite file", key="memory.url", hint="write sqlite:///path/to/memory.db"
-        )
-    try:
-        engine = open_sqlite(parsed)
-    except OSError as error:
-        said = f"memory: the folder of {parsed.database!r} cannot be made ({error.strerror})"
-        raise MemoryUnavailable(said, hint="check memory.url and its permissions") from error
-    try:
-        with engine.begin() as connection:
-            _prepare(connection, parsed.database)
-    except SQLAlchemyError as error:
-        engine.dispose()
-        raise explain(error) from error
-    except MemoryUnavailable:
-        engine.dispose()
-        raise
-    return engine
-
-
-def explain(error: SQLAlchemyError) -> MemoryUnavailable:
-    """The memory's error for what the database says."""
-    reason = str(getattr(error, "orig", None) or error)
-    return MemoryUnavailable(f"memory: {reason}", hint="check memory.url, its disk and its permissions")
-
-
-def _prepare(connection: Connection, where: str) -> None:
-    names = set(connection.dialect.get_table_names(connection))
-    found = int(connection.execute(text("PRAGMA user_version")).scalar_one())
-    if names and "items" not in names:
-        raise MemoryUnavailable(f"{where!r} is a database, but not a memory", hint="point memory.url at another file")
-    if found > FORMAT:
-        raise MemoryUnavailable(
-            f"memory {where!r} has format {found}, this Ripieno knows {FORMAT}", hint="upgrade ripieno"
-        )
-    if found == FORMAT:
-        return
-    metadata.create_all(connection)
-    for words in (BEFORE, AFTER):
-        connection.execute(
-            text(
-                f"CREATE VIRTUAL TABLE IF NOT EXISTS {words.name} "
-                "USING fts5(words, tokenize = 'porter unicode61 remove_diacritics 2')"
-            )
-        )
-    connection.execute(text(f"PRAGMA user_version = {FORMAT}"))
+def upsert(connection: Connection, into: Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert that may say what to do with rows that are there."""
+    return postgresql.insert(into) if connection.dialect.name == "postgresql" else sqlite.insert(into)

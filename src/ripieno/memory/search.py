@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, RowMapping, TableClause, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, func, or_, select
 
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Scope
-from ripieno.memory.schema import AFTER, BEFORE, authors, items, links, retired, vectors
+from ripieno.memory.schema import authors, items, links, retired, vectors
+from ripieno.memory.words import AFTER, BEFORE, Sought, words_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -109,12 +110,13 @@ def search(
         reader: who asks.
         most: items that are wanted.
     """
-    terms = _find_terms(connection, question)
+    sought, words = _find_sought(connection, question, reader), words_of(connection)
     candidates: dict[int, _Candidate] = {}
-    for row in _match(connection, BEFORE, terms, reader):
-        _take(candidates, row).before = -float(row["rank"])
-    for row in _match(connection, AFTER, terms, reader):
-        _take(candidates, row).after = -float(row["rank"])
+    if sought.terms:
+        for row in words.match(connection, BEFORE, sought):
+            _take(candidates, row).before = float(row["score"])
+        for row in words.match(connection, AFTER, sought):
+            _take(candidates, row).after = float(row["score"])
     if not candidates:
         return Found(places=(), scores=(), because=(), support=0.0)
     if meaning is not None:
@@ -140,33 +142,15 @@ def _take(candidates: dict[int, _Candidate], row: RowMapping) -> _Candidate:
     return candidates[place]
 
 
-def _find_terms(connection: Connection, question: str) -> list[str]:
+def _find_sought(connection: Connection, question: str, reader: Reader) -> Sought:
     """The words of a question that tell items apart: one that stands in too many costs time, and says little."""
     words = [word for word in dict.fromkeys(_WORD.findall(question.lower())) if word not in _STOP][:MOST_TERMS]
-    size = connection.execute(select(func.max(items.c.place))).scalar() or 0
+    size = int(connection.execute(select(func.max(items.c.place))).scalar() or 0)
     most = int(min(max(COMMON_SHARE * size, LEAST_COMMON), MOST_COMMON))
-    rare = [word for word in words if _count(connection, word, most + 1) <= most]
-    return rare or words[:1]
-
-
-def _count(connection: Connection, word: str, most: int) -> int:
-    """Items in which a word stands, counted up to `most`."""
-    found = select(BEFORE.c.rowid).where(BEFORE.c.words.op("MATCH")(f'"{word}"')).limit(most).subquery()
-    return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
-
-
-def _match(connection: Connection, words: TableClause, terms: Sequence[str], reader: Reader) -> Sequence[RowMapping]:
-    if not terms:
-        return ()
-    sought = " OR ".join(f'"{term}"' for term in terms)
-    query = (
-        select(items.c.place, items.c.id, items.c.author, items.c.thread, items.c.derived_from, words.c.rank)
-        .select_from(words.join(items, items.c.place == words.c.rowid))
-        .where(words.c.words.op("MATCH")(sought), *reader.where())
-        .order_by(words.c.rank)
-        .limit(MOST_CANDIDATES)
-    )
-    return connection.execute(query).mappings().all()
+    counts = {word: words_of(connection).count(connection, word, most + 1) for word in words}
+    rare = {word: count for word, count in counts.items() if count <= most}
+    terms = rare or {word: counts[word] for word in words[:1]}
+    return Sought(terms=terms, size=size, where=reader.where(), most=MOST_CANDIDATES)
 
 
 def _measure_meaning(

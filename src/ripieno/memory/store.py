@@ -6,20 +6,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from ripieno.domain import Clock
 from ripieno.domain.memory import RETENTION_S, Erasure, Item, ItemKind, NewItem, Receipt, Scope
 from ripieno.domain.task import Privacy
 from ripieno.errors import DataError, NotFound
-from ripieno.memory.schema import AFTER, BEFORE, authors, explain, items, links, vectors
+from ripieno.memory.opening import explain, lock_writers
+from ripieno.memory.schema import authors, items, links, upsert, vectors
+from ripieno.memory.words import AFTER, BEFORE, words_of
 
 LONGEST_TEXT = 100_000
 """Characters of an item."""
 NEIGHBOURS = 2
 """Items before one, of its thread, that lend it their words."""
-CANARY_PROJECT = "\x00canary"
+CANARY_PROJECT = "\x01canary"
 """No project that anybody can name."""
 _CHUNK = 500
 
@@ -67,7 +69,7 @@ class Store:
             if name not in known:
                 fresh.setdefault(name, each)
         self._require_origins(connection, fresh)
-        start = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'items'")).scalar() or 0
+        start = connection.execute(select(func.max(items.c.place))).scalar() or 0  # no item ever goes
         places = {name: start + nth for nth, name in enumerate(fresh, start=1)}
         now = self.clock.now()
         if fresh:
@@ -152,20 +154,14 @@ class Store:
         item = self.get([name])[0]
         now = self.clock.now()
         with self.writing() as connection:
-            connection.execute(text("PRAGMA secure_delete = ON"))
             derived = [row.derived for row in connection.execute(select(links.c.derived).where(links.c.origin == name))]
             for row in connection.execute(select(items).where(items.c.id.in_([name, *derived]))).mappings().all():
                 unindex(connection, to_item(row))
             connection.execute(update(items).where(items.c.id.in_([name, *derived])).values(text="", erased_at=now))
             digest = connection.execute(select(items.c.digest).where(items.c.id == name)).scalar_one()
-            for words in (BEFORE, AFTER):
-                connection.execute(insert(words).values({words.name: "optimize"}))
             reindex_thread(connection, item)
-        with self.engine.connect() as connection:
-            connection.execution_options(reads_only=True)
-            connection.exec_driver_sql("COMMIT")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.exec_driver_sql("BEGIN")
+            words_of(connection).scrub(self.engine, connection)
+        words_of(self.engine).scrub(self.engine, None)
         return Erasure(id=name, digest=str(digest), erased_at=now, derived=tuple(derived))
 
     def count(self) -> int:
@@ -190,6 +186,7 @@ class Store:
         """
         try:
             with self.engine.begin() as connection:
+                lock_writers(connection)
                 yield connection
         except SQLAlchemyError as error:
             raise explain(error) from error
@@ -236,7 +233,7 @@ def index(connection: Connection, new: Sequence[tuple[int, NewItem]]) -> None:
     """Make the words of new items findable, each with its neighbours."""
     if not new:
         return
-    before: list[dict[str, object]] = []
+    before: dict[int, str] = {}
     after: dict[int, str] = {}
     changed: dict[int, str] = {}
     threads: dict[tuple[str, str, str], _Thread] = {}
@@ -248,29 +245,28 @@ def index(connection: Connection, new: Sequence[tuple[int, NewItem]]) -> None:
             if key not in threads:
                 threads[key] = _Thread(_read_end(connection, key, place))
             thread = threads[key]
-        before.append({"rowid": place, "words": "\n".join([*(each for _, each in thread.last), words])})
+        before[place] = "\n".join([*(each for _, each in thread.last), words])
         after[place] = words
         if thread.last:
             previous, text_ = thread.last[-1]
             (after if previous in after else changed)[previous] = f"{text_}\n{words}"
         thread.last = [*thread.last, (place, words)][-NEIGHBOURS:]
-    rows = [{"rowid": place, "words": words} for place, words in after.items()]
-    connection.execute(insert(BEFORE), before)
-    connection.execute(insert(AFTER), rows)
+    kept = words_of(connection)
+    kept.add(connection, BEFORE, before)
+    kept.add(connection, AFTER, after)
     for place, words in changed.items():
-        connection.execute(update(AFTER).where(AFTER.c.rowid == place).values(words=words))
+        kept.change(connection, AFTER, place, words)
     told = {(item.scope.project, item.scope.user, item.author) for _, item in new if item.author}
     if told:
         connection.execute(
-            insert(authors).prefix_with("OR IGNORE"),
+            upsert(connection, authors).on_conflict_do_nothing(),
             [{"project": project, "user": user, "author": author} for project, user, author in sorted(told)],
         )
 
 
 def unindex(connection: Connection, item: Item) -> None:
     """Take an item out of all projections."""
-    for words in (BEFORE, AFTER):
-        connection.execute(delete(words).where(words.c.rowid == item.place))
+    words_of(connection).remove(connection, item.place)
     connection.execute(delete(vectors).where(vectors.c.place == item.place))
 
 
@@ -282,16 +278,14 @@ def reindex_thread(connection: Connection, item: Item) -> None:
     query = select(items).where(*key, items.c.erased_at.is_(None)).order_by(items.c.place)
     kept = [to_item(row) for row in connection.execute(query).mappings()]
     for each in kept:
-        for words in (BEFORE, AFTER):
-            connection.execute(delete(words).where(words.c.rowid == each.place))
+        words_of(connection).remove(connection, each.place)
     index(connection, [(each.place, _renew(each)) for each in kept])
 
 
 def rebuild(store: Store) -> int:
     """Throw the words away and make them anew from the items; tells how many."""
     with store.writing() as connection:
-        for words in (BEFORE, AFTER):
-            connection.execute(delete(words))
+        words_of(connection).clear(connection)
         connection.execute(delete(authors))
         query = select(items).where(items.c.erased_at.is_(None)).order_by(items.c.place)
         kept = [to_item(row) for row in connection.execute(query).mappings()]

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sqlalchemy import Connection, delete, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ripieno.domain.memory import NewItem
 from ripieno.errors import DataError
-from ripieno.memory.schema import retired, sources, versions
+from ripieno.memory.schema import retired, sources, upsert, versions
 from ripieno.memory.store import Store
 
 LARGEST_LOSS = 0.5
@@ -90,7 +89,9 @@ def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LA
         connection.execute(insert(versions), row)
         gone = sorted(set(before) - set(ids))
         if gone:
-            connection.execute(upsert(retired).on_conflict_do_nothing(), [{"id": name, "at": now} for name in gone])
+            connection.execute(
+                upsert(connection, retired).on_conflict_do_nothing(), [{"id": name, "at": now} for name in gone]
+            )
         connection.execute(delete(retired).where(retired.c.id.in_(ids)))
         mark(connection, source, seen_at=now, committed_at=now)
     return _to_version(row)
@@ -114,7 +115,7 @@ def mark(
     """Move a source's watermark; what is not given stays."""
     given = {"seen_at": seen_at, "committed_at": committed_at, "cursor": cursor}
     values = {name: value for name, value in given.items() if value is not None}
-    statement = upsert(sources).values(name=source, **values)
+    statement = upsert(connection, sources).values(name=source, **values)
     if values:
         connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
     else:

@@ -1,0 +1,270 @@
+"""Words: the projection by which items are found, in each of the databases that a memory can be in."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Computed,
+    Connection,
+    Engine,
+    Index,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    TableClause,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    table,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, REAL, TSVECTOR
+
+from ripieno.memory.schema import items
+
+BEFORE, AFTER = "lexical_before", "lexical_after"
+"""Words of each item by its place: with the two items before it in its thread, and with the one after it."""
+PROJECTIONS = (BEFORE, AFTER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What is looked for."""
+
+    terms: Mapping[str, int]
+    """Words, with the number of items in which each stands."""
+    size: int
+    """Items in all."""
+    where: Sequence[ColumnElement[bool]]
+    """What holds of items that may be found."""
+    most: int
+
+
+class Words(ABC):
+    """Keeps and finds words."""
+
+    @abstractmethod
+    def prepare(self, connection: Connection) -> None:
+        """Make what is missing."""
+
+    @abstractmethod
+    def add(self, connection: Connection, name: str, rows: Mapping[int, str]) -> None:
+        """Add words by place to a projection."""
+
+    @abstractmethod
+    def change(self, connection: Connection, name: str, place: int, words: str) -> None:
+        """Put other words in the place of those that are there."""
+
+    @abstractmethod
+    def remove(self, connection: Connection, place: int) -> None:
+        """Take an item out of all projections."""
+
+    @abstractmethod
+    def clear(self, connection: Connection) -> None:
+        """Take all items out."""
+
+    @abstractmethod
+    def count(self, connection: Connection, word: str, most: int) -> int:
+        """Items in which a word stands, counted up to `most`."""
+
+    @abstractmethod
+    def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
+        """Items with any of the words: place, id, author, thread, derived_from and score, the highest first."""
+
+    @abstractmethod
+    def scrub(self, engine: Engine, connection: Connection | None) -> None:
+        """Leave nothing readable of what was erased: called with the transaction, and without it once it has ended."""
+
+
+class Fts5(Words):
+    """SQLite's full-text search; its own rank is BM25."""
+
+    def __init__(self) -> None:
+        self._tables = {name: _virtual(name) for name in PROJECTIONS}
+
+    def prepare(self, connection: Connection) -> None:
+        """See `Words`."""
+        for name in PROJECTIONS:
+            connection.execute(
+                text(
+                    f"CREATE VIRTUAL TABLE IF NOT EXISTS {name} "
+                    "USING fts5(words, tokenize = 'porter unicode61 remove_diacritics 2')"
+                )
+            )
+
+    def add(self, connection: Connection, name: str, rows: Mapping[int, str]) -> None:
+        """See `Words`."""
+        connection.execute(
+            insert(self._tables[name]), [{"rowid": place, "words": words} for place, words in rows.items()]
+        )
+
+    def change(self, connection: Connection, name: str, place: int, words: str) -> None:
+        """See `Words`."""
+        found = self._tables[name]
+        connection.execute(update(found).where(found.c.rowid == place).values(words=words))
+
+    def remove(self, connection: Connection, place: int) -> None:
+        """See `Words`."""
+        for found in self._tables.values():
+            connection.execute(delete(found).where(found.c.rowid == place))
+
+    def clear(self, connection: Connection) -> None:
+        """See `Words`."""
+        for found in self._tables.values():
+            connection.execute(delete(found))
+
+    def count(self, connection: Connection, word: str, most: int) -> int:
+        """See `Words`."""
+        words = self._tables[BEFORE]
+        found = select(words.c.rowid).where(words.c.words.op("MATCH")(f'"{word}"')).limit(most).subquery()
+        return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+
+    def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
+        """See `Words`."""
+        words = self._tables[name]
+        query = (
+            select(*_SHOWN, (-words.c.rank).label("score"))
+            .select_from(words.join(items, items.c.place == words.c.rowid))
+            .where(words.c.words.op("MATCH")(" OR ".join(f'"{term}"' for term in sought.terms)), *sought.where)
+            .order_by(words.c.rank)
+            .limit(sought.most)
+        )
+        return connection.execute(query).mappings().all()
+
+    def scrub(self, engine: Engine, connection: Connection | None) -> None:
+        """See `Words`."""
+        if connection is not None:
+            connection.execute(text("PRAGMA secure_delete = ON"))
+            for name, found in self._tables.items():
+                connection.execute(insert(found).values({name: "optimize"}))
+            return
+        with engine.connect() as after:
+            after.execution_options(reads_only=True)
+            after.exec_driver_sql("COMMIT")
+            after.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            after.exec_driver_sql("BEGIN")
+
+
+class Tsvector(Words):
+    """PostgreSQL's full-text search; its ranks know nothing of how rare a word is, so that is weighed in here.
+
+    The score of an item is the sum over its words of log-odds of their rarity times how often they stand in it, for its
+    length: the shape of BM25 (Robertson & Zaragoza, 2009), with `ts_rank` as the saturating count.
+    """
+
+    def __init__(self) -> None:
+        self.metadata = MetaData()
+        self._tables = {name: _plain(name, self.metadata) for name in PROJECTIONS}
+
+    def prepare(self, connection: Connection) -> None:
+        """See `Words`."""
+        self.metadata.create_all(connection)
+
+    def add(self, connection: Connection, name: str, rows: Mapping[int, str]) -> None:
+        """See `Words`."""
+        listed = [{"place": place, "words": words} for place, words in rows.items()]
+        connection.execute(insert(self._tables[name]), listed)
+
+    def change(self, connection: Connection, name: str, place: int, words: str) -> None:
+        """See `Words`."""
+        found = self._tables[name]
+        connection.execute(update(found).where(found.c.place == place).values(words=words))
+
+    def remove(self, connection: Connection, place: int) -> None:
+        """See `Words`."""
+        for found in self._tables.values():
+            connection.execute(delete(found).where(found.c.place == place))
+
+    def clear(self, connection: Connection) -> None:
+        """See `Words`."""
+        for found in self._tables.values():
+            connection.execute(delete(found))
+
+    def count(self, connection: Connection, word: str, most: int) -> int:
+        """See `Words`."""
+        words = self._tables[BEFORE]
+        found = select(words.c.place).where(words.c.found.op("@@")(_seek(word))).limit(most).subquery()
+        return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+
+    def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
+        """See `Words`."""
+        words = self._tables[name]
+        known = {term: count for term, count in sought.terms.items() if count}
+        if not known:
+            return ()
+        any_of = _seek(next(iter(known)))
+        for term in list(known)[1:]:
+            any_of = any_of.op("||")(_seek(term))
+        usual = self._find_usual_length(connection, words)
+        even = cast([1.0, 1.0, 1.0, 1.0], ARRAY(REAL))
+        parts = [
+            _weigh(count, sought.size) * func.ts_rank(even, words.c.found, _seek(term)) for term, count in known.items()
+        ]
+        total: ColumnElement[float] = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        score = (total / (0.25 + 0.75 * func.sqrt(func.length(words.c.found) / usual))).label("score")
+        query = (
+            select(*_SHOWN, score)
+            .select_from(words.join(items, items.c.place == words.c.place))
+            .where(words.c.found.op("@@")(any_of), *sought.where)
+            .order_by(score.desc())
+            .limit(sought.most)
+        )
+        return connection.execute(query).mappings().all()
+
+    def scrub(self, engine: Engine, connection: Connection | None) -> None:
+        """See `Words`: rows that are gone are vacuumed; pages and logs are the server's."""
+        if connection is None:
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as after:
+                after.exec_driver_sql(f"VACUUM items, vectors, {', '.join(PROJECTIONS)}")
+
+    def _find_usual_length(self, connection: Connection, words: Table) -> float:
+        latest = select(words.c.found).order_by(words.c.place.desc()).limit(200).subquery()
+        found = connection.execute(select(func.avg(func.length(latest.c.found)))).scalar()
+        return max(float(found or 1.0), 1.0)
+
+
+_SHOWN = (items.c.place, items.c.id, items.c.author, items.c.thread, items.c.derived_from)
+
+
+def _virtual(name: str) -> TableClause:
+    return table(name, column("rowid"), column("words"), column("rank"), column(name))
+
+
+def _plain(name: str, metadata: MetaData) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("place", BigInteger, primary_key=True, autoincrement=False),
+        Column("words", String, nullable=False),
+        Column("found", TSVECTOR, Computed("to_tsvector('english', words)", persisted=True)),
+        Index(f"{name}_found", "found", postgresql_using="gin"),
+    )
+
+
+def _seek(term: str) -> ColumnElement[object]:
+    return func.plainto_tsquery(text("'english'"), literal(term))
+
+
+def _weigh(count: int, size: int) -> float:
+    return math.log1p((max(size, count) - count + 0.5) / (count + 0.5))
+
+
+_KNOWN: Mapping[str, Words] = {"sqlite": Fts5(), "postgresql": Tsvector()}
+
+
+def words_of(bind: Connection | Engine) -> Words:
+    """The words of a database."""
+    return _KNOWN[bind.dialect.name]
