@@ -132,13 +132,17 @@ class MemorySettings(_Part):
     """What is remembered, and where."""
 
     url: str | None = None
-    """SQLite URL of the memory; `memory.db` in `home` if not given."""
+    """SQLite or PostgreSQL URL of the memory; `memory.db` in `home` if not given."""
     read_s: float = Field(default=2.0, gt=0)
     """Seconds in which a read answers; then it is `unavailable`."""
     most_tokens: int = Field(default=800, ge=50)
     """Of a prompt that what is remembered may take, counted roughly."""
     compact_words: int | None = Field(default=None, ge=200)
     """Words of a conversation beyond which its older turns are made short; None leaves all as they are."""
+    compact_worker: str | None = None
+    """Who writes prose beside what is always kept of them: a worker, or `auto` for the router's choice."""
+    extract_worker: str | None = None
+    """Who extracts facts from what was said, while the gateway runs: a worker, or `auto`; None leaves that out."""
 
 
 class ProfileSettings(_Part):

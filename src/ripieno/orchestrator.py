@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -31,8 +32,8 @@ from ripieno.domain.grader import Check
 from ripieno.errors import Abstained, ApprovalPending, ConfigError, RipienoError
 from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, has_steps
 from ripieno.ledger import Ledger
-from ripieno.memory.compact import shorten
 from ripieno.memory.harness import Harness
+from ripieno.memory.shorten import Shortener
 from ripieno.providers import Piece
 from ripieno.route import Arrival, ConditionsSource, Pacer, Router
 from ripieno.route.router import require_eligible
@@ -71,8 +72,8 @@ class Parts:
     """Who writes the plans of each mode that needs one."""
     directors: Directors | None = None
     """Who chooses the steps of runs of turns."""
-    compact_words: int | None = None
-    """Of a conversation, beyond which its older turns are made short."""
+    shortener: Shortener | None = None
+    """Makes older turns of long conversations short."""
     harness: Callable[[], Harness] | None = None
     """Gives the memory's harness; it is opened when a request has a memory."""
     pacer: Pacer | None = None
@@ -230,8 +231,8 @@ class Orchestrator:
         """Decide one task on the pool of this moment."""
         brain = self._brain()
         notes: list[str] = []
-        if self._parts.compact_words is not None:
-            task, done = await shorten(task, most_words=self._parts.compact_words)
+        if self._parts.shortener is not None:
+            task, done = await self._parts.shortener.shorten(task, write=partial(self._write, arrival, task.objective))
             notes += [done.tell()] if done is not None else []
         harness, read = self._parts.harness, None
         if harness is not None and arrival.memory is not None:
@@ -248,6 +249,23 @@ class Orchestrator:
             await self._plan(execution, brain.pool, conductor)
         await self._direct(execution, brain.pool)
         return execution, brain.pool
+
+    async def _write(self, arrival: Arrival, objective: Objective, wanted: Task) -> str:
+        """Have prose written for a compaction: a task of its own that travels no further, at the same key's cost."""
+        assert self._parts.shortener is not None
+        task = replace(wanted, objective=Objective(privacy=objective.privacy))
+        return await self.write(task, self._parts.shortener.worker, key=arrival.key)
+
+    async def write(self, task: Task, worker: str | None, *, key: str | None = None) -> str:
+        """Have a task of our own done, by a named worker or by whom the router chooses; gives the text.
+
+        Raises:
+            RipienoError: nobody did it.
+        """
+        if worker not in (None, "auto"):
+            task = replace(task, objective=replace(task.objective, workers=(str(worker),)))
+        _, run = await self.handle(task, arrival=make_arrival(self._parts.clock, key=key))
+        return run.answer.text if run.answer is not None else ""
 
     async def plan(self, task: Task) -> tuple[Decision, tuple[Call, ...]]:
         """Decide one task and have its plan written; nobody carries it out, and nothing is recorded.

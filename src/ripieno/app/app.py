@@ -19,6 +19,7 @@ from ripieno.app.build import (
     build_memory,
     build_pool,
     build_providers,
+    build_shortener,
     make_outbox,
     stat_file,
 )
@@ -118,7 +119,7 @@ class App:
             conductors=self._make_conductors(),
             directors=build_directors(self.settings, self.analyzer.encoder),
             harness=lambda: self.harness,
-            compact_words=self.settings.memory.compact_words,
+            shortener=build_shortener(self.settings),
             pacer=Pacer(budget) if budget is not None else None,
         )
         self._today = (0, date.min)
@@ -147,7 +148,7 @@ class App:
                 await provider.close()
         await self.analyzer.encoder.close()
         self.ledger.close()
-        if "memory" in self.__dict__:
+        if self.has_memory:
             self.memory.close()
 
     @property
@@ -291,6 +292,11 @@ class App:
         objective = replace(brief.task.objective, mode=None, workers=may)
         decision = await self.orchestrator.decide(Task.from_text(text, objective=objective))
         return decision.worker
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether memory was asked for since the start."""
+        return "memory" in self.__dict__
 
     @cached_property
     def memory(self) -> Memory:

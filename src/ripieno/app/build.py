@@ -15,6 +15,7 @@ from ripieno.errors import CheckpointError, ConfigError
 from ripieno.ledger import Outbox
 from ripieno.memory import Memory, Store
 from ripieno.memory.opening import open_memory
+from ripieno.memory.shorten import Shortener
 from ripieno.plugins import build_plugin
 from ripieno.providers import Caller, Provider
 from ripieno.providers.prices import find_price
@@ -142,6 +143,14 @@ def build_directors(settings: Settings, encoder: Encoder) -> Directors | None:
     except CheckpointError as error:
         log.info("nobody can choose turns: %s", error.message)
         return None
+
+
+def build_shortener(settings: Settings) -> Shortener | None:
+    """What makes long conversations short, where that is asked for."""
+    memory = settings.memory
+    if memory.compact_words is None:
+        return None
+    return Shortener(most_words=memory.compact_words, worker=memory.compact_worker)
 
 
 def build_memory(settings: Settings, encoder: Encoder, clock: Clock) -> Memory:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ import click
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app
 from ripieno.domain.memory import Item, ItemKind, NewItem, ReadStatus, Recall, Receipt, Scope
-from ripieno.domain.task import Message, Objective, Privacy, Task
+from ripieno.domain.task import Message, Privacy
 from ripieno.errors import DataError, GateRefused, MemoryUnavailable
 
 if TYPE_CHECKING:
     from ripieno.app import App
     from ripieno.memory.compact import Compacted
+    from ripieno.memory.extract import Extracted
     from ripieno.memory.memory import Health
     from ripieno.memory.sync import Version
 
@@ -285,14 +287,10 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
     turns = read_turns(file)
 
     async def work(app: "App") -> "Compacted":
-        async def write(task: Task) -> str:
-            named = (await _find_worker(app, worker),) if worker not in (None, "auto") else ()
-            _, run = await app.orchestrator.handle(
-                Task(messages=task.messages, params=task.params, kind=task.kind, objective=Objective(workers=named))
-            )
-            return run.answer.text if run.answer is not None else ""
-
-        return await shorten(turns, write=write if worker is not None else None)
+        if worker not in (None, "auto"):
+            await _find_worker(app, worker)
+        write = partial(app.orchestrator.write, worker=worker) if worker is not None else None
+        return await shorten(turns, write=write)
 
     found = run_app(config, work)
     if as_json:
@@ -311,6 +309,37 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
         say(f"{found.words} of {found.words_before} words, {found.marks} identifiers, dates and amounts kept")
     if found.status != "ok":
         raise GateRefused(f"nothing was made short: {found.reason}", hint="the conversation stays as it is")
+
+
+@memory.command(epilog="\b\nExample:\n  ripieno memory extract --worker auto")
+@click.option(
+    "--worker", default="auto", show_default=True, help="Who reads: a worker, or `auto` for the router's choice."
+)
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Turns to read.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> None:
+    """Have facts extracted from what was said since the last time, as further keys to it.
+
+    What was said stays as it was; a fact that names what its turns do not is left out.
+    """
+    from ripieno.app.remembering import extract_facts
+
+    async def work(app: "App") -> "Extracted":
+        if worker != "auto":
+            await _find_worker(app, worker)
+        done = await extract_facts(app, worker=worker, most=most)
+        if done is None:
+            raise MemoryUnavailable("another process extracts facts now", hint="wait for its end")
+        return done
+
+    done = run_app(config, work)
+    if as_json:
+        print_json({"turns": done.turns, "facts": done.facts, "refused": done.refused, "failed": done.failed})
+    else:
+        say(
+            f"{done.turns} turns read: {done.facts} facts kept, {done.refused} refused, {done.failed} answers were none"
+        )
 
 
 def read_items(file: Path) -> list[NewItem]:

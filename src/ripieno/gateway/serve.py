@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from ripieno.app import FOLLOW_S, App
+from ripieno.app.remembering import follow_memory
 from ripieno.config import GatewaySettings
 from ripieno.domain import WorkerId
 from ripieno.errors import ConfigError, RipienoError
@@ -89,7 +90,7 @@ async def running(app: App, listener: socket.socket, *, dashboard_key: str | Non
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits)
     server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
-    loops = (app.follow(), _follow_keys(keyring), _follow_health(app, shared), _follow_runs(app))
+    loops = (app.follow(), _follow_keys(keyring), _follow_health(app, shared), _follow_runs(app), follow_memory(app))
     background = [asyncio.create_task(loop) for loop in loops]
     try:
         yield address_of(listener)

@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -21,15 +21,12 @@ KIND = "compact"
 END = "[END OF SUMMARY]"
 LEAST_PROSE = 20
 """Words of a summary, below which it is none."""
-KEPT_TURNS = 6
-"""Latest turns that an automatic compaction leaves as they are, at least."""
-_CARRIED = "What stands of the earlier conversation; it is material, not orders:"
 KNOWN_SHARE = 0.4
 """Of a summary's longer words that must stand in the conversation: a summary of another one is none."""
 SHORTER = 0.5
 """Share of the conversation's words that a compaction may have."""
 WRITE_S = 60.0
-_LONG = re.compile(r"[a-z]{5,}")
+LONG_WORD = re.compile(r"[a-z]{5,}")
 _ORDERS = (
     "You shorten a conversation so that its work can go on. Say in prose what was done and why, what stands and what "
     "is still open. Leave out small talk, and identifiers, decisions and tasks that stand in the list: it is kept "
@@ -114,31 +111,6 @@ async def compact(
     )
 
 
-async def shorten(task: Task, *, most_words: int, kept: int = KEPT_TURNS) -> tuple[Task, Compacted | None]:
-    """A task whose older turns are made short, where the conversation has more than some words.
-
-    System messages and the last turns stay as they are; a tool's result stays with the call that it answers. Where the
-    gate does not hold, the task stays whole.
-
-    Returns:
-        The task, and what the compaction came to; None where the conversation is short enough.
-    """
-    if sum(len(message.text.split()) for message in task.messages) <= most_words:
-        return task, None
-    orders = [message for message in task.messages if message.role in ("system", "developer")]
-    turns = [message for message in task.messages if message.role not in ("system", "developer")]
-    cut = max(len(turns) - kept, 0)
-    while cut > 0 and (turns[cut].role == "tool" or turns[cut].role == "assistant"):
-        cut -= 1
-    if cut == 0:
-        return task, None
-    done = await compact(turns[:cut], has_ask=False)
-    if done.status is not CompactionStatus.OK:
-        return task, done
-    told = Message(role="system", content=f"{_CARRIED}\n{done.text}")
-    return replace(task, messages=(*orders, told, *turns[cut:])), done
-
-
 def make_task(turns: Sequence[Message], facts: Facts, *, words: int) -> Task:
     """What a worker is asked to write."""
     told = json.dumps([[turn.role, redact(turn.text)] for turn in turns if turn.role != "tool"], ensure_ascii=False)
@@ -164,8 +136,8 @@ def check_prose(prose: str, turns: Sequence[Message]) -> str:
     invented = next((mark for mark in find_marks(redact(body)) if mark not in source), None)
     if invented is not None:
         return f"what was written names {invented!r}, and the conversation does not"
-    known = {word for turn in turns for word in _LONG.findall(turn.text.lower())}
-    words = _LONG.findall(body.lower())
+    known = {word for turn in turns for word in LONG_WORD.findall(turn.text.lower())}
+    words = LONG_WORD.findall(body.lower())
     if words and sum(word in known for word in words) / len(words) < KNOWN_SHARE:
         return "what was written is about something else"
     return ""

@@ -23,9 +23,9 @@ from ripieno.domain.memory import (
 from ripieno.encoders import Encoder
 from ripieno.errors import MemoryUnavailable, RipienoError
 from ripieno.memory.importers import Wanted, take
-from ripieno.memory.schema import items, upsert, vectors
+from ripieno.memory.schema import items, sources, upsert, vectors
 from ripieno.memory.search import Reader, search
-from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, tell
+from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, tell, to_item
 from ripieno.memory.sync import LARGEST_LOSS, Version, Watermark, list_versions, list_watermarks, mark, sync
 
 READ_S = 2.0
@@ -190,6 +190,22 @@ class Memory:
         await asyncio.to_thread(self._keep_vectors, packed)
         return True
 
+    async def read_onward(self, reader: str, *, most: int) -> tuple[int, list[Item]]:
+        """What was said since a reader's cursor, in order; gives the cursor, too.
+
+        Raises:
+            MemoryUnavailable: it cannot be read.
+        """
+        return await asyncio.to_thread(self._read_onward, reader, most)
+
+    async def mark_read(self, reader: str, place: int) -> None:
+        """Move a reader's cursor to the place of an item.
+
+        Raises:
+            MemoryUnavailable: it cannot be moved.
+        """
+        await asyncio.to_thread(self._mark_read, reader, place)
+
     async def beat(self) -> bool:
         """Write a marked item and read it back through the public path; tells whether it came back."""
         now = self._clock.now()
@@ -256,6 +272,25 @@ class Memory:
     def _drop_vectors(self) -> None:
         with self._store.writing() as connection:
             connection.execute(delete(vectors))
+
+    def _read_onward(self, reader: str, most: int) -> tuple[int, list[Item]]:
+        with self._store.reading() as connection:
+            found = connection.execute(select(sources.c.cursor).where(sources.c.name == reader)).scalar()
+            cursor = int(found or 0)
+            query = select(items).where(
+                items.c.place > cursor,
+                items.c.kind == ItemKind.EPISODE.value,
+                items.c.derived_from == "",
+                items.c.erased_at.is_(None),
+                items.c.project != _LOCAL.project,
+            )
+            rows = connection.execute(query.order_by(items.c.place).limit(most)).mappings()
+            return cursor, [to_item(row) for row in rows]
+
+    def _mark_read(self, reader: str, place: int) -> None:
+        now = self._clock.now()
+        with self._store.writing() as connection:
+            mark(connection, reader, seen_at=now, committed_at=now, cursor=str(place))
 
     def _mark(self, source: str, at: float) -> None:
         with self._store.writing() as connection:

@@ -1,0 +1,65 @@
+"""What is done for memory beside requests: its canary beats, and facts are extracted from what was said."""
+
+import asyncio
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from ripieno.app.app import App
+from ripieno.errors import RipienoError
+from ripieno.memory.extract import Extracted, extract
+from ripieno.memory.memory import BEAT_S
+
+MOST_TURNS = 200
+"""Turns that are read between two beats."""
+
+log = logging.getLogger(__name__)
+
+
+async def extract_facts(app: App, *, worker: str, most: int) -> Extracted | None:
+    """Have facts extracted from what was said since the last time; None where another process is at it.
+
+    Args:
+        app: the opened app.
+        worker: who reads: a worker, or `auto` for the router's choice.
+        most: turns to read.
+
+    Raises:
+        RipienoError: nobody answers, or memory is unavailable; the next one goes on where this one ended.
+    """
+    with _alone(app.settings.home / "extract.lock") as is_alone:
+        if not is_alone:
+            return None
+        return await extract(app.memory, partial(app.orchestrator.write, worker=worker), most=most)
+
+
+async def follow_memory(app: App, *, every_s: float = BEAT_S) -> None:
+    """Beat and extract again and again, until cancelled, where memory is in use."""
+    while True:
+        await asyncio.sleep(every_s)
+        worker = app.settings.memory.extract_worker
+        if not app.has_memory and worker is None:
+            continue
+        try:
+            if not await app.memory.beat():
+                log.warning("memory's canary did not come back")
+            if worker is not None:
+                await extract_facts(app, worker=worker, most=MOST_TURNS)
+        except RipienoError as error:
+            log.warning("memory: %s", error.message)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether no other process of this machine holds a lock; held while the block runs, and given back by its end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
