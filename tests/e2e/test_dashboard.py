@@ -91,9 +91,9 @@ def looking(context: BrowserContext) -> Iterator[Page]:
     context.close()
 
 
-def enter(page: Page, address: str) -> None:
+def enter(page: Page, address: str, key: str = KEY) -> None:
     page.goto(f"{address}/ui/enter")
-    page.get_by_label("Key").fill(KEY)
+    page.get_by_label("Key").fill(key)
     page.get_by_role("button", name="Enter").click()
     expect(page.get_by_role("button", name="Give the key back")).to_be_visible()
 
@@ -215,22 +215,32 @@ def test_who_gives_the_key_mutes_asks_and_judges(browser: Browser, address: str)
 
 
 def test_pictures_for_the_docs(browser: Browser) -> None:
-    """Every page of a served dashboard, where `DASHBOARD_ADDRESS` names one, and `DASHBOARD_PICTURES` a folder."""
-    folder, served = os.environ.get("DASHBOARD_PICTURES"), os.environ.get("DASHBOARD_ADDRESS")
-    if not folder or not served:
-        pytest.skip("pictures are taken where DASHBOARD_PICTURES and DASHBOARD_ADDRESS say so")
-    take_pictures(browser, served, Path(folder))
+    """Every page of a served dashboard, where the environment names it, its key, and a folder for the pictures."""
+    names = ("DASHBOARD_PICTURES", "DASHBOARD_ADDRESS", "DASHBOARD_KEY")
+    folder, served, key = (os.environ.get(name) for name in names)
+    if not folder or not served or not key:
+        pytest.skip(f"pictures are taken where {', '.join(names)} say so")
+    take_pictures(browser, served, key, Path(folder))
 
 
-def take_pictures(browser: Browser, served: str, folder: Path) -> None:
+def take_pictures(browser: Browser, served: str, key: str, folder: Path) -> None:
     """A picture of every page, and of one in the dark and on a phone."""
     folder.mkdir(parents=True, exist_ok=True)
     for scheme, size, end, names in (("light", WIDE, "", PAGES), ("dark", WIDE, "-dark", ("quality",)),
                                      ("light", PHONE, "-phone", ("live",))):  # fmt: skip
         context = browser.new_context(color_scheme=scheme, viewport=size)  # type: ignore[arg-type]  # one of its names
         page = context.new_page()
+        enter(page, served, key)
         for name in names:
             page.goto(f"{served}/ui/{name}")
+            if name == "memory":
+                page.get_by_label("Question").fill("Where do we keep the ledger?")
+                page.get_by_label("Project").fill("web")
+                page.get_by_role("button", name="Recall").click()
+            if name == "playground":
+                page.get_by_label("Task").fill("What is 12% of 250?")
+                page.get_by_label("Beside it").select_option(index=2)
+                page.get_by_role("button", name="Ask").click()
             while page.locator("[data-waiting]").count():
                 page.reload()
             page.screenshot(path=folder / f"{name.partition('/')[0]}{end}.png", full_page=name in LONG)

@@ -78,6 +78,7 @@ def _options(x: str, y: str) -> dict[str, object]:
         "width": WIDTH,
         "height": HEIGHT,
         "margin": 8,
+        "margin_bottom": 26,
         "x_title": x or None,
         "y_title": y or None,
         "legend_at_bottom": True,

@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ripieno.domain import Call, Ensemble, Plan, Run, Workflow
+from ripieno.domain import Call, Ensemble, Merge, Plan, Run, Workflow
 
+PLANNING = "plan"
+"""Name of the step in which a plan is written."""
 BOX, GAP = (150, 54), (46, 16)
 """Width and height of a box, and the room between boxes, in the drawing's units."""
 
@@ -44,6 +46,8 @@ class _Node:
 def lay_out(workflow: Workflow, run: Run | None) -> Graph:
     """The steps that were made, or that are planned where none was."""
     nodes = _list_made(run) if run is not None else _list_planned(workflow)
+    if isinstance(workflow, Ensemble) and workflow.merge is not Merge.SYNTHESIZE and run is not None and run.answer:
+        nodes.append(_Node(name=workflow.merge.value, worker=str(run.worker), note="is given", state="answered"))
     before = _find_before(workflow, nodes)
     column: list[int] = []
     for place in range(len(nodes)):
@@ -79,7 +83,7 @@ def _list_made(run: Run) -> list[_Node]:
         )
         made.append((found.step, 1, node))
     if any(step for step, _, _ in made):
-        made.sort(key=lambda each: (each[0], each[1]))
+        made.sort(key=lambda each: (each[0] != PLANNING, each[0], each[1]))
     return [node for _, _, node in made]
 
 
@@ -110,13 +114,15 @@ def _find_before(workflow: Workflow, nodes: Sequence[_Node]) -> list[list[int]]:
 
 def _find_plan(workflow: Plan, nodes: Sequence[_Node]) -> list[list[int]]:
     latest: dict[int, int] = {}
-    seen = []
+    seen: list[list[int]] = []
     for place, node in enumerate(nodes):
         number = _read_number(node.name)
         if number is None or number > len(workflow.steps):
-            seen.append([place - 1] if place else [])
+            seen.append([])
             continue
         access = [latest[index + 1] for index in workflow.steps[number - 1].access if index + 1 in latest]
+        if not access and nodes[0].name == PLANNING:
+            access = [0]
         seen.append([latest[number]] if number in latest else access)
         latest[number] = place
     return seen
@@ -125,7 +131,7 @@ def _find_plan(workflow: Plan, nodes: Sequence[_Node]) -> list[list[int]]:
 def _find_rounds(workflow: Ensemble, nodes: Sequence[_Node]) -> list[list[int]]:
     """Members of one round side by side, each seeing the round before; what is no member sees all of the last one."""
     rounds: list[list[int]] = []
-    seen = []
+    seen: list[list[int]] = []
     for place, node in enumerate(nodes):
         number = _read_number(node.name)
         if number is None or not node.name.isdigit():
