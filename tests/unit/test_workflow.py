@@ -27,7 +27,6 @@ from ripieno.domain import (
     Price,
     Proposed,
     Resolved,
-    Role,
     Run,
     Solo,
     Step,
@@ -151,10 +150,6 @@ def test_turns_begin_with_one_call_and_may_ask_everybody() -> None:
     assert set(list_workers(turns)) == {A, B, C}
     with pytest.raises(ValueError, match="1 to 5"):
         Turns(worker=A, most=6)
-    roles = {op: op.role for op in Op}
-    assert roles[Op.EXTRACT] is roles[Op.TRANSFORM] is Role.THINKER
-    assert roles[Op.VERIFY] is Role.VERIFIER
-    assert {roles[op] for op in (Op.SOLVE, Op.RUN, Op.MERGE)} == {Role.WORKER}
 
 
 def test_what_happens_within_a_run_is_read_back() -> None:

@@ -5,9 +5,10 @@ import json
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from ripieno.memory.extract import Extracted
     from ripieno.memory.memory import Health
     from ripieno.memory.sync import Version
-
-_FIELDS = ("text", "kind", "author", "thread", "source", "ref", "privacy", "happened_at", "valid_from", "valid_to")
-_MORE = ("supersedes", "derived_from", "confidence", "project", "user")
 
 
 @click.group(epilog='\b\nExample:\n  ripieno memory recall "Which database did we choose?"')
@@ -348,27 +346,16 @@ def read_items(file: Path) -> list[NewItem]:
     Raises:
         DataError: a line is none.
     """
+    from ripieno.gateway.memories import Remember
+
     listed = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            listed.append(_read_item(json.loads(line)))
-        except (ValueError, TypeError, AttributeError) as error:
+            given = msgspec.convert({"kind": "episode"} | json.loads(line), Remember)
+            listed.append(given.make(source=""))
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
             raise DataError(f"no item: {error}", path=str(file), place=f"line {number}") from error
     return listed
-
-
-def _read_item(raw: dict[str, Any]) -> NewItem:  # as JSON has it
-    unknown = set(raw) - {*_FIELDS, *_MORE}
-    if unknown:
-        raise ValueError(f"an item has no field {min(unknown)!r}")
-    scope = Scope(project=str(raw.pop("project", "")), user=str(raw.pop("user", "")))
-    read: dict[str, Any] = {
-        "scope": scope,
-        "kind": ItemKind(raw.pop("kind", "episode")),
-        "privacy": Privacy(raw.pop("privacy", "public")),
-        "derived_from": tuple(raw.pop("derived_from", ())),
-    }
-    return NewItem(**raw, **read)
 
 
 def read_turns(file: Path) -> list[Message]:

@@ -1,22 +1,19 @@
 """The tiny conductor: a trained pointer policy over workers' descriptions, on any CPU, in a millisecond."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from ripieno.conductor.base import Brief, Written
 from ripieno.conductor.grammar import Phrase, Source, make_plan
+from ripieno.conductor.papers import Papers, load_papers, save_papers
 from ripieno.conductor.policy import ACTIONS, Floats, Scene, TinyPolicy
 from ripieno.conductor.prompted import rank
 from ripieno.domain import JsonValue
 from ripieno.encoders import Encoder
-from ripieno.errors import CheckpointError, InvalidPlan
+from ripieno.errors import InvalidPlan
 
 FORMAT = 1
 _SOURCES = (Source.QUESTION, Source.PREV, Source.ALL)
@@ -100,60 +97,34 @@ def load_tiny(path: Path, encoder: Encoder) -> TinyConductor:
     """A conductor from a file.
 
     Raises:
-        CheckpointError: see `load_policy`.
+        CheckpointError: see `load_papers`.
     """
-    policy, _ = load_policy(path, encoder=encoder.name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return TinyConductor(policy, encoder, version=f"tiny:{digest}")
+    papers = _read(path, encoder.name)
+    return TinyConductor(_make_policy(papers), encoder, version=f"tiny:{papers.digest}")
 
 
 def save_policy(path: Path, policy: TinyPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
     """Write a policy and its papers, whole or not at all."""
-    facts = {
-        "format": str(FORMAT),
-        "encoder": encoder,
-        "most_steps": str(policy.most_steps),
-        "actions": json.dumps([[op.value, source] for op, source in ACTIONS]),
-        "card": json.dumps(card),
-    }
-    tensors = {name: value.astype(np.float32) for name, value in policy.parameters.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(save(tensors, metadata=facts))
-    part.replace(path)
+    more = {"most_steps": str(policy.most_steps)}
+    save_papers(path, Papers(tensors=policy.parameters, form=str(FORMAT), encoder=encoder, card=card, more=more))
 
 
-def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, dict[str, JsonValue]]:
+def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, Mapping[str, JsonValue]]:
     """Read a policy and its papers.
 
     Raises:
-        CheckpointError: it is missing, damaged, newer, or was trained with another encoder.
+        CheckpointError: see `load_papers`.
     """
-    try:
-        data = path.read_bytes()
-        tensors = load(data)
-        facts = read_facts(data)
-        card: dict[str, JsonValue] = json.loads(facts["card"])
-        actions = json.loads(facts["actions"])
-        most_steps = int(facts["most_steps"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"conductor {path} cannot be read: {error}", path=str(path)) from error
-    if facts["format"] != str(FORMAT) or actions != [[op.value, source] for op, source in ACTIONS]:
-        raise CheckpointError(f"conductor {path} is of another format", path=str(path), hint="train it again")
-    if facts["encoder"] != encoder:
-        raise CheckpointError(
-            f"conductor {path} was trained with the encoder {facts['encoder']!r}, in use is {encoder!r}",
-            path=str(path),
-            hint="train it again, or set encoder.name",
-        )
-    return TinyPolicy({name: value.astype(np.float64) for name, value in tensors.items()}, most_steps=most_steps), card
+    papers = _read(path, encoder)
+    return _make_policy(papers), papers.card
 
 
-def read_facts(data: bytes) -> Mapping[str, str]:
-    """The metadata of a safetensors file."""
-    size = int.from_bytes(data[:8], "little")
-    facts: Mapping[str, str] = json.loads(data[8 : 8 + size])["__metadata__"]
-    return facts
+def _read(path: Path, encoder: str) -> Papers:
+    return load_papers(path, what="conductor", form=str(FORMAT), encoder=encoder)
+
+
+def _make_policy(papers: Papers) -> TinyPolicy:
+    return TinyPolicy(dict(papers.tensors), most_steps=int(papers.more["most_steps"]))
 
 
 def tell_plan(plan: Sequence[tuple[int, int]]) -> str:

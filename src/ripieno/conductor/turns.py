@@ -7,8 +7,6 @@ Source:
     what was seen.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +14,16 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from ripieno.analyze.shape import measure_shape
 from ripieno.conductor.base import Brief
+from ripieno.conductor.papers import Papers, load_papers, save_papers
 from ripieno.conductor.policy import ACTIONS, KEY, NUMBERS, STOP, Cursor, Floats, Rows, Scene, TinyPolicy
-from ripieno.conductor.tiny import make_scene, read_facts, task_features
+from ripieno.conductor.tiny import make_scene, task_features
 from ripieno.domain import JsonValue, Op, Step, WorkerId
 from ripieno.domain.workflow import MOST_STEPS
 from ripieno.encoders import Encoder
-from ripieno.errors import CheckpointError, NoEligibleWorker
+from ripieno.errors import NoEligibleWorker
 from ripieno.execute import Turn
 
 FORMAT = 1
@@ -268,49 +265,35 @@ def load_turns(path: Path, encoder: Encoder) -> TurnDirectors:
     """Directors from a file.
 
     Raises:
-        CheckpointError: see `load_turn_policy`.
+        CheckpointError: see `load_papers`.
     """
-    policy, _ = load_turn_policy(path, encoder=encoder.name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return TurnDirectors(policy, encoder, version=f"turns:{digest}")
+    papers = _read(path, encoder.name)
+    return TurnDirectors(_make_policy(papers), encoder, version=f"turns:{papers.digest}")
 
 
 def save_turn_policy(path: Path, policy: TurnPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
     """Write base, head and their papers, whole or not at all."""
-    facts = {"format": f"turns-{FORMAT}", "encoder": encoder, "actions": _name_actions(), "card": json.dumps(card)}
-    tensors = {f"base.{name}": value.astype(np.float32) for name, value in policy.base.parameters.items()}
-    tensors |= {f"head.{name}": value.astype(np.float32) for name, value in policy.head.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(save(tensors, metadata=facts))
-    part.replace(path)
+    tensors = {f"base.{name}": value for name, value in policy.base.parameters.items()}
+    tensors |= {f"head.{name}": value for name, value in policy.head.items()}
+    save_papers(path, Papers(tensors=tensors, form=f"turns-{FORMAT}", encoder=encoder, card=card))
 
 
-def load_turn_policy(path: Path, *, encoder: str) -> tuple[TurnPolicy, dict[str, JsonValue]]:
+def load_turn_policy(path: Path, *, encoder: str) -> tuple[TurnPolicy, Mapping[str, JsonValue]]:
     """Read base, head and their papers.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another format, or was trained with another encoder.
+        CheckpointError: see `load_papers`.
     """
-    try:
-        data = path.read_bytes()
-        tensors = load(data)
-        facts = read_facts(data)
-        card: dict[str, JsonValue] = json.loads(facts["card"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"turn-level head {path} cannot be read: {error}", path=str(path)) from error
-    if facts["format"] != f"turns-{FORMAT}" or facts["actions"] != _name_actions():
-        raise CheckpointError(f"turn-level head {path} is of another format", path=str(path), hint="train it again")
-    if facts["encoder"] != encoder:
-        raise CheckpointError(
-            f"turn-level head {path} was trained with the encoder {facts['encoder']!r}, in use is {encoder!r}",
-            path=str(path),
-            hint="train it again, or set encoder.name",
-        )
-    base = {name.removeprefix("base."): value for name, value in tensors.items() if name.startswith("base.")}
-    head = {name.removeprefix("head."): value for name, value in tensors.items() if name.startswith("head.")}
-    return TurnPolicy(TinyPolicy(base), head), card
+    papers = _read(path, encoder)
+    return _make_policy(papers), papers.card
 
 
-def _name_actions() -> str:
-    return json.dumps([[op.value, source] for op, source in ACTIONS])
+def _read(path: Path, encoder: str) -> Papers:
+    return load_papers(path, what="turn-level head", form=f"turns-{FORMAT}", encoder=encoder)
+
+
+def _make_policy(papers: Papers) -> TurnPolicy:
+    parts = papers.tensors.items()
+    base = {name.removeprefix("base."): value for name, value in parts if name.startswith("base.")}
+    head = {name.removeprefix("head."): value for name, value in parts if name.startswith("head.")}
+    return TurnPolicy(TinyPolicy(base), head)

@@ -16,21 +16,6 @@ Source:
 """
 
 
-class Role(StrEnum):
-    """What a worker is to a turn.
-
-    Source:
-        TRINITY (arXiv 2512.04695): thinker, worker and verifier, one of them each turn.
-    """
-
-    THINKER = "thinker"
-    """Brings the task one step closer."""
-    WORKER = "worker"
-    """Gives an answer."""
-    VERIFIER = "verifier"
-    """Accepts the answer, which ends the run, or says what is wrong."""
-
-
 class Op(StrEnum):
     """What a step of a plan does with what it sees."""
 
@@ -40,13 +25,6 @@ class Op(StrEnum):
     RUN = "run"
     VERIFY = "verify"
     MERGE = "merge"
-
-    @property
-    def role(self) -> Role:
-        """What a worker is to a turn in which it does this."""
-        if self is Op.VERIFY:
-            return Role.VERIFIER
-        return Role.THINKER if self in (Op.EXTRACT, Op.TRANSFORM) else Role.WORKER
 
 
 class Merge(StrEnum):

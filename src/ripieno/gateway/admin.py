@@ -7,7 +7,8 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.domain import JsonValue, Key, KeyLimits, Spend, find_periods
-from ripieno.errors import Forbidden, InvalidTask
+from ripieno.errors import Forbidden
+from ripieno.gateway.bodies import read_form
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
@@ -42,10 +43,7 @@ class Admin:
     async def create(self, request: Request, grant: Grant) -> Response:
         """Make a key; the answer alone holds its secret."""
         require_admin(request, grant)
-        try:
-            wanted = msgspec.json.decode(request.body, type=NewKey)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise InvalidTask(f"not a key: {error}") from error
+        wanted = read_form(request, NewKey)
         key, secret = await asyncio.to_thread(self._app.ledger.keys.create, wanted.name, wanted.limits)
         await self._keyring.refresh()
         return Response(encode(describe_key(key, {}) | {"secret": secret}), status=201)

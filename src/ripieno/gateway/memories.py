@@ -1,7 +1,6 @@
 """Memory over HTTP: remember, recall, forget, and how it is. A virtual key has a memory of its own."""
 
 from dataclasses import replace
-from typing import TypeVar
 
 import msgspec
 
@@ -9,6 +8,7 @@ from ripieno.app import App
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, ItemKind, NewItem, Scope
 from ripieno.errors import InvalidTask, NotFound
+from ripieno.gateway.bodies import read_form
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
@@ -18,11 +18,9 @@ MEMORY = "/v1/memory"
 SOURCE = "http"
 MOST = 200
 
-Body = TypeVar("Body")
-
 
 class Remember(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Body of `POST /v1/memory`."""
+    """Body of `POST /v1/memory`, and a line of what `ripieno memory sync` reads."""
 
     text: str
     kind: ItemKind = ItemKind.FACT
@@ -38,6 +36,16 @@ class Remember(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     supersedes: str | None = None
     derived_from: tuple[str, ...] = ()
     confidence: float = 1.0
+
+    def make(self, *, source: str) -> NewItem:
+        """The item.
+
+        Raises:
+            ValueError: it is none.
+        """
+        names = [name for name in self.__struct_fields__ if name not in ("project", "user")]
+        fields = {name: getattr(self, name) for name in names}
+        return NewItem(**fields, scope=Scope(project=self.project, user=self.user), source=source)
 
 
 class Ask(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -55,6 +63,19 @@ def own(scope: Scope, grant: Grant) -> Scope:
     return scope if grant.id is None else replace(scope, project=f"{grant.id}/{scope.project}")
 
 
+def own_item(given: Remember, grant: Grant) -> NewItem:
+    """What a key gives, in the scope that it may see.
+
+    Raises:
+        InvalidTask: it is no item.
+    """
+    try:
+        item = given.make(source=SOURCE)
+    except ValueError as error:
+        raise InvalidTask(str(error), param="text") from error
+    return replace(item, scope=own(item.scope, grant))
+
+
 class MemoryRoutes:
     """The routes under `/v1/memory`."""
 
@@ -63,13 +84,8 @@ class MemoryRoutes:
 
     async def remember(self, request: Request, grant: Grant) -> Response:
         """Keep one item; 201 means that it is on disk, 200 that it was there before."""
-        given = _read(request, Remember)
-        fields = {name: getattr(given, name) for name in Remember.__struct_fields__ if name not in ("project", "user")}
-        scope = own(Scope(project=given.project, user=given.user), grant)
-        try:
-            item = NewItem(**fields, scope=scope, source=SOURCE)
-        except ValueError as error:
-            raise InvalidTask(str(error), param="text") from error
+        given = read_form(request, Remember)
+        item = own_item(given, grant)
         await self._require_own([*given.derived_from, *([given.supersedes] if given.supersedes else [])], grant)
         receipt = (await self._app.memory.remember([item]))[0]
         body = {"id": receipt.id, "object": "memory.item", "is_new": receipt.is_new}
@@ -77,7 +93,7 @@ class MemoryRoutes:
 
     async def recall(self, request: Request, grant: Grant) -> Response:
         """What fits a question: 200 with its status, `unavailable` too, so that nobody takes an outage for an error."""
-        given = _read(request, Ask)
+        given = read_form(request, Ask)
         if not 1 <= given.most <= MOST:
             raise InvalidTask(f"most must be 1 to {MOST}, got {given.most}", param="most")
         scope = own(Scope(project=given.project, user=given.user), grant)
@@ -138,10 +154,3 @@ def describe_item(item: Item) -> dict[str, object]:
     times = ("happened_at", "valid_from", "valid_to", "recorded_at", "expires_at", "erased_at")
     told = {name: getattr(item, name) for name in (*names, *times)}
     return told | {"derived_from": list(item.derived_from)}
-
-
-def _read(request: Request, kind: type[Body]) -> Body:
-    try:
-        return msgspec.json.decode(request.body, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise InvalidTask(f"not what {request.path} takes: {error}") from error

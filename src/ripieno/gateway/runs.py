@@ -6,9 +6,10 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.domain import JsonValue
-from ripieno.errors import InvalidTask, NotFound
+from ripieno.errors import NotFound
 from ripieno.execute import Unfinished
 from ripieno.gateway.admin import require_admin
+from ripieno.gateway.bodies import read_form
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
@@ -45,10 +46,7 @@ class RunRoutes:
     async def answer(self, request: Request, grant: Grant) -> Response:
         """Agree or not; the gateway goes on with the run."""
         require_admin(request, grant)
-        try:
-            given = msgspec.json.decode(request.body, type=Answer)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise InvalidTask(f"not an answer: {error}") from error
+        given = read_form(request, Answer)
         run = request.path.removeprefix(f"{APPROVALS}/")
         counts = await self._app.runs.resolve(run, is_approved=given.approve, by=given.by, reason=given.reason)
         await self._app.runs.sweep()

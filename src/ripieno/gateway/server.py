@@ -13,6 +13,7 @@ from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import InvalidTask, NotFound, RipienoError
 from ripieno.gateway.admin import Admin
 from ripieno.gateway.answering import Answering, read_body
+from ripieno.gateway.bodies import read_form
 from ripieno.gateway.dialects import ChatDialect, Dialect, MessagesDialect, ResponsesDialect, count_tokens
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.embeddings import Embeddings
@@ -204,13 +205,12 @@ class Gateway:
 
     async def _take_feedback(self, request: Request, grant: Grant) -> Response:
         """Record what an answer was worth."""
-        try:
-            given = msgspec.json.decode(request.body, type=Feedback)
-            verdict = None
-            if given.quality is not None:
+        given, verdict = read_form(request, Feedback), None
+        if given.quality is not None:
+            try:
                 verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise InvalidTask(f"not a feedback: {error}") from error
+            except ValueError as error:
+                raise InvalidTask(str(error), param="quality") from error
         judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction)
         return _respond({"recorded": judged.id})
 
