@@ -384,6 +384,23 @@ async def test_clause_11_it_knows_when_it_does_not_know(url: str, clock: FixedCl
         assert known.support > unknown.support + 0.1
 
 
+async def test_an_erased_item_leaves_its_neighbours_as_if_it_had_never_been(url: str, clock: FixedClock) -> None:
+    async with opened(url, clock) as memory:
+        receipts = await memory.remember(talk())
+        await memory.forget(receipts[2].id)
+        for question in ("Postgres Oslo", "lamp hall broken", "violin sister Sundays", "database shop"):
+            healed = await memory.recall(question, scope=WEB)
+            await memory.rebuild()
+            made = await memory.recall(question, scope=WEB)
+            assert [(each.item.id, round(each.score, 9)) for each in healed.items] == [
+                (each.item.id, round(each.score, 9)) for each in made.items
+            ]
+            assert receipts[2].id not in {each.item.id for each in healed.items}
+        await memory.forget(receipts[4].id)
+        await memory.forget(receipts[0].id)
+        assert [each.item.id for each in (await memory.recall("Postgres lamp", scope=WEB)).items]
+
+
 @pytest.mark.parametrize(("reach", "seen"), [("local", 3), ("private", 2), ("public", 1)])
 async def test_private_items_never_travel_further_than_they_may(
     url: str, clock: FixedClock, reach: str, seen: int

@@ -159,7 +159,7 @@ class Store:
                 unindex(connection, to_item(row))
             connection.execute(update(items).where(items.c.id.in_([name, *derived])).values(text="", erased_at=now))
             digest = connection.execute(select(items.c.digest).where(items.c.id == name)).scalar_one()
-            reindex_thread(connection, item)
+            heal_thread(connection, item)
             words_of(connection).scrub(self.engine, connection)
         words_of(self.engine).scrub(self.engine, None)
         return Erasure(id=name, digest=str(digest), erased_at=now, derived=tuple(derived))
@@ -270,16 +270,24 @@ def unindex(connection: Connection, item: Item) -> None:
     connection.execute(delete(vectors).where(vectors.c.place == item.place))
 
 
-def reindex_thread(connection: Connection, item: Item) -> None:
-    """Make the words of an item's neighbours anew, without those that are gone."""
+def heal_thread(connection: Connection, item: Item) -> None:
+    """Make the words of an item's neighbours anew, once it is gone: nobody else has any of its words."""
     if not item.thread:
         return
-    key = _of_thread((item.scope.project, item.scope.user, item.thread))
-    query = select(items).where(*key, items.c.erased_at.is_(None)).order_by(items.c.place)
-    kept = [to_item(row) for row in connection.execute(query).mappings()]
-    for each in kept:
-        words_of(connection).remove(connection, each.place)
-    index(connection, [(each.place, _renew(each)) for each in kept])
+    key = (item.scope.project, item.scope.user, item.thread)
+    earlier = _read_end(connection, key, item.place)
+    query = select(items.c.place, items.c.author, items.c.text).where(
+        *_of_thread(key), items.c.place > item.place, items.c.erased_at.is_(None)
+    )
+    rows = connection.execute(query.order_by(items.c.place).limit(NEIGHBOURS)).all()
+    later = [(int(row.place), tell(row.author, row.text)) for row in rows]
+    around, kept = [*earlier, *later], words_of(connection)
+    for nth, (place, words) in enumerate(later, start=len(earlier)):
+        lent = [each for _, each in around[max(nth - NEIGHBOURS, 0) : nth]]
+        kept.change(connection, BEFORE, place, "\n".join([*lent, words]))
+    if earlier:
+        place, words = earlier[-1]
+        kept.change(connection, AFTER, place, "\n".join([words, *(each for _, each in later[:1])]))
 
 
 def rebuild(store: Store) -> int:

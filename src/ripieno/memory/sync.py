@@ -100,7 +100,8 @@ def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LA
 def list_versions(store: Store, source: str) -> list[Version]:
     """All syncs of a source, the oldest first."""
     with store.reading() as connection:
-        query = select(versions).where(versions.c.source == source).order_by(versions.c.nth)
+        shown = [column for column in versions.c if column is not versions.c.ids]
+        query = select(*shown).where(versions.c.source == source).order_by(versions.c.nth)
         return [_to_version(dict(row)) for row in connection.execute(query).mappings()]
 
 
