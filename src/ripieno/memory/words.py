@@ -27,6 +27,7 @@ from sqlalchemy import (
     select,
     table,
     text,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, REAL, TSVECTOR
@@ -36,6 +37,8 @@ from ripieno.memory.schema import items
 BEFORE, AFTER = "lexical_before", "lexical_after"
 """Words of each item by its place: with the two items before it in its thread, and with the one after it."""
 PROJECTIONS = (BEFORE, AFTER)
+MOST_RANKED = 4_000
+"""Rows that PostgreSQL ranks for one question: each is read from its table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,26 +203,26 @@ class Tsvector(Words):
     def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
         """See `Words`."""
         words = self._tables[name]
-        known = {term: count for term, count in sought.terms.items() if count}
+        known = _take_rarest(sought.terms)
         if not known:
             return ()
-        any_of = _seek(next(iter(known)))
-        for term in list(known)[1:]:
-            any_of = any_of.op("||")(_seek(term))
         usual = self._find_usual_length(connection, words)
         even = cast([1.0, 1.0, 1.0, 1.0], ARRAY(REAL))
+        length = 0.25 + 0.75 * func.sqrt(func.length(words.c.found) / usual)
         parts = [
-            _weigh(count, sought.size) * func.ts_rank(even, words.c.found, _seek(term)) for term, count in known.items()
+            select(
+                words.c.place,
+                (_weigh(count, sought.size) * func.ts_rank(even, words.c.found, _seek(term)) / length).label("score"),
+            ).where(words.c.found.op("@@")(_seek(term)))
+            for term, count in known.items()
         ]
-        total: ColumnElement[float] = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        score = (total / (0.25 + 0.75 * func.sqrt(func.length(words.c.found) / usual))).label("score")
+        each = union_all(*parts).subquery()
+        total = select(each.c.place, func.sum(each.c.score).label("score")).group_by(each.c.place).subquery()
         query = (
-            select(*_SHOWN, score)
-            .select_from(words.join(items, items.c.place == words.c.place))
-            .where(words.c.found.op("@@")(any_of), *sought.where)
-            .order_by(score.desc())
+            select(*_SHOWN, total.c.score)
+            .select_from(total.join(items, items.c.place == total.c.place))
+            .where(*sought.where)
+            .order_by(total.c.score.desc())
             .limit(sought.most)
         )
         return connection.execute(query).mappings().all()
@@ -256,6 +259,17 @@ def _plain(name: str, metadata: MetaData) -> Table:
 
 def _seek(term: str) -> ColumnElement[object]:
     return func.plainto_tsquery(text("'english'"), literal(term))
+
+
+def _take_rarest(terms: Mapping[str, int]) -> dict[str, int]:
+    """The rarest words, as long as all that stand with them are not too many to be ranked; at least one."""
+    taken: dict[str, int] = {}
+    for term, count in sorted(terms.items(), key=lambda item: item[1]):
+        if taken and sum(taken.values()) + count > MOST_RANKED:
+            break
+        if count:
+            taken[term] = count
+    return taken
 
 
 def _weigh(count: int, size: int) -> float:
