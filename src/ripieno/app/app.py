@@ -181,6 +181,12 @@ class App:
         """
         return await self._learning.catch_up(self.brain())
 
+    async def prepare(self, version: str) -> int:
+        """Fold what traffic has shown into a checkpoint ahead of its first start, which goes on from there."""
+        predictor, _ = self.registry.load(version, encoder=self.analyzer.encoder.name)
+        await self._learning.fold(predictor, self.pool)
+        return predictor.folded
+
     async def follow(self, *, every_s: float = FOLLOW_S) -> None:
         """Catch up again and again, until cancelled: outcomes may come from other processes."""
         while True:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ripieno.app.app import App
+from ripieno.domain import Pool, Privacy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import NotFound
 from ripieno.learn.checkpoint import read_card
@@ -66,3 +67,8 @@ def list_campaigns(app: App) -> tuple[str, ...]:
     """Data sets in which the workers of the checkpoint in traffic were measured on the same tasks."""
     version = app.registry.current()
     return read_card(app.registry.folder / version).datasets if version is not None else ()
+
+
+def list_local(pool: Pool) -> dict[str, int]:
+    """Workers that run on this machine, with how many tasks each takes at once."""
+    return {worker.id: worker.max_concurrency for worker in pool if worker.privacy is Privacy.LOCAL}

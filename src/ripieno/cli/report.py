@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from ripieno.app import App
-from ripieno.app.sources import list_campaigns
+from ripieno.app.sources import list_campaigns, list_local
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
-from ripieno.domain import Privacy
 from ripieno.errors import NotFound
 from ripieno.evaluate.bootstrap import Interval
 from ripieno.evaluate.observed import LEAST_EVIDENCE
@@ -30,8 +29,7 @@ def report(config: Path | None, *, last: int, as_json: bool) -> None:
     """
 
     async def work(app: App) -> Answers:
-        local = [worker.id for worker in app.pool if worker.privacy is Privacy.LOCAL]
-        found, _ = make_report(app.ledger, last=last, local=local, datasets=list_campaigns(app))
+        found, _ = make_report(app.ledger, last=last, local=list_local(app.pool), datasets=list_campaigns(app))
         if not found.decisions:
             raise NotFound("no task of traffic is recorded yet", hint="make some: `ripieno ask TEXT`, or serve traffic")
         return found
@@ -52,11 +50,13 @@ def show(found: Answers) -> None:
     _show_swaps("overqualified workers: a cheaper one does as well", found, "overqualified", found.overqualified)
     rows = [
         [f"{edge.failed} ({edge.failure})", edge.then, str(edge.count), str(edge.answered), _tell(edge.accepted),
-         str(edge.false)]
+         "never" if edge.never_recovers else _tell(edge.lift), str(edge.false), seconds(edge.added_s),
+         money(edge.added_usd)]
         for edge in found.fallbacks
     ]  # fmt: skip
     _show("fallbacks by what is accepted in the end", found, "fallbacks",
-          ("failed", "then", "runs", "answered", "accepted", "answered, then rejected"), rows)  # fmt: skip
+          ("failed", "then", "runs", "answered", "accepted", "better than another try", "answered, then rejected",
+           "added time", "added cost"), rows)  # fmt: skip
     rows = [
         [fault.tool, f"{fault.faults} of {fault.calls}", _tell(fault.harm), str(fault.tokens)] for fault in found.tools
     ]
@@ -121,6 +121,7 @@ def _show_spend(title: str, listed: Sequence[Spend]) -> None:
             spend.name,
             str(spend.runs),
             str(spend.tokens),
+            "-" if spend.change is None else f"{spend.change:+.0%}",
             money(spend.cost_usd),
             f"{spend.wasted:.0%}",
             _tell(spend.accepted) if spend.accepted is not None else f"{spend.judged} of {LEAST_EVIDENCE} judged",
@@ -129,17 +130,18 @@ def _show_spend(title: str, listed: Sequence[Spend]) -> None:
         ]
         for spend in listed[:20]
     ]
-    columns = (title, "runs", "tokens", "cost", "wasted", "accepted", "tokens an accepted", "median time")
+    columns = (title, "runs", "tokens", "lately", "cost", "wasted", "accepted", "tokens an accepted", "median time")
     print_table("", columns, rows)
 
 
 def _show_swaps(title: str, found: Answers, name: str, listed: Sequence[Swap]) -> None:
     rows = [
         [swap.kind, swap.worker, swap.cheaper, _tell(swap.difference), money(swap.saved_usd), f"{swap.evidence:.0f}",
-         str(swap.private_tokens)]
+         str(swap.private_tokens), swap.blocked or (f"{swap.load:.0%} busy" if swap.load is not None else "-")]
         for swap in listed
     ]  # fmt: skip
-    columns = ("kind", "worker", "in its place", "accepted more often by", "saved", "evidence", "private tokens")
+    columns = ("kind", "worker", "in its place", "accepted more often by", "saved", "evidence", "private tokens",
+               "room")  # fmt: skip
     _show(title, found, name, columns, rows)
 
 

@@ -142,6 +142,9 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
         )
     check_gate(trained)
     await hold_against_incumbent(app, trained, version, objective)
+    folded = await app.prepare(version)
+    if folded:
+        say(f"{folded} outcomes of traffic are folded in")
     await promote(registry, app.ledger, version, reason=trained.card.verdict)
     return Done(version=version, trained=trained, fate="promoted: it decides from the next request on")
 

@@ -9,9 +9,8 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.app.policies import audit_traffic
-from ripieno.app.sources import list_campaigns
+from ripieno.app.sources import list_campaigns, list_local
 from ripieno.dashboard.views import Kept, Views
-from ripieno.domain import Privacy
 from ripieno.errors import LedgerError
 from ripieno.evaluate.audit import Audit
 from ripieno.evaluate.questions import Answers
@@ -39,8 +38,8 @@ class Wanted:
 
     url: str
     """Of the ledger; it may hold a password, and so does not stand in a command line."""
-    local: tuple[str, ...]
-    """Workers that run on this machine."""
+    local: dict[str, int]
+    """Workers that run on this machine, with how many tasks each takes at once."""
     datasets: tuple[str, ...]
     """Campaigns in which several workers were measured on the same tasks."""
     last: int = LAST
@@ -56,7 +55,7 @@ class Read:
 
 def look_at_traffic(app: App, views: Views, *, last: int = LAST) -> Kept[Traffic]:
     """The latest decisions, read within the last minute, or being read."""
-    local = tuple(worker.id for worker in app.pool if worker.privacy is Privacy.LOCAL)
+    local = list_local(app.pool)
     wanted = Wanted(url=app.settings.ledger.url, local=local, datasets=list_campaigns(app), last=last)
     return views.look(f"traffic {last}", lambda: _read_apart(wanted))
 

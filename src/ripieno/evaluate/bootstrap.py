@@ -79,6 +79,10 @@ def subtract_means(one: npt.ArrayLike, other: npt.ArrayLike, *, tests: int) -> I
     """
     first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     mean = float(first.mean() - second.mean())
-    quantile = NormalDist().inv_cdf(1.0 - ERRING / 2.0 / max(tests, 1))
-    half = quantile * float(np.sqrt(first.var() / len(first) + second.var() / len(second)))
+    half = find_quantile(tests) * float(np.sqrt(first.var() / len(first) + second.var() / len(second)))
     return Interval(mean=mean, low=mean - half, high=mean + half)
+
+
+def find_quantile(tests: int) -> float:
+    """Normal quantile at which `tests` two-sided comparisons together err as often as one may (Bonferroni)."""
+    return NormalDist().inv_cdf(1.0 - ERRING / 2.0 / max(tests, 1))

@@ -7,6 +7,8 @@ LEAST_EVIDENCE = 50
 """Judged outcomes, or as many as weighted ones are worth, below which nothing is said."""
 INFERIOR = 0.02
 """Share of accepted answers by which a worker may be worse and still do."""
+NO_FAULTS = ("cancelled", "busy")
+"""Failures that say nothing of the worker."""
 CHEAPER = 0.8
 """Of the other's price at most: less of a difference is none."""
 
@@ -20,6 +22,8 @@ class Tried:
     tokens: int
     cost_usd: float
     latency_s: float | None = None
+    attempts: int = 1
+    """How often the worker was asked until it answered or was given up."""
     step: str = ""
     """Name of the workflow's step; empty where there is only one."""
     step_kind: str = ""
@@ -41,6 +45,10 @@ class Observed:
     latency_s: float
     is_private: bool
     """Whether the task could not leave the organisation."""
+    at: float = 0.0
+    """When it was decided, in seconds since 1970."""
+    deadline_s: float | None = None
+    """When an answer would have been late."""
     project: str = ""
     """Whose memory it had."""
     is_solo: bool = True
@@ -71,6 +79,15 @@ class Observed:
     def cost_usd(self) -> float:
         """Of all calls."""
         return sum(call.cost_usd for call in self.calls)
+
+    @property
+    def reward(self) -> float | None:
+        """What the chosen worker's own part came to: nothing where it failed; None where that is not known."""
+        if self.is_realised:
+            return self.quality
+        first = self.calls[0] if self.is_solo and self.calls else None
+        is_fault = first is not None and first.worker == self.worker and first.failure not in (None, *NO_FAULTS)
+        return 0.0 if is_fault and self.quality is not None else None
 
     @property
     def is_realised(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ripieno.domain import Outcome
-from ripieno.evaluate.bootstrap import Interval, subtract_means, wilson
+from ripieno.evaluate.bootstrap import Interval, find_quantile, subtract_means, wilson
 from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed
 from ripieno.evaluate.offpolicy import CAP, NORMAL_95
 from ripieno.evaluate.prices import PriceRow, compare_prices
@@ -22,6 +22,10 @@ from ripieno.evaluate.steps import StepUse, find_steps
 
 LEAST_EDGES = 20
 """Failures that went on to the same worker, below which the edge is not ranked."""
+HARDLY = 0.1
+"""Share of accepted runs, below which a fallback recovers nothing."""
+FULL = 0.7
+"""Share of a local worker's time, above which tasks would wait for one another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,8 @@ class Spend:
     judged: int
     tokens_per_accepted: float | None
     latency_s: float
+    change: float | None
+    """In tokens, from the earlier half of all decisions to the later one, as a share; None below the threshold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,12 @@ class Swap:
     """Judged outcomes that the weighted ones are worth."""
     private_tokens: int = 0
     """Of private tasks, which would not leave any more; for local workers."""
+    p95_s: float | None = None
+    """Of the cheaper worker's answers on this kind; for local workers."""
+    load: float | None = None
+    """Share of the local worker's time that these tasks would take, at the pace at which they came."""
+    blocked: str = ""
+    """Why it should not be moved all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +83,16 @@ class Edge:
     """Share of judged runs on this edge that were accepted; None below the threshold."""
     false: int
     """Answers that were given and then rejected."""
+    lift: Interval | None = None
+    """In accepted runs, against those in which the worker that failed answered at another attempt."""
+    added_s: float = 0.0
+    """Mean time after the failure."""
+    added_usd: float = 0.0
+
+    @property
+    def never_recovers(self) -> bool:
+        """Whether hardly any of its answers is accepted, and the evidence is there."""
+        return self.accepted is not None and self.accepted.high < HARDLY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +103,7 @@ class ToolFault:
     faults: int
     calls: int
     harm: Interval
-    """Share of accepted runs without its failures minus the share with them."""
+    """Share of accepted runs without its failures minus the share with them, among tasks of the same kind."""
     tokens: int
     """Of the runs in which it failed."""
 
@@ -108,19 +130,23 @@ class Answers:
     """Questions for which there is not enough evidence, with how much there is."""
 
 
-def answer(rows: Sequence[Observed], *, local: Iterable[str] = (), outcomes: Iterable[Outcome] = ()) -> Answers:
+def answer(
+    rows: Sequence[Observed], *, local: Mapping[str, int] | None = None, outcomes: Iterable[Outcome] = ()
+) -> Answers:
     """Answer all questions.
 
     Args:
         rows: decisions with what came of them.
-        local: workers that run on this machine.
+        local: workers that run on this machine, with how many tasks each takes at once.
         outcomes: measured ones, of several workers on the same tasks.
     """
     judged = sum(row.quality is not None for row in rows)
-    here = set(local)
+    here = local or {}
     swaps = find_swaps(rows)
     overqualified = tuple(swap for swap in swaps if swap.cheaper not in here or swap.worker in here)
-    moves = tuple(swap for swap in swaps if swap.cheaper in here and swap.worker not in here)
+    moves = tuple(
+        _fit(swap, rows, here[swap.cheaper]) for swap in swaps if swap.cheaper in here and swap.worker not in here
+    )
     edges, tools = find_edges(rows), find_tool_faults(rows)
     said = {"overqualified": overqualified, "fallbacks": edges, "tools": tools, "local": moves}
     thin = f"not enough evidence: {judged} of {LEAST_EVIDENCE} judged"
@@ -147,7 +173,8 @@ def sum_up(rows: Sequence[Observed], name: Callable[[Observed], str]) -> tuple[S
     groups: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
         groups[name(row)].append(row)
-    found = [_sum_one(group, mine) for group, mine in groups.items()]
+    later = {id(row) for row in rows[len(rows) // 2 :]}
+    found = [_sum_one(group, mine, later) for group, mine in groups.items()]
     return tuple(sorted(found, key=lambda spend: -spend.tokens))
 
 
@@ -158,7 +185,7 @@ def find_swaps(rows: Sequence[Observed]) -> tuple[Swap, ...]:
     """
     kinds: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
-        if row.quality is not None and row.is_realised:
+        if row.reward is not None:
             kinds[row.kind].append(row)
     prices = _find_prices(rows)
     pairs = [
@@ -168,7 +195,8 @@ def find_swaps(rows: Sequence[Observed]) -> tuple[Swap, ...]:
         for cheaper in sorted({name for row in mine for name in row.expected} - {worker})
         if _is_cheaper(prices.get((kind, cheaper)), prices.get((kind, worker)))
     ]
-    found = [_compare(kind, worker, cheaper, kinds[kind]) for kind, worker, cheaper in pairs]
+    tables = {kind: _Kind(kinds[kind]) for kind in {kind for kind, _, _ in pairs}}
+    found = [tables[kind].compare(kind, worker, cheaper) for kind, worker, cheaper in pairs]
     swaps = [swap for swap in found if swap is not None]
     best: dict[tuple[str, str], Swap] = {}
     for swap in sorted(swaps, key=lambda each: prices[each.kind, each.cheaper][0]):
@@ -179,30 +207,17 @@ def find_swaps(rows: Sequence[Observed]) -> tuple[Swap, ...]:
 
 def find_edges(rows: Sequence[Observed]) -> tuple[Edge, ...]:
     """Who goes on after whose failure, by the share of answers that were accepted in the end."""
-    edges: dict[tuple[str, str, str], list[Observed]] = defaultdict(list)
+    edges: dict[tuple[str, str, str], list[tuple[Observed, int]]] = defaultdict(list)
+    again: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        for call, then in zip(row.calls, row.calls[1:], strict=False):
+        for place, (call, then) in enumerate(zip(row.calls, row.calls[1:], strict=False), start=1):
             if call.failure is not None and call.step == then.step:
-                edges[call.worker, call.failure, then.worker].append(row)
-    found = []
-    for (failed, failure, next_), mine in edges.items():
-        if len(mine) < LEAST_EDGES:
-            continue
-        qualities = [row.quality for row in mine if row.quality is not None]
-        answered = [row for row in mine if row.calls[-1].failure is None]
-        false = sum(row.quality is not None and row.quality < 0.5 for row in answered)
-        accepted = wilson(qualities) if len(qualities) >= LEAST_EDGES else None
-        found.append(
-            Edge(
-                failed=failed,
-                failure=failure,
-                then=next_,
-                count=len(mine),
-                answered=len(answered),
-                accepted=accepted,
-                false=false,
-            )
-        )
+                edges[call.worker, call.failure, then.worker].append((row, place))
+        if row.is_realised and row.calls[-1].attempts > 1 and row.quality is not None:
+            again[row.worker].append(row.quality)
+    found = [
+        _weigh_edge(place, mine, again.get(place[0], ())) for place, mine in edges.items() if len(mine) >= LEAST_EDGES
+    ]
     return tuple(sorted(found, key=lambda edge: -(edge.accepted.low if edge.accepted is not None else -1.0)))
 
 
@@ -213,19 +228,71 @@ def find_tool_faults(rows: Sequence[Observed]) -> tuple[ToolFault, ...]:
     found = []
     for tool in tools:
         using = [row for row in judged if tool in row.tools]
-        failed = np.array([float(row.quality or 0.0) for row in using if tool in row.faults])
-        fine = np.array([float(row.quality or 0.0) for row in using if tool not in row.faults])
-        if len(failed) < LEAST_EDGES or len(fine) < LEAST_EDGES:
+        failed = [row for row in using if tool in row.faults]
+        if len(failed) < LEAST_EDGES or len(using) - len(failed) < LEAST_EDGES:
             continue
-        harm = subtract_means(fine, failed, tests=len(tools))
-        if harm.low > 0.0:
-            tokens = sum(row.tokens for row in using if tool in row.faults)
+        harm = _compare_within_kinds(using, tool, tests=len(tools))
+        if harm is not None and harm.low > 0.0:
+            tokens = sum(row.tokens for row in failed)
             found.append(ToolFault(tool=tool, faults=len(failed), calls=len(using), harm=harm, tokens=tokens))
     return tuple(sorted(found, key=lambda fault: -fault.harm.mean * fault.faults))
 
 
-def _sum_one(name: str, rows: Sequence[Observed]) -> Spend:
+def _weigh_edge(place: tuple[str, str, str], mine: Sequence[tuple[Observed, int]], again: Sequence[float]) -> Edge:
+    rows = [row for row, _ in mine]
+    qualities = [row.quality for row in rows if row.quality is not None]
+    answered = [row for row in rows if row.calls[-1].failure is None]
+    enough = len(qualities) >= LEAST_EDGES
+    return Edge(
+        failed=place[0],
+        failure=place[1],
+        then=place[2],
+        count=len(mine),
+        answered=len(answered),
+        accepted=wilson(qualities) if enough else None,
+        false=sum(row.quality is not None and row.quality < 0.5 for row in answered),
+        lift=subtract_means(qualities, again, tests=1) if enough and len(again) >= LEAST_EDGES else None,
+        added_s=float(np.mean([sum(call.latency_s or 0.0 for call in row.calls[start:]) for row, start in mine])),
+        added_usd=float(np.mean([sum(call.cost_usd for call in row.calls[start:]) for row, start in mine])),
+    )
+
+
+def _compare_within_kinds(using: Sequence[Observed], tool: str, *, tests: int) -> Interval | None:
+    """Accepted runs without a tool's failure minus those with one, kind by kind, weighed by how many failed in each."""
+    kinds: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    for row in using:
+        kinds[row.kind][tool in row.faults].append(float(row.quality or 0.0))
+    both = [(fine, failed) for fine, failed in kinds.values() if fine and failed]
+    total = sum(len(failed) for _, failed in both)
+    if total < LEAST_EDGES:
+        return None
+    spread = float(np.var([quality for pair in both for side in pair for quality in side]))
+    mean = sum(len(failed) * (np.mean(fine) - np.mean(failed)) for fine, failed in both) / total
+    variance = sum(len(failed) ** 2 * spread * (1 / len(fine) + 1 / len(failed)) for fine, failed in both) / total**2
+    half = find_quantile(tests) * float(np.sqrt(variance))
+    return Interval(mean=float(mean), low=float(mean - half), high=float(mean + half))
+
+
+def _fit(swap: Swap, rows: Sequence[Observed], at_once: int) -> Swap:
+    """Whether a local worker has the time for what would be moved to it."""
+    own = [row.latency_s for row in rows if row.kind == swap.kind and row.worker == swap.cheaper and row.is_realised]
+    moved = [row for row in rows if row.kind == swap.kind and row.worker == swap.worker]
+    if not own:
+        return swap
+    p95, span = float(np.quantile(own, 0.95)), rows[-1].at - rows[0].at
+    load = len(moved) / span * float(np.mean(own)) / at_once if span > 0.0 else None
+    deadlines = [row.deadline_s for row in moved if row.deadline_s is not None]
+    blocked = ""
+    if load is not None and load >= FULL:
+        blocked = f"it would be busy {load:.0%} of the time"
+    elif deadlines and p95 > float(np.median(deadlines)):
+        blocked = f"one answer in twenty takes {p95:.3g} s, the deadline is {float(np.median(deadlines)):.3g} s"
+    return replace(swap, p95_s=p95, load=load, blocked=blocked)
+
+
+def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> Spend:
     tokens = sum(row.tokens for row in rows)
+    recent = sum(row.tokens for row in rows if id(row) in later)
     qualities = [row.quality for row in rows if row.quality is not None]
     rejected = sum(row.tokens for row in rows if row.quality is not None and row.quality < 0.5)
     failed = sum(call.tokens for row in rows for call in row.calls if call.failure is not None)
@@ -241,6 +308,7 @@ def _sum_one(name: str, rows: Sequence[Observed]) -> Spend:
         judged=len(qualities),
         tokens_per_accepted=judged_tokens / accepted if accepted else None,
         latency_s=float(np.median([row.latency_s for row in rows])),
+        change=recent / (tokens - recent) - 1.0 if len(rows) >= LEAST_EVIDENCE and tokens > recent else None,
     )
 
 
@@ -262,28 +330,39 @@ def _is_cheaper(one: tuple[float, float, float] | None, other: tuple[float, floa
     return one is not None and other is not None and one[2] < CHEAPER * other[1]
 
 
-def _compare(kind: str, worker: str, cheaper: str, rows: Sequence[Observed]) -> Swap | None:
-    """The cheaper worker's value minus the other's, where there is evidence and it is hardly worse."""
-    able = [row for row in rows if worker in row.expected and cheaper in row.expected]
-    if len(able) < LEAST_EVIDENCE:
-        return None
-    scores, weights = [], []
-    for row in able:
-        expected = row.expected[cheaper] - row.expected[worker]
-        weight = min(1.0 / row.propensity, CAP)
-        left = weight * (float(row.quality or 0.0) - row.expected[row.worker])
-        scores.append(expected + (left if row.worker == cheaper else -left if row.worker == worker else 0.0))
-        weights.append(weight if row.worker == cheaper else 0.0)
-    evidence = sum(weights) ** 2 / max(sum(weight**2 for weight in weights), 1e-12)
-    listed = np.array(scores)
-    half = NORMAL_95 * float(listed.std() / np.sqrt(len(listed)))
-    mean = float(listed.mean())
-    if evidence < LEAST_EVIDENCE or mean - half < -INFERIOR:
-        return None
-    difference = Interval(mean=mean, low=mean - half, high=mean + half)
-    return Swap(
-        kind=kind, worker=worker, cheaper=cheaper, difference=difference, saved_usd=0.0, evidence=float(evidence)
-    )
+class _Kind:
+    """Decisions of one kind of task as arrays: n decisions, m workers."""
+
+    def __init__(self, rows: Sequence[Observed]) -> None:
+        self.workers = sorted({name for row in rows for name in (row.worker, *row.expected)})
+        self.column = {name: index for index, name in enumerate(self.workers)}
+        self.expected = np.full((len(rows), len(self.workers)), np.nan)
+        for place, row in enumerate(rows):
+            for name, quality in row.expected.items():
+                self.expected[place, self.column[name]] = quality
+        self.taken = np.array([self.column[row.worker] for row in rows])
+        self.weight = np.array([min(1.0 / row.propensity, CAP) for row in rows])
+        reward = np.array([float(row.reward or 0.0) for row in rows])
+        self.left = self.weight * (reward - self.expected[np.arange(len(rows)), self.taken])
+        """What each outcome says beyond what was expected."""
+
+    def compare(self, kind: str, worker: str, cheaper: str) -> Swap | None:
+        """The cheaper worker's value minus the other's, where there is evidence and it is hardly worse."""
+        mine, other = self.column[worker], self.column[cheaper]
+        able = ~np.isnan(self.expected[:, [mine, other]]).any(axis=1)
+        if able.sum() < LEAST_EVIDENCE:
+            return None
+        taken, left = self.taken[able], self.left[able]
+        expected = self.expected[able, other] - self.expected[able, mine]
+        scores = expected + np.where(taken == other, left, np.where(taken == mine, -left, 0.0))
+        weights = np.where(taken == other, self.weight[able], 0.0)
+        evidence = float(weights.sum() ** 2 / max((weights**2).sum(), 1e-12))
+        half = NORMAL_95 * float(scores.std() / np.sqrt(len(scores)))
+        mean = float(scores.mean())
+        if evidence < LEAST_EVIDENCE or mean - half < -INFERIOR:
+            return None
+        difference = Interval(mean=mean, low=mean - half, high=mean + half)
+        return Swap(kind=kind, worker=worker, cheaper=cheaper, difference=difference, saved_usd=0.0, evidence=evidence)
 
 
 def _tell_saving(

@@ -47,6 +47,8 @@ class LoggedDecision:
     """The last finding about the run; None where nobody has judged it."""
     edited: float | None = None
     """Share of the answer that somebody changed, where they gave their own."""
+    at: float = 0.0
+    """When it was decided, in seconds since 1970."""
 
     @property
     def is_realised(self) -> bool:
@@ -97,6 +99,7 @@ def read_logged(ledger: Ledger, *, last: int | None = None) -> Iterator[LoggedDe
                 run=run,
                 quality=verdict.quality if verdict is not None else None,
                 edited=edits.get(run.id) if run is not None else None,
+                at=stored.at,
             )
 
 
@@ -119,6 +122,8 @@ def _observe(row: LoggedDecision) -> Observed:
         calls=tuple(_try(call, decision.workflow) for call in run.calls),
         latency_s=run.latency_s or 0.0,
         is_private=decision.objective.privacy is not Privacy.PUBLIC,
+        at=row.at,
+        deadline_s=decision.objective.deadline_s,
         project=decision.project.rpartition("/")[2],
         is_solo=isinstance(decision.workflow, Solo),
         author=run.worker if run.answer is not None else None,
@@ -139,6 +144,7 @@ def _try(call: Call, workflow: Workflow) -> Tried:
         tokens=call.tokens,
         cost_usd=call.cost_usd or 0.0,
         latency_s=call.latency_s,
+        attempts=call.attempts,
         step=call.step,
         step_kind=name_step(workflow, call.step),
     )

@@ -1,6 +1,6 @@
 """Reports: all questions answered from what the ledger holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from ripieno.evaluate.observed import Observed
 from ripieno.evaluate.questions import Answers, answer
@@ -9,14 +9,14 @@ from ripieno.ledger import Ledger
 
 
 def make_report(
-    ledger: Ledger, *, last: int | None, local: Iterable[str], datasets: Sequence[str]
+    ledger: Ledger, *, last: int | None, local: Mapping[str, int], datasets: Sequence[str]
 ) -> tuple[Answers, list[Observed]]:
     """Answer all questions; gives the decisions that were looked at, too.
 
     Args:
         ledger: the record.
         last: how many of the latest decisions; all if not given.
-        local: workers that run on this machine.
+        local: workers that run on this machine, with how many tasks each takes at once.
         datasets: campaigns in which several workers were measured on the same tasks.
     """
     rows = observe(ledger, last=last)
