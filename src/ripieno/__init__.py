@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Task,
         Worker,
     )
+    from ripieno.domain.memory import NewItem, Scope
     from ripieno.errors import RipienoError
 
 __all__ = [
@@ -26,19 +27,23 @@ __all__ = [
     "Budget",
     "Decision",
     "Message",
+    "NewItem",
     "Objective",
     "Pool",
     "Privacy",
     "RipienoError",
     "Run",
+    "Scope",
     "Settings",
     "Task",
     "Worker",
     "load_settings",
 ]
 
-_HOMES = {"App": "ripieno.app", "RipienoError": "ripieno.errors"} | dict.fromkeys(
-    ("Settings", "load_settings"), "ripieno.config"
+_HOMES = (
+    {"App": "ripieno.app", "RipienoError": "ripieno.errors"}
+    | dict.fromkeys(("Settings", "load_settings"), "ripieno.config")
+    | dict.fromkeys(("NewItem", "Scope"), "ripieno.domain.memory")
 )
 
 

@@ -3,7 +3,7 @@
 from typing import assert_type
 
 import ripieno
-from ripieno import App, Decision, Objective, Pool, Run, Task
+from ripieno import App, Decision, NewItem, Objective, Pool, Run, Scope, Task
 
 
 async def use(app: App) -> None:
@@ -15,8 +15,11 @@ async def use(app: App) -> None:
     assert_type(run, Run)
     assert_type(run.cost_usd, float | None)
     assert_type(app.pool, Pool)
+    (receipt,) = await app.memory.remember([NewItem(text="hello", scope=Scope(project="web"))])
+    assert_type(receipt.id, str)
 
 
 def test_public_names_are_importable() -> None:
     assert ripieno.Task.from_text("hello").text == "hello"
+    assert ripieno.Scope(project="web").project == "web"
     assert callable(use)
