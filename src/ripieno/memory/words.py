@@ -55,27 +55,40 @@ class Sought:
 
 
 class Words(ABC):
-    """Keeps and finds words."""
+    """Keeps and finds words.
+
+    Args:
+        tables: the projections by their names.
+        place: name of the column that holds an item's place.
+    """
+
+    def __init__(self, tables: Mapping[str, TableClause], *, place: str) -> None:
+        self._tables = tables
+        self._place = place
+
+    def add(self, connection: Connection, name: str, rows: Mapping[int, str]) -> None:
+        """Add words by place to a projection."""
+        listed = [{self._place: place, "words": words} for place, words in rows.items()]
+        connection.execute(insert(self._tables[name]), listed)
+
+    def change(self, connection: Connection, name: str, place: int, words: str) -> None:
+        """Put other words in the place of those that are there."""
+        found = self._tables[name]
+        connection.execute(update(found).where(found.c[self._place] == place).values(words=words))
+
+    def remove(self, connection: Connection, place: int) -> None:
+        """Take an item out of all projections."""
+        for found in self._tables.values():
+            connection.execute(delete(found).where(found.c[self._place] == place))
+
+    def clear(self, connection: Connection) -> None:
+        """Take all items out."""
+        for found in self._tables.values():
+            connection.execute(delete(found))
 
     @abstractmethod
     def prepare(self, connection: Connection) -> None:
         """Make what is missing."""
-
-    @abstractmethod
-    def add(self, connection: Connection, name: str, rows: Mapping[int, str]) -> None:
-        """Add words by place to a projection."""
-
-    @abstractmethod
-    def change(self, connection: Connection, name: str, place: int, words: str) -> None:
-        """Put other words in the place of those that are there."""
-
-    @abstractmethod
-    def remove(self, connection: Connection, place: int) -> None:
-        """Take an item out of all projections."""
-
-    @abstractmethod
-    def clear(self, connection: Connection) -> None:
-        """Take all items out."""
 
     @abstractmethod
     def count(self, connection: Connection, word: str, most: int) -> int:
@@ -94,7 +107,7 @@ class Fts5(Words):
     """SQLite's full-text search; its own rank is BM25."""
 
     def __init__(self) -> None:
-        self._tables = {name: _virtual(name) for name in PROJECTIONS}
+        super().__init__({name: _virtual(name) for name in PROJECTIONS}, place="rowid")
 
     def prepare(self, connection: Connection) -> None:
         """See `Words`."""
@@ -105,27 +118,6 @@ class Fts5(Words):
                     "USING fts5(words, tokenize = 'porter unicode61 remove_diacritics 2')"
                 )
             )
-
-    def add(self, connection: Connection, name: str, rows: Mapping[int, str]) -> None:
-        """See `Words`."""
-        connection.execute(
-            insert(self._tables[name]), [{"rowid": place, "words": words} for place, words in rows.items()]
-        )
-
-    def change(self, connection: Connection, name: str, place: int, words: str) -> None:
-        """See `Words`."""
-        found = self._tables[name]
-        connection.execute(update(found).where(found.c.rowid == place).values(words=words))
-
-    def remove(self, connection: Connection, place: int) -> None:
-        """See `Words`."""
-        for found in self._tables.values():
-            connection.execute(delete(found).where(found.c.rowid == place))
-
-    def clear(self, connection: Connection) -> None:
-        """See `Words`."""
-        for found in self._tables.values():
-            connection.execute(delete(found))
 
     def count(self, connection: Connection, word: str, most: int) -> int:
         """See `Words`."""
@@ -168,31 +160,11 @@ class Tsvector(Words):
 
     def __init__(self) -> None:
         self.metadata = MetaData()
-        self._tables = {name: _plain(name, self.metadata) for name in PROJECTIONS}
+        super().__init__({name: _plain(name, self.metadata) for name in PROJECTIONS}, place="place")
 
     def prepare(self, connection: Connection) -> None:
         """See `Words`."""
         self.metadata.create_all(connection)
-
-    def add(self, connection: Connection, name: str, rows: Mapping[int, str]) -> None:
-        """See `Words`."""
-        listed = [{"place": place, "words": words} for place, words in rows.items()]
-        connection.execute(insert(self._tables[name]), listed)
-
-    def change(self, connection: Connection, name: str, place: int, words: str) -> None:
-        """See `Words`."""
-        found = self._tables[name]
-        connection.execute(update(found).where(found.c.place == place).values(words=words))
-
-    def remove(self, connection: Connection, place: int) -> None:
-        """See `Words`."""
-        for found in self._tables.values():
-            connection.execute(delete(found).where(found.c.place == place))
-
-    def clear(self, connection: Connection) -> None:
-        """See `Words`."""
-        for found in self._tables.values():
-            connection.execute(delete(found))
 
     def count(self, connection: Connection, word: str, most: int) -> int:
         """See `Words`."""
@@ -233,7 +205,7 @@ class Tsvector(Words):
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as after:
                 after.exec_driver_sql(f"VACUUM items, vectors, {', '.join(PROJECTIONS)}")
 
-    def _find_usual_length(self, connection: Connection, words: Table) -> float:
+    def _find_usual_length(self, connection: Connection, words: TableClause) -> float:
         latest = select(words.c.found).order_by(words.c.place.desc()).limit(200).subquery()
         found = connection.execute(select(func.avg(func.length(latest.c.found)))).scalar()
         return max(float(found or 1.0), 1.0)
