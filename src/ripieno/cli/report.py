@@ -49,7 +49,8 @@ def show(found: Answers) -> None:
     _show_profiles(found)
     _show_swaps("overqualified workers: a cheaper one does as well", found, "overqualified", found.overqualified)
     rows = [
-        [f"{edge.failed} ({edge.failure})", edge.then, str(edge.count), str(edge.answered), _tell(edge.accepted),
+        [f"{edge.failed} ({edge.failure})", edge.then, str(edge.count), str(edge.answered),
+         _count(Counted(count=edge.judged, share=edge.accepted)),
          "never" if edge.never_recovers else _tell(edge.lift), str(edge.false), seconds(edge.added_s),
          money(edge.added_usd)]
         for edge in found.fallbacks
@@ -71,7 +72,8 @@ def show(found: Answers) -> None:
 
 def _show_steps(found: Answers) -> None:
     rows = [
-        [use.step, use.worker, str(use.runs), money(use.cost_usd), _tell(use.accepted), use.does_for or "-",
+        [use.step, use.worker, str(use.runs), money(use.cost_usd),
+         _count(Counted(count=use.judged, share=use.accepted)), use.does_for or "-",
          _tell(use.difference)]
         for use in found.steps
     ]  # fmt: skip
@@ -112,7 +114,7 @@ def _show_profiles(found: Answers) -> None:
 def _count(found: Counted) -> str:
     if not found.count:
         return "-"
-    return _tell(found.share) if found.share is not None else f"{found.count} of {LEAST_EVIDENCE}"
+    return f"{_tell(found.share)} of {found.count}" if found.share is not None else f"{found.count} of {LEAST_EVIDENCE}"
 
 
 def _show_spend(title: str, listed: Sequence[Spend]) -> None:
@@ -124,7 +126,7 @@ def _show_spend(title: str, listed: Sequence[Spend]) -> None:
             "-" if spend.change is None else f"{spend.change:+.0%}",
             money(spend.cost_usd),
             f"{spend.wasted:.0%}",
-            _tell(spend.accepted) if spend.accepted is not None else f"{spend.judged} of {LEAST_EVIDENCE} judged",
+            _count(Counted(count=spend.judged, share=spend.accepted)),
             "-" if spend.tokens_per_accepted is None else f"{spend.tokens_per_accepted:.0f}",
             seconds(spend.latency_s),
         ]

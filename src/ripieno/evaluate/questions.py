@@ -79,6 +79,7 @@ class Edge:
     then: str
     count: int
     answered: int
+    judged: int
     accepted: Interval | None
     """Share of judged runs on this edge that were accepted; None below the threshold."""
     false: int
@@ -249,6 +250,7 @@ def _weigh_edge(place: tuple[str, str, str], mine: Sequence[tuple[Observed, int]
         then=place[2],
         count=len(mine),
         answered=len(answered),
+        judged=len(qualities),
         accepted=wilson(qualities) if enough else None,
         false=sum(row.quality is not None and row.quality < 0.5 for row in answered),
         lift=subtract_means(qualities, again, tests=1) if enough and len(again) >= LEAST_EDGES else None,
