@@ -81,6 +81,20 @@ async def test_an_answer_that_is_no_list_is_counted_and_an_outage_is_gone_on_fro
         assert (then.turns, then.failed) == (6, 0)
 
 
+async def test_what_was_read_before_an_outage_is_not_read_and_paid_again(serve: Serve) -> None:
+    replies = iter([Reply(text="[]"), Reply(text="[]"), Reply(status=400), Reply(text="[]"), Reply(text="[]")])
+    server = serve(lambda seen: next(replies))
+    write_pool(server)
+    async with open_app() as app:
+        for thread in ("one", "two", "three", "four"):
+            await app.memory.remember(say(thread=thread))
+        with pytest.raises(ProviderError):
+            await extract_facts(app, worker="a", most=100)
+        then = await extract_facts(app, worker="a", most=100)
+        assert then is not None
+        assert (then.turns, len(server.seen)) == (6, 5), "the third batch and the fourth"
+
+
 async def test_private_turns_are_read_by_workers_they_may_travel_to(serve: Serve) -> None:
     path = write_pool(serve([Reply(text=json.dumps(FACTS[:2]))]))
     path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "public"'))

@@ -26,7 +26,7 @@ KNOWN_SHARE = 0.4
 SHORTER = 0.5
 """Share of the conversation's words that a compaction may have."""
 WRITE_S = 60.0
-LONG_WORD = re.compile(r"[a-z]{5,}")
+_LONG = re.compile(r"[a-z]{5,}")
 _ORDERS = (
     "You shorten a conversation so that its work can go on. Say in prose what was done and why, what stands and what "
     "is still open. Leave out small talk, and identifiers, decisions and tasks that stand in the list: it is kept "
@@ -136,11 +136,15 @@ def check_prose(prose: str, turns: Sequence[Message]) -> str:
     invented = next((mark for mark in find_marks(redact(body)) if mark not in source), None)
     if invented is not None:
         return f"what was written names {invented!r}, and the conversation does not"
-    known = {word for turn in turns for word in LONG_WORD.findall(turn.text.lower())}
-    words = LONG_WORD.findall(body.lower())
-    if words and sum(word in known for word in words) / len(words) < KNOWN_SHARE:
+    if share_known(body, source) < KNOWN_SHARE:
         return "what was written is about something else"
     return ""
+
+
+def share_known(text: str, source: str) -> float:
+    """Share of a text's longer words that stand in its source, in [0, 1]; 1 where it has none."""
+    known, words = set(_LONG.findall(source.lower())), _LONG.findall(text.lower())
+    return sum(word in known for word in words) / len(words) if words else 1.0
 
 
 def check_kept(text: str, facts: Facts, *, before: int) -> str:

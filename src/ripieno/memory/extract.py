@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ripieno.domain import Message, Objective, Privacy, Task
 from ripieno.domain.memory import Item, ItemKind, NewItem
-from ripieno.memory.compact import LONG_WORD, Write
+from ripieno.memory.compact import Write, share_known
 from ripieno.memory.facts import find_marks
 from ripieno.memory.memory import Memory
 from ripieno.memory.redact import redact
@@ -64,7 +64,7 @@ async def extract(memory: Memory, write: Write, *, most: int) -> Extracted:
     """
     done = Extracted()
     while done.turns < most:
-        cursor, items = await memory.read_onward(SOURCE, most=min(10 * BATCH, most - done.turns))
+        _, items = await memory.read_onward(SOURCE, most=min(10 * BATCH, most - done.turns))
         if not items:
             break
         for batch in _group(items):
@@ -77,8 +77,7 @@ async def extract(memory: Memory, write: Write, *, most: int) -> Extracted:
                 await memory.remember(kept)
                 done.facts, done.refused = done.facts + len(kept), done.refused + refused
             done.turns += len(batch)
-            cursor = max(cursor, batch[-1].place)
-        await memory.mark_read(SOURCE, cursor)
+            await memory.mark_read(SOURCE, batch[-1].place)
     return done
 
 
@@ -139,9 +138,7 @@ def _is_borne(said: str, origins: Sequence[Item]) -> bool:
     source = " ".join(f"{item.author} {item.text}" for item in origins)
     if redact(said) != said or any(mark not in source for mark in find_marks(said)):
         return False
-    known = set(LONG_WORD.findall(source.lower()))
-    words = LONG_WORD.findall(said.lower())
-    return not words or sum(word in known for word in words) / len(words) >= KNOWN_SHARE
+    return share_known(said, source) >= KNOWN_SHARE
 
 
 def _strictest(items: Sequence[Item]) -> Privacy:
