@@ -27,46 +27,32 @@ def policy() -> None:
 def list_policies(config: Path | None, *, as_json: bool) -> None:
     """List checkpoints, oldest first."""
 
-    async def work(app: App) -> list[dict[str, object]]:
-        current, canary = app.registry.current(), app.registry.canary()
-        on_trial = canary.checkpoint if canary is not None else None
-        return [
+    async def work(app: App) -> tuple[list[dict[str, object]], list[str]]:
+        states = app.registry.states()
+        cards = [read_card(app.registry.folder / version) for version in states]
+        found: list[dict[str, object]] = [
             {
                 "checkpoint": version,
-                "in_traffic": version == current,
-                "on_trial": version == on_trial,
+                "in_traffic": state == "in traffic",
+                "on_trial": state == "canary",
                 "quarantined": app.registry.quarantined(version),
                 "trained_at": card.trained_at,
                 "tasks": card.tasks,
                 "verdict": card.verdict,
             }
-            for version in app.registry.versions()
-            for card in [read_card(app.registry.folder / version)]
+            for (version, state), card in zip(states.items(), cards, strict=True)
         ]
+        return found, list(states.values())
 
-    found = run_app(config, work, decides=False)
+    found, states = run_app(config, work, decides=False)
     if as_json:
         print_json(found)
         return
     rows = [
-        [
-            str(f["checkpoint"]),
-            _describe_state(f),
-            str(f["trained_at"]),
-            str(f["tasks"]),
-            str(f["quarantined"] or f["verdict"]),
-        ]
-        for f in found
+        [str(f["checkpoint"]), state, str(f["trained_at"]), str(f["tasks"]), str(f["quarantined"] or f["verdict"])]
+        for f, state in zip(found, states, strict=True)
     ]
     print_table("", ("checkpoint", "state", "trained", "tasks", "note"), rows)
-
-
-def _describe_state(found: dict[str, object]) -> str:
-    if found["in_traffic"]:
-        return "in traffic"
-    if found["on_trial"]:
-        return "canary"
-    return "quarantined" if found["quarantined"] else "saved"
 
 
 @policy.command()

@@ -107,9 +107,10 @@ def _draw(decision: Decision, told: Explanation) -> Markup | None:
     leaders = {span.worker for span in told.spans}
     shown = sorted(told.scored, key=lambda item: item.estimate.worker not in leaders)[:6]
 
+    dials = [step / (DIALS - 1) for step in range(DIALS)]
+    turned = [replace(decision.objective, preference=dial) for dial in dials]
+
     def follow(estimate: Estimate) -> Sequence[tuple[float, float]]:
-        dials = [step / (DIALS - 1) for step in range(DIALS)]
-        turned = [replace(decision.objective, preference=dial) for dial in dials]
         return [(dial, score_utility(estimate, each, terms.scales)) for dial, each in zip(dials, turned, strict=True)]
 
     lines = [Line(name=str(item.estimate.worker), points=follow(item.estimate)) for item in shown]

@@ -133,11 +133,10 @@ def _find_rounds(workflow: Ensemble, nodes: Sequence[_Node]) -> list[list[int]]:
     rounds: list[list[int]] = []
     seen: list[list[int]] = []
     for place, node in enumerate(nodes):
-        number = _read_number(node.name)
-        if number is None or not node.name.isdigit():
+        if not node.name.isdigit():
             seen.append(list(rounds[-1]) if rounds else [])
             continue
-        turn = (number - 1) // len(workflow.members)
+        turn = (int(node.name) - 1) // len(workflow.members)
         while len(rounds) <= turn:
             rounds.append([])
         seen.append(list(rounds[turn - 1]) if turn else [])

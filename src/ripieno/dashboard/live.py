@@ -39,15 +39,10 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     if before and not before.isdigit():
         raise InvalidTask(f"before must be a place in the ledger, got {before[:40]!r}")
     rows, earlier = await asyncio.to_thread(read_rows, app.ledger, before=int(before) if before else None)
-    facts = {
-        "rows": rows,
-        "earlier": earlier,
-        "is_latest": not before,
-        "entries": await asyncio.to_thread(app.ledger.head),
-    }
     if asked.path[1:] == ("rows",):
-        return Page(html=render("rows.html", asked, **facts))
-    return Page(html=render("live.html", asked, **facts))
+        return Page(html=render("rows.html", asked, rows=rows))
+    entries = await asyncio.to_thread(app.ledger.head)
+    return Page(html=render("live.html", asked, rows=rows, earlier=earlier, is_latest=not before, entries=entries))
 
 
 def read_rows(ledger: Ledger, *, before: int | None = None) -> tuple[list[Row], int | None]:

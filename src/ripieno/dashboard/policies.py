@@ -39,31 +39,25 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
 
 
 def _read(app: App) -> tuple[list[Row], list[tuple[float, Promoted | Staged]]]:
-    rows = [_describe(app, version) for version in reversed(app.registry.versions()[-SHOWN:])]
+    latest = reversed(list(app.registry.states().items())[-SHOWN:])
+    rows = [_describe(app, version, state) for version, state in latest]
     found = [(stored.at, stored.entry) for stored in app.ledger.policy_steps(SHOWN)]
     return rows, [(at, entry) for at, entry in found if isinstance(entry, Promoted | Staged)]
 
 
-def _describe(app: App, version: str) -> Row:
-    registry = app.registry
-    canary, quarantined = registry.canary(), registry.quarantined(version)
+def _describe(app: App, version: str, state: str) -> Row:
     try:
-        card = read_card(registry.folder / version)
+        card = read_card(app.registry.folder / version)
     except CheckpointError as error:
         return Row(version=version, state="unreadable", card=None, note=error.message)
-    if version == registry.current():
-        state = "in traffic"
-    elif canary is not None and canary.checkpoint == version:
-        state = "canary"
-    else:
-        state = "quarantined" if quarantined else "saved"
-    return Row(version=version, state=state, card=card, note=quarantined or card.verdict)
+    return Row(version=version, state=state, card=card, note=app.registry.quarantined(version) or card.verdict)
 
 
 def _show_card(app: App, asked: Asked, version: str) -> Page:
-    if version not in app.registry.versions():
+    state = app.registry.states().get(version)
+    if state is None:
         raise NotFound(f"there is no checkpoint {version[:100]!r}")
-    row = _describe(app, version)
+    row = _describe(app, version, state)
     drawn = row.card.drawn if row.card is not None else None
     return Page(
         html=render(

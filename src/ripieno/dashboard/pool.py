@@ -1,12 +1,13 @@
 """Pool: each worker with its state, price, limits, and what was measured of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ripieno.app import App
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import look_at_traffic
 from ripieno.dashboard.views import Views
-from ripieno.domain import Price, Privacy, Standing, Worker
+from ripieno.domain import Price, Privacy, Standing, Worker, WorkerId
 from ripieno.evaluate.questions import Spend
 from ripieno.route.predictors import TrainedPredictor
 
@@ -34,7 +35,12 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     """Every worker of the pool."""
     kept = look_at_traffic(app, views)
     spends = {spend.name: spend for spend in kept.value.answers.workers} if kept.value is not None else {}
-    rows = [_describe(app, worker, spends.get(worker.id)) for worker in app.pool]
+    states = (
+        ("resting", app.health.unhealthy()),
+        ("waiting", app.health.rate_limited()),
+        ("full", app.caller.crowded()),
+    )
+    rows = [_describe(app, worker, _find_state(worker, states), spends.get(worker.id)) for worker in app.pool]
     jobs = [job for job in asked.jobs if job.name == "probe"]
     return Page(
         html=render(
@@ -50,9 +56,8 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     )
 
 
-def _describe(app: App, worker: Worker, spend: Spend | None) -> Row:
+def _describe(app: App, worker: Worker, told: tuple[str, str], spend: Spend | None) -> Row:
     predictor = app.brain().router.predictor
-    state, detail = _find_state(app, worker)
     mean, standing = None, None
     if isinstance(predictor, TrainedPredictor):
         standing = predictor.stand(worker.id, sd=_SETTLED)
@@ -60,8 +65,8 @@ def _describe(app: App, worker: Worker, spend: Spend | None) -> Row:
             mean = float(predictor.means[predictor.workers.index(worker.id)])
     return Row(
         worker=worker,
-        state=state,
-        detail=detail,
+        state=told[0],
+        detail=told[1],
         price=tell_price(worker.price),
         standing=standing,
         mean=mean,
@@ -69,15 +74,10 @@ def _describe(app: App, worker: Worker, spend: Spend | None) -> Row:
     )
 
 
-def _find_state(app: App, worker: Worker) -> tuple[str, str]:
+def _find_state(worker: Worker, states: Sequence[tuple[str, Mapping[WorkerId, str]]]) -> tuple[str, str]:
     if worker.is_muted:
         return "muted", "out of routing until it is unmuted"
-    told = (
-        ("resting", app.health.unhealthy()),
-        ("waiting", app.health.rate_limited()),
-        ("full", app.caller.crowded()),
-    )
-    return next(((state, found[worker.id]) for state, found in told if worker.id in found), ("ready", ""))
+    return next(((state, found[worker.id]) for state, found in states if worker.id in found), ("ready", ""))
 
 
 def tell_price(price: Price) -> str:

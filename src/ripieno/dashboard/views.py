@@ -1,7 +1,6 @@
 """Views: what takes longer than a page may, made beside the pages and shown with its age."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
@@ -14,8 +13,6 @@ FRESH_S = 60.0
 MOST_KEPT = 16
 
 View = TypeVar("View")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 2000
+NORMAL_95 = 1.96
+"""Normal quantile of a 95 % interval."""
 ERRING = 0.05
 """Share of false findings that is accepted over all comparisons of one question."""
 
@@ -59,7 +61,7 @@ def bootstrap_mean(values: np.ndarray, *, rng: np.random.Generator, groups: np.n
     return Draws(np.arange(len(values)) if groups is None else groups, rng=rng).interval(values)
 
 
-def wilson(qualities: Sequence[float], *, z: float = 1.959964) -> Interval:
+def wilson(qualities: Sequence[float], *, z: float = NORMAL_95) -> Interval:
     """Share of accepted answers with its interval.
 
     Source:

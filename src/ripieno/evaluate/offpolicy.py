@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain import Matrix
+from ripieno.evaluate.bootstrap import NORMAL_95
 
 CAP = 20.0
 """Weights above it are cut for a point estimate: biased, and of far less variance."""
-NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

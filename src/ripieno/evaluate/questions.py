@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ripieno.domain import Outcome
-from ripieno.evaluate.bootstrap import Interval, find_quantile, subtract_means, wilson
+from ripieno.evaluate.bootstrap import NORMAL_95, Interval, find_quantile, subtract_means, wilson
 from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed
-from ripieno.evaluate.offpolicy import CAP, NORMAL_95
+from ripieno.evaluate.offpolicy import CAP
 from ripieno.evaluate.prices import PriceRow, compare_prices
 from ripieno.evaluate.profiles import Profile, profile_workers
 from ripieno.evaluate.steps import StepUse, find_steps

@@ -214,6 +214,16 @@ class Registry:
         cards = sorted(self.folder.glob(f"*/{CARD}"), key=lambda path: path.stat().st_mtime)
         return [card.parent.name for card in cards]
 
+    def states(self) -> dict[str, str]:
+        """Every version, oldest first: `in traffic`, `canary`, `quarantined` or `saved`."""
+        current, canary = self.current(), self.canary()
+        on_trial = canary.checkpoint if canary is not None else None
+        marked = {on_trial: "canary", current: "in traffic"}
+        return {
+            version: marked.get(version) or ("quarantined" if self.quarantined(version) else "saved")
+            for version in self.versions()
+        }
+
     def load(self, version: str, *, encoder: str) -> tuple[TrainedPredictor, ModelCard]:
         """Load a version; see `load_checkpoint`."""
         return load_checkpoint(self.folder / version, encoder=encoder)

@@ -6,10 +6,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_column, select, text
+from sqlalchemy import Row as SqlRow
 
 from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Placement, Run, SystemClock, Task
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
@@ -145,8 +146,7 @@ class Ledger:
             query = query.where(entries.c.dataset == dataset)
         with self._reading() as connection:
             for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
-                entry = decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
-                yield Stored(seq=row.seq, at=row.at, entry=entry)
+                yield _store(row, task_body=row.task_body)
 
     def run_ids(self, dataset: str) -> set[str]:
         """Ids of all runs of one campaign or data set."""
@@ -221,20 +221,14 @@ class Ledger:
             query = query.where(entries.c.seq < before)
         with self._reading() as connection:
             rows = connection.execute(query.order_by(entries.c.seq.desc()).limit(most)).all()
-        return [
-            Stored(
-                seq=row.seq, at=row.at, entry=decode_entry("decided", row.body, entry=row.id, task_body=row.task_body)
-            )
-            for row in rows
-        ]
+        return [_store(row, task_body=row.task_body) for row in rows]
 
     def policy_steps(self, most: int) -> list[Stored]:
         """The latest trainings, promotions and stages of promotions, newest first."""
         query = select(entries).where(_OF_POLICIES).order_by(entries.c.seq.desc()).limit(most)
         with self._reading() as connection:
             rows = connection.execute(query).all()
-        decoded = (decode_entry(row.kind, row.body, entry=row.id) for row in rows)
-        return [Stored(seq=row.seq, at=row.at, entry=entry) for row, entry in zip(rows, decoded, strict=True)]
+        return [_store(row) for row in rows]
 
     def digest_at(self, place: int) -> str | None:
         """Digest of the entry at a place: it stands for all entries up to there; None where there is none."""
@@ -255,12 +249,14 @@ class Ledger:
         with self._reading() as connection:
             for start in range(0, len(decisions), _MOST_NAMES):
                 part = decisions[start : start + _MOST_NAMES]
+                mine: dict[str, Run] = {}
                 query = select(entries).where(entries.c.kind == "executed", entries.c.decision.in_(part))
                 for row in connection.execute(query.order_by(entries.c.seq)):
                     entry = decode_entry("executed", row.body, entry=row.id)
                     assert isinstance(entry, Executed)
-                    runs[row.decision] = entry.run
-                named = [run.id for decision, run in runs.items() if decision in part]
+                    mine[row.decision] = entry.run
+                runs |= mine
+                named = [run.id for run in mine.values()]
                 query = select(entries).where(entries.c.kind == "judged", entries.c.run.in_(named))
                 for row in connection.execute(query.order_by(entries.c.seq)):
                     entry = decode_entry("judged", row.body, entry=row.id)
@@ -287,7 +283,7 @@ class Ledger:
         query = select(entries).where(entries.c.run == run).order_by(entries.c.seq)
         with self._reading() as connection:
             for row in connection.execute(query):
-                yield Stored(seq=row.seq, at=row.at, entry=decode_entry(row.kind, row.body, entry=row.id))
+                yield _store(row)
 
     def unfinished_runs(self, *, after: int = 0) -> list[tuple[str, int]]:
         """Runs that were claimed and have no end yet, oldest first, each with the place of its first claim.
@@ -438,6 +434,11 @@ class Ledger:
         self._writer.wait()
         with translated_faults(self.url), self._reader.connect() as connection:
             yield connection
+
+
+def _store(row: SqlRow[Any], *, task_body: str | None = None) -> Stored:
+    entry = decode_entry(row.kind, row.body, entry=row.id, task_body=task_body)
+    return Stored(seq=row.seq, at=row.at, entry=entry)
 
 
 def _measure(run: Run, quality: float) -> Measured:
