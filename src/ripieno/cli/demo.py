@@ -26,11 +26,14 @@ from ripieno.learn import train as fit
 from ripieno.learn.train import check_gate, promote, record_learned
 from ripieno.ledger import export_data
 from ripieno.measure import Campaign, Progress
+from ripieno.plugins import require_extra
 
 CAMPAIGN = "demo"
 MEASURED_SHARES = {"smollm2-135m": 2, "smollm2-135m-vote": 12}
 """The language model is the only slow worker: it is measured on one training task of so many."""
 REPEATS = 2
+LIBRARIES = ("sklearn", "scipy", "river", "pint", "dateutil", "symspellpy", "vaderSentiment", "openai")
+"""What the demo's workers, its training and its client import."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +61,9 @@ class Size:
 def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
     """Measure the embedded pool, train a router, prove it on held-out tasks, and answer through the gateway.
 
-    No keys, no network. Run again, it goes on from what is measured already.
+    No keys, no network. Run again, it goes on from what is measured already. Needs `pip install 'ripieno[demo]'`.
     """
+    require_extra("demo", "`ripieno demo`", LIBRARIES)
     settings = _write_settings(home)
     size = Size(train=train_tasks, test=test_tasks, seed=seed)
     started = time.monotonic()

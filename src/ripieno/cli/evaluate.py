@@ -16,6 +16,7 @@ from ripieno.evaluate.transfer import TransferLine, leave_dataset_out
 from ripieno.learn import analyze_prompts, load_checkpoint
 from ripieno.route.predictors import KINDS, make_predictor
 from ripieno.tasks import read_folder
+from ripieno.tasks.tables import write_table
 
 
 class CountList(click.ParamType):
@@ -64,7 +65,7 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
     "--predictions", type=click.Path(path_type=Path, dir_okay=False), help="Write the test split's estimates."
 )
 @click.option(
-    "--plots", type=_FOLDER, help="Draw curve, calibration and confusion into this folder, as PNG and one HTML page."
+    "--plots", type=_FOLDER, help="Draw curve, calibration and confusion into this folder, as SVG and one HTML page."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -180,22 +181,18 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
 
 
 def write_predictions(bench: Benchmark, judged: Judged, path: Path) -> None:
-    """Write estimated quality for each held-out (prompt, model)."""
+    """Write estimated quality for each held-out (prompt, model); the name's end says the form."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     prompts = [bench.data.prompts[row].id for row in bench.test_rows]
     models = list(bench.held_out.workers)
-    table = pa.table(
-        {
-            "prompt_id": np.repeat(prompts, len(models)),
-            "model_id": np.tile(models, len(prompts)),
-            "score": judged.probabilities.ravel(),
-        }
-    )
+    columns = {
+        "prompt_id": np.repeat(prompts, len(models)).tolist(),
+        "model_id": np.tile(models, len(prompts)).tolist(),
+        "score": judged.probabilities.ravel().tolist(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd")
+    write_table(columns, path)
     say(f"wrote {path}")
 
 
@@ -206,11 +203,11 @@ def draw(bench: Benchmark, judged: Judged, folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     name = judged.report.name
-    pictures = {"calibration": folder / "calibration.png", "confusion": folder / "confusion.png"}
+    pictures = {"calibration": folder / "calibration.svg", "confusion": folder / "confusion.svg"}
     plot_calibration(judged.probabilities, bench.held_out, pictures["calibration"], name=name)
     plot_confusion(judged.chosen, bench.held_out, pictures["confusion"], name=name)
     if bench.held_out.has_costs:
-        pictures["cost and quality"] = folder / "cost-quality.png"
+        pictures["cost and quality"] = folder / "cost-quality.svg"
         plot_curve(judged.report, bench.held_out, pictures["cost and quality"])
     page = folder / "report.html"
     page.write_text(render_page(judged.report, pictures), encoding="utf-8")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ripieno.domain import Vector
 from ripieno.encoders.base import clip_text, normalise_rows
 from ripieno.errors import ConfigError
+from ripieno.plugins import needs_extra
 
 if TYPE_CHECKING:
     import torch
@@ -43,15 +44,9 @@ class CausalEncoder:
     """
 
     def __init__(self, options: CausalOptions) -> None:
-        try:
+        with needs_extra("lm", "the encoder 'causal'", key="encoder.name"):
             import torch
             import transformers
-        except ImportError as error:
-            raise ConfigError(
-                "the encoder 'causal' needs torch and transformers",
-                key="encoder.name",
-                hint="pip install 'ripieno[lm]', or set encoder.name = 'llama'",
-            ) from error
         self._options = options
         kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._device = kind if options.device == "auto" else torch.device(options.device)

@@ -9,6 +9,7 @@ import numpy as np
 from ripieno.domain import Vector
 from ripieno.encoders.base import clip_text, normalise_rows
 from ripieno.errors import ConfigError
+from ripieno.plugins import needs_extra
 
 MAX_TOKENS = 256
 CHARACTERS = 2000
@@ -31,13 +32,9 @@ class OnnxEncoder:
                 key="encoder.folder",
                 hint="run `make minilm`, or point encoder.folder at a folder with model.onnx and tokenizer.json",
             )
-        try:
+        with needs_extra("onnx", "the encoder 'onnx'", key="encoder.name"):
             import onnxruntime
-        except ImportError as error:
-            raise ConfigError(
-                "the ONNX encoder needs onnxruntime", key="encoder.name", hint="pip install 'ripieno[onnx]'"
-            ) from error
-        from tokenizers import Tokenizer
+            from tokenizers import Tokenizer
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

@@ -32,15 +32,15 @@ class StaticEncoder:
     dimensions = 256
 
     def __init__(self) -> None:
+        from kitoken import Kitoken
         from safetensors.numpy import load
-        from tokenizers import Tokenizer
 
         folder = files("ripieno.encoders") / "weights"
         tensors = load((folder / "static.safetensors").read_bytes())
         self._table = tensors["table"]  # (tokens, 256), int8
         self._scale = tensors["scale"]  # (tokens,)
         with as_file(folder / "tokenizer.json") as path:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer = Kitoken.from_file(str(path))
         self._known: dict[str, list[int]] = {}
 
     async def encode(self, texts: Sequence[str]) -> Vector:
@@ -55,13 +55,8 @@ class StaticEncoder:
         """Token ids of each text, word by word: the tokenizer never looks across a space, so words can be kept."""
         split = [_SPACES.split(text) for text in texts]
         known = self._known
-        missing = list({word for words in split for word in words if word not in known})
-        found = {
-            word: encoding.ids
-            for word, encoding in zip(
-                missing, self._tokenizer.encode_batch_fast(missing, add_special_tokens=False), strict=True
-            )
-        } if missing else {}  # fmt: skip
+        missing = {word for words in split for word in words if word not in known}
+        found = {word: self._tokenizer.encode(word, False) for word in missing}
         ids = [[token for word in words for token in (known.get(word) or found.get(word, ()))] for words in split]
         if len(known) > WORDS:
             known.clear()

@@ -26,11 +26,11 @@ def render_page(report: Report, pictures: Mapping[str, Path]) -> str:
 
     Args:
         report: the finished benchmark.
-        pictures: PNG files by what they show.
+        pictures: SVG files by what they show.
     """
     title = escape(f"{report.name}: {report.tasks} held-out tasks, {len(report.workers)} workers")
     figures = "".join(
-        f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{_inline(path)}"></figure>'
+        f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{_inline(path)}"></figure>'
         for name, path in pictures.items()
     )
     return (

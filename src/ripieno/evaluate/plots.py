@@ -1,7 +1,11 @@
-"""Pictures of a report: cost against quality, stated against met probability."""
+"""Pictures of a report, as SVG files: cost against quality, stated against measured probability, who was taken."""
 
+import math
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 
@@ -9,47 +13,51 @@ from ripieno.evaluate.report import Field, Report, bin_calibration
 
 MOST_SHOWN = 16
 """Workers in a confusion: more cannot be read."""
+WIDTH, HEIGHT = 900, 540
+DASHED = {"dasharray": "3, 6"}
+PALETTE = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#332288"),
+    *("#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499"),
+)
+"""Colours that readers with a colour vision deficiency can tell apart (Okabe & Ito 2008; Tol 2021)."""
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+Points = Sequence[tuple[float, float]]
 
 
 def plot_curve(report: Report, held_out: Field, path: Path) -> None:
-    """Draw the cost-quality curves and every single worker into a PNG."""
-    figure, axes = _start()
+    """Draw the cost-quality curves and every single worker into an SVG file."""
     costs, qualities = held_out.cost_usd.mean(axis=0), held_out.quality.mean(axis=0)
-    axes.scatter(costs, qualities, color="0.45", s=18, zorder=3, label="single workers")
-    best = report.workers.index(report.best_single)
-    axes.scatter(
-        [costs[best]], [qualities[best]], color="C3", s=50, zorder=4, label=f"best single: {report.best_single}"
-    )
-    for name, curve in report.curves.items():
-        style = "-" if name == "router" else "--"
-        right = np.append(curve.cost_usd, max(costs.max(), curve.cost_usd[-1]))
-        axes.plot(right, np.append(curve.quality, curve.quality[-1]), style, marker=".", label=name)
     oracle = report.line("oracle")
-    axes.axhline(oracle.quality.mean, color="0.7", linestyle=":", label=f"oracle ({oracle.note})")
-    if (costs > 0).all():
-        axes.set_xscale("log")
-    axes.set(xlabel="mean cost of a task, USD", ylabel="mean quality", title=f"{report.name}: cost and quality")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    is_log = bool((costs > 0).all())
+    singles = list(zip(costs.tolist(), qualities.tolist(), strict=True))
+    curves = {name: _extend(curve.cost_usd, curve.quality, costs.max()) for name, curve in report.curves.items()}
+    places = [x for points in (singles, *curves.values()) for x, _ in points if not is_log or x > 0]
+    chart = _start("XY", f"{report.name}: cost and quality", x="mean cost of a task, USD", y="mean quality")
+    if is_log:
+        chart.x_labels = _name_powers(places)
+    labelled = [{"value": place, "label": worker} for place, worker in zip(singles, held_out.workers, strict=True)]
+    chart.add("single workers", _place(labelled, is_log=is_log), stroke=False, dots_size=4)
+    best = labelled[report.workers.index(report.best_single)]
+    chart.add(f"best single: {report.best_single}", _place([best], is_log=is_log), stroke=False, dots_size=7)
+    for name, points in curves.items():
+        shown = _place([{"value": point, "label": name} for point in points], is_log=is_log)
+        chart.add(name, shown, dots_size=2, stroke_style={} if name == "router" else DASHED)
+    ends = [{"value": (place, oracle.quality.mean), "label": "oracle"} for place in (min(places), max(places))]
+    chart.add(f"oracle ({oracle.note})", _place(ends, is_log=is_log), show_dots=False, stroke_style=DASHED)
+    _save(chart, path)
 
 
 def plot_calibration(probabilities: np.ndarray, held_out: Field, path: Path, *, name: str) -> None:
-    """Draw stated probability against met quality, in bins of equal count, into a PNG."""
-    figure, axes = _start()
-    stated, met = zip(*bin_calibration(probabilities, held_out.quality), strict=True)
-    axes.plot([0, 1], [0, 1], "--", color="0.6", label="perfect")
-    axes.plot(stated, met, "o-", label="router")
-    axes.set(xlabel="predicted quality", ylabel="measured quality", title=f"{name}: calibration on held-out tasks")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    """Draw stated probability against measured quality, in bins of equal count, into an SVG file."""
+    title = f"{name}: calibration on held-out tasks"
+    chart = _start("XY", title, x="predicted quality", y="measured quality")
+    chart.add("perfect", [(0.0, 0.0), (1.0, 1.0)], show_dots=False, stroke_style=DASHED)
+    chart.add("router", bin_calibration(probabilities, held_out.quality), dots_size=4)
+    _save(chart, path)
 
 
 def plot_confusion(chosen: np.ndarray, held_out: Field, path: Path, *, name: str) -> None:
-    """Draw which worker was taken where which one was best, into a PNG.
+    """Draw which worker was taken where which one was best, into an SVG file: one bar for each best worker.
 
     Args:
         chosen: column of the worker that was taken on each task, shape (t,).
@@ -62,20 +70,87 @@ def plot_confusion(chosen: np.ndarray, held_out: Field, path: Path, *, name: str
     taken = np.eye(len(held_out.workers))[chosen]
     table = shares.T @ taken  # (m, m): rows best, columns taken
     shown = np.argsort(-(table.sum(axis=0) + table.sum(axis=1)))[:MOST_SHOWN]
-    figure, axes = _start()
-    image = axes.imshow(table[np.ix_(shown, shown)], cmap="Blues")
-    figure.colorbar(image, ax=axes, label="tasks")
-    names = [held_out.workers[index][:24] for index in shown]
-    axes.set_xticks(range(len(shown)), names, rotation=60, ha="right", fontsize=7)
-    axes.set_yticks(range(len(shown)), names, fontsize=7)
-    axes.set(xlabel="taken", ylabel="best (ties shared)", title=f"{name}: who was taken where who was best")
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    title = f"{name}: which worker was taken where which was best"
+    chart = _start("HorizontalStackedBar", title, x="tasks (ties for best are shared)", y="")
+    chart.x_labels = [held_out.workers[index][:24] for index in shown]
+    for column in shown:
+        label = f"taken: {held_out.workers[column]}"
+        chart.add(label, [{"value": float(table[row, column]), "label": label} for row in shown])
+    _save(chart, path)
 
 
-def _start() -> "tuple[Figure, Axes]":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def plot_course(path: Path, lines: Mapping[str, Sequence[float]], *, title: str, stages: Sequence[int], x: str) -> None:
+    """Draw the course of a training into an SVG file.
 
-    figure = Figure(figsize=(7, 4.5))
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    Args:
+        path: file to write.
+        lines: values of each series, one for each point.
+        title: of the picture.
+        stages: points at which a new stage begins, counted from 1.
+        x: name of the horizontal axis.
+    """
+    chart = _start("XY", title, x=x, y="")
+    for name, values in lines.items():
+        chart.add(name, list(enumerate(map(float, values), start=1)), dots_size=2)
+    known = [float(value) for values in lines.values() for value in values]
+    for start in stages:
+        ends = [(start, min(known)), (start, max(known))]
+        chart.add(f"stage from {start}", ends, show_dots=False, stroke_style=DASHED)
+    _save(chart, path)
+
+
+def load_pygal() -> Any:
+    """Import the library, without its finder for maps: Python no longer knows finders of that kind, and warns."""
+    import pygal
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
+    return pygal
+
+
+def _start(kind: str, title: str, *, x: str, y: str) -> Any:
+    pygal = load_pygal()
+    from pygal.style import Style
+
+    style = Style(background="#ffffff", plot_background="#ffffff", colors=PALETTE, title_font_size=16)
+    return getattr(pygal, kind)(
+        title=title,
+        x_title=x or None,
+        y_title=y or None,
+        style=style,
+        js=[],
+        width=WIDTH,
+        height=HEIGHT,
+        legend_at_bottom=True,
+        legend_at_bottom_columns=3,
+        truncate_legend=40,
+        pretty_print=False,
+    )
+
+
+def _save(chart: Any, path: Path) -> None:
+    """Write the picture without scripts: nothing in it is loaded or run."""
+    root: ET.Element = chart.render_tree()
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if not isinstance(child.tag, str) or child.tag.rpartition("}")[2] == "script":
+                parent.remove(child)
+    path.write_text(ET.tostring(root, encoding="unicode"), encoding="utf-8")
+
+
+def _extend(costs: np.ndarray, qualities: np.ndarray, right: float) -> Points:
+    """The points of a curve, and its last quality at the right end: more money buys no more."""
+    end = max(float(right), float(costs[-1]))
+    return [*zip(costs.tolist(), qualities.tolist(), strict=True), (end, float(qualities[-1]))]
+
+
+def _place(points: Sequence[dict[str, Any]], *, is_log: bool) -> list[dict[str, Any]]:
+    """Points on an axis of powers of ten, where it is one; those at or below 0 are left out there."""
+    if not is_log:
+        return list(points)
+    kept = [point for point in points if point["value"][0] > 0]
+    return [point | {"value": (math.log10(point["value"][0]), point["value"][1])} for point in kept]
+
+
+def _name_powers(values: Sequence[float]) -> list[dict[str, object]]:
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [{"value": power, "label": f"${10.0**power:.0e}"} for power in range(low, max(high, low + 1) + 1)]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, ItemKind, NewItem, Recall, Scope
-from ripieno.errors import ConfigError
 from ripieno.memory import Memory
 from ripieno.memory.harness import examine
 from ripieno.memory.harness import recall as read_memory
 from ripieno.memory.memory import tell_prompt
+from ripieno.plugins import needs_extra
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -32,12 +32,10 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
         reach: how far what is recalled will travel: the boundary of the agent's own model.
 
     Raises:
-        ConfigError: the SDK is not installed.
+        MissingExtra: the SDK is not installed.
     """
-    try:
+    with needs_extra("mcp", "an MCP server"):
         from mcp.server import MCPServer
-    except ImportError as error:
-        raise ConfigError("an MCP server needs the extra 'mcp'", hint="pip install 'ripieno[mcp]'") from error
     server: MCPServer[Any] = MCPServer("ripieno", instructions=_INSTRUCTIONS, version=version("ripieno"))
 
     @server.tool()

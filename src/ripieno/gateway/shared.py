@@ -13,6 +13,7 @@ from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from ripieno.errors import ConfigError
+from ripieno.plugins import needs_extra
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +93,8 @@ class Redis:
     """
 
     def __init__(self, url: str) -> None:
-        try:
+        with needs_extra("redis", "sharing counts", key="gateway.shared_url"):
             from redis.asyncio import Redis as Client
-        except ImportError as error:
-            raise ConfigError(
-                "shared counts need the extra 'redis'", key="gateway.shared_url", hint="pip install 'ripieno[redis]'"
-            ) from error
         try:
             self._client = Client.from_url(url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
             scheme = "async+redis+unix" if url.startswith("unix") else f"async+{url.partition(':')[0]}"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ripieno.domain import Call
-from ripieno.errors import ConfigError
 from ripieno.execute import Execution
+from ripieno.plugins import needs_extra
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -49,15 +49,11 @@ class Spans:
     """
 
     def __init__(self, endpoint: str) -> None:
-        try:
+        with needs_extra("otel", "sending spans", key="gateway.traces_url"):
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        except ImportError as error:
-            raise ConfigError(
-                "spans need the extra 'otel'", key="gateway.traces_url", hint="pip install 'ripieno[otel]'"
-            ) from error
         self._provider: TracerProvider = TracerProvider(resource=Resource.create({"service.name": "ripieno"}))
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
         self._tracer = self._provider.get_tracer("ripieno", MAPPING_VERSION)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ripieno.domain import Executed, Judged
 from ripieno.ledger import Ledger
+from ripieno.plugins import needs_extra
 from ripieno.verify.trust import Trust
 
 LEAST_OUTCOMES = 50
@@ -57,7 +58,8 @@ def pair_checks(ledger: Ledger) -> list[Pair]:
 
 def fit_checks(pairs: Sequence[Pair]) -> dict[str, Trust]:
     """A map for each verifier of which there are at least `LEAST_OUTCOMES` outcomes."""
-    from sklearn.isotonic import IsotonicRegression
+    with needs_extra("train", "learning what checks are worth"):
+        from sklearn.isotonic import IsotonicRegression
 
     fitted = {}
     for verifier in sorted({pair.verifier for pair in pairs}):

@@ -23,7 +23,9 @@ from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, follow
 from ripieno.conductor.tiny import save_policy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import CheckpointError
+from ripieno.evaluate.plots import plot_course
 from ripieno.learn.lessons import Lesson, Quest, Reward, Told, draw_pools, find_lessons
+from ripieno.plugins import require_extra
 from ripieno.workbench.scenes import Stage, to_steps
 from ripieno.workbench.world import BenchPool, World
 
@@ -109,7 +111,12 @@ class Training:
         self._resume()
 
     def run(self) -> TinyPolicy:
-        """Carry all stages to their end."""
+        """Carry all stages to their end.
+
+        Raises:
+            MissingExtra: the library of the last stage is not installed; no stage was begun.
+        """
+        require_extra("conductor", "training a conductor", ("cma",))  # the last stage needs it, hours later
         began = time.monotonic() - self.progress.seconds
         stages = {"search": self._search, "teach": self._teach, "reinforce": self._reinforce, "polish": self._polish}
         for name in STAGES[STAGES.index(self.progress.stage) :]:
@@ -360,27 +367,13 @@ def finish(training: Training, path: Path, *, name: str) -> TinyPolicy:
 
 
 def draw_curve(path: Path, curve: Sequence[Mapping[str, float | str]], *, title: str) -> None:
-    """Reward and share right over the steps of all stages."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 3.5))
-    places = range(1, len(curve) + 1)
-    for key in ("right", "reward"):
-        axes.plot(places, [float(point[key]) for point in curve], label=key)
+    """Draw reward and share right over the steps of all stages; a training without a point has no picture."""
     starts = [
         place for place, point in enumerate(curve, start=1) if place > 1 and point["stage"] != curve[place - 2]["stage"]
     ]
-    for start in starts:
-        axes.axvline(start, color="0.7", linestyle=":")
-    axes.set_xlabel(f"each point is {SAVE_EVERY} steps; dotted: the next stage")
-    axes.set_title(title)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    if curve:
+        lines = {key: [float(point[key]) for point in curve] for key in ("right", "reward")}
+        plot_course(path, lines, title=title, stages=starts, x=f"each point is {SAVE_EVERY} steps")
 
 
 class Adam:

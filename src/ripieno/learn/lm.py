@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from ripieno.domain.grader import GradedTask
 from ripieno.errors import ConfigError
 from ripieno.evaluate.conductor import LmMeasure, make_exam, mark
 from ripieno.learn.lessons import Lesson, Quest, Reward, Told, draw_pools, find_lessons, tell_json
+from ripieno.plugins import require_extra
 from ripieno.providers.llama import LlamaOptions, find_weights
 from ripieno.workbench.scenes import Stage, make_brief
 from ripieno.workbench.world import BenchPool, World
@@ -112,11 +112,9 @@ def require_libraries() -> None:
     """Refuse where the extra is not installed.
 
     Raises:
-        ConfigError: a library is missing.
+        MissingExtra: a library is missing.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"training a language model needs {', '.join(missing)}", hint="pip install 'ripieno[lm]'")
+    require_extra("lm", "training a language model", _NEEDED)
 
 
 def train_lm(world: World, stage: Stage, recipe: LmRecipe, folder: Path, *, told: Told) -> dict[str, LmMeasure]:

@@ -17,6 +17,7 @@ from ripieno.conductor.turns import TurnPolicy
 from ripieno.errors import CheckpointError
 from ripieno.learn.conductor import blur, pack, unpack
 from ripieno.learn.lessons import Reward, Told, draw_pools
+from ripieno.plugins import needs_extra
 from ripieno.workbench.scenes import Stage
 from ripieno.workbench.turns import play, tell_outcomes
 
@@ -48,7 +49,8 @@ def train_turns(stage: Stage, base: TinyPolicy, recipe: TurnRecipe, folder: Path
     Raises:
         CheckpointError: the folder holds a training of another recipe.
     """
-    import cma
+    with needs_extra("conductor", "training the turn-level head"):
+        import cma
 
     policy = TurnPolicy.init(base)
     like = {name: policy.head[name] for name in sorted(policy.head)}

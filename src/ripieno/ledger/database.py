@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, LedgerTooNew
+from ripieno.plugins import needs_extra
 
 HEAD = "0004"
 KNOWN = ("0001", "0002", "0003", HEAD)
@@ -101,16 +102,10 @@ def open_postgres(url: URL, *, key: str = "ledger.url") -> Engine:
     """A server; `key` is the setting that names it.
 
     Raises:
-        ConfigError: the driver is not installed.
+        MissingExtra: the driver is not installed.
     """
-    try:
+    with needs_extra("postgres", f"a PostgreSQL database in {key}", key=key):
         return create_engine(url.set(drivername="postgresql+psycopg"), pool_size=4, max_overflow=16, pool_pre_ping=True)
-    except ImportError as error:
-        raise ConfigError(
-            f"a PostgreSQL database in {key} needs the extra 'postgres'",
-            key=key,
-            hint="pip install 'ripieno[postgres]'",
-        ) from error
 
 
 def _prepare_sqlite(connection: object, record: object) -> None:

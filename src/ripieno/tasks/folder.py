@@ -1,33 +1,33 @@
-"""Routing data: one folder with prompts, outcomes and models as parquet, read whole or refused whole."""
+"""Routing data: one folder of prompts, outcomes and models, each as parquet, JSON Lines or CSV."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 
 from ripieno.domain import JsonValue, Message, Task
 from ripieno.errors import DataError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from ripieno.tasks.tables import ENDINGS, Floats, Indices, Table, find_table, read_table, write_table
 
 PROMPT_COLUMNS = ("prompt_id", "prompt", "task", "source", "split")
 OUTCOME_COLUMNS = ("prompt_id", "model_id", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")
 MODEL_COLUMNS = ("model_id", "price_in", "price_out", "context_window", "description")
+WHOLE = ("input_tokens", "output_tokens", "context_window")
+"""Columns of whole numbers."""
 CRITICALITY_COLUMNS = ("mission_criticality", "time_criticality")
 ALIASES = {"price_in_usd_per_mtok": "price_in", "price_out_usd_per_mtok": "price_out"}
 
-Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
-Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+Form = Literal["parquet", "jsonl", "csv"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One row of prompts.parquet."""
+    """One row of the prompts."""
 
     id: str
     text: str
@@ -51,7 +51,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One row of models.parquet."""
+    """One row of the models."""
 
     id: str
     price_in: float | None = None
@@ -99,23 +99,25 @@ class RoutingData:
 
 
 def read_folder(folder: Path) -> RoutingData:
-    """Read a routing-data folder.
+    """Read a routing-data folder; each table may be parquet, JSON Lines or CSV.
 
     Raises:
         DataError: a file, a column or a value is broken; the error names file, column and first bad row.
+        MissingExtra: a file is parquet, and the extra `data` is not installed.
     """
-    prompts = _read_prompts(folder / "prompts.parquet")
-    models = _read_models(folder / "models.parquet")
-    table = _open_table(folder / "outcomes.parquet", ("prompt_id", "model_id", "quality"))
-    path = str(folder / "outcomes.parquet")
+    prompts_at, outcomes_at, models_at = (find_table(folder, name) for name in ("prompts", "outcomes", "models"))
+    prompts = _read_prompts(prompts_at)
+    models = _read_models(models_at)
+    table = _open_table(outcomes_at, ("prompt_id", "model_id", "quality"))
+    path = str(outcomes_at)
     prompt_row = {prompt.id: row for row, prompt in enumerate(prompts)}
     model_row = {model.id: row for row, model in enumerate(models)}
-    quality = _floats(table, "quality", path, is_required=True)
+    quality = _floats(table, "quality", is_required=True)
     outside = np.flatnonzero(~((quality >= 0.0) & (quality <= 1.0)))
     if len(outside):
         row = int(outside[0])
         raise DataError(f"quality must be in [0, 1], got {quality[row]!r}", path=path, place=f"quality, row {row}")
-    numbers = {name: _floats(table, name, path, is_required=False) for name in OUTCOME_COLUMNS[3:]}
+    numbers = {name: _floats(table, name, is_required=False) for name in OUTCOME_COLUMNS[3:]}
     for name, values in numbers.items():
         negative = np.flatnonzero(values < 0.0)
         if len(negative):
@@ -125,8 +127,8 @@ def read_folder(folder: Path) -> RoutingData:
         name=folder.resolve().name,
         prompts=prompts,
         models=models,
-        prompt_index=_look_up(table, "prompt_id", prompt_row, path, "prompts.parquet"),
-        model_index=_look_up(table, "model_id", model_row, path, "models.parquet"),
+        prompt_index=table.find("prompt_id", prompt_row, prompts_at.name),
+        model_index=table.find("model_id", model_row, models_at.name),
         quality=quality,
         cost_usd=numbers["cost_usd"],
         latency_s=numbers["latency_s"],
@@ -135,13 +137,32 @@ def read_folder(folder: Path) -> RoutingData:
     )
 
 
-def write_folder(data: RoutingData, folder: Path) -> None:
-    """Write a data set in the same layout; the folder is made, existing files of the layout are replaced."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def write_folder(data: RoutingData, folder: Path, *, form: Form | None = None) -> Form:
+    """Write a data set in the same layout; the folder is made, existing files of the layout are replaced.
 
+    Args:
+        data: what to write.
+        folder: where.
+        form: of the files; parquet where the extra `data` is installed, else JSON Lines, if not given.
+
+    Returns:
+        The form that was written.
+
+    Raises:
+        MissingExtra: the form is parquet, and the extra `data` is not installed; no file was changed.
+    """
+    chosen: Form = form or ("parquet" if find_spec("pyarrow") is not None else "jsonl")
     folder.mkdir(parents=True, exist_ok=True)
-    prompts = {
+    tables = {"prompts": _list_prompts(data), "outcomes": _list_outcomes(data), "models": _list_models(data)}
+    for name, columns in tables.items():
+        write_table(columns, folder / f"{name}.{chosen}", whole=WHOLE)
+        for ending in set(ENDINGS) - {chosen}:
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
+    return chosen
+
+
+def _list_prompts(data: RoutingData) -> dict[str, list[object]]:
+    columns: dict[str, list[object]] = {
         "prompt_id": [prompt.id for prompt in data.prompts],
         "prompt": [prompt.text for prompt in data.prompts],
         "task": [prompt.kind for prompt in data.prompts],
@@ -149,29 +170,29 @@ def write_folder(data: RoutingData, folder: Path) -> None:
         "split": [prompt.split for prompt in data.prompts],
     }
     if any(prompt.domain for prompt in data.prompts):
-        prompts["domain"] = [prompt.domain or "" for prompt in data.prompts]
+        columns["domain"] = [prompt.domain or "" for prompt in data.prompts]
     if any(prompt.mission_criticality is not None for prompt in data.prompts):
-        prompts |= {name: [getattr(prompt, name) for prompt in data.prompts] for name in CRITICALITY_COLUMNS}
+        columns |= {name: [getattr(prompt, name) for prompt in data.prompts] for name in CRITICALITY_COLUMNS}
     if any(prompt.tools for prompt in data.prompts):
-        prompts["tools_json"] = [json.dumps(prompt.tools, default=list) for prompt in data.prompts]
-    outcomes = {
+        columns["tools_json"] = [json.dumps(prompt.tools, default=list) for prompt in data.prompts]
+    return columns
+
+
+def _list_outcomes(data: RoutingData) -> dict[str, list[object]]:
+    return {
         "prompt_id": [data.prompts[row].id for row in data.prompt_index],
         "model_id": [data.models[row].id for row in data.model_index],
-        "quality": data.quality,
+        "quality": data.quality.tolist(),
         "cost_usd": _nullable(data.cost_usd),
         "latency_s": _nullable(data.latency_s),
         "input_tokens": _nullable(data.input_tokens, whole=True),
         "output_tokens": _nullable(data.output_tokens, whole=True),
     }
-    models = {
-        "model_id": pa.array([model.id for model in data.models], pa.string()),
-        "price_in": pa.array([model.price_in for model in data.models], pa.float64()),
-        "price_out": pa.array([model.price_out for model in data.models], pa.float64()),
-        "context_window": pa.array([model.context_window for model in data.models], pa.int64()),
-        "description": pa.array([model.description for model in data.models], pa.string()),
-    }
-    for name, columns in (("prompts", prompts), ("outcomes", outcomes), ("models", models)):
-        pq.write_table(pa.table(columns), folder / f"{name}.parquet", compression="zstd")
+
+
+def _list_models(data: RoutingData) -> dict[str, list[object]]:
+    columns: dict[str, list[object]] = {"model_id": [model.id for model in data.models]}
+    return columns | {name: [getattr(model, name) for model in data.models] for name in MODEL_COLUMNS[1:]}
 
 
 def keep_models(data: RoutingData, keep: Sequence[int]) -> RoutingData:
@@ -190,10 +211,10 @@ def keep_models(data: RoutingData, keep: Sequence[int]) -> RoutingData:
 
 def _read_prompts(path: Path) -> tuple[Prompt, ...]:
     table = _open_table(path, PROMPT_COLUMNS)
-    columns = {name: _strings(table, name, str(path)) for name in PROMPT_COLUMNS}
+    columns = {name: _strings(table, name) for name in PROMPT_COLUMNS}
     _refuse_repeats(columns["prompt_id"], "prompt_id", str(path))
     tools, domains = _optional(table, "tools_json"), _optional(table, "domain")
-    criticalities = {name: _floats(table, name, str(path), is_required=False) for name in CRITICALITY_COLUMNS}
+    criticalities = {name: _floats(table, name, is_required=False) for name in CRITICALITY_COLUMNS}
     return tuple(
         Prompt(
             id=name,
@@ -210,16 +231,22 @@ def _read_prompts(path: Path) -> tuple[Prompt, ...]:
     )
 
 
-def _optional(table: "pa.Table", name: str) -> list[str | None]:
-    values: list[str | None] = table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
-    return values
+def _optional(table: Table, name: str) -> list[str | None]:
+    """A column of texts that need not be there; an empty text is none."""
+    if name not in table.columns:
+        return [None] * len(table)
+    values = table.texts(name)
+    for row, value in enumerate(values):
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"must be text, got {value!r}", path=table.path, place=f"{name}, row {row}")
+    return [value if isinstance(value, str) and value else None for value in values]
 
 
 def _read_models(path: Path) -> tuple[Model, ...]:
     table = _open_table(path, ("model_id",))
-    names = _strings(table, "model_id", str(path))
+    names = _strings(table, "model_id")
     _refuse_repeats(names, "model_id", str(path))
-    numbers = {name: _floats(table, name, str(path), is_required=False) for name in MODEL_COLUMNS[1:4]}
+    numbers = {name: _floats(table, name, is_required=False) for name in MODEL_COLUMNS[1:4]}
     texts = _optional(table, "description")
     return tuple(
         Model(
@@ -233,63 +260,34 @@ def _read_models(path: Path) -> tuple[Model, ...]:
     )
 
 
-def _open_table(path: Path, required: Sequence[str]) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise DataError("the file is missing", path=str(path), hint="a data set holds three parquet files") from error
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"not a parquet file ({type(error).__name__})", path=str(path)) from error
-    table = table.rename_columns([ALIASES.get(name, name) for name in table.column_names])
-    for name in required:
-        if name not in table.column_names:
-            raise DataError("the column is missing", path=str(path), place=f"column {name}")
+def _open_table(path: Path, required: Sequence[str]) -> Table:
+    table = read_table(path, aliases=ALIASES)
     if not len(table):
         raise DataError("the file has no rows", path=str(path))
+    for name in required:
+        if name not in table.columns:
+            raise DataError("the column is missing", path=str(path), place=f"column {name}")
     return table
 
 
-def _strings(table: "pa.Table", name: str, path: str) -> list[str]:
-    values: list[str] = table.column(name).to_pylist()
-    for row, value in enumerate(values):
+def _strings(table: Table, name: str) -> list[str]:
+    found: list[str] = []
+    for row, value in enumerate(table.texts(name)):
         if not isinstance(value, str):
-            raise DataError(f"must be text, got {value!r}", path=path, place=f"{name}, row {row}")
-    return values
+            raise DataError(f"must be text, got {value!r}", path=table.path, place=f"{name}, row {row}")
+        found.append(value)
+    return found
 
 
-def _floats(table: "pa.Table", name: str, path: str, *, is_required: bool) -> Floats:
-    if name not in table.column_names:
+def _floats(table: Table, name: str, *, is_required: bool) -> Floats:
+    if name not in table.columns:
         return np.full(len(table), np.nan)
-    column = table.column(name)
-    import pyarrow as pa
-
-    try:
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowException as error:
-        raise DataError(f"must be numbers, got {column.type}", path=path, place=f"column {name}") from error
-    values = np.array(values, dtype=np.float64)
+    values = table.numbers(name)
     bad = np.flatnonzero(np.isinf(values) | (np.isnan(values) if is_required else False))
     if len(bad):
         row = int(bad[0])
-        raise DataError(f"must be a finite number, got {values[row]!r}", path=path, place=f"{name}, row {row}")
+        raise DataError(f"must be a finite number, got {values[row]!r}", path=table.path, place=f"{name}, row {row}")
     return values
-
-
-def _look_up(table: "pa.Table", name: str, known: Mapping[str, int], path: str, where: str) -> Indices:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = table.column(name)
-    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
-        column = column.cast(pa.string())
-    found = pc.index_in(column, value_set=pa.array(list(known), column.type))
-    if found.null_count:
-        row = int(np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))[0])
-        raise DataError(f"{column[row].as_py()!r} is not in {where}", path=path, place=f"{name}, row {row}")
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _refuse_repeats(values: Sequence[str], name: str, path: str) -> None:
@@ -316,8 +314,5 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _nullable(values: Floats, *, whole: bool = False) -> "pa.Array":
-    import pyarrow as pa
-
-    kind = pa.int64() if whole else pa.float64()
-    return pa.array([None if np.isnan(value) else (int(value) if whole else float(value)) for value in values], kind)
+def _nullable(values: Floats, *, whole: bool = False) -> list[object]:
+    return [None if np.isnan(value) else (int(value) if whole else float(value)) for value in values]

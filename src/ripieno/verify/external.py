@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ripieno.domain import JsonValue, Verdict
+from ripieno.plugins import needs_extra
 
 
 class Verifier(Protocol):
@@ -19,7 +20,8 @@ class ReasoningGymVerifier:
 
     def check(self, facts: Mapping[str, JsonValue], text: str) -> Verdict:
         """Score as the generator does; under 0.99 is not accepted, as its partial credit rewards form."""
-        import reasoning_gym
+        with needs_extra("tasks", "the verifier 'reasoning_gym'"):
+            import reasoning_gym
 
         from ripieno.verify.text import final_answer
 

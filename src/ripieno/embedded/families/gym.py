@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from ripieno.domain import Task
 from ripieno.domain.grader import External, GradedTask
-from ripieno.errors import ConfigError, DataError
+from ripieno.errors import DataError
+from ripieno.plugins import needs_extra
 
 UNUSABLE = frozenset(
     {
@@ -19,13 +20,11 @@ def generate_gym_tasks(names: Sequence[str], *, count: int, seed: int, held_out:
     """Make `count` tasks of each family; the last third is held out.
 
     Raises:
-        ConfigError: the package is not installed.
+        MissingExtra: the package is not installed.
         DataError: a family is unknown, or its scorer cannot be trusted.
     """
-    try:
+    with needs_extra("tasks", "a `gym:` family"):
         import reasoning_gym
-    except ImportError as error:
-        raise ConfigError("these tasks need the package reasoning-gym", hint="pip install 'ripieno[tasks]'") from error
     tasks = []
     for name in names:
         if name in UNUSABLE or name not in reasoning_gym.factory.DATASETS:

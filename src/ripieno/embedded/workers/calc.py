@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
+from math import isfinite
 
 from ripieno.embedded.workers.expression import evaluate, find_expression, read_number_words, write_number
 
+LARGEST_DENOMINATOR = 1_000_000
+"""Of a fraction that a value is read as."""
 _WORDED = (
     (r"(-?[\d.]+)\s*(?:%|percent) of (-?[\d.]+)", r"(\1/100*\2)"),
     (r"the sum of (-?[\d.]+) and (-?[\d.]+)", r"(\1+\2)"),
@@ -62,15 +66,13 @@ def _work_out(expression: str) -> str:
 
 def _simplify(expression: str) -> float:
     """Exact value by rational arithmetic, so that thirds and sevenths keep their digits."""
-    from sympy import nsimplify
-
     value = evaluate(expression)
-    return 0.0 if value is None else float(nsimplify(value, rational=True))
+    if value is None or not isfinite(value):
+        return value or 0.0
+    return float(Fraction(value).limit_denominator(LARGEST_DENOMINATOR))
 
 
 def _solve(text: str) -> str | None:
-    from sympy import Eq, Symbol, solve
-
     lowered = read_number_words(text.lower())
     for pattern, form in ((r"\bequals\b|\bis equal to\b", "="), *_WORDED[8:10]):
         lowered = re.sub(pattern, form, lowered)
@@ -79,21 +81,26 @@ def _solve(text: str) -> str | None:
         names = set(re.findall(r"(?<![a-z])[a-z](?![a-z])", match.group()))
         if len(names) != 1:
             continue
-        unknown = Symbol(names.pop())
-        roots = solve(Eq(_read_side(left, unknown), _read_side(right, unknown)), unknown)
-        if roots:
-            return write_number(float(roots[0]))
+        (slope, constant), (other_slope, other_constant) = _read_side(left), _read_side(right)
+        if slope != other_slope:
+            return write_number(float((other_constant - constant) / (slope - other_slope)))
     return None
 
 
-def _read_side(side: str, unknown: object) -> object:
-    from sympy import Integer, Rational
-
-    total: object = Integer(0)
+def _read_side(side: str) -> tuple[Fraction, Fraction]:
+    """One side of a linear equation: what the unknown is multiplied by, and what is added."""
+    slope, constant = Fraction(0), Fraction(0)
     for sign, digits, letter in _TERM.findall(re.split(r"(?<=[\da-z])\s+(?=[a-z]{2})|[.?!]\s|[.?!]$", side.strip())[0]):
-        if not digits and not letter:
+        if not digits.strip(".") and not letter:
             continue
-        value = Rational(digits) if digits else Integer(1)
+        value = Fraction(digits) if _is_number(digits) else Fraction(1)
         signed = -value if sign == "-" else value
-        total = total + (signed * unknown if letter else signed)
-    return total
+        if letter:
+            slope += signed
+        else:
+            constant += signed
+    return slope, constant
+
+
+def _is_number(digits: str) -> bool:
+    return re.fullmatch(r"\d+\.?\d*|\.\d+", digits) is not None

@@ -58,7 +58,7 @@ def evaluate(expression: str) -> float | None:
         cleaned = cleaned[:-1]
     try:
         return _value(ast.parse(cleaned, mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, TypeError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
         return None
 
 

@@ -6,7 +6,7 @@ from types import ModuleType
 import numpy as np
 
 from ripieno.domain import Matrix
-from ripieno.errors import ConfigError
+from ripieno.plugins import needs_extra
 from ripieno.route.predictors.regressors import Arrays, RidgeRegressor, shrunk_means
 
 SEED = 0
@@ -144,7 +144,8 @@ class BoostingRegressor:
 
 def fit_shares(design: Matrix, y: Matrix, *, freedom: float) -> tuple[Matrix, float]:
     """Logistic regression on shares y in [0, 1]; gives slopes, shape (d,), and intercept."""
-    from sklearn.linear_model import LogisticRegression
+    with needs_extra("train", "training a router"):
+        from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=freedom, max_iter=200)
     doubled = np.concatenate([design, design])
@@ -154,11 +155,7 @@ def fit_shares(design: Matrix, y: Matrix, *, freedom: float) -> tuple[Matrix, fl
 
 
 def _import_lightgbm() -> ModuleType:
-    try:
+    with needs_extra("boosting", "the predictor 'boosting'", key="kind"):
         import lightgbm
-    except ImportError as error:
-        raise ConfigError(
-            "the predictor 'boosting' needs LightGBM", key="kind", hint="pip install 'ripieno[boosting]'"
-        ) from error
     module: ModuleType = lightgbm
     return module

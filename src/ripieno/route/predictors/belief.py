@@ -13,12 +13,14 @@ Source:
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.route.predictors.regressors import sigmoid
 
+STANDARD = NormalDist()
 RANK = 3
 LEAST_WORKERS = 4
 """With fewer known workers, directions cannot be told from luck: only a spread of each group is learned."""
@@ -211,6 +213,4 @@ def _sum_by_group(which: "np.ndarray", values: Matrix, groups: int) -> Matrix:
 
 
 def _normal_cdf(x: Matrix) -> Matrix:
-    from scipy.special import ndtr
-
-    return np.asarray(ndtr(x))
+    return np.array([STANDARD.cdf(value) for value in x.tolist()])

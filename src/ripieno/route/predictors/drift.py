@@ -1,9 +1,18 @@
-"""Drift: has a worker become another one? Each worker is watched in each group of tasks, and over all of them."""
+"""Drift: has a worker become another one? Each worker is watched in each group of tasks, and over all of them.
 
+The detector comes from river, of the extra `train`. Without it everything else works, and drift detection is off.
+"""
+
+import logging
 from collections.abc import Hashable, Iterable
+from functools import cache
+from importlib.util import find_spec
 from typing import Protocol
 
 from ripieno.domain import WorkerId
+from ripieno.plugins import needs_extra
+
+log = logging.getLogger(__name__)
 
 CONFIDENCE = 0.0005
 """Chance of a false alarm for each pair of windows that is compared."""
@@ -22,6 +31,22 @@ class _Detector(Protocol):
     def update(self, x: float) -> object: ...
 
 
+def find_drift_fault() -> str | None:
+    """Say why drift detection is off, and what turns it on; None where it is on."""
+    if find_spec("river") is not None:
+        return None
+    return "drift detection is off: it needs the package 'river': pip install 'ripieno[train]'"
+
+
+@cache
+def is_watching() -> bool:
+    """Whether drift can be detected here; where it cannot, the log says so once."""
+    fault = find_drift_fault()
+    if fault is not None:
+        log.warning("%s", fault)
+    return fault is None
+
+
 class DriftWatch:
     """Detectors over outcome minus the checkpoint's expectation, which does not follow the worker.
 
@@ -38,7 +63,13 @@ class DriftWatch:
         """Workers that are known not to be what the checkpoint expects."""
 
     def see(self, worker: WorkerId, group: int, *, expected: float, outcome: float) -> str | None:
-        """Take one outcome, in [0, 1], and what was expected; gives what was noticed, in words."""
+        """Take one outcome, in [0, 1], and what was expected.
+
+        Returns:
+            What was noticed, in words; always None where drift detection is off.
+        """
+        if not is_watching():
+            return None
         noticed = None
         for key in ((worker, None), (worker, group)):
             if key not in self._detectors:
@@ -56,7 +87,8 @@ class DriftWatch:
 
 
 def _make_detector(expected: float | None) -> _Detector:
-    from river.drift import ADWIN
+    with needs_extra("train", "drift detection"):
+        from river.drift import ADWIN
 
     detector: _Detector = ADWIN(delta=CONFIDENCE, clock=8, grace_period=20)  # type: ignore[no-untyped-call]
     if expected is None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ripieno.domain import Features, Matrix
 from ripieno.domain.features import TERM_BUCKETS
+from ripieno.plugins import needs_extra
 
 TERM_WEIGHT = 0.7
 SHAPE_WEIGHT = 0.1
@@ -73,9 +74,10 @@ class Featurizer:
 
 
 def _fit_topics(features: Sequence[Features], idf: np.ndarray) -> np.ndarray:
-    from scipy.sparse import csr_matrix
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.preprocessing import normalize
+    with needs_extra("train", "training a router"):
+        from scipy.sparse import csr_matrix
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.preprocessing import normalize
 
     columns = np.concatenate([item.terms for item in features]) if features else np.zeros(0, dtype=np.int64)
     values = np.concatenate([item.term_counts for item in features]) * idf[columns]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ripieno.domain import Matrix
+from ripieno.plugins import needs_extra
 from ripieno.route.predictors.kinds import SHARPNESS, fit_softmax
 from ripieno.route.predictors.regressors import softmax
 
@@ -46,7 +47,8 @@ class Groups:
 
 
 def _find_centres(z: Matrix) -> Matrix:
-    from sklearn.cluster import KMeans
+    with needs_extra("train", "training a router"):
+        from sklearn.cluster import KMeans
 
     count = max(1, min(MOST_CLUSTERS, len(z) // TASKS_A_CLUSTER))
     if count == 1:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ripieno.domain import Matrix
+from ripieno.plugins import needs_extra
 from ripieno.route.predictors.regressors import Arrays, shrunk_effects, shrunk_means, softmax
 
 SHARPNESS = 3.0
@@ -52,7 +53,8 @@ class KindRegressor:
 
 def fit_softmax(z: Matrix, which: "np.ndarray", groups: int, *, freedom: float) -> tuple[Matrix, Matrix]:
     """Multinomial logistic regression; gives weights of shape (d, groups) and offsets of shape (groups,)."""
-    from sklearn.linear_model import LogisticRegression
+    with needs_extra("train", "training a router"):
+        from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=freedom, max_iter=200, tol=1e-3).fit(z, which)
     if groups == 2:

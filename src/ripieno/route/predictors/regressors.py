@@ -11,6 +11,7 @@ import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.domain.training import column_means
+from ripieno.plugins import needs_extra
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -143,7 +144,8 @@ class ClusterRegressor:
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Cluster the tasks, then average the deviations of each cluster."""
-        from sklearn.cluster import KMeans
+        with needs_extra("train", "training a router"):
+            from sklearn.cluster import KMeans
 
         rows = unit(z)
         distinct = len(np.unique(rows.round(9), axis=0))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ripieno.domain import Matrix
+from ripieno.plugins import needs_extra
 from ripieno.route.predictors.kinds import KindRegressor
 from ripieno.route.predictors.lowrank import LowRankRegressor
 from ripieno.route.predictors.regressors import Arrays, ClusterRegressor, KnnRegressor, Regressor, shrunk_means
@@ -45,7 +46,8 @@ class Mix:
 
     def cross_fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None], folds: Folds) -> Matrix:
         """Set the mix by out-of-fold predictions; gives those of the mix, shape (n, m)."""
-        from scipy.optimize import nnls
+        with needs_extra("train", "training a router"):
+            from scipy.optimize import nnls
 
         base, known = shrunk_means(y), ~np.isnan(y)
         held_out = {name: cross_predict(make, z, y, kinds, folds) for name, make in self._makers.items()}

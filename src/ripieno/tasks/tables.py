@@ -1,0 +1,281 @@
+"""Tables of routing data: one file of columns, as parquet, JSON Lines or CSV, read whole or refused whole.
+
+JSON Lines and CSV need nothing beside the package; parquet needs the extra `data`.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ripieno.errors import DataError
+from ripieno.plugins import needs_extra
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+ENDINGS = ("parquet", "jsonl", "csv")
+LONGEST_FIELD = 64 * 1024 * 1024
+"""Characters of one field of a CSV file; Python's own limit of 131,072 is under what prompts reach."""
+
+
+class Table(Protocol):
+    """Columns of one file. Rows are counted from 0, without any header."""
+
+    path: str
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def texts(self, name: str) -> list[object]:
+        """Values of a column of texts; None where there is none."""
+        ...
+
+    def numbers(self, name: str) -> Floats:
+        """Values of a column of numbers, NaN where there is none.
+
+        Raises:
+            DataError: a value is no number.
+        """
+        ...
+
+    def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
+        """Place of each value of a column among the known ones.
+
+        Raises:
+            DataError: a value is not among them; the error calls them `where`.
+        """
+        ...
+
+
+def find_table(folder: Path, name: str) -> Path:
+    """Find the file of a table: `NAME.parquet`, `NAME.jsonl` or `NAME.csv`.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    found = [path for ending in ENDINGS if (path := folder / f"{name}.{ending}").exists()]
+    if not found:
+        raise DataError(
+            "the file is missing",
+            path=str(folder / f"{name}.parquet"),
+            hint="a data set holds prompts, outcomes and models, each as .parquet, .jsonl or .csv",
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"the table is there twice, the other is {found[1].name}", path=str(found[0]), hint="remove one of them"
+        )
+    return found[0]
+
+
+def read_table(path: Path, *, aliases: Mapping[str, str]) -> Table:
+    """Read a table by the end of its name.
+
+    Args:
+        path: the file.
+        aliases: what columns may be called instead.
+
+    Raises:
+        DataError: the file is not what its name says.
+        MissingExtra: it is parquet, and the extra `data` is not installed.
+    """
+    if path.suffix == ".parquet":
+        return _read_parquet(path, aliases)
+    try:
+        rows = _read_csv(path) if path.suffix == ".csv" else _read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the file cannot be read: {error}", path=str(path)) from error
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {aliases.get(name, name): [row.get(name) for row in rows] for name in names}
+    return _Plain(str(path), columns, len(rows), reads_text=path.suffix == ".csv")
+
+
+def write_table(columns: Mapping[str, Sequence[object]], path: Path, *, whole: Sequence[str] = ()) -> None:
+    """Write a table by the end of its name: `.jsonl`, `.csv`, and parquet for every other one.
+
+    Args:
+        columns: values of each column; None where there is none, one kind of value in a column.
+        path: the file, which is replaced.
+        whole: columns of whole numbers.
+
+    Raises:
+        MissingExtra: it is parquet, and the extra `data` is not installed; nothing was written.
+    """
+    names = list(columns)
+    match path.suffix:
+        case ".jsonl":
+            with path.open("w", encoding="utf-8") as file:
+                for row in zip(*columns.values(), strict=True):
+                    file.write(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n")
+        case ".csv":
+            with path.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(names)
+                writer.writerows(zip(*columns.values(), strict=True))
+        case _:
+            _write_parquet(columns, path, whole)
+
+
+class _Plain:
+    """Columns of plain values, as JSON Lines and CSV have them; a CSV file knows nothing but text."""
+
+    def __init__(self, path: str, columns: Mapping[str, list[object]], rows: int, *, reads_text: bool) -> None:
+        self.path = path
+        self._columns = columns
+        self._rows = rows
+        self._reads_text = reads_text
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return tuple(self._columns)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def texts(self, name: str) -> list[object]:
+        return self._columns[name]
+
+    def numbers(self, name: str) -> Floats:
+        values = np.empty(self._rows)
+        for row, value in enumerate(self._columns[name]):
+            try:
+                values[row] = self._to_number(value)
+            except (ValueError, OverflowError) as error:
+                place = f"{name}, row {row}"
+                raise DataError(f"must be a finite number, got {value!r}", path=self.path, place=place) from error
+        return values
+
+    def _to_number(self, value: object) -> float:
+        if value is None or (self._reads_text and value == ""):
+            return math.nan
+        if isinstance(value, bool) or isinstance(value, str) is not self._reads_text:
+            raise ValueError("no number")
+        if isinstance(value, str | int | float):
+            return float(value)
+        raise ValueError("no number")
+
+    def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
+        places = np.empty(self._rows, dtype=np.int64)
+        for row, value in enumerate(self._columns[name]):
+            place = known.get(str(value))
+            if place is None:
+                raise DataError(f"{value!r} is not in {where}", path=self.path, place=f"{name}, row {row}")
+            places[row] = place
+        return places
+
+
+class _Parquet:
+    """Columns of a parquet file."""
+
+    def __init__(self, path: str, table: "pa.Table") -> None:
+        self.path = path
+        self._table = table
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return tuple(self._table.column_names)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def texts(self, name: str) -> list[object]:
+        values: list[object] = self._table.column(name).to_pylist()
+        return values
+
+    def numbers(self, name: str) -> Floats:
+        import pyarrow as pa
+
+        column = self._table.column(name)
+        try:
+            return np.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+        except pa.ArrowException as error:
+            place = f"column {name}"
+            raise DataError(f"must be numbers, got {column.type}", path=self.path, place=place) from error
+
+    def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = self._table.column(name)
+        if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+            column = column.cast(pa.string())
+        found = pc.index_in(column, value_set=pa.array(list(known), column.type))
+        if found.null_count:
+            row = int(np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))[0])
+            raise DataError(f"{column[row].as_py()!r} is not in {where}", path=self.path, place=f"{name}, row {row}")
+        return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _read_lines(path: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    with path.open(encoding="utf-8-sig") as file:
+        for line in file:
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"not JSON: {error}", path=str(path), place=f"row {len(rows)}") from error
+            if not isinstance(row, dict):
+                raise DataError("must be a JSON object", path=str(path), place=f"row {len(rows)}")
+            rows.append(row)
+    return rows
+
+
+def _read_csv(path: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    usual = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            names = next(reader, [])
+            if len(set(names)) < len(names):
+                twice = next(name for place, name in enumerate(names) if name in names[:place])
+                raise DataError("the column stands twice", path=str(path), place=f"column {twice}")
+            for row in reader:
+                if len(row) != len(names):
+                    told = f"has {len(row)} fields, the header has {len(names)}"
+                    raise DataError(told, path=str(path), place=f"row {len(rows)}")
+                rows.append(dict(zip(names, row, strict=True)))
+    except csv.Error as error:
+        raise DataError(f"not CSV: {error}", path=str(path), place=f"row {len(rows)}") from error
+    finally:
+        csv.field_size_limit(usual)
+    return rows
+
+
+def _read_parquet(path: Path, aliases: Mapping[str, str]) -> Table:
+    with needs_extra("data", f"reading {path.name}"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"not a parquet file ({type(error).__name__})", path=str(path)) from error
+    return _Parquet(str(path), table.rename_columns([aliases.get(name, name) for name in table.column_names]))
+
+
+def _write_parquet(columns: Mapping[str, Sequence[object]], path: Path, whole: Sequence[str]) -> None:
+    with needs_extra("data", f"writing {path.name}"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+    made = {}
+    for name, values in columns.items():
+        is_text = any(isinstance(value, str) for value in values)
+        is_number = any(isinstance(value, int | float) for value in values)
+        kind = pa.int64() if name in whole else pa.float64() if is_number and not is_text else pa.string()
+        made[name] = pa.array(values, kind)
+    pq.write_table(pa.table(made), path, compression="zstd")
