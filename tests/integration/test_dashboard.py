@@ -74,7 +74,7 @@ class Browser:
 async def browsing(app: App, **gateway: object) -> AsyncIterator[Browser]:
     listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0, **gateway}))
     jar = CookieJar(unsafe=True)
-    async with running(app, listener, dashboard_key=KEY) as address, ClientSession(cookie_jar=jar) as client:
+    async with running(app, listener, admin_key=KEY) as address, ClientSession(cookie_jar=jar) as client:
         yield Browser(client, address)
 
 

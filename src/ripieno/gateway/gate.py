@@ -96,7 +96,7 @@ class Gate:
             self._check_origin(request, origin, host)
         elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             _check_navigation(request)
-        if request.method == "POST" and headers.get("content-type") != JSON:
+        if request.method == "POST" and (headers.get("content-type") != JSON or request.path.startswith("/ui")):
             _check_media_type(request)
 
     def answer_preflight(self, request: Request) -> Response | None:

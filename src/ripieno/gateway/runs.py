@@ -69,9 +69,7 @@ class RunRoutes:
             "workflow": type(decided.decision.workflow).__name__.lower(),
             "answer": answer.text if answer is not None else None,
             "cost_usd": ended[-1].cost_usd if ended else None,
-            "error": next(
-                (hide_places(call.error) for run in ended for call in reversed(run.calls) if call.error), None
-            ),
+            "error": hide_places(error) if error is not None else None,
         }
 
 
