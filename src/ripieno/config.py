@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ripieno.domain import Mode, Privacy
@@ -17,6 +17,13 @@ from ripieno.embedded.pool import read_pool
 from ripieno.errors import ConfigError
 
 FILE = "ripieno.toml"
+
+
+_HOST_NAME = r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$|^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$"
+HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=255)]
+"""A host name without port, every name below one (`*.example.org`), or an IP address without brackets."""
+WebOrigin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s,*]+$", max_length=300)]
+"""Scheme, host and, if it is not the scheme's usual one, port, without a slash at the end."""
 
 
 class _Part(BaseModel):
@@ -36,6 +43,10 @@ class GatewaySettings(_Part):
     """Lets its holder look at the dashboard, and change nothing; set RIPIENO_GATEWAY__VIEWER_KEY."""
     needs_key: bool = False
     """Whether loopback clients need a key too; with `api_key`, all do."""
+    allowed_hosts: tuple[HostName, ...] = ()
+    """Names that the gateway answers to beside loopback names: `router.example.org`, `*.example.org`, an IP address."""
+    allowed_origins: tuple[WebOrigin, ...] = ()
+    """Origins of web pages that may call the API, such as `https://chat.example.org`; never `/ui` or `/admin`."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Further model names, each for a worker or for `auto` with a preset."""
     max_in_flight: int = Field(default=2000, ge=1)

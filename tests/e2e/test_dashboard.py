@@ -62,7 +62,7 @@ def address(serve: Serve, tmp_path: Path) -> Iterator[str]:
                 await app.ledger.append(Judged(run=run.id, verdict=Verdict(verifier="user", quality=float(place % 2))))
             await app.memory.remember([NewItem(text=f"The shop runs in Oslo. {HOSTILE}")])
             listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-            async with running(app, listener, dashboard_key=KEY) as where:
+            async with running(app, listener, admin_key=KEY) as where:
                 told.append(where)
                 ready.set()
                 await asyncio.to_thread(stopped.wait)

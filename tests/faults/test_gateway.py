@@ -18,6 +18,7 @@ from tests.faults.conftest import Served, ServeIn
 from ripieno.ledger import Ledger
 from ripieno.testing import Reply, ScriptedServer
 
+JSON = {"content-type": "application/json"}
 ASK = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
 
 
@@ -52,7 +53,7 @@ async def ask(client: ClientSession, served: Served, body: bytes = ASK) -> tuple
 
 async def load(served: Served, answered: list[str]) -> None:
     """Ask, and ask again, until the gateway is gone."""
-    async with ClientSession() as client:
+    async with ClientSession(headers=JSON) as client:
         while True:
             try:
                 status, decision = await ask(client, served)
@@ -83,7 +84,7 @@ async def test_after_a_kill_the_ledger_holds_the_decision_of_every_answer(
             assert set(answered) <= recorded
             assert len(recorded) <= len(answered) + 8, "what was under way, and nothing more"
         again = serve_in(tmp_path)
-        async with ClientSession() as client:
+        async with ClientSession(headers=JSON) as client:
             assert (await ask(client, again))[0] == 200
 
 
@@ -91,7 +92,7 @@ async def test_a_full_disk_refuses_and_recovers(serve_in: ServeIn, tmp_path: Pat
     with ScriptedServer() as good:
         write_settings(tmp_path, good)
         served = serve_in(tmp_path)
-        async with ClientSession() as client:
+        async with ClientSession(headers=JSON) as client:
             statuses = await fill_disk(client, served)
             assert statuses[-1] == 503
             async with client.post(f"{served.address}/v1/chat/completions", data=ASK) as refused:
@@ -112,7 +113,7 @@ async def test_a_full_disk_spools_loses_nothing_and_catches_up(serve_in: ServeIn
     with ScriptedServer() as good:
         write_settings(tmp_path, good, ledger=['on_fault = "spool"'])
         served = serve_in(tmp_path)
-        async with ClientSession() as client:
+        async with ClientSession(headers=JSON) as client:
             limit_files(served, (tmp_path / "ledger.db").stat().st_size + 200_000)
             decisions = [await ask(client, served) for _ in range(60)]
             assert {status for status, _ in decisions} == {200}
@@ -122,7 +123,7 @@ async def test_a_full_disk_spools_loses_nothing_and_catches_up(serve_in: ServeIn
             served.process.kill()
             served.process.wait()
         again = serve_in(tmp_path)
-        async with ClientSession() as client:
+        async with ClientSession(headers=JSON) as client:
             decisions.append(await ask(client, again))
         with Ledger(served.ledger_url) as ledger:
             ledger.verify()
@@ -151,7 +152,7 @@ async def test_a_locked_database_spools_and_catches_up(serve_in: ServeIn, tmp_pa
     with ScriptedServer() as good:
         write_settings(tmp_path, good, ledger=['on_fault = "spool"'])
         served = serve_in(tmp_path)
-        async with ClientSession() as client:
+        async with ClientSession(headers=JSON) as client:
             assert (await ask(client, served))[0] == 200
             locking = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
             locking.execute("BEGIN IMMEDIATE")
@@ -172,7 +173,7 @@ async def test_a_drain_finishes_what_is_under_way(serve_in: ServeIn, tmp_path: P
         write_settings(tmp_path, good)
         served = serve_in(tmp_path)
         body = json.dumps(json.loads(ASK) | {"stream": True}).encode()
-        async with ClientSession() as client:
+        async with ClientSession(headers=JSON) as client:
             response = await client.post(f"{served.address}/v1/chat/completions", data=body)
             await response.content.readline()
             served.process.terminate()
@@ -185,7 +186,7 @@ async def test_several_processes_serve_one_address_and_replace_a_dead_one(serve_
     with ScriptedServer() as good:
         write_settings(tmp_path, good)
         served = serve_in(tmp_path, "--workers", "2")
-        async with ClientSession(connector=TCPConnector(force_close=True)) as client:
+        async with ClientSession(headers=JSON, connector=TCPConnector(force_close=True)) as client:
             assert {status for status, _ in await asyncio.gather(*(ask(client, served) for _ in range(20)))} == {200}
             kill_a_child(served)
             for _ in range(20):
@@ -236,7 +237,7 @@ def hardened(serve_in: ServeIn, tmp_path: Path) -> Served:
     ids=["open_brackets", "deep_json", "invalid_utf8", "null", "nothing", "fifty_megabytes"],
 )
 async def test_a_body_that_is_no_request_is_refused(hardened: Served, body: bytes, status: int) -> None:
-    async with ClientSession() as client:
+    async with ClientSession(headers=JSON) as client:
         try:
             async with client.post(f"{hardened.address}/v1/chat/completions", data=io.BytesIO(body)) as response:
                 assert response.status == status
@@ -251,7 +252,7 @@ async def test_a_chunked_body_without_end_is_refused(hardened: Served) -> None:
         for _ in range(80):
             yield b"x" * 65536
 
-    async with ClientSession() as client:
+    async with ClientSession(headers=JSON) as client:
         try:
             async with client.post(f"{hardened.address}/v1/chat/completions", data=parts()) as response:
                 assert response.status == 413
@@ -274,17 +275,19 @@ def speak(served: Served, data: bytes) -> bytes:
 
 async def test_what_is_no_http_is_refused_and_headers_cannot_be_smuggled(hardened: Served) -> None:
     assert speak(hardened, b"\x16\x03\x01\x02\x00nonsense").startswith(b"HTTP/1.1 400")
-    assert speak(hardened, b"GET / HTTP/1.1\r\n" + b"x-long: " + b"y" * 100_000 + b"\r\n\r\n").startswith(
-        b"HTTP/1.1 431"
-    )
-    twice = b"POST /v1/models HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    host = b"host: localhost\r\n"
+    long = b"GET / HTTP/1.1\r\n" + host + b"x-long: " + b"y" * 100_000 + b"\r\n\r\n"
+    assert speak(hardened, long).startswith(b"HTTP/1.1 431")
+    lengths = b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    twice = b"POST /v1/models HTTP/1.1\r\n" + host + lengths
     assert speak(hardened, twice).startswith(b"HTTP/1.1 400")
     evil = json.dumps({"model": "x\r\nset-cookie: a=b", "messages": [{"role": "user", "content": "x"}]}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(evil)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(evil)
     answer = speak(hardened, head + evil)
     assert answer.startswith(b"HTTP/1.1 404")
     assert b"\r\nset-cookie" not in answer.partition(b"\r\n\r\n")[0]
-    async with ClientSession() as client:
+    async with ClientSession(headers=JSON) as client:
         assert (await ask(client, hardened))[0] == 200
 
 
@@ -293,7 +296,7 @@ async def test_slow_clients_hold_up_nobody(hardened: Served) -> None:
     slow = [socket.create_connection((host, int(port))) for _ in range(300)]
     for connection in slow:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 100\r\n")
-    async with ClientSession() as client:
+    async with ClientSession(headers=JSON) as client:
         found = await asyncio.gather(*(ask(client, hardened) for _ in range(20)))
         assert {status for status, _ in found} == {200}
     for connection in slow:  # leave without a word
@@ -306,7 +309,7 @@ async def test_a_thousand_bad_keys_are_refused_and_the_good_one_is_not(serve_in:
         write_settings(tmp_path, good)
         served = serve_in(tmp_path, environment={"RIPIENO_GATEWAY__API_KEY": "the-master-key"})
         url = f"{served.address}/v1/chat/completions"
-        async with ClientSession(connector=TCPConnector(limit=200)) as client:
+        async with ClientSession(headers=JSON, connector=TCPConnector(limit=200)) as client:
 
             async def knock(index: int) -> int:
                 async with client.post(url, data=ASK, headers={"x-api-key": f"bad-{index}"}) as response:
@@ -328,7 +331,7 @@ async def test_many_open_streams_are_held_at_once(serve_in: ServeIn, tmp_path: P
         (tmp_path / "ripieno.toml").write_text(text)
         served = serve_in(tmp_path)
         body = json.dumps(json.loads(ASK) | {"stream": True}).encode()
-        async with ClientSession(connector=TCPConnector(limit=0)) as client:
+        async with ClientSession(headers=JSON, connector=TCPConnector(limit=0)) as client:
             streams = [asyncio.create_task(ask(client, served, body)) for _ in range(400)]
             while len(waiting.seen) < 400:
                 await asyncio.wait(streams, timeout=0.01)
@@ -345,7 +348,7 @@ async def test_logs_are_json_where_asked_and_never_hold_what_was_asked(serve_in:
     with ScriptedServer([Reply(text="the answer itself"), Reply(status=400)]) as good:
         write_settings(tmp_path, good)
         served = serve_in(tmp_path, before=("--verbose", "--log-format", "json"))
-        async with ClientSession() as client:
+        async with ClientSession(headers=JSON) as client:
             _, decision = await ask(client, served)
             assert (await ask(client, served))[0] == 400
         served.process.terminate()

@@ -15,6 +15,7 @@ from ripieno.config import load_settings
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply, ScriptedServer
 
+JSON = {"content-type": "application/json"}
 ASK = [{"role": "user", "content": "What is 2 + 2?"}]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -127,7 +128,10 @@ def make_fault(name: str) -> Iterator[tuple[str, str]]:
 async def test_a_fault_is_never_the_users(name: str, tmp_path: Path, *, streams: bool) -> None:
     good = ScriptedServer([Reply(text="from the good one")])
     with make_fault(name) as (base_url, failure), good:
-        async with open_gateway(base_url, good, tmp_path / "ripieno.toml") as (app, address), ClientSession() as client:
+        async with (
+            open_gateway(base_url, good, tmp_path / "ripieno.toml") as (app, address),
+            ClientSession(headers=JSON) as client,
+        ):
             body = json.dumps({"model": "auto", "messages": ASK, "stream": streams})
             async with client.post(f"{address}/v1/chat/completions", data=body) as response:
                 text = await response.text()
@@ -163,7 +167,10 @@ async def test_a_stream_that_breaks_after_its_first_token_ends_with_an_error(end
     good = ScriptedServer([Reply(text="never asked")])
     with misbehaving(fault) as server, good:
         base_url = f"http://127.0.0.1:{server.port}/v1"
-        async with open_gateway(base_url, good, tmp_path / "ripieno.toml") as (app, address), ClientSession() as client:
+        async with (
+            open_gateway(base_url, good, tmp_path / "ripieno.toml") as (app, address),
+            ClientSession(headers=JSON) as client,
+        ):
             for path, ask, told in (
                 ("chat/completions", {"messages": ASK}, '"error"'),
                 ("messages", {"messages": ASK, "max_tokens": 9}, "event: error"),
@@ -196,7 +203,7 @@ async def test_a_client_that_leaves_ends_the_call_upstream(tmp_path: Path) -> No
         base_url = f"http://127.0.0.1:{server.port}/v1"
         async with open_gateway(base_url, good, tmp_path / "ripieno.toml") as (app, address):
             app.caller._providers["bad"]._client.patience = type(app.caller._providers["bad"]._client.patience)()  # type: ignore[attr-defined]  # patient
-            async with ClientSession() as client:
+            async with ClientSession(headers=JSON) as client:
                 body = json.dumps({"model": "a", "stream": True, "messages": ASK})
                 response = await client.post(f"{address}/v1/chat/completions", data=body)
                 assert b"one" in await response.content.readline()

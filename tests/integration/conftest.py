@@ -12,6 +12,10 @@ from ripieno.config import load_settings
 from ripieno.testing import Reply, ScriptedServer, Seen
 
 OK = (Reply(),)
+ADMIN_KEY = "rp-admin-of-the-tests"
+ADMIN = {"x-api-key": ADMIN_KEY}
+"""Headers of a request that may administer."""
+JSON = {"content-type": "application/json"}
 
 
 class Serve(Protocol):

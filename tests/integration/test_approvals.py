@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import ClientSession
 from click.testing import CliRunner, Result
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
 
 from ripieno.app import App
 from ripieno.cli.main import cli
@@ -28,7 +28,7 @@ def write_careful(serve: Serve, *, extra: str = "") -> None:
 @asynccontextmanager
 async def serving(app: App) -> AsyncIterator[tuple[ClientSession, str]]:
     async with (
-        running(app, bind_socket(app.settings.gateway.model_copy(update={"port": 0}))) as address,
+        running(app, bind_socket(app.settings.gateway.model_copy(update={"port": 0})), admin_key=ADMIN_KEY) as address,
         ClientSession() as client,
     ):
         yield client, address
@@ -48,19 +48,19 @@ async def test_a_request_waits_for_a_human_and_the_gateway_goes_on(serve: Serve)
         async with client.post(f"{address}/v1/chat/completions", json=BODY) as refused:
             assert refused.status == 409
             assert (await refused.json())["error"]["code"] == "approval_pending"
-        async with client.get(f"{address}/admin/approvals") as listed:
+        async with client.get(f"{address}/admin/approvals", headers=ADMIN) as listed:
             (waits,) = (await listed.json())["approvals"]
         assert (waits["worker"], waits["arguments"]) == ("a", "Pay Ada 3 euros")
         async with client.get(f"{address}/v1/runs/{waits['run']}") as found:
             assert (await found.json())["status"] == "waiting"
         where = f"{address}/admin/approvals/{waits['run']}"
-        async with client.post(where, json={"approve": "yes"}) as refused:
+        async with client.post(where, json={"approve": "yes"}, headers=ADMIN) as refused:
             assert refused.status == 400
-        async with client.post(where, json={"approve": True, "by": "ada"}) as answered:
+        async with client.post(where, json={"approve": True, "by": "ada"}, headers=ADMIN) as answered:
             assert await answered.json() == {"run": waits["run"], "approved": True, "by": "ada", "reason": ""}
         ended = await wait_for_end(client, address, waits["run"])
         assert (ended["answer"], ended["status"]) == ("paid", "done")
-        async with client.post(where, json={"approve": False, "by": "bob"}) as late:
+        async with client.post(where, json={"approve": False, "by": "bob"}, headers=ADMIN) as late:
             assert late.status == 404, "it waits for nobody any more"
 
 
@@ -69,10 +69,10 @@ async def test_what_is_denied_is_not_done(serve: Serve) -> None:
     async with open_app() as app, serving(app) as (client, address):
         async with client.post(f"{address}/v1/chat/completions", json=BODY | {"stream": True}) as refused:
             assert refused.status == 409
-        async with client.get(f"{address}/admin/approvals") as listed:
+        async with client.get(f"{address}/admin/approvals", headers=ADMIN) as listed:
             run = (await listed.json())["approvals"][0]["run"]
         where = f"{address}/admin/approvals/{run}"
-        async with client.post(where, json={"approve": False, "by": "bob", "reason": "no"}) as answered:
+        async with client.post(where, json={"approve": False, "by": "bob", "reason": "no"}, headers=ADMIN) as answered:
             assert answered.status == 200
         assert (await wait_for_end(client, address, run))["status"] == "failed"
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from aiohttp import ClientSession
 from openai import APIStatusError, AsyncOpenAI
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import JSON, Serve, open_app, write_pool
 
 from ripieno.app import App
 from ripieno.domain import Choice
@@ -38,7 +38,7 @@ async def post(
     client: ClientSession, url: str, body: object, **headers: str
 ) -> tuple[int, dict[str, object], dict[str, str]]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with client.post(url, data=raw, headers=headers) as response:
+    async with client.post(url, data=raw, headers=JSON | headers) as response:
         content = await response.read()
         return response.status, json.loads(content) if content else {}, dict(response.headers)
 
@@ -115,7 +115,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_event(serve: Serve) -
     write_pool(serve([Reply(text="one two three", cuts_after=2)]), serve([Reply(text="never")]))
     async with open_gateway() as (app, address), ClientSession() as client:
         body = json.dumps({"model": "auto", "messages": ASK, "stream": True}).encode()
-        response = await client.post(f"{address}/v1/chat/completions", data=body)
+        response = await client.post(f"{address}/v1/chat/completions", data=body, headers=JSON)
         events = [line for line in (await response.text()).split("\n\n") if line]
         assert '"error"' in events[-1]
         assert "[DONE]" not in events[-1]

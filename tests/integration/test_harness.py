@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientSession
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
 
 from ripieno.app import App
 from ripieno.domain import Message, Privacy, Task
@@ -123,7 +123,7 @@ async def test_a_request_has_a_memory_of_its_key_and_no_other(serve: Serve) -> N
     write_pool(server)
     async with open_app() as app:
         listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-        async with running(app, listener) as address, ClientSession() as client:
+        async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
 
             async def ask(text: str, secret: str | None, **more: object) -> None:
                 headers = {"authorization": f"Bearer {secret}"} if secret else {}
@@ -134,7 +134,9 @@ async def test_a_request_has_a_memory_of_its_key_and_no_other(serve: Serve) -> N
 
             keys = []
             for name in ("one", "two"):
-                async with client.post(f"{address}/admin/keys", json={"name": name, "limits": {}}) as response:
+                async with client.post(
+                    f"{address}/admin/keys", json={"name": name, "limits": {}}, headers=ADMIN
+                ) as response:
                     keys.append(str((await response.json())["secret"]))
             await ask("The code of the gate is 4711.", keys[0], session="s1")
             await ask("What is the code of the gate?", keys[1])
@@ -188,7 +190,7 @@ async def test_memory_over_http_is_kept_apart_by_key_and_says_what_it_could_do(s
     write_pool(serve())
     async with open_app() as app:
         listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-        async with running(app, listener) as address, ClientSession() as client:
+        async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
 
             async def call(
                 method: str, path: str, body: object = None, *, secret: str = "", status: int = 200
@@ -201,7 +203,9 @@ async def test_memory_over_http_is_kept_apart_by_key_and_says_what_it_could_do(s
 
             keys = []
             for name in ("one", "two"):
-                async with client.post(f"{address}/admin/keys", json={"name": name, "limits": {}}) as response:
+                async with client.post(
+                    f"{address}/admin/keys", json={"name": name, "limits": {}}, headers=ADMIN
+                ) as response:
                     keys.append(str((await response.json())["secret"]))
             said = {"text": "The code of the gate is 4711.", "project": "web", "ref": "n1"}
             item = await call("POST", "", said, secret=keys[0], status=201)

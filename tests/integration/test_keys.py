@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
 
 from ripieno.app import App
 from ripieno.domain import KeyLimits, Privacy
@@ -23,13 +23,13 @@ ASK = {"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?
 async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
     async with open_app() as app:
         listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-        async with running(app, listener) as address, ClientSession() as client:
+        async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
             yield app, address, client
 
 
 async def make_key(address: str, client: ClientSession, **limits: object) -> str:
     body = {"name": "team", "limits": limits}
-    async with client.post(f"{address}/admin/keys", json=body) as response:
+    async with client.post(f"{address}/admin/keys", json=body, headers=ADMIN) as response:
         assert response.status == 201
         return str((await response.json())["secret"])
 
@@ -54,20 +54,21 @@ async def test_a_key_is_made_used_shown_and_ended(serve: Serve, tmp_path: Path) 
         decision = app.ledger.last_decision()
         assert decision is not None
         run = app.ledger.runs_of(decision)[0]
-        async with client.get(f"{address}/admin/keys") as response:
+        async with client.get(f"{address}/admin/keys", headers=ADMIN) as response:
             shown = (await response.json())["keys"][0]
         assert run.key == shown["id"]
         assert shown["limits"]["usd_per_day"] == 1.0
         assert {len(part["period"]) for part in shown["spent"]} == {7, 10}
         assert all(part["cost_usd"] == pytest.approx(0.001) and part["requests"] == 1 for part in shown["spent"])
         assert secret not in json.dumps(shown)
-        async with client.delete(f"{address}/admin/keys/{shown['id']}") as response:
+        async with client.delete(f"{address}/admin/keys/{shown['id']}", headers=ADMIN) as response:
             assert (await response.json())["revoked_at"]
         status, said = await ask(address, client, secret)
         assert (status, code_of(said)) == (401, "invalid_api_key")
-        async with client.delete(f"{address}/admin/keys/nobody") as response:
+        async with client.delete(f"{address}/admin/keys/nobody", headers=ADMIN) as response:
             assert response.status == 404
-        async with client.post(f"{address}/admin/keys", json={"name": "x", "limits": {"usd_per_day": -1}}) as response:
+        wrong = {"name": "x", "limits": {"usd_per_day": -1}}
+        async with client.post(f"{address}/admin/keys", json=wrong, headers=ADMIN) as response:
             assert response.status == 400
     raw = sqlite3.connect(tmp_path / "ledger.db").execute("SELECT digest, body FROM keys").fetchall()
     assert secret not in json.dumps(raw)

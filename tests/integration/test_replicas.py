@@ -38,9 +38,9 @@ async def test_two_replicas_keep_one_chain_in_postgresql(postgres: str) -> None:
 async def test_keys_and_spend_are_the_same_for_all_replicas(postgres: str) -> None:
     with Ledger(postgres) as one, Ledger(postgres) as other:
         key, secret = one.keys.create("team", KeyLimits(usd_per_day=1.0))
-        ring = Keyring(other.keys, master=None, is_open=False, clock=SystemClock())
+        ring = Keyring(other.keys, admin=None, is_open=False, clock=SystemClock())
         await ring.refresh()
-        assert ring.authorize({"x-api-key": secret}).id == key.id
+        assert (await ring.authorize({"x-api-key": secret})).id == key.id
         other.keys.revoke(key.id)
         assert one.keys.all().popitem()[1].revoked_at is not None
 
@@ -58,7 +58,7 @@ async def test_rates_and_spend_are_counted_together_in_redis(redis_url: str, led
     one, other = Redis(redis_url), Redis(redis_url)
     waits = [await shared.take("requests", key.id, most=5, cost=1) for shared in (one, other) * 3]
     assert [wait == 0.0 for wait in waits] == [True] * 5 + [False]
-    rings = [Keyring(ledger.keys, master=None, is_open=True, clock=SystemClock(), shared=s) for s in (one, other)]
+    rings = [Keyring(ledger.keys, admin=None, is_open=True, clock=SystemClock(), shared=s) for s in (one, other)]
     grant = Grant(key=type(key)(id=key.id, name="team", created_at=0.0, limits=KeyLimits(usd_per_day=0.01)))
     await rings[0].admit(grant)
     await rings[0].leave(grant, cost_usd=0.02, tokens=10)

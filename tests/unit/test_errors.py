@@ -1,5 +1,7 @@
 """The error tree and its tables are complete."""
 
+import time
+
 import pytest
 
 from ripieno import errors
@@ -16,7 +18,7 @@ from ripieno.errors import (
     RateLimited,
     RipienoError,
 )
-from ripieno.gateway.errors import TABLE, find_wire, make_body, make_error_headers
+from ripieno.gateway.errors import TABLE, find_wire, hide_places, make_body, make_error_headers, tell
 
 
 def all_errors() -> list[type[RipienoError]]:
@@ -102,3 +104,59 @@ def test_a_worker_that_only_rests_is_worth_waiting_for() -> None:
     assert find_wire(NoEligibleWorker({"w": "rate_limited"}, is_temporary=True)).status == 503
     assert find_wire(NoEligibleWorker({"w": "muted"})).status == 400
     assert make_error_headers(NoEligibleWorker({}, is_temporary=True))["retry-after"] == "1"
+
+
+PLACES = (
+    "sqlite:////srv/data/ledger.db",
+    "postgresql://router@db.internal:5432/ripieno",
+    "/home/ada/.ripieno/checkpoints/7",
+    "C:\\Users\\ada\\models\\x.gguf",
+    "~/models/x.gguf",
+    "10.1.2.3:8000",
+    "localhost:11434",
+    "[fd00::1]:8000",
+    "llm.internal:8000",
+    "http://llm.internal/v1/chat?key=x",
+)
+OF_THE_GATEWAY = {
+    **dict.fromkeys(errors.__all__, "said"),
+    "NotFound": "", "InvalidTask": "", "GateRefused": "", "RateLimited": "", "Overloaded": "", "Unauthorized": "",
+    "Forbidden": "", "RipienoError": "", "BudgetExhausted": "", "NoEligibleWorker": "", "Abstained": "",
+    "DeadlineExceeded": "", "InvalidPlan": "", "ApprovalPending": "", "ApprovalDenied": "", "InDoubt": "",
+    "ProviderRejected": "",
+}  # fmt: skip
+"""Classes whose messages come from drivers, files and servers; those of the others are about the request itself."""
+
+
+def make_error(kind: type[RipienoError], said: str) -> RipienoError:
+    if issubclass(kind, ProviderError):
+        return kind(said, worker="w", hint=said)
+    if kind is errors.DataError:
+        return errors.DataError(said, path=said, hint=said)
+    return kind(said, hint=said)
+
+
+@pytest.mark.parametrize("name", [name for name, told in OF_THE_GATEWAY.items() if told])
+def test_a_client_is_not_told_paths_hosts_and_ports(name: str) -> None:
+    for place in PLACES:
+        error = make_error(getattr(errors, name), f"cannot open {place!r}: it is (away) at {place}")
+        told = str(make_body(error)["error"])
+        for part in ("srv", "ledger.db", "internal", "ada", "models", "10.1.2.3", "8000", "11434", "fd00", "5432"):
+            assert part not in told, (place, told)
+        assert str(error) != told, "the error itself keeps it for the log"
+
+
+def test_what_a_worker_said_about_the_request_stays_as_it_is() -> None:
+    error = ProviderRejected("'a' answered 400: see https://example.org/doc: max 4.5:1, 3/4 of /v1/models", worker="a")
+    assert "https://example.org/doc" in tell(error)
+    error.blames_worker = True
+    assert tell(error) == "'a' answered 400: see (hidden) max 4.5:1, 3/4 of /v1/models" or "(hidden)" in tell(error)
+    for plain in ("'b' answered 500: down too", "ratio 3:1 at 12:30, 3/4 done", "in 0.5 s"):
+        assert hide_places(plain) == plain
+
+
+def test_hiding_places_takes_time_linear_in_the_text() -> None:
+    began = time.process_time()
+    for text in ("a." * 50_000, "/a" * 50_000, "a-" * 50_000, "1." * 50_000, "a://" * 25_000, "[" * 100_000):
+        hide_places(text)
+    assert time.process_time() - began < 20, "seconds where a quadratic form takes minutes"

@@ -1,12 +1,12 @@
 """`ripieno serve`."""
 
 import os
-import secrets
 import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +18,9 @@ from ripieno.config import Settings, load_settings
 from ripieno.errors import RipienoError
 from ripieno.ledger import Ledger, Outbox
 
+if TYPE_CHECKING:
+    from ripieno.gateway import AdminKey
+
 
 @click.command(epilog="\b\nExample:\n  ripieno serve --port 4141 --workers 2")
 @click.option("--host", help="Address to listen on; anything but loopback needs a key.")
@@ -28,41 +31,47 @@ def serve(config: Path | None, *, host: str | None, port: int | None, workers: i
     """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     flags: dict[str, object] = {"gateway": given} if given else {}
-    _empty_other_outboxes(load_settings(config, flags=flags).settings)
-    key = secrets.token_urlsafe(12)
+    settings = load_settings(config, flags=flags).settings
+    _empty_other_outboxes(settings)
     if workers > 1:
-        sys.exit(_serve_many(config, flags, workers, dashboard_key=key))
+        sys.exit(_serve_many(config, flags, workers))
 
-    from ripieno.gateway.serve import bind_socket, serve_forever
+    from ripieno.gateway import bind_socket, serve_forever
 
     async def work(app: App) -> None:
         listener = bind_socket(app.settings.gateway)
+        key = _load_key(app.settings)
         await serve_forever(
-            app, listener, on_ready=lambda address: _announce(app, address, dashboard_key=key), dashboard_key=key
+            app,
+            listener,
+            on_ready=lambda address: _announce(app, address, key=key),
+            admin_key=key.secret if key is not None else None,
         )
 
     run_app(config, work, flags=flags)
 
 
-def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int, *, dashboard_key: str) -> int:
+def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) -> int:
     """Serve in several processes on one socket; gives the exit code."""
     with tempfile.TemporaryDirectory(prefix="ripieno-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when the counters' module is imported
 
-        from ripieno.gateway.serve import bind_socket, serve_forever
+        from ripieno.gateway import bind_socket, serve_forever
         from ripieno.gateway.supervisor import Supervisor
 
         settings = load_settings(config, flags=flags).settings
         listener, parent = bind_socket(settings.gateway), os.getpid()
+        key = _load_key(settings)
 
         def serve_one(index: int, is_ready: Callable[[], None]) -> int:
             async def work(app: App) -> None:
                 def tell(address: str) -> None:
                     if index == workers - 1:
-                        _announce(app, address, dashboard_key=dashboard_key)
+                        _announce(app, address, key=key)
                     is_ready()
 
-                await serve_forever(app, listener, on_ready=tell, parent=parent, dashboard_key=dashboard_key)
+                secret = key.secret if key is not None else None
+                await serve_forever(app, listener, on_ready=tell, parent=parent, admin_key=secret)
 
             own = {"ledger": {"outbox": settings.home / f"outbox-{index}.jsonl"}} if index else {}
             try:
@@ -82,12 +91,22 @@ def _empty_other_outboxes(settings: Settings) -> None:
             Ledger(settings.ledger.url, outbox=Outbox(path)).close()
 
 
-def _announce(app: App, address: str, *, dashboard_key: str) -> None:
+def _load_key(settings: Settings) -> "AdminKey | None":
+    """The admin key of this installation; None where a master key is set, which does the same."""
+    from ripieno.gateway import load_admin_key
+
+    return load_admin_key(settings.home) if settings.gateway.api_key is None else None
+
+
+def _announce(app: App, address: str, *, key: "AdminKey | None") -> None:
     body = shlex.quote('{"model":"auto","messages":[{"role":"user","content":"What is 12% of 250?"}]}')
-    auth = " -H 'authorization: Bearer $RIPIENO_GATEWAY__API_KEY'" if app.settings.gateway.api_key else ""
+    auth = " -H 'authorization: Bearer $RIPIENO_GATEWAY__API_KEY'" if key is None else ""
     checkpoint = app.registry.current()
     click.echo(f"{address}/v1")
-    told = "the master key" if app.settings.gateway.api_key else f"the key {dashboard_key}, made for this start,"
-    say(f"dashboard {address}/ui; {told} lets you change things there")
+    if key is not None and key.is_new:
+        say(f"admin key {key.secret}")
+        say(f"it is kept in {key.path}, for you alone, and is not shown again")
+    told = "the master key" if key is None else f"the admin key in {key.path}"
+    say(f"dashboard {address}/ui; {told} lets you change things there, and use /admin")
     say(f"{len(app.pool)} workers; " + (f"router {checkpoint}" if checkpoint else "no checkpoint yet: `ripieno train`"))
     say(f"curl {address}/v1/chat/completions -H 'content-type: application/json'{auth} -d {body}")

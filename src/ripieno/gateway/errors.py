@@ -1,5 +1,6 @@
 """The one table from error classes to HTTP: status, type and code as OpenAI's clients know them."""
 
+import re
 from dataclasses import dataclass
 
 from ripieno.domain import JsonValue
@@ -36,6 +37,7 @@ from ripieno.errors import (
     Unauthorized,
     WorkerBusy,
 )
+from ripieno.gateway.gate import BadHost, StrangeHost, StrangeOrigin, WrongMediaType
 from ripieno.gateway.objective import UnknownModel
 
 
@@ -56,6 +58,10 @@ TABLE: dict[type[RipienoError], Wire] = {
     RipienoError: Wire(500, "server_error", "internal_error"),
     InvalidTask: Wire(400, "invalid_request_error", "invalid_request"),
     UnknownModel: Wire(404, "invalid_request_error", "model_not_found"),
+    BadHost: Wire(400, "invalid_request_error", "bad_host"),
+    StrangeHost: Wire(403, "invalid_request_error", "host_not_allowed"),
+    StrangeOrigin: Wire(403, "invalid_request_error", "origin_not_allowed"),
+    WrongMediaType: Wire(415, "invalid_request_error", "unsupported_media_type"),
     DataError: Wire(400, "invalid_request_error", "invalid_data"),
     ConfigError: Wire(500, "server_error", "configuration_error"),
     CheckpointError: Wire(500, "server_error", "configuration_error"),
@@ -87,6 +93,23 @@ TABLE: dict[type[RipienoError], Wire] = {
     GateRefused: Wire(409, "invalid_request_error", "gate_refused"),
 }
 
+HIDDEN: dict[type[RipienoError], str] = {
+    ConfigError: "the gateway's setup does not allow this",
+    CheckpointError: "the gateway's router cannot be read",
+    LedgerError: "the ledger cannot be read or written now",
+    LedgerCorrupt: "the ledger is damaged",
+    LedgerTooNew: "the ledger was written by a newer Ripieno",
+    LedgerFull: "the ledger has no space left",
+    MemoryUnavailable: "the memory cannot be read or written now",
+}
+"""What a client is told of errors whose own messages name files, hosts and ports of the gateway; the log has those."""
+_PLACES = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s'\"<>)\]]*"  # a URL
+    r"|(?<![\w.])(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?"  # an address
+    r"|(?<![\w.-])[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}:\d{2,5}\b"  # a host name with its port
+    r"|(?<![\w./])(?:~|[A-Za-z]:)?[/\\](?:[\w.@+-]{1,255}[/\\]){1,64}[\w.@+-]{0,255}"  # a path
+)
+
 
 def find_wire(error: RipienoError) -> Wire:
     """How this error stands on the wire: the entry of its own class or of the nearest above, but for what it tells."""
@@ -109,9 +132,25 @@ def _keep_status(error: ProviderError, status: int, wire: Wire) -> Wire:
     return wire
 
 
+def is_hidden(error: RipienoError) -> bool:
+    """Whether a client is not told the message of this error, so that the log must have it."""
+    return isinstance(error, tuple(HIDDEN))
+
+
 def tell(error: RipienoError) -> str:
-    """What happened, and what to do about it."""
-    return error.message if error.hint is None else f"{error.message}. {error.hint}"
+    """What happened, and what to do about it: no path, host or port of the gateway or of what stands behind it."""
+    if is_hidden(error):
+        return f"{next(HIDDEN[kind] for kind in type(error).__mro__ if kind in HIDDEN)}. The gateway's log says more"
+    said = error.message if error.hint is None else f"{error.message}. {error.hint}"
+    is_of_caller = isinstance(error, ProviderRejected) and not error.blames_worker
+    if isinstance(error, ProviderError | DataError) and not is_of_caller:
+        return hide_places(said)
+    return said
+
+
+def hide_places(text: str) -> str:
+    """A text without the URLs, addresses and paths that stand in it."""
+    return _PLACES.sub("(hidden)", text)
 
 
 def make_body(error: RipienoError) -> dict[str, JsonValue]:

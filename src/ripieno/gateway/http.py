@@ -21,6 +21,8 @@ MOST_QUEUED = 16
 """Requests that one connection may send ahead."""
 LINGER_S = 3.0
 SWEEP_S = 1.0
+SINGLE = frozenset(("host", "origin", "content-type", "content-length", "authorization", "x-api-key", "sec-fetch-site"))
+"""Headers that a request may carry once: where one reader takes the first and another the last, it is smuggling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,10 @@ class Request:
     body: bytes
     keeps_alive: bool = True
     """Whether the client may send another on the same connection."""
+    authority: str = ""
+    """Host and port of a request whose target is a whole URL, as a proxy is sent; empty for a plain path."""
+    client: str = ""
+    """The IP address that the connection comes from."""
 
 
 @dataclass(slots=True)
@@ -83,12 +89,22 @@ class HttpServer:
         handler: answers; whatever it raises ends the connection, so it should raise nothing.
         refusal: answers what is no request.
         limits: bounds.
+        headers: what every response carries.
     """
 
-    def __init__(self, handler: Handler, refusal: Refusal, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        refusal: Refusal,
+        *,
+        limits: Limits | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.handler = handler
         self.refusal = refusal
         self.limits = limits or Limits()
+        self.base = "".join(f"{name}: {_clean(value)}\r\n" for name, value in (headers or {}).items())
+        """The head lines of every response."""
         self.connections: set[_Connection] = set()
         self.memory = 0
         """Bytes of bodies held now."""
@@ -145,6 +161,9 @@ class _Connection(asyncio.Protocol):
         self._is_reading = False
         """Whether a request has begun to come in."""
         self._is_refused = False
+        self._refusal: tuple[int, str] | None = None
+        """Status and reason of a refusal that waits for the answers before it."""
+        self._client = ""
         self._is_gone = False
         self._keeps_alive = True
         self._can_write = asyncio.Event()
@@ -154,6 +173,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
+        peer = transport.get_extra_info("peername")
+        self._client = str(peer[0]) if isinstance(peer, tuple) else ""
         self._server.connections.add(self)
         self.due = self._loop.time() + self._server.limits.idle_s
 
@@ -203,10 +224,15 @@ class _Connection(asyncio.Protocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        key = name.decode("latin-1").lower()
+        if key in self._headers and key in SINGLE:
+            self._refuse(400, f"the header {key!r} stands more than once")
+        self._headers[key] = value.decode("latin-1")
         self._count_head(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        if self._is_refused:
+            return
         length = self._headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._server.limits.body_bytes:
             self._refuse(413, f"the body is over {self._server.limits.body_bytes} bytes")
@@ -233,6 +259,10 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserInvalidURLError:
             self._refuse(400, "the address is not one")
             return
+        authority = "" if self._url.startswith(b"/") else _read_authority(url.host, url.port)
+        if url.userinfo or not (authority or self._url.startswith(b"/")):
+            self._refuse(400, "the address is not one")
+            return
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         request = Request(
             method=self._parser.get_method().decode("ascii"),
@@ -241,6 +271,8 @@ class _Connection(asyncio.Protocol):
             headers=self._headers,
             body=body,
             keeps_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
+            authority=authority,
+            client=self._client,
         )
         self._parts, self._size = [], 0
         self.due = None
@@ -281,25 +313,28 @@ class _Connection(asyncio.Protocol):
             log.exception("a handler failed; its connection is closed")
             self.abort()
         finally:
-            self.task = None
-            if not self._is_reading:
-                self.due = self._loop.time() + self._server.limits.idle_s
+            self._rest()
+
+    def _rest(self) -> None:
+        """Everything that came is answered."""
+        self.task = None
+        if self._refusal is not None and not self._is_gone and not self._transport.is_closing():
+            self._send_refusal(*self._refusal)
+        elif not self._is_reading:
+            self.due = self._loop.time() + self._server.limits.idle_s
 
     def _send(self, answer: Response, *, has_body: bool = True) -> None:
         if self._is_gone:
             return
-        head = _make_head(answer.status, answer.content_type, answer.headers, keeps_alive=self._stays())
-        length = b"content-length: %d\r\n\r\n" % len(answer.body)
+        head = self._make_head(answer.status, answer)
+        length = b"\r\n" if answer.status == 204 else b"content-length: %d\r\n\r\n" % len(answer.body)
         self._transport.write(head + length + answer.body if has_body else head + length)
 
     async def _send_stream(self, answer: Stream) -> None:
         """Send parts as they come; one that never comes to an end for the client is left open, and so seen as cut."""
         parts = answer.parts
         try:
-            self._transport.write(
-                _make_head(200, answer.content_type, answer.headers, keeps_alive=self._stays())
-                + b"transfer-encoding: chunked\r\n\r\n"
-            )
+            self._transport.write(self._make_head(200, answer) + b"transfer-encoding: chunked\r\n\r\n")
             async for part in parts:
                 if self._is_gone:
                     return
@@ -315,16 +350,32 @@ class _Connection(asyncio.Protocol):
     def _stays(self) -> bool:
         return self._keeps_alive and not self._server.is_draining
 
+    def _make_head(self, status: int, answer: Response | Stream) -> bytes:
+        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n", self._server.base]
+        if answer.content_type:
+            lines.append(f"content-type: {answer.content_type}\r\n")
+        lines += [f"{name}: {_clean(value)}\r\n" for name, value in answer.headers.items()]
+        if not self._stays():
+            lines.append("connection: close\r\n")
+        return "".join(lines).encode("latin-1", "replace")
+
     def _refuse(self, status: int, said: str) -> None:
-        """Answer what is no request, and read no further."""
+        """Answer what is no request once what came before it is answered, and read no further."""
+        if self._is_refused:
+            return
         self._is_refused = True
         self._forget_body()
-        self._keeps_alive = False
         if self.task is None:
-            self._send(self._server.refusal(status, said))
-            # What is still being sent is read and dropped for a while: a reset would take the answer from the client.
-            self._transport.write_eof()
-            self.due = self._loop.time() + LINGER_S
+            self._send_refusal(status, said)
+        else:
+            self._refusal = status, said
+
+    def _send_refusal(self, status: int, said: str) -> None:
+        self._refusal, self._keeps_alive = None, False
+        self._send(self._server.refusal(status, said))
+        # What is still being sent is read and dropped for a while: a reset would take the answer from the client.
+        self._transport.write_eof()
+        self.due = self._loop.time() + LINGER_S
 
     def _forget_body(self) -> None:
         self._server.memory -= self._size
@@ -332,7 +383,7 @@ class _Connection(asyncio.Protocol):
 
     def _count_head(self, size: int) -> None:
         self._head_size += size
-        if self._head_size > LONGEST_HEAD and not self._is_refused:
+        if self._head_size > LONGEST_HEAD:
             self._refuse(431, f"the headers are over {LONGEST_HEAD} bytes")
 
     # from the server
@@ -355,12 +406,12 @@ class _Connection(asyncio.Protocol):
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-def _make_head(status: int, content_type: str, headers: Mapping[str, str], *, keeps_alive: bool) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\ncontent-type: {content_type}\r\n"]
-    lines += [f"{name}: {_clean(value)}\r\n" for name, value in headers.items()]
-    if not keeps_alive:
-        lines.append("connection: close\r\n")
-    return "".join(lines).encode("latin-1", "replace")
+def _read_authority(host: bytes | None, port: int | None) -> str:
+    """Host and port of a whole URL; empty if it has no host."""
+    name = (host or b"").decode("latin-1")
+    if ":" in name:
+        name = f"[{name}]"
+    return name if port is None else f"{name}:{port}"
 
 
 def _clean(value: str) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective, Reason, find_periods
 from ripieno.errors import BudgetExhausted, Forbidden, NoEligibleWorker, RateLimited, Unauthorized
+from ripieno.gateway.lookup import Lookup
 from ripieno.gateway.shared import Local, Shared
-from ripieno.ledger import KeyStore, digest_secret
+from ripieno.ledger import KEY_PREFIX, KeyStore, digest_secret
 
 EWMA = 0.1
 """Weight of the newest request in what one of a key's requests is expected to cost."""
@@ -16,7 +17,7 @@ EWMA = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Who asks: a virtual key, the master key, or anyone where no key is demanded."""
+    """Who asks: a virtual key, the master or admin key, or anyone where no key is demanded."""
 
     key: Key | None = None
     is_admin: bool = False
@@ -28,7 +29,9 @@ class Grant:
 
 
 FULL = Grant(is_admin=True)
-"""Of the master key, and of anyone where no key is demanded."""
+"""Of the master key, or of the admin key where no master key is set."""
+ANYONE = Grant()
+"""Of a request without a key, where no key is demanded: it may ask, and not administer."""
 _NO_LIMITS = KeyLimits()
 
 
@@ -37,17 +40,18 @@ class Keyring:
 
     Args:
         store: where keys and their spend are kept.
-        master: the key that may do everything; None where there is none.
+        admin: the key that may do everything: the master key, or this installation's admin key.
         is_open: whether requests without a key are taken.
         clock: the time.
         shared: what replicas count together.
     """
 
     def __init__(
-        self, store: KeyStore, *, master: str | None, is_open: bool, clock: Clock, shared: Shared | None = None
+        self, store: KeyStore, *, admin: str | None, is_open: bool, clock: Clock, shared: Shared | None = None
     ) -> None:
         self._store = store
-        self._master = master.encode() if master is not None else None
+        self._admin = admin.encode() if admin is not None else None
+        self._lookup = Lookup(store.find)
         self._is_open = is_open
         self._clock = clock
         self._keys: dict[str, Key] = {}
@@ -68,26 +72,41 @@ class Keyring:
         for place, cost_usd in self._since.items():
             self._spent[place] = self._spent.get(place, 0.0) + cost_usd
 
-    def authorize(self, headers: Mapping[str, str]) -> Grant:
+    async def authorize(self, headers: Mapping[str, str]) -> Grant:
         """Who sends a request with these headers.
 
+        A virtual key that this process does not know is looked up in the store: another process may have made it.
+
         Raises:
-            Unauthorized: a key is demanded and missing, or the one given is unknown or revoked.
+            Unauthorized: a key is demanded and missing, or a virtual key is unknown or revoked.
+            LedgerError: the key is not known here, and the store cannot be read.
         """
-        given = headers.get("authorization", "").removeprefix("Bearer ").strip() or headers.get("x-api-key", "")
-        if given:
-            if self._master is not None and hmac.compare_digest(given.encode("utf-8", "replace"), self._master):
+        given = _read_keys(headers)
+        for secret in given:
+            if self._admin is not None and hmac.compare_digest(secret.encode("utf-8", "replace"), self._admin):
                 return FULL
-            if self._keys:
-                # The look-up is by the digest of a secret, whose timing tells nothing of any secret.
-                key = self._keys.get(digest_secret(given))
-                if key is not None and key.revoked_at is None:
-                    return Grant(key=key)
-                if key is not None:
-                    raise Unauthorized("the API key was revoked")
+            if secret.startswith(KEY_PREFIX):
+                return Grant(key=await self._find_key(secret))
         if self._is_open:
-            return FULL
+            return ANYONE
         raise Unauthorized("the API key is missing or wrong")
+
+    async def close(self) -> None:
+        """End the look-ups under way."""
+        await self._lookup.close()
+
+    async def _find_key(self, secret: str) -> Key:
+        # The look-up is by the digest of a secret, whose timing tells nothing of any secret.
+        digest = digest_secret(secret)
+        key = self._keys.get(digest)
+        if key is None:
+            key = await self._lookup.find(digest)
+            if key is None:
+                raise Unauthorized("the API key is missing or wrong")
+            self._keys[digest] = key
+        if key.revoked_at is not None:
+            raise Unauthorized("the API key was revoked")
+        return key
 
     async def admit(self, grant: Grant) -> None:
         """Let a request in, and count it as under way; `leave` must follow.
@@ -200,3 +219,13 @@ class Keyring:
             return keys, {}
         spent = self._store.spent(self._periods())
         return keys, {(k, period): s.cost_usd for k, periods in spent.items() for period, s in periods.items()}
+
+
+def _read_keys(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys that a request gives, the bearer token first. The name of the scheme is read in any case."""
+    bearer = headers.get("authorization", "")
+    scheme, _, rest = bearer.partition(" ")
+    if scheme.lower() == "bearer":
+        bearer = rest.strip()
+    api_key = headers.get("x-api-key", "")
+    return tuple(key for key in (bearer, api_key) if key)

@@ -10,6 +10,7 @@ from ripieno.domain.memory import Item, ItemKind, NewItem, Scope
 from ripieno.errors import InvalidTask, NotFound
 from ripieno.gateway.bodies import read_form
 from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.errors import hide_places
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
 from ripieno.memory.harness import examine, recall
@@ -109,7 +110,7 @@ class MemoryRoutes:
                     "support": found.support,
                     "age_s": found.age_s,
                     "synced_at": found.synced_at,
-                    "detail": found.detail,
+                    "detail": hide_places(found.detail),
                     "items": items,
                 }
             )
@@ -126,8 +127,9 @@ class MemoryRoutes:
     async def status(self, request: Request, grant: Grant) -> Response:
         """How memory is."""
         health = await examine(lambda: self._app.memory)
+        detail = hide_places(health.detail)
         if grant.id is not None:
-            return Response(encode({"object": "memory.status", "status": health.pulse.value, "detail": health.detail}))
+            return Response(encode({"object": "memory.status", "status": health.pulse.value, "detail": detail}))
         body = {
             "object": "memory.status",
             "status": health.pulse.value,
@@ -136,7 +138,7 @@ class MemoryRoutes:
             "unembedded": health.unembedded,
             "stalled": list(health.stalled),
             "quarantined": [each.source for each in health.quarantined],
-            "detail": health.detail,
+            "detail": detail,
         }
         return Response(encode(body))
 

@@ -11,6 +11,7 @@ from ripieno.execute import Unfinished
 from ripieno.gateway.admin import require_admin
 from ripieno.gateway.bodies import read_form
 from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.errors import hide_places
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
 
@@ -38,14 +39,14 @@ class RunRoutes:
 
     async def list_approvals(self, request: Request, grant: Grant) -> Response:
         """What waits for a human."""
-        require_admin(request, grant)
+        require_admin(grant)
         found = await asyncio.to_thread(self._app.runs.unfinished)
         waiting = [_describe_proposal(each) for each in found if each.proposal is not None]
         return Response(encode({"approvals": waiting}))
 
     async def answer(self, request: Request, grant: Grant) -> Response:
         """Agree or not; the gateway goes on with the run."""
-        require_admin(request, grant)
+        require_admin(grant)
         given = read_form(request, Answer)
         run = request.path.removeprefix(f"{APPROVALS}/")
         counts = await self._app.runs.resolve(run, is_approved=given.approve, by=given.by, reason=given.reason)
@@ -60,6 +61,7 @@ class RunRoutes:
         if not grant.is_admin and payer != grant.id:
             raise NotFound(f"no run {name!r} of this key is recorded")
         answer = ended[-1].answer if ended else None
+        error = next((call.error for run in ended for call in reversed(run.calls) if call.error), None)
         return {
             "id": decided.decision.id,
             "object": "run",
@@ -67,7 +69,7 @@ class RunRoutes:
             "workflow": type(decided.decision.workflow).__name__.lower(),
             "answer": answer.text if answer is not None else None,
             "cost_usd": ended[-1].cost_usd if ended else None,
-            "error": next((call.error for run in ended for call in reversed(run.calls) if call.error), None),
+            "error": hide_places(error) if error is not None else None,
         }
 
 

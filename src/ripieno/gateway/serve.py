@@ -18,6 +18,7 @@ from ripieno.app.remembering import follow_memory
 from ripieno.config import GatewaySettings
 from ripieno.domain import WorkerId
 from ripieno.errors import ConfigError, RipienoError
+from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import HttpServer, Limits
 from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.server import Gateway
@@ -68,27 +69,29 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
 
 
 @asynccontextmanager
-async def running(app: App, listener: socket.socket, *, dashboard_key: str | None = None) -> AsyncIterator[str]:
+async def running(app: App, listener: socket.socket, *, admin_key: str | None = None) -> AsyncIterator[str]:
     """Serve while the block runs, then finish what is under way; gives the address.
 
     Args:
         app: the opened app.
         listener: the bound socket.
-        dashboard_key: who gives it may change things from pages, where no master key is set; None lets nobody.
+        admin_key: may do everything if no master key is set (see `load_admin_key`); None lets nobody administer.
     """
     settings = app.settings.gateway
     master = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    is_open = not settings.needs_key and master is None and is_loopback(listener.getsockname()[0])
+    is_local = is_loopback(listener.getsockname()[0])
+    is_open = not settings.needs_key and master is None and is_local
     shared = open_shared(settings.shared_url.get_secret_value() if settings.shared_url is not None else None)
-    keyring = Keyring(app.ledger.keys, master=master, is_open=is_open, clock=app.clock, shared=shared)
+    key = master or admin_key or secrets.token_urlsafe()
+    keyring = Keyring(app.ledger.keys, admin=key, is_open=is_open, clock=app.clock, shared=shared)
     await keyring.refresh()
     spans = Spans(settings.traces_url) if settings.traces_url is not None else None
     viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None
-    key = master or dashboard_key or secrets.token_urlsafe()
     visitors = Visitors(key=key, viewer_key=viewer, is_open=is_open, clock=app.clock)
-    gateway = Gateway(app, keyring, visitors, spans)
+    gate = Gate(hosts=settings.allowed_hosts, origins=settings.allowed_origins, is_loopback=is_local)
+    gateway = Gateway(app, gate=gate, keyring=keyring, visitors=visitors, spans=spans)
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
-    http = HttpServer(gateway, gateway.refuse_malformed, limits=limits)
+    http = HttpServer(gateway, gateway.refuse_malformed, limits=limits, headers=gate.headers)
     server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
     loops = (app.follow(), _follow_keys(keyring), _follow_health(app, shared), _follow_runs(app), follow_memory(app))
     background = [asyncio.create_task(loop) for loop in loops]
@@ -102,6 +105,7 @@ async def running(app: App, listener: socket.socket, *, dashboard_key: str | Non
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await gateway.close()
+        await keyring.close()
         await shared.close()
         if spans is not None:
             await asyncio.to_thread(spans.close)
@@ -113,7 +117,7 @@ async def serve_forever(
     *,
     on_ready: Callable[[str], None],
     parent: int | None = None,
-    dashboard_key: str | None = None,
+    admin_key: str | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are finished first.
 
@@ -122,7 +126,7 @@ async def serve_forever(
         listener: the bound socket.
         on_ready: told the address.
         parent: process without which this one is to end too.
-        dashboard_key: see `running`.
+        admin_key: see `running`.
     """
     raise_file_limit()
     sys.setswitchinterval(SWITCH_S)
@@ -134,7 +138,7 @@ async def serve_forever(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    async with running(app, listener, dashboard_key=dashboard_key) as address:
+    async with running(app, listener, admin_key=admin_key) as address:
         on_ready(address)
         if parent is None:
             await stopped.wait()

@@ -17,7 +17,8 @@ from ripieno.gateway.bodies import read_form
 from ripieno.gateway.dialects import ChatDialect, Dialect, MessagesDialect, ResponsesDialect, count_tokens
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.embeddings import Embeddings
-from ripieno.gateway.errors import find_wire, make_error_headers
+from ripieno.gateway.errors import find_wire, is_hidden, make_error_headers
+from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.memories import MEMORY, MemoryRoutes
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Request, Grant], Awaitable[Response | Stream]]
 MODELS = "/v1/models/"
+RELOAD_FAULT = "a changed file was not taken; the gateway's log says which one, and why"
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -48,13 +50,17 @@ class Gateway:
 
     Args:
         app: the opened app.
+        gate: what every request must pass first.
         keyring: who may ask.
         visitors: who may look at the dashboard.
         spans: where spans go, if anywhere.
     """
 
-    def __init__(self, app: App, keyring: Keyring, visitors: Visitors, spans: Spans | None = None) -> None:
+    def __init__(
+        self, app: App, *, gate: Gate, keyring: Keyring, visitors: Visitors, spans: Spans | None = None
+    ) -> None:
         self._app = app
+        self.gate = gate
         self.keyring = keyring
         self.metrics = Metrics(app)
         self.is_draining = False
@@ -92,27 +98,43 @@ class Gateway:
 
     async def __call__(self, request: Request) -> Response | Stream:
         """Answer one request."""
+        answer = await self._answer(request)
+        if "origin" in request.headers:
+            answer.headers = {**answer.headers, **self.gate.find_cors(request)}
+        return answer
+
+    async def _answer(self, request: Request) -> Response | Stream:
         dialect: Dialect = self._chat
         try:
             method = "GET" if request.method == "HEAD" else request.method
-            public = self._open.get((method, request.path))
-            if public is not None:
-                return public()
             route = self._routes.get((method, request.path))
-            if route is None and (request.path == ROOT or request.path.startswith(f"{ROOT}/")):
-                return await self._ui.answer(request)
-            if route is None:
-                route = self._find_route(method, request)
-                if route is None:
-                    return _refuse_path(request, 405 if request.path in self._paths else 404)
-            dialect, handler = route
-            return await handler(request, self.keyring.authorize(request.headers))
+            if route is not None:
+                dialect = route[0]
+            self.gate.check(request)
+            if route is not None:
+                return await route[1](request, await self.keyring.authorize(request.headers))
+            return await self._answer_other(request, method)
         except RipienoError as error:
             return self.refuse(error, dialect)
         except Exception as error:
             log.exception("a request failed by a fault of ours, or of a plugin")
             said = f"an internal error ({type(error).__name__})"
             return self.refuse(RipienoError(said, hint="the log of the gateway says more"), dialect)
+
+    async def _answer_other(self, request: Request, method: str) -> Response | Stream:
+        """What needs no key, pages, names in paths, and what is not served."""
+        public = self._open.get((method, request.path))
+        if public is not None:
+            return public()
+        if request.path == ROOT or request.path.startswith(f"{ROOT}/"):
+            return await self._ui.answer(request)
+        preflight = self.gate.answer_preflight(request)
+        if preflight is not None:
+            return preflight
+        found = self._find_route(method, request)
+        if found is None:
+            return _refuse_path(request, 405 if request.path in self._paths else 404)
+        return await found(request, await self.keyring.authorize(request.headers))
 
     async def close(self) -> None:
         """End what was begun beside requests."""
@@ -122,8 +144,11 @@ class Gateway:
         """The response that tells an error."""
         wire = find_wire(error)
         self.metrics.note_refusal(wire.code)
-        log.info("request refused: %s", type(error).__name__)
         request = uuid4().hex
+        if is_hidden(error):
+            log.warning("request %s failed: %s", request, error.message)
+        else:
+            log.info("request %s refused: %s", request, type(error).__name__)
         headers = make_error_headers(error) | {"x-request-id": request, "request-id": request}
         body = (dialect or self._chat).refuse(error, request=request)
         return Response(body, status=wire.status, headers=headers)
@@ -137,18 +162,18 @@ class Gateway:
         headers = {"retry-after": "1"} if status == 503 else {}
         return Response(_make_error(said, kind, code), status=status, headers=headers)
 
-    def _find_route(self, method: str, request: Request) -> tuple[Dialect, Handler] | None:
-        """Routes whose path holds a name."""
+    def _find_route(self, method: str, request: Request) -> Handler | None:
+        """Routes whose path holds a name; their errors have OpenAI's form."""
         if method == "GET" and request.path.startswith(MODELS):
-            return self._chat, self._show_model
+            return self._show_model
         if method == "DELETE" and request.path.startswith(Admin.KEYS):
-            return self._chat, self._admin.revoke
+            return self._admin.revoke
         if method == "GET" and request.path.startswith(RUNS):
-            return self._chat, self._runs.show
+            return self._runs.show
         if method == "DELETE" and request.path.startswith(f"{MEMORY}/"):
-            return self._chat, self._memory.forget
+            return self._memory.forget
         if method == "POST" and request.path.startswith(f"{APPROVALS}/"):
-            return self._chat, self._runs.answer
+            return self._runs.answer
         return None
 
     def _answer_with(self, dialect: Dialect, name: str) -> Handler:
@@ -159,7 +184,7 @@ class Gateway:
 
     def _report_health(self) -> Response:
         """Whether the process lives, and what ails it."""
-        fault = self._app.reload_fault
+        fault = None if self._app.reload_fault is None else RELOAD_FAULT
         body = {
             "status": "ok" if fault is None else "degraded",
             "workers": len(self._app.pool),

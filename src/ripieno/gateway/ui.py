@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl, quote, unquote
 import msgspec
 
 from ripieno.app import App
-from ripieno.errors import InvalidTask, NotFound, RipienoError
+from ripieno.errors import InvalidTask, NotFound, RateLimited, RipienoError
 from ripieno.gateway.actions import Actions
 from ripieno.gateway.admin import require_admin
-from ripieno.gateway.errors import find_wire
+from ripieno.gateway.errors import find_wire, make_error_headers, tell
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
 from ripieno.gateway.visitors import (
@@ -38,12 +38,9 @@ LONGEST_SAID = 300
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
 }
+"""Of pages, beside what the gate puts on every response."""
 PRIVATE = {"cache-control": "no-store"}
 
 
@@ -68,11 +65,12 @@ class UiRoutes:
             asked = self._tell_visitor(asked, visitor, request)
             return await self._answer(request, asked, visitor)
         except RipienoError as error:
-            return _respond(self._dashboard.show_error(error, asked, status=find_wire(error).status))
+            shown = error if asked.is_admin else RipienoError(tell(error))
+            return _respond(self._dashboard.show_error(shown, asked, status=find_wire(error).status))
 
     async def report(self, request: Request, grant: Grant) -> Response:
         """All reports on the latest decisions, as JSON; `?last=N` says on how many."""
-        require_admin(request, grant)
+        require_admin(grant)
         last = dict(parse_qsl(request.query)).get("last", str(LAST))
         if not last.isdigit() or not 1 <= int(last) <= MOST_LAST:
             raise InvalidTask(f"last must be 1 to {MOST_LAST}", param="last")
@@ -134,7 +132,12 @@ class UiRoutes:
 
     def _enter(self, request: Request, asked: "Asked", key: str) -> Response:
         require_own_site(request)
-        cookie = self._visitors.enter(key)
+        try:
+            cookie = self._visitors.enter(key, request.client)
+        except RateLimited as error:
+            page = _respond(self._dashboard.ask_for_key(asked, said=f"{tell(error)}.", status=429))
+            page.headers = {**page.headers, **make_error_headers(error)}
+            return page
         if cookie is None:
             return _respond(self._dashboard.ask_for_key(asked, said="That is not the key.", status=401))
         return _redirect("", cookie=set_cookie(request, COOKIE, cookie, lasts_s=LASTS_S))

@@ -1,13 +1,12 @@
 """Visitors of the dashboard: who may read, who may change, and that a form was sent by its own page."""
 
 import hmac
-import ipaddress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
 
 from ripieno.domain import Clock
 from ripieno.errors import Forbidden
+from ripieno.gateway.backoff import Backoff
 from ripieno.gateway.http import Request
 
 COOKIE = "ripieno_ui"
@@ -40,32 +39,33 @@ class Visitors:
         self._secret = hmac.digest(key.encode(), b"ripieno dashboard", "sha256")
         self._is_open = is_open
         self._clock = clock
+        self._backoff = Backoff(clock)
 
     def recognise(self, request: Request) -> Visitor:
-        """Who sends a request.
-
-        Raises:
-            Forbidden: it was sent to another host's name: a page elsewhere may have led a browser here.
-        """
-        if self._is_open and not _is_own_host(request.headers.get("host", "")):
-            raise Forbidden(
-                "this address is not the dashboard's: without a master key it answers to loopback names only",
-                hint="open http://127.0.0.1, or set RIPIENO_GATEWAY__API_KEY",
-            )
+        """Who sends a request."""
         cookie = read_cookie(request, COOKIE)
         role = self._read_role(cookie)
         if role is None:
             return Visitor(may_read=self._is_open)
         return Visitor(may_read=True, is_admin=role == ADMIN, cookie=cookie)
 
-    def enter(self, key: str) -> str | None:
-        """The cookie of who gives a key; None where it is none."""
-        given = key.strip().encode()
+    def enter(self, key: str, client: str) -> str | None:
+        """The cookie of a client that gives a key; None if the key is wrong.
+
+        Raises:
+            RateLimited: wrong keys were given before, and the client must wait.
+        """
+        self._backoff.check(client)
+        given, found = key.strip().encode("utf-8", "replace"), None
         for role, known in self._keys.items():
-            if hmac.compare_digest(given, known):
-                ends = f"{role}.{int(self._clock.now()) + LASTS_S}"
-                return f"{ends}.{self._sign('cookie', ends)}"
-        return None
+            if hmac.compare_digest(given, known):  # each is compared, so that the time does not tell which one
+                found = found or role
+        if found is None:
+            self._backoff.note_wrong(client)
+            return None
+        self._backoff.note_right(client)
+        ends = f"{found}.{int(self._clock.now()) + LASTS_S}"
+        return f"{ends}.{self._sign('cookie', ends)}"
 
     def make_token(self, visitor: Visitor) -> str:
         """What the forms of a visitor carry."""
@@ -120,15 +120,3 @@ def set_cookie(request: Request, name: str, value: str, *, lasts_s: int) -> str:
     """A header that keeps a cookie from scripts and from other sites."""
     is_safe = request.headers.get("x-forwarded-proto") == "https"
     return f"{name}={value}; Path=/ui; Max-Age={lasts_s}; HttpOnly; SameSite=Strict" + ("; Secure" if is_safe else "")
-
-
-def _is_own_host(host: str) -> bool:
-    """Whether a Host header is an address, or this machine's own name: a name of another site may lead here, too."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

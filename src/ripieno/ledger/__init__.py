@@ -1,11 +1,12 @@
 """The append-only record."""
 
-from ripieno.ledger.keys import KeyStore, digest_secret
+from ripieno.ledger.keys import KEY_PREFIX, KeyStore, digest_secret
 from ripieno.ledger.ledger import PROBE_PREFIX, Late, Ledger, Measured, Stored, Verification
 from ripieno.ledger.outbox import Outbox
 from ripieno.ledger.portable import export_data, import_data
 
 __all__ = [
+    "KEY_PREFIX",
     "PROBE_PREFIX",
     "KeyStore",
     "Late",

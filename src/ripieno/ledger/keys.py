@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import Engine, insert, select, update
@@ -11,7 +12,7 @@ from ripieno.errors import NotFound
 from ripieno.ledger.database import translated_faults
 from ripieno.ledger.schema import keys, spend
 
-PREFIX = "rp-"
+KEY_PREFIX = "rp-"
 ID_LENGTH = 10
 
 
@@ -32,7 +33,7 @@ class KeyStore:
 
     def create(self, name: str, limits: KeyLimits) -> tuple[Key, str]:
         """Make a key; its secret is given here, and never again."""
-        secret = PREFIX + secrets.token_urlsafe(32)
+        secret = KEY_PREFIX + secrets.token_urlsafe(32)
         digest = digest_secret(secret)
         key = Key(id=f"k{digest[:ID_LENGTH]}", name=name, created_at=self._clock.now(), limits=limits)
         row = {"id": key.id, "digest": digest, "at": key.created_at, "body": _dump(name, limits)}
@@ -58,6 +59,12 @@ class KeyStore:
         """Every key, revoked ones too, by the digest of its secret."""
         with translated_faults(self._url), self._reader.connect() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.at)).all()
+        return {row.digest: _load(row.id, row.at, row.revoked_at, row.body) for row in rows}
+
+    def find(self, digests: Sequence[str]) -> dict[str, Key]:
+        """The keys of these digests, revoked ones too."""
+        with translated_faults(self._url), self._reader.connect() as connection:
+            rows = connection.execute(select(keys).where(keys.c.digest.in_(digests))).all()
         return {row.digest: _load(row.id, row.at, row.revoked_at, row.body) for row in rows}
 
     def spent(self, periods: tuple[str, ...]) -> dict[str, dict[str, Spend]]:
