@@ -100,7 +100,7 @@ class Orchestrator:
         """
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
-        if len(task.objective.workers) == 1:
+        if task.objective.sole is not None:
             features = self._parts.analyzer.survey(task)
         else:
             features = await self._parts.analyzer.analyze(task)
@@ -257,13 +257,15 @@ class Orchestrator:
         return await self.write(task, self._parts.shortener.worker, key=arrival.key)
 
     async def write(self, task: Task, worker: str | None, *, key: str | None = None) -> str:
-        """Have a task of our own done, by a named worker or by whom the router chooses; gives the text.
+        """Have a task of our own done, by a configured worker or by the router's choice; gives the text.
+
+        A worker whose calls have effects or need approval never does it: no request has named it.
 
         Raises:
-            RipienoError: nobody did it.
+            RipienoError: no worker did it.
         """
         if worker not in (None, "auto"):
-            task = replace(task, objective=replace(task.objective, workers=(str(worker),)))
+            task = replace(task, objective=replace(task.objective, allowed=(str(worker),)))
         _, run = await self.handle(task, arrival=make_arrival(self._parts.clock, key=key))
         return run.answer.text if run.answer is not None else ""
 

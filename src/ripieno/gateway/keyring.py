@@ -168,13 +168,14 @@ class Keyring:
             return objective, budget
         limits = key.limits
         if limits.workers:
-            wanted = objective.workers or limits.workers
+            wanted = objective.workers or objective.allowed or limits.workers
             allowed = tuple(worker for worker in wanted if worker in limits.workers)
             if not allowed:
                 raise Forbidden(
                     f"key {key.name!r} may not use {', '.join(wanted)}", hint=f"it may use {', '.join(limits.workers)}"
                 )
-            objective = replace(objective, workers=allowed)
+            # What a key may use names nobody: only what the request itself names is named.
+            objective = replace(objective, workers=allowed if objective.workers else (), allowed=allowed)
         if limits.privacy.reach < objective.privacy.reach:
             objective = replace(objective, privacy=limits.privacy)
         left = self.check_budget(key)
