@@ -76,6 +76,8 @@ class Embeddings:
             raise UnknownModel(model, (AUTO, *self._app.pool.ids))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
         worker = self._app.pool[model]
+        if worker.is_careful:
+            raise Forbidden(f"{model!r} makes no embeddings here: its calls have effects or need approval")
         if worker.privacy.reach > objective.privacy.reach:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
         return worker
