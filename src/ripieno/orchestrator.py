@@ -253,7 +253,7 @@ class Orchestrator:
     async def _write(self, arrival: Arrival, objective: Objective, wanted: Task) -> str:
         """Have prose written for a compaction: a task of its own that travels no further, at the same key's cost."""
         assert self._parts.shortener is not None
-        task = replace(wanted, objective=Objective(privacy=objective.privacy))
+        task = replace(wanted, objective=Objective(privacy=objective.privacy, allowed=objective.allowed))
         return await self.write(task, self._parts.shortener.worker, key=arrival.key)
 
     async def write(self, task: Task, worker: str | None, *, key: str | None = None) -> str:

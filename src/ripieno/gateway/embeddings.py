@@ -73,7 +73,7 @@ class Embeddings:
         if model == AUTO or model == self._app.analyzer.encoder.name:
             return None
         if model not in self._app.pool:
-            raise UnknownModel(model, (AUTO, *self._app.pool.ids))
+            raise UnknownModel(model, self._keyring.list_own(grant, self._app.pool))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
         worker = self._app.pool[model]
         if worker.is_careful:

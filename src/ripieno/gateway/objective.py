@@ -88,6 +88,7 @@ class UnknownModel(InvalidTask):
     """`model` names neither auto nor a worker."""
 
     def __init__(self, model: str, workers: Sequence[str]) -> None:
+        self.model = model
         super().__init__(
             f"the model {model!r} does not exist", param="model", hint=f"use 'auto' or one of {', '.join(workers)}"
         )

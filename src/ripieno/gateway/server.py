@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from ripieno.app import App
-from ripieno.app.feedback import record_feedback
+from ripieno.app.feedback import Payer, record_feedback
 from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import InvalidTask, NotFound, RipienoError
 from ripieno.gateway.admin import Admin
@@ -181,8 +181,8 @@ class Gateway:
         return _respond(body, status=200 if is_ready else 503)
 
     async def _list_models(self, request: Request, grant: Grant) -> Response:
-        """`auto` with its presets, every worker, every alias."""
-        data = [_describe_model(name) for name in self._known_models()]
+        """`auto` with its presets, and the workers and aliases that the key may use."""
+        data = [_describe_model(name) for name in self._answering.list_models(grant)]
         return _respond(
             {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
         )
@@ -190,12 +190,9 @@ class Gateway:
     async def _show_model(self, request: Request, grant: Grant) -> Response:
         """One model."""
         name = request.path.removeprefix(MODELS)
-        if name not in self._known_models():
+        if name not in self._answering.list_models(grant):
             raise NotFound(f"the model {name!r} does not exist")
         return _respond(_describe_model(name))
-
-    def _known_models(self) -> list[str]:
-        return self._answering.names.all()
 
     async def _count_tokens(self, request: Request, grant: Grant) -> Response:
         return _respond({"input_tokens": count_tokens(self._messages.read(read_body(request.body)))})
@@ -204,14 +201,15 @@ class Gateway:
         return Response(self.metrics.render(), content_type=CONTENT_TYPE)
 
     async def _take_feedback(self, request: Request, grant: Grant) -> Response:
-        """Record what an answer was worth."""
+        """Record what an answer was worth; a key may say so of its own decisions, and the master key of all."""
         given, verdict = read_form(request, Feedback), None
         if given.quality is not None:
             try:
                 verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
             except ValueError as error:
                 raise InvalidTask(str(error), param="quality") from error
-        judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction)
+        payer = None if grant.is_admin else Payer(key=grant.id)
+        judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction, payer=payer)
         return _respond({"recorded": judged.id})
 
 
