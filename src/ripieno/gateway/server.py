@@ -10,7 +10,7 @@ import msgspec
 from ripieno.app import App
 from ripieno.app.feedback import Payer, record_feedback
 from ripieno.domain import JsonValue, Verdict
-from ripieno.errors import InvalidTask, NotFound, RipienoError
+from ripieno.errors import Forbidden, InvalidTask, NotFound, RipienoError
 from ripieno.gateway.admin import Admin
 from ripieno.gateway.answering import Answering, read_body
 from ripieno.gateway.bodies import read_form
@@ -88,7 +88,20 @@ class Gateway:
             ("GET", f"{MEMORY}/status"): (self._chat, self._memory.status),
             **{route: (self._chat, handler) for route, handler in self._admin.routes().items()},
         }
+        self._named: dict[tuple[str, str], Handler] = {
+            ("GET", MODELS): self._show_model,
+            ("GET", RUNS): self._runs.show,
+            ("DELETE", Admin.KEYS): self._admin.revoke,
+            ("DELETE", f"{MEMORY}/"): self._memory.forget,
+            ("POST", f"{APPROVALS}/"): self._runs.answer,
+        }
+        """Routes whose path goes on with a name."""
         self._paths = {path for _, path in (*self._routes, *self._open)}
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """Every route but the pages, as its method and path; a path that ends in a slash goes on with a name."""
+        return sorted((*self._open, *self._routes, *self._named))
 
     async def __call__(self, request: Request) -> Response | Stream:
         """Answer one request."""
@@ -138,17 +151,10 @@ class Gateway:
         return Response(_make_error(said, kind, code), status=status, headers=headers)
 
     def _find_route(self, method: str, request: Request) -> tuple[Dialect, Handler] | None:
-        """Routes whose path holds a name."""
-        if method == "GET" and request.path.startswith(MODELS):
-            return self._chat, self._show_model
-        if method == "DELETE" and request.path.startswith(Admin.KEYS):
-            return self._chat, self._admin.revoke
-        if method == "GET" and request.path.startswith(RUNS):
-            return self._chat, self._runs.show
-        if method == "DELETE" and request.path.startswith(f"{MEMORY}/"):
-            return self._chat, self._memory.forget
-        if method == "POST" and request.path.startswith(f"{APPROVALS}/"):
-            return self._chat, self._runs.answer
+        """The route of a path that goes on with a name."""
+        for (known, beginning), handler in self._named.items():
+            if method == known and request.path.startswith(beginning):
+                return self._chat, handler
         return None
 
     def _answer_with(self, dialect: Dialect, name: str) -> Handler:
@@ -198,6 +204,9 @@ class Gateway:
         return _respond({"input_tokens": count_tokens(self._messages.read(read_body(request.body)))})
 
     async def _show_metrics(self, request: Request, grant: Grant) -> Response:
+        """The counters of this installation: they count the requests of all keys, and are shown to none."""
+        if grant.id is not None:
+            raise Forbidden("metrics count the requests of all keys", hint="scrape them with the master key")
         return Response(self.metrics.render(), content_type=CONTENT_TYPE)
 
     async def _take_feedback(self, request: Request, grant: Grant) -> Response:
