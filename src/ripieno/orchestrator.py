@@ -100,7 +100,7 @@ class Orchestrator:
         """
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
-        if len(task.objective.workers) == 1:
+        if task.objective.sole is not None:
             features = self._parts.analyzer.survey(task)
         else:
             features = await self._parts.analyzer.analyze(task)
@@ -253,17 +253,19 @@ class Orchestrator:
     async def _write(self, arrival: Arrival, objective: Objective, wanted: Task) -> str:
         """Have prose written for a compaction: a task of its own that travels no further, at the same key's cost."""
         assert self._parts.shortener is not None
-        task = replace(wanted, objective=Objective(privacy=objective.privacy))
+        task = replace(wanted, objective=Objective(privacy=objective.privacy, allowed=objective.allowed))
         return await self.write(task, self._parts.shortener.worker, key=arrival.key)
 
     async def write(self, task: Task, worker: str | None, *, key: str | None = None) -> str:
-        """Have a task of our own done, by a named worker or by whom the router chooses; gives the text.
+        """Have a task of our own done, by a configured worker or by the router's choice; gives the text.
+
+        A worker whose calls have effects or need approval never does it: no request has named it.
 
         Raises:
-            RipienoError: nobody did it.
+            RipienoError: no worker did it.
         """
         if worker not in (None, "auto"):
-            task = replace(task, objective=replace(task.objective, workers=(str(worker),)))
+            task = replace(task, objective=replace(task.objective, allowed=(str(worker),)))
         _, run = await self.handle(task, arrival=make_arrival(self._parts.clock, key=key))
         return run.answer.text if run.answer is not None else ""
 

@@ -282,7 +282,7 @@ async def test_calls_of_before_count_against_the_budget_of_a_run_that_goes_on(tm
 async def test_an_effect_that_was_begun_is_told_with_its_step(tmp_path: Path) -> None:
     write_settings(tmp_path, card="has_effects = true")
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
-        decision = await app.orchestrator.decide(TASK)
+        decision = await app.orchestrator.decide(replace(TASK, objective=replace(TASK.objective, workers=("w1",))))
         await app.ledger.append(Begun(run=decision.id, step="1", worker=decision.worker))
         assert app.journals is not None
         journal = app.journals.open(decision.id)

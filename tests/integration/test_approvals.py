@@ -12,7 +12,7 @@ from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_
 
 from ripieno.app import App
 from ripieno.cli.main import cli
-from ripieno.domain import KeyLimits
+from ripieno.domain import KeyLimits, Objective, Task
 from ripieno.errors import ApprovalPending, RipienoError
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply
@@ -101,10 +101,8 @@ def run_command(*arguments: str) -> Result:
 
 async def propose() -> str:
     async with open_app() as app:
-        from ripieno.domain import Task
-
         try:
-            await app.orchestrator.carry(Task.from_text("Pay Ada 3 euros"))
+            await app.orchestrator.carry(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
         except ApprovalPending as pending:
             return pending.run
     raise AssertionError("it did not wait")

@@ -255,7 +255,7 @@ class App:
         router = Router(predictor=predictor, policy=policy, clock=self.clock, modes=Modes(learned=learned))
         features = await self.analyzer.analyze(decided.task)
         arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic(), incumbent=old.incumbent)
-        healthy = Conditions(today=date.min, load=old.load)
+        healthy = Conditions(today=date.min, load=old.load, named=frozenset(old.mask.eligible))
         task = replace(decided.task, objective=old.objective)
         return router.decide(task, features, eligible, healthy, arrival=arrival)
 
@@ -335,6 +335,12 @@ class App:
         judge = self.settings.profile.judge
         if judge is not None and judge not in self.pool:
             raise ConfigError(f"profile.judge names {judge!r}, which is no worker", key="profile.judge")
+        if judge is not None and self.pool[judge].is_careful:
+            raise ConfigError(
+                f"profile.judge names {judge!r}, whose calls have effects or need approval",
+                key="profile.judge",
+                hint="name a worker of which a call is a question and no more",
+            )
         verifiers = {
             name: cast(Verifier, build_plugin("ripieno.verifiers", name, {}, key="verifiers"))
             for name in find_plugins("ripieno.verifiers")
@@ -347,7 +353,13 @@ class App:
         )
 
     async def _ask(self, worker: WorkerId, task: Task) -> Answer:
-        """Ask a worker where no workflow is under way."""
+        """Ask a worker where no workflow is under way.
+
+        Raises:
+            ConfigError: its calls have effects or need approval, and nobody named it for that.
+        """
+        if self.pool[worker].is_careful:
+            raise ConfigError(f"{worker!r} judges nothing: its calls have effects or need approval")
         called = await self.caller.call(self.pool[worker], task)
         if called.answer is None:
             assert called.error is not None

@@ -1,19 +1,33 @@
 """Feedback: what an answer turned out to be worth."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from ripieno.app.app import App
-from ripieno.domain import Judged, Verdict
+from ripieno.domain import Judged, Run, Verdict
 from ripieno.errors import InvalidTask, NotFound
 
 LONGEST = 2_000
 """Words of an answer and of its correction that are compared."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payer:
+    """Who pays for decisions: a virtual key, or the installation itself."""
+
+    key: str | None
+    """Id of the virtual key."""
+
+
 async def record_feedback(
-    app: App, decision: str, verdict: Verdict | None = None, *, correction: str | None = None
+    app: App,
+    decision: str,
+    verdict: Verdict | None = None,
+    *,
+    correction: str | None = None,
+    payer: Payer | None = None,
 ) -> Judged:
     """Record a late outcome of a decision.
 
@@ -22,22 +36,32 @@ async def record_feedback(
         decision: its id, or the beginning of it.
         verdict: what was found; without one, the answer is worth what the correction left of it.
         correction: what the answer should have been; how much it changes is recorded, and not its text.
+        payer: whose decision it must be; None takes anybody's.
 
     Raises:
-        NotFound: the decision is unknown, or led to no run.
+        NotFound: the decision is unknown, another payer's, or led to no run.
         InvalidTask: there is neither a verdict nor a correction, or no answer to correct.
     """
-    judged = await asyncio.to_thread(_make_judged, app, decision, verdict, correction)
+    runs = await asyncio.to_thread(_find_runs, app, decision, payer)
+    judged = await asyncio.to_thread(_make_judged, app, runs, verdict, correction)
     await app.ledger.append(judged)
     await app.catch_up()
     return judged
 
 
-def _make_judged(app: App, decision: str, verdict: Verdict | None, correction: str | None) -> Judged:
-    decided = app.ledger.find_decided(decision)
-    runs = app.ledger.runs_of(decided.decision.id)
+def _find_runs(app: App, decision: str, payer: Payer | None) -> list[Run]:
+    if payer is None:
+        name = app.ledger.find_decided(decision).decision.id
+        runs = app.ledger.runs_of(name)
+    else:
+        decided, runs, _ = app.runs.look_up_own(decision, key=payer.key)
+        name = decided.decision.id
     if not runs:
-        raise NotFound(f"decision {decided.decision.id!r} led to no run")
+        raise NotFound(f"decision {name!r} led to no run")
+    return runs
+
+
+def _make_judged(app: App, runs: Sequence[Run], verdict: Verdict | None, correction: str | None) -> Judged:
     if correction is not None:
         answer = runs[-1].answer
         if answer is None:

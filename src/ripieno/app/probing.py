@@ -6,7 +6,7 @@ from ripieno.app.app import App
 from ripieno.app.sources import find_source, load_tasks, name_source
 from ripieno.errors import InvalidTask
 from ripieno.learn.checkpoint import read_card
-from ripieno.measure import Probing, Progress, choose_probe_tasks, name_probes
+from ripieno.measure import Probing, Progress, choose_probe_tasks, name_probes, require_plain
 from ripieno.measure.probe import Profile
 
 
@@ -30,13 +30,15 @@ async def probe(
         told: hears of the progress.
 
     Raises:
-        InvalidTask: there is no such worker.
+        InvalidTask: there is no such worker, or its calls have effects or need approval.
         ConfigError: no checkpoint decides yet.
         NotFound: the tasks cannot be read again.
     """
     if worker not in app.pool:
         raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(app.pool.ids)}")
-    prober, card = app.make_prober(), app.pool[worker]
+    card = app.pool[worker]
+    require_plain([card])
+    prober = app.make_prober()
     version = app.registry.current()
     assert version is not None
     source = tasks or find_source(app, read_card(app.registry.folder / version).datasets[0])

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from ripieno.domain import Clock, Resolved, Run
+from ripieno.domain import Clock, Decided, Resolved, Run
 from ripieno.errors import ApprovalDenied, ApprovalPending, ConfigError, NotFound, RipienoError
 from ripieno.execute import Execution, Journals, Unfinished
 from ripieno.ledger import Ledger
@@ -70,6 +70,26 @@ class Runs:
                 raise
             return ended, None
 
+    def look_up_own(self, decision: str, *, key: str | None) -> tuple[Decided, list[Run], Unfinished | None]:
+        """A decision by its whole id, for who pays for it; see `look_up`.
+
+        Args:
+            decision: its id; a beginning is not enough, as it would tell of others' decisions.
+            key: id of the virtual key that pays; None is the installation itself.
+
+        Raises:
+            NotFound: it is another's, or was never made: both are told alike.
+        """
+        try:
+            decided = self._ledger.find_decided(decision, is_whole=True)
+            ended, found = self.look_up(decided.decision.id)
+        except NotFound as error:
+            raise _unknown(decision) from error
+        payer = ended[-1].key if ended else found.claim.key if found is not None else None
+        if payer != key:
+            raise _unknown(decision)
+        return decided, ended, found
+
     async def resolve(self, run: str, *, is_approved: bool, by: str, reason: str = "") -> Resolved:
         """Answer what a run waits for; gives the answer that counts, which is the first.
 
@@ -131,3 +151,7 @@ class Runs:
             return
         if execution is not None:
             log.warning("run %s was stranded, and is finished", found.claim.run)
+
+
+def _unknown(decision: str) -> NotFound:
+    return NotFound(f"no decision {decision[:100]!r} of this key is recorded", hint="give the whole X-Ripieno-Decision")

@@ -311,6 +311,7 @@ def _write_by_prompt(config: Path | None, stage: "Stage", exam: "Exam", name: st
     """Plans of the exam by a worker that was not trained for it; what is written stays where this is cut off."""
     from ripieno.app import App
     from ripieno.conductor import make_prompt
+    from ripieno.measure import require_plain
     from ripieno.workbench.scenes import make_brief
 
     path = folder / f"lm-{name}" / f"plans-prompted-{len(exam.tasks)}.json"
@@ -320,6 +321,7 @@ def _write_by_prompt(config: Path | None, stage: "Stage", exam: "Exam", name: st
     async def work(app: App) -> None:
         if name not in app.pool:
             raise NotFound(f"no worker is called {name!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+        require_plain([app.pool[name]])
         path.parent.mkdir(parents=True, exist_ok=True)
         with count_bar("plans by prompt", len(exam.tasks)) as advance:
             for place in range(len(exam.tasks)):

@@ -19,6 +19,8 @@ from ripieno.measure import Campaign, Progress
 @click.argument("tasks")
 @click.option("--name", help="Name of the campaign; the file's name if not given. The same name resumes.")
 @click.option("--worker", "workers", multiple=True, help="Measure only this worker; may be given several times.")
+@click.option("--with-effects", is_flag=True,
+              help="Measure the named workers although their calls change something or need approval.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 1000), default=1, show_default=True, help="Samples of each pair.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD for the whole campaign.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -29,6 +31,7 @@ def profile(
     tasks: str,
     name: str | None,
     workers: tuple[str, ...],
+    with_effects: bool,
     repeats: int,
     most_cost: float | None,
     as_json: bool,
@@ -38,8 +41,13 @@ def profile(
     TASKS is a JSON-lines file, `embedded` for the families that come with Ripieno, or `gym:chain_sum,letter_counting`
     for families of reasoning-gym.
 
+    A worker that has effects or needs approval is left out; `--worker W --with-effects` measures it: each sample is a
+    real call, made once, and nobody is asked to approve it.
+
     Ctrl-C, `kill -9` and a power cut lose at most the samples under way; the same command goes on where it was.
     """
+    if with_effects and not workers:
+        raise click.UsageError("--with-effects needs --worker: name the workers whose calls may change something")
     graded = load_tasks(tasks)
 
     async def work(app: App) -> Progress:
@@ -55,6 +63,7 @@ def profile(
             repeats=repeats,
             most_cost_usd=most_cost,
             source=name_source(tasks),
+            with_effects=with_effects,
         )
         with progress_bar("profiling") as show:
             return await app.make_profiler().run(campaign, pool, on_progress=show)
@@ -77,11 +86,15 @@ def profile(
 
 
 async def find_able(app: App) -> tuple[str, ...]:
-    """Workers that are not muted and whose set-up is whole; the others are named on stderr."""
+    """Workers that may be measured unasked and whose set-up is whole; the others are named on stderr."""
     able = []
     for worker in app.pool:
         if worker.is_muted:
             say(f"{worker.id} is muted and left out")
+            continue
+        if worker.is_careful:
+            what = "change something" if worker.has_effects else "need approval"
+            say(f"{worker.id} is left out: its calls {what} (--worker {worker.id} --with-effects measures it)")
             continue
         try:
             await app.caller.check(worker)

@@ -33,6 +33,7 @@ from ripieno.domain.workflow import (
     Verified,
     Workflow,
     least_calls,
+    list_named,
     list_workers,
 )
 
@@ -100,6 +101,7 @@ __all__ = [
     "Workflow",
     "find_periods",
     "least_calls",
+    "list_named",
     "list_workers",
     "parse_worker_id",
 ]

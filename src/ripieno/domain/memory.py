@@ -45,10 +45,17 @@ class Scope:
 
     project: str = ""
     user: str = ""
+    is_apart: bool = field(default=False, compare=False)
+    """Whether a reader of it sees this project alone, without what holds for all projects."""
 
     def __post_init__(self) -> None:
         for name in ("project", "user"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
+
+    @property
+    def projects(self) -> tuple[str, ...]:
+        """The projects that a reader of it sees."""
+        return (self.project,) if self.is_apart else ("", self.project)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

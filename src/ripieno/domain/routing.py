@@ -24,6 +24,8 @@ class Reason(StrEnum):
     PRIVACY = "privacy"
     NOT_ALLOWED = "not_allowed"
     DEPRECATED = "deprecated"
+    NOT_NAMED = "not_named"
+    """Its calls change something or need a human, and the request does not name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,9 @@ class Objective:
     privacy: Privacy = Privacy.PUBLIC
     """How far the task may travel."""
     workers: tuple[str, ...] = ()
-    """If given, only these workers may take the task."""
+    """If given, only these workers may take the task. The request names them: a call with effects needs that."""
+    allowed: tuple[str, ...] = ()
+    """If given, only these workers may take the task; a restriction of the key or of an alias, which names nobody."""
     stated: frozenset[str] = frozenset()
     """Names of the fields above that the caller gave; what is not stated may be inferred from the text."""
     abstain_price: float | None = None
@@ -113,6 +115,12 @@ class Objective:
     """Utility that one more US dollar costs, set by the budget's pacer; 0 where no budget binds."""
     mode: Mode | None = None
     """How to work; None leaves it to the router."""
+
+    @property
+    def sole(self) -> str | None:
+        """The one worker that may take the task, where the request or its key leaves only one."""
+        only = self.workers or self.allowed
+        return only[0] if len(only) == 1 else None
 
     def __post_init__(self) -> None:
         for name in ("preference", "quality_floor"):

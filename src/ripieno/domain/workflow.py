@@ -179,27 +179,31 @@ Workflow: TypeAlias = Solo | Cascade | Verified | Ensemble | Plan | Turns
 def list_workers(workflow: Workflow) -> Iterator[WorkerId]:
     """Everyone who may be asked, in no order, some several times."""
     yield from workflow.fallbacks
-    asked: WorkerId | None = None
+    yield from list_named(workflow)
     match workflow:
-        case Solo(worker=worker) | Turns(worker=worker):
+        case Cascade(check=check) | Verified(check=check) | Ensemble(check=check):
+            asked = find_asked(check) if check is not None else None
+            if asked is not None:
+                yield asked
+        case _:
+            pass
+
+
+def list_named(workflow: Workflow) -> Iterator[WorkerId]:
+    """Workers that have a place of their own in a workflow: not those that stand in for others or check answers."""
+    match workflow:
+        case Solo(worker=worker) | Turns(worker=worker) | Verified(worker=worker):
             yield worker
-        case Verified(worker=worker, check=check):
-            yield worker
-            asked = find_asked(check)
-        case Cascade(stages=stages, check=check):
+        case Cascade(stages=stages):
             yield from stages
-            asked = find_asked(check)
         case Ensemble(members=members, arbiter=arbiter):
             yield from members
             if arbiter is not None:
                 yield arbiter
-            asked = find_asked(workflow.check) if workflow.check is not None else None
         case Plan(steps=steps):
             yield from (step.worker for step in steps)
         case _:
             assert_never(workflow)
-    if asked is not None:
-        yield asked
 
 
 def least_calls(workflow: Workflow) -> int:

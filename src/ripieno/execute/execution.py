@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from ripieno.domain import Call, Decision, Finding, Origin, Run, Solo, Task, WorkerId
+from ripieno.domain import Call, Decision, Finding, Origin, Run, Solo, Task, Verdict, WorkerId
 from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError
 from ripieno.execute.director import Director
 from ripieno.providers import Called
@@ -26,6 +26,8 @@ class Execution:
     calls: list[Call] = field(default_factory=list)
     called: Called | None = None
     findings: list[Finding] = field(default_factory=list)
+    judged: dict[str, Verdict] = field(default_factory=dict)
+    """What was found last about the answer of a step, by the name of that step."""
     serving: str | None = None
     """The worker that is answering, while a stream runs."""
     ended_early: str | None = None
@@ -66,6 +68,11 @@ class Execution:
     def author(self) -> WorkerId:
         """Whose answer it is; the first one to ask, as long as there is none."""
         return self.called.call.worker if self.called is not None else self.decision.worker
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the workflow itself found about the answer that it gave; None where nothing checked it."""
+        return self.judged.get(self.called.call.step) if self.called is not None else None
 
     @property
     def cost_usd(self) -> float:

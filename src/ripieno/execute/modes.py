@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ripieno.domain import Cascade, Ensemble, Merge, Task, Verified, WorkerId
 from ripieno.domain.grader import Check, Judge, find_asked
-from ripieno.errors import ProviderError, RipienoError
+from ripieno.errors import ProviderError, ProviderRejected, RipienoError
 from ripieno.execute.prompts import DEBATE, SYNTHESIZE, make_repair, show_others
 from ripieno.execute.steps import Steps
 from ripieno.providers import Called
@@ -44,10 +44,11 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
     """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one."""
     error: ProviderError | None = None
     asked = find_asked(workflow.check)
-    tried = [worker for worker in (workflow.worker, *workflow.fallbacks) if worker != asked]
+    others = steps.find_stand_ins(workflow.fallbacks)
+    tried = [worker for worker in dict.fromkeys((workflow.worker, *others)) if worker != asked]
     for place, worker in enumerate(tried[:MOST_TRIED]):
-        task, is_tool = steps.task, worker in steps.pool and steps.pool[worker].is_tool
-        for attempt in range(1 if is_tool else 1 + workflow.repairs):
+        task = steps.task
+        for attempt in range(1 + workflow.repairs if _can_mend(worker, steps) else 1):
             name = f"{place + 1}" if attempt == 0 else f"{place + 1}r{attempt}"
             try:
                 called = await steps.ask(name, (worker,), task)
@@ -65,6 +66,11 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
         return steps.best.called
     assert error is not None
     raise error
+
+
+def _can_mend(worker: WorkerId, steps: Steps) -> bool:
+    """Whether a worker may be asked again: a tool says the same, and what changes something is done once."""
+    return worker not in steps.pool or not (steps.pool[worker].is_tool or steps.pool[worker].is_careful)
 
 
 async def run_ensemble(workflow: Ensemble, steps: Steps) -> Called:
@@ -95,7 +101,7 @@ async def _vote(workflow: Ensemble, steps: Steps) -> Called:
         leader, lead = _find_majority(said, steps) if said else (None, 0)
         if leader is not None and lead > size - place:
             return leader
-        said += await _gather(workflow, steps, range(place, place + 1))
+        said += await _gather(workflow, steps, range(place, place + 1), may_fail=bool(said))
     return _find_majority(said, steps)[0]
 
 
@@ -126,7 +132,10 @@ async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> Called:
                 return called
     if steps.best is not None:
         return steps.best.called
-    return await steps.ask("instead", workflow.fallbacks or workflow.members, steps.task)
+    others = steps.find_stand_ins(workflow.fallbacks) or steps.find_stand_ins(workflow.members)
+    if not others:
+        raise ProviderRejected("every member of the ensemble failed", worker=workflow.worker)
+    return await steps.ask("instead", others, steps.task)
 
 
 async def _gather_rounds(workflow: Ensemble, steps: Steps) -> list[Called]:
@@ -172,9 +181,10 @@ async def _gather(
     for each in found:
         if isinstance(each, RipienoError) and not isinstance(each, ProviderError):
             raise each
-    if not said and not may_fail and steps.best is None:
-        if workflow.fallbacks:
-            return [await steps.ask(f"{prefix}instead", workflow.fallbacks, steps.task)]
+    if not said and not may_fail:
+        others = steps.find_stand_ins(workflow.fallbacks)
+        if others and steps.best is None:
+            return [await steps.ask(f"{prefix}instead", others, steps.task)]
         raise next(each for each in found if isinstance(each, ProviderError))
     return said
 

@@ -1,7 +1,7 @@
 """Plan: typed steps, side by side where none sees the other."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ripieno.domain import Op, Plan, Pool, Step, Verdict, WorkerId
 from ripieno.errors import InvalidPlan
@@ -39,17 +39,30 @@ async def run_plan(plan: Plan, steps: Steps) -> Called:
     return await _PlanRun(plan, steps).carry_out()
 
 
+LATER = 1000.0
+"""Divides the place of an answer into a quality: of two that nothing has checked, the later one is better."""
+
+
+def is_whole(step: Step) -> bool:
+    """Whether a step is asked for an answer to the whole task, and not for a part of the way to one."""
+    return step.op in (Op.SOLVE, Op.MERGE) and not step.text
+
+
 class StepMaker:
     """Does single steps, and keeps what came of each.
 
     Args:
         steps: how anybody is asked.
         fallbacks: who stands in for a worker that fails.
+        is_answer: whether the result of a step, at its place, answers the whole task; all others lead to an answer.
     """
 
-    def __init__(self, steps: Steps, fallbacks: Sequence[WorkerId] = ()) -> None:
+    def __init__(
+        self, steps: Steps, fallbacks: Sequence[WorkerId] = (), *, is_answer: Callable[[int, Step], bool]
+    ) -> None:
         self._steps = steps
         self._fallbacks = fallbacks
+        self._is_answer = is_answer
         self._results: dict[int, Called] = {}
         self.texts: dict[int, str] = {}
         """What later steps see of each, by its place."""
@@ -77,7 +90,8 @@ class StepMaker:
             verdict = Verdict(verifier=f"worker:{called.call.worker}", quality=float(accepts), detail=fault[:200])
             return self._judge(place, step, verdict)
         self._results[place], self.texts[place] = called, called.answer.text
-        self._steps.keep(called, place / 10.0)
+        if self._is_answer(place, step):
+            self._steps.keep(called, place / LATER)
         return called
 
     async def _recompute(self, place: int, step: Step) -> Called:
@@ -94,9 +108,10 @@ class StepMaker:
     def _judge(self, place: int, step: Step, verdict: Verdict) -> Called:
         seen = step.access[-1]
         found = self._results[seen]
-        self._steps.note(str(place + 1), found.call.worker, verdict)
+        self._steps.note(str(place + 1), found.call, verdict)
         if verdict.quality >= 0.5:
             self.accepted = found
+            self._steps.keep(found, 1.0)
         self._results[place] = found
         self.texts[place] = "ACCEPT" if verdict.quality >= 0.5 else f"REVISE: {verdict.detail}"
         return found
@@ -114,7 +129,8 @@ class _PlanRun:
 
     def __init__(self, plan: Plan, steps: Steps) -> None:
         self._plan = plan
-        self._maker = StepMaker(steps, plan.fallbacks)
+        self._answers = frozenset(_find_answers(plan))
+        self._maker = StepMaker(steps, plan.fallbacks, is_answer=lambda place, _: place in self._answers)
 
     async def carry_out(self) -> Called:
         maker, last = self._maker, len(self._plan.steps) - 1
@@ -147,3 +163,18 @@ class _PlanRun:
             return False
         gates = (index for index in range(place) if self._plan.steps[index].op is Op.VERIFY)
         return all(index in texts for index in gates)
+
+
+def _find_answers(plan: Plan) -> Iterator[int]:
+    """Places whose results are answers: the last step's, and what a verifying step may accept as one.
+
+    What a verifying last step looks at is given whatever it finds; any other must be an answer to the whole task.
+    """
+    last = len(plan.steps) - 1
+    yield last
+    for place, step in enumerate(plan.steps):
+        if step.op is not Op.VERIFY:
+            continue
+        seen = step.access[-1]
+        if place == last or is_whole(plan.steps[seen]):
+            yield seen

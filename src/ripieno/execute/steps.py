@@ -92,7 +92,7 @@ class Steps:
         self.checker = crew.checker
         self.pool = crew.pool
         self.best: Candidate | None = None
-        """What can be given if the run must end now."""
+        """What can be given if the run must end now: an answer to the whole task, never a part of the way to one."""
         self.has_streamed = False
         self._crew = crew
         self._execution = execution
@@ -105,8 +105,13 @@ class Steps:
                 execution.findings.append(Finding(step=done.step, author=done.author, verdict=done.verdict))
         self._purse = Purse(execution)
 
+    def find_stand_ins(self, workers: Sequence[WorkerId]) -> tuple[WorkerId, ...]:
+        """Which of some workers may stand in for others: those of which a call is a question and no more."""
+        present = dict.fromkeys(worker for worker in workers if worker in self.pool)
+        return tuple(worker for worker in present if not self.pool[worker].is_careful)
+
     def keep(self, called: Called, quality: float) -> None:
-        """Remember an answer as one that could be given."""
+        """Remember an answer to the whole task as one that could be given."""
         if self.best is None or quality > self.best.quality:
             self.best = Candidate(called=called, quality=quality)
 
@@ -164,6 +169,7 @@ class Steps:
         """
         done = self._journal.find(step) if self._journal is not None else None
         if done is not None and done.verdict is not None:
+            self._execution.judged[called.call.step] = done.verdict
             return done.verdict
         author = called.call.worker
         assert called.answer is not None
@@ -178,13 +184,14 @@ class Steps:
                 verdict = Verdict(
                     verifier=type(check).__name__.lower(), quality=0.0, detail=f"not checked: {error.message}"
                 )
-        self.note(step, author, verdict)
+        self.note(step, called.call, verdict)
         await self._record(Stepped(run="", step=step, author=author, verdict=verdict))
         return verdict
 
-    def note(self, step: str, author: WorkerId, verdict: Verdict) -> None:
-        """Take in what was found about an answer."""
-        self._execution.findings.append(Finding(step=step, author=author, verdict=verdict))
+    def note(self, step: str, about: Call, verdict: Verdict) -> None:
+        """Take in what a step found about the answer of a call."""
+        self._execution.findings.append(Finding(step=step, author=about.worker, verdict=verdict))
+        self._execution.judged[about.step] = verdict
 
     async def prefer(self, step: str, check: Check, answers: Sequence[Called]) -> int:
         """Which of several answers is the best: its place.

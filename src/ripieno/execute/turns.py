@@ -3,7 +3,7 @@
 from ripieno.domain import Op, Turns
 from ripieno.errors import ProviderError
 from ripieno.execute.director import Director, Turn
-from ripieno.execute.plans import StepMaker, check_step
+from ripieno.execute.plans import StepMaker, check_step, is_whole
 from ripieno.execute.steps import Steps
 from ripieno.providers import Called
 
@@ -11,9 +11,13 @@ from ripieno.providers import Called
 async def run_turns(workflow: Turns, steps: Steps, director: Director) -> Called:
     """Turn after turn, until a verifier or the director accepts an answer, or there are no turns left.
 
-    A worker that fails has had its turn: the director chooses who goes on.
+    A worker that fails has had its turn: the director chooses who goes on. Where the last turn failed, what was found
+    before it is only an answer if it was asked for as one.
+
+    Raises:
+        ProviderError: the last turn failed, or all of them.
     """
-    maker = StepMaker(steps)
+    maker = StepMaker(steps, is_answer=lambda place, step: is_whole(step) or place == workflow.most - 1)
     seen: list[Turn] = []
     error: ProviderError | None = None
     answer: Called | None = None
@@ -32,11 +36,11 @@ async def run_turns(workflow: Turns, steps: Steps, director: Director) -> Called
         if maker.accepted is not None:
             return maker.accepted
         if not is_verdict:
-            answer = called
+            answer, error = called, None
         seen.append(
             Turn(step=step, worker=called.call.worker, text=maker.texts[place], accepts=False if is_verdict else None)
         )
-    if answer is None:
-        assert error is not None
+    if error is not None:
         raise error
+    assert answer is not None, "the first choice of a director is never None"
     return answer

@@ -116,6 +116,11 @@ class Actions:
             "memory/beat": self._beat,
         }
 
+    @property
+    def names(self) -> list[str]:
+        """The addresses of the forms, behind `/ui/`."""
+        return sorted(self._known)
+
     async def do(self, name: str, fields: Fields) -> Done:
         """Do one of them.
 

@@ -5,12 +5,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 import msgspec
 
 from ripieno.app import App
 from ripieno.config import Loaded
-from ripieno.domain import Decision, JsonValue, Objective, Task, WorkerId
+from ripieno.domain import JsonValue, Objective, Task, WorkerId
 from ripieno.errors import InvalidTask, NoEligibleWorker, Overloaded, RipienoError
 from ripieno.execute import Execution
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
@@ -20,9 +21,10 @@ from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.memories import own
 from ripieno.gateway.metrics import Metrics
-from ripieno.gateway.objective import Names, Stated, read_stated
+from ripieno.gateway.objective import Names, Stated, UnknownModel, read_stated
 from ripieno.gateway.sessions import Sessions
 from ripieno.gateway.spans import Spans
+from ripieno.gateway.told import make_headers, tell_answer, tell_cached, tell_why
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 from ripieno.route import Arrival
@@ -76,10 +78,11 @@ class Answering:
         self._in_flight = 0
         self._base = (app.loaded, app.make_objective(), _make_names(app))
 
-    @property
-    def names(self) -> Names:
-        """What `model` may name now."""
-        return self._read_base()[2]
+    def list_models(self, grant: Grant) -> list[str]:
+        """What `model` may name now, without the workers that a key may not use."""
+        names, pool = self._read_base()[2], self._app.pool
+        hidden = {*pool.ids} - {*self._keyring.list_own(grant, pool)}
+        return [name for name in names.all() if names.aliases.get(name, name) not in hidden]
 
     async def answer(self, dialect: Dialect, name: str, request: Request, grant: Grant) -> Response | Stream:
         """Answer one request.
@@ -106,7 +109,7 @@ class Answering:
             answer = await (self._answer_stream(turn) if asked.is_stream else self._answer_whole(turn))
         except NoEligibleWorker as error:
             self._keyring.check_affordable(grant, error)
-            raise
+            raise self._keyring.narrow(grant, error) from error
         finally:
             if not isinstance(answer, Stream):  # a stream ends when it has been sent
                 await self._end(turn)
@@ -114,7 +117,10 @@ class Answering:
 
     def _make_task(self, asked: Asked, request: Request, grant: Grant) -> tuple[Stated, Task]:
         _, base, names = self._read_base()
-        stated = read_stated(asked.body, asked.model, request.headers, base, names)
+        try:
+            stated = read_stated(asked.body, asked.model, request.headers, base, names)
+        except UnknownModel as error:
+            raise UnknownModel(error.model, self._keyring.list_own(grant, self._app.pool)) from error
         objective, budget = self._keyring.restrict(grant, stated.objective, stated.budget)
         task = Task(
             messages=asked.messages,
@@ -137,28 +143,18 @@ class Answering:
         assert execution.called is not None
         answer = execution.called.answer
         assert answer is not None
-        worker = execution.author
-        if name is not None:
-            self._cache.keep(name, Kept(answer, execution.decision.id, worker))
-        headers = make_headers(
-            execution.decision, worker=worker, cost_usd=execution.cost_usd, attempts=_count_calls(execution)
-        )
-        content = turn.dialect.write(turn.asked, answer, _origin(execution.decision.id, worker))
+        worker, told = execution.author, tell_answer(execution)
+        if name is not None and execution.ended_early is None:
+            self._cache.keep(name, Kept(answer, execution.decision.id, worker, told))
+        content = turn.dialect.write(turn.asked, answer, _origin(execution.decision.id, worker, told.body))
         await self._end(turn, worker=worker)
-        return Response(content, headers=headers)
+        return Response(content, headers=dict(told.headers))
 
     async def _give_kept(self, turn: _Turn, kept: Kept) -> Response:
-        headers = {
-            "x-request-id": kept.decision,
-            "x-ripieno-decision": kept.decision,
-            "x-ripieno-worker": kept.worker,
-            "x-ripieno-cache": "hit",
-            "x-ripieno-cost-usd": "0",
-            "x-ripieno-why": "the same request was answered before",
-        }
-        content = turn.dialect.write(turn.asked, kept.answer, _origin(kept.decision, kept.worker))
+        told = tell_cached(kept.told, request=uuid4().hex)
+        content = turn.dialect.write(turn.asked, kept.answer, _origin(kept.decision, kept.worker, told.body))
         await self._end(turn, worker=kept.worker)
-        return Response(content, headers=headers)
+        return Response(content, headers=dict(told.headers))
 
     async def _answer_stream(self, turn: _Turn) -> Stream:
         """Wait a while for the first piece, so that a failure before it is a plain error, then pass on the rest."""
@@ -171,7 +167,7 @@ class Answering:
             if done:
                 first.result()
             worker = execution.serving or execution.decision.worker
-            headers = make_headers(execution.decision, worker=worker) | _NO_CACHE
+            headers = make_headers(execution.decision, worker=worker, why=tell_why(execution, worker)) | _NO_CACHE
             stream = Stream(self._emit(turn, first, pieces), headers=headers)
         finally:
             if stream is None:
@@ -198,7 +194,7 @@ class Answering:
                 data = add(piece)
                 if data:
                     yield data
-            yield writing.end()
+            yield writing.end(tell_answer(execution).body)
         except RipienoError as error:
             writing = writing or turn.dialect.stream(
                 turn.asked, _origin(execution.decision.id, execution.decision.worker)
@@ -246,7 +242,7 @@ class Answering:
         may = turn.stated.may_cache
         if not (self._app.settings.cache.answers if may is None else may):
             return None
-        return name_request(turn.task.digest, turn.task.objective)
+        return name_request(turn.task, turn.grant, check=turn.stated.check)
 
     def _enter(self) -> None:
         most = self._app.settings.gateway.max_in_flight
@@ -306,30 +302,8 @@ def read_body(content: bytes) -> dict[str, JsonValue]:
     return body
 
 
-def make_headers(
-    decision: Decision, *, worker: str, cost_usd: float | None = None, attempts: int | None = None
-) -> dict[str, str]:
-    """What a response tells of its decision."""
-    headers = {
-        "x-request-id": decision.id,
-        "x-ripieno-decision": decision.id,
-        "x-ripieno-worker": worker,
-        "x-ripieno-workflow": type(decision.workflow).__name__.lower(),
-        "x-ripieno-why": (decision.reasons[0] if decision.reasons else "").encode("ascii", "replace").decode()[:200],
-    }
-    if cost_usd is not None:
-        headers["x-ripieno-cost-usd"] = f"{cost_usd:.10f}"
-    if attempts is not None:
-        headers["x-ripieno-attempts"] = str(attempts)
-    return headers
-
-
-def _count_calls(execution: Execution) -> int:
-    return sum(call.attempts for call in execution.calls)
-
-
-def _origin(decision: str, worker: str) -> Origin:
-    return Origin(decision=decision, worker=worker, created=int(time.time()))
+def _origin(decision: str, worker: str, told: JsonValue = None) -> Origin:
+    return Origin(decision=decision, worker=worker, created=int(time.time()), told=told)
 
 
 def _make_names(app: App) -> Names:

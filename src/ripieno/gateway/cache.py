@@ -1,4 +1,4 @@
-"""Answers that were given before to exactly the same request: opt-in, bounded, never an error, never across privacy."""
+"""Answers that were given before to exactly the same request: opt-in, bounded, never an error, never across keys."""
 
 import hashlib
 from collections import OrderedDict
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ripieno.domain import Answer, Objective
+from ripieno.domain import Answer, Task
+from ripieno.domain.grader import Check
+from ripieno.gateway.keyring import Grant
+from ripieno.gateway.told import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,8 @@ class Kept:
     answer: Answer
     decision: str
     worker: str
+    told: Told
+    """What was said about it then."""
 
 
 class AnswerCache:
@@ -53,9 +58,10 @@ class AnswerCache:
             self._size -= self._kept.popitem(last=False)[1][0]
 
 
-def name_request(digest: str, objective: Objective) -> bytes:
-    """The name of a request: all that a worker sees, and all that decides which worker sees it.
+def name_request(task: Task, grant: Grant, *, check: Check | None) -> bytes:
+    """The name of a request: who asks, all that a worker sees, and all that decides which worker sees it.
 
-    The privacy boundary and the allowed workers of the key stand in the objective.
+    No key is given what another one was told: neither its answer, nor that it asked, nor the id of its decision.
     """
-    return hashlib.sha256(digest.encode() + msgspec.json.encode(objective)).digest()
+    who = (grant.id, grant.is_admin)
+    return hashlib.sha256(msgspec.json.encode((who, task.digest, task.objective, check))).digest()

@@ -73,9 +73,11 @@ class Embeddings:
         if model == AUTO or model == self._app.analyzer.encoder.name:
             return None
         if model not in self._app.pool:
-            raise UnknownModel(model, (AUTO, *self._app.pool.ids))
+            raise UnknownModel(model, self._keyring.list_own(grant, self._app.pool))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
         worker = self._app.pool[model]
+        if worker.is_careful:
+            raise Forbidden(f"{model!r} makes no embeddings here: its calls have effects or need approval")
         if worker.privacy.reach > objective.privacy.reach:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
         return worker

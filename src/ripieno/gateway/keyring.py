@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective, Reason, find_periods
+from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective, Pool, Reason, WorkerId, find_periods
 from ripieno.errors import BudgetExhausted, Forbidden, NoEligibleWorker, RateLimited, Unauthorized
 from ripieno.gateway.lookup import Lookup
 from ripieno.gateway.shared import Local, Shared
@@ -187,19 +187,33 @@ class Keyring:
             return objective, budget
         limits = key.limits
         if limits.workers:
-            wanted = objective.workers or limits.workers
+            wanted = objective.workers or objective.allowed or limits.workers
             allowed = tuple(worker for worker in wanted if worker in limits.workers)
             if not allowed:
                 raise Forbidden(
                     f"key {key.name!r} may not use {', '.join(wanted)}", hint=f"it may use {', '.join(limits.workers)}"
                 )
-            objective = replace(objective, workers=allowed)
+            # What a key may use names nobody: only what the request itself names is named.
+            objective = replace(objective, workers=allowed if objective.workers else (), allowed=allowed)
         if limits.privacy.reach < objective.privacy.reach:
             objective = replace(objective, privacy=limits.privacy)
         left = self.check_budget(key)
         if left is not None and (budget.cost_usd is None or left < budget.cost_usd):
             budget = replace(budget, cost_usd=left)
         return objective, budget
+
+    def list_own(self, grant: Grant, pool: Pool) -> tuple[WorkerId, ...]:
+        """The workers that the tasks of a key may go to."""
+        limits = grant.key.limits if grant.key is not None else _NO_LIMITS
+        near = (worker.id for worker in pool if worker.privacy.reach <= limits.privacy.reach)
+        return tuple(worker for worker in near if not limits.workers or worker in limits.workers)
+
+    def narrow(self, grant: Grant, error: NoEligibleWorker) -> NoEligibleWorker:
+        """What a key is told where no worker may take its task: nothing of workers that it may not use."""
+        if grant.key is None or not grant.key.limits.workers:
+            return error
+        own = {worker: why for worker, why in error.whys.items() if worker in grant.key.limits.workers}
+        return NoEligibleWorker(own, is_temporary=error.is_temporary)
 
     async def _check_rates(self, key: Key) -> None:
         limits = key.limits

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, ItemKind, NewItem, Recall, Scope
+from ripieno.errors import NotFound
 from ripieno.memory import Memory
 from ripieno.memory.harness import examine
 from ripieno.memory.harness import recall as read_memory
@@ -43,6 +44,8 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
         text: str, kind: str = "fact", author: str = "", thread: str = "", supersedes: str | None = None
     ) -> dict[str, Any]:
         """Keep one thing: a fact, preference, decision, task, episode or noise. Gives its id once it is on disk."""
+        if supersedes is not None:
+            await _require_seen(memory(), supersedes, scope)
         item = NewItem(
             text=text,
             kind=ItemKind(kind),
@@ -74,6 +77,21 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
         }
 
     return server
+
+
+async def _require_seen(memory: Memory, name: str, scope: Scope) -> None:
+    """Let an agent replace only what it may read.
+
+    Raises:
+        NotFound: it is not there, or belongs to another scope: both are told alike.
+    """
+    told = f"memory holds no item {name[:100]!r} in this scope"
+    try:
+        (item,) = await memory.get([name])
+    except NotFound as error:
+        raise NotFound(told) from error
+    if item.scope.project not in scope.projects or item.scope.user not in ("", scope.user):
+        raise NotFound(told)
 
 
 def tell(found: Recall) -> dict[str, Any]:

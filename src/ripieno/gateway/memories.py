@@ -1,5 +1,6 @@
-"""Memory over HTTP: remember, recall, forget, and how it is. A virtual key has a memory of its own."""
+"""Memory over HTTP: remember, recall, forget, and how it is. A virtual key sees its own memory and no other."""
 
+import re
 from dataclasses import replace
 
 import msgspec
@@ -13,11 +14,14 @@ from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.errors import hide_places
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
+from ripieno.ledger.keys import ID_LENGTH
 from ripieno.memory.harness import examine, recall
 
 MEMORY = "/v1/memory"
 SOURCE = "http"
 MOST = 200
+_OF_A_KEY = re.compile(rf"k[0-9a-f]{{{ID_LENGTH}}}/")
+"""What the projects of virtual keys begin with."""
 
 
 class Remember(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -60,21 +64,37 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 def own(scope: Scope, grant: Grant) -> Scope:
-    """The scope within what a key may see: what one key is told, no other key can ask for."""
-    return scope if grant.id is None else replace(scope, project=f"{grant.id}/{scope.project}")
+    """The scope within what a key may see: its own, without the installation's or what holds for all.
+
+    Raises:
+        InvalidTask: a request without a key names the scope of one.
+    """
+    if grant.id is not None:
+        return replace(scope, project=f"{grant.id}/{scope.project}", is_apart=True)
+    if not grant.is_admin and _OF_A_KEY.match(scope.project):
+        raise InvalidTask("a project of this form belongs to a key", param="project", hint="send the key itself")
+    return scope
+
+
+def bound_reach(reach: Privacy, grant: Grant) -> Privacy:
+    """How far what a key recalls travels: at least as far as its own tasks may."""
+    most = grant.key.limits.privacy if grant.key is not None else reach
+    return max(reach, most, key=lambda boundary: boundary.reach)
 
 
 def own_item(given: Remember, grant: Grant) -> NewItem:
-    """What a key gives, in the scope that it may see.
+    """What a key gives, in the scope that it may see; it travels no further than the tasks of the key may.
 
     Raises:
-        InvalidTask: it is no item.
+        InvalidTask: it is no item, or belongs into a scope of others.
     """
     try:
         item = given.make(source=SOURCE)
     except ValueError as error:
         raise InvalidTask(str(error), param="text") from error
-    return replace(item, scope=own(item.scope, grant))
+    most = grant.key.limits.privacy if grant.key is not None else item.privacy
+    privacy = min(item.privacy, most, key=lambda boundary: boundary.reach)
+    return replace(item, scope=own(item.scope, grant), privacy=privacy)
 
 
 class MemoryRoutes:
@@ -98,7 +118,8 @@ class MemoryRoutes:
         if not 1 <= given.most <= MOST:
             raise InvalidTask(f"most must be 1 to {MOST}, got {given.most}", param="most")
         scope = own(Scope(project=given.project, user=given.user), grant)
-        found = await recall(lambda: self._app.memory, given.question, scope=scope, most=given.most, reach=given.reach)
+        reach = bound_reach(given.reach, grant)
+        found = await recall(lambda: self._app.memory, given.question, scope=scope, most=given.most, reach=reach)
         items = [
             describe_item(each.item) | {"score": each.score, "because": list(each.because)} for each in found.items
         ]
@@ -143,11 +164,30 @@ class MemoryRoutes:
         return Response(encode(body))
 
     async def _require_own(self, names: list[str], grant: Grant) -> None:
-        if grant.id is None or not names:
+        """Let a request touch only items of its own; another's is told as one that is not there.
+
+        Raises:
+            NotFound: one is not its own, or not there; only whole ids are taken.
+        """
+        if grant.is_admin:
             return
-        for item in await self._app.memory.get(names):
-            if not item.scope.project.startswith(f"{grant.id}/"):
-                raise NotFound(f"memory holds no item {item.id!r} of this key")
+        for name in names:
+            try:
+                (item,) = await self._app.memory.get([name])
+            except NotFound as error:
+                raise _unknown(name) from error
+            if not _is_own(item.scope, grant):
+                raise _unknown(name)
+
+
+def _is_own(scope: Scope, grant: Grant) -> bool:
+    if grant.id is not None:
+        return scope.project.startswith(f"{grant.id}/")
+    return _OF_A_KEY.match(scope.project) is None
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"memory holds no item {name[:100]!r} of this key", hint="give its whole id")
 
 
 def describe_item(item: Item) -> dict[str, object]:

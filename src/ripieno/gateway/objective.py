@@ -88,6 +88,7 @@ class UnknownModel(InvalidTask):
     """`model` names neither auto nor a worker."""
 
     def __init__(self, model: str, workers: Sequence[str]) -> None:
+        self.model = model
         super().__init__(
             f"the model {model!r} does not exist", param="model", hint=f"use 'auto' or one of {', '.join(workers)}"
         )
@@ -135,21 +136,23 @@ def read_stated(
 
 def _find_objective(model: str, stated: RipienoFields, base: Objective, names: Names) -> Objective:
     if stated is not _NO_FIELDS:
-        return _make_objective(names.aliases.get(model, model), stated, base, names.workers)
+        return _make_objective(model, stated, base, names)
     objective = names.plain.get(model)
     if objective is None:
-        objective = _make_objective(names.aliases.get(model, model), stated, base, names.workers)
+        objective = _make_objective(model, stated, base, names)
         names.plain[model] = objective
     return objective
 
 
-def _make_objective(model: str, stated: RipienoFields, base: Objective, workers: Sequence[str]) -> Objective:
+def _make_objective(name: str, stated: RipienoFields, base: Objective, names: Names) -> Objective:
+    """The objective of a model's name; an alias allows its worker, and does not name it: who asks may not know it."""
+    model, workers, is_alias = names.aliases.get(name, name), names.workers, name in names.aliases
     named, _, point = model.partition(":")
     preset = stated.preset
     if model in workers:
+        base = replace(base, allowed=(model,)) if is_alias else replace(base, workers=(model,))
         if stated is _NO_FIELDS:
-            return replace(base, workers=(model,))
-        base = replace(base, workers=(model,))
+            return base
     elif named == AUTO or model == "":
         preset = preset or (point or None)
         if stated is _NO_FIELDS and preset is None:
@@ -177,7 +180,7 @@ def _read_changes(stated: RipienoFields, base: Objective) -> dict[str, object]:
     if stated.privacy is not None:
         changes["privacy"] = Privacy(stated.privacy)
     if stated.workers and not base.workers:
-        changes["workers"] = stated.workers
+        changes["workers"] = tuple(w for w in stated.workers if not base.allowed or w in base.allowed)
     changes["stated"] = frozenset((*base.stated, *changes))
     return changes
 

@@ -6,7 +6,6 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.domain import JsonValue
-from ripieno.errors import NotFound
 from ripieno.execute import Unfinished
 from ripieno.gateway.admin import require_admin
 from ripieno.gateway.bodies import read_form
@@ -14,6 +13,7 @@ from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.errors import hide_places
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant
+from ripieno.gateway.told import tell_run
 
 RUNS = "/v1/runs/"
 APPROVALS = "/admin/approvals"
@@ -55,13 +55,14 @@ class RunRoutes:
         return Response(encode(body))
 
     def _describe(self, name: str, grant: Grant) -> dict[str, JsonValue]:
-        decided = self._app.ledger.find_decided(name)
-        ended, found = self._app.runs.look_up(decided.decision.id)
-        payer = ended[-1].key if ended else found.claim.key if found is not None else None
-        if not grant.is_admin and payer != grant.id:
-            raise NotFound(f"no run {name!r} of this key is recorded")
+        if grant.is_admin:
+            decided = self._app.ledger.find_decided(name)
+            ended, found = self._app.runs.look_up(decided.decision.id)
+        else:
+            decided, ended, found = self._app.runs.look_up_own(name, key=grant.id)
         answer = ended[-1].answer if ended else None
         error = next((call.error for run in ended for call in reversed(run.calls) if call.error), None)
+        told = tell_run(ended[-1]) if ended else {"worker": None, "ended_early": None, "verdicts": []}
         return {
             "id": decided.decision.id,
             "object": "run",
@@ -70,6 +71,7 @@ class RunRoutes:
             "answer": answer.text if answer is not None else None,
             "cost_usd": ended[-1].cost_usd if ended else None,
             "error": hide_places(error) if error is not None else None,
+            **told,
         }
 
 

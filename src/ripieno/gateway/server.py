@@ -8,9 +8,9 @@ from uuid import uuid4
 import msgspec
 
 from ripieno.app import App
-from ripieno.app.feedback import record_feedback
+from ripieno.app.feedback import Payer, record_feedback
 from ripieno.domain import JsonValue, Verdict
-from ripieno.errors import InvalidTask, NotFound, RipienoError
+from ripieno.errors import Forbidden, InvalidTask, NotFound, RipienoError
 from ripieno.gateway.admin import Admin
 from ripieno.gateway.answering import Answering, read_body
 from ripieno.gateway.bodies import read_form
@@ -94,7 +94,20 @@ class Gateway:
             ("GET", f"{MEMORY}/status"): (self._chat, self._memory.status),
             **{route: (self._chat, handler) for route, handler in self._admin.routes().items()},
         }
+        self._named: dict[tuple[str, str], Handler] = {
+            ("GET", MODELS): self._show_model,
+            ("GET", RUNS): self._runs.show,
+            ("DELETE", Admin.KEYS): self._admin.revoke,
+            ("DELETE", f"{MEMORY}/"): self._memory.forget,
+            ("POST", f"{APPROVALS}/"): self._runs.answer,
+        }
+        """Routes whose path goes on with a name."""
         self._paths = {path for _, path in (*self._routes, *self._open)}
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """Every route but the pages, as its method and path; a path that ends in a slash goes on with a name."""
+        return sorted((*self._open, *self._routes, *self._named))
 
     async def __call__(self, request: Request) -> Response | Stream:
         """Answer one request."""
@@ -163,17 +176,10 @@ class Gateway:
         return Response(_make_error(said, kind, code), status=status, headers=headers)
 
     def _find_route(self, method: str, request: Request) -> Handler | None:
-        """Routes whose path holds a name; their errors have OpenAI's form."""
-        if method == "GET" and request.path.startswith(MODELS):
-            return self._show_model
-        if method == "DELETE" and request.path.startswith(Admin.KEYS):
-            return self._admin.revoke
-        if method == "GET" and request.path.startswith(RUNS):
-            return self._runs.show
-        if method == "DELETE" and request.path.startswith(f"{MEMORY}/"):
-            return self._memory.forget
-        if method == "POST" and request.path.startswith(f"{APPROVALS}/"):
-            return self._runs.answer
+        """The route of a path that goes on with a name; its errors have OpenAI's form."""
+        for (known, beginning), handler in self._named.items():
+            if method == known and request.path.startswith(beginning):
+                return handler
         return None
 
     def _answer_with(self, dialect: Dialect, name: str) -> Handler:
@@ -206,8 +212,8 @@ class Gateway:
         return _respond(body, status=200 if is_ready else 503)
 
     async def _list_models(self, request: Request, grant: Grant) -> Response:
-        """`auto` with its presets, every worker, every alias."""
-        data = [_describe_model(name) for name in self._known_models()]
+        """`auto` with its presets, and the workers and aliases that the key may use."""
+        data = [_describe_model(name) for name in self._answering.list_models(grant)]
         return _respond(
             {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
         )
@@ -215,28 +221,29 @@ class Gateway:
     async def _show_model(self, request: Request, grant: Grant) -> Response:
         """One model."""
         name = request.path.removeprefix(MODELS)
-        if name not in self._known_models():
+        if name not in self._answering.list_models(grant):
             raise NotFound(f"the model {name!r} does not exist")
         return _respond(_describe_model(name))
-
-    def _known_models(self) -> list[str]:
-        return self._answering.names.all()
 
     async def _count_tokens(self, request: Request, grant: Grant) -> Response:
         return _respond({"input_tokens": count_tokens(self._messages.read(read_body(request.body)))})
 
     async def _show_metrics(self, request: Request, grant: Grant) -> Response:
+        """The counters of this installation: they count the requests of all keys, and are shown to none."""
+        if grant.id is not None:
+            raise Forbidden("metrics count the requests of all keys", hint="scrape them with the master key")
         return Response(self.metrics.render(), content_type=CONTENT_TYPE)
 
     async def _take_feedback(self, request: Request, grant: Grant) -> Response:
-        """Record what an answer was worth."""
+        """Record what an answer was worth; a key may say so of its own decisions, and the master key of all."""
         given, verdict = read_form(request, Feedback), None
         if given.quality is not None:
             try:
                 verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
             except ValueError as error:
                 raise InvalidTask(str(error), param="quality") from error
-        judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction)
+        payer = None if grant.is_admin else Payer(key=grant.id)
+        judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction, payer=payer)
         return _respond({"recorded": judged.id})
 
 

@@ -180,8 +180,12 @@ class Ledger:
             found = connection.execute(select(func.count()).where(entries.c.kind == kind)).scalar()
             return int(found or 0)
 
-    def find_decided(self, decision: str) -> Decided:
+    def find_decided(self, decision: str, *, is_whole: bool = False) -> Decided:
         """Find a decision by its id, or by an unambiguous beginning of it.
+
+        Args:
+            decision: its id, or the beginning of it.
+            is_whole: whether only a whole id is taken.
 
         Raises:
             NotFound: there is none, or more than one.
@@ -194,7 +198,7 @@ class Ledger:
         )
         with self._reading() as connection:
             rows = connection.execute(query.where(entries.c.decision == decision)).all()
-            if not rows:  # a beginning of an id looks at every decision
+            if not rows and not is_whole:  # a beginning of an id looks at every decision
                 beginning = entries.c.decision.startswith(decision, autoescape=True)
                 rows = connection.execute(query.where(beginning)).all()
         if len(rows) != 1:

@@ -2,12 +2,12 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker
 from ripieno.domain.grader import GradedTask
-from ripieno.errors import BudgetExhausted, ProviderError
+from ripieno.errors import BudgetExhausted, InvalidTask, ProviderError
 from ripieno.ledger import Ledger
 from ripieno.providers import Called, Caller
 from ripieno.verify import Grading
@@ -27,6 +27,8 @@ class Campaign:
     """Pairs to leave unmeasured."""
     source: str = ""
     """Where the tasks can be read again."""
+    with_effects: bool = False
+    """Whether workers may be measured whose calls change something or need approval: each sample is such a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class Profiler:
         """Measure all samples that are not recorded yet; each is recorded the moment it ends.
 
         Raises:
+            InvalidTask: a worker has effects or needs approval, and the campaign does not allow that.
             BudgetExhausted: the ceiling was reached; all that was measured is recorded.
             LedgerError: the record refuses; samples under way are lost, recorded ones are safe.
         """
@@ -97,7 +100,10 @@ class Profiler:
 
     async def measure(self, sample: Sample, *, campaign: str, source: str = "") -> tuple[Called, Verdict]:
         """Take one sample, judge it and record it under the name of a campaign."""
-        called = await self._caller.measure(sample.worker, sample.task.task)
+        if sample.worker.is_careful:  # once and no more: a call that failed may have changed something
+            called = await self._caller.call(sample.worker, sample.task.task, attempts=1)
+        else:
+            called = await self._caller.measure(sample.worker, sample.task.task)
         verdict = await self._judge(sample, called)
         await self._record(sample, called, verdict, campaign=campaign, source=source)
         return called, verdict
@@ -150,7 +156,13 @@ class Profiler:
 
 
 def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:
-    """All samples of a campaign, tasks in order, so that an early stop leaves every worker measured alike."""
+    """All samples of a campaign, tasks in order, so that an early stop leaves every worker measured alike.
+
+    Raises:
+        InvalidTask: a worker has effects or needs approval, and the campaign does not allow that.
+    """
+    if not campaign.with_effects:
+        require_plain([pool[worker] for worker in campaign.workers])
     named = {task.id: f"{task.id}\x1f{task.task.digest}" for task in campaign.tasks}
     workers = {worker: pool[worker] for worker in campaign.workers}
     versions = {worker: f"{worker}\x1f{card.version}" for worker, card in workers.items()}
@@ -166,6 +178,21 @@ def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:
         for worker in campaign.workers
         if not campaign.skip(task, worker)
     ]
+
+
+def require_plain(workers: Sequence[Worker]) -> None:
+    """Let no worker be measured whose calls change something or need approval.
+
+    Raises:
+        InvalidTask: one of them is such a worker.
+    """
+    for worker in workers:
+        if worker.is_careful:
+            what = "change something" if worker.has_effects else "need a human's approval"
+            raise InvalidTask(
+                f"{worker.id!r} is not measured: its calls {what}, and each sample is a call",
+                hint=f"`ripieno profile TASKS --worker {worker.id} --with-effects` measures it all the same",
+            )
 
 
 def _name_run(campaign: str, task: str, worker: str, repeat: int) -> str:

@@ -61,7 +61,7 @@ class Reader:
         replaced = exists().where(later.c.supersedes == items.c.id, later.c.recorded_at <= then)
         return (
             items.c.erased_at.is_(None),
-            items.c.project.in_(("", self.scope.project)),
+            items.c.project.in_(self.scope.projects),
             items.c.user.in_(("", self.scope.user)),
             items.c.privacy.in_(allowed),
             items.c.recorded_at <= then,
@@ -166,7 +166,7 @@ def _measure_meaning(
 
 def _find_named(connection: Connection, question: str, scope: Scope) -> str | None:
     """The one author whom a question names."""
-    mine = (authors.c.project.in_(("", scope.project)), authors.c.user.in_(("", scope.user)))
+    mine = (authors.c.project.in_(scope.projects), authors.c.user.in_(("", scope.user)))
     rows = connection.execute(select(authors.c.author).distinct().where(*mine)).all()
     words = f" {' '.join(_WORD.findall(question.lower()))} "
     named = [row.author for row in rows if f" {' '.join(_WORD.findall(row.author.lower()))} " in words]

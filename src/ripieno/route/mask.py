@@ -21,6 +21,8 @@ class Conditions:
     """Calls that are with a worker or wait for it, for each that it takes at once; only workers that are full."""
     sensitive: Privacy | None = None
     """How far a task that holds secrets or personal data may travel; None does not restrict it."""
+    named: frozenset[WorkerId] = frozenset()
+    """Workers that the caller's own workflow names, beside those of the objective."""
 
 
 def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
@@ -76,6 +78,11 @@ def _check_permission(worker: Worker, task: Task, features: Features, conditions
     objective = task.objective
     if objective.workers and worker.id not in objective.workers:
         return Why(reason=Reason.NOT_ALLOWED, detail=f"the request allows only {', '.join(objective.workers)}")
+    if objective.allowed and worker.id not in objective.allowed:
+        return Why(reason=Reason.NOT_ALLOWED, detail=f"the request may use only {', '.join(objective.allowed)}")
+    if worker.is_careful and worker.id not in objective.workers and worker.id not in conditions.named:
+        why = "its calls change something" if worker.has_effects else "its calls need a human's approval"
+        return Why(reason=Reason.NOT_NAMED, detail=f"{why}; name it as the model or in `workers` to use it")
     if worker.privacy.reach > objective.privacy.reach:
         return Why(reason=Reason.PRIVACY, detail=f"worker is {worker.privacy}, task is {objective.privacy}")
     if features.sensitivity and conditions.sensitive is not None and worker.privacy.reach > conditions.sensitive.reach:

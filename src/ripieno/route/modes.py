@@ -67,6 +67,11 @@ class Cast:
         cost = {estimate.worker: estimate.cost_usd for estimate in self.estimates}
         return sorted(self.order, key=lambda worker: cost.get(worker, 0.0))
 
+    @property
+    def plain(self) -> "Cast":
+        """Those of which a call is a question and no more: only they stand in, are sampled, compared, or check."""
+        return replace(self, order=tuple(worker for worker in self.order if not self.pool[worker].is_careful))
+
     def others(self, *taken: WorkerId) -> tuple[WorkerId, ...]:
         """Workers in the policy's order, without those taken."""
         return tuple(worker for worker in self.order if worker not in taken)
@@ -84,9 +89,9 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
         case Mode.TURNS:
             return Turns(worker=cast.order[0], fallbacks=cast.others(cast.order[0]))
         case Mode.CASCADE:
-            return _make_cascade(cast)
+            return _make_cascade(cast.plain)
         case Mode.AGREEMENT:
-            return _make_agreement(cast)
+            return _make_agreement(cast.plain)
         case Mode.VERIFIED:
             return _make_verified(cast)
         case Mode.VOTE | Mode.BEST_OF:
@@ -95,7 +100,7 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
             return _make_synthesis(cast, rounds=2 if mode is Mode.MIXTURE else 1)
         case Mode.DEBATE:
             members = _take_different(cast)
-            return Ensemble(members=members, merge=Merge.VOTE, rounds=2, fallbacks=cast.others(*members))
+            return Ensemble(members=members, merge=Merge.VOTE, rounds=2, fallbacks=cast.plain.others(*members))
         case _:
             assert_never(mode)
 
@@ -105,12 +110,13 @@ def make_stand_in(name: WorkerId) -> Worker:
     return Worker(id=name, binding=Binding(provider="workflow", model=name))
 
 
-def find_check(cast: Cast, author: WorkerId) -> Check:
+def find_check(whole: Cast, author: WorkerId) -> Check:
     """How an answer of `author` can be checked: as the request says, as its form says, by a judge, or by a peer.
 
     Raises:
         InvalidTask: there is no way.
     """
+    cast = whole.plain
     judge = cast.judge if cast.judge in cast.order and cast.judge != author else None
     stated = cast.check or read_schema(cast.task)
     if isinstance(stated, Judge) and stated.worker is None:
@@ -144,7 +150,7 @@ def _require_eligible(check: Check, cast: Cast) -> None:
 def find_peer(cast: Cast, author: WorkerId) -> WorkerId | None:
     """Whose agreement proves most: the best of other families, else of the author's own."""
     kin, quality = cast.pool[author].kin, {estimate.worker: estimate.quality for estimate in cast.estimates}
-    others = [cast.pool[worker] for worker in cast.others(author) if not cast.pool[worker].is_careful]
+    others = [cast.pool[worker] for worker in cast.others(author)]
     best = max(others, key=lambda worker: (worker.kin != kin, quality.get(worker.id, 0.0)), default=None)
     return best.id if best is not None else None
 
@@ -160,46 +166,45 @@ def read_schema(task: Task) -> JsonSchema | None:
 
 
 def _make_cascade(cast: Cast) -> Cascade:
+    if len(cast.order) < 2:
+        only = f", and only {cast.order[0]!r} may take the task" if cast.order else " that may stand in for others"
+        raise InvalidTask(f"a cascade needs two workers{only}", param="ripieno.workflow")
     strong = cast.strongest
-    small = next((worker for worker in cast.cheapest_first() if worker != strong), None)
-    if small is None:
-        raise InvalidTask(
-            f"a cascade needs two workers, and only {strong!r} may take the task", param="ripieno.workflow"
-        )
+    small = next(worker for worker in cast.cheapest_first() if worker != strong)
     without_strong = replace(cast, order=cast.others(strong))
     check = find_check(without_strong, small)
     return Cascade(stages=(small, strong), check=check, fallbacks=cast.others(small, strong))
 
 
 def _make_agreement(cast: Cast) -> Cascade:
+    if len(cast.order) < 3:
+        raise InvalidTask("agreement needs three workers that may take the task", param="ripieno.workflow")
     strong = cast.strongest
     cheap = [worker for worker in cast.cheapest_first() if worker != strong]
     kin = {worker: cast.pool[worker].kin for worker in cheap}
-    pair = next(((a, b) for a in cheap for b in cheap if a != b and kin[a] != kin[b]), tuple(cheap[:2]))
-    if len(pair) < 2:
-        raise InvalidTask("agreement needs three workers that may take the task", param="ripieno.workflow")
-    first, peer = pair
+    first, peer = next(((a, b) for a in cheap for b in cheap if a != b and kin[a] != kin[b]), (cheap[0], cheap[1]))
     return Cascade(stages=(first, strong), check=Agreement(peer=peer), fallbacks=cast.others(first, peer, strong))
 
 
 def _make_verified(cast: Cast) -> Verified:
     worker = cast.order[0]
-    return Verified(worker=worker, check=find_check(cast, worker), fallbacks=cast.others(worker))
+    return Verified(worker=worker, check=find_check(cast, worker), fallbacks=cast.plain.others(worker))
 
 
 def _make_samples(mode: Mode, cast: Cast) -> Ensemble:
     """Samples of the chosen worker where it can vary, else of different ones."""
-    chosen = cast.pool[cast.order[0]]
+    chosen, plain = cast.pool[cast.order[0]], cast.plain
+    is_one = not chosen.is_tool and not chosen.is_careful
     if mode is Mode.VOTE:
-        members = _take_different(cast) if chosen.is_tool else (chosen.id,) * SAMPLES
-        return Ensemble(members=members, merge=Merge.VOTE, fallbacks=cast.others(*members))
-    members = _take_different(cast) if chosen.is_tool else (chosen.id,) * MEMBERS
-    check = find_check(cast, chosen.id)
-    return Ensemble(members=members, merge=Merge.BEST, check=check, fallbacks=cast.others(*members))
+        members = (chosen.id,) * SAMPLES if is_one else _take_different(cast)
+        return Ensemble(members=members, merge=Merge.VOTE, fallbacks=plain.others(*members))
+    members = (chosen.id,) * MEMBERS if is_one else _take_different(cast)
+    check = find_check(cast, members[0])
+    return Ensemble(members=members, merge=Merge.BEST, check=check, fallbacks=plain.others(*members))
 
 
 def _make_synthesis(cast: Cast, *, rounds: int) -> Ensemble:
-    models = [worker for worker in cast.order if not cast.pool[worker].is_tool]
+    models = [worker for worker in cast.plain.order if not cast.pool[worker].is_tool]
     if not models:
         raise InvalidTask("no model that may take the task can synthesize", param="ripieno.workflow")
     quality = {estimate.worker: estimate.quality for estimate in cast.estimates}
@@ -211,7 +216,7 @@ def _make_synthesis(cast: Cast, *, rounds: int) -> Ensemble:
 
 def _take_different(cast: Cast) -> tuple[WorkerId, ...]:
     """The first few workers, those of other families before those of the same."""
-    able: list[Worker] = [cast.pool[worker] for worker in cast.order if not cast.pool[worker].is_careful]
+    able: list[Worker] = [cast.pool[worker] for worker in cast.plain.order]
     seen: set[str] = set()
     fresh: list[WorkerId] = []
     rest: list[WorkerId] = []

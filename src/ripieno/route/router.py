@@ -21,6 +21,7 @@ from ripieno.domain import (
     Worker,
     WorkerId,
     Workflow,
+    list_named,
     list_workers,
 )
 from ripieno.domain.grader import Check
@@ -106,10 +107,12 @@ class Router:
         Raises:
             NoEligibleWorker: the mask is empty.
         """
-        named = task.objective.workers
-        if len(named) == 1 and named[0] in pool and task.objective.mode in (None, Mode.SOLO):
-            mask = mask_workers(task, features, Pool((pool[named[0]],)), conditions)
+        sole = task.objective.sole
+        if sole is not None and sole in pool and task.objective.mode in (None, Mode.SOLO) and arrival.workflow is None:
+            mask = mask_workers(task, features, Pool((pool[sole],)), conditions)
             return self._take_named(task, mask, arrival)
+        if arrival.workflow is not None:
+            conditions = replace(conditions, named=frozenset(list_named(arrival.workflow)))
         mask = mask_workers(task, features, pool, conditions)
         if arrival.workflow is not None:
             require_eligible(arrival.workflow, mask)
@@ -184,6 +187,7 @@ class Router:
     def _take_named(self, task: Task, mask: Mask, arrival: Arrival) -> Decision:
         """The one worker that the request names: nothing is estimated, as nothing depends on it."""
         worker = mask.eligible[0]
+        why = "the worker that the request names" if task.objective.workers else "the only worker that may be used"
         return Decision(
             id=arrival.id,
             workflow=Solo(worker=worker),
@@ -195,7 +199,7 @@ class Router:
             mask=mask,
             estimates=(),
             utilities={},
-            reasons=(f"{worker} is the worker that the request names",),
+            reasons=(f"{worker} is {why}",),
             seed=arrival.seed,
             kind=task.kind,
             decide_s=self._clock.monotonic() - arrival.started,

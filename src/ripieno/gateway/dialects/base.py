@@ -35,6 +35,8 @@ class Origin:
     decision: str
     worker: str
     created: int
+    told: JsonValue = None
+    """What a whole answer says in its `ripieno` field; None says nothing."""
 
 
 class Writing(Protocol):
@@ -48,8 +50,8 @@ class Writing(Protocol):
         """One piece."""
         ...
 
-    def end(self) -> bytes:
-        """What stands after the last piece."""
+    def end(self, told: JsonValue = None) -> bytes:
+        """What stands after the last piece; the last event says `told` in its `ripieno` field, unless it is None."""
         ...
 
     def fail(self, error: RipienoError) -> bytes:
@@ -82,6 +84,11 @@ class Dialect(Protocol):
     def refuse(self, error: RipienoError, *, request: str) -> bytes:
         """The body that tells an error."""
         ...
+
+
+def say(told: JsonValue) -> dict[str, JsonValue]:
+    """The field in which an answer says how it came about; none where there is nothing to say."""
+    return {} if told is None else {"ripieno": told}
 
 
 def require(body: Mapping[str, JsonValue], name: str, kind: type, *, default: JsonValue = None) -> JsonValue:

@@ -6,7 +6,7 @@ import msgspec
 
 from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require, require_model
+from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require, require_model, say
 from ripieno.gateway.errors import make_body
 from ripieno.providers import Piece
 
@@ -41,7 +41,7 @@ class ChatDialect:
     def write(self, asked: Asked, answer: Answer, origin: Origin) -> bytes:
         """A completion: the worker's own, under the worker's name here, or one made of the answer."""
         if answer.wire:
-            return encode(_decode_fields(answer.wire) | {"model": origin.worker})
+            return encode(_decode_fields(answer.wire) | {"model": origin.worker} | say(origin.told))
         message: dict[str, JsonValue] = {
             "role": "assistant",
             "content": answer.text or None,
@@ -63,6 +63,7 @@ class ChatDialect:
                 "choices": [choice],
                 "usage": make_usage(answer.usage),
             }
+            | say(origin.told)
         )
 
     def stream(self, asked: Asked, origin: Origin) -> "ChatWriting":
@@ -86,6 +87,8 @@ class ChatWriting:
             "created": origin.created,
             "model": origin.worker,
         }
+        self._held: dict[str, JsonValue] | None = None
+        """A chunk that may be the last one: it waits for what the end has to say."""
         self._has_begun = False
         self._has_own_usage = False
         self._usage: Usage | None = None
@@ -100,24 +103,29 @@ class ChatWriting:
             self._usage = piece.usage
         if piece.chunk is not None:
             return self._pass_on(piece)
-        chunks = b""
+        chunks = self._release()
         if not self._has_begun and "role" not in piece.delta:
-            chunks = self._make({"role": "assistant", "content": ""}, None)
+            chunks += self._give(self._make({"role": "assistant", "content": ""}, None), may_end=False)
         self._has_begun = True
         if piece.delta or piece.finish_reason:
-            chunks += self._make(piece.delta, piece.finish_reason)
+            made = self._make(piece.delta, piece.finish_reason)
+            chunks += self._give(made, may_end=piece.finish_reason is not None)
         return chunks
 
-    def end(self) -> bytes:
-        """The usage where it was asked for, and `[DONE]`."""
+    def end(self, told: JsonValue = None) -> bytes:
+        """The last chunk, with the usage where it was asked for, and `[DONE]`."""
+        before, last = b"", self._held
+        self._held = None
         if self._wants_usage and not self._has_own_usage:
-            usage = make_usage(self._usage or Usage())
-            return b"data: %b\n\ndata: [DONE]\n\n" % encode({**self._head, "choices": [], "usage": usage})
-        return b"data: [DONE]\n\n"
+            before = _pack(last) if last is not None else b""
+            last = {**self._head, "choices": [], "usage": make_usage(self._usage or Usage())}
+        if last is None and told is not None:
+            last = self._make({}, None)
+        return before + (_pack(last | say(told)) if last is not None else b"") + b"data: [DONE]\n\n"
 
     def fail(self, error: RipienoError) -> bytes:
         """An error event, and no `[DONE]`."""
-        return b"data: %b\n\n" % encode(make_body(error))
+        return self._release() + b"data: %b\n\n" % encode(make_body(error))
 
     def _pass_on(self, piece: Piece) -> bytes:
         fields = piece.chunk
@@ -126,11 +134,27 @@ class ChatWriting:
             if not self._wants_usage:  # asked for by us alone, to count
                 return b""
             self._has_own_usage = True
-        return b"data: %b\n\n" % encode({**fields, "model": self._name})
+        may_end = piece.finish_reason is not None or self._has_own_usage
+        return self._release() + self._give({**fields, "model": self._name}, may_end=may_end)
 
-    def _make(self, delta: Mapping[str, JsonValue], finish_reason: str | None) -> bytes:
+    def _give(self, chunk: dict[str, JsonValue], *, may_end: bool) -> bytes:
+        """One chunk, unless it may be the last: the words of an answer never wait."""
+        if not may_end:
+            return _pack(chunk)
+        self._held = chunk
+        return b""
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, None
+        return _pack(held) if held is not None else b""
+
+    def _make(self, delta: Mapping[str, JsonValue], finish_reason: str | None) -> dict[str, JsonValue]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
-        return b"data: %b\n\n" % encode({**self._head, "choices": [choice]})
+        return {**self._head, "choices": [choice]}
+
+
+def _pack(chunk: Mapping[str, JsonValue]) -> bytes:
+    return b"data: %b\n\n" % encode(chunk)
 
 
 def make_usage(usage: Usage) -> dict[str, JsonValue]:

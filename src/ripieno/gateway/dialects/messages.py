@@ -16,6 +16,7 @@ from ripieno.gateway.dialects.base import (
     list_tools,
     require,
     require_model,
+    say,
 )
 from ripieno.gateway.errors import find_wire, tell
 from ripieno.providers import Piece
@@ -88,6 +89,7 @@ class MessagesDialect:
                 "stop_sequence": None,
                 "usage": make_usage(answer.usage),
             }
+            | say(origin.told)
         )
 
     def stream(self, asked: Asked, origin: Origin) -> "MessagesWriting":
@@ -144,12 +146,11 @@ class MessagesWriting:
         events += [self._add_call(part) for part in find_calls(piece.delta)]
         return b"".join(events)
 
-    def end(self) -> bytes:
+    def end(self, told: JsonValue = None) -> bytes:
         """Close the last block and the message."""
         delta = {"stop_reason": self._stop, "stop_sequence": None}
-        return (
-            self._close() + _event("message_delta", delta=delta, usage=make_usage(self._usage)) + _event("message_stop")
-        )
+        changed = _event("message_delta", delta=delta, usage=make_usage(self._usage))
+        return self._close() + changed + _event("message_stop", **say(told))
 
     def fail(self, error: RipienoError) -> bytes:
         """An error event, and no `message_stop`."""

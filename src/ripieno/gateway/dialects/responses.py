@@ -6,7 +6,16 @@ import msgspec
 
 from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, find_calls, find_reasoning, list_tools, require
+from ripieno.gateway.dialects.base import (
+    Asked,
+    Origin,
+    encode,
+    find_calls,
+    find_reasoning,
+    list_tools,
+    require,
+    say,
+)
 from ripieno.gateway.errors import find_wire, make_body, tell
 from ripieno.providers import Piece
 
@@ -61,7 +70,8 @@ class ResponsesDialect:
             items.append(_make_message(origin, len(items), answer.text))
         for call in find_calls(answer.message):
             items.append(_make_call(origin, len(items), _Call.of(call), _custom_names(asked)))  # counts
-        return encode(make_response(asked, origin, items, answer.usage, finish=answer.finish_reason))
+        response = make_response(asked, origin, items, answer.usage, finish=answer.finish_reason)
+        return encode(response | say(origin.told))
 
     def stream(self, asked: Asked, origin: Origin) -> "ResponsesWriting":
         """Begin a stream of typed events."""
@@ -137,10 +147,10 @@ class ResponsesWriting:
         events += [self._add_call(part) for part in find_calls(piece.delta)]
         return b"".join(events)
 
-    def end(self) -> bytes:
+    def end(self, told: JsonValue = None) -> bytes:
         """Close the last item and the response."""
         events = self._close()
-        response = make_response(self._asked, self._origin, self._done, self._usage, finish=self._finish)
+        response = make_response(self._asked, self._origin, self._done, self._usage, finish=self._finish) | say(told)
         return events + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: RipienoError) -> bytes:

@@ -1,0 +1,132 @@
+"""Told: what a response says about how its answer came about, in headers and in the body's `ripieno` field."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ripieno.domain import Decision, Finding, JsonValue, Run, Verdict
+from ripieno.execute import Execution
+
+LONGEST_WHY = 200
+"""Characters of a header's words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What is said about one answer.
+
+    A stream's headers go out with its first piece: they know nothing yet of its end, which its last event tells.
+    """
+
+    headers: Mapping[str, str]
+    body: Mapping[str, JsonValue]
+
+
+def tell_answer(execution: Execution) -> Told:
+    """What is said about an answer that is there."""
+    decision, worker = execution.decision, execution.author
+    why, verdict = tell_why(execution, worker), execution.verdict
+    headers = make_headers(decision, worker=worker, why=why)
+    headers["x-ripieno-cost-usd"] = f"{execution.cost_usd:.10f}"
+    headers["x-ripieno-attempts"] = str(_count_attempts(execution))
+    if execution.ended_early is not None:
+        headers["x-ripieno-ended-early"] = plain(execution.ended_early)
+    if verdict is not None:
+        headers["x-ripieno-verdict"] = plain(tell_verdict(verdict))
+    body: dict[str, JsonValue] = {
+        "decision": decision.id,
+        "worker": worker,
+        "workflow": name_workflow(decision),
+        "why": why,
+        "cost_usd": execution.cost_usd,
+        "attempts": _count_attempts(execution),
+        "ended_early": execution.ended_early,
+        "verdicts": tell_findings(execution.findings),
+    }
+    return Told(headers=headers, body=body)
+
+
+def tell_cached(told: Told, *, request: str) -> Told:
+    """What is said about an answer that is given again: whose it was, and that nothing was paid for it now.
+
+    Args:
+        told: what was said about it the first time.
+        request: the name of this request.
+    """
+    nothing = {"x-request-id": request, "x-ripieno-cache": "hit", "x-ripieno-cost-usd": "0", "x-ripieno-attempts": "0"}
+    why = f"{told.body['worker']} answered the same request before"
+    return Told(
+        headers={**told.headers, **nothing, "x-ripieno-why": plain(why)},
+        body={**told.body, "why": why, "cost_usd": 0.0, "attempts": 0, "cache": "hit"},
+    )
+
+
+def make_headers(decision: Decision, *, worker: str, why: str) -> dict[str, str]:
+    """What is known of an answer once its first piece is there.
+
+    Args:
+        decision: what it came of.
+        worker: whose answer it is.
+        why: why that worker gave it.
+    """
+    return {
+        "x-request-id": decision.id,
+        "x-ripieno-decision": decision.id,
+        "x-ripieno-worker": worker,
+        "x-ripieno-workflow": name_workflow(decision),
+        "x-ripieno-why": plain(why),
+    }
+
+
+def tell_why(execution: Execution, worker: str) -> str:
+    """Why the worker that answers does: the decision's reason, if it is about that worker."""
+    decision = execution.decision
+    reason = decision.reasons[0] if decision.reasons else ""
+    if worker == decision.worker:
+        return reason if worker in reason.replace(",", " ").split() else f"{worker} answered: {reason}"
+    failed = next((call for call in execution.calls if call.worker == decision.worker and call.failure), None)
+    if failed is not None:
+        return f"{worker} answered in place of {decision.worker}, which failed: {failed.failure}"
+    return f"{worker} answered, in a {name_workflow(decision)} that began with {decision.worker}"
+
+
+def name_workflow(decision: Decision) -> str:
+    """The kind of a decision's workflow."""
+    return type(decision.workflow).__name__.lower()
+
+
+def tell_verdict(verdict: Verdict) -> str:
+    """A finding in a line: by which verifier, the quality in [0, 1], and what it says."""
+    said = f"{verdict.verifier} {verdict.quality:.2f}"
+    return f"{said}: {verdict.detail}" if verdict.detail else said
+
+
+def tell_findings(findings: "tuple[Finding, ...] | list[Finding]") -> list[JsonValue]:
+    """What a workflow's own checks found, in their order."""
+    return [
+        {
+            "step": found.step,
+            "worker": found.author,
+            "verifier": found.verdict.verifier,
+            "quality": found.verdict.quality,
+            "detail": found.verdict.detail,
+        }
+        for found in findings
+    ]
+
+
+def tell_run(run: Run) -> dict[str, JsonValue]:
+    """What a run that has ended says of itself."""
+    return {
+        "worker": run.worker if run.answer is not None else None,
+        "ended_early": run.ended_early,
+        "verdicts": tell_findings(run.findings),
+    }
+
+
+def plain(words: str) -> str:
+    """Words as a header holds them: ASCII, one line, not too long."""
+    return " ".join(words.encode("ascii", "replace").decode().split())[:LONGEST_WHY]
+
+
+def _count_attempts(execution: Execution) -> int:
+    return sum(call.attempts for call in execution.calls)

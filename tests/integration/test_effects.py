@@ -1,0 +1,299 @@
+"""Workers whose calls change something, over a real gateway: only a request that names one reaches it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from click.testing import CliRunner
+from tests.integration.conftest import Serve, open_app, write_pool
+
+from ripieno.app import App
+from ripieno.app.probing import probe
+from ripieno.cli.main import cli
+from ripieno.domain import (
+    Cascade,
+    Ensemble,
+    KeyLimits,
+    Merge,
+    Message,
+    Mode,
+    Objective,
+    Op,
+    Plan,
+    Solo,
+    Step,
+    Task,
+    Verified,
+    WorkerId,
+    Workflow,
+)
+from ripieno.domain.grader import Exact, GradedTask, Judge, Numeric
+from ripieno.errors import (
+    ConfigError,
+    InvalidPlan,
+    InvalidTask,
+    NoEligibleWorker,
+    ProviderError,
+    RipienoError,
+)
+from ripieno.gateway import bind_socket, running
+from ripieno.measure import Campaign
+from ripieno.memory.extract import extract
+from ripieno.orchestrator import make_arrival
+from ripieno.tasks import write_tasks
+from ripieno.testing import Reply, ScriptedServer
+
+A, B, C, PAY = (WorkerId(name) for name in "abcd")
+TASK = Task.from_text("What is six times seven?")
+HELLO = [{"role": "user", "content": "Say hello"}]
+WRONG = Numeric(answer=42)
+
+
+def write_paying(*servers: ScriptedServer, card: str = "has_effects = true", extra: str = "") -> Path:
+    """A pool whose last worker changes something, and is the cheapest of all."""
+    path = write_pool(*servers, extra=extra)
+    last = "abcdef"[len(servers) - 1]
+    dear = f'[workers.{last}]\nprovider = "{last}"\nusd_per_call = {len(servers)}e-3'
+    text = path.read_text()
+    assert dear in text
+    path.write_text(text.replace(dear, f'[workers.{last}]\nprovider = "{last}"\nusd_per_call = 1e-9\n{card}'))
+    return path
+
+
+@asynccontextmanager
+async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
+    async with open_app() as app, serving(app) as (address, client):
+        yield app, address, client
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncIterator[tuple[str, ClientSession]]:
+    listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+    async with running(app, listener) as address, ClientSession() as client:
+        yield address, client
+
+
+async def ask(address: str, client: ClientSession, secret: str = "", **fields: object) -> tuple[int, dict[str, Any]]:
+    headers = {"authorization": f"Bearer {secret}"} if secret else {}
+    body = {"model": "auto", "messages": HELLO} | fields
+    async with client.post(f"{address}/v1/chat/completions", json=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize("card", ["has_effects = true", "needs_approval = true"])
+async def test_auto_never_pays_and_says_why_where_nothing_else_is_there(serve: Serve, card: str) -> None:
+    plain, pay = serve([Reply(text="hello")]), serve([Reply(text="paid")])
+    write_paying(plain, pay, card=card)
+    async with open_gateway() as (_, address, client):
+        for model in ("auto", "auto:cheap", "auto:fast", "auto:best", "auto:private", "auto:qos"):
+            status, said = await ask(address, client, model=model)
+            assert (status, said["model"]) == (200, "a")
+        plain.script = [Reply(status=500)]
+        assert (await ask(address, client))[0] == 502
+        assert not pay.seen, "it stands in for nobody, either"
+    write_paying(pay, card=card)
+    async with open_gateway() as (_, address, client):
+        status, said = await ask(address, client)
+        assert (status, said["error"]["code"]) == (400, "no_eligible_worker")
+        assert "not_named" in said["error"]["message"]
+        assert not pay.seen
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.SOLO])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_no_workflow_reaches_it_whatever_fails(serve: Serve, mode: Mode, status: int) -> None:
+    servers = [serve([Reply(text=text, status=status)]) for text in ("41", "40", "39")]
+    pay = serve([Reply(text="42")])
+    write_paying(*servers, pay, extra=f"[route]\nmodes = {[each.value for each in Mode]}")
+    async with open_gateway() as (_, address, client):
+        check = {"kind": "numeric", "answer": 42}
+        for fields in ({}, {"check": check}, {"check": {"kind": "agreement", "peer": "d"}}):
+            await ask(address, client, ripieno={"workflow": mode.value} | fields)
+        assert not pay.seen
+
+
+async def test_a_name_reaches_it_and_an_alias_or_the_limits_of_a_key_are_no_name(serve: Serve) -> None:
+    plain, pay = serve([Reply(text="hello")]), serve([Reply(text="paid")])
+    write_paying(plain, pay, extra='[gateway.aliases]\n"gpt-4o" = "b"')
+    async with open_app() as app:
+        _, only = app.ledger.keys.create("only", KeyLimits(workers=("b",)))
+        _, both = app.ledger.keys.create("both", KeyLimits(workers=("a", "b")))
+        await use_names(app, only, both, pay)
+
+
+async def use_names(app: App, only: str, both: str, pay: ScriptedServer) -> None:
+    async with serving(app) as (address, client):
+        for secret, model in ((only, "auto"), ("", "gpt-4o"), (only, "gpt-4o"), (both, "gpt-4o")):
+            status, said = await ask(address, client, secret, model=model)
+            assert (status, said["error"]["code"]) == (400, "no_eligible_worker"), (model, said)
+        assert (await ask(address, client, both))[1]["model"] == "a"
+        assert not pay.seen
+        for secret, fields in (
+            ("", {"model": "b"}),
+            (only, {"model": "b"}),
+            ("", {"ripieno": {"workers": ["b"]}}),
+            (both, {"ripieno": {"workers": ["b"]}}),
+            ("", {"model": "gpt-4o", "ripieno": {"workers": ["b"]}}),
+        ):
+            status, said = await ask(address, client, secret, **fields)
+            assert (status, said["choices"][0]["message"]["content"]) == (200, "paid"), fields
+        assert len(pay.seen) == 5
+        status, said = await ask(address, client, both, model="gpt-4o", ripieno={"workers": ["a"]})
+        assert status == 400, "the alias still allows its own worker and no other"
+
+
+async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:
+    execution = await app.orchestrator.carry(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
+    assert execution.run.answer is not None
+    return execution.run.answer.text
+
+
+async def test_a_callers_own_workflow_names_it_in_a_place_of_its_own_and_not_as_a_stand_in(serve: Serve) -> None:
+    plain, pay = serve([Reply(text="41")]), serve([Reply(text="paid")])
+    write_paying(plain, serve([Reply(text="40")]), serve([Reply(status=500)]), pay)
+    async with open_app() as app:
+        assert await carry(app, Plan(steps=(Step(worker=PAY, op=Op.SOLVE),))) == "paid"
+        assert await carry(app, Solo(worker=PAY)) == "paid"
+        for workflow in (
+            Solo(worker=A, fallbacks=(PAY,)),
+            Plan(steps=(Step(worker=C, op=Op.SOLVE),), fallbacks=(PAY,)),
+            Verified(worker=A, check=Judge(rubric="r", worker=PAY)),
+            Cascade(stages=(A, C), check=WRONG, fallbacks=(PAY,)),
+        ):
+            with pytest.raises(InvalidPlan, match=r"'d' may not take the task: not_named"):
+                await carry(app, workflow)
+        assert len(pay.seen) == 2
+
+
+async def test_one_that_is_named_among_others_is_asked_once_and_stands_in_for_none(serve: Serve) -> None:
+    """Samples, repairs and rounds would each be a call that changes something."""
+    broken, pay = serve([Reply(status=500)]), serve([Reply(text="41")])
+    write_paying(broken, serve([Reply(status=500)]), serve([Reply(status=500)]), pay)
+    named = Objective(workers=("a", "b", "c", "d"))
+    async with open_app() as app:
+        for workflow in (
+            Verified(worker=A, check=WRONG, fallbacks=(PAY, B)),
+            Ensemble(members=(A, B), merge=Merge.VOTE, fallbacks=(PAY,)),
+            Ensemble(members=(A, B), merge=Merge.BEST, check=WRONG, fallbacks=(PAY,)),
+            Solo(worker=A, fallbacks=(PAY,)),
+        ):
+            with pytest.raises(ProviderError):
+                await carry(app, workflow, replace(TASK, objective=named))
+            for worker in (A, B, C):
+                app.health.note_success(worker)
+        assert not pay.seen
+        assert await carry(app, Verified(worker=PAY, check=WRONG, repairs=2)) == "41"
+        assert len(pay.seen) == 1, "it does not mend its answer: that would be a second call"
+        with pytest.raises(ProviderError, match="every member"):
+            pay.script = [Reply(status=400)]
+            await carry(app, Ensemble(members=(PAY, PAY), merge=Merge.BEST, check=WRONG))
+        for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.VOTE, Mode.BEST_OF, Mode.SYNTHESIZE):
+            only = replace(TASK, objective=Objective(workers=("a", "d"), mode=mode))
+            with pytest.raises(InvalidTask):
+                decided = await app.orchestrator.decide(only)
+                assert PAY not in getattr(decided.workflow, "members", ())
+                raise InvalidTask("it is composed of others")
+        alone = replace(TASK, objective=Objective(workers=("d",), mode=Mode.CASCADE))
+        with pytest.raises(InvalidTask, match="two workers"):
+            await app.orchestrator.decide(alone)
+
+
+async def test_memory_compaction_and_judges_never_use_it(serve: Serve) -> None:
+    plain, pay = serve([Reply(text="hello")]), serve([Reply(text="[]")])
+    path = write_paying(plain, pay, extra='[memory]\ncompact_words = 300\ncompact_worker = "b"')
+    chat = "Let me look at that now, it should not take very long at all. " * 12
+    talk = [Message(role=("user", "assistant")[nth % 2], content=f"{nth} {chat}") for nth in range(7)]
+    async with open_app() as app:
+        await app.orchestrator.carry(Task(messages=tuple(talk)))
+        await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), memory=app_scope()))
+        with pytest.raises(NoEligibleWorker, match="not_named"):
+            await extract(app.memory, lambda task: app.orchestrator.write(task, "b"), most=10)
+        judged = GradedTask(id="j", task=TASK, grader=Judge(rubric="r", worker=B), family="f")
+        with pytest.raises(RipienoError, match=r"judges nothing|has no judge|judge"):
+            await app.make_profiler().run(Campaign(name="c", tasks=(judged,), workers=("a",)), app.pool)
+        assert not pay.seen
+    path.write_text(path.read_text() + "\n[profile]\njudge = 'b'\n")
+    async with open_app() as app:
+        with pytest.raises(ConfigError, match=r"profile.judge names 'b', whose calls have effects"):
+            app.make_grading()
+
+
+def app_scope() -> Any:
+    from ripieno.domain.memory import Scope
+
+    return Scope(project="web")
+
+
+def make_tasks(count: int) -> tuple[GradedTask, ...]:
+    return tuple(
+        GradedTask(id=f"t{i}", task=Task.from_text(f"say yes {i}"), grader=Exact(answers=("yes",)), family="f")
+        for i in range(count)
+    )
+
+
+def run_command(*arguments: str) -> tuple[int, str, BaseException | None]:
+    done = CliRunner().invoke(cli, list(arguments))
+    return done.exit_code, done.output, done.exception
+
+
+@pytest.mark.parametrize("card", ["has_effects = true", "needs_approval = true"])
+async def test_measuring_it_is_asked_for_by_name_and_flag(serve: Serve, card: str) -> None:
+    import asyncio
+
+    plain, pay = serve([Reply(text="yes")]), serve([Reply(status=500)])
+    write_paying(plain, pay, card=card)
+    write_tasks(make_tasks(3), Path("tasks.jsonl"))
+    profile: Sequence[str] = ("profile", "tasks.jsonl")
+
+    def work() -> None:
+        code, said, error = run_command(*profile)
+        assert code == 0, (said, error)
+        assert "b is left out: its calls" in said
+        assert len(plain.seen) == 3
+        _, said, error = run_command(*profile, "--worker", "b")
+        assert isinstance(error, InvalidTask)
+        assert "'b' is not measured" in error.message
+        assert "--worker b --with-effects" in str(error.hint)
+        code, said, _ = run_command(*profile, "--with-effects")
+        assert code == 2
+        assert "--with-effects needs --worker" in said
+        assert not pay.seen
+        code, said, error = run_command(*profile, "--worker", "b", "--with-effects")
+        assert code == 0, (said, error)
+        assert len(pay.seen) == 3, "once a task: what failed may have changed something, and is not tried again"
+
+    await asyncio.to_thread(work)
+    async with open_app() as app:
+        with pytest.raises(InvalidTask, match="'b' is not measured"):
+            await probe(app, "b", budget=5)
+        with pytest.raises(InvalidTask, match="'b' is not measured"):
+            await app.make_profiler().run(Campaign(name="c", tasks=make_tasks(2), workers=("a", "b")), app.pool)
+        assert len(pay.seen) == 3
+
+
+async def test_embeddings_never_reach_it(serve: Serve) -> None:
+    pay = serve()
+    write_paying(serve(), pay)
+    async with open_gateway() as (_, address, client):
+        async with client.post(f"{address}/v1/embeddings", json={"model": "b", "input": "x"}) as refused:
+            assert refused.status == 403
+        assert not pay.seen
+
+
+async def test_a_decision_that_had_it_is_replayed_as_it_was(serve: Serve) -> None:
+    """A ledger holds decisions of before, in which such a worker was eligible unnamed."""
+    write_pool(serve(), serve())
+    async with open_app() as app:
+        execution = await app.orchestrator.carry(TASK)
+        decided = app.ledger.find_decided(execution.decision.id)
+        assert set(decided.decision.mask.eligible) == {"a", "b"}
+    path = Path("ripieno.toml")
+    path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "local"\nhas_effects = true', 1))
+    async with open_app() as app:
+        again = await app.replay(decided)
+        assert again.mask.eligible == decided.decision.mask.eligible
+        assert again.workflow == decided.decision.workflow
