@@ -10,7 +10,7 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.config import Loaded
-from ripieno.domain import Decision, JsonValue, Objective, Task, WorkerId
+from ripieno.domain import Account, Decision, JsonValue, Objective, Task, WorkerId
 from ripieno.errors import InvalidTask, NoEligibleWorker, Overloaded, RipienoError
 from ripieno.execute import Execution
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
@@ -48,6 +48,7 @@ class _Turn:
     began: float
     headers: Mapping[str, str]
     execution: Execution | None = None
+    account: Account | None = None
     is_admitted: bool = False
     is_over: bool = False
 
@@ -140,9 +141,8 @@ class Answering:
         worker = execution.author
         if name is not None:
             self._cache.keep(name, Kept(answer, execution.decision.id, worker))
-        headers = make_headers(
-            execution.decision, worker=worker, cost_usd=execution.cost_usd, attempts=_count_calls(execution)
-        )
+        headers = make_headers(execution.decision, worker=worker, attempts=_count_calls(execution))
+        headers |= tell_cost(execution.price_usd) | _tell_limit(execution)
         content = turn.dialect.write(turn.asked, answer, _origin(execution.decision.id, worker))
         await self._end(turn, worker=worker)
         return Response(content, headers=headers)
@@ -171,7 +171,7 @@ class Answering:
             if done:
                 first.result()
             worker = execution.serving or execution.decision.worker
-            headers = make_headers(execution.decision, worker=worker) | _NO_CACHE
+            headers = make_headers(execution.decision, worker=worker) | _tell_limit(execution) | _NO_CACHE
             stream = Stream(self._emit(turn, first, pieces), headers=headers)
         finally:
             if stream is None:
@@ -216,25 +216,29 @@ class Answering:
             return
         turn.is_over = True
         self._leave()
-        execution, tokens, cost_usd = turn.execution, 0, 0.0
+        execution, tokens, cost_usd = turn.execution, 0, 0.0  # nothing was called yet: that costs nothing
         if execution is not None:
             self._metrics.note_execution(execution)
             if self._spans is not None:
                 self._spans.send(execution, dialect=turn.name, headers=turn.headers, began=turn.began)
             tokens, cost_usd = execution.tokens, execution.cost_usd
         if log.isEnabledFor(logging.INFO):
-            _log(turn, worker, cost_usd=cost_usd)
+            _log(turn, worker)
         if worker is not None:
             self._metrics.note_request(turn.name, began=turn.began)
             if turn.stated.session is not None:
                 self._sessions.note(turn.stated.session, turn.grant.id, WorkerId(worker))
         if turn.is_admitted:
+            if turn.account is not None:
+                _close_account(turn.account, execution)
             await self._keyring.leave(turn.grant, cost_usd=cost_usd, tokens=tokens)
 
     def _arrive(self, turn: _Turn) -> Arrival:
         session = turn.stated.session
         incumbent = self._sessions.find(session, turn.grant.id) if session is not None else None
         arrival = make_arrival(self._app.clock, incumbent=incumbent, key=turn.grant.id, check=turn.stated.check)
+        turn.account = self._keyring.open(turn.grant, arrival.id)
+        arrival = replace(arrival, account=turn.account)
         scope = turn.stated.memory
         if scope is None:
             return arrival
@@ -267,7 +271,26 @@ class Answering:
         return self._base
 
 
-def _log(turn: _Turn, worker: str | None, *, cost_usd: float) -> None:
+def _close_account(account: Account, execution: Execution | None) -> None:
+    """End what a request holds; where nobody knows what was called for it, it counts as what was held."""
+    if execution is not None:
+        account.close(cost_usd=execution.cost_usd, is_recorded=bool(execution.calls) or execution.is_claimed)
+    else:
+        account.close(cost_usd=None, is_recorded=True)
+
+
+def _tell_limit(execution: Execution) -> dict[str, str]:
+    """Tells a client that its budget, and not it, has limited the answer."""
+    limit = execution.limited_tokens
+    return {} if limit is None else {"x-ripieno-max-tokens": str(limit)}
+
+
+def tell_cost(cost_usd: float | None) -> dict[str, str]:
+    """The header that tells what a request has cost."""
+    return {"x-ripieno-cost-usd": "unknown" if cost_usd is None else f"{cost_usd:.10f}"}
+
+
+def _log(turn: _Turn, worker: str | None) -> None:
     """One line for a request that is over; nothing of what was asked or answered."""
     execution = turn.execution
     facts = {
@@ -276,7 +299,7 @@ def _log(turn: _Turn, worker: str | None, *, cost_usd: float) -> None:
         "key": turn.grant.id,
         "worker": worker,
         "calls": len(execution.calls) if execution is not None else 0,
-        "cost_usd": cost_usd,
+        "cost_usd": execution.price_usd if execution is not None else 0.0,
         "seconds": round(time.perf_counter() - turn.began, 4),
     }
     log.info("answered by %s" if worker is not None else "not answered%.0s", worker or "", extra=facts)
@@ -306,9 +329,7 @@ def read_body(content: bytes) -> dict[str, JsonValue]:
     return body
 
 
-def make_headers(
-    decision: Decision, *, worker: str, cost_usd: float | None = None, attempts: int | None = None
-) -> dict[str, str]:
+def make_headers(decision: Decision, *, worker: str, attempts: int | None = None) -> dict[str, str]:
     """What a response tells of its decision."""
     headers = {
         "x-request-id": decision.id,
@@ -317,8 +338,6 @@ def make_headers(
         "x-ripieno-workflow": type(decision.workflow).__name__.lower(),
         "x-ripieno-why": (decision.reasons[0] if decision.reasons else "").encode("ascii", "replace").decode()[:200],
     }
-    if cost_usd is not None:
-        headers["x-ripieno-cost-usd"] = f"{cost_usd:.10f}"
     if attempts is not None:
         headers["x-ripieno-attempts"] = str(attempts)
     return headers

@@ -80,7 +80,10 @@ async def running(app: App, listener: socket.socket, *, dashboard_key: str | Non
     master = settings.api_key.get_secret_value() if settings.api_key is not None else None
     is_open = not settings.needs_key and master is None and is_loopback(listener.getsockname()[0])
     shared = open_shared(settings.shared_url.get_secret_value() if settings.shared_url is not None else None)
-    keyring = Keyring(app.ledger.keys, master=master, is_open=is_open, clock=app.clock, shared=shared)
+    is_lenient = app.settings.ledger.on_fault == "spool"
+    keyring = Keyring(
+        app.ledger.keys, master=master, is_open=is_open, clock=app.clock, shared=shared, is_lenient=is_lenient
+    )
     await keyring.refresh()
     spans = Spans(settings.traces_url) if settings.traces_url is not None else None
     viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None
@@ -102,6 +105,7 @@ async def running(app: App, listener: socket.socket, *, dashboard_key: str | Non
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await gateway.close()
+        await keyring.close()
         await shared.close()
         if spans is not None:
             await asyncio.to_thread(spans.close)
