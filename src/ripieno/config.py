@@ -189,12 +189,21 @@ class WorkerSettings(_Part):
     model: str | None = None
     """The provider's name for it; the worker's id where not given."""
     options: dict[str, object] = Field(default_factory=dict)
+    price: Literal["free"] | None = None
+    """`free` states that calls cost nothing. Without any price, the carried price list is asked; what it does not know
+    either is unknown, and no budget can use the worker."""
     input_usd_per_mtok: float | None = Field(default=None, ge=0)
+    """US dollars for a million tokens in; the price list's where not given."""
     output_usd_per_mtok: float | None = Field(default=None, ge=0)
+    """US dollars for a million tokens out; the price list's where not given. State 0 for a worker that only embeds."""
     cached_usd_per_mtok: float | None = Field(default=None, ge=0)
     """Of input tokens that the provider had read before."""
-    usd_per_cpu_s: float = Field(default=0.0, ge=0)
-    usd_per_call: float = Field(default=0.0, ge=0)
+    cache_write_usd_per_mtok: float | None = Field(default=None, ge=0)
+    """Of input tokens that the provider writes into its cache."""
+    usd_per_cpu_s: float | None = Field(default=None, ge=0)
+    """US dollars for a second of CPU time, for a worker that runs here."""
+    usd_per_call: float | None = Field(default=None, ge=0)
+    """US dollars for a call, whatever its length."""
     context_window: int | None = Field(default=None, ge=1)
     max_output_tokens: int | None = Field(default=None, ge=1)
     """Largest `max_tokens` that the worker takes; a request for more is cut down to it."""

@@ -301,6 +301,17 @@ class BudgetExhausted(RipienoError):
         self.limit = limit
 
 
+class UnknownPrice(RipienoError):
+    """There is a budget in US dollars, and neither the configuration nor the price list knows the worker's price."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(
+            f"the price of {worker!r} is unknown, and the request has a budget",
+            hint=f'state its price in ripieno.toml under [workers.{worker}], or price = "free"',
+        )
+        self.worker = worker
+
+
 class MemoryUnavailable(RipienoError):
     """The memory cannot be read or written now; what was receipted is safe."""
 

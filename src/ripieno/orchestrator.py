@@ -10,8 +10,9 @@ from functools import partial
 import numpy as np
 
 from ripieno.analyze import Analyzer
-from ripieno.conductor import Brief, Conductor, Directors, Roster
+from ripieno.conductor import Brief, Conductor, Directors, Roster, Written
 from ripieno.domain import (
+    Account,
     Call,
     Claimed,
     Clock,
@@ -26,15 +27,24 @@ from ripieno.domain import (
     Stepped,
     Task,
     Turns,
+    Worker,
     WorkerId,
 )
 from ripieno.domain.grader import Check
-from ripieno.errors import Abstained, ApprovalPending, ConfigError, RipienoError
+from ripieno.errors import (
+    Abstained,
+    ApprovalPending,
+    BudgetExhausted,
+    ConfigError,
+    RipienoError,
+    UnknownPrice,
+)
 from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, has_steps
+from ripieno.execute.budget import Purse
 from ripieno.ledger import Ledger
 from ripieno.memory.harness import Harness
 from ripieno.memory.shorten import Shortener
-from ripieno.providers import Piece
+from ripieno.providers import Called, Piece
 from ripieno.route import Arrival, ConditionsSource, Pacer, Router
 from ripieno.route.router import require_eligible
 
@@ -243,7 +253,7 @@ class Orchestrator:
         if notes:
             project = arrival.memory.project if arrival.memory is not None else ""
             decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
-        execution = Execution(decision=decision, task=task, key=arrival.key)
+        execution = Execution(decision=decision, task=task, key=arrival.key, account=arrival.account)
         conductor = self._parts.conductors.get(task.objective.mode or Mode.SOLO)
         if conductor is not None and not decision.abstains and arrival.workflow is None:
             await self._plan(execution, brain.pool, conductor)
@@ -254,20 +264,37 @@ class Orchestrator:
         """Have prose written for a compaction: a task of its own that travels no further, at the same key's cost."""
         assert self._parts.shortener is not None
         task = replace(wanted, objective=Objective(privacy=objective.privacy, allowed=objective.allowed))
-        return await self.write(task, self._parts.shortener.worker, key=arrival.key)
+        return await self.write(task, self._parts.shortener.worker, key=arrival.key, account=arrival.account)
 
-    async def write(self, task: Task, worker: str | None, *, key: str | None = None) -> str:
-        """Have a task of our own done, by a configured worker or by the router's choice; gives the text.
+    async def write(
+        self, task: Task, worker: str | None, *, key: str | None = None, account: Account | None = None
+    ) -> str:
+        """Have a task of our own done, by a configured worker or by the one the router chooses; gives the text.
 
         A worker whose calls have effects or need approval never does it: no request has named it.
+
+        Args:
+            task: what is asked.
+            worker: its id; None or `auto` lets the router choose.
+            key: id of the virtual key that pays.
+            account: of the run for which the text is written; this run opens one beside it.
 
         Raises:
             RipienoError: no worker did it.
         """
         if worker not in (None, "auto"):
             task = replace(task, objective=replace(task.objective, allowed=(str(worker),)))
-        _, run = await self.handle(task, arrival=make_arrival(self._parts.clock, key=key))
-        return run.answer.text if run.answer is not None else ""
+        arrival = make_arrival(self._parts.clock, key=key)
+        if account is None:
+            _, run = await self.handle(task, arrival=arrival)
+            return run.answer.text if run.answer is not None else ""
+        own, begun = account.open(arrival.id), list[Execution]()
+        try:
+            execution = await self.carry(task, arrival=replace(arrival, account=own), follow=begun.append)
+        finally:
+            spent = sum(each.cost_usd for each in begun)
+            own.close(cost_usd=spent, is_recorded=any(each.calls for each in begun))
+        return execution.run.answer.text if execution.run.answer is not None else ""
 
     async def plan(self, task: Task) -> tuple[Decision, tuple[Call, ...]]:
         """Decide one task and have its plan written; nobody carries it out, and nothing is recorded.
@@ -280,9 +307,19 @@ class Orchestrator:
 
     async def _plan(self, execution: Execution, pool: Pool, conductor: Conductor) -> None:
         """Have a plan written in place of the chosen worker, who stays where none comes out."""
-        decision = execution.decision
-        written = await conductor.write(await self._brief(execution, pool))
-        execution.calls += [replace(call, step="plan") for call in written.calls]
+        decision, made = execution.decision, list[Call]()
+        purse = Purse(execution)
+
+        async def call(worker: Worker, asked: Task) -> Called:
+            called = await purse.call(self._parts.executor.caller, worker, asked)
+            made.append(called.call)
+            return called
+
+        try:
+            written = await conductor.write(replace(await self._brief(execution, pool), call=call))
+        except (BudgetExhausted, UnknownPrice) as error:
+            written = Written(plan=None, calls=tuple(made), fault=error.message)
+        execution.calls += [replace(each, step="plan") for each in written.calls]
         if written.plan is None:
             reason = f"no plan came out, {decision.worker} answers alone: {written.fault}"
             execution.decision = replace(decision, reasons=(reason, *decision.reasons))
@@ -358,7 +395,7 @@ class Orchestrator:
             run = execution.run
             self._parts.ledger.note(Executed(run=run))
             if self._parts.pacer is not None:
-                self._parts.pacer.observe(run.cost_usd or 0.0)
+                self._parts.pacer.observe(execution.price_usd)
 
 
 def _take_note(recorded: "asyncio.Future[int]") -> None:

@@ -9,7 +9,7 @@ from ripieno.conductor import Conductor, Directors, PromptedConductor
 from ripieno.conductor.tiny import BUNDLED, load_tiny
 from ripieno.conductor.turns import BUNDLED_HEAD, load_turns
 from ripieno.config import Settings, WorkerSettings
-from ripieno.domain import Binding, Clock, Pool, Price, Worker, parse_worker_id
+from ripieno.domain import FREE, Binding, Clock, Pool, Price, Worker, parse_worker_id
 from ripieno.encoders import Encoder
 from ripieno.errors import CheckpointError, ConfigError
 from ripieno.ledger import Outbox
@@ -18,9 +18,12 @@ from ripieno.memory.opening import open_memory
 from ripieno.memory.shorten import Shortener
 from ripieno.plugins import build_plugin
 from ripieno.providers import Caller, Provider
-from ripieno.providers.prices import find_price
+from ripieno.providers.prices import complete_price, find_price
 
 log = logging.getLogger(__name__)
+
+HERE = "local:"
+"""Address of workers that run in this process: their names say nothing of a price."""
 
 
 def build_pool(settings: Settings) -> Pool:
@@ -31,7 +34,10 @@ def build_pool(settings: Settings) -> Pool:
     """
     muted = set(settings.pool.muted)
     try:
-        workers = [_make_worker(name, card, is_muted=name in muted) for name, card in settings.workers.items()]
+        workers = [
+            _make_worker(name, card, is_muted=name in muted, base_url=_find_address(settings, card))
+            for name, card in settings.workers.items()
+        ]
         pool = Pool(tuple(workers))
     except ValueError as error:
         raise ConfigError(str(error), key="workers") from error
@@ -40,22 +46,33 @@ def build_pool(settings: Settings) -> Pool:
     return pool
 
 
-def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
+def make_price(name: str, card: WorkerSettings, *, base_url: str | None) -> Price:
+    """The price of a card: what it states, and what the price list knows beside; `UNKNOWN` is never zero.
+
+    Raises:
+        ValueError: the card calls the worker free and states a price.
+    """
+    names = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_usd_per_mtok", "cache_write_usd_per_mtok")
+    tokens = {each: getattr(card, each) for each in names}
+    others = {"usd_per_cpu_s": card.usd_per_cpu_s, "usd_per_call": card.usd_per_call}
+    stated = {each: value for each, value in (tokens | others).items() if value is not None}
+    if card.price == "free":
+        if any(stated.values()):
+            raise ValueError(f'worker {name!r} has price = "free" and states {", ".join(stated)}; remove one of both')
+        return FREE
+    has_both = card.input_usd_per_mtok is not None and card.output_usd_per_mtok is not None
+    if has_both or (set(stated) & set(others) and not set(stated) & set(names)):
+        return complete_price(Price(), stated)
+    listed = find_price(card.model or name, base_url=base_url)
+    return complete_price(listed, stated)
+
+
+def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool, base_url: str | None) -> Worker:
     model = card.model or name
-    is_listed = card.input_usd_per_mtok is None and card.output_usd_per_mtok is None
-    is_free = card.usd_per_cpu_s > 0 or card.usd_per_call > 0
-    listed = find_price(model) if is_listed and not is_free else Price()
     return Worker(
         id=parse_worker_id(name),
         binding=Binding(provider=card.provider, model=model, options=card.options),
-        price=Price(
-            input_usd_per_mtok=_or(card.input_usd_per_mtok, listed.input_usd_per_mtok),
-            output_usd_per_mtok=_or(card.output_usd_per_mtok, listed.output_usd_per_mtok),
-            usd_per_cpu_s=card.usd_per_cpu_s,
-            usd_per_call=card.usd_per_call,
-            cached_usd_per_mtok=_or_none(card.cached_usd_per_mtok, listed.cached_usd_per_mtok),
-            is_known=listed.is_known,
-        ),
+        price=make_price(name, card, base_url=base_url),
         context_window=card.context_window,
         max_output_tokens=card.max_output_tokens,
         modalities=frozenset(card.modalities),
@@ -172,12 +189,13 @@ def make_outbox(settings: Settings) -> Outbox | None:
     return Outbox(ledger.outbox or settings.home / "outbox.jsonl", largest=ledger.outbox_bytes)
 
 
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
-
-
-def _or_none(value: float | None, default: float | None) -> float | None:
-    return default if value is None else value
+def _find_address(settings: Settings, card: WorkerSettings) -> str | None:
+    """Where a worker is reached, as far as that tells its price; None where its provider has an address of its own."""
+    found = settings.providers[card.provider]
+    if found.kind in ("callable", "llama"):
+        return HERE
+    address = (found.model_extra or {}).get("base_url")
+    return address if isinstance(address, str) else None
 
 
 def stat_file(path: str) -> tuple[int, int] | None:

@@ -1,6 +1,6 @@
 """Conductor: writes the plan of one task for the workers that may take it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ripieno.domain import Call, Estimate, Features, Plan, Pool, Task, Worker, WorkerId
 from ripieno.execute import Director
+from ripieno.providers import Called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +60,27 @@ class Brief:
     estimates: Mapping[WorkerId, Estimate]
     author: WorkerId | None = None
     """Who writes, where a worker does."""
+    call: Callable[[Worker, Task], Awaitable[Called]] | None = None
+    """How a worker is called within the run's budget; None calls it without one."""
 
     def describe(self, worker: Worker) -> Card:
         """One worker's card."""
         estimate = self.estimates.get(worker.id)
         return Card(
             skills=worker.notes or ("a tool" if worker.is_tool else "a language model"),
-            cost_usd=estimate.cost_usd if estimate is not None else 0.0,
+            cost_usd=self._expect_cost(worker.id),
             latency_s=estimate.latency_s if estimate is not None else 0.0,
             quality=estimate.quality if estimate is not None else 0.5,
             usual=_find_usual(estimate),
             is_tool=worker.is_tool,
             can_run=worker.can_run,
         )
+
+    def _expect_cost(self, worker: WorkerId) -> float:
+        """Expected cost of a worker; an unknown one is as high as the highest known."""
+        costs = {name: estimate.cost_usd for name, estimate in self.estimates.items()}
+        known = costs.get(worker)
+        return max((cost for cost in costs.values() if cost is not None), default=0.0) if known is None else known
 
 
 def _find_usual(estimate: Estimate | None) -> float:

@@ -74,7 +74,7 @@ class Decomposer:
         if number is None:
             return Written(plan=None, fault=f"{brief.author!r} is to split the task, and may not take it")
         worker = brief.roster.workers[number]
-        called = await self._caller.call(worker, make_prompt(brief.task))
+        called = await (brief.call or self._caller.call)(worker, make_prompt(brief.task))
         if called.answer is None:
             return Written(plan=None, calls=(called.call,), fault=called.call.error or "the worker failed")
         try:

@@ -76,7 +76,7 @@ class PromptedConductor:
         calls: list[Call] = []
         fault = ""
         for _ in range(ATTEMPTS):
-            called = await self._caller.call(worker, asked)
+            called = await (brief.call or self._caller.call)(worker, asked)
             calls.append(called.call)
             if called.answer is None:
                 return Written(plan=None, calls=tuple(calls), fault=called.call.error or "the worker failed")

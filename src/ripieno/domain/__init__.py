@@ -1,5 +1,6 @@
 """The types that the whole package speaks in: pure values, no I/O."""
 
+from ripieno.domain.bound import Account, Bound, bound_call, cap_output
 from ripieno.domain.clock import Clock, SystemClock
 from ripieno.domain.entry import (
     Begun,
@@ -17,10 +18,11 @@ from ripieno.domain.entry import (
 )
 from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
 from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
+from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
 from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
-from ripieno.domain.run import Answer, Call, Failure, Finding, Origin, Outcome, Placement, Run, Usage, Verdict
+from ripieno.domain.run import Answer, Call, Failure, Finding, Origin, Outcome, Placement, Run, Verdict, sum_costs
 from ripieno.domain.task import Budget, JsonValue, Message, Mode, Objective, Privacy, Task
-from ripieno.domain.worker import Binding, Pool, Price, Worker, WorkerId, parse_worker_id
+from ripieno.domain.worker import Binding, Pool, Worker, WorkerId, parse_worker_id
 from ripieno.domain.workflow import (
     Cascade,
     Ensemble,
@@ -38,9 +40,13 @@ from ripieno.domain.workflow import (
 )
 
 __all__ = [
+    "FREE",
+    "UNKNOWN",
+    "Account",
     "Answer",
     "Begun",
     "Binding",
+    "Bound",
     "Budget",
     "Call",
     "Cascade",
@@ -90,6 +96,7 @@ __all__ = [
     "Stepped",
     "SystemClock",
     "Task",
+    "Tier",
     "Turns",
     "Usage",
     "Vector",
@@ -99,9 +106,12 @@ __all__ = [
     "Worker",
     "WorkerId",
     "Workflow",
+    "bound_call",
+    "cap_output",
     "find_periods",
     "least_calls",
     "list_named",
     "list_workers",
     "parse_worker_id",
+    "sum_costs",
 ]

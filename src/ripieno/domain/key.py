@@ -47,8 +47,11 @@ class Spend:
     period: str
     """`2026-11-26` or `2026-11`."""
     cost_usd: float = 0.0
+    """The known part: at least so much, where `unknown` is not 0."""
     tokens: int = 0
     requests: int = 0
+    unknown: int = 0
+    """Requests with a call whose price is unknown."""
 
 
 def find_periods(at: float) -> tuple[str, str]:

@@ -17,6 +17,8 @@ class Reason(StrEnum):
     UNHEALTHY = "unhealthy"
     RATE_LIMITED = "rate_limited"
     OVER_BUDGET = "over_budget"
+    UNKNOWN_PRICE = "unknown_price"
+    """There is a budget, and nobody knows what the worker costs."""
     CONTEXT_TOO_SMALL = "context_too_small"
     LACKS_MODALITY = "lacks_modality"
     LACKS_TOOLS = "lacks_tools"
@@ -65,8 +67,8 @@ class Estimate:
     """Probability of an accepted answer, in [0, 1]."""
     quality_sd: float
     """Standard deviation of that probability, from how little is known, not from chance."""
-    cost_usd: float
-    """Expected price of the call, in US dollars."""
+    cost_usd: float | None
+    """Expected price of the call, in US dollars; None where it is unknown."""
     latency_s: float
     """Median time to the whole answer, in seconds."""
     latency_log_sd: float = 0.5
@@ -86,10 +88,11 @@ class Estimate:
     def __post_init__(self) -> None:
         if not 0.0 <= self.quality <= 1.0:
             raise ValueError(f"quality must be in [0, 1], got {self.quality!r} for {self.worker!r}")
-        if self.quality_sd >= 0.0 and self.cost_usd >= 0.0 and self.latency_s >= 0.0 and self.latency_log_sd >= 0.0:
+        cost = 0.0 if self.cost_usd is None else self.cost_usd
+        if self.quality_sd >= 0.0 and cost >= 0.0 and self.latency_s >= 0.0 and self.latency_log_sd >= 0.0:
             return
         names = ("quality_sd", "cost_usd", "latency_s", "latency_log_sd")
-        name = next(name for name in names if not getattr(self, name) >= 0.0)
+        name = next(name for name in names if getattr(self, name) is not None and not getattr(self, name) >= 0.0)
         raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r} for {self.worker!r}")
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ripieno.domain.price import Usage
 from ripieno.domain.task import JsonValue
 from ripieno.domain.worker import WorkerId
 
@@ -34,19 +35,6 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Tokens in and out (None where unknown), and CPU time where the worker runs here."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cpu_s: float = 0.0
-    cached_tokens: int | None = None
-    """Of the tokens in, those that the provider had read before."""
-    reasoning_tokens: int | None = None
-    """Of the tokens out, those that are not in the answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a worker said."""
 
@@ -73,7 +61,7 @@ class Call:
     worker_version: str
     usage: Usage
     cost_usd: float | None
-    """Price in US dollars; None where an imported outcome does not tell."""
+    """Price in US dollars; None where it is unknown."""
     latency_s: float | None
     """Time to the whole answer; None where an imported outcome does not tell."""
     first_token_s: float | None = None
@@ -195,6 +183,12 @@ class Run:
         if self.wall_s is not None:
             return self.wall_s
         return _sum_known([call.latency_s for call in self.calls])
+
+
+def sum_costs(costs: Sequence[float | None]) -> tuple[float, int]:
+    """Sum of the known costs, in US dollars, and how many are unknown: where any is, the sum is a least amount."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known), len(costs) - len(known)
 
 
 def _sum_known(values: Sequence[float | None]) -> float | None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain.features import Features, Matrix
-from ripieno.domain.worker import Price, WorkerId
+from ripieno.domain.price import Price
+from ripieno.domain.worker import WorkerId
 
 _PRICE_FLOORS = (0.01, 0.01, 1e-7, 1e-6)
 

@@ -1,4 +1,4 @@
-"""Worker and Pool: who could take a task, and at what price."""
+"""Worker and Pool: what can take a task, and at what price."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import NewType
 
+from ripieno.domain.price import UNKNOWN, Price
 from ripieno.domain.task import Privacy
 
 WorkerId = NewType("WorkerId", str)
@@ -28,35 +29,6 @@ def parse_worker_id(text: str) -> WorkerId:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What a worker charges. Tokens for hosted models, CPU-seconds for what runs here."""
-
-    input_usd_per_mtok: float = 0.0
-    output_usd_per_mtok: float = 0.0
-    usd_per_cpu_s: float = 0.0
-    usd_per_call: float = 0.0
-    cached_usd_per_mtok: float | None = None
-    """Of input tokens that the provider had read before; None charges them like all others."""
-    is_known: bool = True
-    """False where neither the configuration nor the price list knows the model."""
-
-    def __post_init__(self) -> None:
-        for name in ("input_usd_per_mtok", "output_usd_per_mtok", "usd_per_cpu_s", "usd_per_call"):
-            value = getattr(self, name)
-            if not value >= 0.0:
-                raise ValueError(f"{name} must not be negative, got {value!r}")
-        if self.cached_usd_per_mtok is not None and not self.cached_usd_per_mtok >= 0.0:
-            raise ValueError(f"cached_usd_per_mtok must not be negative, got {self.cached_usd_per_mtok!r}")
-
-    def charge(self, *, input_tokens: float, output_tokens: float, cpu_s: float, cached_tokens: float = 0.0) -> float:
-        """Price one call, in US dollars."""
-        tokens = input_tokens * self.input_usd_per_mtok + output_tokens * self.output_usd_per_mtok
-        if self.cached_usd_per_mtok is not None:
-            tokens += min(cached_tokens, input_tokens) * (self.cached_usd_per_mtok - self.input_usd_per_mtok)
-        return self.usd_per_call + tokens / 1e6 + cpu_s * self.usd_per_cpu_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """Where a worker really runs: the provider's name, its name for the model, and options of that provider."""
 
@@ -71,7 +43,8 @@ class Worker:
 
     id: WorkerId
     binding: Binding
-    price: Price = Price()
+    price: Price = UNKNOWN
+    """Unknown until it is stated or found in the price list."""
     context_window: int | None = None
     """Tokens of prompt and answer together; None when unknown."""
     max_output_tokens: int | None = None

@@ -1,19 +1,32 @@
 """Purse: what a run of several calls may still spend."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from ripieno.domain import Task, Worker
-from ripieno.domain.run import CHARACTERS_PER_TOKEN
-from ripieno.errors import BudgetExhausted
+from ripieno.domain import Bound, Call, Task, Worker, bound_call, cap_output
+from ripieno.errors import BudgetExhausted, UnknownPrice
 from ripieno.execute.execution import Execution
+from ripieno.providers import Called, Caller
+from ripieno.providers.caller import ATTEMPTS
 
-USUAL_OUTPUT_TOKENS = 256
-"""Of an answer whose length nobody knows before, for what a call may cost."""
+
+@dataclass(slots=True)
+class Hold:
+    """Money that is held back while one call is under way."""
+
+    task: Task
+    """What may be asked: its answer is limited to what can be paid."""
+    usd: float = 0.0
+    call: Call | None = None
+    """The finished call, as soon as there is one."""
+    is_unused: bool = False
+    """Whether no call was begun: then nothing is spent."""
 
 
 class Purse:
-    """Holds the ceilings of one run; calls that run side by side reserve what they may cost before they begin.
+    """Holds the ceilings of one run: each call reserves the most that it can cost before it begins, and settles after.
 
     Args:
         execution: its calls are what is spent.
@@ -23,35 +36,86 @@ class Purse:
         self._execution = execution
         self._begun = len(execution.calls)
         self._reserved_usd = 0.0
+        self.abandoned: Call | None = None
+        """The latest call that was cancelled on its way."""
+        self._unpriced_usd = 0.0
+        """Reserved for calls that ended without a known cost: they count as what was reserved."""
 
-    @contextmanager
-    def reserve(self, worker: Worker, task: Task) -> Iterator[None]:
-        """Hold back the price of one call while it is under way.
+    @asynccontextmanager
+    async def reserve(self, worker: Worker, task: Task) -> AsyncIterator[Hold]:
+        """Hold back the most that one call can cost while it is under way; who calls puts the call into the hold.
 
         Raises:
             BudgetExhausted: a ceiling leaves no room for it; it must not be made.
+            UnknownPrice: there is a ceiling of money, and nobody knows what the worker costs.
         """
-        budget, expected_usd = self._execution.task.budget, self.expect(worker, task)
+        budget = self._execution.task.budget
         if budget.calls is not None and self._begun >= budget.calls:
             raise BudgetExhausted("calls", spent=self._begun, limit=budget.calls)
         if budget.tokens is not None and self._execution.tokens >= budget.tokens:
             raise BudgetExhausted("tokens", spent=self._execution.tokens, limit=budget.tokens)
-        committed = self._execution.cost_usd + self._reserved_usd
-        if budget.cost_usd is not None and committed + expected_usd > budget.cost_usd:
-            raise BudgetExhausted("money (USD)", spent=committed, limit=budget.cost_usd)
+        hold = await self._hold(worker, task)
         self._begun += 1
-        self._reserved_usd += expected_usd
         try:
-            yield
+            yield hold
         finally:
-            self._reserved_usd -= expected_usd
+            self._settle(hold)
 
-    def expect(self, worker: Worker, task: Task) -> float:
-        """What a call may cost, in US dollars: what was measured, else what the card says of an ordinary answer."""
-        for estimate in self._execution.decision.estimates:
-            if estimate.worker == worker.id and estimate.is_measured:
-                return estimate.cost_usd
-        asked = sum(len(message.text) for message in task.messages)
-        return worker.price.charge(
-            input_tokens=asked / CHARACTERS_PER_TOKEN, output_tokens=USUAL_OUTPUT_TOKENS, cpu_s=0.0
-        )
+    async def call(self, caller: Caller, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> Called:
+        """Ask a worker within the budget; one that is cancelled counts as a call whose question was sent.
+
+        Raises:
+            BudgetExhausted: see `reserve`.
+            UnknownPrice: see `reserve`.
+        """
+        async with self.reserve(worker, task) as hold:
+            began = asyncio.get_running_loop().time()
+            try:
+                called = await caller.call(worker, hold.task, attempts=attempts)
+            except asyncio.CancelledError:
+                waited = asyncio.get_running_loop().time() - began
+                self.abandoned = hold.call = caller.abandon(worker, hold.task, latency_s=waited).call
+                raise
+            hold.call = called.call
+        return called
+
+    async def _hold(self, worker: Worker, task: Task) -> Hold:
+        account, ceiling = self._execution.account, self._execution.task.budget.cost_usd
+        has_account = account is not None and account.has_budget
+        if ceiling is None and not has_account:
+            return Hold(task)
+        bound = bound_call(worker, task)
+        if bound is None:
+            raise UnknownPrice(worker.id)
+        most = bound.most_usd
+        if ceiling is not None:
+            committed = self._execution.cost_usd + self._unpriced_usd + self._reserved_usd
+            most = min(most, ceiling - committed)
+            if most < bound.least_usd:
+                raise BudgetExhausted("money (USD)", spent=committed, limit=ceiling)
+        self._reserved_usd += most  # before anything is awaited: calls side by side see it
+        try:
+            granted = await account.reserve(most, least_usd=bound.least_usd) if account is not None else most
+        except BaseException:
+            self._reserved_usd -= most
+            raise
+        self._reserved_usd += granted - most
+        return Hold(self._limit(worker, task, bound, granted), granted)
+
+    def _limit(self, worker: Worker, task: Task, bound: Bound, usd: float) -> Task:
+        """The task with its answer cut to what is paid for, where that is shorter or nothing else limits it."""
+        tokens = bound.afford(usd)
+        if bound.is_limited and tokens >= bound.output_tokens:
+            return task
+        self._execution.limited_tokens = tokens
+        return cap_output(worker, task, tokens)
+
+    def _settle(self, hold: Hold) -> None:
+        self._reserved_usd -= hold.usd
+        cost = hold.call.cost_usd if hold.call is not None else None
+        if hold.is_unused:
+            cost = 0.0
+        if cost is None:
+            self._unpriced_usd += hold.usd
+        if self._execution.account is not None and hold.usd:
+            self._execution.account.settle(hold.usd, cost_usd=hold.usd if cost is None else cost)

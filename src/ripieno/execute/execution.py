@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from ripieno.domain import Call, Decision, Finding, Origin, Run, Solo, Task, Verdict, WorkerId
+from ripieno.domain import Account, Call, Decision, Finding, Origin, Run, Solo, Task, Verdict, WorkerId, sum_costs
 from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError
 from ripieno.execute.director import Director
 from ripieno.providers import Called
@@ -19,6 +19,10 @@ class Execution:
     task: Task
     key: str | None = None
     """Id of the virtual key that pays."""
+    account: Account | None = None
+    """What holds the key's money back for each call; None where no key pays."""
+    limited_tokens: int | None = None
+    """Longest answer, in tokens, that the latest call was allowed for its budget's sake; None where it was not cut."""
     is_claimed: bool = False
     """Whether the ledger waits for its end."""
     director: Director | None = None
@@ -76,8 +80,14 @@ class Execution:
 
     @property
     def cost_usd(self) -> float:
-        """Price of all calls so far, as far as it is known."""
-        return sum(call.cost_usd or 0.0 for call in self.calls)
+        """Known part of the price of all calls so far, in US dollars."""
+        return sum_costs([call.cost_usd for call in self.calls])[0]
+
+    @property
+    def price_usd(self) -> float | None:
+        """Price of all calls so far, in US dollars; None where any is unknown."""
+        known, unknown = sum_costs([call.cost_usd for call in self.calls])
+        return None if unknown else known
 
     @property
     def tokens(self) -> int:

@@ -28,7 +28,8 @@ class Executor:
     """
 
     def __init__(self, caller: Caller, checker: Callable[[], Checker], *, hedge_share: float = 0.0) -> None:
-        self._caller = caller
+        self.caller = caller
+        """How workers are called."""
         self._checker = checker
         self._solo = SoloRunner(caller, hedge_share=hedge_share)
 
@@ -51,7 +52,7 @@ class Executor:
         if not has_steps(execution, pool):
             await self._solo.execute(execution, pool)
             return
-        crew = Crew(caller=self._caller, checker=self._checker(), pool=pool)
+        crew = Crew(caller=self.caller, checker=self._checker(), pool=pool)
         await self._carry_out(execution, Steps(crew, execution, journal=journal))
 
     def stream(self, execution: Execution, pool: Pool, *, journal: Journal | None = None) -> AsyncIterator[Piece]:
@@ -67,7 +68,7 @@ class Executor:
 
     async def _stream_steps(self, execution: Execution, pool: Pool, journal: Journal | None) -> AsyncIterator[Piece]:
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
-        crew = Crew(caller=self._caller, checker=self._checker(), pool=pool)
+        crew = Crew(caller=self.caller, checker=self._checker(), pool=pool)
         steps = Steps(crew, execution, journal=journal, sink=pieces.put_nowait)
         work = asyncio.create_task(self._carry_out(execution, steps))
         work.add_done_callback(lambda _: pieces.put_nowait(None))

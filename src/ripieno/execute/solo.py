@@ -5,7 +5,8 @@ import math
 from collections.abc import AsyncIterator, Sequence
 
 from ripieno.domain import Pool, Solo, Worker
-from ripieno.errors import ProviderError, ProviderRejected
+from ripieno.errors import BudgetExhausted, ProviderError, ProviderRejected, UnknownPrice
+from ripieno.execute.budget import Purse
 from ripieno.execute.execution import Execution, in_time
 from ripieno.providers import Called, Caller, LiveCall, Piece
 
@@ -41,30 +42,38 @@ class SoloRunner:
             await self._try_each(execution, pool)
 
     async def _try_each(self, execution: Execution, pool: Pool) -> None:
-        workers = _candidates(execution, pool)
+        workers, purse = _candidates(execution, pool), Purse(execution)
         self._hedges.earn()
         late_s = _find_late(execution) if len(workers) > 1 and self._hedges.has_any else None
         if late_s is not None:
-            workers = workers[await self._hedge(execution, workers[:2], late_s) :]
+            workers = workers[await self._hedge(execution, purse, workers[:2], late_s) :]
             if not _may_go_on(execution):
                 return
         for worker in workers:
-            execution.called = await self._caller.call(worker, execution.task)
+            try:
+                execution.called = await purse.call(self._caller, worker, execution.task)
+            except BudgetExhausted:
+                if not execution.calls:
+                    raise
+                return
+            except asyncio.CancelledError:
+                execution.calls += [purse.abandoned] if purse.abandoned is not None else []
+                raise
             execution.calls.append(execution.called.call)
             if not _may_go_on(execution):
                 return
 
-    async def _hedge(self, execution: Execution, pair: Sequence[Worker], late_s: float) -> int:
+    async def _hedge(self, execution: Execution, purse: Purse, pair: Sequence[Worker], late_s: float) -> int:
         """Ask the second worker too once the first is late; gives how many were asked.
 
         The first answer counts; the other call is cancelled, and recorded with what it has cost.
         """
-        asked = [asyncio.create_task(self._caller.call(pair[0], execution.task))]
+        asked = [asyncio.create_task(purse.call(self._caller, pair[0], execution.task))]
         try:
             done, waiting = await asyncio.wait(asked, timeout=late_s)
             if not done:
                 self._hedges.spend()
-                asked.append(asyncio.create_task(self._caller.call(pair[1], execution.task)))
+                asked.append(asyncio.create_task(purse.call(self._caller, pair[1], execution.task)))
                 waiting = set(asked)
             while waiting and not any(_is_good(task) for task in done):
                 more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -72,19 +81,24 @@ class SoloRunner:
         finally:
             for task in asked:
                 task.cancel()
-        self._note_pair(execution, pair, asked)
+            self._note_pair(execution, pair, asked)
         return len(asked)
 
     def _note_pair(self, execution: Execution, pair: Sequence[Worker], asked: "Sequence[asyncio.Task[Called]]") -> None:
-        """Record both calls, the one whose answer counts last."""
+        """Record both calls, the one whose answer counts last; one that the budget refused was not made.
+
+        Raises:
+            BudgetExhausted: the budget refused the first call already.
+        """
         waited = asyncio.get_running_loop().time() - execution.began
         called = [
             task.result() if task.done() else self._caller.abandon(worker, execution.task, latency_s=waited)
             for worker, task in zip(pair, asked, strict=False)
+            if not (task.done() and isinstance(task.exception(), BudgetExhausted | UnknownPrice))
         ]
         called.sort(key=lambda one: one.answer is not None)
         execution.calls += [one.call for one in called]
-        execution.called = called[-1]
+        execution.called = called[-1] if called else asked[0].result()
 
     async def stream(self, execution: Execution, pool: Pool) -> AsyncIterator[Piece]:
         """Ask for an answer piece by piece; before the first piece a failed worker is replaced unseen.
@@ -93,32 +107,47 @@ class SoloRunner:
             ProviderError: every worker failed, or one broke off after its first piece.
             DeadlineExceeded: the deadline passed before the first piece.
         """
+        purse = Purse(execution)
         for worker in _candidates(execution, pool):
             live = LiveCall(worker)
-            has_begun = False
             execution.serving = worker.id
-            pieces = self._caller.stream(live, execution.task)
+            pieces = self._stream_one(execution, purse, live)
+            has_begun = False
+            try:
+                async for piece in pieces:
+                    has_begun = True
+                    yield piece
+            except ProviderError:
+                if has_begun or not _may_go_on(execution):
+                    raise
+                continue
+            except BudgetExhausted:
+                if not execution.calls or live.called is not None:
+                    raise
+                break  # no money is left for another worker: what went wrong with the first one is told
+            finally:
+                await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
+            return
+        assert execution.error is not None
+        raise execution.error
+
+    async def _stream_one(self, execution: Execution, purse: Purse, live: LiveCall) -> AsyncIterator[Piece]:
+        """The pieces of one worker, within the budget and in time; the call is recorded however it ends."""
+        async with purse.reserve(live.worker, execution.task) as hold:
+            pieces = self._caller.stream(live, hold.task)
             try:
                 async with in_time(execution):
                     first = await anext(pieces, None)
                 if first is not None:
-                    has_begun = True
                     yield first
                     async for piece in pieces:
                         yield piece
-            except ProviderError:
-                execution.called = live.result()
-                if has_begun or not _may_go_on(execution):
-                    raise
-                continue
             finally:
                 await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
                 if live.called is not None:
                     execution.called = live.called
-                    execution.calls.append(live.called.call)
-            return
-        assert execution.error is not None
-        raise execution.error
+                    hold.call = live.called.call
+                    execution.calls.append(hold.call)
 
 
 class Allowance:

@@ -1,5 +1,6 @@
 """Steps: the only way in which a workflow asks anybody. Each is within the budget, recorded, and made once."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from ripieno.execute.execution import Execution
 from ripieno.execute.journal import APPROVAL_S, Journal
 from ripieno.providers import Called, Caller, LiveCall, Piece
 from ripieno.providers.base import Ask
+from ripieno.providers.caller import ATTEMPTS
 
 LONGEST_ANSWER = 1_000_000
 """Characters; a step that answers more has failed."""
@@ -220,15 +222,20 @@ class Steps:
         return ask
 
     async def _ask_one(self, step: str, worker: Worker, task: Task, *, is_last: bool) -> Called:
-        with self._purse.reserve(worker, task):
+        async with self._purse.reserve(worker, task) as hold:
             if worker.has_effects and self._journal is not None and not await self._journal.begin(step, worker.id):
+                hold.is_unused = True
                 raise InDoubt(self._execution.decision.id, step=step, worker=worker.id)
-            if is_last and self._sink is not None:
-                called = await self._stream(worker, task, self._sink)
-            elif worker.has_effects:
-                called = await self._crew.caller.call(worker, task, attempts=1)
-            else:
-                called = await self._crew.caller.call(worker, task)
+            live, began = LiveCall(worker), asyncio.get_running_loop().time()
+            try:
+                called = await self._make(live, hold.task, is_last=is_last)
+            except asyncio.CancelledError:  # what was sent is read, and paid
+                waited = asyncio.get_running_loop().time() - began
+                left = live.called or self._crew.caller.abandon(worker, hold.task, latency_s=waited)
+                hold.call = replace(left.call, step=step)
+                self._execution.calls.append(hold.call)
+                raise
+            hold.call = called.call
         if called.answer is not None and len(called.answer.text) > LONGEST_ANSWER:
             error = BadAnswer(f"{worker.id!r} answered {len(called.answer.text)} characters", worker=worker.id)
             called = Called(call=called.call, answer=None, error=error)
@@ -236,9 +243,13 @@ class Steps:
         self._execution.calls.append(called.call)
         return called
 
-    async def _stream(self, worker: Worker, task: Task, sink: Sink) -> Called:
-        live = LiveCall(worker)
-        self._execution.serving = worker.id
+    async def _make(self, live: LiveCall, task: Task, *, is_last: bool) -> Called:
+        if is_last and self._sink is not None:
+            return await self._stream(live, task, self._sink)
+        return await self._crew.caller.call(live.worker, task, attempts=1 if live.worker.has_effects else ATTEMPTS)
+
+    async def _stream(self, live: LiveCall, task: Task, sink: Sink) -> Called:
+        self._execution.serving = live.worker.id
         try:
             async for piece in self._crew.caller.stream(live, task):
                 self.has_streamed = True

@@ -11,7 +11,7 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.config import Loaded
-from ripieno.domain import JsonValue, Objective, Task, WorkerId
+from ripieno.domain import Account, JsonValue, Objective, Task, WorkerId
 from ripieno.errors import InvalidTask, NoEligibleWorker, Overloaded, RipienoError
 from ripieno.execute import Execution
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
@@ -24,7 +24,7 @@ from ripieno.gateway.metrics import Metrics
 from ripieno.gateway.objective import Names, Stated, UnknownModel, read_stated
 from ripieno.gateway.sessions import Sessions
 from ripieno.gateway.spans import Spans
-from ripieno.gateway.told import make_headers, tell_answer, tell_cached, tell_why
+from ripieno.gateway.told import make_headers, tell_answer, tell_cached, tell_limit, tell_why
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 from ripieno.route import Arrival
@@ -50,6 +50,7 @@ class _Turn:
     began: float
     headers: Mapping[str, str]
     execution: Execution | None = None
+    account: Account | None = None
     is_admitted: bool = False
     is_over: bool = False
 
@@ -167,7 +168,8 @@ class Answering:
             if done:
                 first.result()
             worker = execution.serving or execution.decision.worker
-            headers = make_headers(execution.decision, worker=worker, why=tell_why(execution, worker)) | _NO_CACHE
+            headers = make_headers(execution.decision, worker=worker, why=tell_why(execution, worker))
+            headers |= tell_limit(execution) | _NO_CACHE
             stream = Stream(self._emit(turn, first, pieces), headers=headers)
         finally:
             if stream is None:
@@ -212,25 +214,29 @@ class Answering:
             return
         turn.is_over = True
         self._leave()
-        execution, tokens, cost_usd = turn.execution, 0, 0.0
+        execution, tokens, cost_usd = turn.execution, 0, 0.0  # nothing was called yet: that costs nothing
         if execution is not None:
             self._metrics.note_execution(execution)
             if self._spans is not None:
                 self._spans.send(execution, dialect=turn.name, headers=turn.headers, began=turn.began)
             tokens, cost_usd = execution.tokens, execution.cost_usd
         if log.isEnabledFor(logging.INFO):
-            _log(turn, worker, cost_usd=cost_usd)
+            _log(turn, worker)
         if worker is not None:
             self._metrics.note_request(turn.name, began=turn.began)
             if turn.stated.session is not None:
                 self._sessions.note(turn.stated.session, turn.grant.id, WorkerId(worker))
         if turn.is_admitted:
+            if turn.account is not None:
+                _close_account(turn.account, execution)
             await self._keyring.leave(turn.grant, cost_usd=cost_usd, tokens=tokens)
 
     def _arrive(self, turn: _Turn) -> Arrival:
         session = turn.stated.session
         incumbent = self._sessions.find(session, turn.grant.id) if session is not None else None
         arrival = make_arrival(self._app.clock, incumbent=incumbent, key=turn.grant.id, check=turn.stated.check)
+        turn.account = self._keyring.open(turn.grant, arrival.id)
+        arrival = replace(arrival, account=turn.account)
         scope = turn.stated.memory
         if scope is None:
             return arrival
@@ -263,7 +269,15 @@ class Answering:
         return self._base
 
 
-def _log(turn: _Turn, worker: str | None, *, cost_usd: float) -> None:
+def _close_account(account: Account, execution: Execution | None) -> None:
+    """End what a request holds; where nobody knows what was called for it, it counts as what was held."""
+    if execution is not None:
+        account.close(cost_usd=execution.cost_usd, is_recorded=bool(execution.calls) or execution.is_claimed)
+    else:
+        account.close(cost_usd=None, is_recorded=True)
+
+
+def _log(turn: _Turn, worker: str | None) -> None:
     """One line for a request that is over; nothing of what was asked or answered."""
     execution = turn.execution
     facts = {
@@ -272,7 +286,7 @@ def _log(turn: _Turn, worker: str | None, *, cost_usd: float) -> None:
         "key": turn.grant.id,
         "worker": worker,
         "calls": len(execution.calls) if execution is not None else 0,
-        "cost_usd": cost_usd,
+        "cost_usd": execution.price_usd if execution is not None else 0.0,
         "seconds": round(time.perf_counter() - turn.began, 4),
     }
     log.info("answered by %s" if worker is not None else "not answered%.0s", worker or "", extra=facts)

@@ -3,12 +3,14 @@
 import base64
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 
 from ripieno.app import App
 from ripieno.domain import (
+    Account,
     Answer,
     Budget,
     Call,
@@ -18,16 +20,19 @@ from ripieno.domain import (
     Origin,
     Run,
     Task,
-    Usage,
     Worker,
+    bound_call,
 )
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
-from ripieno.errors import BadAnswer, Forbidden, InvalidTask
+from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice
 from ripieno.gateway.answering import read_body
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.objective import AUTO, UnknownModel
+from ripieno.gateway.told import tell_cost
+from ripieno.providers.caller import is_unbilled
+from ripieno.providers.completions import read_usage
 
 MOST_TEXTS = 2048
 
@@ -53,20 +58,30 @@ class Embeddings:
         model = self._app.settings.gateway.aliases.get(model, model)
         worker = self._find_worker(model, grant)
         await self._keyring.admit(grant)
-        tokens, cost_usd = 0, 0.0
+        run = f"embedding/{os.urandom(16).hex()}"
+        account = self._keyring.open(grant, run)
+        tokens = 0
+        cost_usd: float | None = 0.0  # nothing was called yet: that costs nothing
         try:
             if worker is None:
                 texts = _read_input(body.get("input"))
                 tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
                 return await self._embed_here(texts, body, tokens)
             began = self._app.clock.monotonic()
+            await _reserve(account, worker, body)
+            cost_usd = None
             content = await self._app.caller.embed(worker, body)
-            run = _make_run(worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
-            tokens, cost_usd = run.tokens, run.cost_usd or 0.0
-            self._app.ledger.note(Executed(run=run, task=_TASK))
-            return Response(content, headers={"x-ripieno-worker": model, "x-ripieno-cost-usd": f"{cost_usd:.10f}"})
+            made = _make_run(run, worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
+            tokens, cost_usd = made.tokens, made.cost_usd
+            self._app.ledger.note(Executed(run=made, task=_TASK))
+            return Response(content, headers={"x-ripieno-worker": model} | tell_cost(made.cost_usd))
+        except ProviderError as error:
+            cost_usd = 0.0 if is_unbilled(error) else cost_usd
+            raise
         finally:
-            await self._keyring.leave(grant, cost_usd=cost_usd, tokens=tokens)
+            if account is not None:
+                account.close(cost_usd=cost_usd, is_recorded=tokens > 0 or cost_usd is None)
+            await self._keyring.leave(grant, cost_usd=cost_usd or 0.0, tokens=tokens)
 
     def _find_worker(self, model: str, grant: Grant) -> Worker | None:
         """The worker that a request names; None for the router's own encoder."""
@@ -101,33 +116,44 @@ _TASK = Task.from_text("embeddings", kind="embedding")
 """What stands in the ledger for every request: the texts are not kept."""
 
 
-class _Counts(msgspec.Struct):
-    prompt_tokens: int = 0
-
-
 class _Embedded(msgspec.Struct):
-    usage: _Counts = msgspec.field(default_factory=_Counts)
+    usage: dict[str, object] = msgspec.field(default_factory=dict)
 
 
-def _make_run(worker: Worker, content: bytes, *, key: str | None, latency_s: float) -> Run:
+async def _reserve(account: Account | None, worker: Worker, body: dict[str, JsonValue]) -> None:
+    """Hold back the most that these embeddings can cost.
+
+    Raises:
+        UnknownPrice: the key has a budget, and nobody knows what the worker costs.
+        BudgetExhausted: too little is left.
+    """
+    if account is None or not account.has_budget:
+        return
+    bound = bound_call(worker, Task.from_text(encode(body.get("input")).decode()))
+    if bound is None:
+        raise UnknownPrice(worker.id)
+    await account.reserve(bound.least_usd, least_usd=bound.least_usd)
+
+
+def _make_run(run: str, worker: Worker, content: bytes, *, key: str | None, latency_s: float) -> Run:
     """The run that pays for embeddings.
 
     Raises:
         BadAnswer: the worker's reply is none.
     """
     try:
-        tokens = msgspec.json.decode(content, type=_Embedded).usage.prompt_tokens
+        usage = read_usage(msgspec.json.decode(content, type=_Embedded).usage)
     except msgspec.MsgspecError as error:
         raise BadAnswer(f"{worker.id!r} answered no embeddings", worker=worker.id) from error
     call = Call(
         worker=worker.id,
         worker_version=worker.version,
-        usage=Usage(input_tokens=tokens),
-        cost_usd=worker.price.charge(input_tokens=tokens, output_tokens=0, cpu_s=0.0),
+        usage=replace(usage, output_tokens=0),
+        cost_usd=None if usage.input_tokens is None else worker.price.price(replace(usage, output_tokens=0)),
         latency_s=latency_s,
     )
     return Run(
-        id=f"embedding/{os.urandom(16).hex()}",
+        id=run,
         task=_TASK.digest,
         origin=Origin.TRAFFIC,
         calls=(call,),

@@ -35,6 +35,7 @@ from ripieno.errors import (
     RateLimited,
     RipienoError,
     Unauthorized,
+    UnknownPrice,
     WorkerBusy,
 )
 from ripieno.gateway.gate import BadHost, StrangeHost, StrangeOrigin, WrongMediaType
@@ -89,6 +90,7 @@ TABLE: dict[type[RipienoError], Wire] = {
     ApprovalPending: Wire(409, "invalid_request_error", "approval_pending"),
     ApprovalDenied: Wire(403, "invalid_request_error", "approval_denied"),
     InDoubt: Wire(409, "server_error", "in_doubt"),
+    UnknownPrice: Wire(400, "invalid_request_error", "unknown_price"),
     BudgetExhausted: Wire(429, "insufficient_quota", "insufficient_quota"),
     GateRefused: Wire(409, "invalid_request_error", "gate_refused"),
 }

@@ -3,16 +3,19 @@
 import asyncio
 import hmac
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from ripieno.domain import Budget, Clock, Key, KeyLimits, Objective, Pool, Reason, WorkerId, find_periods
+from ripieno.domain import Account, Budget, Clock, Key, KeyLimits, Objective, Pool, Reason, WorkerId, find_periods
 from ripieno.errors import BudgetExhausted, Forbidden, NoEligibleWorker, RateLimited, Unauthorized
+from ripieno.gateway.accounts import Accounts
 from ripieno.gateway.lookup import Lookup
 from ripieno.gateway.shared import Local, Shared
-from ripieno.ledger import KEY_PREFIX, KeyStore, digest_secret
+from ripieno.ledger import KEY_PREFIX, KeyStore, begin_period, digest_secret
 
-EWMA = 0.1
-"""Weight of the newest request in what one of a key's requests is expected to cost."""
+_Sums: TypeAlias = dict[tuple[str, str], float]
+"""US dollars by key and period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +47,18 @@ class Keyring:
         is_open: whether requests without a key are taken.
         clock: the time.
         shared: what replicas count together.
+        is_lenient: whether requests go on while the ledger is at fault, counted by this process alone.
     """
 
     def __init__(
-        self, store: KeyStore, *, admin: str | None, is_open: bool, clock: Clock, shared: Shared | None = None
+        self,
+        store: KeyStore,
+        *,
+        admin: str | None,
+        is_open: bool,
+        clock: Clock,
+        shared: Shared | None = None,
+        is_lenient: bool = False,
     ) -> None:
         self._store = store
         self._admin = admin.encode() if admin is not None else None
@@ -59,14 +70,15 @@ class Keyring:
         """US dollars by key and period, as far as this process knows."""
         self._since: dict[tuple[str, str], float] = {}
         """What was added since the latest reading began."""
-        self._under_way: dict[str, int] = {}
-        self._usual: dict[str, float] = {}
+        self._elsewhere: dict[tuple[str, str], float] = {}
+        """US dollars that runs of other processes hold, by key and period; a killed one's too."""
         self._shared = shared or Local()
+        self._accounts = Accounts(store.holds, is_lenient=is_lenient)
 
     async def refresh(self) -> None:
         """Read keys and spend anew: other processes make, end and use them too."""
         self._since = {}
-        keys, spent = await asyncio.to_thread(self._read)
+        keys, spent, self._elsewhere = await asyncio.to_thread(self._read, set(self._accounts.runs))
         self._keys = keys
         self._spent = spent
         for place, cost_usd in self._since.items():
@@ -91,10 +103,6 @@ class Keyring:
             return ANYONE
         raise Unauthorized("the API key is missing or wrong")
 
-    async def close(self) -> None:
-        """End the look-ups under way."""
-        await self._lookup.close()
-
     async def _find_key(self, secret: str) -> Key:
         # The look-up is by the digest of a secret, whose timing tells nothing of any secret.
         digest = digest_secret(secret)
@@ -109,11 +117,11 @@ class Keyring:
         return key
 
     async def admit(self, grant: Grant) -> None:
-        """Let a request in, and count it as under way; `leave` must follow.
+        """Let a request in; `leave` must follow.
 
         Raises:
             RateLimited: too many requests or tokens in a minute.
-            BudgetExhausted: the day's or month's money is spent, or may be by what is under way.
+            BudgetExhausted: the day's or month's money is spent, or held by what is under way.
         """
         key = grant.key
         if key is None:
@@ -124,21 +132,21 @@ class Keyring:
                 place = (key.id, period)
                 self._spent[place] = max(self._spent.get(place, 0.0), cost_usd)
         self.check_budget(key)
-        self._under_way[key.id] = self._under_way.get(key.id, 0) + 1
+
+    def open(self, grant: Grant, run: str) -> Account | None:
+        """What pays for the calls of one run: it holds back what they may cost; None where no key pays."""
+        return self._accounts.open(grant.key, run) if grant.key is not None else None
 
     async def leave(self, grant: Grant, *, cost_usd: float, tokens: int) -> None:
-        """Count what an admitted request has used."""
+        """Count what an admitted request has used: the known part of its cost, and its tokens."""
         key = grant.key
         if key is None:
             return
-        self._under_way[key.id] -= 1
         for period in self._periods():
             place = (key.id, period)
             self._spent[place] = self._spent.get(place, 0.0) + cost_usd
             self._since[place] = self._since.get(place, 0.0) + cost_usd
         await self._shared.add_spend(key.id, self._periods(), cost_usd)
-        usual = self._usual.get(key.id, cost_usd)
-        self._usual[key.id] = usual + EWMA * (cost_usd - usual)
         most = key.limits.tokens_per_minute
         if most is not None and tokens:
             await self._shared.take("tokens", key.id, most=most, cost=tokens)
@@ -158,7 +166,7 @@ class Keyring:
             if limit is None:
                 continue
             spent = self._spent.get((key.id, period), 0.0)
-            reserved = self._under_way.get(key.id, 0) * self._usual.get(key.id, 0.0)
+            reserved = self._accounts.held(key.id) + self._elsewhere.get((key.id, period), 0.0)
             if spent + reserved >= limit:
                 raise BudgetExhausted(f"the {name} (USD)", spent=spent + reserved, limit=limit)
             left = min(limit - spent - reserved, left if left is not None else limit)
@@ -227,12 +235,24 @@ class Keyring:
     def _periods(self) -> tuple[str, str]:
         return find_periods(self._clock.now())
 
-    def _read(self) -> tuple[dict[str, Key], dict[tuple[str, str], float]]:
+    async def close(self) -> None:
+        """End the look-ups under way, and wait until what was held back and given back is written."""
+        await self._lookup.close()
+        await self._accounts.close()
+
+    def _read(self, own: AbstractSet[str]) -> tuple[dict[str, Key], _Sums, _Sums]:
+        """Keys, what each has spent, and what runs of other processes hold, by key and period."""
         keys = self._store.all()
         if not keys:
-            return keys, {}
-        spent = self._store.spent(self._periods())
-        return keys, {(k, period): s.cost_usd for k, periods in spent.items() for period, s in periods.items()}
+            return keys, {}, {}
+        periods = self._periods()
+        spent = self._store.spent(periods)
+        held: _Sums = {}
+        for run, (key, at, usd) in self._store.holds.read().items():
+            for period in periods if run not in own else ():
+                if at >= begin_period(period):
+                    held[key, period] = held.get((key, period), 0.0) + usd
+        return keys, {(k, period): s.cost_usd for k, found in spent.items() for period, s in found.items()}, held
 
 
 def _read_keys(headers: Mapping[str, str]) -> tuple[str, ...]:

@@ -100,12 +100,15 @@ class _WorkerCounters:
             registry=registry,
         )
         self._tokens = Counter("ripieno_tokens", "Tokens of calls", ("worker", "direction"), registry=registry)
-        self._cost = Counter("ripieno_cost_usd", "Price of calls in US dollars", ("worker",), registry=registry)
-        self._known: dict[str, tuple[Counter, Histogram, Counter, Counter, Counter]] = {}
+        self._cost = Counter("ripieno_cost_usd", "Known price of calls in US dollars", ("worker",), registry=registry)
+        self._unknown = Counter(
+            "ripieno_calls_of_unknown_cost", "Calls that ripieno_cost_usd leaves out", ("worker",), registry=registry
+        )
+        self._known: dict[str, tuple[Counter, Histogram, Counter, Counter]] = {}
 
     def note(self, call: Call) -> None:
         """One call."""
-        ok, seconds, read, written, cost = self._find(call.worker)
+        ok, seconds, read, written = self._find(call.worker)
         if call.failure is None:
             ok.inc()
         else:
@@ -118,10 +121,12 @@ class _WorkerCounters:
             read.inc(call.usage.input_tokens)
         if call.usage.output_tokens:
             written.inc(call.usage.output_tokens)
-        if call.cost_usd:
-            cost.inc(call.cost_usd)
+        if call.cost_usd is None:
+            self._unknown.labels(call.worker).inc()
+        else:
+            self._cost.labels(call.worker).inc(call.cost_usd)
 
-    def _find(self, worker: str) -> tuple[Counter, Histogram, Counter, Counter, Counter]:
+    def _find(self, worker: str) -> tuple[Counter, Histogram, Counter, Counter]:
         known = self._known.get(worker)
         if known is None:
             known = self._known[worker] = (
@@ -129,7 +134,6 @@ class _WorkerCounters:
                 self._call_s.labels(worker),
                 self._tokens.labels(worker, "in"),
                 self._tokens.labels(worker, "out"),
-                self._cost.labels(worker),
             )
         return known
 

@@ -83,7 +83,10 @@ async def running(app: App, listener: socket.socket, *, admin_key: str | None = 
     is_open = not settings.needs_key and master is None and is_local
     shared = open_shared(settings.shared_url.get_secret_value() if settings.shared_url is not None else None)
     key = master or admin_key or secrets.token_urlsafe()
-    keyring = Keyring(app.ledger.keys, admin=key, is_open=is_open, clock=app.clock, shared=shared)
+    is_lenient = app.settings.ledger.on_fault == "spool"
+    keyring = Keyring(
+        app.ledger.keys, admin=key, is_open=is_open, clock=app.clock, shared=shared, is_lenient=is_lenient
+    )
     await keyring.refresh()
     spans = Spans(settings.traces_url) if settings.traces_url is not None else None
     viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None

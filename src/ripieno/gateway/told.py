@@ -26,7 +26,7 @@ def tell_answer(execution: Execution) -> Told:
     decision, worker = execution.decision, execution.author
     why, verdict = tell_why(execution, worker), execution.verdict
     headers = make_headers(decision, worker=worker, why=why)
-    headers["x-ripieno-cost-usd"] = f"{execution.cost_usd:.10f}"
+    headers |= tell_cost(execution.price_usd) | tell_limit(execution)
     headers["x-ripieno-attempts"] = str(_count_attempts(execution))
     if execution.ended_early is not None:
         headers["x-ripieno-ended-early"] = plain(execution.ended_early)
@@ -37,7 +37,7 @@ def tell_answer(execution: Execution) -> Told:
         "worker": worker,
         "workflow": name_workflow(decision),
         "why": why,
-        "cost_usd": execution.cost_usd,
+        "cost_usd": execution.price_usd,
         "attempts": _count_attempts(execution),
         "ended_early": execution.ended_early,
         "verdicts": tell_findings(execution.findings),
@@ -75,6 +75,17 @@ def make_headers(decision: Decision, *, worker: str, why: str) -> dict[str, str]
         "x-ripieno-workflow": name_workflow(decision),
         "x-ripieno-why": plain(why),
     }
+
+
+def tell_cost(cost_usd: float | None) -> dict[str, str]:
+    """The header that tells what a request has cost."""
+    return {"x-ripieno-cost-usd": "unknown" if cost_usd is None else f"{cost_usd:.10f}"}
+
+
+def tell_limit(execution: Execution) -> dict[str, str]:
+    """The header that tells a client that its budget has limited the answer."""
+    limit = execution.limited_tokens
+    return {} if limit is None else {"x-ripieno-max-tokens": str(limit)}
 
 
 def tell_why(execution: Execution, worker: str) -> str:

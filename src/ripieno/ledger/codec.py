@@ -25,6 +25,7 @@ from ripieno.domain import (
     Stepped,
     Task,
     Workflow,
+    sum_costs,
 )
 from ripieno.errors import LedgerCorrupt
 from ripieno.ledger.tagged import dump_tagged, load_tagged
@@ -48,7 +49,10 @@ class Row:
     key: str | None = None
     """The virtual key that pays for the run, with what it costs."""
     cost_usd: float = 0.0
+    """The known part of it, in US dollars."""
     tokens: int = 0
+    has_unknown_cost: bool = False
+    """Whether some call has an unknown cost."""
 
 
 def encode_entry(entry: Entry) -> Row:
@@ -64,6 +68,7 @@ def encode_entry(entry: Entry) -> Row:
                 task_body=_dump(task),
             )
         case Executed(run=run, task=task):
+            known, unknown = sum_costs([call.cost_usd for call in run.calls])
             return Row(
                 id=entry.id,
                 kind="executed",
@@ -74,8 +79,9 @@ def encode_entry(entry: Entry) -> Row:
                 dataset=run.placement.dataset if run.placement else None,
                 task_body=_dump(task) if task is not None else None,
                 key=run.key,
-                cost_usd=(run.cost_usd or 0.0) if run.key is not None else 0.0,
+                cost_usd=known if run.key is not None else 0.0,
                 tokens=run.tokens if run.key is not None else 0,
+                has_unknown_cost=unknown > 0,
             )
         case Judged(run=run_id):
             return Row(id=entry.id, kind="judged", body=_dump(entry), run=run_id)

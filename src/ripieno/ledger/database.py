@@ -12,8 +12,8 @@ from sqlalchemy.pool import QueuePool
 from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, LedgerTooNew
 from ripieno.plugins import needs_extra
 
-HEAD = "0004"
-KNOWN = ("0001", "0002", "0003", HEAD)
+HEAD = "0005"
+KNOWN = ("0001", "0002", "0003", "0004", HEAD)
 BUSY_MS = 30_000
 _FORMS = "write sqlite:///path/to/ledger.db, or postgresql://user@host/database"
 

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, insert, select, update
 from ripieno.domain import Clock, Key, KeyLimits, Spend
 from ripieno.errors import NotFound
 from ripieno.ledger.database import translated_faults
+from ripieno.ledger.holds import Holds
 from ripieno.ledger.schema import keys, spend
 
 KEY_PREFIX = "rp-"
@@ -30,6 +31,7 @@ class KeyStore:
         self._reader = engine.execution_options(reads_only=True)
         self._url = url
         self._clock = clock
+        self.holds = Holds(engine, url=url, clock=clock)
 
     def create(self, name: str, limits: KeyLimits) -> tuple[Key, str]:
         """Make a key; its secret is given here, and never again."""
@@ -74,7 +76,11 @@ class KeyStore:
         with translated_faults(self._url), self._reader.connect() as connection:
             for row in connection.execute(query):
                 found.setdefault(row.key, {})[row.period] = Spend(
-                    period=row.period, cost_usd=row.cost_usd, tokens=row.tokens, requests=row.requests
+                    period=row.period,
+                    cost_usd=row.cost_usd,
+                    tokens=row.tokens,
+                    requests=row.requests,
+                    unknown=row.unknown,
                 )
         return found
 

@@ -53,6 +53,17 @@ spend = Table(
     Column("cost_usd", Float, nullable=False),
     Column("tokens", BigInteger, nullable=False),
     Column("requests", BigInteger, nullable=False),
+    Column("unknown", BigInteger, nullable=False, server_default="0"),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("key", String(32), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("usd", Float, nullable=False),
+    Index("holds_key", "key"),
 )
 
 catalog = Table(

@@ -266,14 +266,18 @@ class Writer:
 
     def _add_spend(self, cursor: DBAPICursor, rows: Sequence[Row], at: float) -> None:
         """What keys have spent, in the transaction of the runs that cost it: neither lost nor counted twice."""
-        sums: dict[tuple[str, str], tuple[float, int, int]] = {}
-        for row in rows:
-            if row.key is not None:
-                for period in find_periods(at):
-                    cost_usd, tokens, requests = sums.get((row.key, period), (0.0, 0, 0))
-                    sums[row.key, period] = (cost_usd + row.cost_usd, tokens + row.tokens, requests + 1)
+        sums: dict[tuple[str, str], tuple[float, int, int, int]] = {}
+        paid = [row for row in rows if row.key is not None]
+        for row in paid:
+            for period in find_periods(at):
+                cost_usd, tokens, requests, unknown = sums.get((str(row.key), period), (0.0, 0, 0, 0))
+                more = (cost_usd + row.cost_usd, tokens + row.tokens, requests + 1, unknown + row.has_unknown_cost)
+                sums[str(row.key), period] = more
         if sums:
             _insert(cursor, self._sql.spend, [(*place, *spent) for place, spent in sorted(sums.items())])
+        for start in range(0, len(paid), MOST_NAMES):
+            part = [row.run for row in paid[start : start + MOST_NAMES]]
+            cursor.execute(self._sql.release(len(part)), part)
 
     def _insert_tasks(self, cursor: DBAPICursor, rows: Sequence[Row]) -> None:
         bodies = {row.task: row.task_body for row in rows if row.task is not None and row.task_body is not None}
@@ -312,15 +316,20 @@ class _Statements:
         self.tasks = _Insertion("tasks", ("digest", "body"), mark=mark, ends=" ON CONFLICT (digest) DO NOTHING")
         self.spend = _Insertion(
             "spend",
-            ("key", "period", "cost_usd", "tokens", "requests"),
+            ("key", "period", "cost_usd", "tokens", "requests", "unknown"),
             mark=mark,
             ends=" ON CONFLICT (key, period) DO UPDATE SET cost_usd = spend.cost_usd + excluded.cost_usd, "
-            "tokens = spend.tokens + excluded.tokens, requests = spend.requests + excluded.requests",
+            "tokens = spend.tokens + excluded.tokens, requests = spend.requests + excluded.requests, "
+            "unknown = spend.unknown + excluded.unknown",
         )
 
     def look_up(self, count: int) -> str:
         marks = ", ".join([self._mark] * count)
         return f"{_LAST} UNION ALL SELECT 0, id FROM entries WHERE id IN ({marks})"  # noqa: S608  # marks alone
+
+    def release(self, count: int) -> str:
+        """Remove what was held back for these runs: what they have cost is counted."""
+        return f"DELETE FROM holds WHERE run IN ({', '.join([self._mark] * count)})"  # noqa: S608  # marks alone
 
 
 def _insert(cursor: DBAPICursor, insertion: _Insertion, rows: Sequence[Sequence[object]]) -> None:

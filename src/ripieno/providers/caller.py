@@ -104,7 +104,8 @@ class Caller:
             if not collected.has_content:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
         except ProviderError as error:
-            live.called = self._fail(worker, task, error, start=start, attempts=1, usage=collected.usage)
+            partial = collected.answer() if collected.has_content else None
+            live.called = self._fail(worker, task, error, start=start, attempts=1, partial=partial)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             call = self._settle(worker, task, collected.answer(), latency_s=self._clock.monotonic() - start, attempts=1)
@@ -214,12 +215,7 @@ class Caller:
 
     def _settle(self, worker: Worker, task: Task, answer: Answer, *, latency_s: float, attempts: int) -> Call:
         usage = _complete_usage(answer, task)
-        priced = worker.price.charge(
-            input_tokens=usage.input_tokens or 0,
-            output_tokens=usage.output_tokens or 0,
-            cpu_s=usage.cpu_s,
-            cached_tokens=usage.cached_tokens or 0,
-        )
+        priced = worker.price.price(usage)
         return Call(
             worker=worker.id,
             worker_version=worker.version,
@@ -237,29 +233,46 @@ class Caller:
         *,
         start: float,
         attempts: int,
-        usage: Usage | None = None,
+        partial: Answer | None = None,
     ) -> Called:
         failure = classify_failure(error)
         if error.retry_after_s is not None and not isinstance(error, WorkerBusy):
             self.health.note_wait(worker.id, error.retry_after_s)
         if (not isinstance(error, ProviderRejected) or error.blames_worker) and not isinstance(error, WorkerBusy):
             self.health.note_failure(worker.id, failure.value, is_final=isinstance(error, ProviderRejected))
-        answer = Answer(text="", usage=usage or Usage())
+        is_nothing = is_unbilled(error) and partial is None
+        nothing = Usage(input_tokens=0, output_tokens=0) if is_nothing else Usage()
+        answer = partial or Answer(text="", usage=nothing)
         call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
+        if is_nothing and call.cost_usd is None:
+            call = replace(call, cost_usd=0.0)  # nothing was made, so nothing is charged, whatever the price
         return Called(call=replace(call, failure=failure, error=error.message), answer=None, error=error)
 
 
 def _complete_usage(answer: Answer, task: Task) -> Usage:
-    """Count tokens by their usual length where an answer came without usage: not every server counts its streams."""
+    """Count tokens by their usual length where a call ended without usage: what was sent is read, and paid.
+
+    Not every server counts its streams, and none does where the client leaves.
+    """
     usage = answer.usage
-    if not answer.text or usage.output_tokens is not None:
+    if usage.output_tokens is not None:
         return usage
     asked = sum(len(message.text) for message in task.messages)
+    said = len(answer.text) + sum(len(str(part)) for part in answer.message.values())
     return replace(
         usage,
-        input_tokens=1 + int(asked / CHARACTERS_PER_TOKEN),
-        output_tokens=1 + int(len(answer.text) / CHARACTERS_PER_TOKEN),
+        input_tokens=usage.input_tokens if usage.input_tokens is not None else 1 + int(asked / CHARACTERS_PER_TOKEN),
+        output_tokens=1 + int(said / CHARACTERS_PER_TOKEN) if said else 0,
     )
+
+
+_UNBILLED = frozenset({Failure.UNREACHABLE, Failure.REJECTED, Failure.RATE_LIMITED, Failure.SERVER_ERROR, Failure.BUSY})
+"""Failures of calls that made nothing."""
+
+
+def is_unbilled(error: ProviderError) -> bool:
+    """Whether a call that failed so has made nothing, and costs nothing."""
+    return classify_failure(error) in _UNBILLED
 
 
 def classify_failure(error: ProviderError) -> Failure:

@@ -1,5 +1,6 @@
 """The chat-completions form as providers speak it: whole replies and server-sent events, read once."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -110,16 +111,57 @@ def read_piece(worker: Worker, data: bytes) -> Piece:
 
 
 def read_usage(usage: object) -> Usage:
-    """Token counts; what is no count is unknown."""
+    """Token counts, and the price where the provider states one; what is no count is unknown."""
     if not isinstance(usage, Mapping):
         return Usage()
-    read, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    read, written = _fields(usage, "prompt_tokens_details"), _fields(usage, "completion_tokens_details")
+    reasoning = _count(written.get("reasoning_tokens"))
     return Usage(
         input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(read.get("cached_tokens")) if isinstance(read, Mapping) else None,
-        reasoning_tokens=_count(written.get("reasoning_tokens")) if isinstance(written, Mapping) else None,
+        output_tokens=_count_output(usage, reasoning),
+        cached_tokens=_first(read.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
+        reasoning_tokens=reasoning,
+        cache_write_tokens=_first(read.get("cache_write_tokens"), usage.get("cache_creation_input_tokens")),
+        audio_input_tokens=_count(read.get("audio_tokens")),
+        audio_output_tokens=_count(written.get("audio_tokens")),
+        cost_usd=_read_cost(usage),
     )
+
+
+def _count_output(usage: Mapping[str, object], reasoning: int | None) -> int | None:
+    """Tokens out with those of reasoning, which some providers count in the total alone."""
+    asked, said = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    total = _count(usage.get("total_tokens"))
+    if asked is None or said is None or total is None:
+        return said
+    hidden = total - asked - said
+    return said + hidden if hidden > 0 and reasoning in (None, 0, hidden) else said
+
+
+def _read_cost(usage: Mapping[str, object]) -> float | None:
+    """The price that the provider states, in US dollars: OpenRouter a number, Perplexity a table."""
+    cost = usage.get("cost")
+    stated = _amount(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
+    if stated is None or not usage.get("is_byok"):
+        return stated
+    upstream = _amount(_fields(usage, "cost_details").get("upstream_inference_cost"))
+    return None if upstream is None else stated + upstream
+
+
+def _fields(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
+    found = usage.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _first(*values: object) -> int | None:
+    counts = [count for count in map(_count, values) if count is not None]
+    return counts[0] if counts else None
+
+
+def _amount(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0.0 <= float(value) < math.inf else None
 
 
 def read_error(content: bytes) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from ripieno.domain import Features, Mask, Need, Pool, Privacy, Reason, Task, Why, Worker, WorkerId
+from ripieno.domain import Features, Mask, Need, Pool, Privacy, Reason, Task, Why, Worker, WorkerId, bound_call
 from ripieno.errors import NoEligibleWorker
 
 
@@ -58,6 +58,7 @@ def _find_why(worker: Worker, task: Task, features: Features, conditions: Condit
         _check_permission(worker, task, features, conditions),
         _check_ability(worker, features),
         _check_size(worker, task, features),
+        _check_price(worker, task),
     )
     return next((why for why in checks if why is not None), None)
 
@@ -110,8 +111,20 @@ def _check_size(worker: Worker, task: Task, features: Features) -> Why | None:
             reason=Reason.CONTEXT_TOO_SMALL,
             detail=f"about {wanted} tokens wanted, {worker.context_window} fit",
         )
-    least = worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=1, cpu_s=0.0)
+    return None
+
+
+def _check_price(worker: Worker, task: Task) -> Why | None:
+    """Whether the budget, where there is one, pays for an answer of at least one token."""
     ceiling = task.budget.cost_usd
-    if ceiling is not None and least > ceiling:
-        return Why(reason=Reason.OVER_BUDGET, detail=f"at least ${least:.6f}, the budget is ${ceiling:.6f}")
+    if ceiling is None:
+        return None
+    bound = bound_call(worker, task)
+    if bound is None:
+        hint = f'state a price for {worker.id!r}, or price = "free"'
+        return Why(
+            reason=Reason.UNKNOWN_PRICE, detail=f"the budget is ${ceiling:.6f}, and the price is unknown; {hint}"
+        )
+    if bound.least_usd > ceiling:
+        return Why(reason=Reason.OVER_BUDGET, detail=f"at least ${bound.least_usd:.6f}, the budget is ${ceiling:.6f}")
     return None

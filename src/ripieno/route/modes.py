@@ -1,5 +1,6 @@
 """Modes: which workflow a stated way of working becomes, for one task and its eligible workers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -65,7 +66,7 @@ class Cast:
     def cheapest_first(self) -> list[WorkerId]:
         """Eligible workers by expected price."""
         cost = {estimate.worker: estimate.cost_usd for estimate in self.estimates}
-        return sorted(self.order, key=lambda worker: cost.get(worker, 0.0))
+        return sorted(self.order, key=lambda worker: _rank_cost(cost.get(worker)))
 
     @property
     def plain(self) -> "Cast":
@@ -75,6 +76,11 @@ class Cast:
     def others(self, *taken: WorkerId) -> tuple[WorkerId, ...]:
         """Workers in the policy's order, without those taken."""
         return tuple(worker for worker in self.order if worker not in taken)
+
+
+def _rank_cost(cost_usd: float | None) -> float:
+    """An unknown cost ranks behind every known one."""
+    return math.inf if cost_usd is None else cost_usd
 
 
 def compose(mode: Mode, cast: Cast) -> Workflow:

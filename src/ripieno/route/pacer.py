@@ -25,6 +25,8 @@ class Pacer:
         self.target_usd = target_usd
         self.spent_usd = 0.0
         self.tasks = 0
+        self.unknown = 0
+        """Finished tasks whose cost is unknown: the pacer cannot hold their price."""
         self._pace = 1.0
         self._multiplier = 0.0
 
@@ -33,8 +35,11 @@ class Pacer:
         """Utility that one more US dollar costs now, at least 0."""
         return self._multiplier / self.target_usd
 
-    def observe(self, cost_usd: float) -> None:
-        """Take the cost of one finished task."""
+    def observe(self, cost_usd: float | None) -> None:
+        """Take the cost of one finished task; a task of unknown cost is counted apart, and moves nothing."""
+        if cost_usd is None:
+            self.unknown += 1
+            return
         self.tasks += 1
         self.spent_usd += cost_usd
         self._pace += EMA * (cost_usd / self.target_usd - self._pace)

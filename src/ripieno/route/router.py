@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ripieno.domain import (
+    Account,
     Choice,
     Clock,
     Decision,
@@ -80,6 +81,8 @@ class Arrival:
     """The worker that has answered the earlier turns of the same conversation."""
     key: str | None = None
     """Id of the virtual key that pays."""
+    account: Account | None = None
+    """What holds the key's money back for each call; None where no key pays."""
     check: Check | None = None
     """How the request says that answers can be checked."""
     workflow: Workflow | None = None
@@ -133,6 +136,9 @@ class Router:
         reasons = choice.reasons
         if unmeasured:
             reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
+        unpriced = [e.worker for e in estimates if e.cost_usd is None]
+        if unpriced:
+            reasons = (*reasons, f"price unknown, ranked as the most expensive: {', '.join(unpriced)}")
         return Decision(
             id=arrival.id,
             workflow=self._compose(task, pool, choice, estimates, arrival)

@@ -4,7 +4,8 @@ For quality q, its standard deviation s, cost c, latency L and dial p = preferen
 
     U = p * (q - k s)+ * (1 - m P(L > deadline)) - (1 - p) * ((1 - t) c / (c + c_ref) + t L / (L + L_ref))
 
-minus w c where a budget's pacer has set a money weight w. k rises from 0 to 1.64 with mission criticality, m
+minus w c where a budget's pacer has set a money weight w. An unknown cost counts as the highest known one of the
+workers beside it, and at least as c_ref. k rises from 0 to 1.64 with mission criticality, m
 from 0.5 to 1 and t from 0 to 0.5 with time criticality. Without w, U is in [-1, 1]; it rises with q and falls with c
 and L; at p = 1 quality alone decides, at p = 0 price and time alone.
 
@@ -68,6 +69,7 @@ class Priced:
 
     quality: Matrix
     cost_usd: Matrix
+    """NaN where unknown."""
     latency_s: Matrix
     quality_sd: Matrix | float = 0.0
     latency_log_sd: Matrix | float = 0.0
@@ -92,18 +94,36 @@ def score_utilities(pairs: Priced, objective: Objective, scales: Scales) -> Matr
     share = objective.time_criticality / 20.0
     if preset is not None and preset.time_share is not None:
         share = preset.time_share
-    money = pairs.cost_usd / (pairs.cost_usd + scales.cost_usd)
+    cost = fill_unknown_costs(pairs.cost_usd, scales)
+    money = cost / (cost + scales.cost_usd)
     wait = pairs.latency_s / (pairs.latency_s + scales.latency_s)
     price = (1.0 - share) * money + share * wait
     worth = objective.preference * quality - (1.0 - objective.preference) * price
-    return np.asarray(worth - objective.money_weight * pairs.cost_usd)
+    return np.asarray(worth - objective.money_weight * cost)
+
+
+def fill_unknown_costs(cost_usd: Matrix, scales: Scales) -> Matrix:
+    """Costs with each unknown one (NaN) as high as the highest known one beside it, and at least an ordinary price.
+
+    Args:
+        cost_usd: workers stand in the last axis.
+        scales: the ordinary price.
+    """
+    cost = np.asarray(cost_usd, dtype=float)
+    is_unknown = np.isnan(cost)
+    if not is_unknown.any():
+        return cost
+    known = np.where(is_unknown, 0.0, cost)
+    highest = known.max(axis=-1, keepdims=True) if cost.ndim else known
+    return np.where(is_unknown, np.maximum(highest, scales.cost_usd), cost)
 
 
 def score_outcome(
     quality: float, cost_usd: float | None, latency_s: float | None, objective: Objective, scales: Scales
 ) -> float:
-    """Utility of what was met; an unknown cost or latency counts as none."""
-    met = Priced(quality=np.array(quality), cost_usd=np.array(cost_usd or 0.0), latency_s=np.array(latency_s or 0.0))
+    """Utility of what was met; an unknown cost counts as an ordinary price, an unknown latency as none."""
+    cost = math.nan if cost_usd is None else cost_usd
+    met = Priced(quality=np.array(quality), cost_usd=np.array(cost), latency_s=np.array(latency_s or 0.0))
     return float(score_utilities(met, objective, scales))
 
 
@@ -113,8 +133,13 @@ def score_utility(estimate: Estimate, objective: Objective, scales: Scales) -> f
 
 
 def gather_estimates(estimates: Sequence[Estimate]) -> Priced:
-    """Estimates as arrays of shape (m,)."""
-    rows = np.array([(e.quality, e.cost_usd, e.latency_s, e.quality_sd, e.latency_log_sd) for e in estimates])
+    """Estimates as arrays of shape (m,); an unknown cost is NaN."""
+    rows = np.array(
+        [
+            (e.quality, math.nan if e.cost_usd is None else e.cost_usd, e.latency_s, e.quality_sd, e.latency_log_sd)
+            for e in estimates
+        ]
+    )
     quality, cost, latency, sd, log_sd = rows.T
     return Priced(quality=quality, cost_usd=cost, latency_s=latency, quality_sd=sd, latency_log_sd=log_sd)
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ripieno.domain import Features
+from ripieno.domain.price import Price
 from ripieno.domain.training import TrainingSet, describe_card
-from ripieno.domain.worker import Price, WorkerId
+from ripieno.domain.worker import WorkerId
 from ripieno.tasks.folder import Model, RoutingData
 
 
@@ -38,7 +39,7 @@ def _describe(model: Model) -> np.ndarray:
     price = Price(
         input_usd_per_mtok=model.price_in or 0.0,
         output_usd_per_mtok=model.price_out or 0.0,
-        is_known=model.price_in is not None,
+        is_known=model.price_in is not None and model.price_out is not None,
     )
     return describe_card(price, model.context_window)
 

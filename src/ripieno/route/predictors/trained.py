@@ -366,14 +366,15 @@ class TrainedPredictor(ABC):
         factors = list(self._factors.get(worker.id, (0.0, 0.0)))
         guesses = self._expect_scales(worker, features, expected)
         for index, (guess, met) in enumerate(zip(guesses, (cost_usd, latency_s), strict=True)):
-            if met is not None and met > 0.0 and guess > 0.0:
+            if met is not None and met > 0.0 and guess is not None and guess > 0.0:
                 factors[index] += rate * (log(met / guess) - factors[index])
         self._factors[worker.id] = factors[0], factors[1]
 
-    def _expect_scales(self, worker: Worker, features: Features, expected: Predicted) -> tuple[float, float]:
+    def _expect_scales(self, worker: Worker, features: Features, expected: Predicted) -> tuple[float | None, float]:
         """Cost and latency that the checkpoint expects: the worker's own, or its kin's where it is new."""
         column = self._column.get(worker.id)
         kin = self._weigh_kin(worker) if column is None else None
+        cost: float | None
         cost = float(expected.cost_usd[0, column]) if kin is None else _mean_known(expected.cost_usd[0], kin)
         latency = float(expected.latency_s[0, column]) if kin is None else _mean_known(expected.latency_s[0], kin)
         if isnan(cost) or (kin is not None and worker.price.usd_per_cpu_s == 0.0):
@@ -409,7 +410,7 @@ class TrainedPredictor(ABC):
             worker=worker.id,
             quality=quality,
             quality_sd=sd,
-            cost_usd=(_list_price(worker, features, length) if isnan(cost) else cost) * exp(factors[0]),
+            cost_usd=_scale_cost(_list_price(worker, features, length) if isnan(cost) else cost, factors[0]),
             latency_s=latency,
             first_token_s=self._expect_first(worker.id, latency),
             latency_log_sd=self.latency_log_sd(column),
@@ -434,7 +435,7 @@ class TrainedPredictor(ABC):
             worker=worker.id,
             quality=float(quality[0]),
             quality_sd=float(min(max(sd[0], 0.02), UNMEASURED_SD)),
-            cost_usd=cost * exp(factors[0]),
+            cost_usd=_scale_cost(cost, factors[0]),
             latency_s=latency,
             first_token_s=self._expect_first(worker.id, latency),
             output_tokens=length,
@@ -460,6 +461,10 @@ def _mean_known(values: Matrix, weights: Matrix) -> float:
     return float(values[known] @ weights[known] / weights[known].sum()) if known.any() else float("nan")
 
 
-def _list_price(worker: Worker, features: Features, output_tokens: float | None) -> float:
+def _scale_cost(cost: float | None, factor: float) -> float | None:
+    return None if cost is None else cost * exp(factor)
+
+
+def _list_price(worker: Worker, features: Features, output_tokens: float | None) -> float | None:
     length = PRIOR_OUTPUT_TOKENS if output_tokens is None else output_tokens
     return worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=length, cpu_s=1.0)

@@ -1,0 +1,202 @@
+"""Accounts: what a virtual key's budget holds back for each run, here and in every process that shares the ledger."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ripieno.domain import Account, Key
+from ripieno.errors import BudgetExhausted, LedgerError
+from ripieno.ledger import Change, Held, Holds, Reserve
+
+log = logging.getLogger(__name__)
+
+MOST_OPS = 500
+"""Reservations and changes of one transaction."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    op: Reserve | Change
+    done: "asyncio.Future[Held | None] | None" = None
+
+
+@dataclass(slots=True)
+class _Open:
+    """What one run holds."""
+
+    key: str
+    usd: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Accounts:
+    """Opens accounts, and carries their reservations to the ledger, many in one transaction.
+
+    Args:
+        holds: where reservations are kept.
+        is_lenient: whether requests go on while the ledger is at fault; then only this process counts them.
+    """
+
+    holds: Holds
+    is_lenient: bool = False
+    _runs: dict[str, _Open] = field(default_factory=dict)
+    _keys: dict[str, float] = field(default_factory=dict)
+    """US dollars that runs of this process hold, by key."""
+    _queue: list[_Waiting] = field(default_factory=list)
+    _carrying: "asyncio.Task[None] | None" = None
+
+    def open(self, key: Key, run: str) -> "KeyAccount":
+        """The account of one run; nothing is held yet."""
+        return KeyAccount(self, key, run)
+
+    def held(self, key: str) -> float:
+        """US dollars that this process's runs of a key hold."""
+        return max(self._keys.get(key, 0.0), 0.0)
+
+    @property
+    def runs(self) -> Mapping[str, object]:
+        """Runs of this process that hold something."""
+        return self._runs
+
+    async def reserve(self, op: Reserve) -> Held | None:
+        """Hold back; None where the ledger is at fault and requests go on all the same.
+
+        Raises:
+            LedgerError: the ledger refuses, and no request may go on without it.
+        """
+        waiting = _Waiting(op, asyncio.get_running_loop().create_future())
+        self._enqueue(waiting)
+        assert waiting.done is not None
+        try:
+            held = await asyncio.shield(waiting.done)
+        except LedgerError:
+            if not self.is_lenient:
+                raise
+            self._add(op, op.most_usd)
+            return None
+        except asyncio.CancelledError:
+            waiting.done.add_done_callback(lambda done: self._give_back(op, done))
+            raise
+        if held is not None and held.granted_usd is not None:
+            self._add(op, held.granted_usd)
+        return held
+
+    def change(self, run: str, usd: float) -> None:
+        """Set what a run holds, soon."""
+        known = self._runs.get(run)
+        if known is None:
+            return
+        self._keys[known.key] = self._keys.get(known.key, 0.0) + usd - known.usd
+        known.usd = usd
+        self._enqueue(_Waiting(Change(run=run, usd=usd)))
+
+    def end(self, run: str, *, cost_usd: float, is_recorded: bool) -> None:
+        """Forget a run: its record replaces its hold, and where there will be none, the hold is removed."""
+        known = self._runs.pop(run, None)
+        if known is None:
+            return
+        self._keys[known.key] = self._keys.get(known.key, 0.0) - known.usd
+        if is_recorded:
+            self._enqueue(_Waiting(Change(run=run, usd=cost_usd)))
+        else:
+            self._enqueue(_Waiting(Change(run=run, usd=None)))
+
+    async def close(self) -> None:
+        """Wait until what was changed is written."""
+        while self._carrying is not None:
+            await asyncio.wait({self._carrying})
+
+    def _add(self, op: Reserve, usd: float) -> None:
+        known = self._runs.setdefault(op.run, _Open(op.key))
+        known.usd += usd
+        self._keys[op.key] = self._keys.get(op.key, 0.0) + usd
+
+    def _give_back(self, op: Reserve, done: "asyncio.Future[Held | None]") -> None:
+        """Undo a reservation that was granted after its caller had left."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        held = done.result()
+        if held is not None and held.granted_usd is not None:
+            kept = self._runs.get(op.run)
+            self._enqueue(_Waiting(Change(run=op.run, usd=kept.usd if kept is not None else None)))
+
+    def _enqueue(self, waiting: _Waiting) -> None:
+        self._queue.append(waiting)
+        if self._carrying is None:
+            self._carrying = asyncio.ensure_future(self._carry())
+
+    async def _carry(self) -> None:
+        """Write all that waits; what comes meanwhile goes with the next transaction."""
+        try:
+            while self._queue:
+                batch, self._queue = self._queue[:MOST_OPS], self._queue[MOST_OPS:]
+                await self._write(batch)
+        finally:
+            self._carrying = None
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        try:
+            found = await asyncio.to_thread(self.holds.apply, [waiting.op for waiting in batch])
+        except LedgerError as error:
+            log.warning("reservations could not be written: %s", error.message)
+            for waiting in batch:
+                if waiting.done is not None and not waiting.done.done():
+                    waiting.done.set_exception(error)
+            return
+        for waiting, held in zip(batch, found, strict=True):
+            if waiting.done is not None and not waiting.done.done():
+                waiting.done.set_result(held)
+
+
+class KeyAccount(Account):
+    """What a key's budget pays for one run.
+
+    Args:
+        accounts: carries reservations to the ledger.
+        key: what pays.
+        run: id of the run.
+    """
+
+    def __init__(self, accounts: Accounts, key: Key, run: str) -> None:
+        self._accounts = accounts
+        self._key = key
+        self._run = run
+        self._held_usd = 0.0
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the key has a ceiling in US dollars."""
+        return self._key.limits.usd_per_day is not None or self._key.limits.usd_per_month is not None
+
+    async def reserve(self, most_usd: float, *, least_usd: float) -> float:
+        """See `Account`."""
+        if not self.has_budget:
+            return most_usd
+        op = Reserve(run=self._run, key=self._key.id, limits=self._key.limits, most_usd=most_usd, least_usd=least_usd)
+        held = await self._accounts.reserve(op)
+        granted = most_usd if held is None else held.granted_usd
+        if granted is None:
+            assert held is not None
+            raise BudgetExhausted(
+                f"the {held.period}'s (USD, with what requests under way may cost)",
+                spent=held.spent_usd,
+                limit=held.limit_usd,
+            )
+        self._held_usd += granted
+        return granted
+
+    def settle(self, reserved_usd: float, *, cost_usd: float) -> None:
+        """See `Account`."""
+        if self.has_budget:
+            self._held_usd += cost_usd - reserved_usd
+            self._accounts.change(self._run, self._held_usd)
+
+    def open(self, run: str) -> "KeyAccount":
+        """See `Account`."""
+        return self._accounts.open(self._key, run)
+
+    def close(self, *, cost_usd: float | None, is_recorded: bool) -> None:
+        """See `Account`."""
+        cost = self._held_usd if cost_usd is None else cost_usd
+        self._accounts.end(self._run, cost_usd=cost, is_recorded=is_recorded)

@@ -1,0 +1,235 @@
+"""Money over the wire: no budget is overspent by what runs at once, and what nobody knows is never zero."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from tests.integration.conftest import Serve
+
+from ripieno.app import App
+from ripieno.config import load_settings
+from ripieno.domain import Executed, KeyLimits
+from ripieno.gateway import bind_socket, running
+from ripieno.ledger import Ledger
+from ripieno.testing import Reply, ScriptedServer, Seen
+
+URL = "sqlite:///ledger.db"
+TOKENS = "input_usd_per_mtok = 2.5\noutput_usd_per_mtok = 10.0"
+ASK = {"messages": [{"role": "user", "content": "What is 2 + 2?"}]}
+BUDGET = 0.02
+
+
+def write_worker(*servers: ScriptedServer, price: str = TOKENS, extra: str = "") -> None:
+    lines = ["[ledger]", f"url = '{URL}'"]
+    for index, server in enumerate(servers):
+        name = "abc"[index]
+        lines += [f"[providers.{name}]", 'kind = "openai"', f'base_url = "{server.base_url}"']
+        lines += [f"[workers.{name}]", f'provider = "{name}"', "max_concurrency = 64", price]
+    Path("ripieno.toml").write_text("\n".join(lines) + f"\n{extra}\n")
+
+
+def say_all_that_is_allowed(seen: Seen) -> Reply:
+    """A worker that uses up its limit: 1,000 words where there is none."""
+    limit = seen.body.get("max_tokens")
+    return Reply(text=" ".join(["word"] * (limit if isinstance(limit, int) else 1000)))
+
+
+def make_key(**limits: float) -> str:
+    """A key from before the gateway starts."""
+    with Ledger(URL) as ledger:
+        return ledger.keys.create("team", KeyLimits(**limits))[1]  # type: ignore[arg-type]  # amounts alone
+
+
+@asynccontextmanager
+async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
+    connector = TCPConnector(limit=0)
+    async with App(load_settings()) as app:
+        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        async with (
+            running(app, listener) as address,
+            ClientSession(connector=connector, timeout=ClientTimeout(total=300)) as client,
+        ):
+            yield app, address, client
+
+
+async def ask(
+    address: str, client: ClientSession, key: str | None = None, **fields: object
+) -> tuple[int, dict[str, str], dict[str, object]]:
+    sent = {} if key is None else {"authorization": f"Bearer {key}"}
+    body = {"model": "auto"} | ASK | fields
+    async with client.post(f"{address}/v1/chat/completions", json=body, headers=sent) as response:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return response.status, headers, await response.json()
+
+
+def read_spent() -> float:
+    """What the ledger's runs have cost."""
+    with Ledger(URL) as ledger:
+        runs = [stored.entry.run for stored in ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)]
+    costs = [run.cost_usd for run in runs]
+    assert None not in costs
+    return sum(cost or 0.0 for cost in costs)
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 200}, {}, {"max_tokens": 200, "model": "a"}])
+async def test_a_thousand_requests_at_once_spend_no_more_than_the_budget(
+    serve: Serve, fields: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_worker(serve(say_all_that_is_allowed))
+    key = make_key(usd_per_day=BUDGET)
+    async with open_gateway() as (_, address, client):
+        found = await asyncio.gather(*(ask(address, client, key, **fields) for _ in range(1000)))
+        statuses = [status for status, _, _ in found]
+        while (await ask(address, client, key, **fields))[0] == 200:
+            pass
+    spent = read_spent()
+    with capsys.disabled():
+        print(f"\n1,000 requests at once on ${BUDGET}: {statuses.count(200)} answered, ${spent:.6f} spent")
+    assert set(statuses) <= {200, 429, 400, 503}
+    assert 0.0 < spent <= BUDGET
+    assert spent >= 0.5 * BUDGET
+
+
+async def test_two_gateways_on_one_ledger_share_the_budget(serve: Serve) -> None:
+    write_worker(serve(say_all_that_is_allowed))
+    key = make_key(usd_per_month=BUDGET)
+    async with AsyncExitStack() as stack:
+        gateways = [await stack.enter_async_context(open_gateway()) for _ in range(2)]
+        await asyncio.gather(
+            *(ask(address, client, key, max_tokens=200) for _ in range(150) for _, address, client in gateways)
+        )
+    assert 0.0 < read_spent() <= BUDGET
+
+
+async def test_a_request_s_own_budget_is_a_ceiling_within_the_call(serve: Serve) -> None:
+    server = serve(say_all_that_is_allowed)
+    write_worker(server)
+    async with open_gateway() as (_, address, client):
+        status, headers, _ = await ask(address, client, max_tokens=4000, ripieno={"budget_usd": 0.002})
+        assert status == 200
+        limit = server.seen[-1].body["max_tokens"]
+        assert isinstance(limit, int)
+        assert 100 < limit < 200
+        assert headers["x-ripieno-max-tokens"] == str(limit)
+        assert float(headers["x-ripieno-cost-usd"]) <= 0.002
+        status, headers, _ = await ask(address, client, max_tokens=40, ripieno={"budget_usd": 0.002})
+        assert (status, server.seen[-1].body["max_tokens"]) == (200, 40)
+        assert "x-ripieno-max-tokens" not in headers
+        status, _, said = await ask(address, client, max_tokens=40, ripieno={"budget_usd": 0.00001})
+        assert status == 400
+        assert "over_budget" in json.dumps(said)
+        await ask(address, client)
+        assert "max_tokens" not in server.seen[-1].body, "without a budget nothing is added"
+
+
+@pytest.mark.parametrize("mode", ["cascade", "agreement", "vote", "synthesize", "best-of", "verified"])
+async def test_no_workflow_passes_its_ceiling(serve: Serve, mode: str) -> None:
+    write_worker(serve(say_all_that_is_allowed), serve(say_all_that_is_allowed), serve(say_all_that_is_allowed))
+    async with open_gateway() as (_, address, client):
+        fields = {"max_tokens": 300, "ripieno": {"budget_usd": 0.005, "workflow": mode}}
+        status, headers, _ = await ask(address, client, **fields)
+    assert status in (200, 429), mode
+    assert "x-ripieno-cost-usd" not in headers or float(headers["x-ripieno-cost-usd"]) <= 0.005
+    assert read_spent() <= 0.005
+
+
+async def test_what_came_before_a_client_left_is_paid(serve: Serve) -> None:
+    server = serve([Reply(text=" ".join(["word"] * 60_000))])
+    write_worker(server)
+    key = make_key(usd_per_day=50.0)
+    async with open_gateway() as (_, address, client):
+        body = {"model": "a", "stream": True} | ASK
+        async with client.post(
+            f"{address}/v1/chat/completions", json=body, headers={"x-api-key": key}
+        ) as response:
+            await response.content.readline()
+        assert await asyncio.to_thread(server.left.wait, 60)
+    assert read_spent() > 0.0
+    with Ledger(URL) as ledger:
+        (run,) = [stored.entry.run for stored in ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)]
+        assert ledger.keys.holds.read() == {}
+    assert run.calls[0].failure == "cancelled"
+    assert (run.calls[0].usage.output_tokens or 0) > 0
+
+
+async def test_a_call_that_the_deadline_ends_is_paid(serve: Serve) -> None:
+    write_worker(serve([Reply(hangs=True)]))
+    async with open_gateway() as (_, address, client):
+        status, _, _ = await ask(address, client, ripieno={"deadline_ms": 300})
+        assert status == 504
+    assert read_spent() > 0.0
+
+
+async def test_an_unknown_price_is_told_as_unknown_and_passes_no_budget(serve: Serve) -> None:
+    write_worker(serve(), price="")
+    key = make_key(usd_per_day=1.0)
+    unlimited = make_key(requests_per_minute=50)
+    async with open_gateway() as (_, address, client):
+        status, headers, _ = await ask(address, client, unlimited)
+        assert (status, headers["x-ripieno-cost-usd"]) == (200, "unknown")
+        for fields in ({}, {"model": "a"}):
+            status, _, said = await ask(address, client, key, **fields)
+            assert status == 400
+            assert "unknown_price" in json.dumps(said)
+        status, _, said = await ask(address, client, ripieno={"budget_usd": 1.0})
+        assert (status, "unknown_price" in json.dumps(said)) == (400, True)
+        async with client.get(f"{address}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        assert 'ripieno_calls_of_unknown_cost_total{worker="a"} 1.0' in lines
+        assert not any(line.startswith("ripieno_cost_usd_total") for line in lines), "no zero by accident"
+    with Ledger(URL) as ledger:
+        (run,) = [stored.entry.run for stored in ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)]
+        assert run.calls[0].cost_usd is None
+        spent = ledger.keys.spent((ledger_day(ledger),))
+        assert [(part.cost_usd, part.unknown) for periods in spent.values() for part in periods.values()] == [(0.0, 1)]
+
+
+def ledger_day(ledger: Ledger) -> str:
+    from ripieno.domain import SystemClock, find_periods
+
+    return find_periods(SystemClock().now())[0]
+
+
+async def test_a_worker_that_is_stated_free_passes_every_budget(serve: Serve) -> None:
+    write_worker(serve(), price="price = 'free'")
+    key = make_key(usd_per_day=0.0001)
+    async with open_gateway() as (_, address, client):
+        status, headers, _ = await ask(address, client, key)
+        assert status == 200
+        assert float(headers["x-ripieno-cost-usd"]) == 0.0
+
+
+async def test_the_cost_that_a_provider_states_is_the_cost(serve: Serve) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "cost": 0.0123}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "four"}, "finish_reason": "stop"}
+    raw = json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+    write_worker(serve([Reply(raw=raw)]), price="")
+    async with open_gateway() as (_, address, client):
+        _, headers, _ = await ask(address, client)
+        assert float(headers["x-ripieno-cost-usd"]) == pytest.approx(0.0123)
+
+
+async def test_a_fallback_is_within_the_budget_too(serve: Serve) -> None:
+    bad, good = serve([Reply(status=500)]), serve(say_all_that_is_allowed)
+    write_worker(bad, good)
+    async with open_gateway() as (_, address, client):
+        fields = {"max_tokens": 4000, "ripieno": {"budget_usd": 0.002}}
+        status, headers, _ = await ask(address, client, **fields)
+        assert status == 200
+        assert float(headers["x-ripieno-cost-usd"]) <= 0.002
+
+
+async def test_the_reason_of_a_decision_names_unknown_prices(serve: Serve) -> None:
+    write_worker(serve(), serve(), price="")
+    path = Path("ripieno.toml")
+    path.write_text(path.read_text().replace("[providers.b]", f"{TOKENS}\n[providers.b]"))
+    async with open_gateway() as (app, address, client):
+        _, headers, _ = await ask(address, client, ripieno={"preset": "cheap"})
+        decided = app.ledger.find_decided(headers["x-ripieno-decision"])
+    assert headers["x-ripieno-worker"] == "a", "a worker of unknown price ranks as the most expensive one"
+    assert any("price unknown, ranked as the most expensive: b" in reason for reason in decided.decision.reasons)
+    assert {e.worker: e.cost_usd is None for e in decided.decision.estimates} == {"a": False, "b": True}
