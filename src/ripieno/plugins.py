@@ -1,13 +1,14 @@
 """Plugins: entry points, found without importing them, loaded when asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ripieno.errors import ConfigError
+from ripieno.errors import ConfigError, RipienoError
 
 GROUPS = (
     "ripieno.policies",
@@ -110,3 +111,25 @@ def list_plugins() -> list[Listed]:
                 fault = error.message
             listed.append(Listed(group=group, name=name, target=point.value, fault=fault))
     return listed
+
+
+@dataclass(slots=True)
+class Fault:
+    """How a plugin's code failed, in words; empty where it did not."""
+
+    text: str = ""
+
+
+@contextmanager
+def calling_plugin() -> Iterator[Fault]:
+    """Run a plugin's code in this block: whatever it raises ends the block, and stands in the fault.
+
+    Errors of Ripieno's own pass through: the plugin has said which one it means.
+    """
+    fault = Fault()
+    try:
+        yield fault
+    except RipienoError:
+        raise
+    except Exception as error:
+        fault.text = f"{type(error).__name__}: {error}"[:300]

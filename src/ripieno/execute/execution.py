@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from ripieno.domain import Call, Decision, Finding, Origin, Run, Solo, Task, WorkerId
+from ripieno.domain import Call, Decision, Finding, Origin, Run, Solo, Task, Unchecked, WorkerId
 from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError
 from ripieno.execute.director import Director
 from ripieno.providers import Called
@@ -26,6 +26,7 @@ class Execution:
     calls: list[Call] = field(default_factory=list)
     called: Called | None = None
     findings: list[Finding] = field(default_factory=list)
+    unchecked: list[Unchecked] = field(default_factory=list)
     serving: str | None = None
     """The worker that is answering, while a stream runs."""
     ended_early: str | None = None
@@ -58,6 +59,7 @@ class Execution:
             mode=self.decision.mode,
             author=None if self.is_solo and self.calls else self.author,
             findings=tuple(self.findings),
+            unchecked=tuple(self.unchecked),
             ended_early=self.ended_early,
             wall_s=self.wall_s,
         )

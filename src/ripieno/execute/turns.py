@@ -33,9 +33,9 @@ async def run_turns(workflow: Turns, steps: Steps, director: Director) -> Called
             return maker.accepted
         if not is_verdict:
             answer = called
-        seen.append(
-            Turn(step=step, worker=called.call.worker, text=maker.texts[place], accepts=False if is_verdict else None)
-        )
+        is_refused = place in maker.refused
+        text = "" if is_verdict and not is_refused else maker.texts[place]
+        seen.append(Turn(step=step, worker=called.call.worker, text=text, accepts=False if is_refused else None))
     if answer is None:
         assert error is not None
         raise error
