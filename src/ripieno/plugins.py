@@ -131,5 +131,5 @@ def calling_plugin() -> Iterator[Fault]:
         yield fault
     except RipienoError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # told in the fault
         fault.text = f"{type(error).__name__}: {error}"[:300]

@@ -18,7 +18,19 @@ from ripieno.domain.entry import (
 from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
 from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
 from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
-from ripieno.domain.run import Answer, Call, Failure, Finding, Origin, Outcome, Placement, Run, Unchecked, Usage, Verdict
+from ripieno.domain.run import (
+    Answer,
+    Call,
+    Failure,
+    Finding,
+    Origin,
+    Outcome,
+    Placement,
+    Run,
+    Unchecked,
+    Usage,
+    Verdict,
+)
 from ripieno.domain.task import Budget, JsonValue, Message, Mode, Objective, Privacy, Task
 from ripieno.domain.worker import Binding, Pool, Price, Worker, WorkerId, parse_worker_id
 from ripieno.domain.workflow import (

@@ -9,7 +9,6 @@ from ripieno.domain.run import Answer, Call, Run, Verdict
 from ripieno.domain.task import JsonValue, Task
 from ripieno.domain.worker import WorkerId
 
-
 EXPIRY = "expiry"
 """Who answers a proposal that no human answered in time."""
 
