@@ -16,6 +16,7 @@ RipienoError
 │   ├── ProviderRejected   it refused the key or the request; a retry will not help
 │   ├── WorkerBusy         it was not asked: too many calls wait for it
 │   └── BadAnswer          it answered something that is not an answer
+├── NoVerdict              judge again later: a verifier could not say what an answer is worth
 ├── LedgerError            mend the setup: the record cannot be read or written
 │   ├── LedgerCorrupt      the file is damaged, or its chain of digests does not hold
 │   ├── LedgerTooNew       written by a newer Ripieno
@@ -57,6 +58,7 @@ __all__ = [
     "MemoryUnavailable",
     "MissingExtra",
     "NoEligibleWorker",
+    "NoVerdict",
     "NotFound",
     "Overloaded",
     "ProviderError",
@@ -221,6 +223,14 @@ class BadAnswer(ProviderError):
 
 class WorkerBusy(ProviderError):
     """As many calls as the worker can take are with it or wait for it."""
+
+
+class NoVerdict(RipienoError):
+    """A verifier failed, so the worth of the answer stays unknown; `verifier` names it. This is never quality 0."""
+
+    def __init__(self, message: str, *, verifier: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.verifier = verifier
 
 
 class LedgerError(RipienoError):

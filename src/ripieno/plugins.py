@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ripieno.errors import ConfigError, MissingExtra
+from ripieno.errors import ConfigError, MissingExtra, RipienoError
 
 GROUPS = (
     "ripieno.policies",
@@ -147,3 +147,25 @@ def list_plugins() -> list[Listed]:
                 fault = error.message
             listed.append(Listed(group=group, name=name, target=point.value, fault=fault))
     return listed
+
+
+@dataclass(slots=True)
+class Fault:
+    """How a plugin's code failed, in words; empty where it did not."""
+
+    text: str = ""
+
+
+@contextmanager
+def calling_plugin() -> Iterator[Fault]:
+    """Run a plugin's code in this block: whatever it raises ends the block, and stands in the fault.
+
+    Errors of Ripieno's own pass through: the plugin has said which one it means.
+    """
+    fault = Fault()
+    try:
+        yield fault
+    except RipienoError:
+        raise
+    except Exception as error:  # noqa: BLE001  # told in the fault
+        fault.text = f"{type(error).__name__}: {error}"[:300]

@@ -16,6 +16,7 @@ from ripieno.evaluate.offpolicy import Logged
 from ripieno.learn import ModelCard, analyze_prompts
 from ripieno.learn.checkpoint import read_card, require_shared_workers
 from ripieno.learn.logs import LoggedDecision, make_log, read_decisions
+from ripieno.learn.missing import check_missing
 from ripieno.learn.promotion import (
     MOST_PAIRS,
     Finding,
@@ -143,6 +144,7 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     candidate = app.make_router(checkpoint, app.pool, quiet)
     incumbent = app.make_router(current, app.pool, quiet)
     card = read_card(app.registry.folder / checkpoint)
+    check_missing(card)
     yield await _replay(app, candidate, incumbent, card)
     rows = [row for row in read_decisions(app.ledger) if row.quality is not None and row.is_realised]
     log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
@@ -157,10 +159,11 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
         rivals=rivals,
         campaign=name,
         known=known,
+        unjudged={run.id: run for run in app.ledger.unjudged(name)},
         most_cost_usd=pairing.most_cost_usd,
     )
-    await shadow.run(shadowing, app.pool, test, on_progress=pairing.told)
-    yield judge_shadow(test)
+    done = await shadow.run(shadowing, app.pool, test, on_progress=pairing.told)
+    yield judge_shadow(test, unjudged=len(done.unjudged))
 
 
 async def _replay(app: App, candidate: Router, incumbent: Router, card: ModelCard) -> Finding:

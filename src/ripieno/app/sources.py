@@ -60,7 +60,16 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
                 else "measure one: `ripieno profile`",
             )
         dataset = known[0]
-    return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
+    try:
+        return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
+    except NotFound as error:
+        waiting = len(app.ledger.unjudged(dataset))
+        if not waiting:
+            raise
+        raise NotFound(
+            f"none of the {waiting} recorded answers of {dataset!r} has a verdict",
+            hint="run `ripieno profile` again once the judge works: it judges the recorded answers",
+        ) from error
 
 
 def list_campaigns(app: App) -> tuple[str, ...]:

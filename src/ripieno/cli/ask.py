@@ -180,6 +180,9 @@ def list_steps(run: Run) -> list[dict[str, object]]:
         verdict = found.verdict
         facts = {"step": found.step, "verifier": verdict.verifier, "of": found.author}
         made.append((found.step, facts | {"quality": verdict.quality, "detail": verdict.detail}))
+    for missing in run.unchecked:
+        facts = {"step": missing.step, "verifier": missing.verifier, "of": missing.author}
+        made.append((missing.step, facts | {"quality": None, "detail": f"not judged: {missing.reason}"}))
     return [step for _, step in sorted(made, key=lambda pair: pair[0])]
 
 
@@ -193,6 +196,8 @@ def describe_steps(run: Run) -> Iterator[str]:
         verdict = found.verdict
         says = f"{verdict.verifier} gives {found.author} {verdict.quality:.2f}"
         lines.append((found.step, f"{says}: {verdict.detail}" if verdict.detail else says))
+    for missing in run.unchecked:
+        lines.append((missing.step, f"{missing.author} is not judged: {missing.reason}"))
     for name, line in sorted(lines, key=lambda pair: pair[0]):
         yield f"step {name}: {line}" if name else f"call: {line}"
     if run.ended_early is not None:

@@ -13,7 +13,7 @@ from ripieno.app import App
 from ripieno.app.sources import EMBEDDED
 from ripieno.cli.evaluate import draw, show_report
 from ripieno.cli.output import money, print_table, say, seconds
-from ripieno.cli.profile import find_able, progress_bar
+from ripieno.cli.profile import find_able, progress_bar, tell_unjudged
 from ripieno.config import load_settings
 from ripieno.domain.grader import GradedTask
 from ripieno.embedded.baselines import choose_by_keyword
@@ -115,6 +115,7 @@ async def _measure(app: App, size: Size) -> None:
             name=CAMPAIGN, tasks=tuple(t for t in tasks if t.split == "test"), workers=workers, repeats=REPEATS
         )
         second = await profiler.run(held_out, app.pool, on_progress=show)
+    tell_unjudged(second)
     say(f"   {_tell(first, second)} in {time.monotonic() - started:.0f} s; every one is in the ledger.")
     _show_profile(app, workers)
 

@@ -112,6 +112,8 @@ def probe(
         print_json(asdict(found))
         return
     click.echo(f"{worker}: {found.probes} probes, {money(found.spent_usd)} spent in this run")
+    if found.unjudged:
+        click.echo(f"{found.unjudged} of them have no verdict and taught nothing: their judge failed")
     click.echo(f"expected quality {found.quality:.2f} +- {found.quality_sd:.2f} over these tasks")
     click.echo(f"likely the best worker for {found.chance_best:.0%} of them")
     click.echo(f"standing: {found.standing}{', more probes would change little' if found.is_settled else ''}")

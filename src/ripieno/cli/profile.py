@@ -14,6 +14,9 @@ from ripieno.cli.running import run_app
 from ripieno.errors import ConfigError, InvalidTask
 from ripieno.measure import Campaign, Progress
 
+REASONS = 5
+"""Reasons that are told."""
+
 
 @click.command(epilog="\b\nExample:\n  ripieno profile tasks.jsonl --repeats 3 --most-cost 0.50")
 @click.argument("tasks")
@@ -45,6 +48,7 @@ def profile(
     real call, made once, and nobody is asked to approve it.
 
     Ctrl-C, `kill -9` and a power cut lose at most the samples under way; the same command goes on where it was.
+    It also judges recorded answers that have no verdict because their judge failed, without calling workers again.
     """
     if with_effects and not workers:
         raise click.UsageError("--with-effects needs --worker: name the workers whose calls may change something")
@@ -77,12 +81,29 @@ def profile(
                 "measured": done.done - done.resumed,
                 "cost_usd": done.spent_usd,
                 "failures": done.failures,
+                "judged_again": done.judged_again,
+                "unjudged": done.unjudged_workers,
+                "unjudged_reasons": done.unjudged_reasons,
             }
         )
         return
     say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {money(done.spent_usd)} spent")
     for failure, count in sorted(done.failures.items()):
         say(f"{count} calls failed: {failure}")
+    tell_unjudged(done)
+
+
+def tell_unjudged(done: Progress) -> None:
+    """Say on stderr how many answers have no verdict, whose they are, why, and what to do."""
+    if done.judged_again:
+        say(f"{done.judged_again} answers of earlier runs have got their verdict now; no worker was called again")
+    if not done.unjudged:
+        return
+    workers = ", ".join(f"{worker} {count}" for worker, count in done.unjudged_workers.items())
+    say(f"{len(done.unjudged)} of {done.done} answers have no verdict, and count as unknown: {workers}")
+    for reason, count in list(done.unjudged_reasons.items())[:REASONS]:
+        say(f"{count} times: {reason}")
+    say("run the same command again once the judge works: it judges the recorded answers")
 
 
 async def find_able(app: App) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class Seen:
                 case Executed(run=run) if run.decision is not None:
                     self.runs[run.decision] = run
                     self.latest.append(run)
-                case Judged(run=name, verdict=verdict):
+                case Judged(run=name, verdict=verdict) if not verdict.is_void:
                     self.qualities[name] = verdict.quality
                 case _:
                     pass

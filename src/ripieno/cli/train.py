@@ -18,6 +18,7 @@ from ripieno.learn import Recipe, Registry, Trained, analyze_prompts
 from ripieno.learn import train as fit
 from ripieno.learn.checks import fit_checks, pair_checks
 from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_criticality
+from ripieno.learn.missing import check_missing, count_missing, describe_missing
 from ripieno.learn.modes import fit_with_modes
 from ripieno.learn.promotion import compare, record_finding
 from ripieno.learn.train import check_gate, promote, record_learned
@@ -132,7 +133,9 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     checks = fit_checks(pair_checks(app.ledger))
     for name, trust in checks.items():
         say(f"{name}: what it finds is held against {trust.outcomes} outcomes")
-    trained = replace(trained, card=trained.card.model_copy(update={"watermark": watermark, "checks": checks}))
+    unjudged = count_unjudged(app, source) if wanted.data is None else {}
+    told = {"watermark": watermark, "checks": checks, "unjudged": unjudged}
+    trained = replace(trained, card=trained.card.model_copy(update=told))
     registry = Registry(wanted.out) if wanted.out is not None else app.registry
     version = registry.save(trained.predictor, trained.card)
     await record_learned(app.ledger, version, trained.card)
@@ -140,6 +143,7 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
         return Done(
             version=version, trained=trained, fate="saved, not promoted: it is for other workers than this pool's"
         )
+    check_missing(trained.card)
     check_gate(trained)
     await hold_against_incumbent(app, trained, version, objective)
     folded = await app.prepare(version)
@@ -147,6 +151,19 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
         say(f"{folded} outcomes of traffic are folded in")
     await promote(registry, app.ledger, version, reason=trained.card.verdict)
     return Done(version=version, trained=trained, fate="promoted: it decides from the next request on")
+
+
+def count_unjudged(app: App, source: RoutingData) -> dict[str, tuple[int, int]]:
+    """Answers of a campaign without a verdict, and all answers, by worker; they are told on stderr.
+
+    Traffic is left out: most of its answers are never judged, and that is no fault.
+    """
+    if source.name == TRAFFIC:
+        return {}
+    found = count_missing(app.ledger, source, {worker.id: worker.version for worker in app.pool})
+    if found:
+        say(f"answers without a verdict, which are not learned from: {describe_missing(found)}")
+    return found
 
 
 def count_new(app: App, source: RoutingData) -> int:

@@ -82,6 +82,10 @@ def _list_made(run: Run) -> list[_Node]:
             state="checked",
         )
         made.append((found.step, 1, node))
+    for missing in run.unchecked:
+        name = f"check of {missing.step}" if missing.step else "check"
+        note = f"no verdict on {missing.author}"
+        made.append((missing.step, 1, _Node(name=name, worker=missing.verifier, note=note, state="failed")))
     if any(step for step, _, _ in made):
         made.sort(key=lambda each: (each[0] != PLANNING, each[0], each[1]))
     return [node for _, _, node in made]

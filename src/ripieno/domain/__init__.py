@@ -20,7 +20,19 @@ from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
 from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
 from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
 from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
-from ripieno.domain.run import Answer, Call, Failure, Finding, Origin, Outcome, Placement, Run, Verdict, sum_costs
+from ripieno.domain.run import (
+    Answer,
+    Call,
+    Failure,
+    Finding,
+    Origin,
+    Outcome,
+    Placement,
+    Run,
+    Unchecked,
+    Verdict,
+    sum_costs,
+)
 from ripieno.domain.task import Budget, JsonValue, Message, Mode, Objective, Privacy, Task
 from ripieno.domain.worker import Binding, Pool, Worker, WorkerId, parse_worker_id
 from ripieno.domain.workflow import (
@@ -98,6 +110,7 @@ __all__ = [
     "Task",
     "Tier",
     "Turns",
+    "Unchecked",
     "Usage",
     "Vector",
     "Verdict",

@@ -9,6 +9,9 @@ from ripieno.domain.run import Answer, Call, Run, Verdict
 from ripieno.domain.task import JsonValue, Task
 from ripieno.domain.worker import WorkerId
 
+EXPIRY = "expiry"
+"""Who answers a proposal that no human answered in time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
@@ -145,7 +148,7 @@ class Proposed:
 
     def expire(self) -> Resolved:
         """The answer to it once its time is over: no."""
-        return self.resolve(is_approved=False, by="expiry", reason="nobody answered in time")
+        return self.resolve(is_approved=False, by=EXPIRY, reason="nobody answered in time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

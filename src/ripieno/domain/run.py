@@ -107,6 +107,11 @@ class Verdict:
     """Share of the answer that somebody changed, where they gave their own, in [0, 1]."""
 
     @property
+    def is_void(self) -> bool:
+        """Whether a verifier failed, which earlier versions recorded as quality 0: nothing is known of the answer."""
+        return self.verifier == "judge_failed" or self.detail.startswith("not checked: ")
+
+    @property
     def own(self) -> float:
         """What the verifier itself gave, in [0, 1]."""
         return self.quality if self.found is None else self.found
@@ -125,6 +130,19 @@ class Finding:
     author: WorkerId
     """Whose answer it was."""
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unchecked:
+    """An answer that a workflow could not check, because what checks it failed: nothing is known of its worth."""
+
+    step: str
+    """Name of the step that was to be checked."""
+    author: WorkerId
+    """Whose answer it was."""
+    verifier: str
+    """What failed."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +170,8 @@ class Run:
     """Whose answer was given, where that is not the last call's worker."""
     findings: tuple[Finding, ...] = ()
     """What the workflow's own checks found."""
+    unchecked: tuple[Unchecked, ...] = ()
+    """What the workflow's own checks could not find out."""
     ended_early: str | None = None
     """Why the workflow was not carried through, where it gave the best that it had."""
     wall_s: float | None = None

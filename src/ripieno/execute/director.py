@@ -17,7 +17,7 @@ class Turn:
     text: str
     """The result as later steps see it; of a verifier its verdict; empty where nobody could do it."""
     accepts: bool | None = None
-    """What a verifier found; None of all others."""
+    """What a verifier found; None where it gave no verdict, and of all other steps."""
 
 
 class Director(Protocol):

@@ -5,7 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from ripieno.domain import Account, Call, Decision, Finding, Origin, Run, Solo, Task, Verdict, WorkerId, sum_costs
+from ripieno.domain import (
+    Account,
+    Call,
+    Decision,
+    Finding,
+    Origin,
+    Run,
+    Solo,
+    Task,
+    Unchecked,
+    Verdict,
+    WorkerId,
+    sum_costs,
+)
 from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError
 from ripieno.execute.director import Director
 from ripieno.providers import Called
@@ -32,6 +45,7 @@ class Execution:
     findings: list[Finding] = field(default_factory=list)
     judged: dict[str, Verdict] = field(default_factory=dict)
     """What was found last about the answer of a step, by the name of that step."""
+    unchecked: list[Unchecked] = field(default_factory=list)
     serving: str | None = None
     """The worker that is answering, while a stream runs."""
     ended_early: str | None = None
@@ -64,6 +78,7 @@ class Execution:
             mode=self.decision.mode,
             author=None if self.is_solo and self.calls else self.author,
             findings=tuple(self.findings),
+            unchecked=tuple(self.unchecked),
             ended_early=self.ended_early,
             wall_s=self.wall_s,
         )

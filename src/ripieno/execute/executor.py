@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import assert_never
 
 from ripieno.domain import Cascade, Ensemble, Plan, Pool, Solo, Turns, Verified, least_calls
-from ripieno.errors import BudgetExhausted, DeadlineExceeded, ProviderError, RipienoError
+from ripieno.errors import BudgetExhausted, DeadlineExceeded, NoVerdict, ProviderError, RipienoError
 from ripieno.execute.execution import Execution, in_time
 from ripieno.execute.journal import Journal
 from ripieno.execute.modes import run_cascade, run_ensemble, run_verified
@@ -94,7 +94,7 @@ class Executor:
             _check_calls(execution)
             async with in_time(execution):
                 execution.called = await _dispatch(execution, steps)
-        except (BudgetExhausted, DeadlineExceeded, ProviderError) as error:
+        except (BudgetExhausted, DeadlineExceeded, NoVerdict, ProviderError) as error:
             if steps.best is not None and not steps.has_streamed:
                 execution.called, execution.ended_early = steps.best.called, error.message
             elif isinstance(error, ProviderError) and execution.calls:

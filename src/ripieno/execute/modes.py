@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from ripieno.domain import Cascade, Ensemble, Merge, Task, Verified, WorkerId
 from ripieno.domain.grader import Check, Judge, find_asked
-from ripieno.errors import ProviderError, ProviderRejected, RipienoError
+from ripieno.errors import NoVerdict, ProviderError, ProviderRejected, RipienoError
 from ripieno.execute.prompts import DEBATE, SYNTHESIZE, make_repair, show_others
-from ripieno.execute.steps import Steps
+from ripieno.execute.steps import UNKNOWN, Steps
 from ripieno.providers import Called
 
 SAMPLE_TEMPERATURE = 0.7
@@ -19,10 +19,12 @@ Source:
 """
 MOST_TRIED = 3
 """Workers that give a checked answer, one after the other, before the best of theirs is taken."""
+MOST_UNCHECKED = 2
+"""Answers that could not be checked before the search ends: where the verifier is down, further ones only cost money."""
 
 
 async def run_cascade(workflow: Cascade, steps: Steps) -> Called:
-    """From small to large, until an answer passes."""
+    """From small to large, until an answer passes; one that could not be checked goes on to the larger worker."""
     last = len(workflow.stages) - 1
     for place, stage in enumerate(workflow.stages):
         name = str(place + 1)
@@ -33,7 +35,11 @@ async def run_cascade(workflow: Cascade, steps: Steps) -> Called:
         except ProviderError:
             continue
         steps.keep(called, 0.0)
-        verdict = await steps.check(f"{name}.check", workflow.check, called)
+        try:
+            verdict = await steps.check(f"{name}.check", workflow.check, called)
+        except NoVerdict:
+            steps.keep(called, UNKNOWN)
+            continue
         steps.keep(called, verdict.quality)
         if verdict.quality >= workflow.threshold:
             return called
@@ -41,8 +47,16 @@ async def run_cascade(workflow: Cascade, steps: Steps) -> Called:
 
 
 async def run_verified(workflow: Verified, steps: Steps) -> Called:
-    """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one."""
+    """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one.
+
+    An answer that could not be checked is not mended, as no fault of it is known: the next worker is asked, and the
+    search ends after `MOST_UNCHECKED` of them.
+
+    Raises:
+        NoVerdict: no answer passed, and the best one could not be checked; it is given, and the run says so.
+    """
     error: ProviderError | None = None
+    unknown: list[NoVerdict] = []
     asked = find_asked(workflow.check)
     others = steps.find_stand_ins(workflow.fallbacks)
     tried = [worker for worker in dict.fromkeys((workflow.worker, *others)) if worker != asked]
@@ -56,12 +70,21 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
                 error = failed
                 break
             steps.keep(called, 0.0)
-            verdict = await steps.check(f"{name}.check", workflow.check, called)
+            try:
+                verdict = await steps.check(f"{name}.check", workflow.check, called)
+            except NoVerdict as failed:
+                steps.keep(called, UNKNOWN)
+                unknown.append(failed)
+                break
             steps.keep(called, verdict.quality)
             if verdict.quality >= workflow.threshold:
                 return called
             assert called.answer is not None
             task = make_repair(steps.task, answer=called.answer.text, fault=verdict.detail)
+        if len(unknown) >= MOST_UNCHECKED:
+            break
+    if unknown and steps.best is not None and steps.best.quality <= UNKNOWN:
+        raise unknown[-1]
     if steps.best is not None:
         return steps.best.called
     assert error is not None
@@ -126,7 +149,11 @@ async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> Called:
         said = await _gather(workflow, steps, range(place, place + 1), may_fail=True)
         for called in said:
             steps.keep(called, 0.0)
-            verdict = await steps.check(f"{place + 1}.check", check, called)
+            try:
+                verdict = await steps.check(f"{place + 1}.check", check, called)
+            except NoVerdict:
+                steps.keep(called, UNKNOWN)
+                continue
             steps.keep(called, verdict.quality)
             if verdict.quality >= 1.0:
                 return called

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from ripieno.domain import Op, Plan, Pool, Step, Verdict, WorkerId
-from ripieno.errors import InvalidPlan
+from ripieno.errors import InvalidPlan, NoVerdict
 from ripieno.execute.prompts import make_step, read_verdict
 from ripieno.execute.steps import Steps
 from ripieno.providers import Called
@@ -68,6 +68,8 @@ class StepMaker:
         """What later steps see of each, by its place."""
         self.accepted: Called | None = None
         """The answer that a verifying step has accepted."""
+        self.refused: set[int] = set()
+        """Places of the verifying steps that refused an answer."""
 
     async def make(self, place: int, step: Step, *, is_last: bool = False) -> Called:
         """Do one step; a verifying one hands on the answer that it looked at.
@@ -86,13 +88,24 @@ class StepMaker:
         called = await self._steps.ask(str(place + 1), team, asked, is_last=is_last, needs_approval=step.needs_approval)
         assert called.answer is not None
         if step.op is Op.VERIFY:
-            accepts, fault = read_verdict(called.answer.text)
-            verdict = Verdict(verifier=f"worker:{called.call.worker}", quality=float(accepts), detail=fault[:200])
-            return self._judge(place, step, verdict)
+            return self._take_verdict(place, step, called)
         self._results[place], self.texts[place] = called, called.answer.text
         if self._is_answer(place, step):
             self._steps.keep(called, place / LATER)
         return called
+
+    def _take_verdict(self, place: int, step: Step, called: Called) -> Called:
+        """Read what a verifying worker says; where it gave no verdict, the answer is neither accepted nor refused."""
+        assert called.answer is not None
+        name, found = f"worker:{called.call.worker}", self._results[step.access[-1]]
+        read = read_verdict(called.answer.text)
+        if read is None:
+            fault = NoVerdict(f"{called.call.worker!r} said neither ACCEPT nor REVISE", verifier=name)
+            self._steps.note_unchecked(str(place + 1), found.call.worker, fault)
+            self._results[place], self.texts[place] = found, "NOT CHECKED: no verdict was given"
+            return found
+        accepts, detail = read
+        return self._judge(place, step, Verdict(verifier=name, quality=float(accepts), detail=detail[:200]))
 
     async def _recompute(self, place: int, step: Step) -> Called:
         """A tool verifies by doing the whole task itself: two that come to the same agree."""
@@ -112,6 +125,8 @@ class StepMaker:
         if verdict.quality >= 0.5:
             self.accepted = found
             self._steps.keep(found, 1.0)
+        else:
+            self.refused.add(place)
         self._results[place] = found
         self.texts[place] = "ACCEPT" if verdict.quality >= 0.5 else f"REVISE: {verdict.detail}"
         return found

@@ -70,13 +70,13 @@ def make_step(step: Step, task: Task, results: Sequence[str], *, worker: Worker)
     return replace(task, messages=(*before, asked), tools=())
 
 
-def read_verdict(text: str) -> tuple[bool, str]:
-    """Whether a verifying worker accepts, and what it says; what is no verdict asks for revision."""
+def read_verdict(text: str) -> tuple[bool, str] | None:
+    """Whether a verifying worker accepts, and what it says; None where it gave no verdict."""
     for line in (text, text.strip().splitlines()[-1] if text.strip() else ""):
         match = _VERDICT.match(line)
         if match:
             return match.group(1).upper() == "ACCEPT", match.group(2).strip()
-    return False, "no verdict was given"
+    return None
 
 
 def clip(text: str) -> str:

@@ -15,10 +15,12 @@ from ripieno.domain import (
     Resolved,
     Stepped,
     Task,
+    Unchecked,
     Verdict,
     Worker,
     WorkerId,
 )
+from ripieno.domain.entry import EXPIRY
 from ripieno.domain.grader import Check, Human
 from ripieno.errors import (
     ApprovalDenied,
@@ -26,6 +28,7 @@ from ripieno.errors import (
     BadAnswer,
     ConfigError,
     InDoubt,
+    NoVerdict,
     ProviderError,
     ProviderRejected,
 )
@@ -38,6 +41,8 @@ from ripieno.providers.caller import ATTEMPTS
 
 LONGEST_ANSWER = 1_000_000
 """Characters; a step that answers more has failed."""
+UNKNOWN = 0.5
+"""Rank of an answer that could not be checked: above those that failed, below those that are likely to be right."""
 
 Sink: TypeAlias = Callable[[Piece], None]
 
@@ -103,7 +108,7 @@ class Steps:
         self._asked: dict[tuple[WorkerId, str], Answer] = {}
         for done in journal.steps if journal is not None else ():
             execution.calls += done.calls
-            if done.verdict is not None and done.author is not None:
+            if done.verdict is not None and done.author is not None and not done.verdict.is_void:
                 execution.findings.append(Finding(step=done.step, author=done.author, verdict=done.verdict))
         self._purse = Purse(execution)
 
@@ -163,29 +168,29 @@ class Steps:
         raise error or ProviderRejected(f"{workers[0]!r} is no worker of the pool any more", worker=workers[0])
 
     async def check(self, step: str, check: Check, called: Called) -> Verdict:
-        """Check an answer; one that cannot be checked has not passed.
+        """Check an answer.
 
         Raises:
+            NoVerdict: it could not be checked; the run says so. It has neither passed nor failed.
             BudgetExhausted: there is no room for the calls that it takes.
             ApprovalPending: a human is to say.
         """
         done = self._journal.find(step) if self._journal is not None else None
-        if done is not None and done.verdict is not None:
+        if done is not None and done.verdict is not None and not done.verdict.is_void:
             self._execution.judged[called.call.step] = done.verdict
             return done.verdict
         author = called.call.worker
         assert called.answer is not None
-        if isinstance(check, Human):
-            verdict = await self._ask_human(step, check, called.answer, author=author)
-        else:
-            try:
+        try:
+            if isinstance(check, Human):
+                verdict = await self._ask_human(step, check, called.answer, author=author)
+            else:
                 verdict = await self._crew.checker.check(
                     check, self.task, called.answer, author=author, ask=self._asker(step)
                 )
-            except ProviderError as error:
-                verdict = Verdict(
-                    verifier=type(check).__name__.lower(), quality=0.0, detail=f"not checked: {error.message}"
-                )
+        except NoVerdict as error:
+            self.note_unchecked(step, author, error)
+            raise
         self.note(step, called.call, verdict)
         await self._record(Stepped(run="", step=step, author=author, verdict=verdict))
         return verdict
@@ -195,15 +200,24 @@ class Steps:
         self._execution.findings.append(Finding(step=step, author=about.worker, verdict=verdict))
         self._execution.judged[about.step] = verdict
 
+    def note_unchecked(self, step: str, author: WorkerId, error: NoVerdict) -> None:
+        """Take in that an answer could not be checked."""
+        found = Unchecked(step=step, author=author, verifier=error.verifier, reason=error.message)
+        self._execution.unchecked.append(found)
+
     async def prefer(self, step: str, check: Check, answers: Sequence[Called]) -> int:
         """Which of several answers is the best: its place.
 
         Raises:
-            ProviderError: the judge failed.
+            NoVerdict: the judge failed; the run says so.
         """
         texts = [called.answer.text for called in answers if called.answer is not None]
         authors = [called.call.worker for called in answers]
-        return await self._crew.checker.prefer(check, self.task, texts, authors=authors, ask=self._asker(step))
+        try:
+            return await self._crew.checker.prefer(check, self.task, texts, authors=authors, ask=self._asker(step))
+        except NoVerdict as error:
+            self.note_unchecked(step, authors[0], error)
+            raise
 
     def _asker(self, step: str) -> Ask:
         """What a check asks its workers through: steps of their own, and nobody is asked the same twice."""
@@ -270,6 +284,8 @@ class Steps:
     async def _ask_human(self, step: str, check: Human, answer: Answer, *, author: WorkerId) -> Verdict:
         digest = digest_proposal(self.pool[author], Task.from_text(answer.text), self.task)
         resolved = await self._wait_for_human(step, digest, author, arguments=answer.text, question=check.question)
+        if resolved.by == EXPIRY:
+            raise NoVerdict(f"no human answered within {APPROVAL_S / 3600:.0f} h", verifier="human")
         return Verdict(
             verifier=f"human:{resolved.by}", quality=float(resolved.is_approved), detail=resolved.reason or "looked at"
         )

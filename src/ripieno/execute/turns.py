@@ -37,9 +37,9 @@ async def run_turns(workflow: Turns, steps: Steps, director: Director) -> Called
             return maker.accepted
         if not is_verdict:
             answer, error = called, None
-        seen.append(
-            Turn(step=step, worker=called.call.worker, text=maker.texts[place], accepts=False if is_verdict else None)
-        )
+        is_refused = place in maker.refused
+        text = "" if is_verdict and not is_refused else maker.texts[place]
+        seen.append(Turn(step=step, worker=called.call.worker, text=text, accepts=False if is_refused else None))
     if error is not None:
         raise error
     assert answer is not None, "the first choice of a director is never None"

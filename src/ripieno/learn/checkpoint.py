@@ -80,6 +80,8 @@ class ModelCard(BaseModel):
     """What the findings of verifiers were worth, by their names."""
     watermark: int = 0
     """Place in the ledger up to which outcomes of traffic were learned from."""
+    unjudged: dict[str, tuple[int, int]] = {}
+    """Answers without a verdict, and all answers, of each worker that has any without: they were not learned from."""
     margin: float
     """Quality by which a worker must be ahead of the best single one before it is taken."""
     held_out_tasks: int
@@ -328,6 +330,7 @@ def render_card(version: str, card: ModelCard) -> str:
     ]
     table = ["| policy | quality | 95 % interval | utility |", "| --- | ---: | --- | ---: |", *rows] if rows else []
     metrics = [f"- {name}: {value:.4f}" for name, value in card.metrics.items()]
+    missing = ", ".join(f"{worker} {count} of {answers} answers" for worker, (count, answers) in card.unjudged.items())
     lines = [
         f"# {version}",
         "",
@@ -336,6 +339,7 @@ def render_card(version: str, card: ModelCard) -> str:
         f"- Trained {card.trained_at} by Ripieno {card.ripieno}, seed {card.seed}, encoder `{card.encoder}`",
         f"- Data: {', '.join(card.datasets)}; {card.tasks} tasks, {card.outcomes} outcomes",
         f"- Workers: {', '.join(card.workers)}",
+        *([f"- Without a verdict, and not learned from: {missing}"] if missing else []),
         f"- Guard: {describe_margin(card.margin)}",
         "",
         "## Out of fold, on the training tasks",

@@ -40,10 +40,11 @@ def pair_checks(ledger: Ledger) -> list[Pair]:
     for stored in ledger.read(kinds=("executed", "judged")):
         match stored.entry:
             case Executed(run=run):
-                ours = [each.verdict for each in run.findings if each.author == run.worker]
+                mine = (each.verdict for each in run.findings if each.author == run.worker)
+                ours = [verdict for verdict in mine if not verdict.is_void]
                 if ours:
                     findings[run.id] = {verdict.verifier: verdict.own for verdict in ours}
-            case Judged(run=name, verdict=verdict):
+            case Judged(run=name, verdict=verdict) if not verdict.is_void:
                 outcomes.setdefault(name, []).append((verdict.verifier, verdict.quality))
             case _:
                 pass

@@ -85,7 +85,7 @@ def read_logged(ledger: Ledger, *, last: int | None = None) -> Iterator[LoggedDe
     for stored in ledger.read(kinds=("executed", "judged"), after=start):
         if isinstance(stored.entry, Executed) and stored.entry.run.decision is not None:
             runs[stored.entry.run.decision] = stored.entry.run
-        elif isinstance(stored.entry, Judged):
+        elif isinstance(stored.entry, Judged) and not stored.entry.verdict.is_void:
             verdicts[stored.entry.run] = stored.entry.verdict
             if stored.entry.verdict.edited is not None:
                 edits[stored.entry.run] = stored.entry.verdict.edited

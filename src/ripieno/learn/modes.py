@@ -56,8 +56,9 @@ def gather_answers(ledger: Ledger, data: RoutingData) -> list[Answers]:
     """The answers of a campaign, one set a repeat."""
     rows = {prompt.id: row for row, prompt in enumerate(data.prompts)}
     columns = {model.id: column for column, model in enumerate(data.models)}
-    judged = (stored.entry for stored in ledger.read(kinds=("judged",)))
-    qualities = {entry.run: entry.verdict.quality for entry in judged if isinstance(entry, Judged)}
+    entries = (stored.entry for stored in ledger.read(kinds=("judged",)))
+    judged = (entry for entry in entries if isinstance(entry, Judged) and not entry.verdict.is_void)
+    qualities = {entry.run: entry.verdict.quality for entry in judged}
     sets: dict[int, Answers] = {}
     codes: dict[tuple[int, str], int] = {}
     for stored in ledger.read(kinds=("executed",), dataset=data.name):

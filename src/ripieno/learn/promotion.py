@@ -115,10 +115,13 @@ def judge_harm(log: Logged | None, target: Matrix | None) -> Finding:
     return Finding(stage="veto", passed=found.high >= 0.0, reason=words, facts=facts)
 
 
-def judge_shadow(test: BettingTest) -> Finding:
-    """What paired calls have shown so far."""
+def judge_shadow(test: BettingTest, *, unjudged: int = 0) -> Finding:
+    """What paired calls have shown so far; `unjudged` answers had no verdict, and their pairs do not count."""
     facts: dict[str, JsonValue] = {"pairs": test.pairs, "gain": test.mean, "wealth": test.most_wealth}
     words = f"{test.mean:+.4f} utility over {test.pairs} tasks on which the policies disagree"
+    if unjudged:
+        facts["unjudged"] = unjudged
+        words += f"; {unjudged} answers have no verdict, and their tasks do not count"
     if test.is_rejected:
         return Finding(stage="shadow", passed=True, reason=f"proven better: {words}", facts=facts)
     return Finding(stage="shadow", passed=False, reason=f"not proven better: {words}", facts=facts)

@@ -70,6 +70,8 @@ class Verification:
 _CLAIMED: ColumnElement[str] = literal_column("'claimed'")
 _JUDGED: ColumnElement[str] = literal_column("'judged'")
 _DECIDED: ColumnElement[str] = literal_column("'decided'")
+_VOID = "judged:%:judge_failed:%"
+"""Ids of findings that earlier versions recorded where a judge had failed; see `Verdict.is_void`."""
 _OF_POLICIES = text(f"entries.{OF_POLICIES}")
 """Said in the statement itself: a parameter would not be seen to fit the index of the kind."""
 _MOST_NAMES = 500
@@ -265,7 +267,8 @@ class Ledger:
                 for row in connection.execute(query.order_by(entries.c.seq)):
                     entry = decode_entry("judged", row.body, entry=row.id)
                     assert isinstance(entry, Judged)
-                    found.setdefault(entry.run, []).append(entry)
+                    if not entry.verdict.is_void:
+                        found.setdefault(entry.run, []).append(entry)
         return {decision: (run, found.get(run.id, [])) for decision, run in runs.items()}
 
     def runs_of(self, decision: str) -> list[Run]:
@@ -280,7 +283,7 @@ class Ledger:
         query = select(entries).where(entries.c.kind == "judged", entries.c.run == run).order_by(entries.c.seq)
         with self._reading() as connection:
             found = [decode_entry("judged", row.body, entry=row.id) for row in connection.execute(query)]
-        return [entry for entry in found if isinstance(entry, Judged)]
+        return [entry for entry in found if isinstance(entry, Judged) and not entry.verdict.is_void]
 
     def entries_of(self, run: str) -> Iterator[Stored]:
         """All entries about one run, in the order in which they were recorded."""
@@ -334,7 +337,10 @@ class Ledger:
         run = entries.alias()
         earlier = entries.alias()
         is_first = ~exists().where(
-            earlier.c.kind == "judged", earlier.c.run == entries.c.run, earlier.c.seq < entries.c.seq
+            earlier.c.kind == "judged",
+            earlier.c.run == entries.c.run,
+            earlier.c.seq < entries.c.seq,
+            earlier.c.id.not_like(_VOID),
         )
         query = (
             select(
@@ -346,7 +352,7 @@ class Ledger:
             )
             .join(run, (run.c.run == entries.c.run) & (run.c.kind == "executed"))
             .join(tasks, tasks.c.digest == run.c.task)
-            .where(entries.c.kind == _JUDGED, entries.c.seq > after, is_first)
+            .where(entries.c.kind == _JUDGED, entries.c.seq > after, is_first, entries.c.id.not_like(_VOID))
             .where(run.c.dataset.is_(None) | run.c.dataset.startswith(PROBE_PREFIX))
             .order_by(entries.c.seq)
         )
@@ -371,6 +377,13 @@ class Ledger:
             if run.id in qualities and run.is_solo:
                 yield _measure(run, qualities[run.id])
 
+    def unjudged(self, dataset: str) -> list[Run]:
+        """Runs of a campaign that have an answer and no verdict: what judges it had failed, or was stopped."""
+        qualities = self._read_qualities(dataset)
+        executed = (stored.entry for stored in self.read(kinds=("executed",), dataset=dataset))
+        runs = (entry.run for entry in executed if isinstance(entry, Executed))
+        return [run for run in runs if run.answer is not None and run.id not in qualities]
+
     def _read_qualities(self, dataset: str | None) -> dict[str, float]:
         """The last finding about each run, or about each of one data set."""
         query = select(entries.c.id, entries.c.body).where(entries.c.kind == _JUDGED)
@@ -381,7 +394,8 @@ class Ledger:
         with self._reading() as connection:
             rows = connection.execute(query.order_by(entries.c.seq)).yield_per(5000)
             found = [decode_entry("judged", row.body, entry=row.id) for row in rows]
-        return {entry.run: entry.verdict.quality for entry in found if isinstance(entry, Judged)}
+        judged = (entry for entry in found if isinstance(entry, Judged))
+        return {entry.run: entry.verdict.quality for entry in judged if not entry.verdict.is_void}
 
     def tasks(self, digests: Iterable[str]) -> dict[str, Task]:
         """Tasks by digest."""

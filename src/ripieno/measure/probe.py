@@ -8,13 +8,16 @@ import numpy as np
 from ripieno.analyze import Analyzer
 from ripieno.domain import Matrix, Pool, Standing, WorkerId
 from ripieno.domain.grader import GradedTask
+from ripieno.errors import NoVerdict
 from ripieno.ledger import PROBE_PREFIX
-from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
+from ripieno.measure.profile import Campaign, Profiler, Progress, Taken, plan_samples
 from ripieno.route.predictors import TrainedPredictor
 from ripieno.route.predictors.belief import chance_best, choose_probe, is_settled
 
 LEAST_PROBES = 10
 """Asked in any case: what is believed before the first answer is a guess from the card."""
+MOST_UNJUDGED = 5
+"""Probes without a verdict, where none has one: the judge does not work, and further calls would teach nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class Profile:
     """What is known of a worker after its probes."""
 
     probes: int
+    unjudged: int
+    """Of the probes, those that taught nothing because their judge failed."""
     spent_usd: float
     quality: float
     """Expected over the tasks on offer."""
@@ -83,13 +88,19 @@ class Prober:
             pool: the worker's pool.
             known: ids of the runs that earlier probes of it have recorded.
             on_progress: told after each probe.
+
+        Raises:
+            NoVerdict: the judge fails on every probe; what was answered is recorded.
         """
         campaign = Campaign(name=name_probes(probing.worker), tasks=probing.tasks, workers=(probing.worker,))
         samples = plan_samples(campaign, pool)
         features = await self._analyzer.analyze_many([task.task for task in probing.tasks])
+        unjudged = await self._profiler.judge_again(campaign, pool)
+        await self._catch_up()
         expected, weights = self._predictor.expect(features, pool[probing.worker])
         asked = {row for row, sample in enumerate(samples) if sample.run in known}
         progress = Progress(total=min(probing.budget, len(samples)), done=len(asked), resumed=len(asked))
+        progress.unjudged = unjudged
         rng = np.random.default_rng(len(samples))
         while progress.done < progress.total and not progress.is_over(probing.most_cost_usd):
             if progress.done >= LEAST_PROBES and is_settled(self._chances(probing.worker, weights, expected)):
@@ -98,12 +109,13 @@ class Prober:
                 self._predictor.belief_of(probing.worker), weights, expected,
                 rivals=self._predictor.rivals, asked=asked, rng=rng,
             )  # fmt: skip
-            called, verdict = await self._profiler.measure(samples[row], campaign=campaign.name, source=probing.source)
+            taken = await self._profiler.measure(samples[row], campaign=campaign.name, source=probing.source)
             await self._catch_up()
             asked.add(row)
             progress.done += 1
-            progress.spent_usd += called.call.cost_usd or 0.0
-            progress.accepted += verdict.quality
+            progress.spent_usd += taken.called.call.cost_usd or 0.0
+            progress.take(samples[row].run, probing.worker, taken)
+            _refuse_blind(progress, taken)
             if on_progress is not None:
                 on_progress(progress)
         return self._summarise(probing.worker, weights, expected, progress)
@@ -113,6 +125,7 @@ class Prober:
         chances = self._chances(worker, weights, expected)
         return Profile(
             probes=progress.done,
+            unjudged=len(progress.unjudged),
             spent_usd=progress.spent_usd,
             quality=float(quality.mean()),
             quality_sd=float(sd.mean()),
@@ -124,6 +137,20 @@ class Prober:
     def _chances(self, worker: WorkerId, weights: Matrix, expected: Matrix) -> Matrix:
         belief = self._predictor.belief_of(worker)
         return chance_best(belief, weights, expected, rivals=self._predictor.rivals)
+
+
+def _refuse_blind(progress: Progress, taken: Taken) -> None:
+    """Stop where no probe gets a verdict.
+
+    Raises:
+        NoVerdict: the judge does not work; the answers are recorded, and the next probe has them judged.
+    """
+    if taken.verdict is None and len(progress.unjudged) >= MOST_UNJUDGED and len(progress.unjudged) == progress.done:
+        raise NoVerdict(
+            f"none of {progress.done} probes has a verdict: {taken.fault}",
+            verifier="probe",
+            hint="the answers are recorded; mend the judge (profile.judge), then probe again",
+        )
 
 
 def name_probes(worker: WorkerId) -> str:

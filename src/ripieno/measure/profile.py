@@ -1,16 +1,24 @@
-"""Profile: tasks by workers by repeats, into the ledger. Interrupted at any moment, it goes on where it was."""
+"""Profile: tasks by workers by repeats, into the ledger. Interrupted at any moment, it goes on where it was.
+
+An answer whose judge fails is recorded without a verdict. The next run of the campaign judges the recorded answer, and
+does not call the worker again.
+"""
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker
+from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker, WorkerId
 from ripieno.domain.grader import GradedTask
-from ripieno.errors import BudgetExhausted, InvalidTask, ProviderError
+from ripieno.errors import BudgetExhausted, InvalidTask, NoVerdict
 from ripieno.ledger import Ledger
 from ripieno.providers import Called, Caller
 from ripieno.verify import Grading
+
+JUDGED_AT_ONCE = 8
+"""Answers that are judged side by side: more would crowd out a judge that takes this many calls at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +50,25 @@ class Sample:
     """Id of its run: the same campaign gives the same sample the same id, always."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What came of one sample."""
+
+    called: Called
+    verdict: Verdict | None
+    """None where the judge failed: nothing is known of the answer."""
+    fault: str = ""
+    """Why there is no verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unjudged:
+    """A recorded answer without a verdict."""
+
+    worker: WorkerId
+    why: str
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a campaign is; changed in place as samples end."""
@@ -52,11 +79,34 @@ class Progress:
     resumed: int
     spent_usd: float = 0.0
     accepted: float = 0.0
+    """Sum of the qualities that were found."""
+    judged_again: int = 0
+    """Answers of earlier runs that have got their verdict now."""
+    unjudged: dict[str, Unjudged] = field(default_factory=dict)
+    """Answers that have no verdict, by run."""
     failures: dict[str, int] = field(default_factory=dict)
 
     def is_over(self, ceiling: float | None) -> bool:
         """Whether the money is spent."""
         return ceiling is not None and self.spent_usd >= ceiling
+
+    @property
+    def unjudged_workers(self) -> dict[str, int]:
+        """How many answers of each worker have no verdict."""
+        return dict(sorted(Counter(str(each.worker) for each in self.unjudged.values()).items()))
+
+    @property
+    def unjudged_reasons(self) -> dict[str, int]:
+        """Why answers have no verdict, the commonest reason first."""
+        return dict(Counter(each.why for each in self.unjudged.values()).most_common())
+
+    def take(self, run: str, worker: WorkerId, taken: Taken) -> None:
+        """Count what is known of an answer."""
+        if taken.verdict is None:
+            self.unjudged[run] = Unjudged(worker=worker, why=taken.fault)
+            return
+        self.unjudged.pop(run, None)
+        self.accepted += taken.verdict.quality
 
 
 class Profiler:
@@ -66,6 +116,7 @@ class Profiler:
         self._caller = caller
         self._grading = grading
         self._ledger = ledger
+        self._judging = asyncio.Semaphore(JUDGED_AT_ONCE)
 
     async def run(
         self, campaign: Campaign, pool: Pool, *, on_progress: Callable[[Progress], None] | None = None
@@ -82,15 +133,19 @@ class Profiler:
         waiting = [sample for sample in samples if sample.run not in known]
         done = len(samples) - len(waiting)
         progress = Progress(total=len(samples), done=done, resumed=done)
-        if done:
-            progress.spent_usd = self._count_spent(campaign.name)
+        planned = {sample.run: sample for sample in samples}
         try:
+            if done:
+                progress.spent_usd = self._count_spent(campaign.name)
+                progress.judged_again = await self._judge_again(campaign.name, planned, progress)
             async with asyncio.TaskGroup() as group:
                 for worker in {sample.worker.id: sample.worker for sample in waiting}.values():
                     queue = [sample for sample in waiting if sample.worker.id == worker.id]
                     lanes = iter(queue)
                     for _ in range(min(worker.max_concurrency, len(queue))):
                         group.create_task(self._work(lanes, campaign, progress, on_progress))
+            if progress.done > done and progress.unjudged:
+                await self._judge_again(campaign.name, planned, progress)
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
         ceiling = campaign.most_cost_usd
@@ -98,15 +153,36 @@ class Profiler:
             raise BudgetExhausted("profiling cost (USD)", spent=progress.spent_usd, limit=ceiling)
         return progress
 
-    async def measure(self, sample: Sample, *, campaign: str, source: str = "") -> tuple[Called, Verdict]:
-        """Take one sample, judge it and record it under the name of a campaign."""
+    async def judge_again(self, campaign: Campaign, pool: Pool) -> dict[str, Unjudged]:
+        """Judge recorded answers of a campaign that have no verdict, once each; gives those that still have none."""
+        progress = Progress(total=0, done=0, resumed=0)
+        planned = {sample.run: sample for sample in plan_samples(campaign, pool)}
+        await self._judge_again(campaign.name, planned, progress)
+        return progress.unjudged
+
+    async def measure(self, sample: Sample, *, campaign: str, source: str = "", recorded: Run | None = None) -> Taken:
+        """Take one sample, judge it and record it under the name of a campaign.
+
+        Args:
+            sample: what is measured.
+            campaign: its name.
+            source: where the task can be read again.
+            recorded: the sample's run, where its answer is recorded already and lacks a verdict; it is judged then, and
+                the worker is not called again.
+        """
+        if recorded is not None:
+            called = Called(call=recorded.calls[-1], answer=recorded.answer)
+            taken = await self._judge(sample, called)
+            if taken.verdict is not None:
+                await self._ledger.append(Judged(run=sample.run, verdict=taken.verdict))
+            return taken
         if sample.worker.is_careful:  # once and no more: a call that failed may have changed something
             called = await self._caller.call(sample.worker, sample.task.task, attempts=1)
         else:
             called = await self._caller.measure(sample.worker, sample.task.task)
-        verdict = await self._judge(sample, called)
-        await self._record(sample, called, verdict, campaign=campaign, source=source)
-        return called, verdict
+        taken = await self._judge(sample, called)
+        await self._record(sample, taken, campaign=campaign, source=source)
+        return taken
 
     async def _work(
         self,
@@ -116,28 +192,49 @@ class Profiler:
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         while not progress.is_over(campaign.most_cost_usd) and (sample := next(lane, None)) is not None:
-            called, verdict = await self.measure(sample, campaign=campaign.name, source=campaign.source)
+            taken = await self.measure(sample, campaign=campaign.name, source=campaign.source)
+            call = taken.called.call
             progress.done += 1
-            progress.spent_usd += called.call.cost_usd or 0.0
-            progress.accepted += verdict.quality
-            if called.call.failure is not None:
-                failure = called.call.failure.value
-                progress.failures[failure] = progress.failures.get(failure, 0) + 1
+            progress.spent_usd += call.cost_usd or 0.0
+            progress.take(sample.run, sample.worker.id, taken)
+            if call.failure is not None:
+                progress.failures[call.failure.value] = progress.failures.get(call.failure.value, 0) + 1
             if on_progress is not None:
                 on_progress(progress)
 
-    async def _judge(self, sample: Sample, called: Called) -> Verdict:
-        if called.answer is None:
-            return Verdict(verifier="call", quality=0.0, detail=str(called.call.failure))
-        try:
-            return await self._grading.grade(
-                sample.task.grader, sample.task.task, called.answer, author=sample.worker.id
-            )
-        except ProviderError as error:
-            return Verdict(verifier="judge_failed", quality=0.0, detail=error.message)
+    async def _judge_again(self, campaign: str, planned: Mapping[str, Sample], progress: Progress) -> int:
+        """Judge recorded answers that have no verdict, once each; gives how many have one now."""
+        runs = [run for run in self._ledger.unjudged(campaign) if run.id in planned]
+        lanes = iter(runs)
 
-    async def _record(self, sample: Sample, called: Called, verdict: Verdict, *, campaign: str, source: str) -> None:
-        task = sample.task
+        async def work(runs: Iterable[Run]) -> int:
+            judged = 0
+            for run in runs:
+                sample = planned[run.id]
+                taken = await self.measure(sample, campaign=campaign, recorded=run)
+                progress.take(run.id, sample.worker.id, taken)
+                judged += taken.verdict is not None
+            return judged
+
+        async with asyncio.TaskGroup() as group:
+            found = [group.create_task(work(lanes)) for _ in range(min(JUDGED_AT_ONCE, len(runs)))]
+        return sum(each.result() for each in found)
+
+    async def _judge(self, sample: Sample, called: Called) -> Taken:
+        if called.answer is None:
+            failed = Verdict(verifier="call", quality=0.0, detail=str(called.call.failure))
+            return Taken(called=called, verdict=failed)
+        try:
+            async with self._judging:
+                verdict = await self._grading.grade(
+                    sample.task.grader, sample.task.task, called.answer, author=sample.worker.id
+                )
+        except NoVerdict as error:
+            return Taken(called=called, verdict=None, fault=error.message)
+        return Taken(called=called, verdict=verdict)
+
+    async def _record(self, sample: Sample, taken: Taken, *, campaign: str, source: str) -> None:
+        task, called = sample.task, taken.called
         placement = Placement(
             dataset=campaign, item=task.id, split=task.split, group=task.template, repeat=sample.repeat, source=source
         )
@@ -149,10 +246,15 @@ class Profiler:
             answer=called.answer,
             placement=placement,
         )
-        await self._ledger.append(Executed(run=run, task=task.task), Judged(run=run.id, verdict=verdict))
+        executed = Executed(run=run, task=task.task)
+        if taken.verdict is None:
+            await self._ledger.append(executed)
+        else:
+            await self._ledger.append(executed, Judged(run=run.id, verdict=taken.verdict))
 
     def _count_spent(self, campaign: str) -> float:
-        return sum(measured.outcome.cost_usd or 0.0 for measured in self._ledger.measured(dataset=campaign))
+        entries = (stored.entry for stored in self._ledger.read(kinds=("executed",), dataset=campaign))
+        return sum(entry.run.cost_usd or 0.0 for entry in entries if isinstance(entry, Executed))
 
 
 def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:

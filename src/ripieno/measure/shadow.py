@@ -1,12 +1,12 @@
 """Shadow: both policies' workers on the tasks where the policies disagree, until one is proven better."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Features, Outcome, Pool, Task, WorkerId
+from ripieno.domain import Features, Outcome, Pool, Run, Task, WorkerId
 from ripieno.domain.grader import GradedTask
 from ripieno.evaluate.sequential import BettingTest
 from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
@@ -44,6 +44,8 @@ class Shadowing:
     """Name that the calls are recorded under."""
     known: Mapping[str, Outcome]
     """Outcomes of runs that an earlier call of the same campaign has recorded, by run."""
+    unjudged: Mapping[str, Run] = field(default_factory=dict)
+    """Runs that it has recorded without a verdict: their answers are judged, and their workers not called again."""
     most_cost_usd: float | None = None
 
 
@@ -75,33 +77,42 @@ class Shadow:
         test: BettingTest,
         *,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> float:
-        """Ask both workers of each pair until the test is decided; gives the money spent, in US dollars."""
+    ) -> Progress:
+        """Ask both workers of each pair until the test is decided; gives what was spent and what has no verdict.
+
+        A pair of which an answer could not be judged says nothing, and the test does not see it.
+        """
         progress = Progress(total=len(shadowing.pairs), done=0, resumed=0)
         for pair in shadowing.pairs:
             if test.is_rejected or progress.is_over(shadowing.most_cost_usd):
                 break
             better = await self._try(pair.task, pair.candidate, pool, shadowing, progress)
             worse = await self._try(pair.task, pair.incumbent, pool, shadowing, progress)
-            test.update(float(np.clip(better - worse, -1.0, 1.0)))
+            if better is not None and worse is not None:
+                test.update(float(np.clip(better - worse, -1.0, 1.0)))
             progress.done += 1
             if on_progress is not None:
                 on_progress(progress)
-        return progress.spent_usd
+        return progress
 
     async def _try(
         self, task: GradedTask, worker: WorkerId, pool: Pool, shadowing: Shadowing, progress: Progress
-    ) -> float:
-        """Utility of one worker's answer."""
+    ) -> float | None:
+        """Utility of one worker's answer; None where it could not be judged."""
         campaign = Campaign(name=shadowing.campaign, tasks=(task,), workers=(worker,))
         sample = plan_samples(campaign, pool)[0]
         known = shadowing.known.get(sample.run)
         if known is not None:
             quality, cost, latency = known.quality, known.cost_usd, known.latency_s
         else:
-            called, verdict = await self._profiler.measure(sample, campaign=shadowing.campaign)
-            quality, cost, latency = verdict.quality, called.call.cost_usd, called.call.latency_s
-            progress.spent_usd += cost or 0.0
+            recorded = shadowing.unjudged.get(sample.run)
+            taken = await self._profiler.measure(sample, campaign=shadowing.campaign, recorded=recorded)
+            call = taken.called.call
+            progress.spent_usd += (call.cost_usd or 0.0) if recorded is None else 0.0
+            progress.take(sample.run, worker, taken)
+            if taken.verdict is None:
+                return None
+            quality, cost, latency = taken.verdict.quality, call.cost_usd, call.latency_s
         return score_outcome(quality, cost, latency, task.task.objective, shadowing.rivals.scales)
 
 

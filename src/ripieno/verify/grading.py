@@ -19,9 +19,9 @@ from ripieno.domain.grader import (
     Recorded,
     UnitTests,
 )
-from ripieno.errors import ConfigError, ProviderRejected
+from ripieno.errors import ConfigError, NoVerdict, ProviderError, ProviderRejected
 from ripieno.providers.base import Ask
-from ripieno.verify.external import Verifier
+from ripieno.verify.external import Guarded, Verifier
 from ripieno.verify.judge import choose_answer, grade_answer
 from ripieno.verify.sandbox import check_pattern, check_tests
 from ripieno.verify.schema import check_schema
@@ -48,7 +48,7 @@ class Grading:
         trusted: Mapping[str, Trust] | None = None,
     ) -> None:
         self.trusted = trusted or {}
-        self._verifiers = verifiers
+        self._verifiers = {name: Guarded(name, verifier) for name, verifier in verifiers.items()}
         self._judge = judge
         self._ask = ask or _refuse
 
@@ -57,7 +57,7 @@ class Grading:
 
         Raises:
             ConfigError: the grader needs a verifier or a judge that is not configured.
-            ProviderError: the judge failed.
+            NoVerdict: the verifier or judge failed, so that nothing is known of the answer.
         """
         if isinstance(grader, Recorded):
             return _check_recorded(answer)
@@ -71,7 +71,7 @@ class Grading:
 
         Raises:
             ConfigError: the check needs a verifier or a judge that is not configured.
-            ProviderError: a worker that was asked failed.
+            NoVerdict: the verifier or a worker that was asked failed, so that nothing is known of the answer.
         """
         return hold(await self._find_out(check, task, answer, author=author, ask=ask), self.trusted)
 
@@ -85,9 +85,9 @@ class Grading:
                 judge = self._find_judge(check)
                 return await grade_answer(check, task, answer.text, judge=judge, author=author, ask=ask)
             case Agreement(peer=peer):
-                return check_agreement(answer.text, (await ask(peer, task)).text, peer=peer)
+                return await _compare(answer, task, peer=peer, ask=ask)
             case External(verifier=name, facts=facts):
-                return self._find(name).check(facts, answer.text)
+                return await self._find(name).check(facts, answer.text)
             case Human():
                 raise ConfigError("a human is asked by workflows only")
             case _:
@@ -100,7 +100,7 @@ class Grading:
 
         Raises:
             ConfigError: the check is no judge, or none is configured.
-            ProviderError: the judge failed, or is an author.
+            NoVerdict: the judge failed, or is an author.
         """
         if not isinstance(check, Judge):
             raise ConfigError(f"only a judge compares answers, not {type(check).__name__}")
@@ -110,7 +110,7 @@ class Grading:
         """The final answer of a text, in a form in which equal answers are equal."""
         return reduce_answer(text)
 
-    def _find(self, name: str) -> Verifier:
+    def _find(self, name: str) -> Guarded:
         if name not in self._verifiers:
             raise ConfigError(f"no verifier is called {name!r}", hint="`ripieno plugins list` shows those installed")
         return self._verifiers[name]
@@ -120,6 +120,21 @@ class Grading:
         if judge is None:
             raise ConfigError("a task wants a judge, and none is configured", key="profile.judge")
         return judge
+
+
+async def _compare(answer: Answer, task: Task, *, peer: WorkerId, ask: Ask) -> Verdict:
+    """Hold an answer against a peer's.
+
+    Raises:
+        NoVerdict: the peer failed, or gave no whole answer.
+    """
+    try:
+        theirs = await ask(peer, task)
+    except ProviderError as error:
+        raise NoVerdict(f"{peer!r} failed: {error.message}", verifier="agreement", hint=error.hint) from error
+    if not theirs.text.strip() or theirs.finish_reason == "length":
+        raise NoVerdict(f"the answer of {peer!r} is empty or cut off", verifier="agreement")
+    return check_agreement(answer.text, theirs.text, peer=peer)
 
 
 def _check_text(check: Exact | Numeric | Choice | JsonSchema, text: str) -> Verdict:
