@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,8 +37,21 @@ class Plugin(Generic[Options, Role]):
     options: type[Options]
     make: Callable[[Options], Role]
 
-    def build(self, given: dict[str, object], *, key: str) -> Role:
+    def build(self, given: dict[str, object], *, key: str, folder: Path | None = None) -> Role:
         """Check the options, then make the object.
+
+        Raises:
+            ConfigError: an option is unknown or wrong; the message names it.
+        """
+        return self.make(self.read(given, key=key, folder=folder))
+
+    def read(self, given: dict[str, object], *, key: str, folder: Path | None = None) -> Options:
+        """Check the options.
+
+        Args:
+            given: the options by name.
+            key: where they stand in the settings, for errors.
+            folder: what relative paths among them are resolved against; the current folder if not given.
 
         Raises:
             ConfigError: an option is unknown or wrong; the message names it.
@@ -50,7 +64,12 @@ class Plugin(Generic[Options, Role]):
             raise ConfigError(
                 f"{place}: {first['msg']}", key=place, hint=f"options here: {', '.join(self.options.model_fields)}"
             ) from error
-        return self.make(options)
+        if folder is None:
+            return options
+        paths = {
+            name: value for name in type(options).model_fields if isinstance(value := getattr(options, name), Path)
+        }
+        return options.model_copy(update={name: folder / value for name, value in paths.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,17 +141,26 @@ def load_plugin(group: str, name: str) -> object:
         ) from error
 
 
-def build_plugin(group: str, name: str, options: dict[str, object], *, key: str) -> object:
-    """Load a plugin and make its object.
+def build_plugin(group: str, name: str, options: dict[str, object], *, key: str, folder: Path | None = None) -> object:
+    """Load a plugin and make its object; see `Plugin.read` for `key` and `folder`.
 
     Raises:
         ConfigError: it is missing, broken, or its options are wrong.
     """
+    made: object = open_plugin(group, name, key=key).build(options, key=key, folder=folder)
+    return made
+
+
+def open_plugin(group: str, name: str, *, key: str) -> "Plugin[BaseModel, object]":
+    """Load a plugin, and make sure that it is one.
+
+    Raises:
+        ConfigError: it is missing, broken, or no `Plugin`.
+    """
     plugin = load_plugin(group, name)
     if not isinstance(plugin, Plugin):
         raise ConfigError(f"plugin {name!r} of {group} is no ripieno.plugins.Plugin", key=key)
-    made: object = plugin.build(options, key=key)
-    return made
+    return plugin
 
 
 def list_plugins() -> list[Listed]:

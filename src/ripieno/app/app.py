@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
@@ -20,13 +19,15 @@ from ripieno.app.build import (
     build_pool,
     build_providers,
     build_shortener,
+    find_unavailable,
     make_outbox,
+    prepare_home,
     stat_file,
 )
 from ripieno.app.learning import Learning
 from ripieno.app.runs import Runs
 from ripieno.conductor import Brief, Conductor, Decomposer
-from ripieno.config import FILE, Loaded, Settings, load_settings
+from ripieno.config import Loaded, Settings, load_settings
 from ripieno.domain import (
     Answer,
     Clock,
@@ -53,8 +54,20 @@ from ripieno.memory.harness import Harness
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
-from ripieno.providers import Caller, Health, Provider, Resident, Residents
-from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
+from ripieno.providers import Caller, Health, Provider, Residents
+from ripieno.route import (
+    NAMED,
+    PRESETS,
+    Arrival,
+    Conditions,
+    Modes,
+    Pacer,
+    Policy,
+    Predictor,
+    Router,
+    Scales,
+    find_able,
+)
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, Verifier
 from ripieno.verify.trust import Trust
@@ -82,17 +95,18 @@ class App:
     def __init__(self, loaded: Loaded | None = None, *, clock: Clock | None = None, decides: bool = True) -> None:
         self.loaded = loaded or load_settings()
         self.clock = clock or SystemClock()
+        prepare_home(self.settings)
         self.registry = Registry(self.settings.home / "checkpoints")
         self.reload_fault: str | None = None
         """Why the latest change of a file was not taken, if it was not."""
         memory = self.settings.pool.memory_mb
         self.residents = Residents(memory * 1_000_000 if memory is not None else None)
-        self._providers = self._build_providers(self.settings, known={})
+        self._providers = build_providers(self.loaded, known={}, residents=self.residents)
         self._retired: list[Provider] = []
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
         self.caller = Caller(self._providers, health=self.health, clock=self.clock)
-        encoder = CachedEncoder(build_encoder(self.settings))
+        encoder = CachedEncoder(build_encoder(self.loaded))
         self.analyzer = Analyzer(
             encoder,
             criticality=load_criticality(self.settings.home, encoder=encoder.name),
@@ -104,6 +118,8 @@ class App:
         self._stamp = self._read_stamp()
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
+        with self.loaded.placing():
+            self._unavailable = find_unavailable(self._brain.pool, self._providers)
         self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=make_outbox(self.settings))
         durable = self.settings.ledger.durable_runs
         self.journals = Journals(self.ledger, self.clock) if durable else None
@@ -188,9 +204,13 @@ class App:
         return predictor.folded
 
     async def follow(self, *, every_s: float = FOLLOW_S) -> None:
-        """Catch up again and again, until cancelled: outcomes may come from other processes."""
+        """Catch up again and again, until cancelled.
+
+        Outcomes may come from other processes, and what a worker lacked may have been installed since.
+        """
         while True:
             await asyncio.sleep(every_s)
+            self._unavailable = find_unavailable(self.pool, self._providers)
             try:
                 await self.catch_up()
             except RipienoError as error:
@@ -200,11 +220,16 @@ class App:
         """Health and limits of this moment."""
         return Conditions(
             today=self._find_today(),
+            unavailable=self._unavailable,
             unhealthy=self.health.unhealthy(),
             rate_limited={**self.health.rate_limited(), **self.caller.crowded()},
             load=self.caller.load(),
             sensitive=self.settings.route.sensitive,
         )
+
+    def able(self) -> tuple[WorkerId, ...]:
+        """Find the workers that can serve now: not muted, deprecated, unavailable or resting after failures."""
+        return find_able(self.pool, self.conditions())
 
     def _find_today(self) -> date:
         day = int(self.clock.now() // DAY_S)
@@ -371,9 +396,11 @@ class App:
 
     def _reload(self) -> None:
         try:
-            loaded = load_settings(None if self.loaded.path == Path(FILE) else self.loaded.path)
-            providers = self._build_providers(loaded.settings, known=self._known_providers())
+            loaded = self.loaded.reload()
+            providers = build_providers(loaded, known=self._known_providers(), residents=self.residents)
             brain = self._build_brain(loaded)
+            with loaded.placing():
+                unavailable = find_unavailable(brain.pool, providers)
         except RipienoError as error:
             self.reload_fault = error.message
             log.warning("a changed file was not taken, the old pool stays: %s", error.message)
@@ -383,20 +410,15 @@ class App:
         self._providers.clear()
         self._providers.update(providers)
         self.loaded, self._brain, self.reload_fault = loaded, brain, None
-
-    def _build_providers(self, settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
-        providers = build_providers(settings, known=known)
-        for provider in providers.values():
-            if isinstance(provider, Resident):
-                provider.residents = self.residents
-        return providers
+        self._unavailable = unavailable
 
     def _known_providers(self) -> Mapping[tuple[str, str], Provider]:
         configured = self.settings.providers
         return {(name, repr(configured[name])): provider for name, provider in self._providers.items()}
 
     def _build_brain(self, loaded: Loaded) -> Brain:
-        pool = build_pool(loaded.settings)
+        with loaded.placing():
+            pool = build_pool(loaded.settings)
         if not self._decides:
             return Brain(pool=pool, router=self.make_router(None, pool, loaded.settings))
         canary = self.registry.canary()

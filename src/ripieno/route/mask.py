@@ -13,6 +13,8 @@ class Conditions:
     """What holds at this moment, beside the worker cards."""
 
     today: date
+    unavailable: Mapping[WorkerId, str] = field(default_factory=dict)
+    """Workers that cannot be opened on this machine, with what is missing."""
     unhealthy: Mapping[WorkerId, str] = field(default_factory=dict)
     """Workers whose breaker is open, with the fault that opened it."""
     rate_limited: Mapping[WorkerId, str] = field(default_factory=dict)
@@ -47,6 +49,12 @@ def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditi
     )
 
 
+def find_able(pool: Pool, conditions: Conditions) -> tuple[WorkerId, ...]:
+    """Find the workers that could take some task now; a rate limit passes by itself and does not count."""
+    steady = replace(conditions, rate_limited={})
+    return tuple(worker.id for worker in pool if _check_standing(worker, steady) is None)
+
+
 def _let_in_unhealthy(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
     """A worker that rests may be well again: where nobody else is left, a try is better than a sure refusal."""
     return mask_workers(task, features, pool, replace(conditions, unhealthy={}))
@@ -68,6 +76,8 @@ def _check_standing(worker: Worker, conditions: Conditions) -> Why | None:
         return Why(reason=Reason.MUTED, detail=f"unmute it with `ripieno pool unmute {worker.id}`")
     if worker.deprecated_on is not None and worker.deprecated_on <= conditions.today:
         return Why(reason=Reason.DEPRECATED, detail=f"since {worker.deprecated_on}")
+    if worker.id in conditions.unavailable:
+        return Why(reason=Reason.UNAVAILABLE, detail=conditions.unavailable[worker.id])
     if worker.id in conditions.unhealthy:
         return Why(reason=Reason.UNHEALTHY, detail=conditions.unhealthy[worker.id])
     if worker.id in conditions.rate_limited:
