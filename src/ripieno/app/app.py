@@ -13,6 +13,7 @@ from typing import Self, cast
 
 from ripieno.analyze import Analyzer
 from ripieno.app.build import (
+    build_boundary,
     build_conductor,
     build_directors,
     build_encoder,
@@ -41,7 +42,7 @@ from ripieno.domain import (
     Workflow,
     parse_worker_id,
 )
-from ripieno.encoders import CachedEncoder
+from ripieno.encoders import CachedEncoder, GuardedEncoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
@@ -53,6 +54,7 @@ from ripieno.memory.harness import Harness
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
+from ripieno.privacy import Boundary
 from ripieno.providers import Caller, Health, Provider, Resident, Residents
 from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
@@ -82,6 +84,7 @@ class App:
     def __init__(self, loaded: Loaded | None = None, *, clock: Clock | None = None, decides: bool = True) -> None:
         self.loaded = loaded or load_settings()
         self.clock = clock or SystemClock()
+        self._boundary = build_boundary(self.settings)
         self.registry = Registry(self.settings.home / "checkpoints")
         self.reload_fault: str | None = None
         """Why the latest change of a file was not taken, if it was not."""
@@ -91,12 +94,12 @@ class App:
         self._retired: list[Provider] = []
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
-        self.caller = Caller(self._providers, health=self.health, clock=self.clock)
-        encoder = CachedEncoder(build_encoder(self.settings))
+        self.caller = Caller(self._providers, health=self.health, clock=self.clock, boundary=self.boundary)
+        encoder = CachedEncoder(GuardedEncoder(build_encoder(self.settings), self.boundary))
         self.analyzer = Analyzer(
             encoder,
             criticality=load_criticality(self.settings.home, encoder=encoder.name),
-            looks_for_sensitive=self.settings.route.sensitive is not None,
+            boundary=self.boundary,
         )
         watched = (self.loaded.path, self.registry.pointer, self.registry.canary_pointer)
         self._watched = tuple(map(str, watched))
@@ -195,6 +198,10 @@ class App:
                 await self.catch_up()
             except RipienoError as error:
                 log.warning("outcomes could not be learned from: %s", error.message)
+
+    def boundary(self) -> Boundary | None:
+        """What keeps sensitive text near at this moment; None where nothing is restricted."""
+        return self._boundary
 
     def conditions(self) -> Conditions:
         """Health and limits of this moment."""
@@ -362,6 +369,7 @@ class App:
             loaded = load_settings(None if self.loaded.path == Path(FILE) else self.loaded.path)
             providers = self._build_providers(loaded.settings, known=self._known_providers())
             brain = self._build_brain(loaded)
+            boundary = build_boundary(loaded.settings)
         except RipienoError as error:
             self.reload_fault = error.message
             log.warning("a changed file was not taken, the old pool stays: %s", error.message)
@@ -371,6 +379,7 @@ class App:
         self._providers.clear()
         self._providers.update(providers)
         self.loaded, self._brain, self.reload_fault = loaded, brain, None
+        self._boundary = boundary
 
     def _build_providers(self, settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
         providers = build_providers(settings, known=known)

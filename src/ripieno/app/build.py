@@ -17,6 +17,7 @@ from ripieno.memory import Memory, Store
 from ripieno.memory.opening import open_memory
 from ripieno.memory.shorten import Shortener
 from ripieno.plugins import build_plugin
+from ripieno.privacy import Boundary, make_scanner
 from ripieno.providers import Caller, Provider
 from ripieno.providers.prices import find_price
 
@@ -100,6 +101,18 @@ def build_providers(settings: Settings, *, known: Mapping[tuple[str, str], Provi
                 ) from error
             raise
     return providers
+
+
+def build_boundary(settings: Settings) -> Boundary | None:
+    """Make what keeps sensitive text near; None where the settings do not ask for it.
+
+    Raises:
+        ConfigError: the extra `privacy` is missing, or a pattern or the region is none.
+    """
+    route = settings.route
+    if route.sensitive is None:
+        return None
+    return Boundary(route.sensitive, make_scanner(region=route.phone_region, patterns=route.sensitive_patterns))
 
 
 def build_encoder(settings: Settings) -> Encoder:

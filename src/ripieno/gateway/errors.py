@@ -33,6 +33,7 @@ from ripieno.errors import (
     RateLimited,
     RipienoError,
     Unauthorized,
+    WithheldTask,
     WorkerBusy,
 )
 from ripieno.gateway.objective import UnknownModel
@@ -72,6 +73,7 @@ TABLE: dict[type[RipienoError], Wire] = {
     ProviderUnreachable: Wire(502, "server_error", "provider_unreachable", True),
     ProviderRejected: Wire(502, "server_error", "provider_rejected"),
     BadAnswer: Wire(502, "server_error", "bad_answer", True),
+    WithheldTask: Wire(400, "invalid_request_error", "no_eligible_worker"),
     LedgerError: Wire(503, "server_error", "ledger_unavailable", True),
     LedgerCorrupt: Wire(503, "server_error", "ledger_unavailable"),
     LedgerTooNew: Wire(503, "server_error", "ledger_unavailable"),

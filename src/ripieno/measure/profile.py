@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker
 from ripieno.domain.grader import GradedTask
-from ripieno.errors import BudgetExhausted, ProviderError
+from ripieno.errors import BudgetExhausted, ProviderError, WithheldTask
 from ripieno.ledger import Ledger
 from ripieno.providers import Called, Caller
 from ripieno.verify import Grading
@@ -99,6 +99,8 @@ class Profiler:
         """Take one sample, judge it and record it under the name of a campaign."""
         called = await self._caller.measure(sample.worker, sample.task.task)
         verdict = await self._judge(sample, called)
+        if isinstance(called.error, WithheldTask):
+            return called, verdict  # it was not sent: that says nothing of the worker, and is not recorded
         await self._record(sample, called, verdict, campaign=campaign, source=source)
         return called, verdict
 

@@ -1,6 +1,7 @@
 """Boundary: how far text that holds secrets or personal data may travel."""
 
 import asyncio
+from collections.abc import Collection
 
 from ripieno.domain import Privacy, Sensitivity, Task, Worker
 from ripieno.privacy.scanner import Scanner
@@ -10,6 +11,11 @@ LONG = 50_000
 """Characters from which a text is read beside the event loop."""
 MOST_KNOWN = 1024
 """Tasks whose sensitivity is kept."""
+
+
+def tell_kinds(found: Collection[Sensitivity]) -> str:
+    """What was found, as reasons and errors name it; never the text."""
+    return " and ".join(sorted(found)) + " data"
 
 
 class Boundary:

@@ -52,11 +52,11 @@ NUMBERS: tuple[tuple[str, str, str], ...] = (
 NAMED: tuple[tuple[str, str, str, str], ...] = (
     ("us social security number", r"ssn|social security|social sec|social insurance|taxpayer id|\bmy social", r"\d{3}[- .]?\d{2}[- .]?\d{4}", "us.ssn"),
     ("us taxpayer number", r"itin|taxpayer", r"9\d{2}[- ]?\d{2}[- ]?\d{4}", "us.itin"),
-    ("de tax number", r"steuer|idnr|tax id|\btin (?:is|number|no)\b|\btin ?[:#]", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr"),
+    ("de tax number", r"steuer|idnr|tax id|\btin (?:is|number|no)\b|\btin:", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr"),
     ("nl citizen number", r"bsn|burgerservice|sofinummer", r"\d{3}[. ]?\d{3}[. ]?\d{3}|\d{4}[. ]?\d{2}[. ]?\d{3}", "nl.bsn"),
     ("gb nhs number", r"nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs"),
-    ("gb tax reference", r"\butr (?:is|number|no)\b|\butr ?[:#]|tax reference", r"\d{5} ?\d{5}", "gb.utr"),
-    ("ca social insurance number", r"\bsin (?:is|number|no)\b|\bsin ?[:#]|social insurance|assurance sociale", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "ca.sin"),
+    ("gb tax reference", r"\butr (?:is|number|no)\b|\butr:|tax reference", r"\d{5} ?\d{5}", "gb.utr"),
+    ("ca social insurance number", r"\bsin (?:is|number|no)\b|\bsin:|social insurance|assurance sociale", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "ca.sin"),
     ("au tax file number", r"tfn|tax file", r"\d{3} ?\d{3} ?\d{2,3}", "au.tfn"),
     ("pl pesel", r"pesel", r"\d{11}", "pl.pesel"),
     ("dk personal number", r"cpr|personnummer", r"\d{6}[- ]?\d{4}", "dk.cpr"),
@@ -65,10 +65,10 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
     ("br cpf", r"cpf", r"\d{3}\.?\d{3}\.?\d{3}-?\d{2}", "br.cpf"),
     ("jp individual number", r"my number|個人番号|マイナンバー", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "jp.in_"),
     ("tr identity number", r"kimlik|tckn", r"[1-9]\d{10}", "tr.tckimlik"),
-    ("pt tax number", r"\bnif (?:is|es|é|n)|\bnif ?[:#]|contribuinte", r"\d{3} ?\d{3} ?\d{3}", "pt.nif"),
+    ("pt tax number", r"\bnif (?:is|es|é|n)|\bnif:|contribuinte", r"\d{3} ?\d{3} ?\d{3}", "pt.nif"),
     ("gr amka", r"amka", r"\d{11}", "gr.amka"),
     ("ro cnp", r"cnp", r"[1-9]\d{12}", "ro.cnp"),
-    ("ru inn", r"\binn (?:is|number|no)\b|\binn ?[:#]|инн", r"\d{12}", "ru.inn"),
+    ("ru inn", r"\binn (?:is|number|no)\b|\binn:|инн", r"\d{12}", "ru.inn"),
     ("za identity number", r"id number|identity n|id no", r"\d{13}", "za.idnr"),
     ("hr oib", r"\boib\b", r"\d{11}", "hr.oib"),
     ("ee personal number", r"isikukood|personal code", r"[1-8]\d{10}", "ee.ik"),
@@ -77,7 +77,7 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
     ("ch ahv number", r"ahv|\bavs\b", r"756\.?\d{4}\.?\d{4}\.?\d{2}", "ch.ssn"),
     ("it codice fiscale", r"codice fiscale", r"(?i:[A-Z]{6}\d{2}[A-Z]\d{2}[A-Z]\d{3}[A-Z])", "it.codicefiscale"),
     ("il identity number", r"teudat|israeli id", r"\d{9}", "il.idnr"),
-    ("ie pps", r"\bpps n|\bppsn|\bpps ?[:#]", r"\d{7}[A-Za-z]{1,2}", "ie.pps"),
+    ("ie pps", r"\bpps n|\bppsn|\bpps:", r"\d{7}[A-Za-z]{1,2}", "ie.pps"),
 )  # fmt: skip
 """Form, what its name looks like, its digits, and the module of python-stdnum that checks them."""
 
@@ -144,7 +144,7 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         check=_is_insurance,
     )
     for form, name, digits, module in NAMED:
-        yield _personal(form, rf"(?i:{name})[^\d\n]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=_literals(name))
+        yield _personal(form, rf"(?i:{name})[^\d]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=_literals(name))
     yield _personal(
         "passport or licence",
         rf"(?i:{_DOCUMENT})[^\d\n]{{0,28}}?\b([A-Z]{{0,3}}\d{{5,12}}[A-Z]?|[A-Z]\d[A-Z0-9]{{5,7}}){_LAST}",
@@ -192,7 +192,7 @@ class _Number:
             return False
         if self._is_valid is None:
             self._is_valid = import_module(f"stdnum.{self._module}").is_valid
-        return bool(self._is_valid(value))
+        return bool(self._is_valid(value.replace(" ", "")))
 
 
 @cache

@@ -97,12 +97,12 @@ class Scanner:
         return "".join((*parts, text[last:]))
 
     def _remove_packed(self, text: str, counts: Counter[str]) -> str:
-        parts, last = [], 0
-        for start, end, decoded in find_packed(text):
+        data, parts, last = text.encode("utf-8", "replace"), [], 0
+        for start, end, decoded in find_packed(data):
             if self.find(decoded):
-                parts += [text[last:start], self._replace_whole(decoded, counts)]
+                parts += [data[last:start].decode(), self._replace_whole(decoded, counts)]
                 last = end
-        return "".join((*parts, text[last:]))
+        return "".join((*parts, data[last:].decode()))
 
     def _remove_words(self, text: str, counts: Counter[str]) -> str:
         return _WORD.sub(lambda match: self._replace_whole(match.group(), counts), text)

@@ -167,17 +167,22 @@ def _is_password(value: str) -> bool:
     return has_digit or has_mark or (len(value) >= 6 and value.lower() != value and not value[1:].islower())
 
 
+def _cut(value: str) -> str:
+    """A word without the quotes around it, and without what ends its sentence or its JSON."""
+    opening = len(value) - len(value.lstrip("\"'“”`*"))
+    closing = re.search(r"[\"'”`}\])*]|[.!?,;:…。]+$", value[opening:])
+    return value[: opening + closing.start()] if closing is not None else value
+
+
 def _is_said(value: str) -> bool:
-    """Whether what follows `password is` is one: with a digit or a mark, or a word that no sentence goes on with."""
-    bare = value.strip("\"'“”`").rstrip(".!?,;:…。")
-    if len(bare) < 4 or bare.lower() in _PLAIN or _PLACEHOLDER.match(bare) or _CODE.search(bare):
-        return False
-    return _is_password(bare)
+    """Whether what follows `password is` is one: it has a digit or a mark."""
+    bare = value.strip("\"'“”`*")
+    return bare.lower() not in _PLAIN and _is_password(bare)
 
 
 def _is_told(value: str) -> bool:
     """Whether a word that ends a sentence after `my password is` is one."""
-    bare = value.strip("\"'“”`").rstrip(".!?,;:…。")
+    bare = value.strip("\"'“”`*")
     return len(bare) >= 4 and bare.lower() not in _PLAIN and not bare.lower().endswith(("ed", "ing", "ly"))
 
 
@@ -304,6 +309,7 @@ _SPECIAL = (
             rf"(?:\s+(?i:for|of|to|für|de|pour|para)\s+[^\n:=.]{{1,40}})?\s+{_IS}\s*[:：]?\s+([^\s<>]{{4,64}})"
         ),
         triggers=PASSWORD_TRIGGERS,
+        trim=_cut,
         check=_is_said,
         retry=Retry.START,
     ),
@@ -314,6 +320,7 @@ _SPECIAL = (
             r"([^\s<>]{4,64})(?:\s*$|[.!,;]?\s*\n|[.!,;](?:\s|$)|\s+(?:and|und|et|y|but|please|so)\b)"
         ),
         triggers=PASSWORD_TRIGGERS,
+        trim=_cut,
         check=_is_told,
         retry=Retry.START,
     ),
@@ -321,6 +328,7 @@ _SPECIAL = (
         form="password",
         pattern=rf"(?:密码|密碼|パスワード|비밀번호)(?:是|为|為|は|는|은)\s*([!-~]{{4,64}})",
         triggers=("密码", "密碼", "パスワード", "비밀번호"),
+        trim=_cut,
         check=_is_said,
         retry=Retry.START,
     ),

@@ -1,9 +1,9 @@
 """Unpack: all text of a value that JSON can hold, and the texts that are written in it in another form."""
 
-import base64
 import html
 import re
 import unicodedata
+from binascii import a2b_base64
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import unquote
@@ -13,9 +13,11 @@ import re2
 DEPTH = 3
 """How often a text is taken out of another one: base64 in JSON in base64."""
 
-_PACKED = re2.compile(r"[A-Za-z0-9+/_-]{18,}(?:\r?\n[ \t]*[A-Za-z0-9+/_-]{4,})*={0,2}")
-"""Runs of the alphabets of base64, over several lines as in mail; the shortest holds 13 characters."""
-_SHORTEST = 18
+_PACKED = re2.compile(
+    r"base64,([A-Za-z0-9+/_-]{4,}={0,2})|([A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]*[A-Za-z0-9+/_-]{4,})*={0,2})"
+)
+"""Runs of the alphabets of base64, over several lines as in mail; the shortest that no data URL names holds 12 bytes."""
+_SHORTEST = 16
 _HEAD = 32
 """Characters of base64 that are looked at before all of it is decoded."""
 _PERCENT = re2.compile(r"%[0-9A-Fa-f]{2}")
@@ -89,7 +91,7 @@ def unpack(text: str) -> Iterator[str]:
         if plain != text:
             yield plain
             text = plain
-        text = "\n".join(decoded for _, _, decoded in find_packed(text))
+        text = "\n".join(decoded for _, _, decoded in find_packed(text.encode("utf-8", "replace")))
         if not text:
             return
         yield text
@@ -109,17 +111,18 @@ def unescape(text: str) -> str:
     return text
 
 
-def find_packed(text: str) -> Iterator[tuple[int, int, str]]:
-    """Where base64 stands that decodes to text, and that text."""
-    data = text.encode() if text.isascii() else text
+def find_packed(data: bytes) -> Iterator[tuple[int, int, str]]:
+    """Where base64 stands that decodes to text, counted in bytes, and that text."""
     for match in _PACKED.finditer(data):
-        packed = match.group()
-        packed = packed if isinstance(packed, bytes) else packed.encode()
+        start, end = match.span(1)
+        if start < 0:
+            start, end = match.span(2)
+        packed = data[start:end]
         if packed.islower() or packed.isdigit():  # words and numbers
             continue
         decoded = _decode(packed) or _decode_parts(packed)
         if decoded is not None:
-            yield match.start(), match.end(), decoded
+            yield start, end, decoded
 
 
 def _decode_parts(packed: bytes) -> str | None:
@@ -131,11 +134,13 @@ def _decode_parts(packed: bytes) -> str | None:
 
 
 def _decode(packed: bytes) -> str | None:
-    bare = b"".join(packed.split()).rstrip(b"=").translate(_TO_STANDARD)
-    head = base64.b64decode(bare[:_HEAD] if len(bare) >= _HEAD else _pad(bare))
+    bare = (packed if packed.isalnum() else b"".join(packed.split()).rstrip(b"=")).translate(_TO_STANDARD)
+    head = a2b_base64(bare[:_HEAD] if len(bare) >= _HEAD else _pad(bare))
+    if head[0] < 32 and head[0] not in b"\t\n\r":
+        return None
     if head[1::2].count(0) > 0.4 * len(head):  # UTF-16, as PowerShell packs its commands
-        return base64.b64decode(_pad(bare)).decode("utf-16-le", "replace")
-    return base64.b64decode(_pad(bare)).decode("utf-8", "ignore") if _is_text(head) else None
+        return a2b_base64(_pad(bare)).decode("utf-16-le", "replace")
+    return a2b_base64(_pad(bare)).decode("utf-8", "ignore") if _is_text(head) else None
 
 
 def _pad(bare: bytes) -> bytes:
