@@ -14,6 +14,7 @@ RipienoError
 │   ├── ProviderTimeout    it did not answer in time
 │   ├── ProviderUnreachable  no connection to its address
 │   ├── ProviderRejected   it refused the key or the request; a retry will not help
+│   ├── WithheldTask       it was not asked: the task holds what may not travel that far
 │   ├── WorkerBusy         it was not asked: too many calls wait for it
 │   └── BadAnswer          it answered something that is not an answer
 ├── NoVerdict              judge again later: a verifier could not say what an answer is worth
@@ -68,6 +69,7 @@ __all__ = [
     "RateLimited",
     "RipienoError",
     "Unauthorized",
+    "WithheldTask",
     "WorkerBusy",
 ]
 
@@ -219,6 +221,12 @@ class ProviderRejected(ProviderError):
 
 class BadAnswer(ProviderError):
     """The worker answered, but not with an answer: empty, cut, HTML, or not the protocol."""
+
+
+class WithheldTask(ProviderError):
+    """The task was not sent to this worker: it holds secrets or personal data, which may not travel that far."""
+
+    is_transient = False
 
 
 class WorkerBusy(ProviderError):

@@ -111,7 +111,7 @@ class Orchestrator:
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
         if task.objective.sole is not None:
-            features = self._parts.analyzer.survey(task)
+            features = await self._parts.analyzer.survey(task)
         else:
             features = await self._parts.analyzer.analyze(task)
             task = replace(task, objective=self._complete(task.objective, features))

@@ -1,20 +1,20 @@
 """Task to Features."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ripieno.analyze.criticality import CriticalityModel
 from ripieno.analyze.language import detect_language
-from ripieno.analyze.sensitivity import find_sensitive
 from ripieno.analyze.shape import measure_shape
 from ripieno.analyze.terms import hash_terms
 from ripieno.analyze.tools import measure_tools
-from ripieno.domain import Features, Need, Task, Vector
+from ripieno.domain import Features, Need, Objective, Sensitivity, Task, Vector
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
-from ripieno.encoders import Encoder, clip_text
+from ripieno.encoders import Encoder, clip_text, find_privacy
+from ripieno.privacy import Boundary
 
 CHARACTERS = 6000
 """Longest text that features are made of: routing a long prompt costs no more than routing a page."""
@@ -31,15 +31,19 @@ class Analyzer:
     Args:
         encoder: text to vectors.
         criticality: guesses what the caller does not state; without, the defaults hold.
-        looks_for_sensitive: whether secrets and personal data are looked for, which costs a millisecond and more.
+        boundary: gives how far sensitive text may travel at this moment, and finds what is; None looks for nothing.
     """
 
     def __init__(
-        self, encoder: Encoder, *, criticality: CriticalityModel | None = None, looks_for_sensitive: bool = False
+        self,
+        encoder: Encoder,
+        *,
+        criticality: CriticalityModel | None = None,
+        boundary: Callable[[], Boundary | None] = lambda: None,
     ) -> None:
         self.encoder = encoder
         self.criticality = criticality
-        self._looks_for_sensitive = looks_for_sensitive
+        self._boundary = boundary
         self._known: dict[tuple[object, ...], Features] = {}
         self.hits = 0
         """Tasks whose features were known from an equal one."""
@@ -48,7 +52,11 @@ class Analyzer:
     async def analyze(self, task: Task) -> Features:
         """Find the features of one task; of one that came lately they are still known."""
         asked = task.objective
-        name = (task.digest, task.kind, asked.mission_criticality, asked.time_criticality, asked.stated)
+        is_near = not self._may_encode(asked)
+        name = (
+            *(task.digest, task.kind, asked.mission_criticality, asked.time_criticality, asked.stated),
+            *(is_near, self._boundary()),
+        )
         known = self._known.get(name)
         if known is not None:
             self.hits += 1
@@ -60,7 +68,7 @@ class Analyzer:
             del self._known[next(iter(self._known))]
         return features
 
-    def survey(self, task: Task) -> Features:
+    async def survey(self, task: Task) -> Features:
         """Find only what the mask asks for: size, needs and, where it is looked for, sensitivity."""
         whole = "\n".join(message.text for message in task.messages)
         characters = len(whole) + (len(_tool_text(task.tools)) if task.tools else 0)
@@ -77,18 +85,39 @@ class Analyzer:
             tools=len(task.tools),
             needs=find_needs(task),
             kind=task.kind,
-            sensitivity=find_sensitive(whole) if self._looks_for_sensitive else frozenset(),
+            sensitivity=await self._find_sensitivity(task),
             mission_criticality=task.objective.mission_criticality,
             time_criticality=task.objective.time_criticality,
         )
 
     async def analyze_many(self, tasks: Sequence[Task]) -> list[Features]:
-        """Find the features of many tasks; their texts are encoded together."""
-        texts = [routing_text(task) for task in tasks]
-        vectors = await self.encoder.encode(texts)
-        return [self._build(task, text, vector) for task, text, vector in zip(tasks, texts, vectors, strict=True)]
+        """Find the features of many tasks; their texts are encoded together.
 
-    def _build(self, task: Task, text: str, vector: Vector) -> Features:
+        A text that may not travel to the encoder has a vector of zeros.
+        """
+        found = [await self._find_sensitivity(task) for task in tasks]
+        texts = [routing_text(task) for task in tasks]
+        may = [self._may_encode(task.objective, held) for task, held in zip(tasks, found, strict=True)]
+        if all(may):
+            vectors = await self.encoder.encode(texts)
+        else:
+            vectors = np.zeros((len(texts), self.encoder.dimensions), dtype=np.float32)
+            if any(may):
+                vectors[may] = await self.encoder.encode([text for text, goes in zip(texts, may, strict=True) if goes])
+        rows = zip(tasks, texts, vectors, found, strict=True)
+        return [self._build(task, text, vector, held) for task, text, vector, held in rows]
+
+    async def _find_sensitivity(self, task: Task) -> frozenset[Sensitivity]:
+        boundary = self._boundary()
+        return await boundary.find_in(task) if boundary is not None else frozenset()
+
+    def _may_encode(self, objective: Objective, held: frozenset[Sensitivity] = frozenset()) -> bool:
+        """Whether a task's text may travel to the encoder."""
+        far, boundary = find_privacy(self.encoder).reach, self._boundary()
+        is_within = not held or boundary is None or far <= boundary.reach.reach
+        return is_within and far <= objective.privacy.reach
+
+    def _build(self, task: Task, text: str, vector: Vector, held: frozenset[Sensitivity]) -> Features:
         terms, counts = hash_terms(text)
         whole = "\n".join(message.text for message in task.messages)
         asked, tool_text = clip_text(task.text, limit=CHARACTERS), _tool_text(task.tools)
@@ -111,7 +140,7 @@ class Analyzer:
             needs=find_needs(task),
             kind=task.kind,
             language=detect_language(asked),
-            sensitivity=find_sensitive(whole) if self._looks_for_sensitive else frozenset(),
+            sensitivity=held,
             mission_criticality=task.objective.mission_criticality,
             time_criticality=task.objective.time_criticality,
         )

@@ -12,6 +12,7 @@ from typing import Self, cast
 
 from ripieno.analyze import Analyzer
 from ripieno.app.build import (
+    build_boundary,
     build_conductor,
     build_directors,
     build_encoder,
@@ -42,7 +43,7 @@ from ripieno.domain import (
     Workflow,
     parse_worker_id,
 )
-from ripieno.encoders import CachedEncoder
+from ripieno.encoders import CachedEncoder, GuardedEncoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
@@ -54,6 +55,7 @@ from ripieno.memory.harness import Harness
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
+from ripieno.privacy import Boundary
 from ripieno.providers import Caller, Health, Provider, Residents
 from ripieno.route import (
     NAMED,
@@ -96,6 +98,7 @@ class App:
         self.loaded = loaded or load_settings()
         self.clock = clock or SystemClock()
         prepare_home(self.settings)
+        self._boundary = build_boundary(self.settings)
         self.registry = Registry(self.settings.home / "checkpoints")
         self.reload_fault: str | None = None
         """Why the latest change of a file was not taken, if it was not."""
@@ -105,12 +108,12 @@ class App:
         self._retired: list[Provider] = []
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
-        self.caller = Caller(self._providers, health=self.health, clock=self.clock)
-        encoder = CachedEncoder(build_encoder(self.loaded))
+        self.caller = Caller(self._providers, health=self.health, clock=self.clock, boundary=self.boundary)
+        encoder = CachedEncoder(GuardedEncoder(build_encoder(self.loaded), self.boundary))
         self.analyzer = Analyzer(
             encoder,
             criticality=load_criticality(self.settings.home, encoder=encoder.name),
-            looks_for_sensitive=self.settings.route.sensitive is not None,
+            boundary=self.boundary,
         )
         watched = (self.loaded.path, self.registry.pointer, self.registry.canary_pointer)
         self._watched = tuple(map(str, watched))
@@ -215,6 +218,10 @@ class App:
                 await self.catch_up()
             except RipienoError as error:
                 log.warning("outcomes could not be learned from: %s", error.message)
+
+    def boundary(self) -> Boundary | None:
+        """What keeps sensitive text near at this moment; None where nothing is restricted."""
+        return self._boundary
 
     def conditions(self) -> Conditions:
         """Health and limits of this moment."""
@@ -401,6 +408,7 @@ class App:
             brain = self._build_brain(loaded)
             with loaded.placing():
                 unavailable = find_unavailable(brain.pool, providers)
+            boundary = build_boundary(loaded.settings)
         except RipienoError as error:
             self.reload_fault = error.message
             log.warning("a changed file was not taken, the old pool stays: %s", error.message)
@@ -411,6 +419,7 @@ class App:
         self._providers.update(providers)
         self.loaded, self._brain, self.reload_fault = loaded, brain, None
         self._unavailable = unavailable
+        self._boundary = boundary
 
     def _known_providers(self) -> Mapping[tuple[str, str], Provider]:
         configured = self.settings.providers

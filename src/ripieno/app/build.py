@@ -19,6 +19,7 @@ from ripieno.memory import Memory, Store
 from ripieno.memory.opening import open_memory
 from ripieno.memory.shorten import Shortener
 from ripieno.plugins import build_plugin, find_plugins, open_plugin
+from ripieno.privacy import Boundary, make_scanner
 from ripieno.providers import Caller, Provider, Residents, UnavailableProvider, find_fault, is_resident
 from ripieno.providers.prices import complete_price, find_price
 
@@ -187,6 +188,18 @@ def prepare_home(settings: Settings) -> None:
             key="home",
             hint="set `home` in ripieno.toml, or RIPIENO_HOME, to a folder that you may write into",
         ) from error
+
+
+def build_boundary(settings: Settings) -> Boundary | None:
+    """Make what keeps sensitive text near; None where the settings do not ask for it.
+
+    Raises:
+        ConfigError: the extra `privacy` is missing, or a pattern or the region is none.
+    """
+    route = settings.route
+    if route.sensitive is None:
+        return None
+    return Boundary(route.sensitive, make_scanner(region=route.phone_region, patterns=route.sensitive_patterns))
 
 
 def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Conductor:

@@ -86,7 +86,11 @@ class RouteSettings(_Part):
     abstain_price: float | None = Field(default=None, ge=0)
     """What no answer costs, in units of what a right one is worth; None always answers."""
     sensitive: Privacy | None = None
-    """How far a task that holds secrets or personal data may travel: local or private; None does not look for any."""
+    """How far a text that holds secrets or personal data may travel: local or private; None does not look for any."""
+    phone_region: str | None = "US"
+    """Where phone numbers without a country's code are from, in two letters of ISO 3166; those with one always count."""
+    sensitive_patterns: dict[str, str] = Field(default_factory=dict)
+    """Further forms of what is secret here: names, each with a pattern in the syntax of RE2."""
     hedge_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of tasks for which a second worker may be asked too, when the first is later than it usually is."""
     modes: tuple[Mode, ...] = tuple(mode for mode in Mode if mode not in (Mode.DEBATE, Mode.MIXTURE))

@@ -1,12 +1,13 @@
 """Encoder: text to vectors, behind one small door."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from ripieno.domain import Vector
+from ripieno.domain import Privacy, Vector
+from ripieno.privacy import Boundary
 
 
 class Encoder(Protocol):
@@ -27,6 +28,11 @@ class Encoder(Protocol):
     async def close(self) -> None:
         """Release what the encoder holds."""
         ...
+
+
+def find_privacy(encoder: object) -> Privacy:
+    """How far a text travels that an encoder is given: its attribute `privacy`; without, it works on this machine."""
+    return Privacy(getattr(encoder, "privacy", Privacy.LOCAL))
 
 
 def clip_text(text: str, *, limit: int) -> str:
@@ -50,6 +56,7 @@ class CachedEncoder:
         self.inner = inner
         self.name = inner.name
         self.dimensions = inner.dimensions
+        self.privacy = find_privacy(inner)
         self.hits = 0
         self.misses = 0
         self._size = size
@@ -78,3 +85,34 @@ class CachedEncoder:
             return fresh[text]
         self._rows.move_to_end(text)
         return self._rows[text]
+
+
+class GuardedEncoder:
+    """Gives an encoder beyond the boundary no text that is sensitive: such a text has a row of zeros.
+
+    Args:
+        inner: the encoder.
+        boundary: gives how far sensitive text may travel at this moment; None does not restrict it.
+    """
+
+    def __init__(self, inner: Encoder, boundary: Callable[[], Boundary | None]) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.dimensions = inner.dimensions
+        self.privacy = find_privacy(inner)
+        self._boundary = boundary
+
+    async def encode(self, texts: Sequence[str]) -> Vector:
+        """Encode texts; those that may not travel to the inner encoder stay here."""
+        boundary = self._boundary()
+        if boundary is None or self.privacy.reach <= boundary.reach.reach:
+            return await self.inner.encode(texts)
+        may = [not await boundary.find(text) for text in texts]
+        rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        if any(may):
+            rows[may] = await self.inner.encode([text for text, goes in zip(texts, may, strict=True) if goes])
+        return rows
+
+    async def close(self) -> None:
+        """Close the inner encoder."""
+        await self.inner.close()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from ripieno.domain import Privacy
 from ripieno.encoders.base import Encoder
 from ripieno.encoders.causal import CausalEncoder, CausalOptions
 from ripieno.encoders.llama import LlamaEncoder, LlamaEncoderOptions
@@ -30,11 +31,19 @@ class RemoteOptions(BaseModel):
     model: str
     dimensions: int = Field(ge=1)
     api_key: SecretStr | None = None
+    privacy: Privacy | None = None
+    """How far a text travels to it; without, an address of this machine is local, and any other public."""
 
 
 def _make_remote(options: RemoteOptions) -> Encoder:
     key = options.api_key.get_secret_value() if options.api_key else None
-    return RemoteEncoder(base_url=options.base_url, model=options.model, dimensions=options.dimensions, api_key=key)
+    return RemoteEncoder(
+        base_url=options.base_url,
+        model=options.model,
+        dimensions=options.dimensions,
+        api_key=key,
+        privacy=options.privacy,
+    )
 
 
 static: Plugin[NoOptions, Encoder] = Plugin(NoOptions, lambda options: StaticEncoder())

@@ -1,11 +1,13 @@
 """An encoder behind any `/v1/embeddings` address."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 
-from ripieno.domain import Vector
+from ripieno.domain import Privacy, Vector
 from ripieno.encoders.base import clip_text, normalise_rows
 from ripieno.errors import ConfigError
 from ripieno.providers.http import HttpClient, Patience
@@ -15,9 +17,26 @@ TIMEOUT_S = 30.0
 
 
 class RemoteEncoder:
-    """Asks an OpenAI-compatible server for embeddings."""
+    """Asks an OpenAI-compatible server for embeddings.
 
-    def __init__(self, *, base_url: str, model: str, dimensions: int, api_key: str | None = None) -> None:
+    Args:
+        base_url: of the server.
+        model: its name there.
+        dimensions: of a vector.
+        api_key: of the server.
+        privacy: how far a text travels to it; without, an address of this machine is local, and any other public.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        dimensions: int,
+        api_key: str | None = None,
+        privacy: Privacy | None = None,
+    ) -> None:
+        self.privacy = privacy or (Privacy.LOCAL if _is_here(base_url) else Privacy.PUBLIC)
         self.name = f"remote-{model}-{dimensions}"
         self.dimensions = dimensions
         self._model = model
@@ -52,3 +71,12 @@ class RemoteEncoder:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _is_here(url: str) -> bool:
+    """Whether an address is one of this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

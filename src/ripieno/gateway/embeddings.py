@@ -24,13 +24,15 @@ from ripieno.domain import (
     bound_call,
 )
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
-from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice
+from ripieno.encoders import find_privacy
+from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice, WithheldTask
 from ripieno.gateway.answering import read_body
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.objective import AUTO, UnknownModel
 from ripieno.gateway.told import tell_cost
+from ripieno.privacy import tell_kinds
 from ripieno.providers.caller import is_unbilled
 from ripieno.providers.completions import read_usage
 
@@ -65,6 +67,7 @@ class Embeddings:
         try:
             if worker is None:
                 texts = _read_input(body.get("input"))
+                await self._require_near(texts, grant)
                 tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
                 return await self._embed_here(texts, body, tokens)
             began = self._app.clock.monotonic()
@@ -96,6 +99,28 @@ class Embeddings:
         if worker.privacy.reach > objective.privacy.reach:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
         return worker
+
+    async def _require_near(self, texts: Sequence[str], grant: Grant) -> None:
+        """Refuse texts that may not travel to the router's own encoder, where that is another server's.
+
+        Raises:
+            Forbidden: the key's tasks stay nearer.
+            WithheldTask: they hold secrets or personal data.
+        """
+        encoder, boundary = self._app.analyzer.encoder, self._app.boundary()
+        far = find_privacy(encoder)
+        objective, _ = self._keyring.restrict(grant, Objective(), Budget())
+        if far.reach > objective.privacy.reach:
+            raise Forbidden(f"{encoder.name!r} is {far}, and the key's tasks may go to {objective.privacy} workers")
+        if boundary is None or far.reach <= boundary.reach.reach:
+            return
+        found = await boundary.find(texts)
+        if found:
+            raise WithheldTask(
+                f"nothing was sent to the encoder {encoder.name!r}: it is {far}, and the texts hold {tell_kinds(found)}",
+                worker=encoder.name,
+                hint=f"name a worker that is {boundary.reach}, or set encoder.name to 'static'",
+            )
 
     async def _embed_here(self, texts: Sequence[str], body: dict[str, JsonValue], tokens: int) -> Response:
         encoder = self._app.analyzer.encoder

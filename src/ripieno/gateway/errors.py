@@ -37,6 +37,7 @@ from ripieno.errors import (
     RipienoError,
     Unauthorized,
     UnknownPrice,
+    WithheldTask,
     WorkerBusy,
 )
 from ripieno.gateway.gate import BadHost, StrangeHost, StrangeOrigin, WrongMediaType
@@ -83,6 +84,7 @@ TABLE: dict[type[RipienoError], Wire] = {
     ProviderRejected: Wire(502, "server_error", "provider_rejected"),
     BadAnswer: Wire(502, "server_error", "bad_answer", True),
     NoVerdict: Wire(502, "server_error", "no_verdict", True),
+    WithheldTask: Wire(400, "invalid_request_error", "no_eligible_worker"),
     LedgerError: Wire(503, "server_error", "ledger_unavailable", True),
     LedgerCorrupt: Wire(503, "server_error", "ledger_unavailable"),
     LedgerTooNew: Wire(503, "server_error", "ledger_unavailable"),

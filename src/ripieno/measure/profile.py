@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker, WorkerId
 from ripieno.domain.grader import GradedTask
-from ripieno.errors import BudgetExhausted, InvalidTask, NoVerdict
+from ripieno.errors import BudgetExhausted, InvalidTask, NoVerdict, WithheldTask
 from ripieno.ledger import Ledger
 from ripieno.providers import Called, Caller
 from ripieno.verify import Grading
@@ -180,6 +180,8 @@ class Profiler:
             called = await self._caller.call(sample.worker, sample.task.task, attempts=1)
         else:
             called = await self._caller.measure(sample.worker, sample.task.task)
+        if isinstance(called.error, WithheldTask):  # it was not sent: that says nothing of the worker
+            return Taken(called=called, verdict=None, fault=called.error.message)
         taken = await self._judge(sample, called)
         await self._record(sample, taken, campaign=campaign, source=source)
         return taken

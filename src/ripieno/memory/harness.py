@@ -47,7 +47,8 @@ class Harness:
         """
         with suppress(MemoryUnavailable):
             await self.catch_up()
-        found = await recall(self._memory, task.text, scope=scope, most=MOST_ITEMS, reach=task.objective.privacy)
+        reach = task.objective.privacy
+        found = await recall(self._memory, task.text, scope=scope, most=MOST_ITEMS, reach=reach, asked=reach)
         lines, shown = [_HEAD], []
         for each in found.items:
             words = each.item.text[:LONGEST_ITEM]
@@ -108,13 +109,21 @@ class Harness:
             log.warning("run %s waits to be remembered: %s", run, error.message)
 
 
-async def recall(memory: Callable[[], Memory], question: str, *, scope: Scope, most: int, reach: Privacy) -> Recall:
+async def recall(
+    memory: Callable[[], Memory],
+    question: str,
+    *,
+    scope: Scope,
+    most: int,
+    reach: Privacy,
+    asked: Privacy = Privacy.PUBLIC,
+) -> Recall:
     """A read of a memory that may not be open yet, and cannot be opened perhaps: then it is unavailable, too."""
     try:
         opened = memory()
     except MemoryUnavailable as error:
         return Recall(status=ReadStatus.UNAVAILABLE, detail=error.message)
-    return await opened.recall(question, scope=scope, most=most, reach=reach)
+    return await opened.recall(question, scope=scope, most=most, reach=reach, asked=asked)
 
 
 async def examine(memory: Callable[[], Memory]) -> Health:

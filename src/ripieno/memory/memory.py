@@ -20,7 +20,7 @@ from ripieno.domain.memory import (
     Receipt,
     Scope,
 )
-from ripieno.encoders import Encoder
+from ripieno.encoders import Encoder, find_privacy
 from ripieno.errors import MemoryUnavailable, RipienoError
 from ripieno.memory.importers import Wanted, take
 from ripieno.memory.schema import items, sources, upsert, vectors
@@ -91,11 +91,15 @@ class Memory:
         """
         receipts = await asyncio.to_thread(self._store.write, new)
         fresh = {receipt.place: item for receipt, item in zip(receipts, new, strict=True) if receipt.is_new}
-        listed = [(place, tell(item.author, item.text)) for place, item in fresh.items()]
+        listed = [(place, tell(item.author, item.text)) for place, item in fresh.items() if self._may_encode(item)]
         for start in range(0, len(listed), _BATCH):
             if not await self._give_vectors(listed[start : start + _BATCH]):
                 break
         return receipts
+
+    def _may_encode(self, item: NewItem) -> bool:
+        """Whether an item may travel to the encoder."""
+        return item.privacy.reach >= find_privacy(self._encoder).reach
 
     def write(self, new: Sequence[NewItem]) -> list[Receipt]:
         """Write items without vectors, which `embed` gives them later; see `Store.write`."""
@@ -120,6 +124,7 @@ class Memory:
         scope: Scope | None = None,
         most: int = 10,
         reach: Privacy = Privacy.LOCAL,
+        asked: Privacy = Privacy.PUBLIC,
         as_of: float | None = None,
         kinds: Sequence[ItemKind] = (),
     ) -> Recall:
@@ -130,6 +135,7 @@ class Memory:
             scope: whose memory; that which holds for all if not given.
             most: items that are wanted.
             reach: how far what is recalled will travel.
+            asked: how far the question may travel; an encoder beyond that is not asked.
             as_of: what was known and true then.
             kinds: kinds of items; none means all.
         """
@@ -140,7 +146,7 @@ class Memory:
             as_of=as_of,
             kinds=tuple(kind.value for kind in kinds),
         )
-        meaning, fault = await self._read_meaning(question)
+        meaning, fault = await self._read_meaning(question, asked)
         try:
             async with asyncio.timeout(self._read_s):
                 found = await asyncio.to_thread(self._look_up, question, meaning, reader, most)
@@ -229,7 +235,9 @@ class Memory:
         """Give the files back."""
         self._store.engine.dispose()
 
-    async def _read_meaning(self, question: str) -> tuple[np.ndarray | None, str]:
+    async def _read_meaning(self, question: str, asked: Privacy) -> tuple[np.ndarray | None, str]:
+        if asked.reach < find_privacy(self._encoder).reach:
+            return None, f"searched by words alone: the encoder is {find_privacy(self._encoder)}, the task {asked}"
         try:
             return (await self._encoder.encode([question]))[0], ""
         except RipienoError as error:
@@ -261,7 +269,8 @@ class Memory:
 
     def _lacks_vector(self) -> tuple[ColumnElement[bool], ...]:
         has_one = exists().where(vectors.c.place == items.c.place, vectors.c.encoder == self._encoder.name)
-        return (~has_one, items.c.erased_at.is_(None), items.c.project != _LOCAL.project)
+        may = [each.value for each in Privacy if each.reach >= find_privacy(self._encoder).reach]
+        return (~has_one, items.c.privacy.in_(may), items.c.erased_at.is_(None), items.c.project != _LOCAL.project)
 
     def _keep_vectors(self, rows: list[dict[str, object]]) -> None:
         with self._store.writing() as connection:

@@ -1,40 +1,20 @@
-"""Secrets taken out of a text before anything is kept of it.
+"""Secrets taken out of a text before anything is kept of it, by the scanner that the boundary has.
 
-detect-secrets finds them by their form; its entropy detectors are left out, as they take any long word for one.
+Personal data stay: memory is the owner's, and what it holds is scanned again before it leaves.
 """
 
-import re
-from functools import cache
-from typing import TYPE_CHECKING
+from ripieno.domain import Sensitivity
+from ripieno.privacy import Redacted, make_scanner
+from ripieno.privacy.scanner import MARKS
 
-if TYPE_CHECKING:
-    from detect_secrets.plugins.base import BasePlugin
-
-REMOVED = "[secret removed]"
-_ENTROPY = ("Base64 High Entropy String", "Hex High Entropy String", "Public IP (ipv4)")
-_FORMS = re.compile(
-    r"\b(?:sk|pk|rk|ghp|gho|xox[abp]|glpat|AKIA)[-_]?[A-Za-z0-9_-]{16,}\b"
-    r"|(?i:\b(?:api[_-]?key|secret|token|password|passwd)\b\s*[=:]\s*)(?!\[secret)[^\s,;\"']{6,}"
-)
+REMOVED = MARKS[Sensitivity.SECRET]
 
 
 def redact(text: str) -> str:
     """The text with a mark in the place of each secret."""
-    lines = []
-    for line in text.splitlines():
-        kept = _FORMS.sub(REMOVED, line)
-        for plugin in secret_plugins():
-            for secret in plugin.analyze_string(kept):
-                if secret and secret != REMOVED:
-                    kept = kept.replace(secret, REMOVED)
-        lines.append(kept)
-    return "\n".join(lines)
+    return remove_secrets(text).text
 
 
-@cache
-def secret_plugins() -> tuple["BasePlugin", ...]:
-    """The detectors of secrets by their forms."""
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-
-    kinds: dict[str, type[BasePlugin]] = get_mapping_from_secret_type_to_class()
-    return tuple(kind() for name, kind in kinds.items() if name not in _ENTROPY)
+def remove_secrets(text: str) -> Redacted:
+    """The text with a mark in the place of each secret, and how many of which form there were."""
+    return make_scanner(has_personal=False).redact(text)

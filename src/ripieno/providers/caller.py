@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId
@@ -14,8 +14,10 @@ from ripieno.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnreachable,
+    WithheldTask,
     WorkerBusy,
 )
+from ripieno.privacy import Boundary, tell_kinds
 from ripieno.providers.assembly import Assembly
 from ripieno.providers.base import Embedder, Piece, Provider
 from ripieno.providers.health import Health
@@ -53,10 +55,25 @@ class LiveCall:
 
 
 class Caller:
-    """Calls workers through their providers."""
+    """Calls workers through their providers; nothing that is sensitive passes it to a worker beyond the boundary.
 
-    def __init__(self, providers: Mapping[str, Provider], *, health: Health, clock: Clock) -> None:
+    Args:
+        providers: by their names.
+        health: of the workers.
+        clock: the time.
+        boundary: gives how far sensitive text may travel at this moment; None does not restrict it.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        *,
+        health: Health,
+        clock: Clock,
+        boundary: Callable[[], Boundary | None] = lambda: None,
+    ) -> None:
         self.health = health
+        self._boundary = boundary
         self._providers = providers
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
@@ -69,6 +86,7 @@ class Caller:
         while True:
             tries += 1
             try:
+                await self._withhold(worker, task)
                 await lane.enter(worker)
                 try:
                     began = self._clock.monotonic()
@@ -93,6 +111,7 @@ class Caller:
         worker, start = live.worker, self._clock.monotonic()
         collected, lane = Assembly(), self._lane(worker)
         try:
+            await self._withhold(worker, task)
             await lane.enter(worker)
             try:
                 provider = self._find(worker)
@@ -138,6 +157,7 @@ class Caller:
         provider = self._find(worker)
         if not isinstance(provider, Embedder):
             raise ProviderRejected(f"{worker.id!r} makes no embeddings", worker=worker.id)
+        await self._withhold(worker, body)
         lane = self._lane(worker)
         await lane.enter(worker)
         try:
@@ -171,6 +191,23 @@ class Caller:
         """Close all providers."""
         for provider in self._providers.values():
             await provider.close()
+
+    async def _withhold(self, worker: Worker, sent: Task | Mapping[str, JsonValue]) -> None:
+        """Refuse to send what may not travel to a worker, whatever step, judge or extraction asks for it.
+
+        Raises:
+            WithheldTask: it holds secrets or personal data, and the worker is beyond the boundary.
+        """
+        boundary = self._boundary()
+        if boundary is None or worker.privacy.reach <= boundary.reach.reach:
+            return
+        found = await (boundary.find_in(sent) if isinstance(sent, Task) else boundary.find(sent))
+        if found:
+            raise WithheldTask(
+                f"nothing was sent to {worker.id!r}: it is {worker.privacy}, and the text holds {tell_kinds(found)}",
+                worker=worker.id,
+                hint=f"name a worker that is {boundary.reach}, or take the text out",
+            )
 
     async def _ask(self, worker: Worker, task: Task) -> Answer:
         try:
@@ -238,7 +275,8 @@ class Caller:
         failure = classify_failure(error)
         if error.retry_after_s is not None and not isinstance(error, WorkerBusy):
             self.health.note_wait(worker.id, error.retry_after_s)
-        if (not isinstance(error, ProviderRejected) or error.blames_worker) and not isinstance(error, WorkerBusy):
+        is_own = isinstance(error, WorkerBusy | WithheldTask)
+        if (not isinstance(error, ProviderRejected) or error.blames_worker) and not is_own:
             self.health.note_failure(worker.id, failure.value, is_final=isinstance(error, ProviderRejected))
         is_nothing = is_unbilled(error) and partial is None
         nothing = Usage(input_tokens=0, output_tokens=0) if is_nothing else Usage()
@@ -282,7 +320,7 @@ def classify_failure(error: ProviderError) -> Failure:
             return Failure.TIMEOUT
         case ProviderUnreachable():
             return Failure.UNREACHABLE
-        case ProviderRejected():
+        case ProviderRejected() | WithheldTask():
             return Failure.REJECTED
         case BadAnswer():
             return Failure.BAD_ANSWER

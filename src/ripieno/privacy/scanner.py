@@ -1,0 +1,271 @@
+"""Scanner: what of a text is a secret or personal data; in time that grows with the length of the text alone."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import re2
+
+from ripieno.domain import Sensitivity
+from ripieno.errors import ConfigError
+from ripieno.privacy import personal, secrets
+from ripieno.privacy.rules import Retry, Rule
+from ripieno.privacy.unpack import clean, find_packed, unpack
+
+MEMORY = 64 * 1024 * 1024
+"""Bytes that the automaton of one pattern may take; beyond, the search is slower, and finds the same."""
+MARKS = {Sensitivity.SECRET: "[secret removed]", Sensitivity.PERSONAL: "[personal data removed]"}
+_NOTHING: frozenset[Sensitivity] = frozenset()
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Where a text holds something; never what."""
+
+    form: str
+    kind: Sensitivity
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redacted:
+    """A text with marks in the place of what it held."""
+
+    text: str
+    counts: Mapping[str, int]
+    """How often each form was found."""
+
+
+class Scanner:
+    """Finds secrets and personal data.
+
+    Args:
+        rules: the forms to look for.
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = [_Compiled(rule) for rule in rules]
+        self._gates = list(_make_gates(rules))
+
+    def find(self, text: str) -> frozenset[Sensitivity]:
+        """The kinds of sensitive data that a text holds, in whatever form they are written in it."""
+        kinds = {rule.rule.kind for rule in self._rules}
+        found: set[Sensitivity] = set()
+        text = clean(text)
+        self._look(text, kinds, found)
+        for inner in () if found == kinds else unpack(text):
+            self._look(clean(inner), kinds, found)
+            if found == kinds:
+                break
+        return frozenset(found)
+
+    def locate(self, text: str) -> list[Found]:
+        """What stands in a text as it is, in order; of places that overlap the first and longest one."""
+        data = text.encode("utf-8", "surrogatepass" if text.isprintable() else "replace")
+        places = [
+            (start, end, rule.rule) for rule in self._relevant(data) for start, end in rule.places(data, is_whole=True)
+        ]
+        found: list[Found] = []
+        for start, end, rule in sorted(places, key=lambda place: (place[0], -place[1])):
+            if found and start < found[-1].end:
+                continue
+            found.append(Found(form=rule.form, kind=rule.kind, start=start, end=end))
+        return found if text.isascii() else _count_characters(found, data)
+
+    def redact(self, text: str) -> Redacted:
+        """The text without what `find` finds: the value alone, or all that it is written in where it is encoded."""
+        counts: Counter[str] = Counter()
+        text = self._remove(text, counts)
+        if not self.find(text):
+            return Redacted(text=text, counts=counts)
+        for take in (self._remove_packed, self._remove_words, self._remove_lines):
+            text = take(text, counts)
+            if not self.find(text):
+                return Redacted(text=text, counts=counts)
+        return Redacted(text=self._replace_whole(text, counts), counts=counts)
+
+    def _remove(self, text: str, counts: Counter[str]) -> str:
+        parts, last = [], 0
+        for found in self.locate(text):
+            parts += [text[last : found.start], MARKS[found.kind]]
+            counts[found.form] += 1
+            last = found.end
+        return "".join((*parts, text[last:]))
+
+    def _remove_packed(self, text: str, counts: Counter[str]) -> str:
+        data, parts, last = text.encode("utf-8", "replace"), [], 0
+        for start, end, decoded in find_packed(data):
+            if self.find(decoded):
+                parts += [data[last:start].decode(), self._replace_whole(decoded, counts)]
+                last = end
+        return "".join((*parts, data[last:].decode()))
+
+    def _remove_words(self, text: str, counts: Counter[str]) -> str:
+        return _WORD.sub(lambda match: self._replace_whole(match.group(), counts), text)
+
+    def _remove_lines(self, text: str, counts: Counter[str]) -> str:
+        return "".join(self._replace_whole(line, counts) for line in text.splitlines(keepends=True))
+
+    def _replace_whole(self, text: str, counts: Counter[str]) -> str:
+        kinds = self.find(text)
+        if not kinds:
+            return text
+        counts["encoded"] += 1
+        end = text[len(text.rstrip("\r\n")) :]
+        return MARKS[min(kinds, key=lambda kind: kind is not Sensitivity.SECRET)] + end
+
+    def _look(self, text: str, kinds: set[Sensitivity], found: set[Sensitivity]) -> None:
+        """Add the kinds that a text holds as it is; each is looked for once."""
+        data = text.encode("utf-8", "replace")
+        for rule in self._relevant(data):
+            if rule.rule.kind not in found and any(rule.places(data, is_whole=False)):
+                found.add(rule.rule.kind)
+                if found == kinds:
+                    return
+
+    def _relevant(self, data: bytes) -> Iterator["_Compiled"]:
+        """The rules that can find something."""
+        names = {name for gate in self._gates for name in gate.open_for(data)}
+        yield from (self._rules[name] for name in sorted(names))
+
+
+class _Gate:
+    """Texts or patterns that are looked for in one pass, each with the rules that it opens the way for.
+
+    Args:
+        opens: rules by what is looked for.
+        is_literal: whether that are plain texts, in any case.
+    """
+
+    def __init__(self, opens: Mapping[str, Sequence[int]], *, is_literal: bool) -> None:
+        options = re2.Options()
+        options.case_sensitive = not is_literal
+        options.literal = is_literal
+        options.max_mem = MEMORY
+        self._set = re2.Set.SearchSet(options)
+        self._set.Add("")  # stands in every text: where it is not found, the automaton ran out of memory
+        for wanted in opens:
+            self._set.Add(wanted)
+        self._set.Compile()
+        self._opens = [[], *opens.values()]
+
+    def open_for(self, data: bytes) -> set[int]:
+        """The rules that can find something in a text."""
+        hits = self._set.Match(data)
+        return {name for hit in (hits if 0 in hits else range(len(self._opens))) for name in self._opens[hit]}
+
+
+def _make_gates(rules: Sequence[Rule]) -> Iterator[_Gate]:
+    triggers: dict[str, list[int]] = {}
+    alphabets: dict[str, dict[str, list[int]]] = {}
+    for place, rule in enumerate(rules):
+        for trigger in rule.triggers:
+            triggers.setdefault(trigger, []).append(place)
+        if not rule.triggers:
+            alphabets.setdefault(rule.alphabet, {}).setdefault(rule.pattern, []).append(place)
+    yield _Gate(triggers, is_literal=True)
+    for opens in alphabets.values():
+        yield _Gate(opens, is_literal=False)
+
+
+class _Compiled:
+    """A rule that is ready to run."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._pattern = _compile(rule.pattern)
+        self._groups = tuple(range(1, self._pattern.groups + 1)) or (0,)
+        self._goes_on = _compile(rule.goes_on) if rule.goes_on else None
+
+    def places(self, data: bytes, *, is_whole: bool) -> Iterator[tuple[int, int]]:
+        """Where values stand, in bytes; `is_whole` adds what is removed with them."""
+        rule, pattern, at = self.rule, self._pattern, 0
+        refused: set[bytes] = set()
+        while (match := pattern.search(data, at)) is not None:
+            start, end = next((match.span(group) for group in self._groups if match.start(group) >= 0), match.span())
+            value = data[start:end]
+            if value not in refused and (length := self._measure(value)):
+                end = start + length
+                if is_whole and self._goes_on is not None:
+                    more = self._goes_on.match(data, end)
+                    end = more.end() if more is not None else end
+                yield start, end
+                at = max(end, at + 1)
+                continue
+            refused.add(value)
+            at = max({Retry.START: start, Retry.NEXT: start + 1, Retry.END: end}[rule.retry], at + 1)
+
+
+    def _measure(self, value: bytes) -> int:
+        """How many bytes of a value are what is looked for; 0 where it is none."""
+        rule, text = self.rule, value.decode("utf-8", "replace")
+        if rule.trim is not None:
+            text = rule.trim(text)
+        return len(text.encode()) if text and (rule.check is None or rule.check(text)) else 0
+
+
+def make_scanner(
+    *, has_personal: bool = True, region: str | None = None, patterns: Mapping[str, str] | None = None
+) -> Scanner:
+    """A scanner of all known forms.
+
+    Args:
+        has_personal: whether personal data are looked for as well, which needs the extra `privacy`.
+        region: where phone numbers without a country's code are from, in two letters.
+        patterns: forms of the user's own by their names, in the syntax of RE2; what they find counts as a secret.
+
+    Raises:
+        ConfigError: the extra is missing, there is no such region, or a pattern is none.
+    """
+    own = tuple(sorted((patterns or {}).items()))
+    return _make(has_personal, region, own)
+
+
+@cache
+def _make(has_personal: bool, region: str | None, own: tuple[tuple[str, str], ...]) -> Scanner:  # noqa: FBT001  # cached
+    rules = [_make_own(name, pattern) for name, pattern in own]
+    rules += secrets.list_rules()
+    if has_personal:
+        rules += personal.list_rules(region)
+    return Scanner(rules)
+
+
+def _make_own(name: str, pattern: str) -> Rule:
+    """A form of the user's own.
+
+    Raises:
+        ConfigError: RE2 refuses the pattern, or it finds the empty text.
+    """
+    key = f"route.sensitive_patterns.{name}"
+    try:
+        compiled = _compile(pattern)
+    except re2.error as error:
+        said = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        raise ConfigError(
+            f"the pattern {name!r} is none: {said}", key=key, hint="write it in the syntax of RE2, without look-around"
+        ) from error
+    if compiled.search(b"") is not None:
+        raise ConfigError(f"the pattern {name!r} finds the empty text, so every text", key=key, hint="ask for more")
+    return Rule(form=name, pattern=f"({pattern})")
+
+
+def _compile(pattern: str) -> "re2._Regexp[str]":
+    options = re2.Options()
+    options.max_mem = MEMORY
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
+def _count_characters(found: Sequence[Found], data: bytes) -> list[Found]:
+    """The same places, counted in characters."""
+    counted, last, characters = [], 0, 0
+    for each in found:
+        characters += len(data[last : each.start].decode("utf-8", "replace"))
+        width = len(data[each.start : each.end].decode("utf-8", "replace"))
+        counted.append(Found(form=each.form, kind=each.kind, start=characters, end=characters + width))
+        characters, last = characters + width, each.end
+    return counted

@@ -1,0 +1,162 @@
+"""Unpack: all text of a value that JSON can hold, and the texts that are written in it in another form."""
+
+import html
+import re
+import unicodedata
+from binascii import a2b_base64
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from urllib.parse import unquote
+
+import re2
+
+DEPTH = 3
+"""How often a text is taken out of another one: base64 in JSON in base64."""
+
+_PACKED = re2.compile(
+    r"base64,([A-Za-z0-9+/_-]{4,}={0,2})|([A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]*[A-Za-z0-9+/_-]{4,})*={0,2})"
+)
+"""Runs of the alphabets of base64, over several lines as in mail; the shortest that no data URL names holds 12 bytes."""
+_SHORTEST = 16
+_HEAD = 32
+"""Characters of base64 that are looked at before all of it is decoded."""
+_PERCENT = re2.compile(r"%[0-9A-Fa-f]{2}")
+_CODE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
+_ESCAPED = re2.compile(r"\\[nrtux\"'/@_.:=+-]")
+_ESCAPES = (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r"), ("\\", ""))
+_ENTITY = re2.compile(r"&(?:#\d|#x|amp;|lt;|gt;|quot;|commat;|period;)")
+_CONTROLS = bytes(each for each in range(32) if each not in (9, 10, 12, 13)) + b"\x7f"
+_ASCII = bytes(range(128))
+_MARKS = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe58\ufe63\uff0d", "-"),
+    **dict.fromkeys("\u00a0\u2007\u202f\u3000", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
+    **dict.fromkeys("\u2018\u2019", "'"),
+    **dict.fromkeys("\u201c\u201d", '"'),
+}
+"""Hyphens, blanks and quotes as a keyboard has them; what has no width is left out."""
+
+
+def read_text(value: object) -> str:
+    """All text of a value, with the names of its fields; numbers are text as well.
+
+    Each text stands on lines of its own, behind the name of its field, as in `name: text`. The walk has no recursion,
+    since a caller chooses how deep a value is nested.
+    """
+    if isinstance(value, str):
+        return value
+    parts: list[str] = []
+    stack: list[tuple[str, object]] = [("", value)]
+    while stack:
+        name, found = stack.pop()
+        if isinstance(found, str):
+            parts.append(f"{name}: {found}" if name else found)
+        elif isinstance(found, Mapping):
+            if name:
+                parts.append(name)
+            stack.extend((str(key), each) for key, each in reversed(list(found.items())))
+        elif isinstance(found, bytes):
+            parts.append(found.decode("utf-8", "replace"))
+        elif isinstance(found, Sequence):
+            stack.extend((name, each) for each in reversed(found))
+        elif found is not None and not isinstance(found, bool):
+            parts.append(f"{name}: {found}" if name else str(found))
+    return "\n".join(parts)
+
+
+def clean(text: str) -> str:
+    """A text with characters of one meaning in one form: digits of other widths, hyphens, blanks."""
+    if text.isascii():
+        return text
+    others = text.encode("utf-8", "ignore").translate(None, _ASCII).decode("utf-8", "ignore")
+    for each in set(others):
+        plain = _plain(each)
+        if plain != each:
+            text = text.replace(each, plain)
+    return text
+
+
+@lru_cache(maxsize=65_536)
+def _plain(character: str) -> str:
+    return _MARKS.get(character) if character in _MARKS else unicodedata.normalize("NFKC", character)
+
+
+def unpack(text: str) -> Iterator[str]:
+    """The texts that stand in a text in another form: percent-encoded, escaped, as entities, as base64.
+
+    Each is unpacked in its turn, down to `DEPTH`; none is longer than the text that it stands in.
+    """
+    for _ in range(DEPTH):
+        plain = unescape(text)
+        if plain != text:
+            yield plain
+            text = plain
+        text = "\n".join(decoded for _, _, decoded in find_packed(text.encode("utf-8", "replace")))
+        if not text:
+            return
+        yield text
+
+
+def unescape(text: str) -> str:
+    """A text with its percent-encoded characters, escapes and entities as what they stand for."""
+    if "%" in text and _PERCENT.search(text):
+        text = unquote(text)
+    if "\\" in text and _ESCAPED.search(text):
+        if "\\u" in text or "\\x" in text:
+            text = _CODE.sub(lambda code: chr(int(code.group(1) or code.group(2), 16)), text)
+        for written, meant in _ESCAPES:
+            text = text.replace(written, meant)
+    if "&" in text and _ENTITY.search(text):
+        text = html.unescape(text)
+    return text
+
+
+def find_packed(data: bytes) -> Iterator[tuple[int, int, str]]:
+    """Where base64 stands that decodes to text, counted in bytes, and that text."""
+    for match in _PACKED.finditer(data):
+        start, end = match.span(1)
+        if start < 0:
+            start, end = match.span(2)
+        packed = data[start:end]
+        if packed.islower() or packed.isdigit():  # words and numbers
+            continue
+        decoded = _decode(packed) or _decode_parts(packed)
+        if decoded is not None:
+            yield start, end, decoded
+
+
+def _decode_parts(packed: bytes) -> str | None:
+    """The text of those parts of a path that are base64."""
+    if b"/" not in packed:
+        return None
+    parts = (part for part in packed.split(b"/") if len(part) >= _SHORTEST and not part.islower())
+    return "\n".join(filter(None, map(_decode, parts))) or None
+
+
+def _decode(packed: bytes) -> str | None:
+    bare = (packed if packed.isalnum() else b"".join(packed.split()).rstrip(b"=")).translate(_TO_STANDARD)
+    head = a2b_base64(bare[:_HEAD] if len(bare) >= _HEAD else _pad(bare))
+    if head[0] < 32 and head[0] not in b"\t\n\r":
+        return None
+    if head[1::2].count(0) > 0.4 * len(head):  # UTF-16, as PowerShell packs its commands
+        return a2b_base64(_pad(bare)).decode("utf-16-le", "replace")
+    return a2b_base64(_pad(bare)).decode("utf-8", "ignore") if _is_text(head) else None
+
+
+def _pad(bare: bytes) -> bytes:
+    whole = bare[: len(bare) - (len(bare) % 4 == 1)]
+    return whole + b"=" * (-len(whole) % 4)
+
+
+def _is_text(raw: bytes) -> bool:
+    """Whether bytes are UTF-8 without control characters; a last character that is cut is left out."""
+    if raw.translate(None, _CONTROLS) != raw:
+        return False
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start >= len(raw) - 3
+    return True
+
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
