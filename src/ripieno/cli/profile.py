@@ -9,7 +9,7 @@ import click
 
 from ripieno.app import App
 from ripieno.app.sources import load_tasks, name_source
-from ripieno.cli.output import money, print_json, say
+from ripieno.cli.output import money_sum, print_json, say
 from ripieno.cli.running import run_app
 from ripieno.errors import ConfigError, InvalidTask
 from ripieno.measure import Campaign, Progress
@@ -66,12 +66,13 @@ def profile(
                 "samples": done.total,
                 "resumed": done.resumed,
                 "measured": done.done - done.resumed,
-                "cost_usd": done.spent_usd,
+                "cost_usd": done.spent_usd if not done.unknown else None,
                 "failures": done.failures,
             }
         )
         return
-    say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {money(done.spent_usd)} spent")
+    spent = money_sum(done.spent_usd, done.unknown)
+    say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {spent} spent")
     for failure, count in sorted(done.failures.items()):
         say(f"{count} calls failed: {failure}")
 
@@ -109,6 +110,11 @@ def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task(title, total=None, spent="")
 
         def show(progress: Progress) -> None:
-            bar.update(task, total=progress.total, completed=progress.done, spent=money(progress.spent_usd))
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                spent=money_sum(progress.spent_usd, progress.unknown),
+            )
 
         yield show

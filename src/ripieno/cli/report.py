@@ -8,7 +8,7 @@ import click
 
 from ripieno.app import App
 from ripieno.app.sources import list_campaigns, list_local
-from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.output import money, money_sum, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.errors import NotFound
 from ripieno.evaluate.bootstrap import Interval
@@ -124,7 +124,7 @@ def _show_spend(title: str, listed: Sequence[Spend]) -> None:
             str(spend.runs),
             str(spend.tokens),
             "-" if spend.change is None else f"{spend.change:+.0%}",
-            money(spend.cost_usd),
+            money_sum(spend.cost_usd, spend.unknown),
             f"{spend.wasted:.0%}",
             _count(Counted(count=spend.judged, share=spend.accepted)),
             "-" if spend.tokens_per_accepted is None else f"{spend.tokens_per_accepted:.0f}",

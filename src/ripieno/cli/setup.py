@@ -7,6 +7,7 @@ from pydantic import BaseModel, SecretStr
 
 from ripieno.app import App
 from ripieno.cli.output import print_json, print_table, say
+from ripieno.cli.prices import tell_list_date, tell_unknown_prices
 from ripieno.cli.running import run_app
 from ripieno.config import load_settings
 from ripieno.errors import ConfigError, ProviderError
@@ -59,6 +60,10 @@ def doctor(config_path: Path | None) -> None:
         say(f"ledger: ok, {found.entries} entries ({app.settings.ledger.url})")
         say(f"encoder: ok ({app.analyzer.encoder.name})")
         say(f"checkpoint: {app.registry.current() or 'none yet; run `ripieno profile` and `ripieno train`'}")
+        say(tell_list_date())
+        unpriced = tell_unknown_prices(app.pool)
+        if unpriced is not None:
+            say(unpriced)
         failed = 0
         for worker in app.pool:
             try:

@@ -102,7 +102,7 @@ class Prober:
             await self._catch_up()
             asked.add(row)
             progress.done += 1
-            progress.spent_usd += called.call.cost_usd or 0.0
+            progress.note_cost(called.call.cost_usd)
             progress.accepted += verdict.quality
             if on_progress is not None:
                 on_progress(progress)

@@ -5,9 +5,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker
+from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker, sum_costs
 from ripieno.domain.grader import GradedTask
-from ripieno.errors import BudgetExhausted, ProviderError
+from ripieno.errors import BudgetExhausted, ProviderError, UnknownPrice
 from ripieno.ledger import Ledger
 from ripieno.providers import Called, Caller
 from ripieno.verify import Grading
@@ -49,12 +49,22 @@ class Progress:
     """Samples recorded, those of earlier runs included."""
     resumed: int
     spent_usd: float = 0.0
+    """Known part of it."""
+    unknown: int = 0
+    """Samples whose cost is unknown."""
     accepted: float = 0.0
     failures: dict[str, int] = field(default_factory=dict)
 
     def is_over(self, ceiling: float | None) -> bool:
-        """Whether the money is spent."""
-        return ceiling is not None and self.spent_usd >= ceiling
+        """Whether the money is spent, or nobody can say that it is not."""
+        return ceiling is not None and (self.unknown > 0 or self.spent_usd >= ceiling)
+
+    def note_cost(self, cost_usd: float | None) -> None:
+        """Count what one sample has cost."""
+        if cost_usd is None:
+            self.unknown += 1
+        else:
+            self.spent_usd += cost_usd
 
 
 class Profiler:
@@ -80,7 +90,7 @@ class Profiler:
         done = len(samples) - len(waiting)
         progress = Progress(total=len(samples), done=done, resumed=done)
         if done:
-            progress.spent_usd = self._count_spent(campaign.name)
+            progress.spent_usd, progress.unknown = self._count_spent(campaign.name)
         try:
             async with asyncio.TaskGroup() as group:
                 for worker in {sample.worker.id: sample.worker for sample in waiting}.values():
@@ -91,6 +101,8 @@ class Profiler:
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
         ceiling = campaign.most_cost_usd
+        if ceiling is not None and progress.unknown:
+            raise UnknownPrice(", ".join(campaign.workers))
         if ceiling is not None and progress.done < progress.total:
             raise BudgetExhausted("profiling cost (USD)", spent=progress.spent_usd, limit=ceiling)
         return progress
@@ -112,7 +124,7 @@ class Profiler:
         while not progress.is_over(campaign.most_cost_usd) and (sample := next(lane, None)) is not None:
             called, verdict = await self.measure(sample, campaign=campaign.name, source=campaign.source)
             progress.done += 1
-            progress.spent_usd += called.call.cost_usd or 0.0
+            progress.note_cost(called.call.cost_usd)
             progress.accepted += verdict.quality
             if called.call.failure is not None:
                 failure = called.call.failure.value
@@ -145,8 +157,8 @@ class Profiler:
         )
         await self._ledger.append(Executed(run=run, task=task.task), Judged(run=run.id, verdict=verdict))
 
-    def _count_spent(self, campaign: str) -> float:
-        return sum(measured.outcome.cost_usd or 0.0 for measured in self._ledger.measured(dataset=campaign))
+    def _count_spent(self, campaign: str) -> tuple[float, int]:
+        return sum_costs([measured.outcome.cost_usd for measured in self._ledger.measured(dataset=campaign)])
 
 
 def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:

@@ -101,7 +101,7 @@ class Shadow:
         else:
             called, verdict = await self._profiler.measure(sample, campaign=shadowing.campaign)
             quality, cost, latency = verdict.quality, called.call.cost_usd, called.call.latency_s
-            progress.spent_usd += cost or 0.0
+            progress.note_cost(cost)
         return score_outcome(quality, cost, latency, task.task.objective, shadowing.rivals.scales)
 
 
