@@ -31,6 +31,7 @@ RipienoError
 ├── ApprovalPending        wait: a human must agree first; the run goes on when one does
 ├── ApprovalDenied         give up: a human, or the end of the time, said no
 ├── InDoubt                look yourself: a step that changes something was begun and its end is not known
+├── UnknownPrice           mend the setup: there is a budget, and nobody knows what the worker costs
 ├── BudgetExhausted        give up: a ceiling of money, tokens, time or calls was reached
 └── GateRefused            give up: a proof was asked for and did not hold
 """
@@ -69,6 +70,7 @@ __all__ = [
     "RateLimited",
     "RipienoError",
     "Unauthorized",
+    "UnknownPrice",
     "WithheldTask",
     "WorkerBusy",
 ]
@@ -324,7 +326,7 @@ class UnknownPrice(RipienoError):
 
     def __init__(self, worker: str) -> None:
         super().__init__(
-            f"the price of {worker!r} is unknown, and the request has a budget",
+            f"the price of {worker!r} is unknown, and there is a budget",
             hint=f'state its price in ripieno.toml under [workers.{worker}], or price = "free"',
         )
         self.worker = worker

@@ -143,9 +143,7 @@ async def test_what_came_before_a_client_left_is_paid(serve: Serve) -> None:
     key = make_key(usd_per_day=50.0)
     async with open_gateway() as (_, address, client):
         body = {"model": "a", "stream": True} | ASK
-        async with client.post(
-            f"{address}/v1/chat/completions", json=body, headers={"x-api-key": key}
-        ) as response:
+        async with client.post(f"{address}/v1/chat/completions", json=body, headers={"x-api-key": key}) as response:
             await response.content.readline()
         assert await asyncio.to_thread(server.left.wait, 60)
     assert read_spent() > 0.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.conftest import MakeWorker
 
-from ripieno.domain import Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Solo, Task, WorkerId
+from ripieno.domain import UNKNOWN, Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Solo, Task, WorkerId
 from ripieno.errors import NoEligibleWorker
 from ripieno.route import Arrival, Conditions, Router, UtilityPolicy, find_able, mask_workers
 from ripieno.route.predictors import PriorPredictor
@@ -47,6 +47,7 @@ def test_a_worker_is_able_unless_something_lasting_is_in_its_way(make_worker: Ma
         (Reason.LACKS_MODALITY, {}, TASK, {Need.IMAGE}, TODAY),
         (Reason.LACKS_MODALITY, {"modalities": frozenset({"text", "image"})}, TASK, {Need.AUDIO}, TODAY),
         (Reason.CONTEXT_TOO_SMALL, {"context_window": 12}, TASK, set(), TODAY),
+        (Reason.UNKNOWN_PRICE, {"price": UNKNOWN}, replace(TASK, budget=Budget(cost_usd=1.0)), set(), TODAY),
         (
             Reason.OVER_BUDGET,
             {"price": Price(input_usd_per_mtok=1000)},

@@ -1,4 +1,4 @@
-"""Prices: found in the carried list by the model's name and the provider's address, or unknown; never zero by accident."""
+"""Prices: found in the carried list by name and address, or unknown; never zero by accident."""
 
 import json
 from pathlib import Path
@@ -204,7 +204,10 @@ def test_a_card_states_its_price_or_is_unknown() -> None:
     assert pool_with("price = 'free'") == FREE
     assert pool_with("input_usd_per_mtok = 0\noutput_usd_per_mtok = 0").is_free
     assert pool_with("usd_per_call = 0.01") == Price(usd_per_call=0.01)
-    assert not pool_with("input_usd_per_mtok = 1.0").is_known, "what the other half costs, nobody says"
+    reading = pool_with("input_usd_per_mtok = 1.0")
+    assert reading.charge(input_tokens=1000, output_tokens=0, cpu_s=0.0) == pytest.approx(0.001)
+    assert reading.charge(input_tokens=1000, output_tokens=1, cpu_s=0.0) is None, "nobody says what answers cost"
+    assert bound_call(make(reading), Task.from_text("x")) is None
     assert not pool_with("output_usd_per_mtok = 1.0\nusd_per_call = 0.1").is_known
     assert pool_with("model = 'gpt-4o-mini'\ninput_usd_per_mtok = 1.0").output_usd_per_mtok == pytest.approx(0.6)
     assert pool_with("model = 'gpt-4o-mini'", "kind = 'callable'").is_known, "only its maker serves it"

@@ -24,7 +24,6 @@ from ripieno.domain import (
     Origin,
     Plan,
     Pool,
-    Price,
     Proposed,
     Resolved,
     Run,
@@ -322,10 +321,3 @@ def test_long_results_are_shown_from_both_ends() -> None:
     assert len(shown) < LONGEST_RESULT + 60
     assert (shown[0], shown[-1]) == ("a", "b")
     assert clip("short") == "short"
-
-
-def test_prices_of_ordinary_answers_stand_in_where_nothing_was_measured() -> None:
-    from ripieno.execute.budget import USUAL_OUTPUT_TOKENS
-
-    price = Price(output_usd_per_mtok=10.0)
-    assert price.charge(input_tokens=0, output_tokens=USUAL_OUTPUT_TOKENS, cpu_s=0.0) == pytest.approx(2.56e-3)

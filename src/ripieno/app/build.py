@@ -68,6 +68,8 @@ def make_price(name: str, card: WorkerSettings, *, base_url: str | None) -> Pric
     if has_both or (set(stated) & set(others) and not set(stated) & set(names)):
         return complete_price(Price(), stated)
     listed = find_price(card.model or name, base_url=base_url)
+    if card.input_usd_per_mtok is not None and not listed.is_known:
+        listed = Price(prices_output=False)
     return complete_price(listed, stated)
 
 

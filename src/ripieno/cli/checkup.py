@@ -8,6 +8,7 @@ from ripieno.app import App, MemoryApp
 from ripieno.app.build import build_encoder, build_pool, build_providers, prepare_home
 from ripieno.cli.errors import OUT_OF_REACH, WRONG_SETUP
 from ripieno.cli.output import say
+from ripieno.cli.prices import tell_list_date, tell_unknown_prices
 from ripieno.config import Loaded
 from ripieno.domain import Worker, WorkerId
 from ripieno.errors import ConfigError, ProviderError, RipienoError
@@ -69,6 +70,10 @@ async def examine(loaded: Loaded) -> int:
     except ConfigError as error:
         say(f"pool: {_tell(error)}")
         return WRONG_SETUP
+    say(tell_list_date())
+    unpriced = tell_unknown_prices(build_pool(loaded.settings))
+    if unpriced is not None:
+        say(unpriced)
     for each in seen:
         say(f"worker {each.worker}: {'ok, ' if each.is_ok else ''}{each.told}")
     if not is_whole:

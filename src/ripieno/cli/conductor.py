@@ -15,7 +15,7 @@ import click
 from ripieno.cli.ask import Wanted, describe, task_options
 from ripieno.cli.output import console, count_bar, print_json, print_table, say
 from ripieno.cli.running import run_app
-from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id
+from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id, sum_costs
 from ripieno.errors import GateRefused, NotFound
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
     if as_json:
         steps = workflow.steps if isinstance(workflow, Plan) else ()
         listed = [{"worker": s.worker, "op": s.op, "access": list(s.access), "text": s.text} for s in steps]
-        cost = sum(call.cost_usd or 0.0 for call in calls)
+        known, unknown = sum_costs([call.cost_usd for call in calls])
+        cost = None if unknown else known
         print_json(describe(decision) | {"workflow": type(workflow).__name__.lower(), "plan": listed, "plan_usd": cost})
         return
     if isinstance(workflow, Plan):

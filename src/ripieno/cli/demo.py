@@ -136,18 +136,20 @@ def _tell(first: Progress, second: Progress) -> str:
 def _show_profile(app: App, workers: tuple[str, ...]) -> None:
     import numpy as np
 
+    from ripieno.evaluate.observed import mean_known
+
     families: dict[str, dict[str, list[float]]] = {}
-    costs: dict[str, list[float]] = {}
+    costs: dict[str, list[float | None]] = {}
     kinds = {digest: task.kind or "" for digest, task in app.ledger.tasks(_digests(app)).items()}
     for row in app.ledger.measured(dataset=CAMPAIGN):
         outcome = row.outcome
         families.setdefault(kinds[outcome.task], {}).setdefault(outcome.worker, []).append(outcome.quality)
-        costs.setdefault(outcome.worker, []).append(outcome.cost_usd or 0.0)
+        costs.setdefault(outcome.worker, []).append(outcome.cost_usd)
     rows = [
         [
             worker,
             *(f"{np.mean(found[worker]):.2f}" if worker in found else "-" for found in families.values()),
-            money(float(np.mean(costs[worker]))) if worker in costs else "-",
+            money(mean_known(costs[worker])) if worker in costs else "-",
         ]
         for worker in workers
     ]

@@ -8,7 +8,7 @@ from typing import cast
 
 import click
 
-from ripieno.cli.output import money, print_json, print_table, say
+from ripieno.cli.output import money_sum, print_json, print_table, say
 from ripieno.cli.running import open_ledger
 from ripieno.domain import KeyLimits, Privacy
 
@@ -101,5 +101,7 @@ def _tell_limits(limits: dict[str, object]) -> str:
 
 
 def _tell_spent(spent: list[dict[str, object]]) -> tuple[str, str]:
-    by_length = {len(str(part["period"])): cast(float, part["cost_usd"]) for part in spent}
-    return money(by_length.get(10, 0.0)), money(by_length.get(7, 0.0))
+    told = {
+        len(str(part["period"])): money_sum(cast(float, part["cost_usd"]), cast(int, part["unknown"])) for part in spent
+    }
+    return told.get(10, "$0"), told.get(7, "$0")  # a period without requests has cost nothing

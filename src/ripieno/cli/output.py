@@ -53,10 +53,17 @@ def console() -> "Console":
 
 
 def money(value: float | None) -> str:
-    """US dollars with three digits that count."""
+    """US dollars with three digits that count; `unknown` is not zero."""
     if value is None:
-        return "-"
+        return "unknown"
     return "$0" if value == 0 else f"${value:.3g}"
+
+
+def money_sum(known: float, unknown: int) -> str:
+    """A sum in US dollars; where parts of it are unknown, the least amount and how many."""
+    if not unknown:
+        return money(known)
+    return f"at least {money(known)}, {unknown} unknown"
 
 
 def seconds(value: float | None) -> str:

@@ -11,16 +11,18 @@ import click
 
 from ripieno.cli.errors import OUT_OF_REACH
 from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.prices import tell_unknown_prices
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
 from ripieno.domain import Worker
 
 if TYPE_CHECKING:
     from ripieno.app import App
+    from ripieno.domain import Pool
     from ripieno.measure.probe import Profile
 
 
-Measured = dict[str, tuple[int, float, float, float]]
+Measured = dict[str, tuple[int, float, float | None, float]]
 
 
 @click.group(epilog="\b\nExample:\n  ripieno pool list")
@@ -34,8 +36,8 @@ def pool() -> None:
 def list_pool(config: Path | None, *, as_json: bool) -> None:
     """List workers with price, limits and measured profile."""
 
-    async def work(app: App) -> tuple[list[Worker], Measured]:
-        return list(app.pool), _summarise(app)
+    async def work(app: App) -> tuple[Pool, Measured]:
+        return app.pool, _summarise(app)
 
     workers, measured = run_app(config, work, decides=False)
     if as_json:
@@ -43,11 +45,14 @@ def list_pool(config: Path | None, *, as_json: bool) -> None:
         return
     rows = []
     for worker in workers:
-        count, quality, cost, latency = measured.get(worker.id, (0, 0.0, 0.0, 0.0))
+        count, quality, cost, latency = measured.get(worker.id, (0, 0.0, None, 0.0))
         profile = [f"{quality:.2f}", money(cost), seconds(latency)] if count else ["-", "-", "-"]
         state = "muted" if worker.is_muted else "ready"
         rows.append([worker.id, state, worker.privacy, str(count), *profile, worker.notes])
     print_table("", ("worker", "state", "privacy", "samples", "quality", "cost", "latency", "note"), rows)
+    unpriced = tell_unknown_prices(workers)
+    if unpriced is not None:
+        say(unpriced)
 
 
 @pool.command()
@@ -125,6 +130,7 @@ def probe(
 @click.option("--context-window", type=click.IntRange(1), help="Tokens.")
 @click.option("--price-in", type=click.FloatRange(0), help="USD per million input tokens.")
 @click.option("--price-out", type=click.FloatRange(0), help="USD per million output tokens.")
+@click.option("--free", is_flag=True, help="State that calls cost nothing.")
 @click.option("--usd-per-cpu-s", type=click.FloatRange(0), help="For a worker on this machine: USD per CPU second.")
 @click.option("--privacy", type=click.Choice(["local", "private", "public"]), default="public", show_default=True)
 @click.option("--keep-embedded", is_flag=True, help="Write the embedded pool into the file, too, where it has none.")
@@ -140,6 +146,7 @@ def add(
     context_window: int | None,
     price_in: float | None,
     price_out: float | None,
+    free: bool,
     usd_per_cpu_s: float | None,
     privacy: str,
     keep_embedded: bool,
@@ -155,6 +162,7 @@ def add(
         "context_window": context_window,
         "input_usd_per_mtok": price_in,
         "output_usd_per_mtok": price_out,
+        "price": "free" if free else None,
         "usd_per_cpu_s": usd_per_cpu_s,
     }
     given = {name: value for name, value in facts.items() if value is not None}
@@ -177,16 +185,21 @@ def _change_muted(config: Path | None, worker: str, *, is_muted: bool) -> None:
 
 
 def _summarise(app: App) -> Measured:
+    from ripieno.evaluate.observed import mean_known
+
     sums: dict[str, list[float]] = {}
+    costs: dict[str, list[float | None]] = {}
     for row in app.ledger.measured():
-        total = sums.setdefault(row.outcome.worker, [0.0, 0.0, 0.0, 0.0])
-        for index, value in enumerate((1.0, row.outcome.quality, row.outcome.cost_usd, row.outcome.latency_s)):
+        total = sums.setdefault(row.outcome.worker, [0.0, 0.0, 0.0])
+        costs.setdefault(row.outcome.worker, []).append(row.outcome.cost_usd)
+        for index, value in enumerate((1.0, row.outcome.quality, row.outcome.latency_s)):
             total[index] += value or 0.0
-    return {w: (int(n), q / n, cost / n, latency / n) for w, (n, q, cost, latency) in sums.items()}
+    return {w: (int(n), q / n, mean_known(costs[w]), latency / n) for w, (n, q, latency) in sums.items()}
 
 
 def _describe(worker: Worker, measured: Measured) -> dict[str, object]:
     count, quality, cost, latency = measured.get(worker.id, (0, None, None, None))
+    has_price = worker.price.is_known and worker.price.prices_output
     return {
         "worker": worker.id,
         "provider": worker.binding.provider,
@@ -194,9 +207,9 @@ def _describe(worker: Worker, measured: Measured) -> dict[str, object]:
         "muted": worker.is_muted,
         "privacy": worker.privacy,
         "context_window": worker.context_window,
-        "input_usd_per_mtok": worker.price.input_usd_per_mtok,
-        "output_usd_per_mtok": worker.price.output_usd_per_mtok,
-        "price_known": worker.price.is_known,
+        "input_usd_per_mtok": worker.price.input_usd_per_mtok if worker.price.is_known else None,
+        "output_usd_per_mtok": worker.price.output_usd_per_mtok if has_price else None,
+        "price_known": has_price,
         "samples": count,
         "quality": quality,
         "cost_usd": cost,

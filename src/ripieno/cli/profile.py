@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import money, print_json, say
+from ripieno.cli.output import money_sum, print_json, say
 from ripieno.cli.running import run_app
 from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
 
@@ -87,7 +87,7 @@ def profile(
                 "samples": done.total,
                 "resumed": done.resumed,
                 "measured": done.done - done.resumed,
-                "cost_usd": done.spent_usd,
+                "cost_usd": done.spent_usd if not done.unknown else None,
                 "failures": done.failures,
                 "judged_again": done.judged_again,
                 "unjudged": done.unjudged_workers,
@@ -95,7 +95,8 @@ def profile(
             }
         )
         return
-    say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {money(done.spent_usd)} spent")
+    spent = money_sum(done.spent_usd, done.unknown)
+    say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {spent} spent")
     for failure, count in sorted(done.failures.items()):
         say(f"{count} calls failed: {failure}")
     tell_unjudged(done)
@@ -151,6 +152,11 @@ def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task(title, total=None, spent="")
 
         def show(progress: Progress) -> None:
-            bar.update(task, total=progress.total, completed=progress.done, spent=money(progress.spent_usd))
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                spent=money_sum(progress.spent_usd, progress.unknown),
+            )
 
         yield show

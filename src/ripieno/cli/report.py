@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.output import money, money_sum, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.errors import NotFound
 
@@ -140,7 +140,7 @@ def _show_spend(title: str, listed: Sequence[Spend]) -> None:
             str(spend.runs),
             str(spend.tokens),
             "-" if spend.change is None else f"{spend.change:+.0%}",
-            money(spend.cost_usd),
+            money_sum(spend.cost_usd, spend.unknown),
             f"{spend.wasted:.0%}",
             _count(Counted(count=spend.judged, share=spend.accepted)),
             "-" if spend.tokens_per_accepted is None else f"{spend.tokens_per_accepted:.0f}",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import console, money, seconds
+from ripieno.cli.output import console, money, money_sum, seconds
 from ripieno.cli.running import run_app
-from ripieno.domain import Decided, Decision, Executed, Judged, Run
+from ripieno.domain import Decided, Decision, Executed, Judged, Run, sum_costs
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -99,9 +99,9 @@ def render(seen: Seen) -> "Group":
         workers.add_column(name, no_wrap=True)
     for row in tell_workers(seen):
         workers.add_row(*map(Text, row))
-    spent = sum(run.cost_usd or 0.0 for run in seen.latest)
+    spent = money_sum(*sum_costs([call.cost_usd for run in seen.latest for call in run.calls]))
     failed = sum(run.answer is None for run in seen.latest)
-    head = f"{len(seen.latest)} latest runs: {money(spent)}, {failed} without an answer"
+    head = f"{len(seen.latest)} latest runs: {spent}, {failed} without an answer"
     return Group(Text(head), decisions, Text(""), workers)
 
 
@@ -109,11 +109,11 @@ def tell_workers(seen: Seen) -> list[list[str]]:
     """How each worker did in the latest runs, the busiest first."""
     answers: dict[str, int] = defaultdict(int)
     failures: dict[str, int] = defaultdict(int)
-    costs: dict[str, float] = defaultdict(float)
+    costs: dict[str, list[float | None]] = defaultdict(list)
     times: dict[str, list[float]] = defaultdict(list)
     for run in seen.latest:
         for call in run.calls:
-            costs[call.worker] += call.cost_usd or 0.0
+            costs[call.worker].append(call.cost_usd)
             failures[call.worker] += call.failure is not None
             answers[call.worker] += call.failure is None
             if call.failure is None and call.latency_s is not None:
@@ -123,7 +123,7 @@ def tell_workers(seen: Seen) -> list[list[str]]:
             name,
             str(answers[name]),
             str(failures[name]),
-            money(costs[name]),
+            money_sum(*sum_costs(costs[name])),
             seconds(median(times[name])) if times[name] else "-",
         ]
         for name in sorted(costs, key=lambda each: -answers[each])

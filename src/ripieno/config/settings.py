@@ -189,7 +189,7 @@ class WorkerSettings(_Part):
     input_usd_per_mtok: float | None = Field(default=None, ge=0)
     """US dollars for a million tokens in; the price list's where not given."""
     output_usd_per_mtok: float | None = Field(default=None, ge=0)
-    """US dollars for a million tokens out; the price list's where not given. State 0 for a worker that only embeds."""
+    """US dollars for a million tokens out; the price list's where not given. A worker that only embeds needs none."""
     cached_usd_per_mtok: float | None = Field(default=None, ge=0)
     """Of input tokens that the provider had read before."""
     cache_write_usd_per_mtok: float | None = Field(default=None, ge=0)

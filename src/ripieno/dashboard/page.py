@@ -77,6 +77,7 @@ def _templates() -> Environment:
     )
     environment.filters |= {
         "money": tell_money,
+        "money_sum": tell_money_sum,
         "seconds": tell_seconds,
         "when": tell_when,
         "share": tell_share,
@@ -86,10 +87,17 @@ def _templates() -> Environment:
 
 
 def tell_money(value: float | None) -> str:
-    """US dollars with three digits that count."""
+    """US dollars with three digits that count; `unknown` is not zero."""
     if value is None:
-        return "-"
+        return "unknown"
     return "$0" if value == 0 else f"${value:.3g}"
+
+
+def tell_money_sum(known: float, unknown: int) -> str:
+    """A sum in US dollars; where parts of it are unknown, the least amount and how many."""
+    if not unknown:
+        return tell_money(known)
+    return f"at least {tell_money(known)}, {unknown} unknown"
 
 
 def tell_seconds(value: float | None) -> str:

@@ -85,7 +85,9 @@ def tell_price(price: Price) -> str:
     if not price.is_known:
         return "unknown"
     parts = []
-    if price.input_usd_per_mtok or price.output_usd_per_mtok:
+    if not price.prices_output:
+        parts.append(f"${price.input_usd_per_mtok:g} in, unknown out a million tokens")
+    elif price.input_usd_per_mtok or price.output_usd_per_mtok:
         parts.append(f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out a million tokens")
     if price.usd_per_cpu_s:
         parts.append(f"${price.usd_per_cpu_s:.3g} a CPU second")

@@ -81,7 +81,7 @@ class Bound:
 def bound_call(worker: Worker, task: Task) -> Bound | None:
     """The most and the least that one call of a worker can cost; None where its price is unknown."""
     price = worker.price
-    if not price.is_known:
+    if not (price.is_known and price.prices_output):
         return None
     asked = _read_limit(worker, task)
     limits = [limit for limit in (asked, worker.max_output_tokens) if limit is not None]

@@ -1,4 +1,4 @@
-"""Price and Usage: what a worker charges, and what one call has used. Money is known or unknown, never zero by accident."""
+"""Price and Usage: what a worker charges, and what one call used. Money is known or unknown, never zero by accident."""
 
 from dataclasses import dataclass, fields
 
@@ -66,6 +66,9 @@ class Tier(Rates):
     """Longest prompt, in tokens, to which these prices do not apply."""
 
 
+_NO_RATES = ("tiers", "prices_output", "is_known")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price(Rates):
     """What a worker charges. Tokens for hosted models, CPU-seconds for what runs here."""
@@ -74,13 +77,15 @@ class Price(Rates):
     usd_per_call: float = 0.0
     tiers: tuple[Tier, ...] = ()
     """Prices of longer prompts, shortest limit first."""
+    prices_output: bool = True
+    """False where only reading has a price: embeddings can be charged, answers cannot."""
     is_known: bool = True
     """False where neither the configuration nor the price list knows the model: then nothing can be charged."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.name not in ("tiers", "is_known") and value is not None and not value >= 0.0:
+            if each.name not in _NO_RATES and value is not None and not value >= 0.0:
                 raise ValueError(f"{each.name} must not be negative, got {value!r}")
 
     @property
@@ -95,7 +100,7 @@ class Price(Rates):
         """
         if usage.cost_usd is not None:
             return usage.cost_usd
-        if not self.is_known:
+        if not self.is_known or (usage.output_tokens and not self.prices_output):
             return None
         tokens = self.rates_of(usage.input_tokens or 0).charge_tokens(usage)
         return self.usd_per_call + tokens + usage.cpu_s * self.usd_per_cpu_s

@@ -39,7 +39,7 @@ class Answer:
     """What a worker said."""
 
     text: str
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
     message: Mapping[str, JsonValue] = field(default_factory=dict)
     """Further fields of the assistant's message (tool_calls, reasoning, ...), passed on untouched."""

@@ -262,10 +262,10 @@ def _predict_plain(bench: Benchmark, kind: str, z: np.ndarray, fresh: np.ndarray
 
 
 def _score(predicted: Predicted, objective: Objective, scales: Scales) -> np.ndarray:
-    """Utility of the estimates; unknown costs and latencies count as none."""
+    """Utility of the estimates; an unknown cost ranks as the highest, an unknown latency counts as none."""
     pairs = Priced(
         quality=predicted.quality,
-        cost_usd=np.nan_to_num(predicted.cost_usd),
+        cost_usd=predicted.cost_usd,
         latency_s=np.nan_to_num(predicted.latency_s),
         quality_sd=predicted.sd,
     )

@@ -1,7 +1,9 @@
 """Observed: decisions of traffic with what came of them, as reports ask about them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from ripieno.domain import sum_costs
 
 LEAST_EVIDENCE = 50
 """Judged outcomes, or as many as weighted ones are worth, below which nothing is said."""
@@ -20,7 +22,8 @@ class Tried:
     worker: str
     failure: str | None
     tokens: int
-    cost_usd: float
+    cost_usd: float | None
+    """None where it is unknown."""
     latency_s: float | None = None
     attempts: int = 1
     """How often the worker was asked until it answered or was given up."""
@@ -77,8 +80,13 @@ class Observed:
 
     @property
     def cost_usd(self) -> float:
-        """Of all calls."""
-        return sum(call.cost_usd for call in self.calls)
+        """Known part of what all calls have cost."""
+        return sum_costs([call.cost_usd for call in self.calls])[0]
+
+    @property
+    def unknown_costs(self) -> int:
+        """Calls whose cost is unknown."""
+        return sum_costs([call.cost_usd for call in self.calls])[1]
 
     @property
     def reward(self) -> float | None:
@@ -95,3 +103,10 @@ class Observed:
         if not (self.is_solo and self.calls):
             return False
         return self.calls[-1].worker == self.worker and self.calls[-1].failure is None
+
+
+def mean_known(costs: Sequence[float | None], *, of: int | None = None) -> float | None:
+    """Mean cost over `of` things (over the costs themselves, if not given); None where any is unknown, or none is."""
+    known, unknown = sum_costs(costs)
+    count = len(costs) if of is None else of
+    return None if unknown or not count else known / count

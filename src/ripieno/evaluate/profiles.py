@@ -3,14 +3,17 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from ripieno.evaluate.bootstrap import Interval, wilson
-from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed
+from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, mean_known
 
 LENGTHS = (0, 1_000, 4_000, 16_000, 64_000)
 """Tokens from which on a task falls into the next range of lengths."""
+_Call: TypeAlias = tuple[bool, float | None, float | None]
+"""Whether it failed, its cost and its time."""
 HEAVY = 0.5
 """Share of an answer that is changed from which on the correction is a heavy one."""
 
@@ -30,8 +33,8 @@ class Profile:
 
     worker: str
     calls: int
-    cost_usd: float
-    """Mean of its answered calls."""
+    cost_usd: float | None
+    """Mean of its answered calls; None where any of them is unknown."""
     latency_s: float | None
     """Median of its answered calls."""
     failed: Counted
@@ -46,7 +49,7 @@ class Profile:
 
 def profile_workers(rows: Sequence[Observed]) -> tuple[Profile, ...]:
     """One row for every worker that was called, the busiest first."""
-    calls: dict[str, list[tuple[bool, float, float | None]]] = defaultdict(list)
+    calls: dict[str, list[_Call]] = defaultdict(list)
     answers: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
         for call in row.calls:
@@ -57,7 +60,7 @@ def profile_workers(rows: Sequence[Observed]) -> tuple[Profile, ...]:
     return tuple(sorted(found, key=lambda profile: -profile.calls))
 
 
-def _profile(worker: str, calls: Sequence[tuple[bool, float, float | None]], answers: Sequence[Observed]) -> Profile:
+def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -> Profile:
     answered = [(cost, latency) for has_failed, cost, latency in calls if not has_failed]
     times = [latency for _, latency in answered if latency is not None]
     own = [row for row in answers if row.is_solo]
@@ -69,7 +72,7 @@ def _profile(worker: str, calls: Sequence[tuple[bool, float, float | None]], ans
     return Profile(
         worker=worker,
         calls=len(calls),
-        cost_usd=float(np.mean([cost for cost, _ in answered])) if answered else 0.0,
+        cost_usd=mean_known([cost for cost, _ in answered]),
         latency_s=float(np.median(times)) if times else None,
         failed=_count([float(has_failed) for has_failed, _, _ in calls]),
         bad_tool_calls=_count([1.0] * bad + [0.0] * (made - bad)),

@@ -14,7 +14,7 @@ import numpy as np
 
 from ripieno.domain import Outcome
 from ripieno.evaluate.bootstrap import NORMAL_95, Interval, find_quantile, subtract_means, wilson
-from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed
+from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed, mean_known
 from ripieno.evaluate.offpolicy import CAP
 from ripieno.evaluate.prices import PriceRow, compare_prices
 from ripieno.evaluate.profiles import Profile, profile_workers
@@ -36,6 +36,7 @@ class Spend:
     runs: int
     tokens: int
     cost_usd: float
+    """Known part of it: at least so much, where `unknown` is not 0."""
     wasted: float
     """Share of its tokens that went into failed calls and rejected answers."""
     accepted: Interval | None
@@ -45,6 +46,8 @@ class Spend:
     latency_s: float
     change: float | None
     """In tokens, from the earlier half of all decisions to the later one, as a share; None below the threshold."""
+    unknown: int = 0
+    """Calls whose cost is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,8 @@ class Edge:
     """In accepted runs, against those in which the worker that failed answered at another attempt."""
     added_s: float = 0.0
     """Mean time after the failure."""
-    added_usd: float = 0.0
+    added_usd: float | None = 0.0
+    """Mean cost after the failure; None where some of it is unknown."""
 
     @property
     def never_recovers(self) -> bool:
@@ -255,7 +259,7 @@ def _weigh_edge(place: tuple[str, str, str], mine: Sequence[tuple[Observed, int]
         false=sum(row.quality is not None and row.quality < 0.5 for row in answered),
         lift=subtract_means(qualities, again, tests=1) if enough and len(again) >= LEAST_EDGES else None,
         added_s=float(np.mean([sum(call.latency_s or 0.0 for call in row.calls[start:]) for row, start in mine])),
-        added_usd=float(np.mean([sum(call.cost_usd for call in row.calls[start:]) for row, start in mine])),
+        added_usd=mean_known([call.cost_usd for row, start in mine for call in row.calls[start:]], of=len(mine)),
     )
 
 
@@ -305,6 +309,7 @@ def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> Spend:
         runs=len(rows),
         tokens=tokens,
         cost_usd=sum(row.cost_usd for row in rows),
+        unknown=sum(row.unknown_costs for row in rows),
         wasted=min((failed + rejected) / tokens, 1.0) if tokens else 0.0,
         accepted=wilson(qualities) if len(qualities) >= LEAST_EVIDENCE else None,
         judged=len(qualities),
@@ -318,8 +323,9 @@ def _find_prices(rows: Sequence[Observed]) -> dict[tuple[str, str], tuple[float,
     """Mean price of a worker's answers by kind, with its interval."""
     costs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
-        if row.is_realised:
-            costs[row.kind, row.worker].append(row.calls[-1].cost_usd)
+        cost = row.calls[-1].cost_usd if row.is_realised else None
+        if cost is not None:
+            costs[row.kind, row.worker].append(cost)
     prices = {}
     for place, values in costs.items():
         listed = np.array(values)

@@ -176,9 +176,9 @@ class Table:
 
 
 def utilities(held_out: Field, objective: Objective, scales: Scales) -> np.ndarray:
-    """Utility of every measured pair, shape (t, m); unknown costs and latencies count as none."""
-    cost, latency = np.nan_to_num(held_out.cost_usd), np.nan_to_num(held_out.latency_s)
-    return score_utilities(Priced(quality=held_out.quality, cost_usd=cost, latency_s=latency), objective, scales)
+    """Utility of every measured pair, shape (t, m); an unknown cost ranks as the highest, unknown latency counts as none."""
+    priced = Priced(quality=held_out.quality, cost_usd=held_out.cost_usd, latency_s=np.nan_to_num(held_out.latency_s))
+    return score_utilities(priced, objective, scales)
 
 
 def describe_costs(

@@ -74,7 +74,13 @@ def describe_key(key: Key, spent: dict[str, Spend]) -> dict[str, JsonValue]:
         "revoked_at": key.revoked_at,
         "limits": {name: getattr(key.limits, name) for name in KeyLimits.__dataclass_fields__},
         "spent": [
-            {"period": s.period, "cost_usd": s.cost_usd, "tokens": s.tokens, "requests": s.requests}
+            {
+                "period": s.period,
+                "cost_usd": s.cost_usd,
+                "tokens": s.tokens,
+                "requests": s.requests,
+                "unknown": s.unknown,
+            }
             for s in spent.values()
         ],
     }

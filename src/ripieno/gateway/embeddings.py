@@ -21,8 +21,8 @@ from ripieno.domain import (
     Run,
     Task,
     Worker,
-    bound_call,
 )
+from ripieno.domain.bound import count_most_input
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import find_privacy
 from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice, WithheldTask
@@ -154,10 +154,11 @@ async def _reserve(account: Account | None, worker: Worker, body: dict[str, Json
     """
     if account is None or not account.has_budget:
         return
-    bound = bound_call(worker, Task.from_text(encode(body.get("input")).decode()))
-    if bound is None:
+    tokens = count_most_input(Task.from_text(encode(body.get("input")).decode()))
+    most = worker.price.charge(input_tokens=tokens, output_tokens=0, cpu_s=0.0)
+    if most is None:
         raise UnknownPrice(worker.id)
-    await account.reserve(bound.least_usd, least_usd=bound.least_usd)
+    await account.reserve(most, least_usd=most)
 
 
 def _make_run(run: str, worker: Worker, content: bytes, *, key: str | None, latency_s: float) -> Run:

@@ -142,7 +142,7 @@ def _try(call: Call, workflow: Workflow) -> Tried:
         worker=call.worker,
         failure=call.failure.value if call.failure is not None else None,
         tokens=call.tokens,
-        cost_usd=call.cost_usd or 0.0,
+        cost_usd=call.cost_usd,
         latency_s=call.latency_s,
         attempts=call.attempts,
         step=call.step,

@@ -5,6 +5,7 @@ utility. As answers are replayed and not imagined, workers that err together gai
 only where the router with them earns more on held-out tasks than the router without.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -133,7 +134,9 @@ def propose_modes(
         if known.sum() < LEAST_TASKS:
             continue
         earned = score_utilities(
-            Priced(quality=quality, cost_usd=np.nan_to_num(cost), latency_s=np.nan_to_num(latency)), objective, scales
+            Priced(quality=quality, cost_usd=_above_known(cost, data, rows), latency_s=np.nan_to_num(latency)),
+            objective,
+            scales,
         )
         gain = sum(
             max(0.0, float(earned[here].mean() - np.nanmax(np.nanmean(solo[here], axis=0)))) * here.sum()
@@ -254,5 +257,12 @@ def _replay_all(
 def _score(data: RoutingData, rows: np.ndarray, objective: Objective, scales: Scales) -> np.ndarray:
     """Utility that each worker earned on each training task, shape (n, m); NaN where it was not measured."""
     quality, cost, latency = (data.matrix(part)[rows] for part in (data.quality, data.cost_usd, data.latency_s))
-    priced = Priced(quality=np.nan_to_num(quality), cost_usd=np.nan_to_num(cost), latency_s=np.nan_to_num(latency))
+    priced = Priced(quality=np.nan_to_num(quality), cost_usd=cost, latency_s=np.nan_to_num(latency))
     return np.where(np.isnan(quality), np.nan, score_utilities(priced, objective, scales))
+
+
+def _above_known(cost: np.ndarray, data: RoutingData, rows: np.ndarray) -> np.ndarray:
+    """Costs of a workflow, shape (n,), with unknown ones as high as the highest known cost of a worker."""
+    known = data.matrix(data.cost_usd)[rows]
+    highest = float(np.nanmax(known)) if not np.isnan(known).all() else math.nan
+    return np.where(np.isnan(cost), highest, cost)

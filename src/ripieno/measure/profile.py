@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker, WorkerId
+from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdict, Worker, WorkerId, sum_costs
 from ripieno.domain.grader import GradedTask
-from ripieno.errors import BudgetExhausted, InvalidTask, NoVerdict, WithheldTask
+from ripieno.errors import BudgetExhausted, InvalidTask, NoVerdict, UnknownPrice, WithheldTask
 from ripieno.ledger import Ledger
 from ripieno.providers import Called, Caller
 from ripieno.verify import Grading
@@ -78,6 +78,9 @@ class Progress:
     """Samples recorded, those of earlier runs included."""
     resumed: int
     spent_usd: float = 0.0
+    """Known part of it."""
+    unknown: int = 0
+    """Samples whose cost is unknown."""
     accepted: float = 0.0
     """Sum of the qualities that were found."""
     judged_again: int = 0
@@ -87,8 +90,15 @@ class Progress:
     failures: dict[str, int] = field(default_factory=dict)
 
     def is_over(self, ceiling: float | None) -> bool:
-        """Whether the money is spent."""
-        return ceiling is not None and self.spent_usd >= ceiling
+        """Whether the money is spent, or nobody can say that it is not."""
+        return ceiling is not None and (self.unknown > 0 or self.spent_usd >= ceiling)
+
+    def note_cost(self, cost_usd: float | None) -> None:
+        """Count what one sample has cost."""
+        if cost_usd is None:
+            self.unknown += 1
+        else:
+            self.spent_usd += cost_usd
 
     @property
     def unjudged_workers(self) -> dict[str, int]:
@@ -136,7 +146,7 @@ class Profiler:
         planned = {sample.run: sample for sample in samples}
         try:
             if done:
-                progress.spent_usd = self._count_spent(campaign.name)
+                progress.spent_usd, progress.unknown = self._count_spent(campaign.name)
                 progress.judged_again = await self._judge_again(campaign.name, planned, progress)
             async with asyncio.TaskGroup() as group:
                 for worker in {sample.worker.id: sample.worker for sample in waiting}.values():
@@ -149,6 +159,8 @@ class Profiler:
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
         ceiling = campaign.most_cost_usd
+        if ceiling is not None and progress.unknown:
+            raise UnknownPrice(", ".join(campaign.workers))
         if ceiling is not None and progress.done < progress.total:
             raise BudgetExhausted("profiling cost (USD)", spent=progress.spent_usd, limit=ceiling)
         return progress
@@ -197,7 +209,7 @@ class Profiler:
             taken = await self.measure(sample, campaign=campaign.name, source=campaign.source)
             call = taken.called.call
             progress.done += 1
-            progress.spent_usd += call.cost_usd or 0.0
+            progress.note_cost(call.cost_usd)
             progress.take(sample.run, sample.worker.id, taken)
             if call.failure is not None:
                 progress.failures[call.failure.value] = progress.failures.get(call.failure.value, 0) + 1
@@ -254,9 +266,9 @@ class Profiler:
         else:
             await self._ledger.append(executed, Judged(run=run.id, verdict=taken.verdict))
 
-    def _count_spent(self, campaign: str) -> float:
+    def _count_spent(self, campaign: str) -> tuple[float, int]:
         entries = (stored.entry for stored in self._ledger.read(kinds=("executed",), dataset=campaign))
-        return sum(entry.run.cost_usd or 0.0 for entry in entries if isinstance(entry, Executed))
+        return sum_costs([entry.run.cost_usd for entry in entries if isinstance(entry, Executed)])
 
 
 def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:

@@ -108,7 +108,8 @@ class Shadow:
             recorded = shadowing.unjudged.get(sample.run)
             taken = await self._profiler.measure(sample, campaign=shadowing.campaign, recorded=recorded)
             call = taken.called.call
-            progress.spent_usd += (call.cost_usd or 0.0) if recorded is None else 0.0
+            if recorded is None:
+                progress.note_cost(call.cost_usd)
             progress.take(sample.run, worker, taken)
             if taken.verdict is None:
                 return None
