@@ -26,6 +26,7 @@ from ripieno.learn import train as fit
 from ripieno.learn.train import check_gate, promote, record_learned
 from ripieno.ledger import export_data
 from ripieno.measure import Campaign, Progress
+from ripieno.privacy.files import make_folder
 
 CAMPAIGN = "demo"
 MEASURED_SHARES = {"smollm2-135m": 2, "smollm2-135m-vote": 12}
@@ -81,7 +82,7 @@ def _write_settings(home: Path) -> Path:
     """A settings file of the demo's own, so that later commands find the same ledger and checkpoint."""
     path = home / "ripieno.toml"
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         lines = (
             "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.",
             f"home = {str(home)!r}",

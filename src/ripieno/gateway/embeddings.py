@@ -100,7 +100,7 @@ class Embeddings:
         found = await boundary.find(texts)
         if found:
             raise WithheldTask(
-                f"nothing was sent to the encoder {encoder.name!r}: it is {far}, and the texts hold {tell_kinds(found)}",
+                f"nothing was sent to encoder {encoder.name!r}: it is {far}, and the texts hold {tell_kinds(found)}",
                 worker=encoder.name,
                 hint=f"name a worker that is {boundary.reach}, or set encoder.name to 'static'",
             )

@@ -50,17 +50,17 @@ NUMBERS: tuple[tuple[str, str, str], ...] = (
 """Forms that stand without their name: their shape or check digits seldom come by chance."""
 
 NAMED: tuple[tuple[str, str, str, str], ...] = (
-    ("us social security number", r"ssn|social security|social sec|social insurance|taxpayer id|\bmy social", r"\d{3}[- .]?\d{2}[- .]?\d{4}", "us.ssn"),
+    ("us social security number", r"ssn|social sec|taxpayer id|\bmy social", r"\d{3}[- .]?\d{2}[- .]?\d{4}", "us.ssn"),
     ("us taxpayer number", r"itin|taxpayer", r"9\d{2}[- ]?\d{2}[- ]?\d{4}", "us.itin"),
-    ("de tax number", r"steuer|idnr|tax id|\btin (?:is|number|no)\b|\btin:", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr"),
-    ("nl citizen number", r"bsn|burgerservice|sofinummer", r"\d{3}[. ]?\d{3}[. ]?\d{3}|\d{4}[. ]?\d{2}[. ]?\d{3}", "nl.bsn"),
+    ("de tax number", r"steuer|idnr|tax id|\btin (?:is|n)|\btin:", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr"),
+    ("nl citizen number", r"bsn|burgerservice|sofinum", r"\d{4}[. ]?\d{2}[. ]?\d{3}|\d{3}[. ]\d{3}[. ]\d{3}", "nl.bsn"),
     ("gb nhs number", r"nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs"),
     ("gb tax reference", r"\butr (?:is|number|no)\b|\butr:|tax reference", r"\d{5} ?\d{5}", "gb.utr"),
-    ("ca social insurance number", r"\bsin (?:is|number|no)\b|\bsin:|social insurance|assurance sociale", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "ca.sin"),
+    ("ca social insurance number", r"\bsin (?:is|n)|\bsin:|social ins", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "ca.sin"),
     ("au tax file number", r"tfn|tax file", r"\d{3} ?\d{3} ?\d{2,3}", "au.tfn"),
     ("pl pesel", r"pesel", r"\d{11}", "pl.pesel"),
     ("dk personal number", r"cpr|personnummer", r"\d{6}[- ]?\d{4}", "dk.cpr"),
-    ("se personal number", r"personnummer|personnr|samordningsnummer", r"(?:19|20)?\d{6}[-+ ]?\d{4}", "se.personnummer"),
+    ("se personal number", r"personnummer|personnr|samordningsnr", r"(?:19|20)?\d{6}[-+ ]?\d{4}", "se.personnummer"),
     ("in aadhaar", r"aadha?ar|uidai", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar"),
     ("br cpf", r"cpf", r"\d{3}\.?\d{3}\.?\d{3}-?\d{2}", "br.cpf"),
     ("jp individual number", r"my number|個人番号|マイナンバー", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "jp.in_"),
@@ -144,14 +144,18 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         check=_is_insurance,
     )
     for form, name, digits, module in NAMED:
-        yield _personal(form, rf"(?i:{name})[^\d]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=_literals(name))
+        yield _personal(
+            form, rf"(?i:{name})[^\d]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=_literals(name)
+        )
     yield _personal(
         "passport or licence",
         rf"(?i:{_DOCUMENT})[^\d\n]{{0,28}}?\b([A-Z]{{0,3}}\d{{5,12}}[A-Z]?|[A-Z]\d[A-Z0-9]{{5,7}}){_LAST}",
         check=lambda value: sum(map(str.isdigit, value)) >= 4,
         triggers=_literals(_DOCUMENT),
     )
-    yield _personal("passport", r"([A-Z0-9<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14}[\d<]\d)", check=_is_machine_read)
+    yield _personal(
+        "passport", r"([A-Z0-9<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14}[\d<]\d)", check=_is_machine_read
+    )
     yield from _phone_rules(region)
 
 
@@ -167,7 +171,9 @@ def _literals(name: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _personal(form: str, pattern: str, *, check: Callable[[str], bool], triggers: tuple[str, ...] = (), retry: Retry = Retry.NEXT) -> Rule:
+def _personal(
+    form: str, pattern: str, *, check: Callable[[str], bool], triggers: tuple[str, ...] = (), retry: Retry = Retry.NEXT
+) -> Rule:
     alphabet = _LETTERS if form in _WITH_LETTERS else _DIGITS
     return Rule(
         form=form,
@@ -234,7 +240,9 @@ def _is_card(value: str) -> bool:
     digits = "".join(filter(str.isdigit, value))
     if len(digits) not in _CARD_LENGTHS[digits[0]] or len(set(digits)) < 2:
         return False
-    is_grouped = len(digits) == len(value) or bool(re.match(r"^(?:\d{4}[ .-]){3}\d{1,7}$|^\d{4}[ .-]\d{6}[ .-]\d{4,5}$", value))
+    is_grouped = len(digits) == len(value) or bool(
+        re.match(r"^(?:\d{4}[ .-]){3}\d{1,7}$|^\d{4}[ .-]\d{6}[ .-]\d{4,5}$", value)
+    )
     return is_grouped and bool(luhn.is_valid(digits))
 
 
@@ -245,7 +253,27 @@ def _is_address(value: str) -> bool:
     return name.lower() not in ("git", "hg", "svn") and ending not in _FILES and not name.endswith(".")
 
 
-_FILES = frozenset({"py", "js", "ts", "json", "png", "jpg", "jpeg", "gif", "svg", "css", "html", "md", "txt", "yaml", "yml", "service", "so"})
+_FILES = frozenset(
+    {
+        "py",
+        "js",
+        "ts",
+        "json",
+        "png",
+        "jpg",
+        "jpeg",
+        "gif",
+        "svg",
+        "css",
+        "html",
+        "md",
+        "txt",
+        "yaml",
+        "yml",
+        "service",
+        "so",
+    }
+)
 """Endings of files that follow an `@` in versions and assets, and that are no domain of mail."""
 
 
@@ -289,7 +317,7 @@ def _phone_rules(region: str | None) -> Iterator[Rule]:
         )
     yield _personal(
         "phone number",
-        r"(?i:phone|telephone|tel\b|telefon|téléphone|mobile|mobil|móvil|cell\b|call|whatsapp|sms|text me|fax|handy|contact|reach)"
+        r"(?i:phone|tel\b|telefon|mobil|móvil|cell\b|call|whatsapp|sms|text me|fax|handy|contact|reach)"
         r"[^\d\n+]{0,24}(\(?\d(?:[ ().\-/]{0,2}\d){6,13})(?:[^\d]|$)",
         check=_Phone(region),
     )

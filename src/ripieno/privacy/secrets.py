@@ -92,14 +92,25 @@ _NAME = (
     r"api[_ .-]?key|apikey|secret[_ .-]?(?:access[_ .-]?)?key|access[_ .-]?key|private[_ .-]?key|client[_ .-]?secret|"
     r"auth[_ .-]?token|access[_ .-]?token|refresh[_ .-]?token|signing[_ .-]?secret|secret|token|credentials?"
 )
-_PASSWORD = (
+_NAMES_OF_PASSWORDS = (
     r"password|passwd|passphrase|passcode|passwort|kennwort|contrase(?:ñ|n)a|mot de passe|senha|wachtwoord|"
     r"lösenord|adgangskode|salasana|hasło|пароль|密码|密碼|パスワード|비밀번호|pwd|pw|pin code|pin-code"
 )
 _MARK = r":=|=>|[:=：＝]"
 _IS = r"(?i:is|was|are|ist|war|lautet|es|est|è|é|är|er|on)"
 _LATIN = ("password", "passwd", "passphrase", "passcode", "passwort", "kennwort", "contrase", "mot de passe", "senha")
-_OTHER = ("wachtwoord", "lösenord", "adgangskode", "salasana", "hasło", "пароль", "密码", "密碼", "パスワード", "비밀번호")
+_OTHER = (
+    "wachtwoord",
+    "lösenord",
+    "adgangskode",
+    "salasana",
+    "hasło",
+    "пароль",
+    "密码",
+    "密碼",
+    "パスワード",
+    "비밀번호",
+)
 _SHORT = ("pwd", "pw", "pin code", "pin-code")
 PASSWORD_TRIGGERS = (*_LATIN, *_OTHER, *_SHORT)
 
@@ -110,18 +121,22 @@ _PLACEHOLDER = re.compile(
 )
 _CODE = re.compile(r"[()\[\]{}<>]|\w\.\w+\.|^[a-z_]+(?:\.[a-z_]+)+$|->|&&|\|\||==|::")
 _PLAIN = frozenset(
-    """a an the not too at in on for to of from by with and or but if when where what which that this it its his her
-    their our your my being been so very also only just now then here there case-sensitive incorrect correct wrong right
-    valid invalid required optional weak strong secure safe unsafe insecure stored saved hashed encrypted salted sent set
-    reset changed expired empty missing blank null none used reused known unknown unique same different short long longer
-    shorter complex simple easy hard good bad visible hidden protected provided given entered typed displayed shown checked
-    verified validated accepted rejected needed necessary important usually always never often still already generated
-    created stolen leaked lost forgotten compromised exposed shared correctly properly case sensitive important free
-    available about between more less less most least least random made something anything nothing everything one two
-    three string text value field variable parameter needed what whatever how why who as is was are be will would should
-    can could may might must has have had do does did no yes true false obligatoire incorrecto incorrecta falsch richtig
-    sicher unsicher erforderlich notwendig vergessen abgelaufen ungültig oublié expiré requis faux segura seguro""".split()
+    """
+    a an the not too at in on for to of from by with and or but if when where what which that this it its his
+    her their our your my being been so very also only just now then here there case-sensitive incorrect correct
+    wrong right valid invalid required optional weak strong secure safe unsafe insecure stored saved hashed
+    encrypted salted sent set reset changed expired empty missing blank null none used reused known unknown
+    unique same different short long longer shorter complex simple easy hard good bad visible hidden protected
+    provided given entered typed displayed shown checked verified validated accepted rejected needed necessary
+    important usually always never often still already generated created stolen leaked lost forgotten
+    compromised exposed shared correctly properly case sensitive free available about between more less most
+    least random made something anything nothing everything one two three string text value field variable
+    parameter whatever how why who as is was are be will would should can could may might must has have had do
+    does did no yes true false obligatoire incorrecto incorrecta falsch richtig sicher unsicher erforderlich
+    notwendig vergessen abgelaufen ungültig oublié expiré requis faux segura seguro
+    """.split()  # noqa: SIM905  # a list of 150 words is no easier to read
 )
+"""Words that follow `password is` in ordinary sentences."""
 
 
 def list_rules() -> Iterator[Rule]:
@@ -233,9 +248,7 @@ _SPECIAL = (
         form="private key",
         pattern=r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
         triggers=("private key",),
-        goes_on=(
-            r"[A-Za-z0-9+/=\s\\:,.()-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|[A-Za-z0-9+/=\s\\]*"
-        ),
+        goes_on=(r"[A-Za-z0-9+/=\s\\:,.()-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|[A-Za-z0-9+/=\s\\]*"),
     ),
     Rule(form="private key", pattern=r"PuTTY-User-Key-File-\d", triggers=("putty-user-key-file",)),
     Rule(
@@ -295,7 +308,7 @@ _SPECIAL = (
     Rule(
         form="password",
         pattern=(
-            rf"(?:(?i:{_PASSWORD.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw|pass))[\"'`*_]*"
+            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw|pass))[\"'`*_]*"
             rf"\s*(?:{_MARK})\s*[\"'“`]?([^\s\"'`“”,;<>]{{4,64}})"
         ),
         triggers=(*PASSWORD_TRIGGERS, "pass"),
@@ -305,7 +318,7 @@ _SPECIAL = (
     Rule(
         form="password",
         pattern=(
-            rf"(?:(?i:{_PASSWORD.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))"
+            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))"
             rf"(?:\s+(?i:for|of|to|für|de|pour|para)\s+[^\n:=.]{{1,40}})?\s+{_IS}\s*[:：]?\s+([^\s<>]{{4,64}})"
         ),
         triggers=PASSWORD_TRIGGERS,
@@ -316,7 +329,7 @@ _SPECIAL = (
     Rule(
         form="password",
         pattern=(
-            rf"(?i:my|our|mein|unser|mon|notre|mi|nuestra|minha)\s+(?:[a-z-]+\s+)?(?i:{_PASSWORD})\s+{_IS}\s*[:：]?\s+"
+            rf"(?i:my|our|mein|unser|mon|notre|mi|nuestra|minha)\s+(?:[a-z-]+\s+)?(?i:{_NAMES_OF_PASSWORDS})\s+{_IS}\s*[:：]?\s+"
             r"([^\s<>]{4,64})(?:\s*$|[.!,;]?\s*\n|[.!,;](?:\s|$)|\s+(?:and|und|et|y|but|please|so)\b)"
         ),
         triggers=PASSWORD_TRIGGERS,
@@ -326,7 +339,7 @@ _SPECIAL = (
     ),
     Rule(
         form="password",
-        pattern=rf"(?:密码|密碼|パスワード|비밀번호)(?:是|为|為|は|는|은)\s*([!-~]{{4,64}})",
+        pattern=r"(?:密码|密碼|パスワード|비밀번호)(?:是|为|為|は|는|은)\s*([!-~]{4,64})",
         triggers=("密码", "密碼", "パスワード", "비밀번호"),
         trim=_cut,
         check=_is_said,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import unquote
 
-import re2
+import re2  # type: ignore[import-untyped]  # it has no stubs
 
 DEPTH = 3
 """How often a text is taken out of another one: base64 in JSON in base64."""
@@ -16,7 +16,7 @@ DEPTH = 3
 _PACKED = re2.compile(
     r"base64,([A-Za-z0-9+/_-]{4,}={0,2})|([A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]*[A-Za-z0-9+/_-]{4,})*={0,2})"
 )
-"""Runs of the alphabets of base64, over several lines as in mail; the shortest that no data URL names holds 12 bytes."""
+"""Runs of the alphabets of base64, over several lines as in mail; those of a data URL may be short."""
 _SHORTEST = 16
 _HEAD = 32
 """Characters of base64 that are looked at before all of it is decoded."""
@@ -78,7 +78,7 @@ def clean(text: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _plain(character: str) -> str:
-    return _MARKS.get(character) if character in _MARKS else unicodedata.normalize("NFKC", character)
+    return _MARKS[character] if character in _MARKS else unicodedata.normalize("NFKC", character)
 
 
 def unpack(text: str) -> Iterator[str]:
