@@ -82,7 +82,8 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
 """Form, what its name looks like, its digits, and the module of python-stdnum that checks them."""
 
 _DOCUMENT = (
-    r"passport|reisepass|passeport|pasaporte|passaporto|passaporte|paspoort|паспорт|护照|旅券|driver'?s licen[cs]e|"
+    r"passport|reisepass|passeport|pasaporte|passaporto|passaporte|paspoort|паспорт|护照|旅券|"
+    r"driver(?:'|’)?s licen[cs]e|"
     r"driving licen[cs]e|führerschein|permis de conduire|personalausweis|national id|identity card|id card"
 )
 

@@ -223,11 +223,11 @@ def make_scanner(
         ConfigError: the extra is missing, there is no such region, or a pattern is none.
     """
     own = tuple(sorted((patterns or {}).items()))
-    return _make(has_personal, region, own)
+    return _make(own, region=region, has_personal=has_personal)
 
 
 @cache
-def _make(has_personal: bool, region: str | None, own: tuple[tuple[str, str], ...]) -> Scanner:  # noqa: FBT001  # cached
+def _make(own: tuple[tuple[str, str], ...], *, region: str | None, has_personal: bool) -> Scanner:
     rules = [_make_own(name, pattern) for name, pattern in own]
     rules += secrets.list_rules()
     if has_personal:
