@@ -140,6 +140,9 @@ async def test_embeddings_obey_the_boundary_as_any_route(serve: Serve) -> None:
             status, said, _ = await post(client, url, {"model": FAR, "input": ["plain", text]})
             assert status == 400, form
             assert json.loads(said)["error"]["code"] == "no_eligible_worker"
+        for ids in ([1, 2, 3], [[1, 2], [3]]):
+            assert (await post(client, url, {"model": FAR, "input": ids}))[0] == 400
+            assert (await post(client, url, {"model": NEAR, "input": ids}))[0] == 200
         assert far.seen == []
         assert (await post(client, url, {"model": NEAR, "input": SENSITIVE}))[0] == 200
         assert (await post(client, url, {"model": "auto", "input": SENSITIVE}))[0] == 200

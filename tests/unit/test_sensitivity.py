@@ -91,6 +91,8 @@ def test_a_form_is_found_behind_another_one_and_in_other_characters(text: str, f
         "my password is incorrect.",
         "my password is expired.",
         "password = os.environ['PASSWORD']",
+        "password: string\npassword: required\npassword=new_password",
+        "the password is stored in the vault, and the password is hashed.",
         "token = tokens[index + 1]; secret = get_secret(name)",
         "api_key: your_api_key_here_please_1234",
         "postgres://user:${PASSWORD}@localhost/db",

@@ -62,6 +62,7 @@ class Embeddings:
                 await self._require_near(texts, grant)
                 tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
                 return await self._embed_here(texts, body, tokens)
+            self._require_readable(worker, body)
             began = self._app.clock.monotonic()
             content = await self._app.caller.embed(worker, body)
             run = _make_run(worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
@@ -82,6 +83,21 @@ class Embeddings:
         if worker.privacy.reach > objective.privacy.reach:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
         return worker
+
+    def _require_readable(self, worker: Worker, body: dict[str, JsonValue]) -> None:
+        """Refuse token ids where a boundary holds: what they say cannot be read here.
+
+        Raises:
+            WithheldTask: the worker is beyond the boundary.
+        """
+        boundary, given = self._app.boundary(), body.get("input")
+        if boundary is None or worker.privacy.reach <= boundary.reach.reach or not _holds_ids(given):
+            return
+        raise WithheldTask(
+            f"nothing was sent to {worker.id!r}: it is {worker.privacy}, and token ids cannot be read for secrets",
+            worker=worker.id,
+            hint="send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)",
+        )
 
     async def _require_near(self, texts: Sequence[str], grant: Grant) -> None:
         """Refuse texts that may not travel to the router's own encoder, where that is another server's.
@@ -169,6 +185,12 @@ def _read_input(given: JsonValue) -> list[str]:
     if all(isinstance(part, int) for part in given):
         given = [given]
     return [_read_text(part) for part in given]
+
+
+def _holds_ids(given: JsonValue) -> bool:
+    """Whether an input holds numbers, in itself or in one of its parts."""
+    parts = given if isinstance(given, list) else []
+    return any(isinstance(part, int) or (isinstance(part, list) and part) for part in parts)
 
 
 def _read_text(part: JsonValue) -> str:

@@ -132,7 +132,9 @@ class Scanner:
     def _relevant(self, data: bytes) -> Iterator["_Compiled"]:
         """The rules that can find something."""
         names = {name for gate in self._gates for name in gate.open_for(data)}
-        yield from (self._rules[name] for name in sorted(names))
+        is_wide = not data.isascii()
+        rules = (self._rules[name] for name in sorted(names))
+        yield from (rule for rule in rules if is_wide or not rule.rule.is_wide)
 
 
 class _Gate:

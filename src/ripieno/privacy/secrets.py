@@ -45,7 +45,7 @@ PREFIXES: tuple[tuple[str, str, str], ...] = (
     ("stripe", "rk_live_", r"[A-Za-z0-9]{10,}"),
     ("stripe", "rk_test_", r"[A-Za-z0-9]{10,}"),
     ("stripe", "whsec_", r"[A-Za-z0-9+/=]{20,}"),
-    ("huggingface", "hf_", r"[A-Za-z0-9]{30,}"),
+    ("huggingface", "hf_", r"[A-Za-z0-9]{20,}"),
     ("huggingface", "api_org_", r"[A-Za-z0-9]{30,}"),
     ("npm", "npm_", r"[A-Za-z0-9]{30,}"),
     ("pypi", "pypi-AgE", r"[A-Za-z0-9_-]{30,}"),
@@ -192,7 +192,8 @@ def _cut(value: str) -> str:
 def _is_said(value: str) -> bool:
     """Whether what follows `password is` is one: it has a digit or a mark."""
     bare = value.strip("\"'“”`*")
-    return bare.lower() not in _PLAIN and _is_password(bare)
+    is_phrase = bare.count("-") + bare.count("_") >= 2 and not bare.startswith("-")
+    return bare.lower() not in _PLAIN and (_is_password(bare) or (is_phrase and not _CODE.search(bare)))
 
 
 def _is_told(value: str) -> bool:
@@ -201,12 +202,17 @@ def _is_told(value: str) -> bool:
     return len(bare) >= 4 and bare.lower() not in _PLAIN and not bare.lower().endswith(("ed", "ing", "ly"))
 
 
+def _is_chosen(value: str) -> bool:
+    """Whether a word that ends what follows `password:` is one, and no word of a form or a schema."""
+    return value not in _PLAIN and not _PLACEHOLDER.match(value)
+
+
 def _is_login(value: str) -> bool:
     return not re.match(r"^(?:\$|\{|<|\*|%7B|x{3,}$|\.\.\.)", value)
 
 
 def _is_session(value: str) -> bool:
-    return len(value) >= 16 and _is_no_word(value) and not _PLACEHOLDER.match(value)
+    return _is_no_word(value) and not _PLACEHOLDER.match(value)
 
 
 _SPECIAL = (
@@ -234,7 +240,7 @@ _SPECIAL = (
     Rule(form="slack token", pattern=_EDGE + r"(xox[a-z]-[A-Za-z0-9-]{10,})", triggers=("xox",), check=_is_no_word),
     Rule(
         form="bearer token",
-        pattern=r"(?i:bearer)(?:\s+|%20|\+)([A-Za-z0-9._~+/=-]{16,})",
+        pattern=r"(?i:bearer)(?:\s+|%20|\+)([A-Za-z0-9._~+/=-]{12,})",
         triggers=("bearer",),
         check=_is_session,
     ),
@@ -329,12 +335,22 @@ _SPECIAL = (
     Rule(
         form="password",
         pattern=(
-            rf"(?i:my|our|mein|unser|mon|notre|mi|nuestra|minha)\s+(?:[a-z-]+\s+)?(?i:{_NAMES_OF_PASSWORDS})\s+{_IS}\s*[:：]?\s+"
+            rf"(?i:my|our|the|his|her|their|mein|das|unser|mon|le|notre|mi|la|nuestra|minha|a)\s+(?:[A-Za-z-]+\s+)?(?i:{_NAMES_OF_PASSWORDS})\s+{_IS}\s*[:：]?\s+"
             r"([^\s<>]{4,64})(?:\s*$|[.!,;]?\s*\n|[.!,;](?:\s|$)|\s+(?:and|und|et|y|but|please|so)\b)"
         ),
         triggers=PASSWORD_TRIGGERS,
         trim=_cut,
         check=_is_told,
+        retry=Retry.START,
+    ),
+    Rule(
+        form="password",
+        pattern=(
+            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))[\"'`*_]*"
+            rf"\s*(?:{_MARK})\s*[\"'“`]?([a-z]{{5,32}})(?:[\"'`”,;&]|[.!]?[ \t]*(?:[\r\n]|$)|\.\s)"
+        ),
+        triggers=PASSWORD_TRIGGERS,
+        check=_is_chosen,
         retry=Retry.START,
     ),
     Rule(
