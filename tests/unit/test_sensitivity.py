@@ -239,6 +239,13 @@ def test_the_time_of_a_hostile_text_grows_with_its_length_alone(name: str) -> No
     assert again <= 5 * once + 2_000
 
 
+def test_what_is_removed_of_private_keys_without_an_end_is_found_in_one_pass() -> None:
+    text = "-----BEGIN PRIVATE KEY-----" * 2_000
+    done = SCANNER.redact(text)
+    assert done.counts == {"private key": 2_000}
+    assert SCANNER.find(done.text) == frozenset()
+
+
 def count_steps(scanner: Scanner, text: str) -> int:
     steps = 0
 

@@ -254,7 +254,10 @@ _SPECIAL = (
         form="private key",
         pattern=r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
         triggers=("private key",),
-        goes_on=(r"[A-Za-z0-9+/=\s\\:,.()-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|[A-Za-z0-9+/=\s\\]*"),
+        goes_on=(
+            r"(?:[A-Za-z0-9+/=\s\\:,.()]|-[A-Za-z0-9])*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+            r"|[A-Za-z0-9+/=\s\\]*"
+        ),
     ),
     Rule(form="private key", pattern=r"PuTTY-User-Key-File-\d", triggers=("putty-user-key-file",)),
     Rule(
