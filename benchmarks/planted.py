@@ -1,7 +1,7 @@
 """Planted: secrets and personal data that nobody has, one of each form, with the sentence in which each comes.
 
-Keys are drawn from a fixed seed behind their published prefixes; numbers are those that the issuers publish as examples,
-or are made to hold their check digits. None opens anything.
+Keys are drawn from a fixed seed behind their published prefixes; numbers are those that the issuers publish as
+examples, or are made to hold their check digits. None opens anything.
 """
 
 import base64
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from string import ascii_letters, ascii_uppercase, digits
 
-_RNG = random.Random(20_261_129)  # noqa: S311  # reproducible examples, no secret
+_RNG = random.Random(20_261_129)  # reproducible examples, no secret
 _ALNUM, _HEX, _URL = ascii_letters + digits, "0123456789abcdef", ascii_letters + digits + "-_"
 
 
@@ -68,9 +68,12 @@ SECRETS: dict[str, str] = {
     "pem openssh": f"-----BEGIN OPENSSH PRIVATE KEY-----\n{_PEM}\n-----END OPENSSH PRIVATE KEY-----",
     "pem one line": f"-----BEGIN EC PRIVATE KEY-----\\n{_draw(64)}\\n-----END EC PRIVATE KEY-----",
     "pgp": f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{_PEM}\n-----END PGP PRIVATE KEY BLOCK-----",
-    "jwt": "cookie " + _token({"alg": "HS256", "typ": "JWT"}) + "." + _token({"sub": "17", "n": "J"}) + "." + _draw(43, _URL),
+    "jwt": "cookie " + ".".join((_token({"alg": "HS256"}), _token({"sub": "17", "n": "J"}), _draw(43, _URL))),
     "password is": "the password is hunter22",
     "password is a word": "my password is swordfish",
+    "password is a phrase": "the password is correct-horse-battery-staple",
+    "password after a name": "The WiFi password is sunflower.",
+    "password of letters": "password: letmein",
     "password colon": "password: Tr0ub4dor&3",
     "pw": "user bob pw: k1tten99",
     "passwd": "passwd=9vLq2!x",
@@ -86,7 +89,7 @@ SECRETS: dict[str, str] = {
     "mongodb": "mongodb+srv://app:" + "pa55word" + "@cluster0.ab1cd.mongodb.net/shop",
     "redis": "redis://:" + "s3cr3tpw" + "@cache:6379/0",
     "amqp": "amqps://svc:" + "s3cr3tpw" + "@mq:5671/%2f",
-    "azure storage": "DefaultEndpointsProtocol=https;AccountName=shop;AccountKey=" + _draw(86) + "==;EndpointSuffix=core.windows.net",
+    "azure storage": "AccountName=shop;AccountKey=" + _draw(86) + "==;EndpointSuffix=core.windows.net",
     "azure sas": "https://shop.blob.core.windows.net/c?sv=2022-11-02&" + "sig=" + _draw(43) + "%3D",
     "azure client": "secret " + _draw(3) + "8Q~" + _draw(34),
     "sendgrid": "mail with " + "SG." + _draw(22, _URL) + "." + _draw(43, _URL),
@@ -97,7 +100,7 @@ SECRETS: dict[str, str] = {
     "groq": "use " + "gsk_" + _draw(52),
     "xai": "use " + "xai-" + _draw(80),
     "ripieno": "use " + "rp-" + _draw(43, _URL),
-}  # fmt: skip
+}
 
 PERSONAL: dict[str, str] = {
     "e-mail": "write to jane.doe@example.org",
@@ -113,8 +116,12 @@ PERSONAL: dict[str, str] = {
     "ssn": "my number is 536-90-4399",
     "ssn bare": "my SSN is 536904399",
     "ssn with blanks": "536 90 4399 is on file",
+    "ssn known as an example": "SSN 078-05-1120",
+    "ein": "EIN: 12-3456789",
+    "mx rfc": "RFC GODE561231GR8",
     "itin": "ITIN 912-70-1234",
     "phone with a code": "call +44 20 7946 0958 tomorrow",
+    "phone with zeros": "call 0044 20 7946 0958 tomorrow",
     "phone german": "ruf an: +49 (0)30 901820",
     "phone us": "call me at (415) 555-2671",
     "phone us with dots": "415.555.2671 is the desk",
@@ -176,7 +183,10 @@ def _percent(text: str) -> str:
 
 CARRIERS: dict[str, Callable[[str], Body]] = {
     "message": lambda text: _user(f"Hello. {text}. Thank you."),
-    "system message": lambda text: {"model": "auto", "messages": [{"role": "system", "content": text}, {"role": "user", "content": "go"}]},
+    "system message": lambda text: {
+        "model": "auto",
+        "messages": [{"role": "system", "content": text}, {"role": "user", "content": "go"}],
+    },
     "earlier message": lambda text: {
         "model": "auto",
         "messages": [
@@ -185,7 +195,10 @@ CARRIERS: dict[str, Callable[[str], Body]] = {
             {"role": "user", "content": "What is rice?"},
         ],
     },
-    "content part": lambda text: {"model": "auto", "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]},
+    "content part": lambda text: {
+        "model": "auto",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}],
+    },
     "tool argument": lambda text: {"model": "auto", "messages": _called(json.dumps({"query": text}))},
     "tool result": lambda text: {"model": "auto", "messages": _called("{}", f"found: {text}\nend")},
     "tool description": lambda text: _user("go on", tools=[_tool(f"Looks things up. {text}")]),
@@ -193,7 +206,10 @@ CARRIERS: dict[str, Callable[[str], Body]] = {
     "image url": lambda text: {
         "model": "auto",
         "messages": [
-            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"https://x.test/a?q={_percent(text)}"}}]}
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": f"https://x.test/a?q={_percent(text)}"}}],
+            }
         ],
     },
     "file name": lambda text: {
@@ -213,12 +229,17 @@ CARRIERS: dict[str, Callable[[str], Body]] = {
             {
                 "role": "user",
                 "content": [
-                    {"type": "file", "file": {"file_data": "data:text/plain;base64," + base64.b64encode(text.encode()).decode()}}
+                    {
+                        "type": "file",
+                        "file": {"file_data": "data:text/plain;base64," + base64.b64encode(text.encode()).decode()},
+                    }
                 ],
             }
         ],
     },
     "far behind": lambda text: _user("All is well here, thank you. " * 4000 + text),
-    "answer format": lambda text: _user("go on", response_format={"type": "json_schema", "json_schema": {"description": text}}),
-}  # fmt: skip
+    "answer format": lambda text: _user(
+        "go on", response_format={"type": "json_schema", "json_schema": {"description": text}}
+    ),
+}
 """Bodies of `/v1/chat/completions` in which a text can come."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ripieno.domain import Vector
-from ripieno.encoders import CachedEncoder, clip_text
+from ripieno.domain import Privacy, Vector
+from ripieno.encoders import CachedEncoder, clip_text, encode_within
 from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError
@@ -46,6 +46,15 @@ def test_long_texts_are_clipped_to_head_and_tail() -> None:
     assert clip_text("short", limit=100) == "short"
 
 
+async def test_a_text_that_may_not_travel_so_far_has_a_row_of_zeros() -> None:
+    far = Counting()
+    far.privacy = Privacy.PUBLIC
+    assert (await encode_within(far, ["a", "b"], Privacy.LOCAL)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert far.asked == []
+    assert (await encode_within(far, ["a"], Privacy.PUBLIC)).shape == (1, 2)
+    assert (await encode_within(STATIC, ["a word"], Privacy.LOCAL)).any()
+
+
 class Counting:
     """Counts what reaches it."""
 
@@ -53,6 +62,7 @@ class Counting:
     dimensions = 2
 
     def __init__(self) -> None:
+        self.privacy = Privacy.LOCAL
         self.asked: list[list[str]] = []
         self.is_closed = False
 

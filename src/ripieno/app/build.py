@@ -19,7 +19,7 @@ from ripieno.memory import Memory, Store
 from ripieno.memory.opening import open_memory
 from ripieno.memory.shorten import Shortener
 from ripieno.plugins import build_plugin, find_plugins, open_plugin
-from ripieno.privacy import Boundary, make_scanner
+from ripieno.privacy import Boundary, Scanner, make_scanner
 from ripieno.providers import Caller, Provider, Residents, UnavailableProvider, find_fault, is_resident
 from ripieno.providers.prices import complete_price, find_price
 
@@ -198,10 +198,17 @@ def build_boundary(settings: Settings) -> Boundary | None:
     Raises:
         ConfigError: the extra `privacy` is missing, or a pattern or the region is none.
     """
-    route = settings.route
-    if route.sensitive is None:
-        return None
-    return Boundary(route.sensitive, make_scanner(region=route.phone_region, patterns=route.sensitive_patterns))
+    reach = settings.route.sensitive
+    return Boundary(reach, build_scanner(settings)) if reach is not None else None
+
+
+def build_scanner(settings: Settings) -> Scanner:
+    """Make what finds secrets and personal data.
+
+    Raises:
+        ConfigError: the extra `privacy` is missing, or a pattern or the region is none.
+    """
+    return make_scanner(region=settings.route.phone_region, patterns=settings.route.sensitive_patterns)
 
 
 def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Conductor:

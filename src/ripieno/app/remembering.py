@@ -12,6 +12,7 @@ from ripieno.app.app import App
 from ripieno.errors import RipienoError
 from ripieno.memory.extract import Extracted, extract
 from ripieno.memory.memory import BEAT_S
+from ripieno.privacy.files import make_folder, make_private
 
 MOST_TURNS = 200
 """Turns that are read between two beats."""
@@ -55,8 +56,8 @@ async def follow_memory(app: App, *, every_s: float = BEAT_S) -> None:
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
     """Whether no other process of this machine holds a lock; held while the block runs, and given back by its end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    make_folder(path.parent)
+    with make_private(path).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -85,7 +85,9 @@ def _write_settings(home: Path) -> Path:
     """A settings file of the demo's own, so that later commands find the same ledger and checkpoint."""
     path = home / "ripieno.toml"
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
+        from ripieno.privacy.files import make_folder
+
+        make_folder(home)
         lines = (
             "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.",
             f"home = {str(home)!r}",

@@ -42,14 +42,25 @@ def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: b
 @ledger.command("export")
 @click.argument("folder", type=_FOLDER)
 @click.option("--dataset", required=True, help="Campaign or data set, or `traffic`.")
+@click.option("--redact", is_flag=True, help="Replace secrets and personal data in prompts with a mark.")
+@click.option("--as-is", is_flag=True, help="Write secrets and personal data as they are.")
 @click.pass_obj
-def export_folder(config: Path | None, *, folder: Path, dataset: str) -> None:
-    """Write the outcomes of one data set into a routing-data FOLDER."""
+def export_folder(config: Path | None, *, folder: Path, dataset: str, redact: bool, as_is: bool) -> None:
+    """Write the outcomes of one data set into a routing-data FOLDER.
+
+    Prompts that hold secrets or personal data are refused, unless --redact or --as-is says what to do with them.
+    """
+    from ripieno.app.build import build_scanner
+    from ripieno.cli.publish import screen
+    from ripieno.config import load_settings
     from ripieno.ledger import export_data
     from ripieno.tasks import write_folder
 
+    if redact and as_is:
+        raise click.UsageError("give one of --redact and --as-is")
+    scanner = None if as_is else build_scanner(load_settings(config).settings)
     with open_ledger(config) as record:
-        data = export_data(record, dataset)
+        data = screen(export_data(record, dataset), scanner, redact=redact)
     write_folder(data, folder)
     say(f"{folder}: {len(data.prompts)} prompts, {len(data.models)} models, {len(data.quality)} outcomes")
 

@@ -74,9 +74,12 @@ def remember(
 
     receipt = run_memory(config, work)
     if as_json:
-        print_json({"id": receipt.id, "place": receipt.place, "is_new": receipt.is_new})
+        told = {"id": receipt.id, "place": receipt.place, "is_new": receipt.is_new}
+        print_json(told | ({"secrets_removed": receipt.removed} if receipt.removed else {}))
     else:
         click.echo(receipt.id)
+    if receipt.removed:
+        say(f"{receipt.removed} secrets were taken out of the text")
 
 
 @memory.command(epilog='\b\nExample:\n  ripieno memory recall "When do we deploy?" --project web')
@@ -85,8 +88,8 @@ def remember(
 @click.option("--project", default="", help="Whose memory; that of all if not given.")
 @click.option("--user", default="", help="Likewise.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice([kind.value for kind in ItemKind]))
-@click.option("--reach", type=click.Choice([each.value for each in Privacy]), default="local", show_default=True,
-              help="How far what is recalled will travel.")  # fmt: skip
+@click.option("--reach", type=click.Choice([each.value for each in Privacy]),
+              help="How far the question and what is recalled may travel; all is shown if not given.")  # fmt: skip
 @click.option(
     "--as-of", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="What was known and true then, UTC."
 )
@@ -100,7 +103,7 @@ def recall(
     project: str,
     user: str,
     kinds: tuple[str, ...],
-    reach: str,
+    reach: str | None,
     as_of: datetime | None,
     as_json: bool,
 ) -> None:
@@ -111,7 +114,7 @@ def recall(
             question,
             scope=Scope(project=project, user=user),
             most=most,
-            reach=Privacy(reach),
+            reach=Privacy(reach) if reach is not None else None,
             as_of=as_of.replace(tzinfo=UTC).timestamp() if as_of is not None else None,
             kinds=[ItemKind(kind) for kind in kinds],
         )

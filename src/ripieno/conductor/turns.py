@@ -22,7 +22,7 @@ from ripieno.conductor.policy import ACTIONS, KEY, NUMBERS, STOP, Cursor, Floats
 from ripieno.conductor.tiny import make_scene, task_features
 from ripieno.domain import JsonValue, Op, Step, WorkerId
 from ripieno.domain.workflow import MOST_STEPS
-from ripieno.encoders import Encoder
+from ripieno.encoders import Encoder, encode_within
 from ripieno.errors import NoEligibleWorker
 from ripieno.execute import Turn
 
@@ -226,16 +226,18 @@ class TurnDirector:
         self._scene = scene
         self._roster = brief.roster
         self._question = brief.task.text
+        self._reach = brief.task.objective.privacy
         self._chosen: list[int] = []
 
     async def choose(self, seen: Sequence[Turn]) -> Step | None:
         """The most probable next step."""
         happened = [self._read(turn, self._chosen[place]) for place, turn in enumerate(seen)]
         latest = find_latest(self._question, happened)
+        vectors = await encode_within(self._encoder, [latest], self._reach)
         view = View(
             scene=self._scene,
             cursor=make_cursor([happened]),
-            latest=task_features(await self._encoder.encode([latest]), measure_shape(latest)[None, :]),
+            latest=task_features(vectors, measure_shape(latest)[None, :]),
             seen=tell_seen(self._question, happened)[None, :],
             states=tell_states(len(self._roster), happened)[None, :, :],
         )

@@ -88,7 +88,7 @@ class RouteSettings(_Part):
     sensitive: Privacy | None = None
     """How far a text that holds secrets or personal data may travel: local or private; None does not look for any."""
     phone_region: str | None = "US"
-    """Where phone numbers without a country's code are from, in two letters of ISO 3166; those with one always count."""
+    """Where phone numbers without a country code are from, by ISO 3166 (US, DE); None finds only those with one."""
     sensitive_patterns: dict[str, str] = Field(default_factory=dict)
     """Further forms of what is secret here: names, each with a pattern in the syntax of RE2."""
     hedge_share: float = Field(default=0.0, ge=0, le=0.5)

@@ -133,6 +133,8 @@ class Receipt:
     place: int
     is_new: bool
     """Whether it was not there before."""
+    removed: int = 0
+    """Secrets that were taken out of its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

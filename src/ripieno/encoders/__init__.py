@@ -1,5 +1,5 @@
 """Text to vectors: the static default, ONNX sentence transformers, any `/v1/embeddings` address."""
 
-from ripieno.encoders.base import CachedEncoder, Encoder, GuardedEncoder, clip_text, find_privacy
+from ripieno.encoders.base import CachedEncoder, Encoder, GuardedEncoder, clip_text, encode_within, find_privacy
 
-__all__ = ["CachedEncoder", "Encoder", "GuardedEncoder", "clip_text", "find_privacy"]
+__all__ = ["CachedEncoder", "Encoder", "GuardedEncoder", "clip_text", "encode_within", "find_privacy"]

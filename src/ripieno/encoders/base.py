@@ -35,6 +35,13 @@ def find_privacy(encoder: object) -> Privacy:
     return Privacy(getattr(encoder, "privacy", Privacy.LOCAL))
 
 
+async def encode_within(encoder: Encoder, texts: Sequence[str], reach: Privacy) -> Vector:
+    """Encode texts that may travel so far; rows of zeros where the encoder is farther away."""
+    if reach.reach < find_privacy(encoder).reach:
+        return np.zeros((len(texts), encoder.dimensions), dtype=np.float32)
+    return await encoder.encode(texts)
+
+
 def clip_text(text: str, *, limit: int) -> str:
     """Keep the head and the tail of a long text, `limit` characters in all: the cost of encoding stays bounded."""
     if len(text) <= limit:

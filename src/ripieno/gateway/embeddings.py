@@ -70,6 +70,7 @@ class Embeddings:
                 await self._require_near(texts, grant)
                 tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
                 return await self._embed_here(texts, body, tokens)
+            self._require_readable(worker, body)
             began = self._app.clock.monotonic()
             await _reserve(account, worker, body)
             cost_usd = None
@@ -100,6 +101,21 @@ class Embeddings:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
         return worker
 
+    def _require_readable(self, worker: Worker, body: dict[str, JsonValue]) -> None:
+        """Refuse token ids where a boundary holds: what they say cannot be read here.
+
+        Raises:
+            WithheldTask: the worker is beyond the boundary.
+        """
+        boundary, given = self._app.boundary(), body.get("input")
+        if boundary is None or worker.privacy.reach <= boundary.reach.reach or not _holds_ids(given):
+            return
+        raise WithheldTask(
+            f"nothing was sent to {worker.id!r}: it is {worker.privacy}, and token ids cannot be read for secrets",
+            worker=worker.id,
+            hint="send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)",
+        )
+
     async def _require_near(self, texts: Sequence[str], grant: Grant) -> None:
         """Refuse texts that may not travel to the router's own encoder, where that is another server's.
 
@@ -117,7 +133,7 @@ class Embeddings:
         found = await boundary.find(texts)
         if found:
             raise WithheldTask(
-                f"nothing was sent to the encoder {encoder.name!r}: it is {far}, and the texts hold {tell_kinds(found)}",
+                f"nothing was sent to encoder {encoder.name!r}: it is {far}, and the texts hold {tell_kinds(found)}",
                 worker=encoder.name,
                 hint=f"name a worker that is {boundary.reach}, or set encoder.name to 'static'",
             )
@@ -198,6 +214,12 @@ def _read_input(given: JsonValue) -> list[str]:
     if all(isinstance(part, int) for part in given):
         given = [given]
     return [_read_text(part) for part in given]
+
+
+def _holds_ids(given: JsonValue) -> bool:
+    """Whether an input holds numbers, in itself or in one of its parts."""
+    parts = given if isinstance(given, list) else []
+    return any(isinstance(part, int) or (isinstance(part, list) and part) for part in parts)
 
 
 def _read_text(part: JsonValue) -> str:

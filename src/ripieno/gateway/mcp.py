@@ -57,7 +57,8 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
             supersedes=supersedes,
         )
         receipt = (await memory().remember([item]))[0]
-        return {"id": receipt.id, "status": "durable"}
+        told = {"id": receipt.id, "status": "durable"}
+        return told | ({"secrets_removed": receipt.removed} if receipt.removed else {})
 
     @server.tool()
     async def recall(question: str, most: int = 8) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class MemoryRoutes:
         await self._require_own([*given.derived_from, *([given.supersedes] if given.supersedes else [])], grant)
         receipt = (await self._app.memory.remember([item]))[0]
         body = {"id": receipt.id, "object": "memory.item", "is_new": receipt.is_new}
+        body |= {"secrets_removed": receipt.removed} if receipt.removed else {}
         return Response(encode(body), status=201 if receipt.is_new else 200)
 
     async def recall(self, request: Request, grant: Grant) -> Response:

@@ -16,6 +16,7 @@ from ripieno.domain import Workflow
 from ripieno.domain.worker import WorkerId
 from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.ledger.tagged import load_tagged
+from ripieno.privacy.files import make_folder, write_private
 from ripieno.route.predictors import KINDS, TrainedPredictor, make_predictor
 from ripieno.route.utility import Scales
 from ripieno.verify.trust import Trust
@@ -157,12 +158,12 @@ class Registry:
         packed = card.model_dump_json(indent=1)
         version = f"{predictor.kind}-{hashlib.sha256(weights + packed.encode()).hexdigest()[:12]}"
         target = self.folder / version
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=self.folder))
         try:
-            (scratch / WEIGHTS).write_bytes(weights)
-            (scratch / CARD).write_text(packed + "\n", encoding="utf-8")
-            (scratch / README).write_text(render_card(version, card), encoding="utf-8")
+            write_private(scratch / WEIGHTS, weights)
+            write_private(scratch / CARD, f"{packed}\n".encode())
+            write_private(scratch / README, render_card(version, card).encode())
             if not target.exists():
                 scratch.rename(target)
         finally:

@@ -9,6 +9,7 @@ import numpy as np
 from ripieno.analyze.criticality import CriticalityModel
 from ripieno.domain import Features
 from ripieno.errors import CheckpointError, DataError
+from ripieno.privacy.files import make_folder, write_private
 from ripieno.route.predictors.pair import draw_folds
 from ripieno.tasks import RoutingData
 
@@ -68,9 +69,8 @@ def save_criticality(model: CriticalityModel, home: Path, *, encoder: str) -> Pa
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in model.arrays.items()}
-    home.mkdir(parents=True, exist_ok=True)
-    scratch = home / f".{FILE}"
-    scratch.write_bytes(save(arrays, metadata={"encoder": encoder}))
+    scratch = make_folder(home) / f".{FILE}"
+    write_private(scratch, save(arrays, metadata={"encoder": encoder}))
     scratch.replace(home / FILE)
     return home / FILE
 

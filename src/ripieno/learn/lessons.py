@@ -17,6 +17,7 @@ from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
 from ripieno.domain.workflow import MOST_STEPS
 from ripieno.errors import DataError, InvalidPlan
+from ripieno.privacy.files import make_folder, make_private
 from ripieno.workbench.scenes import SOURCES, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, search
 from ripieno.workbench.world import UNREADABLE_PRICE, BenchPool, Outcome, World
@@ -108,10 +109,10 @@ def find_lessons(
     """
     found = read_lessons(path) if path.exists() else []
     found = [lesson for lesson in found if lesson.pool < len(pools)]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     done = len(found) // len(world.families)
     found = found[: done * len(world.families)]
-    with path.open("w", encoding="utf-8") as file:
+    with make_private(path).open("w", encoding="utf-8") as file:
         for lesson in found:
             file.write(_dump(lesson, pools[lesson.pool]) + "\n")
         for place in range(done, len(pools)):

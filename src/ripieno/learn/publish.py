@@ -12,6 +12,8 @@ import numpy as np
 from ripieno.domain.training import column_means
 from ripieno.errors import ConfigError
 from ripieno.learn.checkpoint import CARD, WEIGHTS, read_card, render_card
+from ripieno.learn.screening import require_clean_text
+from ripieno.privacy import Scanner
 from ripieno.tasks import RoutingData, write_folder
 
 if TYPE_CHECKING:
@@ -48,14 +50,23 @@ def publish_dataset(data: RoutingData, folder: Path, *, licence: str, sources: M
     return folder
 
 
-def publish_checkpoint(checkpoint: Path, folder: Path, *, licence: str) -> Path:
+def publish_checkpoint(checkpoint: Path, folder: Path, *, licence: str, scanner: Scanner | None = None) -> Path:
     """Write a checkpoint: weights as safetensors, its card as JSON, and a README with YAML front matter.
+
+    Args:
+        checkpoint: its folder.
+        folder: must not exist, or be empty.
+        licence: SPDX identifier of the whole.
+        scanner: reads the card for secrets and personal data; None leaves it unread.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
         ConfigError: the folder holds something.
+        GateRefused: the card holds secrets or personal data.
     """
     card = read_card(checkpoint)
+    if scanner is not None:
+        require_clean_text(f"the card of {checkpoint.name!r}", (checkpoint / CARD).read_text(encoding="utf-8"), scanner)
     front = [
         "---",
         f"license: {licence}",

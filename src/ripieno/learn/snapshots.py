@@ -14,6 +14,7 @@ import numpy as np
 
 from ripieno.domain import Pool, WorkerId
 from ripieno.ledger import Ledger
+from ripieno.privacy.files import write_private
 from ripieno.route.predictors import TrainedPredictor
 from ripieno.route.predictors.belief import Belief
 from ripieno.route.predictors.trained import Learnt
@@ -47,7 +48,7 @@ class Snapshots:
         path = folder / NAME.format(place=learnt.watermark)
         scratch = path.with_name(f".{path.name}-{os.getpid()}")
         try:
-            scratch.write_bytes(save(_pack(learnt), metadata=_describe(learnt, pool) | {"digest": digest}))
+            write_private(scratch, save(_pack(learnt), metadata=_describe(learnt, pool) | {"digest": digest}))
             scratch.replace(path)
         except OSError as error:
             scratch.unlink(missing_ok=True)

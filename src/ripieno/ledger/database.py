@@ -11,6 +11,7 @@ from sqlalchemy.pool import QueuePool
 
 from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, LedgerTooNew
 from ripieno.plugins import needs_extra
+from ripieno.privacy.files import make_folder, make_private, narrow
 
 HEAD = "0005"
 KNOWN = ("0001", "0002", "0003", "0004", HEAD)
@@ -88,10 +89,15 @@ def explain_fault(reason: str, where: str) -> LedgerError:
 
 
 def open_sqlite(url: URL) -> Engine:
-    """A file in WAL mode, durable with each commit, one writer at a time."""
+    """A file in WAL mode, durable with each commit, one writer at a time; only its owner may read it."""
     if not url.database:
         raise ConfigError("ledger.url names no file", key="ledger.url", hint=_FORMS)
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(url.database)
+    if url.database != ":memory:" and not url.database.startswith("file:"):
+        make_folder(path.parent)
+        make_private(path)  # SQLite gives its -wal and -shm the mode of the file
+        for beside in ("-wal", "-shm"):
+            narrow(path.with_name(path.name + beside))
     engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=16)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediately)

@@ -10,6 +10,7 @@ import msgspec
 
 from ripieno.errors import LedgerCorrupt, LedgerFull
 from ripieno.ledger.codec import Row
+from ripieno.privacy.files import make_folder, make_private
 
 Kept = TypeVar("Kept")
 
@@ -46,7 +47,8 @@ class Spool(Generic[Kept]):
             OSError: the disk does not take them.
         """
         data = b"".join(_pack(row) for row in rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
+        make_private(self.path)
         with self.path.open("ab", buffering=0) as file:
             before = file.tell()
             if before + len(data) > self._largest:

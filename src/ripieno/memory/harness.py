@@ -47,8 +47,7 @@ class Harness:
         """
         with suppress(MemoryUnavailable):
             await self.catch_up()
-        reach = task.objective.privacy
-        found = await recall(self._memory, task.text, scope=scope, most=MOST_ITEMS, reach=reach, asked=reach)
+        found = await recall(self._memory, task.text, scope=scope, most=MOST_ITEMS, reach=task.objective.privacy)
         lines, shown = [_HEAD], []
         for each in found.items:
             words = each.item.text[:LONGEST_ITEM]
@@ -109,21 +108,13 @@ class Harness:
             log.warning("run %s waits to be remembered: %s", run, error.message)
 
 
-async def recall(
-    memory: Callable[[], Memory],
-    question: str,
-    *,
-    scope: Scope,
-    most: int,
-    reach: Privacy,
-    asked: Privacy = Privacy.PUBLIC,
-) -> Recall:
+async def recall(memory: Callable[[], Memory], question: str, *, scope: Scope, most: int, reach: Privacy) -> Recall:
     """A read of a memory that may not be open yet, and cannot be opened perhaps: then it is unavailable, too."""
     try:
         opened = memory()
     except MemoryUnavailable as error:
         return Recall(status=ReadStatus.UNAVAILABLE, detail=error.message)
-    return await opened.recall(question, scope=scope, most=most, reach=reach, asked=asked)
+    return await opened.recall(question, scope=scope, most=most, reach=reach)
 
 
 async def examine(memory: Callable[[], Memory]) -> Health:

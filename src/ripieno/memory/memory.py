@@ -23,6 +23,7 @@ from ripieno.domain.memory import (
 from ripieno.encoders import Encoder, find_privacy
 from ripieno.errors import MemoryUnavailable, RipienoError
 from ripieno.memory.importers import Wanted, take
+from ripieno.memory.redact import redact
 from ripieno.memory.schema import items, sources, upsert, vectors
 from ripieno.memory.search import Reader, search
 from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, tell, to_item
@@ -91,7 +92,9 @@ class Memory:
         """
         receipts = await asyncio.to_thread(self._store.write, new)
         fresh = {receipt.place: item for receipt, item in zip(receipts, new, strict=True) if receipt.is_new}
-        listed = [(place, tell(item.author, item.text)) for place, item in fresh.items() if self._may_encode(item)]
+        listed = [
+            (place, tell(item.author, redact(item.text))) for place, item in fresh.items() if self._may_encode(item)
+        ]
         for start in range(0, len(listed), _BATCH):
             if not await self._give_vectors(listed[start : start + _BATCH]):
                 break
@@ -123,8 +126,7 @@ class Memory:
         *,
         scope: Scope | None = None,
         most: int = 10,
-        reach: Privacy = Privacy.LOCAL,
-        asked: Privacy = Privacy.PUBLIC,
+        reach: Privacy | None = None,
         as_of: float | None = None,
         kinds: Sequence[ItemKind] = (),
     ) -> Recall:
@@ -134,19 +136,19 @@ class Memory:
             question: in words.
             scope: whose memory; that which holds for all if not given.
             most: items that are wanted.
-            reach: how far what is recalled will travel.
-            asked: how far the question may travel; an encoder beyond that is not asked.
+            reach: how far what is recalled will travel, and how far the question may; an encoder beyond it is not
+                asked. None recalls all, and asks the encoder wherever it is.
             as_of: what was known and true then.
             kinds: kinds of items; none means all.
         """
         reader = Reader(
             scope=scope or Scope(),
-            reach=reach,
+            reach=reach or Privacy.LOCAL,
             now=self._clock.now(),
             as_of=as_of,
             kinds=tuple(kind.value for kind in kinds),
         )
-        meaning, fault = await self._read_meaning(question, asked)
+        meaning, fault = await self._read_meaning(question, reach or Privacy.PUBLIC)
         try:
             async with asyncio.timeout(self._read_s):
                 found = await asyncio.to_thread(self._look_up, question, meaning, reader, most)
@@ -235,9 +237,9 @@ class Memory:
         """Give the files back."""
         self._store.engine.dispose()
 
-    async def _read_meaning(self, question: str, asked: Privacy) -> tuple[np.ndarray | None, str]:
-        if asked.reach < find_privacy(self._encoder).reach:
-            return None, f"searched by words alone: the encoder is {find_privacy(self._encoder)}, the task {asked}"
+    async def _read_meaning(self, question: str, reach: Privacy) -> tuple[np.ndarray | None, str]:
+        if reach.reach < find_privacy(self._encoder).reach:
+            return None, f"searched by words alone: the encoder is {find_privacy(self._encoder)}, the question {reach}"
         try:
             return (await self._encoder.encode([question]))[0], ""
         except RipienoError as error:

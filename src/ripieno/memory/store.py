@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,6 +14,7 @@ from ripieno.domain.memory import RETENTION_S, Erasure, Item, ItemKind, NewItem,
 from ripieno.domain.task import Privacy
 from ripieno.errors import DataError, NotFound
 from ripieno.memory.opening import explain, lock_writers
+from ripieno.memory.redact import remove_secrets
 from ripieno.memory.schema import authors, items, links, upsert, vectors
 from ripieno.memory.words import AFTER, BEFORE, words_of
 
@@ -61,7 +62,9 @@ class Store:
             return self.add(connection, new)
 
     def add(self, connection: Connection, new: Sequence[NewItem]) -> list[Receipt]:
-        """As `write`, within a transaction."""
+        """As `write`, within a transaction; secrets are taken out of each text, whoever brings it."""
+        redacted = [remove_secrets(each.text) for each in new]
+        new = [replace(each, text=clean.text) for each, clean in zip(new, redacted, strict=True)]
         names = [_name(each) for each in new]
         known = self._find_places(connection, names)
         fresh: dict[str, NewItem] = {}
@@ -82,7 +85,10 @@ class Store:
             index(connection, [(places[name], each) for name, each in fresh.items()])
         return [
             Receipt(
-                id=name, place=known.get(name) or places[name], is_new=name not in known and names.index(name) == nth
+                id=name,
+                place=known.get(name) or places[name],
+                is_new=name not in known and names.index(name) == nth,
+                removed=sum(redacted[nth].counts.values()),
             )
             for nth, name in enumerate(names)
         ]

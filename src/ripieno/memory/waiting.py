@@ -12,6 +12,7 @@ from ripieno.domain import Clock
 from ripieno.domain.memory import NewItem
 from ripieno.errors import LedgerError, MemoryUnavailable
 from ripieno.ledger.outbox import Spool
+from ripieno.privacy.files import make_folder, make_private
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 LARGEST = 64 * 1024 * 1024
@@ -80,8 +81,8 @@ class Waiting:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as lock:
+        make_folder(self._path.parent)
+        with make_private(self._path.with_suffix(".lock")).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 yield

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection
 
-from ripieno.domain import Privacy, Sensitivity, Task, Worker
+from ripieno.domain import Privacy, Sensitivity, Task
 from ripieno.privacy.scanner import Scanner
 from ripieno.privacy.unpack import read_text
 
@@ -47,10 +47,6 @@ class Boundary:
             if len(self._known) > MOST_KNOWN:
                 del self._known[next(iter(self._known))]
         return known
-
-    def admits(self, worker: Worker, found: frozenset[Sensitivity]) -> bool:
-        """Whether a text that holds this may go to a worker."""
-        return not found or worker.privacy.reach <= self.reach.reach
 
 
 def list_seen(task: Task) -> list[object]:

@@ -26,10 +26,9 @@ _CARD_LENGTHS = {"3": (14, 15, 16), "4": (13, 16, 19), "5": (16,), "2": (16,), "
 
 _DIGITS, _LETTERS = "digits", "letters"
 _WITH_LETTERS = frozenset(
-    {"es nie", "it codice fiscale", "mx curp", "in pan", "gb national insurance number", "passport"}
+    {"es nie", "it codice fiscale", "mx curp", "mx rfc", "in pan", "gb national insurance number", "passport"}
 )
 NUMBERS: tuple[tuple[str, str, str], ...] = (
-    ("us social security number", r"\d{3}[- ]\d{2}[- ]\d{4}", "us.ssn"),
     ("us taxpayer number", r"9\d{2}-[5-9]\d-\d{4}", "us.itin"),
     ("fr social security number", r"[12] ?\d{2} ?(?:0[1-9]|1[0-2]) ?\d[\dABab] ?\d{3} ?\d{3} ?\d{2}", "fr.nir"),
     ("cn resident number", r"[1-9]\d{16}[\dXx]", "cn.ric"),
@@ -44,23 +43,26 @@ NUMBERS: tuple[tuple[str, str, str], ...] = (
     ("be national number", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", "be.nn"),
     ("kr resident number", r"\d{6}-[1-8]\d{6}", "kr.rrn"),
     ("cl rut", r"\d{1,2}\.\d{3}\.\d{3}-[\dkK]", "cl.rut"),
+    ("mx rfc", r"(?i:[A-Z&Ñ]{4}\d{6}[A-Z0-9]{2}[0-9A])", "mx.rfc"),
     ("in pan", r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]", "in_.pan"),
     ("no personal number", r"\d{6} ?\d{5}", "no.fodselsnummer"),
 )
 """Forms that stand without their name: their shape or check digits seldom come by chance."""
 
 NAMED: tuple[tuple[str, str, str, str], ...] = (
-    ("us social security number", r"ssn|social security|social sec|social insurance|taxpayer id|\bmy social", r"\d{3}[- .]?\d{2}[- .]?\d{4}", "us.ssn"),
+    ("us employer number", r"\bein (?:is|n)|\bein:|employer id", r"\d{2}-?\d{7}", "us.ein"),
+    ("fr tax number", r"num[ée]ro fiscal|\bspi (?:est|n)|\bspi:", r"\d{2} ?\d{2} ?\d{3} ?\d{3} ?\d{3}", "fr.nif"),
+    ("nz tax number", r"\bird (?:is|n)|\bird:", r"\d{2,3}-?\d{3}-?\d{3}", "nz.ird"),
     ("us taxpayer number", r"itin|taxpayer", r"9\d{2}[- ]?\d{2}[- ]?\d{4}", "us.itin"),
-    ("de tax number", r"steuer|idnr|tax id|\btin (?:is|number|no)\b|\btin:", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr"),
-    ("nl citizen number", r"bsn|burgerservice|sofinummer", r"\d{3}[. ]?\d{3}[. ]?\d{3}|\d{4}[. ]?\d{2}[. ]?\d{3}", "nl.bsn"),
+    ("de tax number", r"steuer|idnr|tax id|\btin (?:is|n)|\btin:", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr"),
+    ("nl citizen number", r"bsn|burgerservice|sofinum", r"\d{4}[. ]?\d{2}[. ]?\d{3}|\d{3}[. ]\d{3}[. ]\d{3}", "nl.bsn"),
     ("gb nhs number", r"nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs"),
     ("gb tax reference", r"\butr (?:is|number|no)\b|\butr:|tax reference", r"\d{5} ?\d{5}", "gb.utr"),
-    ("ca social insurance number", r"\bsin (?:is|number|no)\b|\bsin:|social insurance|assurance sociale", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "ca.sin"),
+    ("ca social insurance number", r"\bsin (?:is|n)|\bsin:|social ins", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "ca.sin"),
     ("au tax file number", r"tfn|tax file", r"\d{3} ?\d{3} ?\d{2,3}", "au.tfn"),
     ("pl pesel", r"pesel", r"\d{11}", "pl.pesel"),
     ("dk personal number", r"cpr|personnummer", r"\d{6}[- ]?\d{4}", "dk.cpr"),
-    ("se personal number", r"personnummer|personnr|samordningsnummer", r"(?:19|20)?\d{6}[-+ ]?\d{4}", "se.personnummer"),
+    ("se personal number", r"personnummer|personnr|samordningsnr", r"(?:19|20)?\d{6}[-+ ]?\d{4}", "se.personnummer"),
     ("in aadhaar", r"aadha?ar|uidai", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar"),
     ("br cpf", r"cpf", r"\d{3}\.?\d{3}\.?\d{3}-?\d{2}", "br.cpf"),
     ("jp individual number", r"my number|個人番号|マイナンバー", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "jp.in_"),
@@ -82,9 +84,13 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
 """Form, what its name looks like, its digits, and the module of python-stdnum that checks them."""
 
 _DOCUMENT = (
-    r"passport|reisepass|passeport|pasaporte|passaporto|passaporte|paspoort|паспорт|护照|旅券|driver'?s licen[cs]e|"
+    r"passport|reisepass|passeport|pasaporte|passaporto|passaporte|paspoort|паспорт|护照|旅券|"
+    r"driver(?:'|’)?s licen[cs]e|"
     r"driving licen[cs]e|führerschein|permis de conduire|personalausweis|national id|identity card|id card"
 )
+
+
+_SOCIAL = r"ssn|social sec|taxpayer id|\bmy social"
 
 
 def require_extra() -> None:
@@ -125,6 +131,7 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         check=_is_wide_address,
         triggers=("@",),
         retry=Retry.END,
+        is_wide=True,
     )
     yield _personal("payment card", rf"{_FIRST}((?:{_CARD})(?:[ .-]?\d){{9,15}}){_LAST}", check=_is_card)
     yield Rule(
@@ -136,6 +143,14 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         kind=Sensitivity.PERSONAL,
         retry=Retry.NEXT,
     )
+    social = "us social security number"
+    yield _personal(social, rf"{_FIRST}(\d{{3}}[- ]\d{{2}}[- ]\d{{4}}){_LAST}", check=_is_social)
+    yield _personal(
+        social,
+        rf"(?i:{_SOCIAL})[^\d]{{0,32}}(\d{{3}}[- .]?\d{{2}}[- .]?\d{{4}}){_LAST}",
+        check=_is_social,
+        triggers=_literals(_SOCIAL),
+    )
     for form, digits, module in NUMBERS:
         yield _personal(form, rf"{_FIRST}({digits}){_LAST}", check=_Number(module))
     yield _personal(
@@ -144,14 +159,18 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         check=_is_insurance,
     )
     for form, name, digits, module in NAMED:
-        yield _personal(form, rf"(?i:{name})[^\d]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=_literals(name))
+        yield _personal(
+            form, rf"(?i:{name})[^\d]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=_literals(name)
+        )
     yield _personal(
         "passport or licence",
-        rf"(?i:{_DOCUMENT})[^\d\n]{{0,28}}?\b([A-Z]{{0,3}}\d{{5,12}}[A-Z]?|[A-Z]\d[A-Z0-9]{{5,7}}){_LAST}",
+        rf"(?i:{_DOCUMENT})[^\d\n]{{0,28}}?\b([A-Za-z]{{0,3}}\d{{5,12}}[A-Za-z]?|[A-Za-z]\d[A-Za-z0-9]{{5,7}}){_LAST}",
         check=lambda value: sum(map(str.isdigit, value)) >= 4,
         triggers=_literals(_DOCUMENT),
     )
-    yield _personal("passport", r"([A-Z0-9<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14}[\d<]\d)", check=_is_machine_read)
+    yield _personal(
+        "passport", r"([A-Z0-9<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14}[\d<]\d)", check=_is_machine_read
+    )
     yield from _phone_rules(region)
 
 
@@ -167,7 +186,15 @@ def _literals(name: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _personal(form: str, pattern: str, *, check: Callable[[str], bool], triggers: tuple[str, ...] = (), retry: Retry = Retry.NEXT) -> Rule:
+def _personal(
+    form: str,
+    pattern: str,
+    *,
+    check: Callable[[str], bool],
+    triggers: tuple[str, ...] = (),
+    retry: Retry = Retry.NEXT,
+    is_wide: bool = False,
+) -> Rule:
     alphabet = _LETTERS if form in _WITH_LETTERS else _DIGITS
     return Rule(
         form=form,
@@ -177,6 +204,7 @@ def _personal(form: str, pattern: str, *, check: Callable[[str], bool], triggers
         alphabet="" if triggers else alphabet,
         kind=Sensitivity.PERSONAL,
         retry=retry,
+        is_wide=is_wide,
     )
 
 
@@ -234,8 +262,21 @@ def _is_card(value: str) -> bool:
     digits = "".join(filter(str.isdigit, value))
     if len(digits) not in _CARD_LENGTHS[digits[0]] or len(set(digits)) < 2:
         return False
-    is_grouped = len(digits) == len(value) or bool(re.match(r"^(?:\d{4}[ .-]){3}\d{1,7}$|^\d{4}[ .-]\d{6}[ .-]\d{4,5}$", value))
+    is_grouped = len(digits) == len(value) or bool(
+        re.match(r"^(?:\d{4}[ .-]){3}\d{1,7}$|^\d{4}[ .-]\d{6}[ .-]\d{4,5}$", value)
+    )
     return is_grouped and bool(luhn.is_valid(digits))
+
+
+def _is_social(value: str) -> bool:
+    """Whether it is in a range that the United States give out; numbers that are known as examples count, too.
+
+    Source:
+        SSA, randomization of 2011: no area 000, 666 or 900 to 999, no group 00, no serial 0000.
+    """
+    digits = "".join(filter(str.isdigit, value))
+    area, group, serial = digits[:3], digits[3:5], digits[5:]
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
 
 
 def _is_address(value: str) -> bool:
@@ -245,7 +286,27 @@ def _is_address(value: str) -> bool:
     return name.lower() not in ("git", "hg", "svn") and ending not in _FILES and not name.endswith(".")
 
 
-_FILES = frozenset({"py", "js", "ts", "json", "png", "jpg", "jpeg", "gif", "svg", "css", "html", "md", "txt", "yaml", "yml", "service", "so"})
+_FILES = frozenset(
+    {
+        "py",
+        "js",
+        "ts",
+        "json",
+        "png",
+        "jpg",
+        "jpeg",
+        "gif",
+        "svg",
+        "css",
+        "html",
+        "md",
+        "txt",
+        "yaml",
+        "yml",
+        "service",
+        "so",
+    }
+)
 """Endings of files that follow an `@` in versions and assets, and that are no domain of mail."""
 
 
@@ -276,6 +337,11 @@ def _phone_rules(region: str | None) -> Iterator[Rule]:
     yield _personal(
         "phone number", r"(?:^|[^A-Za-z0-9+])(\+ ?\(?[1-9](?:[ ().\-/]{0,3}\d){6,14})(?:[^\d]|$)", check=_Phone(None)
     )
+    yield _personal(
+        "phone number",
+        r"(?:^|[^A-Za-z0-9+.,-])(00[1-9]\d{0,2}[ ().\-/]{1,3}\d(?:[ ().\-/]{0,3}\d){5,12})(?:[^\d]|$)",
+        check=_Phone(None),
+    )
     if region is None:
         return
     import phonenumbers
@@ -289,7 +355,7 @@ def _phone_rules(region: str | None) -> Iterator[Rule]:
         )
     yield _personal(
         "phone number",
-        r"(?i:phone|telephone|tel\b|telefon|téléphone|mobile|mobil|móvil|cell\b|call|whatsapp|sms|text me|fax|handy|contact|reach)"
+        r"(?i:phone|tel\b|telefon|mobil|móvil|cell\b|call|whatsapp|sms|text me|fax|handy|contact|reach)"
         r"[^\d\n+]{0,24}(\(?\d(?:[ ().\-/]{0,2}\d){6,13})(?:[^\d]|$)",
         check=_Phone(region),
     )
@@ -321,7 +387,7 @@ class _Phone:
         if len(set(digits)) < 3:
             return False
         try:
-            number = phonenumbers.parse(value, self._region)
+            number = phonenumbers.parse(f"+{value[2:]}" if value.startswith("00") else value, self._region)
         except phonenumbers.NumberParseException:
             return False
         if not phonenumbers.is_valid_number(number):

@@ -33,6 +33,8 @@ class Rule:
     """Texts of which one must occur, in any case."""
     alphabet: str = ""
     """Of a rule without triggers: rules of one alphabet are looked for together, which keeps their automaton small."""
+    is_wide: bool = False
+    """Whether it finds nothing in a text of ASCII alone."""
     check: Callable[[str], bool] | None = None
     """Whether a value is one; None takes each."""
     kind: Sensitivity = Sensitivity.SECRET

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import re2
+import re2  # type: ignore[import-untyped]  # it has no stubs
 
 from ripieno.domain import Sensitivity
 from ripieno.errors import ConfigError
@@ -64,16 +64,18 @@ class Scanner:
         return frozenset(found)
 
     def locate(self, text: str) -> list[Found]:
-        """What stands in a text as it is, in order; of places that overlap the first and longest one."""
+        """What stands in a text as it is, in order; places that overlap are one, and a secret where one of them is."""
         data = text.encode("utf-8", "surrogatepass" if text.isprintable() else "replace")
         places = [
             (start, end, rule.rule) for rule in self._relevant(data) for start, end in rule.places(data, is_whole=True)
         ]
         found: list[Found] = []
         for start, end, rule in sorted(places, key=lambda place: (place[0], -place[1])):
+            each = Found(form=rule.form, kind=rule.kind, start=start, end=end)
             if found and start < found[-1].end:
-                continue
-            found.append(Found(form=rule.form, kind=rule.kind, start=start, end=end))
+                found[-1] = _join(found[-1], each)
+            else:
+                found.append(each)
         return found if text.isascii() else _count_characters(found, data)
 
     def redact(self, text: str) -> Redacted:
@@ -130,7 +132,9 @@ class Scanner:
     def _relevant(self, data: bytes) -> Iterator["_Compiled"]:
         """The rules that can find something."""
         names = {name for gate in self._gates for name in gate.open_for(data)}
-        yield from (self._rules[name] for name in sorted(names))
+        is_wide = not data.isascii()
+        rules = (self._rules[name] for name in sorted(names))
+        yield from (rule for rule in rules if is_wide or not rule.rule.is_wide)
 
 
 class _Gate:
@@ -199,7 +203,6 @@ class _Compiled:
             refused.add(value)
             at = max({Retry.START: start, Retry.NEXT: start + 1, Retry.END: end}[rule.retry], at + 1)
 
-
     def _measure(self, value: bytes) -> int:
         """How many bytes of a value are what is looked for; 0 where it is none."""
         rule, text = self.rule, value.decode("utf-8", "replace")
@@ -222,11 +225,11 @@ def make_scanner(
         ConfigError: the extra is missing, there is no such region, or a pattern is none.
     """
     own = tuple(sorted((patterns or {}).items()))
-    return _make(has_personal, region, own)
+    return _make(own, region=region, has_personal=has_personal)
 
 
 @cache
-def _make(has_personal: bool, region: str | None, own: tuple[tuple[str, str], ...]) -> Scanner:  # noqa: FBT001  # cached
+def _make(own: tuple[tuple[str, str], ...], *, region: str | None, has_personal: bool) -> Scanner:
     rules = [_make_own(name, pattern) for name, pattern in own]
     rules += secrets.list_rules()
     if has_personal:
@@ -258,6 +261,11 @@ def _compile(pattern: str) -> "re2._Regexp[str]":
     options.max_mem = MEMORY
     options.log_errors = False
     return re2.compile(pattern, options)
+
+
+def _join(first: Found, second: Found) -> Found:
+    named = second if second.kind is Sensitivity.SECRET and first.kind is not Sensitivity.SECRET else first
+    return Found(form=named.form, kind=named.kind, start=first.start, end=max(first.end, second.end))
 
 
 def _count_characters(found: Sequence[Found], data: bytes) -> list[Found]:

@@ -45,7 +45,7 @@ PREFIXES: tuple[tuple[str, str, str], ...] = (
     ("stripe", "rk_live_", r"[A-Za-z0-9]{10,}"),
     ("stripe", "rk_test_", r"[A-Za-z0-9]{10,}"),
     ("stripe", "whsec_", r"[A-Za-z0-9+/=]{20,}"),
-    ("huggingface", "hf_", r"[A-Za-z0-9]{30,}"),
+    ("huggingface", "hf_", r"[A-Za-z0-9]{20,}"),
     ("huggingface", "api_org_", r"[A-Za-z0-9]{30,}"),
     ("npm", "npm_", r"[A-Za-z0-9]{30,}"),
     ("pypi", "pypi-AgE", r"[A-Za-z0-9_-]{30,}"),
@@ -92,14 +92,25 @@ _NAME = (
     r"api[_ .-]?key|apikey|secret[_ .-]?(?:access[_ .-]?)?key|access[_ .-]?key|private[_ .-]?key|client[_ .-]?secret|"
     r"auth[_ .-]?token|access[_ .-]?token|refresh[_ .-]?token|signing[_ .-]?secret|secret|token|credentials?"
 )
-_PASSWORD = (
+_NAMES_OF_PASSWORDS = (
     r"password|passwd|passphrase|passcode|passwort|kennwort|contrase(?:ñ|n)a|mot de passe|senha|wachtwoord|"
     r"lösenord|adgangskode|salasana|hasło|пароль|密码|密碼|パスワード|비밀번호|pwd|pw|pin code|pin-code"
 )
 _MARK = r":=|=>|[:=：＝]"
 _IS = r"(?i:is|was|are|ist|war|lautet|es|est|è|é|är|er|on)"
 _LATIN = ("password", "passwd", "passphrase", "passcode", "passwort", "kennwort", "contrase", "mot de passe", "senha")
-_OTHER = ("wachtwoord", "lösenord", "adgangskode", "salasana", "hasło", "пароль", "密码", "密碼", "パスワード", "비밀번호")
+_OTHER = (
+    "wachtwoord",
+    "lösenord",
+    "adgangskode",
+    "salasana",
+    "hasło",
+    "пароль",
+    "密码",
+    "密碼",
+    "パスワード",
+    "비밀번호",
+)
 _SHORT = ("pwd", "pw", "pin code", "pin-code")
 PASSWORD_TRIGGERS = (*_LATIN, *_OTHER, *_SHORT)
 
@@ -110,18 +121,22 @@ _PLACEHOLDER = re.compile(
 )
 _CODE = re.compile(r"[()\[\]{}<>]|\w\.\w+\.|^[a-z_]+(?:\.[a-z_]+)+$|->|&&|\|\||==|::")
 _PLAIN = frozenset(
-    """a an the not too at in on for to of from by with and or but if when where what which that this it its his her
-    their our your my being been so very also only just now then here there case-sensitive incorrect correct wrong right
-    valid invalid required optional weak strong secure safe unsafe insecure stored saved hashed encrypted salted sent set
-    reset changed expired empty missing blank null none used reused known unknown unique same different short long longer
-    shorter complex simple easy hard good bad visible hidden protected provided given entered typed displayed shown checked
-    verified validated accepted rejected needed necessary important usually always never often still already generated
-    created stolen leaked lost forgotten compromised exposed shared correctly properly case sensitive important free
-    available about between more less less most least least random made something anything nothing everything one two
-    three string text value field variable parameter needed what whatever how why who as is was are be will would should
-    can could may might must has have had do does did no yes true false obligatoire incorrecto incorrecta falsch richtig
-    sicher unsicher erforderlich notwendig vergessen abgelaufen ungültig oublié expiré requis faux segura seguro""".split()
+    """
+    a an the not too at in on for to of from by with and or but if when where what which that this it its his
+    her their our your my being been so very also only just now then here there case-sensitive incorrect correct
+    wrong right valid invalid required optional weak strong secure safe unsafe insecure stored saved hashed
+    encrypted salted sent set reset changed expired empty missing blank null none used reused known unknown
+    unique same different short long longer shorter complex simple easy hard good bad visible hidden protected
+    provided given entered typed displayed shown checked verified validated accepted rejected needed necessary
+    important usually always never often still already generated created stolen leaked lost forgotten
+    compromised exposed shared correctly properly case sensitive free available about between more less most
+    least random made something anything nothing everything one two three string text value field variable
+    parameter whatever how why who as is was are be will would should can could may might must has have had do
+    does did no yes true false obligatoire incorrecto incorrecta falsch richtig sicher unsicher erforderlich
+    notwendig vergessen abgelaufen ungültig oublié expiré requis faux segura seguro
+    """.split()  # noqa: SIM905  # a list of 150 words is no easier to read
 )
+"""Words that follow `password is` in ordinary sentences."""
 
 
 def list_rules() -> Iterator[Rule]:
@@ -177,7 +192,8 @@ def _cut(value: str) -> str:
 def _is_said(value: str) -> bool:
     """Whether what follows `password is` is one: it has a digit or a mark."""
     bare = value.strip("\"'“”`*")
-    return bare.lower() not in _PLAIN and _is_password(bare)
+    is_phrase = bare.count("-") + bare.count("_") >= 2 and not bare.startswith("-")
+    return bare.lower() not in _PLAIN and (_is_password(bare) or (is_phrase and not _CODE.search(bare)))
 
 
 def _is_told(value: str) -> bool:
@@ -186,12 +202,17 @@ def _is_told(value: str) -> bool:
     return len(bare) >= 4 and bare.lower() not in _PLAIN and not bare.lower().endswith(("ed", "ing", "ly"))
 
 
+def _is_chosen(value: str) -> bool:
+    """Whether a word that ends what follows `password:` is one, and no word of a form or a schema."""
+    return value not in _PLAIN and not _PLACEHOLDER.match(value)
+
+
 def _is_login(value: str) -> bool:
     return not re.match(r"^(?:\$|\{|<|\*|%7B|x{3,}$|\.\.\.)", value)
 
 
 def _is_session(value: str) -> bool:
-    return len(value) >= 16 and _is_no_word(value) and not _PLACEHOLDER.match(value)
+    return _is_no_word(value) and not _PLACEHOLDER.match(value)
 
 
 _SPECIAL = (
@@ -219,7 +240,7 @@ _SPECIAL = (
     Rule(form="slack token", pattern=_EDGE + r"(xox[a-z]-[A-Za-z0-9-]{10,})", triggers=("xox",), check=_is_no_word),
     Rule(
         form="bearer token",
-        pattern=r"(?i:bearer)(?:\s+|%20|\+)([A-Za-z0-9._~+/=-]{16,})",
+        pattern=r"(?i:bearer)(?:\s+|%20|\+)([A-Za-z0-9._~+/=-]{12,})",
         triggers=("bearer",),
         check=_is_session,
     ),
@@ -234,7 +255,8 @@ _SPECIAL = (
         pattern=r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
         triggers=("private key",),
         goes_on=(
-            r"[A-Za-z0-9+/=\s\\:,.()-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|[A-Za-z0-9+/=\s\\]*"
+            r"(?:[A-Za-z0-9+/=\s\\:,.()]|-[A-Za-z0-9])*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+            r"|[A-Za-z0-9+/=\s\\]*"
         ),
     ),
     Rule(form="private key", pattern=r"PuTTY-User-Key-File-\d", triggers=("putty-user-key-file",)),
@@ -295,7 +317,7 @@ _SPECIAL = (
     Rule(
         form="password",
         pattern=(
-            rf"(?:(?i:{_PASSWORD.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw|pass))[\"'`*_]*"
+            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw|pass))[\"'`*_]*"
             rf"\s*(?:{_MARK})\s*[\"'“`]?([^\s\"'`“”,;<>]{{4,64}})"
         ),
         triggers=(*PASSWORD_TRIGGERS, "pass"),
@@ -305,7 +327,7 @@ _SPECIAL = (
     Rule(
         form="password",
         pattern=(
-            rf"(?:(?i:{_PASSWORD.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))"
+            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))"
             rf"(?:\s+(?i:for|of|to|für|de|pour|para)\s+[^\n:=.]{{1,40}})?\s+{_IS}\s*[:：]?\s+([^\s<>]{{4,64}})"
         ),
         triggers=PASSWORD_TRIGGERS,
@@ -316,12 +338,22 @@ _SPECIAL = (
     Rule(
         form="password",
         pattern=(
-            rf"(?i:my|our|mein|unser|mon|notre|mi|nuestra|minha)\s+(?:[a-z-]+\s+)?(?i:{_PASSWORD})\s+{_IS}\s*[:：]?\s+"
+            rf"(?i:my|our|the|his|her|their|mein|das|unser|mon|le|notre|mi|la|nuestra|minha|a)\s+(?:[A-Za-z-]+\s+)?(?i:{_NAMES_OF_PASSWORDS})\s+{_IS}\s*[:：]?\s+"
             r"([^\s<>]{4,64})(?:\s*$|[.!,;]?\s*\n|[.!,;](?:\s|$)|\s+(?:and|und|et|y|but|please|so)\b)"
         ),
         triggers=PASSWORD_TRIGGERS,
         trim=_cut,
         check=_is_told,
+        retry=Retry.START,
+    ),
+    Rule(
+        form="password",
+        pattern=(
+            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))[\"'`*_]*"
+            rf"\s*(?:{_MARK})\s*[\"'“`]?([a-z]{{5,32}})(?:[\"'`”,;&]|[.!]?[ \t]*(?:[\r\n]|$)|\.\s)"
+        ),
+        triggers=PASSWORD_TRIGGERS,
+        check=_is_chosen,
         retry=Retry.START,
     ),
     Rule(

@@ -5,10 +5,9 @@ import re
 import unicodedata
 from binascii import a2b_base64
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from urllib.parse import unquote
 
-import re2
+import re2  # type: ignore[import-untyped]  # it has no stubs
 
 DEPTH = 3
 """How often a text is taken out of another one: base64 in JSON in base64."""
@@ -16,7 +15,7 @@ DEPTH = 3
 _PACKED = re2.compile(
     r"base64,([A-Za-z0-9+/_-]{4,}={0,2})|([A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]*[A-Za-z0-9+/_-]{4,})*={0,2})"
 )
-"""Runs of the alphabets of base64, over several lines as in mail; the shortest that no data URL names holds 12 bytes."""
+"""Runs of the alphabets of base64, over several lines as in mail; those of a data URL may be short."""
 _SHORTEST = 16
 _HEAD = 32
 """Characters of base64 that are looked at before all of it is decoded."""
@@ -26,15 +25,14 @@ _ESCAPED = re2.compile(r"\\[nrtux\"'/@_.:=+-]")
 _ESCAPES = (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r"), ("\\", ""))
 _ENTITY = re2.compile(r"&(?:#\d|#x|amp;|lt;|gt;|quot;|commat;|period;)")
 _CONTROLS = bytes(each for each in range(32) if each not in (9, 10, 12, 13)) + b"\x7f"
-_ASCII = bytes(range(128))
-_MARKS = {
-    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe58\ufe63\uff0d", "-"),
-    **dict.fromkeys("\u00a0\u2007\u202f\u3000", " "),
-    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
-    **dict.fromkeys("\u2018\u2019", "'"),
-    **dict.fromkeys("\u201c\u201d", '"'),
-}
-"""Hyphens, blanks and quotes as a keyboard has them; what has no width is left out."""
+_HYPHENS, _BLANKS = "\u2010\u2011\u2012\u2013\u2212", "\u00a0\u2007\u202f\u3000"
+_WIDTHLESS = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
+_OTHERS = (
+    f"[{_HYPHENS}{_BLANKS}{_WIDTHLESS}"
+    "\u00b2\u00b3\u00b9\u2070-\u2089\uff0b\uff0d-\uff1a\uff1d\uff20-\uff3a\uff3f\uff41-\uff5a\U0001d400-\U0001d7ff]"
+)
+"""Characters that have a plain form, which a keyboard has: hyphens, blanks, other widths, the alphabets of formulas."""
+_HAS_OTHERS, _OTHER = re2.compile(_OTHERS), re.compile(_OTHERS)
 
 
 def read_text(value: object) -> str:
@@ -66,19 +64,17 @@ def read_text(value: object) -> str:
 
 def clean(text: str) -> str:
     """A text with characters of one meaning in one form: digits of other widths, hyphens, blanks."""
-    if text.isascii():
+    if text.isascii() or _HAS_OTHERS.search(text.encode("utf-8", "replace")) is None:
         return text
-    others = text.encode("utf-8", "ignore").translate(None, _ASCII).decode("utf-8", "ignore")
-    for each in set(others):
-        plain = _plain(each)
-        if plain != each:
-            text = text.replace(each, plain)
-    return text
+    return _OTHER.sub(lambda match: _plain(match.group()), text)
 
 
-@lru_cache(maxsize=65_536)
 def _plain(character: str) -> str:
-    return _MARKS.get(character) if character in _MARKS else unicodedata.normalize("NFKC", character)
+    if character in _HYPHENS:
+        return "-"
+    if character in _BLANKS:
+        return " "
+    return "" if character in _WIDTHLESS else unicodedata.normalize("NFKC", character)
 
 
 def unpack(text: str) -> Iterator[str]:
