@@ -1,5 +1,6 @@
 """One answer against the grader of its task, or against the check of a workflow under way."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
@@ -23,10 +24,10 @@ from ripieno.errors import ConfigError, ProviderRejected
 from ripieno.providers.base import Ask
 from ripieno.verify.external import Verifier
 from ripieno.verify.judge import choose_answer, grade_answer
-from ripieno.verify.sandbox import check_pattern, check_tests
 from ripieno.verify.schema import check_schema
-from ripieno.verify.text import check_agreement, check_choice, check_exact, check_numeric, reduce_answer
+from ripieno.verify.text import check_agreement, check_choice, check_exact, check_numeric, check_pattern, reduce_answer
 from ripieno.verify.trust import Trust, hold
+from ripieno.verify.unit_tests import check_tests
 
 
 class Grading:
@@ -56,7 +57,7 @@ class Grading:
         """Find out what an answer is worth.
 
         Raises:
-            ConfigError: the grader needs a verifier or a judge that is not configured.
+            ConfigError: the grader needs a verifier, a judge or a jail that is not there.
             ProviderError: the judge failed.
         """
         if isinstance(grader, Recorded):
@@ -70,7 +71,7 @@ class Grading:
             As quality the probability that the answer is accepted, where enough is known of the verifier.
 
         Raises:
-            ConfigError: the check needs a verifier or a judge that is not configured.
+            ConfigError: the check needs a verifier, a judge or a jail that is not there.
             ProviderError: a worker that was asked failed.
         """
         return hold(await self._find_out(check, task, answer, author=author, ask=ask), self.trusted)
@@ -79,19 +80,17 @@ class Grading:
         match check:
             case UnitTests():
                 return await check_tests(check, answer.text)
-            case Pattern():
-                return await check_pattern(check, answer.text)
             case Judge():
                 judge = self._find_judge(check)
                 return await grade_answer(check, task, answer.text, judge=judge, author=author, ask=ask)
             case Agreement(peer=peer):
                 return check_agreement(answer.text, (await ask(peer, task)).text, peer=peer)
             case External(verifier=name, facts=facts):
-                return self._find(name).check(facts, answer.text)
+                return await asyncio.to_thread(self._find(name).check, facts, answer.text)
             case Human():
                 raise ConfigError("a human is asked by workflows only")
             case _:
-                return _check_text(check, answer.text)
+                return await asyncio.to_thread(_check_text, check, answer.text)
 
     async def prefer(
         self, check: Check, task: Task, answers: Sequence[str], *, authors: Sequence[str], ask: Ask
@@ -122,8 +121,10 @@ class Grading:
         return judge
 
 
-def _check_text(check: Exact | Numeric | Choice | JsonSchema, text: str) -> Verdict:
+def _check_text(check: Exact | Numeric | Choice | JsonSchema | Pattern, text: str) -> Verdict:
     match check:
+        case Pattern():
+            return check_pattern(check, text)
         case Exact():
             return check_exact(check, text)
         case Numeric():
