@@ -16,7 +16,7 @@ def test_a_module_is_short_documented_and_does_no_work_on_import(path: Path) -> 
     text = path.read_text()
     tree = ast.parse(text)
     assert len(text.splitlines()) <= 500
-    assert ast.get_docstring(tree) or "sandbox_child" in path.name
+    assert ast.get_docstring(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 75, f"{node.name} is too long"
@@ -39,13 +39,16 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
         "plugins.py",
         "providers/callables.py",
         "providers/caller.py",
-        "verify/sandbox_server.py",
+        "verify/jailed/candidate.py",
+        "verify/jailed/driver.py",
+        "verify/jailed/server.py",
+        "verify/jailed/wire.py",
     }
 
 
 def test_nothing_evaluates_unpickles_or_shells_out() -> None:
     for path in MODULES:
-        if path.name in ("sandbox_child.py", "sandbox_server.py"):
+        if path.parent.name == "jailed":
             continue
         text = path.read_text()
         assert not re.search(r"(?<![\w.])(eval|exec)\(|pickle\.|shell=True|os\.system", text), path

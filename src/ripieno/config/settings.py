@@ -41,6 +41,8 @@ class GatewaySettings(_Part):
     """Further model names, each for a worker or for `auto` with a preset."""
     max_in_flight: int = Field(default=2000, ge=1)
     """Requests at once; more are turned away with 503."""
+    allow_code_checks: bool = False
+    """Whether a request may ask for checks that run code, in a jail: `unit_tests`, and plugins (`external`)."""
     body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """Largest request body."""
     memory_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)

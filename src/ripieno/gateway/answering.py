@@ -321,7 +321,8 @@ def _origin(decision: str, worker: str, told: JsonValue = None) -> Origin:
 
 
 def _make_names(app: App) -> Names:
-    return Names(workers=app.pool.ids, aliases=app.settings.gateway.aliases)
+    gateway = app.settings.gateway
+    return Names(workers=app.pool.ids, aliases=gateway.aliases, allows_code=gateway.allow_code_checks)
 
 
 _NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}

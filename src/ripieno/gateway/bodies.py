@@ -18,5 +18,5 @@ def read_form(request: Request, kind: type[Body]) -> Body:
     """
     try:
         return msgspec.json.decode(request.body, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidTask(f"not what {request.path} takes: {error}") from error

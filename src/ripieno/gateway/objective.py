@@ -8,11 +8,17 @@ import msgspec
 from ripieno.domain import Budget, JsonValue, Mode, Objective, Privacy
 from ripieno.domain.grader import Check
 from ripieno.domain.memory import Scope
-from ripieno.errors import InvalidTask
+from ripieno.errors import Forbidden, InvalidTask
 from ripieno.route import PRESETS
-from ripieno.tasks.graders import read_check
+from ripieno.tasks.graders import RUNS_CODE, read_check
 
 AUTO = "auto"
+LONGEST_KIND = 100
+"""Characters of a task kind: it stands in reports and charts."""
+LONGEST_NAME = 512
+"""Characters of every other name that a request states: model, session, project, user, worker."""
+MOST_NAMED = 1_000
+"""Workers that a request may name."""
 SESSION_HEADERS = (
     "x-ripieno-session",
     "x-session-id",
@@ -60,6 +66,8 @@ class Names:
     workers: Sequence[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names, each for a worker or for `auto` with a preset."""
+    allows_code: bool = False
+    """Whether checks of requests may run code."""
     plain: dict[str, Objective] = field(default_factory=dict)
     """The objective of each name where nothing else is stated: kept, as most requests ask for nothing else."""
 
@@ -90,11 +98,14 @@ class UnknownModel(InvalidTask):
     def __init__(self, model: str, workers: Sequence[str]) -> None:
         self.model = model
         super().__init__(
-            f"the model {model!r} does not exist", param="model", hint=f"use 'auto' or one of {', '.join(workers)}"
+            f"the model {model[:100]!r} does not exist",
+            param="model",
+            hint=f"use 'auto' or one of {', '.join(workers)}",
         )
 
 
 _NO_FIELDS = RipienoFields()
+_NO_MEMORY = MemoryFields()
 _NO_BUDGET = Budget()
 
 
@@ -112,6 +123,7 @@ def read_stated(
 
     Raises:
         InvalidTask: a field or header is wrong; `param` names it.
+        Forbidden: its check would run code, and the settings do not let requests do that.
         UnknownModel: there is no such model.
     """
     given = body.get("ripieno")
@@ -120,18 +132,51 @@ def read_stated(
     except msgspec.ValidationError as error:
         raise InvalidTask(f"ripieno: {error}", param="ripieno") from error
     fields = _merge_headers(fields, headers)
+    session = fields.session or _find_session(headers, body)
+    _require_short(model, fields, session)
     try:
         return Stated(
             objective=_find_objective(model, fields, base, names),
             budget=_NO_BUDGET if fields.budget_usd is None else Budget(cost_usd=fields.budget_usd),
             kind=fields.task_kind,
-            session=fields.session or _find_session(headers, body),
-            check=None if fields.check is None else read_check(fields.check),
+            session=session,
+            check=None if fields.check is None else _read_check(fields.check, names),
             memory=None if (own := fields.memory) is None else Scope(project=own.project, user=own.user),
             may_cache=fields.cache,
         )
     except ValueError as error:
         raise InvalidTask(str(error), param="ripieno") from error
+
+
+def _require_short(model: str, fields: RipienoFields, session: str | None) -> None:
+    """Refuse names that no reader of a report would read to their end.
+
+    Raises:
+        InvalidTask: one is too long; `param` names it.
+    """
+    memory = fields.memory or _NO_MEMORY
+    for name, value, most in (
+        ("model", model, LONGEST_NAME),
+        ("ripieno.task_kind", fields.task_kind, LONGEST_KIND),
+        ("ripieno.session", session, LONGEST_NAME),
+        ("ripieno.memory.project", memory.project, LONGEST_NAME),
+        ("ripieno.memory.user", memory.user, LONGEST_NAME),
+        ("ripieno.workers", max(fields.workers, key=len, default=""), LONGEST_NAME),
+    ):
+        if value is not None and len(value) > most:
+            raise InvalidTask(f"{name} may have {most} characters, and has {len(value):,}", param=name)
+    if len(fields.workers) > MOST_NAMED:
+        raise InvalidTask(f"ripieno.workers may name {MOST_NAMED:,} workers", param="ripieno.workers")
+
+
+def _read_check(raw: Mapping[str, JsonValue], names: Names) -> Check:
+    check = read_check(raw)
+    if isinstance(check, RUNS_CODE) and not names.allows_code:
+        raise Forbidden(
+            f"requests may not ask for the check {raw.get('kind')!r}, as it runs code",
+            hint="the owner can set gateway.allow_code_checks = true",
+        )
+    return check
 
 
 def _find_objective(model: str, stated: RipienoFields, base: Objective, names: Names) -> Objective:

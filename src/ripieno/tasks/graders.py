@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from ripieno.domain import JsonValue, parse_worker_id
 from ripieno.domain.grader import (
@@ -21,6 +21,11 @@ from ripieno.domain.grader import (
     Recorded,
     UnitTests,
 )
+from ripieno.tasks.patterns import compile_pattern
+from ripieno.tasks.schemas import read_schema
+
+RUNS_CODE = (UnitTests, External)
+"""Checks that run code which an answer or a request brings, or a plugin on facts that a request brings."""
 
 
 class _Model(BaseModel):
@@ -40,13 +45,19 @@ class _NumericRow(_Model):
 
 class _ChoiceRow(_Model):
     kind: Literal["choice"]
-    letter: str
-    options: tuple[str, ...] = tuple("ABCDEFGHIJ")
+    letter: str = Field(min_length=1)
+    options: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=tuple("ABCDEFGHIJ"), min_length=1)
 
 
 class _SchemaRow(_Model):
     kind: Literal["json_schema"]
     schema_: dict[str, object] = Field(alias="schema")
+
+    @field_validator("schema_")
+    @classmethod
+    def _look_over(cls, schema: dict[str, object]) -> dict[str, object]:
+        read_schema(schema)
+        return schema
 
 
 class _TestsRow(_Model):
@@ -59,6 +70,12 @@ class _TestsRow(_Model):
 class _PatternRow(_Model):
     kind: Literal["pattern"]
     pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _compile(cls, pattern: str) -> str:
+        compile_pattern(pattern)
+        return pattern
 
 
 class _JudgeRow(_Model):

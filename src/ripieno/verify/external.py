@@ -1,19 +1,30 @@
 """Verifier plugins: named checks with facts of their own."""
 
 import asyncio
-import math
+import sysconfig
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from ripieno.domain import JsonValue, Verdict
-from ripieno.errors import NoVerdict, ProviderError, RipienoError
-from ripieno.plugins import calling_plugin, needs_extra
+from ripieno.errors import ConfigError, NoVerdict, ProviderError, RipienoError
+from ripieno.plugins import calling_plugin, require_extra
+from ripieno.verify.jail import Limits
+from ripieno.verify.text import final_answer
+from ripieno.verify.warm import WarmJail
 
 EXTERNAL_S = 60.0
 """Seconds that a plugin may take for one answer; later it has no verdict, and its thread is left to itself."""
 _AUTHOR = "report it to the author of the plugin, or mend its facts"
+MEMORY_BYTES = 4 * 1024 * 1024 * 1024
+"""Address space of the generators: their libraries reserve much that they never touch."""
+SCORE_S = 20.0
+"""That scoring one answer may take."""
+MADE = b"made "
+"""What the jail says once the generator has made the task."""
 
 
 class Verifier(Protocol):
@@ -25,26 +36,38 @@ class Verifier(Protocol):
 
 
 class ReasoningGymVerifier:
-    """Scores an answer with the generator that made the task (package `reasoning-gym`)."""
+    """Scores an answer with the generator that made the task (package `reasoning-gym`), in a jail.
+
+    Some of its generators evaluate an answer as Python to score it.
+    """
+
+    def __init__(self) -> None:
+        libraries = tuple({path for name in ("purelib", "platlib") if (path := sysconfig.get_path(name))})
+        limits = Limits(memory_bytes=MEMORY_BYTES, libraries=libraries, may_fork=True)
+        self._jail = WarmJail("reasoning_gym", seconds=SCORE_S, limits=limits)
 
     def check(self, facts: Mapping[str, JsonValue], text: str) -> Verdict:
-        """Score as the generator does; under 0.99 is not accepted, as its partial credit rewards form."""
-        with needs_extra("tasks", "the verifier 'reasoning_gym'"):
-            import reasoning_gym
+        """Score as the generator does; under 0.99 is not accepted, as its partial credit rewards form.
 
-        from ripieno.verify.text import final_answer
-
-        data = reasoning_gym.create_dataset(str(facts["dataset"]), seed=_int(facts["seed"]), size=_int(facts["size"]))
-        entry = data[_int(facts["index"])]
-        scores = []
-        for candidate in (text.strip(), final_answer(text).rstrip(". ")):
-            try:
-                scores.append(float(data.score_answer(answer=candidate, entry=entry)))
-            except (ValueError, TypeError, KeyError, IndexError):
-                scores.append(0.0)
-        if not all(math.isfinite(score) for score in scores):
-            raise NoVerdict(f"the generator scored {scores}, not a number", verifier="reasoning_gym")
-        return Verdict(verifier="reasoning_gym", quality=float(max(scores) >= 0.99), detail=f"scored {max(scores):.2f}")
+        Raises:
+            ConfigError: the generator does not make the task.
+            NoJail: no jail can be had here, so nothing is known of the answer.
+            NoVerdict: scoring failed or took too long, so nothing is known of the answer.
+            TypeError: a fact is not of its kind.
+        """
+        require_extra("tasks", "the verifier 'reasoning_gym'", ("reasoning_gym",))
+        asked: dict[str, Any] = {
+            "dataset": str(facts["dataset"]),
+            **{name: _int(facts[name]) for name in ("seed", "size", "index")},
+            "candidates": [text.strip(), final_answer(text).rstrip(". ")],
+        }
+        is_done, said = self._jail.run(msgspec.json.encode(asked))
+        if not said.startswith(MADE):
+            raise ConfigError(f"the task {asked['dataset'][:60]!r} cannot be made by the package reasoning-gym")
+        if not is_done:
+            raise NoVerdict("scoring it failed, or took too long", verifier="reasoning_gym")
+        score = msgspec.json.decode(said.removeprefix(MADE), type=float)
+        return Verdict(verifier="reasoning_gym", quality=float(score >= 0.99), detail=f"scored {score:.2f}")
 
 
 class Guarded:

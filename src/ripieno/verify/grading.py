@@ -1,5 +1,6 @@
 """One answer against the grader of its task, or against the check of a workflow under way."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
@@ -23,10 +24,10 @@ from ripieno.errors import ConfigError, NoVerdict, ProviderError, ProviderReject
 from ripieno.providers.base import Ask
 from ripieno.verify.external import Guarded, Verifier
 from ripieno.verify.judge import choose_answer, grade_answer
-from ripieno.verify.sandbox import check_pattern, check_tests
 from ripieno.verify.schema import check_schema
-from ripieno.verify.text import check_agreement, check_choice, check_exact, check_numeric, reduce_answer
+from ripieno.verify.text import check_agreement, check_choice, check_exact, check_numeric, check_pattern, reduce_answer
 from ripieno.verify.trust import Trust, hold
+from ripieno.verify.unit_tests import check_tests
 
 
 class Grading:
@@ -56,7 +57,7 @@ class Grading:
         """Find out what an answer is worth.
 
         Raises:
-            ConfigError: the grader needs a verifier or a judge that is not configured.
+            ConfigError: the grader needs a verifier, a judge or a jail that is not there.
             NoVerdict: the verifier or judge failed, so that nothing is known of the answer.
         """
         if isinstance(grader, Recorded):
@@ -70,7 +71,7 @@ class Grading:
             As quality the probability that the answer is accepted, where enough is known of the verifier.
 
         Raises:
-            ConfigError: the check needs a verifier or a judge that is not configured.
+            ConfigError: the check needs a verifier, a judge or a jail that is not there.
             NoVerdict: the verifier or a worker that was asked failed, so that nothing is known of the answer.
         """
         return hold(await self._find_out(check, task, answer, author=author, ask=ask), self.trusted)
@@ -79,8 +80,6 @@ class Grading:
         match check:
             case UnitTests():
                 return await check_tests(check, answer.text)
-            case Pattern():
-                return await check_pattern(check, answer.text)
             case Judge():
                 judge = self._find_judge(check)
                 return await grade_answer(check, task, answer.text, judge=judge, author=author, ask=ask)
@@ -91,7 +90,7 @@ class Grading:
             case Human():
                 raise ConfigError("a human is asked by workflows only")
             case _:
-                return _check_text(check, answer.text)
+                return await asyncio.to_thread(_check_text, check, answer.text)
 
     async def prefer(
         self, check: Check, task: Task, answers: Sequence[str], *, authors: Sequence[str], ask: Ask
@@ -137,8 +136,10 @@ async def _compare(answer: Answer, task: Task, *, peer: WorkerId, ask: Ask) -> V
     return check_agreement(answer.text, theirs.text, peer=peer)
 
 
-def _check_text(check: Exact | Numeric | Choice | JsonSchema, text: str) -> Verdict:
+def _check_text(check: Exact | Numeric | Choice | JsonSchema | Pattern, text: str) -> Verdict:
     match check:
+        case Pattern():
+            return check_pattern(check, text)
         case Exact():
             return check_exact(check, text)
         case Numeric():

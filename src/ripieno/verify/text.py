@@ -4,7 +4,9 @@ import re
 import string
 
 from ripieno.domain import Verdict
-from ripieno.domain.grader import Choice, Exact, Numeric
+from ripieno.domain.grader import Choice, Exact, Numeric, Pattern
+from ripieno.errors import ConfigError
+from ripieno.tasks.patterns import matches
 
 _MARKER = re.compile(r"(?:final answer|answer|result)\s*(?:is\b|:|=)+\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?![\w])")
@@ -72,6 +74,19 @@ def check_choice(grader: Choice, text: str) -> Verdict:
     if chosen == {grader.letter.upper()}:
         return _accept("choice")
     return _reject("choice", f"chose {', '.join(sorted(chosen)) or 'nothing'}")
+
+
+def check_pattern(grader: Pattern, text: str) -> Verdict:
+    """Whether the final answer, or the whole text, matches a regular expression (RE2).
+
+    Raises:
+        ConfigError: the pattern is refused, so nothing is known of the answer.
+    """
+    try:
+        is_met = any(matches(grader.pattern, candidate) for candidate in (text.strip(), final_answer(text)))
+    except ValueError as error:
+        raise ConfigError(f"a pattern cannot be used: {error}") from error
+    return _accept("pattern") if is_met else _reject("pattern", "no match")
 
 
 def check_agreement(ours: str, theirs: str, *, peer: str) -> Verdict:

@@ -1,0 +1,193 @@
+"""Jail: where code that nobody vouches for runs; bubblewrap makes it, and without bubblewrap there is none.
+
+Inside there is no network, no process but the one, no file but Python's own and an empty folder of limited size, no
+variable of the environment, and no way to more. A jail ends with this process at the latest.
+"""
+
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from ripieno.errors import ConfigError
+from ripieno.verify.jailed.syscalls import MACHINES, make_filter
+
+MEMORY_BYTES = 512 * 1024 * 1024
+"""Of one process in a jail."""
+FOLDER_BYTES = 16 * 1024 * 1024
+"""Of all files that a jail writes."""
+START_S = 60.0
+"""A jail that has not started by then cannot be had."""
+SCRIPTS = Path(__file__).parent / "jailed"
+INSTALL = "install bubblewrap: `scripts/install_jail.sh`, or `apt-get install bubblewrap`, `dnf install bubblewrap`"
+
+
+class NoJail(ConfigError):
+    """No jail can be had here, so the code was not run, and nothing is known of it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the code was not run: no jail can be had, as {why}", hint=INSTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one process in a jail may take."""
+
+    memory_bytes: int = MEMORY_BYTES
+    libraries: tuple[str, ...] = ()
+    """Further folders that can be read."""
+    may_fork: bool = False
+    """For a trusted server that takes this right from each program before it runs."""
+
+
+def describe_jail() -> tuple[bool, str]:
+    """Whether a jail can be had, and what is to be said of it: one is started to find out."""
+    try:
+        command, seccomp = make_command(["-c", "print('free')"], Limits())
+    except NoJail as error:
+        return False, f"{error.message}; {error.hint}"
+    try:
+        done = subprocess.run(  # noqa: S603  # our own command, in a list
+            command, pass_fds=(seccomp,), env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, f"no jail can be had: {error}; {INSTALL}"
+    finally:
+        os.close(seccomp)
+    if done.returncode or done.stdout != b"free\n":
+        why = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        return False, f"no jail can be had: {why[-1] if why else f'it ended with {done.returncode}'}; {INSTALL}"
+    return True, f"ok ({command[0]})"
+
+
+def find_bwrap() -> str:
+    """The path of bubblewrap.
+
+    Raises:
+        NoJail: there is none for this machine.
+    """
+    if sys.platform != "linux":
+        raise NoJail(f"jails need Linux, and this is {sys.platform}")
+    if platform.machine() not in MACHINES:
+        raise NoJail(f"its filter knows the processors {', '.join(MACHINES)}, not {platform.machine()}")
+    found = shutil.which("bwrap", path=os.defpath + os.pathsep + os.environ.get("PATH", ""))
+    if found is None:
+        raise NoJail("`bwrap` is not installed")
+    return found
+
+
+def make_command(python: Sequence[str], limits: Limits) -> tuple[list[str], int]:
+    """The command that runs Python in a new jail, and the file descriptor that it must inherit.
+
+    Raises:
+        NoJail: there is no bubblewrap for this machine.
+    """
+    bwrap = find_bwrap()
+    seccomp, filled = os.pipe()
+    os.write(filled, make_filter(platform.machine(), may_fork=limits.may_fork))
+    os.close(filled)
+    command = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    command += ["--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--cap-drop", "ALL"]
+    command += ["--die-with-parent", "--new-session", "--seccomp", str(seccomp)]
+    for path in _list_readable(limits.libraries):
+        if os.path.islink(path):
+            command += ["--symlink", os.readlink(path), path]
+        else:
+            command += ["--ro-bind", path, path]
+    for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
+        command += ["--dev-bind", device, device]
+    command += ["--ro-bind", str(SCRIPTS), "/jailed", "--size", str(FOLDER_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
+    command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]  # noqa: S108  # its own, not this machine's
+    return [*command, _find_python(), "-I", "-S", "-B", *python], seccomp
+
+
+def _find_python() -> str:
+    """The interpreter itself: what a virtual environment links to."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _list_readable(libraries: Sequence[str]) -> list[str]:
+    """What Python needs: itself, its library, and the shared libraries of the system; parents before what is in them."""
+    system = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache"]
+    own = [os.path.join(prefix, part) for prefix in (sys.base_prefix, sys.base_exec_prefix) for part in ("lib", "lib64")]
+    own.append(os.path.dirname(os.__file__))
+    kept: list[str] = []
+    for path in sorted({*system, *own, _find_python(), *libraries}):
+        is_inside = any(Path(path).is_relative_to(other) for other in kept if not os.path.islink(other))
+        if os.path.lexists(path) and not is_inside:
+            kept.append(path)
+    return kept
+
+
+_turns: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]" = WeakKeyDictionary()
+
+
+@contextlib.asynccontextmanager
+async def take_turn() -> AsyncIterator[None]:
+    """Wait until one more program may run: as many at once as there are processors."""
+    loop = asyncio.get_running_loop()
+    turn = _turns.setdefault(loop, asyncio.Semaphore(max(1, os.cpu_count() or 1)))
+    async with turn:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def open_jail(
+    python: Sequence[str], limits: Limits, *, pass_fds: Sequence[int] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run Python in a jail; all that runs in it has ended when this returns.
+
+    Raises:
+        NoJail: there is no bubblewrap for this machine, or it cannot be started.
+    """
+    child = await _spawn(python, limits, pass_fds)
+    try:
+        yield child
+    finally:
+        end_jail(child.pid)
+        await child.communicate()
+
+
+def end_jail(pid: int) -> None:
+    """End all that runs in a jail, given the number of its bubblewrap.
+
+    A jail's first process dies with bubblewrap, and with it every process of its namespace. Before it has asked the
+    kernel for that, it still is in bubblewrap's group, and dies with the group.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+async def _spawn(python: Sequence[str], limits: Limits, pass_fds: Sequence[int]) -> asyncio.subprocess.Process:
+    command, seccomp = make_command(python, limits)
+    making = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            env={},
+            cwd="/",
+            pass_fds=(seccomp, *pass_fds),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        child = await making  # asyncio never comes back from a start that is cancelled half-way
+        end_jail(child.pid)
+        await child.communicate()
+        raise
+    except OSError as error:
+        raise NoJail(f"{command[0]} cannot be started: {error}") from error
+    finally:
+        os.close(seccomp)

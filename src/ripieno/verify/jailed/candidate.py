@@ -1,0 +1,65 @@
+"""The side of the code under test: it loads the code, and does what the tests ask of it. Nothing it says is believed."""
+
+import io
+import os
+import sys
+import types
+from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from extract import extract_code  # noqa: E402  # the path comes first
+from start import confine, read_frame, silence  # noqa: E402
+from wire import Gone, Peer  # noqa: E402
+
+LONGEST_OUTPUT = 64 * 1024
+"""Characters that one call may print."""
+
+
+class _Output(io.StringIO):
+    def write(self, text: str, /) -> int:
+        if self.tell() + len(text) > LONGEST_OUTPUT:
+            raise OSError("too much was printed")
+        return super().write(text)
+
+    def take(self) -> str:
+        said = self.getvalue()
+        if said:
+            self.seek(0)
+            self.truncate()
+        return said
+
+
+def main() -> None:
+    """Confine this process, say so, load the code, and serve."""
+    channel, memory, cpu = (int(argument) for argument in sys.argv[1:4])
+    confine(memory_bytes=memory, cpu_s=cpu)
+    prefix, text = (read_frame(sys.stdin.buffer).decode("utf-8", "surrogatepass") for _ in range(2))
+    silence()
+    module = types.ModuleType("answer")
+    peer = Peer(os.fdopen(channel, "rb", closefd=False), channel, home="answer", find=lambda name: _find(module, name))
+    peer.say("ready")
+    output = _Output()
+    sys.stdout = output
+    peer.take_output = output.take
+    try:
+        code = extract_code(text, prefix=prefix)
+        sys.modules["answer"] = module
+        exec(compile(code, "answer.py", "exec"), module.__dict__)  # noqa: S102  # that is what the jail is for
+    except BaseException as error:  # whatever the code raises, it cannot be loaded
+        peer.say(f"{type(error).__name__}: {error}"[:200])
+        return
+    output.take()
+    peer.say("loaded")
+    peer.serve()
+
+
+def _find(module: types.ModuleType, name: str) -> Any:
+    return module.__dict__[name]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Gone:
+        sys.exit(0)

@@ -1,0 +1,116 @@
+"""Warm jail: one that takes many programs, one after the other, each in a process of its own."""
+
+import contextlib
+import os
+import select
+import subprocess
+import threading
+import time
+import weakref
+from typing import IO
+
+from ripieno.verify.jail import START_S, Limits, NoJail, end_jail, make_command
+
+SPARE_S = 30.0
+"""Beyond a program's own time, after which its jail is given up."""
+LONGEST = 1 << 20
+
+
+class WarmJail:
+    """Runs programs in one jail, which is started when the first comes; for use by several threads.
+
+    Args:
+        kind: what a request is, as `jailed/server.py` knows it.
+        seconds: that each may take.
+        limits: of each.
+    """
+
+    def __init__(self, kind: str, *, seconds: float, limits: Limits) -> None:
+        self._kind = kind
+        self._seconds = seconds
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def run(self, request: bytes) -> tuple[bool, bytes]:
+        """Whether a program came to its end in time, and what it has printed.
+
+        Raises:
+            NoJail: no jail can be had or started, so nothing was run.
+        """
+        with self._lock:
+            server = self._server or self._start()
+            assert server.stdin is not None
+            try:
+                server.stdin.write(len(request).to_bytes(8, "big") + request)
+                server.stdin.flush()
+                said = _read_frame(server.stdout, time.monotonic() + self._seconds + SPARE_S)
+            except (OSError, EOFError):
+                self._end()  # the program hit the jail itself; the next one gets a new jail
+                return False, b""
+            return said[:1] == b"+", said[1:]
+
+    def close(self) -> None:
+        """End the jail, and what runs in it."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            _kill(server)
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        python = ["/jailed/server.py", self._kind, str(self._limits.memory_bytes), str(self._seconds)]
+        command, seccomp = make_command([*python, *self._limits.libraries], self._limits)
+        try:
+            server = subprocess.Popen(  # noqa: S603  # our own command, in a list
+                command,
+                env={},
+                cwd="/",
+                pass_fds=(seccomp,),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NoJail(f"{command[0]} cannot be started: {error}") from error
+        finally:
+            os.close(seccomp)
+        try:
+            _read_frame(server.stdout, time.monotonic() + START_S)
+        except (OSError, EOFError) as error:
+            raise NoJail(f"it did not start: {_kill(server)}") from error
+        weakref.finalize(self, _kill, server)
+        self._server = server
+        return server
+
+
+def _kill(server: "subprocess.Popen[bytes]") -> str:
+    """End a jail; returns the last line that it wrote of what is wrong."""
+    end_jail(server.pid)
+    with contextlib.suppress(ValueError, OSError):
+        said = server.communicate()[1].decode("utf-8", "replace").strip().splitlines()
+        return said[-1][:200] if said else "it says nothing"
+    return "it has ended"
+
+
+def _read_frame(stream: IO[bytes] | None, ends: float) -> bytes:
+    assert stream is not None
+    size = int.from_bytes(_read_exactly(stream, 8, ends), "big")
+    if size > LONGEST:
+        raise EOFError
+    return _read_exactly(stream, size, ends)
+
+
+def _read_exactly(stream: IO[bytes], size: int, ends: float) -> bytes:
+    found = b""
+    while len(found) < size:
+        ready, _, _ = select.select([stream.fileno()], [], [], max(0.0, ends - time.monotonic()))
+        part = os.read(stream.fileno(), size - len(found)) if ready else b""
+        if not part:
+            raise EOFError
+        found += part
+    return found
+
