@@ -19,7 +19,7 @@ from ripieno.errors import ConfigError
 FILE = "ripieno.toml"
 
 
-_HOST_NAME = r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$|^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$"
+_HOST_NAME = r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$|^[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*$"
 HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=255)]
 """A host name without port, every name below one (`*.example.org`), or an IP address without brackets."""
 WebOrigin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s,*]+$", max_length=300)]

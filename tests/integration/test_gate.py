@@ -12,6 +12,7 @@ import pytest
 from tests.integration.conftest import ADMIN_KEY, Serve, open_app, write_pool
 
 from ripieno.app import App
+from ripieno.config import load_settings
 from ripieno.domain import KeyLimits
 from ripieno.errors import ConfigError
 from ripieno.gateway import bind_socket, load_admin_key, running
@@ -570,3 +571,26 @@ async def test_a_fault_of_the_setup_is_told_without_its_place(serve: Serve, tmp_
         assert b"ripieno.toml" not in said.body
         assert str(tmp_path).encode() not in said.body
         assert "ripieno.toml" in str(wire.app.reload_fault), "the log and the pool's page have it"
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("allowed_origins", value) for value in ("*", "null", "https://x/", "https://*.x", "x.org", "https://a b", "")]
+    + [("allowed_hosts", value) for value in ("*", "x:80", "a b", "*.*.x", "http://x", "", "x" * 300)],
+)
+def test_a_host_or_origin_that_cannot_be_one_is_refused_at_the_start(key: str, value: str) -> None:
+    Path("ripieno.toml").write_text(f"[gateway]\n{key} = [{value!r}]\n")
+    with pytest.raises(ConfigError, match=key):
+        load_settings()
+
+
+def test_hosts_and_origins_come_from_file_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("ripieno.toml").write_text("[gateway]\nallowed_origins = ['tauri://localhost', 'http://[::1]:3000']\n")
+    hosts = ["router.example.org", "*.lan", "::1", "10.0.0.7"]
+    monkeypatch.setenv("RIPIENO_GATEWAY__ALLOWED_HOSTS", json.dumps(hosts))
+    gateway = load_settings().settings.gateway
+    assert gateway.allowed_hosts == tuple(hosts)
+    assert gateway.allowed_origins == ("tauri://localhost", "http://[::1]:3000")
