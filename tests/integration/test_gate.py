@@ -64,7 +64,7 @@ class Wire:
         return said
 
     async def ask(
-        self, path: str, body: bytes = b"", *, method: str = "GET", host: str | None = "localhost", **headers: str
+        self, path: str, body: bytes = b"", /, *, method: str = "GET", host: str | None = "localhost", **headers: str
     ) -> Said:
         """One request; an underscore in a header's name stands for a hyphen."""
         lines = [f"{method} {path} HTTP/1.1", "connection: close", f"content-length: {len(body)}"]
