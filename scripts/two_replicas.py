@@ -111,7 +111,8 @@ def start_nginx(folder: Path, nginx: str, front: int, ports: list[int]) -> "subp
         f"events {{ worker_connections 512; }}\nhttp {{ access_log off; {temporary}\n"
         f"upstream replicas {{ {servers} keepalive 32; }}\n"
         f"server {{ listen 127.0.0.1:{front}; location / {{ proxy_pass http://replicas; proxy_http_version 1.1;\n"
-        'proxy_set_header Connection ""; proxy_buffering off; proxy_read_timeout 300s;\n'
+        'proxy_set_header Host $http_host; proxy_set_header Connection "";\n'
+        "proxy_buffering off; proxy_read_timeout 300s;\n"
         "proxy_next_upstream error timeout http_502 http_503 non_idempotent; } } }\n"
     )
     return subprocess.Popen([nginx, "-c", f"{folder}/nginx.conf"], stderr=subprocess.DEVNULL)

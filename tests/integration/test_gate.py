@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from tests.integration.conftest import ADMIN_KEY, Serve, open_app, write_pool
 
 from ripieno.app import App
-from ripieno.domain import KeyLimits
-from ripieno.errors import ConfigError
+from ripieno.config import load_settings
+from ripieno.domain import Key, KeyLimits
+from ripieno.errors import ConfigError, LedgerError, Overloaded, RateLimited
 from ripieno.gateway import bind_socket, load_admin_key, running
 from ripieno.gateway.backoff import FREE, MOST_CLIENTS, Backoff
-from ripieno.gateway.lookup import MOST_MISSING, Lookup
+from ripieno.gateway.lookup import MOST_MISSING, MOST_WAITING, Lookup
 from ripieno.ledger import Ledger, digest_secret
 from ripieno.testing import FixedClock, ScriptedServer
 
@@ -63,7 +65,7 @@ class Wire:
         return said
 
     async def ask(
-        self, path: str, body: bytes = b"", *, method: str = "GET", host: str | None = "localhost", **headers: str
+        self, path: str, body: bytes = b"", /, *, method: str = "GET", host: str | None = "localhost", **headers: str
     ) -> Said:
         """One request; an underscore in a header's name stands for a hyphen."""
         lines = [f"{method} {path} HTTP/1.1", "connection: close", f"content-length: {len(body)}"]
@@ -445,8 +447,6 @@ async def test_keys_that_cannot_be_read_are_not_taken_for_unknown_ones(ledger: L
     wrong = digest_secret("rp-x")
     with ledger.keys._engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE keys RENAME TO keys_away")
-    from ripieno.errors import LedgerError
-
     with pytest.raises(LedgerError):
         await lookup.find(wrong)
     with ledger.keys._engine.begin() as connection:
@@ -478,8 +478,6 @@ def test_the_wait_doubles_ends_and_is_kept_in_little_memory() -> None:
     backoff = Backoff(clock)
 
     def wait_of(client: str) -> float:
-        from ripieno.errors import RateLimited
-
         try:
             backoff.check(client)
         except RateLimited as error:
@@ -570,3 +568,44 @@ async def test_a_fault_of_the_setup_is_told_without_its_place(serve: Serve, tmp_
         assert b"ripieno.toml" not in said.body
         assert str(tmp_path).encode() not in said.body
         assert "ripieno.toml" in str(wire.app.reload_fault), "the log and the pool's page have it"
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("allowed_origins", value) for value in ("*", "null", "https://x/", "https://*.x", "x.org", "https://a b", "")]
+    + [("allowed_hosts", value) for value in ("*", "x:80", "a b", "*.*.x", "http://x", "", "x" * 300)],
+)
+def test_a_host_or_origin_that_cannot_be_one_is_refused_at_the_start(key: str, value: str) -> None:
+    Path("ripieno.toml").write_text(f"[gateway]\n{key} = [{value!r}]\n")
+    with pytest.raises(ConfigError, match=key):
+        load_settings()
+
+
+def test_hosts_and_origins_come_from_file_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("ripieno.toml").write_text("[gateway]\nallowed_origins = ['tauri://localhost', 'http://[::1]:3000']\n")
+    hosts = ["router.example.org", "*.lan", "::1", "10.0.0.7"]
+    monkeypatch.setenv("RIPIENO_GATEWAY__ALLOWED_HOSTS", json.dumps(hosts))
+    gateway = load_settings().settings.gateway
+    assert gateway.allowed_hosts == tuple(hosts)
+    assert gateway.allowed_origins == ("tauri://localhost", "http://[::1]:3000")
+
+
+async def test_too_many_look_ups_at_once_are_turned_away_and_end_with_the_gateway() -> None:
+    release = threading.Event()
+
+    def read(digests: Sequence[str]) -> dict[str, Key]:
+        release.wait(60)
+        return {}
+
+    lookup = Lookup(read)
+    waiting = [asyncio.ensure_future(lookup.find(str(number))) for number in range(MOST_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await lookup.find("one more")
+    await lookup.close()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in ended} == {asyncio.CancelledError}
+    release.set()

@@ -150,7 +150,7 @@ def test_what_a_worker_said_about_the_request_stays_as_it_is() -> None:
     error = ProviderRejected("'a' answered 400: see https://example.org/doc: max 4.5:1, 3/4 of /v1/models", worker="a")
     assert "https://example.org/doc" in tell(error)
     error.blames_worker = True
-    assert tell(error) == "'a' answered 400: see (hidden) max 4.5:1, 3/4 of /v1/models" or "(hidden)" in tell(error)
+    assert "example.org" not in tell(error), "what it said about the gateway's own key or address does not"
     for plain in ("'b' answered 500: down too", "ratio 3:1 at 12:30, 3/4 done", "in 0.5 s"):
         assert hide_places(plain) == plain
 
@@ -159,4 +159,4 @@ def test_hiding_places_takes_time_linear_in_the_text() -> None:
     began = time.process_time()
     for text in ("a." * 50_000, "/a" * 50_000, "a-" * 50_000, "1." * 50_000, "a://" * 25_000, "[" * 100_000):
         hide_places(text)
-    assert time.process_time() - began < 20, "seconds where a quadratic form takes minutes"
+    assert time.process_time() - began < 5, "0.1 s here, minutes if it were quadratic"

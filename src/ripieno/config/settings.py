@@ -1,19 +1,18 @@
 """Settings: one typed tree of everything that can be set; unknown keys are errors."""
 
+import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ripieno.domain import Mode, Privacy
 
-_HOST_NAME = r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$|^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$"
-HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=255)]
-"""A host name without port, every name below one (`*.example.org`), or an IP address without brackets."""
-WebOrigin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s,*]+$", max_length=300)]
-"""Scheme, host and, if it is not the scheme's usual one, port, without a slash at the end."""
+_HOST_NAME = r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+_WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s,*]+"
+LONGEST_NAME = 255
 
 
 class _Part(BaseModel):
@@ -33,9 +32,9 @@ class GatewaySettings(_Part):
     """Lets its holder look at the dashboard, and change nothing; set RIPIENO_GATEWAY__VIEWER_KEY."""
     needs_key: bool = False
     """Whether loopback clients need a key too; with `api_key`, all do."""
-    allowed_hosts: tuple[HostName, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     """Names that the gateway answers to beside loopback names: `router.example.org`, `*.example.org`, an IP address."""
-    allowed_origins: tuple[WebOrigin, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API, such as `https://chat.example.org`; never `/ui` or `/admin`."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Further model names, each for a worker or for `auto` with a preset."""
@@ -53,6 +52,24 @@ class GatewaySettings(_Part):
     """Where spans go by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; None sends none."""
     drain_s: float = Field(default=30.0, ge=0)
     """How long requests under way are waited for when the gateway ends."""
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if len(host) > LONGEST_NAME or not re.fullmatch(_HOST_NAME, host):
+                raise ValueError(f"{host!r} is no host name without port, no *.name, and no IP address")
+        return hosts
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if len(origin) > LONGEST_NAME or not re.fullmatch(_WEB_ORIGIN, origin):
+                raise ValueError(
+                    f"{origin!r} is no origin such as 'https://chat.example.org' (no path, no slash, no *)"
+                )
+        return origins
 
 
 class LedgerSettings(_Part):

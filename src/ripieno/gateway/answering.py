@@ -16,7 +16,7 @@ from ripieno.errors import InvalidTask, NoEligibleWorker, Overloaded, RipienoErr
 from ripieno.execute import Execution
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
 from ripieno.gateway.dialects import Asked, Dialect, Origin, Writing
-from ripieno.gateway.errors import find_wire
+from ripieno.gateway.errors import find_wire, is_hidden
 from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.memories import own
@@ -202,6 +202,8 @@ class Answering:
                 turn.asked, _origin(execution.decision.id, execution.decision.worker)
             )
             self._metrics.note_refusal(find_wire(error).code)
+            if is_hidden(error):
+                log.warning("the stream of %s failed: %s", execution.decision.id, error.message)
             yield writing.fail(error)
         finally:
             self._metrics.open_streams.dec()

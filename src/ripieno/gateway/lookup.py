@@ -68,6 +68,7 @@ class Lookup:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
+            self._give_up()  # a task that is cancelled before its first step runs no `finally`
 
     async def _work(self) -> None:
         try:
@@ -85,10 +86,13 @@ class Lookup:
                 for digest in batch:
                     self._settle(digest, found.get(digest))
         finally:
-            self._worker = None
-            for waiting in self._waiting.values():
-                waiting.cancel()
-            self._waiting.clear()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._worker = None
+        for waiting in self._waiting.values():
+            waiting.cancel()
+        self._waiting.clear()
 
     def _settle(self, digest: str, key: Key | None) -> None:
         self._waiting.pop(digest).set_result(key)
