@@ -30,6 +30,7 @@ from ripieno.domain import (
     Verified,
     WorkerId,
     Workflow,
+    list_workers,
 )
 from ripieno.domain.grader import Exact, GradedTask, Judge, Numeric
 from ripieno.errors import (
@@ -188,18 +189,20 @@ async def test_one_that_is_named_among_others_is_asked_once_and_stands_in_for_no
         assert not pay.seen
         assert await carry(app, Verified(worker=PAY, check=WRONG, repairs=2)) == "41"
         assert len(pay.seen) == 1, "it does not mend its answer: that would be a second call"
+        pay.script = [Reply(status=400)]
         with pytest.raises(ProviderError, match="every member"):
-            pay.script = [Reply(status=400)]
             await carry(app, Ensemble(members=(PAY, PAY), merge=Merge.BEST, check=WRONG))
+        for workers in (("a", "d"), ("d",)):
+            for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.SYNTHESIZE):
+                few = replace(TASK, objective=Objective(workers=workers, mode=mode))
+                with pytest.raises(InvalidTask, match=r"two workers|three workers|no model"):
+                    await app.orchestrator.decide(few)
         for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.VOTE, Mode.BEST_OF, Mode.SYNTHESIZE):
-            only = replace(TASK, objective=Objective(workers=("a", "d"), mode=mode))
-            with pytest.raises(InvalidTask):
-                decided = await app.orchestrator.decide(only)
-                assert PAY not in getattr(decided.workflow, "members", ())
-                raise InvalidTask("it is composed of others")
-        alone = replace(TASK, objective=Objective(workers=("d",), mode=Mode.CASCADE))
-        with pytest.raises(InvalidTask, match="two workers"):
-            await app.orchestrator.decide(alone)
+            many = replace(TASK, objective=replace(named, mode=mode))
+            arrival = make_arrival(app.clock, check=WRONG)
+            decided = await app.orchestrator.decide(many, arrival=arrival)
+            assert PAY in decided.mask.eligible
+            assert PAY not in list_workers(decided.workflow), mode
 
 
 async def test_memory_compaction_and_judges_never_use_it(serve: Serve) -> None:

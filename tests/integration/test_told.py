@@ -190,7 +190,7 @@ async def test_a_debate_of_which_the_second_round_fails_gives_an_answer_of_the_f
 async def test_an_answer_tells_its_verdict_its_worker_and_why_it_ended_early(serve: Serve) -> None:
     wrong, other = serve([Reply(text="34")]), serve([Reply(text="33")])
     write_pool(wrong, other)
-    async with open_gateway() as (app, address, client):
+    async with open_gateway() as (_, address, client):
         wanted = {"workflow": "verified", "check": NUMERIC, "budget_usd": 1.5e-3}
         status, said, headers = await post(address, client, ripieno=wanted)
         assert (status, said["choices"][0]["message"]["content"]) == (200, "34")
