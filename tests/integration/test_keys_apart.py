@@ -14,12 +14,17 @@ from aiohttp import ClientSession
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.app import App
+from ripieno.app.feedback import Payer, record_feedback
 from ripieno.dashboard.dashboard import PAGES
-from ripieno.domain import KeyLimits, Privacy
+from ripieno.domain import KeyLimits, Privacy, Verdict
 from ripieno.domain.memory import NewItem, Scope
+from ripieno.errors import InvalidTask, NotFound
 from ripieno.gateway import bind_socket, running
 from ripieno.gateway.actions import Actions
-from ripieno.gateway.keyring import Keyring
+from ripieno.gateway.http import Request
+from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.memories import MemoryRoutes
+from ripieno.gateway.runs import RunRoutes
 from ripieno.gateway.server import Gateway
 from ripieno.gateway.visitors import Visitors
 from ripieno.testing import Reply, ScriptedServer
@@ -336,3 +341,33 @@ async def test_a_conversation_of_one_key_does_not_bind_another(serve: Serve, mon
         for who in ("other", "master"):
             said, _ = await world.ask(who, messages=back, ripieno={"session": "s"})
             assert said["model"] == "a"
+
+
+async def test_a_request_without_a_key_that_is_no_admins_is_apart_from_keys_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no key is demanded, a request without one is the installation's own, and reads nothing of a key."""
+    async with open_world(monkeypatch, serve(), serve(), serve()) as world:
+        mine = (await world.ask("owner"))[1]["x-ripieno-decision"]
+        ours = (await world.ask("master"))[1]["x-ripieno-decision"]
+        _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green", "project": "web"})
+        item = json.loads(said)["id"]
+        runs, memory, anyone = RunRoutes(world.app), MemoryRoutes(world.app), Grant()
+        assert (await runs.show(make_request_to(f"/v1/runs/{ours}"), anyone)).status == 200
+        with pytest.raises(NotFound, match="no decision"):
+            await runs.show(make_request_to(f"/v1/runs/{mine}"), anyone)
+        with pytest.raises(NotFound, match="no decision"):
+            await record_feedback(world.app, mine, Verdict(verifier="user", quality=0.0), payer=Payer(key=None))
+        with pytest.raises(NotFound, match="of this key"):
+            await memory.forget(make_request_to(f"/v1/memory/{item}"), anyone)
+        scope = {"question": "the gate", "project": f"{world.ids['owner']}/web"}
+        with pytest.raises(InvalidTask, match="belongs to a key"):
+            await memory.recall(make_request_to("/v1/memory/recall", scope), anyone)
+        with pytest.raises(InvalidTask, match="belongs to a key"):
+            await memory.remember(make_request_to("/v1/memory", {"text": "x", "project": scope["project"]}), anyone)
+        (own,) = await world.app.memory.remember([NewItem(text="the lamp is red", scope=Scope(project="web"))])
+        assert (await memory.forget(make_request_to(f"/v1/memory/{own.id}"), anyone)).status == 200
+
+
+def make_request_to(path: str, body: object = None) -> Request:
+    return Request(method="POST", path=path, query="", headers={}, body=json.dumps(body).encode())
