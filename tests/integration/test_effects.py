@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from click.testing import CliRunner
+from openai import APIStatusError, AsyncOpenAI
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.app import App
@@ -145,6 +146,24 @@ async def use_names(app: App, only: str, both: str, pay: ScriptedServer) -> None
         assert len(pay.seen) == 5
         status, said = await ask(address, client, both, model="gpt-4o", ripieno={"workers": ["a"]})
         assert status == 400, "the alias still allows its own worker and no other"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_call_with_effects_that_fails_is_not_tried_again_by_a_client(serve: Serve, is_stream: bool) -> None:
+    """Whether it was done is not known: the official client takes 5xx for an invitation to do it once more."""
+    pay = serve([Reply(status=500)])
+    write_paying(serve(), pay)
+    async with open_gateway() as (_, address, _client), AsyncOpenAI(base_url=f"{address}/v1", api_key="x") as client:
+        messages: Any = HELLO
+        with pytest.raises(APIStatusError) as caught:
+            await client.chat.completions.create(model="b", messages=messages, stream=is_stream)
+        assert len(pay.seen) == 1
+        assert (caught.value.status_code, caught.value.code) == (409, "in_doubt")
+        assert caught.value.response.headers["x-should-retry"] == "false"
+        pay.script = [Reply(status=422)]
+        with pytest.raises(APIStatusError) as caught:
+            await client.chat.completions.create(model="b", messages=messages, stream=is_stream)
+        assert caught.value.status_code == 422, "refused for what was asked: nothing was done"
 
 
 async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:
