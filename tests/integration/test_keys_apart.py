@@ -218,7 +218,7 @@ async def test_another_keys_decision_is_told_like_one_that_never_was(
                 ("POST", "/v1/feedback", {"decision": name, "correction": "five"}),
             ):
                 status, text, _ = await world.call(method, path, who, body)
-                said.append((status, text.replace(name, "ID")))
+                said.append((status, text.replace(f"'{name}'", "'ID'")))
             return said
 
         unknown = await tell("other", never)
