@@ -207,6 +207,11 @@ async def test_an_answer_tells_its_verdict_its_worker_and_why_it_ended_early(ser
             run = await found.json()
         assert (run["ended_early"], run["verdicts"]) == (told["ended_early"], told["verdicts"])
         assert (run["worker"], run["status"]) == ("a", "done")
+        body = {"model": "auto", "messages": ASK, "ripieno": wanted, "stream": True}
+        async with client.post(f"{address}/v1/chat/completions", json=body) as streamed:
+            assert streamed.headers["x-ripieno-ended-early"] == headers["x-ripieno-ended-early"]
+            assert streamed.headers["x-ripieno-verdict"] == headers["x-ripieno-verdict"]
+            assert '"ended_early":"' in await streamed.text()
         other.script = [Reply(text="35")]
         _, said, headers = await post(address, client, ripieno={"workflow": "verified", "check": NUMERIC})
         assert headers["x-ripieno-verdict"].startswith("numeric 1.00"), "the verdict on the answer that is given"

@@ -193,7 +193,7 @@ class Answering:
             if done:
                 first.result()
             worker = execution.serving or execution.decision.worker
-            headers = make_headers(execution.decision, worker=worker, why=tell_why(execution, worker)) | _NO_CACHE
+            headers = make_headers(execution, worker=worker, why=tell_why(execution, worker)) | _NO_CACHE
             stream = Stream(self._emit(turn, first, pieces), headers=headers)
         finally:
             if stream is None:
