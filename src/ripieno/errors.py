@@ -296,7 +296,7 @@ class ApprovalDenied(RipienoError):
 
 
 class InDoubt(RipienoError):
-    """A step that changes something outside was begun before a crash: whether it was done is not known here."""
+    """A step that changes something outside was begun, and failed or was cut off: whether it was done is not known."""
 
     def __init__(self, run: str, *, step: str, worker: str) -> None:
         super().__init__(

@@ -6,6 +6,12 @@ from typing import Any
 
 from mcp import Client, StdioServerParameters
 
+from ripieno.app import App
+from ripieno.config import load_settings
+from ripieno.domain import Privacy
+from ripieno.domain.memory import NewItem, Scope
+from ripieno.gateway.mcp import make_server
+
 RIPIENO = str(Path(sys.executable).parent / "ripieno")
 
 
@@ -37,6 +43,24 @@ async def test_an_agent_remembers_recalls_and_asks_how_memory_is() -> None:
         assert (await call(client, "memory_status"))["items"] == 2, "it outlives the server"
     async with Client(serve("--project", "elsewhere")) as client:
         assert (await call(client, "recall", question="When is the shop deployed?"))["status"] == "empty"
+
+
+async def test_an_agent_replaces_nothing_of_another_project() -> None:
+    async with App(load_settings()) as app:
+        theirs = NewItem(text="The shop is deployed on Tuesdays.", scope=Scope(project="web"))
+        (first,) = await app.memory.remember([theirs])
+        server = make_server(lambda: app.memory, Scope(project="elsewhere"), reach=Privacy.PUBLIC)
+        async with Client(server) as client:
+            for name in (first.id, "0" * 32):
+                refused = await client.call_tool("remember", {"text": "Never.", "supersedes": name})
+                assert refused.is_error
+                assert f"memory holds no item '{name}' in this scope" in str(refused.content)
+            mine = await call(client, "remember", text="The lamp is red.")
+            assert (await call(client, "remember", text="The lamp is green.", supersedes=mine["id"]))[
+                "status"
+            ] == "durable"
+        found = await app.memory.recall("When is the shop deployed?", scope=Scope(project="web"))
+        assert [each.item.id for each in found.items] == [first.id]
 
 
 async def test_an_outage_is_told_to_the_agent_and_ends_by_itself() -> None:

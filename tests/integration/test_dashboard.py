@@ -13,7 +13,7 @@ from tests.integration.test_approvals import wait_for_end, write_careful
 
 from ripieno.app import App
 from ripieno.dashboard.page import ASSETS
-from ripieno.domain import Judged, KeyLimits, Task, Verdict
+from ripieno.domain import Judged, KeyLimits, Objective, Task, Verdict
 from ripieno.domain.memory import NewItem
 from ripieno.errors import RipienoError
 from ripieno.gateway import bind_socket, running
@@ -366,7 +366,7 @@ async def test_what_waits_for_a_human_is_answered_by_digest(serve: Serve) -> Non
     write_careful(serve)
     async with open_app() as app, browsing(app) as browser:
         with pytest.raises(RipienoError):
-            await app.orchestrator.carry(Task.from_text("Pay Ada 3 euros"))
+            await app.orchestrator.carry(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
         token = await browser.enter()
         page = await browser.get("approvals")
         assert "Pay Ada 3 euros" in page

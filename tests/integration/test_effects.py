@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from click.testing import CliRunner
+from openai import APIStatusError, AsyncOpenAI
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.app import App
@@ -30,6 +31,7 @@ from ripieno.domain import (
     Verified,
     WorkerId,
     Workflow,
+    list_workers,
 )
 from ripieno.domain.grader import Exact, GradedTask, Judge, Numeric
 from ripieno.errors import (
@@ -146,6 +148,24 @@ async def use_names(app: App, only: str, both: str, pay: ScriptedServer) -> None
         assert status == 400, "the alias still allows its own worker and no other"
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_call_with_effects_that_fails_is_not_tried_again_by_a_client(serve: Serve, is_stream: bool) -> None:
+    """Whether it was done is not known: the official client takes 5xx for an invitation to do it once more."""
+    pay = serve([Reply(status=500)])
+    write_paying(serve(), pay)
+    async with open_gateway() as (_, address, _client), AsyncOpenAI(base_url=f"{address}/v1", api_key="x") as client:
+        messages: Any = HELLO
+        with pytest.raises(APIStatusError) as caught:
+            await client.chat.completions.create(model="b", messages=messages, stream=is_stream)
+        assert len(pay.seen) == 1
+        assert (caught.value.status_code, caught.value.code) == (409, "in_doubt")
+        assert caught.value.response.headers["x-should-retry"] == "false"
+        pay.script = [Reply(status=422)]
+        with pytest.raises(APIStatusError) as caught:
+            await client.chat.completions.create(model="b", messages=messages, stream=is_stream)
+        assert caught.value.status_code == 422, "refused for what was asked: nothing was done"
+
+
 async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:
     execution = await app.orchestrator.carry(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
     assert execution.run.answer is not None
@@ -188,18 +208,20 @@ async def test_one_that_is_named_among_others_is_asked_once_and_stands_in_for_no
         assert not pay.seen
         assert await carry(app, Verified(worker=PAY, check=WRONG, repairs=2)) == "41"
         assert len(pay.seen) == 1, "it does not mend its answer: that would be a second call"
+        pay.script = [Reply(status=400)]
         with pytest.raises(ProviderError, match="every member"):
-            pay.script = [Reply(status=400)]
             await carry(app, Ensemble(members=(PAY, PAY), merge=Merge.BEST, check=WRONG))
+        for workers in (("a", "d"), ("d",)):
+            for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.SYNTHESIZE):
+                few = replace(TASK, objective=Objective(workers=workers, mode=mode))
+                with pytest.raises(InvalidTask, match=r"two workers|three workers|no model"):
+                    await app.orchestrator.decide(few)
         for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.VOTE, Mode.BEST_OF, Mode.SYNTHESIZE):
-            only = replace(TASK, objective=Objective(workers=("a", "d"), mode=mode))
-            with pytest.raises(InvalidTask):
-                decided = await app.orchestrator.decide(only)
-                assert PAY not in getattr(decided.workflow, "members", ())
-                raise InvalidTask("it is composed of others")
-        alone = replace(TASK, objective=Objective(workers=("d",), mode=Mode.CASCADE))
-        with pytest.raises(InvalidTask, match="two workers"):
-            await app.orchestrator.decide(alone)
+            many = replace(TASK, objective=replace(named, mode=mode))
+            arrival = make_arrival(app.clock, check=WRONG)
+            decided = await app.orchestrator.decide(many, arrival=arrival)
+            assert PAY in decided.mask.eligible
+            assert PAY not in list_workers(decided.workflow), mode
 
 
 async def test_memory_compaction_and_judges_never_use_it(serve: Serve) -> None:

@@ -14,12 +14,17 @@ from aiohttp import ClientSession
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.app import App
+from ripieno.app.feedback import Payer, record_feedback
 from ripieno.dashboard.dashboard import PAGES
-from ripieno.domain import KeyLimits, Privacy
+from ripieno.domain import KeyLimits, Privacy, Verdict
 from ripieno.domain.memory import NewItem, Scope
+from ripieno.errors import InvalidTask, NotFound
 from ripieno.gateway import bind_socket, running
 from ripieno.gateway.actions import Actions
-from ripieno.gateway.keyring import Keyring
+from ripieno.gateway.http import Request
+from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.memories import MemoryRoutes
+from ripieno.gateway.runs import RunRoutes
 from ripieno.gateway.server import Gateway
 from ripieno.gateway.visitors import Visitors
 from ripieno.testing import Reply, ScriptedServer
@@ -97,7 +102,9 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(monkeypatch: pytest.MonkeyPatch, *servers: ScriptedServer, extra: str = "") -> AsyncIterator[World]:
+async def open_world(
+    monkeypatch: pytest.MonkeyPatch, *servers: ScriptedServer, extra: str = ""
+) -> AsyncIterator[World]:
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", MASTER)
     monkeypatch.setenv("RIPIENO_GATEWAY__VIEWER_KEY", VIEWER)
     path = write_pool(*servers, extra=f"[gateway]\nneeds_key = true\n{extra}")
@@ -121,39 +128,39 @@ def list_routes(app: App) -> set[Route]:
     return set(Gateway(app, keyring, visitors).routes)
 
 
-async def make_body(world: World, route: Route, who: str) -> tuple[str, object]:
+BODIES: dict[Route, object] = {
+    ("POST", "/v1/chat/completions"): CHAT,
+    ("POST", "/v1/messages"): CHAT,
+    ("POST", "/v1/messages/count_tokens"): CHAT,
+    ("POST", "/v1/responses"): {"model": "auto", "input": "What is 2 + 2?"},
+    ("POST", "/v1/embeddings"): {"model": "auto", "input": "x"},
+    ("POST", "/v1/memory"): {"text": "said by somebody"},
+    ("POST", "/v1/memory/recall"): {"question": "what was said?"},
+    ("POST", "/admin/keys"): {"name": "more"},
+    ("POST", "/admin/approvals/"): {"approve": True, "by": "ada"},
+}
+
+
+async def make_request(world: World, route: Route) -> tuple[str, object]:
     """The path and body of a request that a route takes, about something of the owner's."""
-    method, path = route
-    match route:
-        case ("POST", "/v1/chat/completions" | "/v1/messages" | "/v1/messages/count_tokens"):
-            return path, CHAT
-        case ("POST", "/v1/responses"):
-            return path, {"model": "auto", "input": "What is 2 + 2?"}
-        case ("POST", "/v1/embeddings"):
-            return path, {"model": "auto", "input": "x"}
-        case ("GET", "/v1/models/"):
+    path, body = route[1], BODIES.get(route)
+    match path:
+        case "/v1/models/":
             return f"{path}b", None
-        case ("POST", "/v1/feedback"):
+        case "/v1/feedback":
             return path, {"decision": (await world.ask("owner"))[1]["x-ripieno-decision"], "quality": 1.0}
-        case ("GET", "/v1/runs/"):
+        case "/v1/runs/":
             return path + (await world.ask("owner"))[1]["x-ripieno-decision"], None
-        case ("POST", "/v1/memory"):
-            return path, {"text": f"said by {who}"}
-        case ("POST", "/v1/memory/recall"):
-            return path, {"question": "what was said?"}
-        case ("DELETE", "/v1/memory/"):
+        case "/v1/memory/":
             _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green"})
             return path + json.loads(said)["id"], None
-        case ("POST", "/admin/keys"):
-            return path, {"name": "more"}
-        case ("DELETE", "/admin/keys/"):
+        case "/admin/keys/":
             return path + world.app.ledger.keys.create("to be ended", KeyLimits())[0].id, None
-        case ("POST", "/admin/approvals/"):
-            status, _, _ = await world.call("POST", "/v1/chat/completions", "owner", CHAT | {"model": "c"})
-            assert status == 409
-            return path + world.app.runs.unfinished()[-1].claim.run, {"approve": True, "by": "ada"}
+        case "/admin/approvals/":
+            await world.call("POST", "/v1/chat/completions", "owner", CHAT | {"model": "c"})
+            return path + world.app.runs.unfinished()[-1].claim.run, body
         case _:
-            return path, None
+            return path, body
 
 
 async def test_every_route_says_who_may_use_it_and_holds_that(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +168,7 @@ async def test_every_route_says_who_may_use_it_and_holds_that(serve: Serve, monk
         assert list_routes(world.app) == set(EXPECTED), "a route says here who may use it"
         for route, statuses in EXPECTED.items():
             for who, wanted in zip(WHO, statuses, strict=True):
-                path, body = await make_body(world, route, who)
+                path, body = await make_request(world, route)
                 status, said, _ = await world.call(route[0], path, who, body)
                 assert status == wanted, (route, who, said)
 
@@ -211,7 +218,7 @@ async def test_another_keys_decision_is_told_like_one_that_never_was(
                 ("POST", "/v1/feedback", {"decision": name, "correction": "five"}),
             ):
                 status, text, _ = await world.call(method, path, who, body)
-                said.append((status, text.replace(name, "ID")))
+                said.append((status, text.replace(f"'{name}'", "'ID'")))
             return said
 
         unknown = await tell("other", never)
@@ -334,3 +341,33 @@ async def test_a_conversation_of_one_key_does_not_bind_another(serve: Serve, mon
         for who in ("other", "master"):
             said, _ = await world.ask(who, messages=back, ripieno={"session": "s"})
             assert said["model"] == "a"
+
+
+async def test_a_request_without_a_key_that_is_no_admins_is_apart_from_keys_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no key is demanded, a request without one is the installation's own, and reads nothing of a key."""
+    async with open_world(monkeypatch, serve(), serve(), serve()) as world:
+        mine = (await world.ask("owner"))[1]["x-ripieno-decision"]
+        ours = (await world.ask("master"))[1]["x-ripieno-decision"]
+        _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green", "project": "web"})
+        item = json.loads(said)["id"]
+        runs, memory, anyone = RunRoutes(world.app), MemoryRoutes(world.app), Grant()
+        assert (await runs.show(make_request_to(f"/v1/runs/{ours}"), anyone)).status == 200
+        with pytest.raises(NotFound, match="no decision"):
+            await runs.show(make_request_to(f"/v1/runs/{mine}"), anyone)
+        with pytest.raises(NotFound, match="no decision"):
+            await record_feedback(world.app, mine, Verdict(verifier="user", quality=0.0), payer=Payer(key=None))
+        with pytest.raises(NotFound, match="of this key"):
+            await memory.forget(make_request_to(f"/v1/memory/{item}"), anyone)
+        scope = {"question": "the gate", "project": f"{world.ids['owner']}/web"}
+        with pytest.raises(InvalidTask, match="belongs to a key"):
+            await memory.recall(make_request_to("/v1/memory/recall", scope), anyone)
+        with pytest.raises(InvalidTask, match="belongs to a key"):
+            await memory.remember(make_request_to("/v1/memory", {"text": "x", "project": scope["project"]}), anyone)
+        (own,) = await world.app.memory.remember([NewItem(text="the lamp is red", scope=Scope(project="web"))])
+        assert (await memory.forget(make_request_to(f"/v1/memory/{own.id}"), anyone)).status == 200
+
+
+def make_request_to(path: str, body: object = None) -> Request:
+    return Request(method="POST", path=path, query="", headers={}, body=json.dumps(body).encode())

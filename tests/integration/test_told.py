@@ -190,7 +190,7 @@ async def test_a_debate_of_which_the_second_round_fails_gives_an_answer_of_the_f
 async def test_an_answer_tells_its_verdict_its_worker_and_why_it_ended_early(serve: Serve) -> None:
     wrong, other = serve([Reply(text="34")]), serve([Reply(text="33")])
     write_pool(wrong, other)
-    async with open_gateway() as (app, address, client):
+    async with open_gateway() as (_, address, client):
         wanted = {"workflow": "verified", "check": NUMERIC, "budget_usd": 1.5e-3}
         status, said, headers = await post(address, client, ripieno=wanted)
         assert (status, said["choices"][0]["message"]["content"]) == (200, "34")
@@ -207,6 +207,11 @@ async def test_an_answer_tells_its_verdict_its_worker_and_why_it_ended_early(ser
             run = await found.json()
         assert (run["ended_early"], run["verdicts"]) == (told["ended_early"], told["verdicts"])
         assert (run["worker"], run["status"]) == ("a", "done")
+        body = {"model": "auto", "messages": ASK, "ripieno": wanted, "stream": True}
+        async with client.post(f"{address}/v1/chat/completions", json=body) as streamed:
+            assert streamed.headers["x-ripieno-ended-early"] == headers["x-ripieno-ended-early"]
+            assert streamed.headers["x-ripieno-verdict"] == headers["x-ripieno-verdict"]
+            assert '"ended_early":"' in await streamed.text()
         other.script = [Reply(text="35")]
         _, said, headers = await post(address, client, ripieno={"workflow": "verified", "check": NUMERIC})
         assert headers["x-ripieno-verdict"].startswith("numeric 1.00"), "the verdict on the answer that is given"

@@ -222,6 +222,9 @@ async def test_decisions_runs_and_verdicts_are_found(ledger: Ledger) -> None:
     await ledger.append(make_decided("abc1"), make_decided("abd2", "other"), make_executed("r1", decision="abc1"))
     await ledger.append(make_judged("r1", 0.0), make_judged("r1", 1.0, nth=1))
     assert ledger.find_decided("abc").decision.id == "abc1"
+    assert ledger.find_decided("abc1", is_whole=True).decision.id == "abc1"
+    with pytest.raises(NotFound, match="no decision"):
+        ledger.find_decided("abc", is_whole=True)
     assert ledger.last_decision() == "abd2"
     assert [run.id for run in ledger.runs_of("abc1")] == ["r1"]
     assert [judged.verdict.quality for judged in ledger.verdicts_of("r1")] == [0.0, 1.0]

@@ -41,6 +41,16 @@ def test_a_worker_is_able_unless_something_lasting_is_in_its_way(make_worker: Ma
         (Reason.UNHEALTHY, {}, TASK, set(), replace(TODAY, unhealthy={WorkerId("w"): "timeout"})),
         (Reason.RATE_LIMITED, {}, TASK, set(), replace(TODAY, rate_limited={WorkerId("w"): "wait 2 s"})),
         (Reason.NOT_ALLOWED, {}, replace(TASK, objective=Objective(workers=("other",))), set(), TODAY),
+        (Reason.NOT_ALLOWED, {}, replace(TASK, objective=Objective(allowed=("other",))), set(), TODAY),
+        (Reason.NOT_NAMED, {"has_effects": True}, TASK, set(), TODAY),
+        (Reason.NOT_NAMED, {"needs_approval": True}, TASK, set(), TODAY),
+        (
+            Reason.NOT_NAMED,
+            {"has_effects": True},
+            replace(TASK, objective=Objective(allowed=("other", "w"))),
+            set(),
+            TODAY,
+        ),
         (Reason.PRIVACY, {}, replace(TASK, objective=Objective(privacy=Privacy.PRIVATE)), set(), TODAY),
         (Reason.LACKS_TOOLS, {"has_tools": False}, TASK, {Need.TOOLS}, TODAY),
         (Reason.LACKS_JSON, {"has_json_mode": False}, TASK, {Need.JSON}, TODAY),
@@ -73,6 +83,26 @@ def test_each_reason_masks_the_worker_and_no_other(
     assert mask.eligible == ("other",)
     assert mask.masked[WorkerId("w")].reason is reason
     assert mask.masked[WorkerId("w")].detail
+
+
+def test_a_worker_with_effects_takes_part_where_the_request_or_the_callers_workflow_names_it(
+    make_worker: MakeWorker,
+) -> None:
+    pool = Pool((make_worker("pay", has_effects=True, needs_approval=True), make_worker("other")))
+    both = Objective(workers=("pay", "other"))
+    assert mask_workers(replace(TASK, objective=both), make_features(), pool, TODAY).eligible == ("pay", "other")
+    named = replace(TODAY, named=frozenset({WorkerId("pay")}))
+    assert mask_workers(TASK, make_features(), pool, named).eligible == ("pay", "other")
+    only = replace(TASK, objective=Objective(workers=("pay",), allowed=("other",)))
+    with pytest.raises(NoEligibleWorker, match="may use only other"):
+        mask_workers(only, make_features(), pool, TODAY)
+
+
+def test_the_sole_worker_of_a_task_is_named_or_all_that_is_allowed() -> None:
+    assert Objective().sole is None
+    assert Objective(workers=("a", "b"), allowed=("a",)).sole is None
+    assert Objective(workers=("a",), allowed=("a", "b")).sole == "a"
+    assert Objective(allowed=("b",)).sole == "b"
 
 
 def test_an_empty_mask_is_an_error_that_lists_every_reason(make_worker: MakeWorker) -> None:

@@ -6,7 +6,19 @@ from datetime import date
 
 import pytest
 
-from ripieno.domain import Choice, Estimate, Features, Message, Objective, Pool, Task, Worker, WorkerId
+from ripieno.domain import (
+    Choice,
+    Estimate,
+    Features,
+    Message,
+    Objective,
+    Pool,
+    Task,
+    Verified,
+    Worker,
+    WorkerId,
+)
+from ripieno.domain.grader import Exact
 from ripieno.errors import NoEligibleWorker
 from ripieno.route import Arrival, Conditions, Router
 from ripieno.route.policies import UtilityPolicy
@@ -46,6 +58,24 @@ def make_arrival(incumbent: str | None = None) -> Arrival:
 def ask(*workers: str, role: str = "user") -> Task:
     message = Message(role=role, content="What is 2 + 2?")
     return Task(messages=(message,), objective=Objective(workers=workers, deadline_s=10.0))
+
+
+def test_the_only_worker_that_a_key_may_use_is_taken_like_a_named_one_and_not_called_so(
+    make_pool: Callable[..., Pool],
+) -> None:
+    task = replace(ask(), objective=Objective(allowed=("b",)))
+    decision = make_router().decide(task, make_features(), make_pool("a", "b"), TODAY, arrival=make_arrival())
+    assert (decision.worker, decision.policy) == ("b", NAMED)
+    assert decision.reasons == ("b is the only worker that may be used",)
+
+
+def test_a_callers_own_workflow_is_carried_out_where_the_task_names_one_worker_too(
+    make_pool: Callable[..., Pool],
+) -> None:
+    workflow = Verified(worker=WorkerId("b"), check=Exact(answers=("4",)))
+    arrival = replace(make_arrival(), workflow=workflow)
+    decision = make_router().decide(ask("b"), make_features(), make_pool("a", "b"), TODAY, arrival=arrival)
+    assert decision.workflow == workflow
 
 
 def test_a_named_worker_is_taken_without_estimates(make_pool: Callable[..., Pool]) -> None:

@@ -12,7 +12,16 @@ import msgspec
 from ripieno.app import App
 from ripieno.config import Loaded
 from ripieno.domain import Account, JsonValue, Objective, Task, WorkerId
-from ripieno.errors import InvalidTask, NoEligibleWorker, Overloaded, RipienoError
+from ripieno.errors import (
+    InDoubt,
+    InvalidTask,
+    NoEligibleWorker,
+    Overloaded,
+    ProviderError,
+    ProviderRejected,
+    RipienoError,
+    WorkerBusy,
+)
 from ripieno.execute import Execution
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
 from ripieno.gateway.dialects import Asked, Dialect, Origin, Writing
@@ -111,10 +120,27 @@ class Answering:
         except NoEligibleWorker as error:
             self._keyring.check_affordable(grant, error)
             raise self._keyring.narrow(grant, error) from error
+        except ProviderError as error:
+            if (doubt := self._find_doubt(turn, error)) is not None:
+                raise doubt from error
+            raise
         finally:
             if not isinstance(answer, Stream):  # a stream ends when it has been sent
                 await self._end(turn)
         return answer
+
+    def _find_doubt(self, turn: _Turn, error: ProviderError) -> InDoubt | None:
+        """What is told where a call that changes something failed: clients try a failure again, and would do it twice.
+
+        None where it is certain that nothing was done.
+        """
+        execution, pool = turn.execution, self._app.pool
+        if execution is None or error.worker not in pool or not pool[error.worker].has_effects:
+            return None
+        if isinstance(error, WorkerBusy) or (isinstance(error, ProviderRejected) and not error.blames_worker):
+            return None
+        step = execution.calls[-1].step if execution.calls else ""
+        return InDoubt(execution.decision.id, step=step, worker=error.worker)
 
     def _make_task(self, asked: Asked, request: Request, grant: Grant) -> tuple[Stated, Task]:
         _, base, names = self._read_base()
@@ -168,7 +194,7 @@ class Answering:
             if done:
                 first.result()
             worker = execution.serving or execution.decision.worker
-            headers = make_headers(execution.decision, worker=worker, why=tell_why(execution, worker))
+            headers = make_headers(execution, worker=worker, why=tell_why(execution, worker))
             headers |= tell_limit(execution) | _NO_CACHE
             stream = Stream(self._emit(turn, first, pieces), headers=headers)
         finally:

@@ -37,6 +37,7 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
     """
     with needs_extra("mcp", "an MCP server"):
         from mcp.server import MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
     server: MCPServer[Any] = MCPServer("ripieno", instructions=_INSTRUCTIONS, version=version("ripieno"))
 
     @server.tool()
@@ -44,8 +45,8 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
         text: str, kind: str = "fact", author: str = "", thread: str = "", supersedes: str | None = None
     ) -> dict[str, Any]:
         """Keep one thing: a fact, preference, decision, task, episode or noise. Gives its id once it is on disk."""
-        if supersedes is not None:
-            await _require_seen(memory(), supersedes, scope)
+        if supersedes is not None and not await _is_seen(memory(), supersedes, scope):
+            raise ToolError(f"memory holds no item {supersedes[:100]!r} in this scope")
         item = NewItem(
             text=text,
             kind=ItemKind(kind),
@@ -80,19 +81,13 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
     return server
 
 
-async def _require_seen(memory: Memory, name: str, scope: Scope) -> None:
-    """Let an agent replace only what it may read.
-
-    Raises:
-        NotFound: it is not there, or belongs to another scope: both are told alike.
-    """
-    told = f"memory holds no item {name[:100]!r} in this scope"
+async def _is_seen(memory: Memory, name: str, scope: Scope) -> bool:
+    """Whether an agent of a scope may read an item, and so may replace it."""
     try:
         (item,) = await memory.get([name])
-    except NotFound as error:
-        raise NotFound(told) from error
-    if item.scope.project not in scope.projects or item.scope.user not in ("", scope.user):
-        raise NotFound(told)
+    except NotFound:
+        return False
+    return item.scope.project in scope.projects and item.scope.user in ("", scope.user)
 
 
 def tell(found: Recall) -> dict[str, Any]:

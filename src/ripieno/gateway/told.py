@@ -14,7 +14,7 @@ LONGEST_WHY = 200
 class Told:
     """What is said about one answer.
 
-    A stream's headers go out with its first piece: they know nothing yet of its end, which its last event tells.
+    A stream's headers go out with its first piece, and may know nothing of its end: its last event tells that.
     """
 
     headers: Mapping[str, str]
@@ -24,14 +24,10 @@ class Told:
 def tell_answer(execution: Execution) -> Told:
     """What is said about an answer that is there."""
     decision, worker = execution.decision, execution.author
-    why, verdict = tell_why(execution, worker), execution.verdict
-    headers = make_headers(decision, worker=worker, why=why)
+    why = tell_why(execution, worker)
+    headers = make_headers(execution, worker=worker, why=why)
     headers |= tell_cost(execution.price_usd) | tell_limit(execution)
     headers["x-ripieno-attempts"] = str(_count_attempts(execution))
-    if execution.ended_early is not None:
-        headers["x-ripieno-ended-early"] = plain(execution.ended_early)
-    if verdict is not None:
-        headers["x-ripieno-verdict"] = plain(tell_verdict(verdict))
     body: dict[str, JsonValue] = {
         "decision": decision.id,
         "worker": worker,
@@ -60,21 +56,27 @@ def tell_cached(told: Told, *, request: str) -> Told:
     )
 
 
-def make_headers(decision: Decision, *, worker: str, why: str) -> dict[str, str]:
-    """What is known of an answer once its first piece is there.
+def make_headers(execution: Execution, *, worker: str, why: str) -> dict[str, str]:
+    """What is known of an answer once its first piece is there: of one that comes whole, all but its price.
 
     Args:
-        decision: what it came of.
+        execution: what it came of.
         worker: whose answer it is.
         why: why that worker gave it.
     """
-    return {
+    decision, verdict = execution.decision, execution.verdict
+    headers = {
         "x-request-id": decision.id,
         "x-ripieno-decision": decision.id,
         "x-ripieno-worker": worker,
         "x-ripieno-workflow": name_workflow(decision),
         "x-ripieno-why": plain(why),
     }
+    if execution.ended_early is not None:
+        headers["x-ripieno-ended-early"] = plain(execution.ended_early)
+    if verdict is not None:
+        headers["x-ripieno-verdict"] = plain(tell_verdict(verdict))
+    return headers
 
 
 def tell_cost(cost_usd: float | None) -> dict[str, str]:
