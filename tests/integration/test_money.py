@@ -231,3 +231,18 @@ async def test_the_reason_of_a_decision_names_unknown_prices(serve: Serve) -> No
     assert headers["x-ripieno-worker"] == "a", "a worker of unknown price ranks as the most expensive one"
     assert any("price unknown, ranked as the most expensive: b" in reason for reason in decided.decision.reasons)
     assert {e.worker: e.cost_usd is None for e in decided.decision.estimates} == {"a": False, "b": True}
+
+
+async def test_a_reply_that_is_no_answer_is_paid_too(serve: Serve) -> None:
+    write_worker(serve([Reply(raw=b"<html>"), Reply(text="four")]), price="usd_per_call = 0.01")
+    async with open_gateway() as (_, address, client):
+        status, headers, _ = await ask(address, client, model="a")
+        assert (status, headers["x-ripieno-attempts"]) == (200, "2")
+        assert float(headers["x-ripieno-cost-usd"]) == pytest.approx(0.02)
+
+
+async def test_a_call_that_made_nothing_is_known_to_cost_nothing(serve: Serve) -> None:
+    write_worker(serve([Reply(status=500)]), price="")
+    async with open_gateway() as (_, address, client):
+        assert (await ask(address, client))[0] == 502
+    assert read_spent() == 0.0

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import MakeWorker
 from tests.learning.test_predictors import SKILL, make_world
 
-from ripieno.domain import Objective, Price, Standing, Worker, WorkerId
+from ripieno.domain import UNKNOWN, Objective, Price, Standing, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.route import Pacer, UtilityPolicy
 from ripieno.route.predictors import PairPredictor, TrainedPredictor, make_predictor
@@ -198,3 +198,15 @@ async def test_the_first_token_is_expected_where_streams_were_timed(make_worker:
     for estimate in predictor.estimate(world.features[0], [chef, newer]):
         assert estimate.first_token_s == pytest.approx(estimate.latency_s / 4)
         assert estimate.tokens_per_s == pytest.approx(90.0 / (0.75 * estimate.latency_s), rel=0.05)
+
+
+async def test_an_unknown_price_stays_unknown_where_no_cost_was_measured(make_worker: MakeWorker) -> None:
+    world = await make_world(0, count=60)
+    world = replace(world, cost_usd=np.full_like(world.cost_usd, np.nan))
+    predictor = fit(world)
+    known = make_worker(world.workers[0], price=Price(usd_per_call=0.5))
+    secret, newcomer = (make_worker(name, price=UNKNOWN) for name in (world.workers[1], "newcomer"))
+    workers = [known, secret, newcomer]
+    predictor.learn(world.features[0], secret, 1.0, cost_usd=0.1)
+    costs = [estimate.cost_usd for estimate in predictor.estimate(world.features[0], workers)]
+    assert costs == [pytest.approx(0.5), None, None]

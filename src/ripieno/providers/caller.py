@@ -2,10 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId
+from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId, sum_costs
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
@@ -83,6 +83,7 @@ class Caller:
         """Ask for a whole answer; a failure is told in the result, not raised."""
         start = began = self._clock.monotonic()
         tries, lane = 0, self._lane(worker)
+        wasted: list[float | None] = []
         while True:
             tries += 1
             try:
@@ -96,11 +97,15 @@ class Caller:
                 break
             except ProviderError as error:
                 if tries >= attempts or not is_worth_retrying(error):
-                    return self._fail(worker, task, error, start=start, attempts=tries)
+                    failed = self._fail(worker, task, error, start=start, attempts=tries)
+                    return replace(failed, call=_add_costs(failed.call, wasted))
+                if not is_unbilled(error):
+                    wasted.append(self._settle(worker, task, Answer(text=""), latency_s=0.0, attempts=1).cost_usd)
                 await asyncio.sleep(self._wait_s(error, tries))
         self.health.note_success(worker.id)
         latency = self._clock.monotonic() - (start if tries > 1 else began)
-        return Called(call=self._settle(worker, task, answer, latency_s=latency, attempts=tries), answer=answer)
+        call = self._settle(worker, task, answer, latency_s=latency, attempts=tries)
+        return Called(call=_add_costs(call, wasted), answer=answer)
 
     async def stream(self, live: LiveCall, task: Task) -> AsyncIterator[Piece]:
         """Ask for an answer piece by piece.
@@ -285,6 +290,14 @@ class Caller:
         if is_nothing and call.cost_usd is None:
             call = replace(call, cost_usd=0.0)  # nothing was made, so nothing is charged, whatever the price
         return Called(call=replace(call, failure=failure, error=error.message), answer=None, error=error)
+
+
+def _add_costs(call: Call, wasted: Sequence[float | None]) -> Call:
+    """The call with what its earlier tries have cost: a reply that is no answer is paid all the same."""
+    if not wasted:
+        return call
+    known, unknown = sum_costs([call.cost_usd, *wasted])
+    return replace(call, cost_usd=None if unknown else known)
 
 
 def _complete_usage(answer: Answer, task: Task) -> Usage:
