@@ -46,7 +46,7 @@ from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
-from ripieno.ledger import Ledger
+from ripieno.ledger import HASTE_S, PATIENT_S, Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
@@ -104,7 +104,12 @@ class App:
         self._stamp = self._read_stamp()
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
-        self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=make_outbox(self.settings))
+        self.ledger = Ledger(
+            self.settings.ledger.url,
+            clock=self.clock,
+            outbox=make_outbox(self.settings),
+            patience_s=HASTE_S if decides else PATIENT_S,
+        )
         durable = self.settings.ledger.durable_runs
         self.journals = Journals(self.ledger, self.clock) if durable else None
         self._grading: tuple[Loaded, Grading] | None = None

@@ -97,7 +97,7 @@ class Gateway:
             method = "GET" if request.method == "HEAD" else request.method
             public = self._open.get((method, request.path))
             if public is not None:
-                return public()
+                return await public()
             route = self._routes.get((method, request.path))
             if route is None and (request.path == ROOT or request.path.startswith(f"{ROOT}/")):
                 return await self._ui.answer(request)
@@ -154,10 +154,10 @@ class Gateway:
     def _answer_with(self, dialect: Dialect, name: str) -> Handler:
         return partial(self._answering.answer, dialect, name)
 
-    def _greet(self) -> Response:
+    async def _greet(self) -> Response:
         return _respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages", "dashboard": ROOT})
 
-    def _report_health(self) -> Response:
+    async def _report_health(self) -> Response:
         """Whether the process lives, and what ails it."""
         fault = self._app.reload_fault
         body = {
@@ -168,14 +168,15 @@ class Gateway:
         }
         return _respond(body)
 
-    def _report_readiness(self) -> Response:
-        """Whether tasks can be taken now: not while draining, nor while the ledger refuses."""
+    async def _report_readiness(self) -> Response:
+        """Whether tasks can be taken now: not while draining, nor while the ledger refuses; the ledger is tried."""
         ledger = self._app.ledger
-        is_ready = not self.is_draining and not ledger.is_at_fault
+        is_recording = await ledger.probe()
+        is_ready = not self.is_draining and is_recording
         body = {
             "ready": is_ready,
             "draining": self.is_draining,
-            "ledger": not ledger.is_at_fault,
+            "ledger": is_recording,
             "outbox": ledger.waiting,
         }
         return _respond(body, status=200 if is_ready else 503)
