@@ -111,7 +111,8 @@ class Writer:
         self._stuck: LedgerError | None = None
         """Why the work under way was given up, while the database still holds the thread."""
         self._unreachable: LedgerError | None = None
-        """Why the server could not be reached at the latest try; None for a file, and for a server that is locked."""
+        """Why the database could not be reached at the latest try; None where it answers, and is locked."""
+        self._is_server = engine.dialect.name != "sqlite"
         self._stirred = threading.Event()
         """Set when there is something to watch."""
         self._is_over = threading.Event()
@@ -233,7 +234,7 @@ class Writer:
             LedgerError: it could not be reached just now.
         """
         fault = self._stuck or self._unreachable
-        if fault is not None:
+        if fault is not None and self._is_server:
             raise fault
 
     def _drain(self) -> list[Request]:
@@ -427,8 +428,7 @@ class Writer:
     def _fail(self, fault: LedgerError, *, is_lost: bool) -> None:
         self._drop_connection()
         self._is_down = True
-        is_server = self._engine.dialect.name != "sqlite"
-        self._unreachable = fault if is_server and is_lost and not is_lock(fault) else None
+        self._unreachable = fault if is_lost and not is_lock(fault) else None
 
     def _require_wanted(self) -> None:
         """Refuse to commit what was given up: who waited for it was told that it is not recorded.
@@ -437,8 +437,7 @@ class Writer:
             LedgerError: it was given up.
         """
         with self._lock:
-            if self._work is None:
-                return
+            assert self._work is not None, "every transaction is watched"
             if self._stuck is not None:
                 raise self._stuck
             self._work.is_committing = True
