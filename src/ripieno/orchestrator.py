@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -160,8 +161,8 @@ class Orchestrator:
             follow(execution)
         journal = self._open_journal(execution, pool)
         recorded = await self._record_decided(execution, journal)
-        await self._execute(execution, pool, journal)
-        await recorded
+        async with recorded_beside(recorded):
+            await self._execute(execution, pool, journal)
         if execution.called is None or execution.called.answer is None:
             raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
         await self._remember(execution, arrival)
@@ -359,11 +360,11 @@ class Orchestrator:
     ) -> AsyncIterator[Piece]:
         has_ended = True
         try:
-            async for piece in pieces:
-                if not recorded.done():
-                    await recorded
-                recorded.result()
+            async with recorded_beside(recorded):
+                piece = await anext(pieces, None)
+            while piece is not None:
                 yield piece
+                piece = await anext(pieces, None)
         except ApprovalPending:
             has_ended = False
             raise
@@ -396,6 +397,32 @@ class Orchestrator:
             self._parts.ledger.note(Executed(run=run))
             if self._parts.pacer is not None:
                 self._parts.pacer.observe(execution.price_usd)
+
+
+@asynccontextmanager
+async def recorded_beside(recorded: "asyncio.Future[int]") -> AsyncIterator[None]:
+    """Run a block while a decision is being recorded; it ends at once where the decision is refused.
+
+    Raises:
+        LedgerError: the decision could not be recorded.
+    """
+    scope = asyncio.timeout(None)
+
+    def end(refused: "asyncio.Future[int]") -> None:
+        if not refused.cancelled() and refused.exception() is not None:
+            scope.reschedule(refused.get_loop().time())
+
+    try:
+        async with scope:
+            recorded.add_done_callback(end)
+            try:
+                yield
+            finally:
+                recorded.remove_done_callback(end)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+    await recorded
 
 
 def _take_note(recorded: "asyncio.Future[int]") -> None:

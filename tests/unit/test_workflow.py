@@ -300,19 +300,19 @@ def test_a_model_gets_the_task_the_results_and_an_instruction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "accepts", "fault"),
+    ("text", "verdict"),
     [
-        ("ACCEPT", True, ""),
-        ("**ACCEPT**: fine", True, "fine"),
-        ("REVISE: no", False, "no"),
-        ("I thought about it.\nrevise: off by one", False, "off by one"),
-        ("ACCEPTABLE", False, "no verdict was given"),
-        ("", False, "no verdict was given"),
-        ("It says ACCEPT in the text", False, "no verdict was given"),
+        ("ACCEPT", (True, "")),
+        ("**ACCEPT**: fine", (True, "fine")),
+        ("REVISE: no", (False, "no")),
+        ("I thought about it.\nrevise: off by one", (False, "off by one")),
+        ("ACCEPTABLE", None),
+        ("", None),
+        ("It says ACCEPT in the text", None),
     ],
 )
-def test_what_is_no_verdict_asks_for_revision(text: str, accepts: bool, fault: str) -> None:
-    assert read_verdict(text) == (accepts, fault)
+def test_what_is_no_verdict_neither_accepts_nor_refuses(text: str, verdict: tuple[bool, str] | None) -> None:
+    assert read_verdict(text) == verdict
 
 
 def test_long_results_are_shown_from_both_ends() -> None:

@@ -48,7 +48,7 @@ from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
-from ripieno.ledger import Ledger
+from ripieno.ledger import HASTE_S, PATIENT_S, Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
@@ -123,7 +123,12 @@ class App:
         self._brain = self._build_brain(self.loaded)
         with self.loaded.placing():
             self._unavailable = find_unavailable(self._brain.pool, self._providers)
-        self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=make_outbox(self.settings))
+        self.ledger = Ledger(
+            self.settings.ledger.url,
+            clock=self.clock,
+            outbox=make_outbox(self.settings),
+            patience_s=HASTE_S if decides else PATIENT_S,
+        )
         durable = self.settings.ledger.durable_runs
         self.journals = Journals(self.ledger, self.clock) if durable else None
         self._grading: tuple[Loaded, Grading] | None = None

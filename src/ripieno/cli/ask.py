@@ -202,8 +202,7 @@ def describe_steps(run: Run) -> Iterator[str]:
         verdict = found.verdict
         says = f"{verdict.verifier} gives {found.author} {verdict.quality:.2f}"
         lines.append((found.step, f"{says}: {verdict.detail}" if verdict.detail else says))
-    for missing in run.unchecked:
-        lines.append((missing.step, f"{missing.author} is not judged: {missing.reason}"))
+    lines += [(each.step, f"{each.author} is not judged: {each.reason}") for each in run.unchecked]
     for name, line in sorted(lines, key=lambda pair: pair[0]):
         yield f"step {name}: {line}" if name else f"call: {line}"
     if run.ended_early is not None:

@@ -20,7 +20,7 @@ Source:
 MOST_TRIED = 3
 """Workers that give a checked answer, one after the other, before the best of theirs is taken."""
 MOST_UNCHECKED = 2
-"""Answers that could not be checked before the search ends: where the verifier is down, further ones only cost money."""
+"""Answers without a verdict before the search ends: where the verifier is down, further ones only cost money."""
 
 
 async def run_cascade(workflow: Cascade, steps: Steps) -> Called:

@@ -138,7 +138,7 @@ class Gateway:
         """What needs no key, pages, names in paths, and what is not served."""
         public = self._open.get((method, request.path))
         if public is not None:
-            return public()
+            return await public()
         if request.path == ROOT or request.path.startswith(f"{ROOT}/"):
             return await self._ui.answer(request)
         preflight = self.gate.answer_preflight(request)
@@ -185,10 +185,10 @@ class Gateway:
     def _answer_with(self, dialect: Dialect, name: str) -> Handler:
         return partial(self._answering.answer, dialect, name)
 
-    def _greet(self) -> Response:
+    async def _greet(self) -> Response:
         return _respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages", "dashboard": ROOT})
 
-    def _report_health(self) -> Response:
+    async def _report_health(self) -> Response:
         """Whether the process lives, and what ails it."""
         fault = None if self._app.reload_fault is None else RELOAD_FAULT
         body = {
@@ -199,14 +199,19 @@ class Gateway:
         }
         return _respond(body)
 
-    def _report_readiness(self) -> Response:
-        """Whether tasks can be taken now: not while draining, while the ledger refuses, or without a worker."""
-        ledger, able = self._app.ledger, len(self._app.able())
-        is_ready = not self.is_draining and not ledger.is_at_fault and able > 0
+    async def _report_readiness(self) -> Response:
+        """Whether tasks can be taken now: not while draining, while the ledger refuses, or without a worker.
+
+        The ledger is tried.
+        """
+        able = len(self._app.able())
+        ledger = self._app.ledger
+        is_recording = await ledger.probe()
+        is_ready = not self.is_draining and is_recording and able > 0
         body = {
             "ready": is_ready,
             "draining": self.is_draining,
-            "ledger": not ledger.is_at_fault,
+            "ledger": is_recording,
             "outbox": ledger.waiting,
             "workers": able,
         }

@@ -1,13 +1,17 @@
 """The append-only record."""
 
+from ripieno.ledger.database import PATIENT_S
+from ripieno.ledger.found import Late, Measured, Stored, Verification
 from ripieno.ledger.holds import Change, Held, Holds, Reserve, begin_period
 from ripieno.ledger.keys import KEY_PREFIX, KeyStore, digest_secret
-from ripieno.ledger.ledger import PROBE_PREFIX, Late, Ledger, Measured, Stored, Verification
+from ripieno.ledger.ledger import HASTE_S, PROBE_PREFIX, Ledger
 from ripieno.ledger.outbox import Outbox
 from ripieno.ledger.portable import export_data, import_data
 
 __all__ = [
+    "HASTE_S",
     "KEY_PREFIX",
+    "PATIENT_S",
     "PROBE_PREFIX",
     "Change",
     "Held",

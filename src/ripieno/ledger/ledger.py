@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,60 +11,22 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_column, select, text
 from sqlalchemy import Row as SqlRow
 
-from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Placement, Run, SystemClock, Task
+from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Run, SystemClock, Task
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
+from ripieno.ledger.batch import Waiting
 from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
-from ripieno.ledger.database import hide_password, open_engine, translated_faults
+from ripieno.ledger.database import PATIENT_S, hide_password, open_engine, translated_faults
+from ripieno.ledger.found import Late, Measured, Stored, Verification
 from ripieno.ledger.keys import KeyStore
 from ripieno.ledger.outbox import Outbox
 from ripieno.ledger.schema import OF_POLICIES, catalog, entries, tasks
-from ripieno.ledger.writer import Waiting, Writer
+from ripieno.ledger.writer import Writer
 
 PROBE_PREFIX = "probe:"
 """Beginning of the data-set names that probes of new workers are recorded under."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """An entry with its place in the record."""
-
-    seq: int
-    at: float
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One outcome with its place: what learning and evaluation read."""
-
-    outcome: Outcome
-    run: str
-    version: str
-    """Version of the worker that answered."""
-    placement: Placement | None
-    decision: str | None
-    failure: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Late:
-    """The first finding about a run of traffic or of a probe: what is learned from one by one."""
-
-    seq: int
-    quality: float
-    run: Run
-    task: Task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """What `verify` found."""
-
-    entries: int
-    tasks: int
-    head: str
-    """Digest of the last entry; keep it elsewhere to detect a cut tail."""
-
+HASTE_S = 1.2
+"""Patience where a caller waits: with what is queued behind a commit, a refusal takes less than two seconds."""
+_PROBE_S = 0.5
 
 _CLAIMED: ColumnElement[str] = literal_column("'claimed'")
 _JUDGED: ColumnElement[str] = literal_column("'judged'")
@@ -84,14 +45,16 @@ class Ledger:
     Appends go through one writer thread that commits all waiting rows together; reads use connections of their own.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None, outbox: Outbox | None = None) -> None:
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, outbox: Outbox | None = None, patience_s: float = PATIENT_S
+    ) -> None:
         self.url = hide_password(url)
-        self._engine = open_engine(url)
+        self._engine = open_engine(url, patience_s=patience_s)
         self._reader = self._engine.execution_options(reads_only=True)
         self._is_closed = False
         chosen = clock or SystemClock()
         self.keys = KeyStore(self._engine, url=self.url, clock=chosen)
-        self._writer = Writer(self._engine, url=self.url, clock=chosen, outbox=outbox)
+        self._writer = Writer(self._engine, url=self.url, clock=chosen, outbox=outbox, patience_s=patience_s)
 
     def __enter__(self) -> Self:
         return self
@@ -314,6 +277,16 @@ class Ledger:
         """Whether the latest commit was refused."""
         return self._writer.is_at_fault
 
+    async def probe(self) -> bool:
+        """Find out now whether entries are taken; half a second without an answer is a no."""
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._writer.submit((), waiting, is_probe=True)
+        done, _ = await asyncio.wait((waiting,), timeout=_PROBE_S)
+        if not done:
+            waiting.cancel()
+            return self._writer.can_spool
+        return waiting.exception() is None
+
     @property
     def waiting(self) -> int:
         """Entries that wait in the outbox for a database that does not take them."""
@@ -450,6 +423,7 @@ class Ledger:
     def _reading(self) -> Iterator[Connection]:
         """A connection that sees all that was submitted here before."""
         self._writer.wait()
+        self._writer.require_reachable()
         with translated_faults(self.url), self._reader.connect() as connection:
             yield connection
 

@@ -9,7 +9,8 @@ import numpy as np
 from ripieno.domain import Answer, Call, Decided, Entry, Executed, Judged, Origin, Placement, Run, Task, Usage, Verdict
 from ripieno.domain.worker import WorkerId
 from ripieno.errors import NotFound
-from ripieno.ledger.ledger import Ledger, Measured
+from ripieno.ledger.found import Measured
+from ripieno.ledger.ledger import Ledger
 from ripieno.tasks import Model, Prompt, RoutingData
 
 BATCH = 5000

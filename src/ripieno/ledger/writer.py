@@ -1,24 +1,33 @@
-"""Writer: one thread that commits all waiting rows together, chained to all before them."""
+"""Writer: one thread that commits all waiting rows together, chained to all before them.
 
-import asyncio
+A database may be held by another process, or may not answer. The commit under way then ends after the writer's
+patience, and all requests that wait are refused together. From then on the writer tries each commit for a moment only,
+so that a refusal comes at once, and the end of the fault is seen at once. Refused rows are rolled back. Only where the
+database takes too long over the COMMIT itself may its rows be recorded late, and then once, because each row has a
+name. Rows that no caller waits for stay in memory until the database takes them.
+"""
+
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
 
 from sqlalchemy import Engine
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.pool import PoolProxiedConnection
 
 from ripieno.domain import Clock, find_periods
 from ripieno.errors import LedgerCorrupt, LedgerError
+from ripieno.ledger.batch import Request, Waiting, settle_all, take_fresh
 from ripieno.ledger.codec import GENESIS, Row, chain_digest
-from ripieno.ledger.database import explain_fault, translated_faults
+from ripieno.ledger.database import PATIENT_S, explain_fault, is_lock, translated_faults
 from ripieno.ledger.outbox import Outbox
+from ripieno.ledger.statements import Statements, insert_rows
 
 log = logging.getLogger(__name__)
 
@@ -26,37 +35,42 @@ MOST_ROWS = 2000
 """Rows of one group commit: more would make the first one wait."""
 MOST_NAMES = 500
 """Values of one IN list."""
-MOST_INSERTED = 100
-"""Rows of one statement."""
 PATIENCE_S = 0.05
 """How long a row that nobody waits for may wait for company: the next decision's commit takes it along."""
 GAP_S = 0.002
 """Between two commits under load: what comes meanwhile shares one, and a worker's answer takes longer anyway."""
-SPOOL_BUSY_MS = 1000
+SPOOL_S = 1.0
 """How long a locked database is waited for where there is an outbox."""
+MOMENT_S = 0.1
+"""How long a database is waited for that refused the latest commit: other writers' commits take no longer."""
 RETRY_S = 1.0
 """Between two tries to empty the outbox while nothing is written."""
-
-Waiting: TypeAlias = Future[int] | asyncio.Future[int]
+RECOVERY_S = 0.25
+"""Between two looks whether a database takes entries again while nothing is written."""
+WATCH_S = 0.1
+"""Between two looks at a commit that is under way."""
+GRACE_S = 0.4
+"""What a commit may take beyond the patience before it is given up: most drivers keep to the patience by themselves."""
+CLOSE_S = 10.0
+"""How long the end of the process waits for a database that does not answer."""
+MOST_KEPT = 20_000
+"""Rows that nobody waits for, and that are kept while the database takes none."""
+MOST_TRIES = 3
+"""How often kept rows are tried, each time after a commit that worked; the last time one by one."""
+MOST_TOGETHER = 500
+"""Kept requests of one commit."""
+_SLOW = "check the disk, or the server, of ledger.url"
 
 
 @dataclass(slots=True)
-class Request:
-    """Rows that wait to be written, and who waits for them: a thread, a task of an event loop, or nobody."""
+class _Work:
+    """A batch that is being written."""
 
-    rows: Sequence[Row]
-    done: Waiting | None
-    count: int = 0
-    error: BaseException | None = None
-
-    def settle(self) -> None:
-        """Tell who waits; a caller that has left is not told, its rows are written all the same."""
-        if self.done is None or self.done.done():
-            return
-        if self.error is not None:
-            self.done.set_exception(self.error)
-        else:
-            self.done.set_result(self.count)
+    batch: Sequence[Request]
+    began: float
+    """On the monotonic clock."""
+    is_committing: bool = False
+    is_given_up: bool = False
 
 
 class Writer:
@@ -67,13 +81,17 @@ class Writer:
         url: its name in errors.
         clock: when entries are recorded.
         outbox: where rows wait while the database cannot take them; without, they are refused.
+        patience_s: how long rows wait for a database that another process holds, in seconds.
     """
 
-    def __init__(self, engine: Engine, *, url: str, clock: Clock, outbox: Outbox | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, url: str, clock: Clock, outbox: Outbox | None = None, patience_s: float = PATIENT_S
+    ) -> None:
         self.url = url
         self._engine = engine
         self._clock = clock
         self._outbox = outbox
+        self._patience_s = patience_s if outbox is None else min(patience_s, SPOOL_S)
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._submitted = 0
         self._settled = 0
@@ -82,20 +100,58 @@ class Writer:
         """Whether the latest commit was waited for by more than one."""
         self.is_at_fault = False
         """Whether the latest commit was refused."""
-        self._sql = _Statements(engine)
-        self._connection: DBAPIConnection | None = None
+        self._is_down = False
+        """Whether the latest transaction failed, whatever became of its rows."""
+        self._kept: list[Request] = []
+        """Refused rows that nobody waits for."""
+        self._tries = 0
+        self._lock = threading.Lock()
+        """Held over what both threads change: the work under way, kept rows, the outbox."""
+        self._work: _Work | None = None
+        self._stuck: LedgerError | None = None
+        """Why the work under way was given up, while the database still holds the thread."""
+        self._unreachable: LedgerError | None = None
+        """Why the database could not be reached at the latest try; None where it answers, and is locked."""
+        self._is_server = engine.dialect.name != "sqlite"
+        self._stirred = threading.Event()
+        """Set when there is something to watch."""
+        self._is_over = threading.Event()
+        self._sql = Statements(engine)
+        self._connection: PoolProxiedConnection | None = None
         self._thread = threading.Thread(target=self._write_forever, name="ripieno-ledger", daemon=True)
+        self._watcher = threading.Thread(target=self._watch_forever, name="ripieno-ledger-watch", daemon=True)
         self._thread.start()
+        self._watcher.start()
 
     @property
     def waiting(self) -> int:
         """Rows in the outbox."""
         return len(self._outbox) if self._outbox is not None else 0
 
-    def submit(self, rows: Sequence[Row], waiting: Waiting | None) -> None:
-        """Take rows to be written, all or none; a failure that nobody waits for is logged."""
+    @property
+    def _is_given_up(self) -> bool:
+        """Whether who waits for the work under way was told already."""
+        return self._work is not None and self._work.is_given_up
+
+    @property
+    def can_spool(self) -> bool:
+        """Whether rows that the database does not take are kept in an outbox, and were so far."""
+        return self._outbox is not None and not self.is_at_fault
+
+    def submit(self, rows: Sequence[Row], waiting: Waiting | None, *, is_probe: bool = False) -> None:
+        """Take rows to be written, all or none; refused ones that nobody waits for are kept as long as there is room.
+
+        Args:
+            rows: what is written.
+            waiting: who waits; set to the error where the rows are refused.
+            is_probe: whether the database is tried though there are no rows.
+        """
         self._submitted += 1
-        self._queue.put(Request(rows=rows, done=waiting))
+        self._queue.put(Request(rows=rows, done=waiting, is_probe=is_probe))
+        if self._stuck is not None:
+            self._give_up()
+        elif not self._stirred.is_set():
+            self._stirred.set()
 
     def wait(self) -> None:
         """Return when all that was submitted before is settled, so that a reader finds what it wrote."""
@@ -105,25 +161,96 @@ class Writer:
             done.exception()  # what was refused was told to who submitted it
 
     def close(self) -> None:
-        """Write what waits, then end."""
+        """Write what waits, then end; a database that does not answer is left after a while."""
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_S + self._patience_s)
+        self._is_over.set()
+        self._stirred.set()
+        self._watcher.join()
 
     def _write_forever(self) -> None:
         is_last = False
         if self.waiting:
-            self._empty_outbox()
+            self._carry_out((), self._empty_outbox)
         while not is_last:
             batch, is_last = self._gather()
             if batch:
-                self._write(batch)
-                self._committed_at = time.perf_counter()
-                self._is_busy = sum(request.done is not None for request in batch) > 1
-                self._settled += len(batch)
-                _settle_all(batch)
+                self._carry_out(batch, partial(self._write, batch))
             elif self.waiting:
-                self._empty_outbox()
+                self._carry_out((), self._empty_outbox)
+            elif self._is_down:
+                self._carry_out((), self._look)
+            if self._kept and not self._is_down:
+                self._carry_out((), self._write_kept)
+        for request in self._kept:
+            log.error("%d entries could not be recorded before the end", len(request.rows))
         self._drop_connection()
+
+    def _carry_out(self, batch: Sequence[Request], write: Callable[[], object]) -> None:
+        """Do something with the database, and tell who waits for it, unless the watcher has told them meanwhile."""
+        work = _Work(batch=batch, began=time.monotonic())
+        self._work = work
+        write()
+        with self._lock:
+            self._work = self._stuck = None
+            if work.is_given_up or not batch:
+                return
+            self._settled += len(batch)
+        self._committed_at = time.perf_counter()
+        self._is_busy = sum(request.done is not None for request in batch) > 1
+        settle_all(batch)
+
+    def _watch_forever(self) -> None:
+        """Give up what takes too long; nothing is looked at while nothing is under way."""
+        while not self._is_over.is_set():
+            self._stirred.wait()
+            self._stirred.clear()
+            while self._settled < self._submitted and not self._is_over.wait(WATCH_S):
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Refuse, or put into the outbox, all that waits for a database that does not answer in time."""
+        with self._lock:
+            work, limit_s = self._work, self._patience_s + GRACE_S
+            if work is None or time.monotonic() - work.began < limit_s:
+                return
+            late: list[Request] = []
+            if self._stuck is None:
+                self._stuck = LedgerError(f"ledger {self.url!r} did not answer within {limit_s:.1f} s", hint=_SLOW)
+            if not work.is_given_up:
+                work.is_given_up = True
+                late += work.batch
+                self._set_aside(late, _explain_commit(self._stuck) if work.is_committing else self._stuck)
+            queued = self._drain()
+            self._set_aside(queued, self._stuck)
+            late += queued
+            self._settled += len(late)
+        settle_all(late)
+
+    def require_reachable(self) -> None:
+        """Refuse to read a server that cannot be reached: a reader would wait for it as long as the driver does.
+
+        Raises:
+            LedgerError: it could not be reached just now.
+        """
+        fault = self._stuck or self._unreachable
+        if fault is not None and self._is_server:
+            raise fault
+
+    def _drain(self) -> list[Request]:
+        """All that is queued; the mark of the end stays."""
+        drained: list[Request] = []
+        is_last = False
+        with suppress(Empty):
+            while True:
+                request = self._queue.get_nowait()
+                if request is None:
+                    is_last = True
+                else:
+                    drained.append(request)
+        if is_last:
+            self._queue.put(None)
+        return drained
 
     def _gather(self) -> tuple[list[Request], bool]:
         """All that waits; rows that nobody waits for are given a moment for company."""
@@ -133,7 +260,7 @@ class Writer:
         ready_at = self._committed_at + (GAP_S if self._is_busy else 0.0)
         while rows < MOST_ROWS:
             try:
-                request = self._queue.get(block=not has_hurry, timeout=self._patience(batch))
+                request = self._queue.get(block=not has_hurry, timeout=self._find_pause(batch))
             except Empty:
                 break
             if request is None:
@@ -145,45 +272,87 @@ class Writer:
                 time.sleep(max(ready_at - time.perf_counter(), 0.0))
         return batch, False
 
-    def _patience(self, batch: Sequence[Request]) -> float | None:
+    def _find_pause(self, batch: Sequence[Request]) -> float | None:
+        """How long to wait for the next request; None waits until there is one."""
         if batch:
             return PATIENCE_S
-        return RETRY_S if self.waiting else None
+        if self.waiting:
+            return RETRY_S
+        return RECOVERY_S if self._is_down else None
 
     def _write(self, batch: Sequence[Request]) -> None:
         try:
             if self.waiting and not self._empty_outbox():
-                self._set_aside(batch, LedgerError(f"ledger {self.url!r} is behind its outbox"))
+                with self._lock:
+                    self._set_aside(batch, LedgerError(f"ledger {self.url!r} is behind its outbox"))
                 return
+            if any(request.is_probe for request in batch) and not any(request.rows for request in batch):
+                self._probe()
             self._commit(batch)
         except LedgerError as error:
-            self._set_aside(batch, error)
+            with self._lock:
+                if not self._is_given_up:
+                    self._set_aside(batch, error)
         except BaseException as error:  # noqa: BLE001  # every waiting caller must hear of it
             self._refuse(batch, error)
         else:
+            self.is_at_fault = self._is_down
+
+    def _look(self) -> None:
+        """Find out whether the database takes entries again."""
+        with suppress(LedgerError):
+            self._probe()
             self.is_at_fault = False
 
+    def _write_kept(self) -> None:
+        """Write some of the kept rows; those that are refused again and again, each alone, are dropped."""
+        with self._lock:
+            kept, self._kept = self._kept[:MOST_TOGETHER], self._kept[MOST_TOGETHER:]
+        self._tries += 1
+        is_last_try = self._tries >= MOST_TRIES
+        for part in [[request] for request in kept] if is_last_try else [kept]:
+            try:
+                self._commit(part)
+            except LedgerError:
+                if not is_last_try:
+                    with self._lock:
+                        self._kept = kept + self._kept
+                    return
+                log.exception("%d entries could not be recorded", sum(len(each.rows) for each in part))
+        self._tries = 0
+
     def _set_aside(self, batch: Sequence[Request], error: LedgerError) -> None:
+        """Spool or refuse rows that are not settled yet; the lock is held."""
         if not self._spool(batch, error):
             self._refuse(batch, error)
 
     def _refuse(self, batch: Sequence[Request], error: BaseException) -> None:
         self.is_at_fault = True
+        room = MOST_KEPT - sum(len(request.rows) for request in self._kept)
+        may_keep = isinstance(error, LedgerError) and not isinstance(error, LedgerCorrupt)
         for request in batch:
             request.error = error
-            if request.done is None:
+            if request.done is not None or not request.rows:
+                continue
+            if may_keep and len(request.rows) <= room:
+                room -= len(request.rows)
+                self._kept.append(Request(rows=request.rows, done=None))
+            else:
                 log.error("%d entries could not be recorded: %s", len(request.rows), error)
 
     def _spool(self, batch: Sequence[Request], error: LedgerError) -> bool:
         """Keep the rows aside, durably; False where there is no place."""
         if self._outbox is None or isinstance(error, LedgerCorrupt):
             return False
+        rows = [row for request in batch for row in request.rows]
         try:
-            self._outbox.put([row for request in batch for row in request.rows])
+            if rows:
+                self._outbox.put(rows)
         except (LedgerError, OSError):
             log.exception("neither the ledger nor its outbox takes entries")
             return False
-        log.warning("entries wait in the outbox: %s", error.message)
+        if rows:
+            log.warning("entries wait in the outbox: %s", error.message)
         self.is_at_fault = False
         for request in batch:
             request.count = len(request.rows)
@@ -198,16 +367,25 @@ class Writer:
                 self._commit([Request(rows=rows[start : start + MOST_ROWS], done=None)])
         except LedgerError:
             return False
-        self._outbox.clear()
+        with self._lock:
+            if len(self._outbox) > len(rows):
+                return False  # more was put there meanwhile: what is in the ledger is known by its names
+            self._outbox.clear()
         log.warning("%d entries of the outbox are in the ledger now", len(rows))
         return True
+
+    def _probe(self) -> None:
+        """Try the database; after a fault with a row, as a full disk takes a transaction that writes nothing."""
+        with self._transaction() as cursor:
+            if self.is_at_fault:
+                cursor.execute("UPDATE alembic_version SET version_num = version_num")
 
     def _commit(self, batch: Sequence[Request]) -> None:
         if not any(request.rows for request in batch):
             return
         with self._transaction() as cursor:
             last, known = self._look_up(cursor, [row.id for request in batch for row in request.rows])
-            fresh = _take_fresh(batch, known)
+            fresh = take_fresh(batch, known)
             if not fresh:
                 return
             self._insert_tasks(cursor, fresh)
@@ -216,32 +394,53 @@ class Writer:
             for row in fresh:
                 previous = chain_digest(previous, row, at=at)
                 values.append((row.id, row.kind, at, row.run, row.decision, row.task, row.dataset, row.body, previous))
-            _insert(cursor, self._sql.entries, values)
+            insert_rows(cursor, self._sql.entries, values)
             self._add_spend(cursor, fresh, at)
 
     @contextmanager
     def _transaction(self) -> Iterator[DBAPICursor]:
         """One transaction on the writer's own connection, which is dropped where it fails."""
         driver = self._engine.dialect.loaded_dbapi
+        patience_ms = round(1000 * (MOMENT_S if self._is_down else self._patience_s))
         try:
             if self._connection is None:
                 with translated_faults(self.url):
                     self._connection = self._engine.raw_connection()
-                if self._outbox is not None and self._engine.dialect.name == "sqlite":
-                    self._connection.cursor().execute(f"PRAGMA busy_timeout={SPOOL_BUSY_MS}")
-            assert self._connection is not None
             cursor = self._connection.cursor()
-            for statement in self._sql.begin:
+            for statement in self._sql.begin(patience_ms):
                 cursor.execute(statement)
             yield cursor
+            self._require_wanted()
             cursor.execute("COMMIT")
             cursor.close()
         except driver.Error as error:
-            self._drop_connection()
-            raise explain_fault(str(error), self.url) from error
+            fault = explain_fault(str(error), self.url)
+            self._fail(fault, is_lost=isinstance(error, driver.OperationalError))
+            raise fault from error
+        except LedgerError as error:
+            self._fail(error, is_lost=True)
+            raise
         except BaseException:
             self._drop_connection()
             raise
+        self._is_down, self._unreachable = False, None
+
+    def _fail(self, fault: LedgerError, *, is_lost: bool) -> None:
+        self._drop_connection()
+        self._is_down = True
+        self._unreachable = fault if is_lost and not is_lock(fault) else None
+
+    def _require_wanted(self) -> None:
+        """Refuse to commit what was given up: who waited for it was told that it is not recorded.
+
+        Raises:
+            LedgerError: it was given up.
+        """
+        with self._lock:
+            assert self._work is not None, "every transaction is watched"
+            if self._stuck is not None:
+                raise self._stuck
+            self._work.is_committing = True
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -249,7 +448,7 @@ class Writer:
             with suppress(Exception):
                 connection.rollback()
             with suppress(Exception):
-                connection.close()
+                connection.invalidate()
 
     def _look_up(self, cursor: DBAPICursor, names: Sequence[str]) -> tuple[str, set[str]]:
         """Digest of the last entry, and which of these names are recorded already."""
@@ -274,7 +473,7 @@ class Writer:
                 more = (cost_usd + row.cost_usd, tokens + row.tokens, requests + 1, unknown + row.has_unknown_cost)
                 sums[str(row.key), period] = more
         if sums:
-            _insert(cursor, self._sql.spend, [(*place, *spent) for place, spent in sorted(sums.items())])
+            insert_rows(cursor, self._sql.spend, [(*place, *spent) for place, spent in sorted(sums.items())])
         for start in range(0, len(paid), MOST_NAMES):
             part = [row.run for row in paid[start : start + MOST_NAMES]]
             cursor.execute(self._sql.release(len(part)), part)
@@ -282,87 +481,9 @@ class Writer:
     def _insert_tasks(self, cursor: DBAPICursor, rows: Sequence[Row]) -> None:
         bodies = {row.task: row.task_body for row in rows if row.task is not None and row.task_body is not None}
         if bodies:
-            _insert(cursor, self._sql.tasks, list(bodies.items()))
+            insert_rows(cursor, self._sql.tasks, list(bodies.items()))
 
 
-class _Insertion:
-    """An INSERT of many rows at once: one step of the database, while which other threads run.
-
-    Each step of a statement gives the interpreter away, and a busy event loop gives it back late.
-    """
-
-    def __init__(self, table: str, names: Sequence[str], *, mark: str, ends: str = "") -> None:
-        self.row = f"({', '.join([mark] * len(names))})"
-        self.begins = f"INSERT INTO {table} ({', '.join(names)}) VALUES "  # noqa: S608  # names of our own
-        self.ends = ends
-
-    def text(self, count: int) -> str:
-        return self.begins + ", ".join([self.row] * count) + self.ends
-
-
-_LAST = "SELECT 1, digest FROM (SELECT digest FROM entries ORDER BY seq DESC LIMIT 1) AS last"
-
-
-class _Statements:
-    """The few statements of an append, in the driver's own form: this is the hot path."""
-
-    def __init__(self, engine: Engine) -> None:
-        is_sqlite = engine.dialect.name == "sqlite"
-        self._mark = mark = "?" if is_sqlite else "%s"
-        # EXCLUSIVE leaves readers alone, and makes appends of several replicas one chain
-        self.begin = ("BEGIN IMMEDIATE",) if is_sqlite else ("LOCK TABLE entries IN EXCLUSIVE MODE",)
-        names = ("id", "kind", "at", "run", "decision", "task", "dataset", "body", "digest")
-        self.entries = _Insertion("entries", names, mark=mark)
-        self.tasks = _Insertion("tasks", ("digest", "body"), mark=mark, ends=" ON CONFLICT (digest) DO NOTHING")
-        self.spend = _Insertion(
-            "spend",
-            ("key", "period", "cost_usd", "tokens", "requests", "unknown"),
-            mark=mark,
-            ends=" ON CONFLICT (key, period) DO UPDATE SET cost_usd = spend.cost_usd + excluded.cost_usd, "
-            "tokens = spend.tokens + excluded.tokens, requests = spend.requests + excluded.requests, "
-            "unknown = spend.unknown + excluded.unknown",
-        )
-
-    def look_up(self, count: int) -> str:
-        marks = ", ".join([self._mark] * count)
-        return f"{_LAST} UNION ALL SELECT 0, id FROM entries WHERE id IN ({marks})"  # noqa: S608  # marks alone
-
-    def release(self, count: int) -> str:
-        """Remove what was held back for these runs: what they have cost is counted."""
-        return f"DELETE FROM holds WHERE run IN ({', '.join([self._mark] * count)})"  # noqa: S608  # marks alone
-
-
-def _insert(cursor: DBAPICursor, insertion: _Insertion, rows: Sequence[Sequence[object]]) -> None:
-    for start in range(0, len(rows), MOST_INSERTED):
-        part = rows[start : start + MOST_INSERTED]
-        cursor.execute(insertion.text(len(part)), [value for row in part for value in row])
-
-
-def _take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:
-    """Rows of a whole batch that are not recorded yet; each request learns how many of its own."""
-    fresh: list[Row] = []
-    for request in batch:
-        for row in request.rows:
-            if row.id not in known:
-                known.add(row.id)
-                fresh.append(row)
-                request.count += 1
-    return fresh
-
-
-def _settle_all(batch: Sequence[Request]) -> None:
-    """Wake every waiting thread, and each event loop once for all its tasks."""
-    loops: dict[asyncio.AbstractEventLoop, list[Request]] = {}
-    for request in batch:
-        if isinstance(request.done, asyncio.Future):
-            loops.setdefault(request.done.get_loop(), []).append(request)
-        else:
-            request.settle()
-    for loop, requests in loops.items():
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
-            loop.call_soon_threadsafe(_settle_requests, requests)
-
-
-def _settle_requests(requests: Sequence[Request]) -> None:
-    for request in requests:
-        request.settle()
+def _explain_commit(error: LedgerError) -> LedgerError:
+    """What is told where the COMMIT itself is under way: nobody can know yet how it ends."""
+    return LedgerError(f"{error.message} to commit: it may be recorded late, and then once", hint=error.hint)
