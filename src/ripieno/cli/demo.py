@@ -15,6 +15,7 @@ from ripieno.cli.evaluate import draw, show_report
 from ripieno.cli.output import money, print_table, say, seconds
 from ripieno.cli.profile import find_able, progress_bar, tell_unjudged
 from ripieno.domain.grader import GradedTask
+from ripieno.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,19 +83,24 @@ def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
 
 
 def _write_settings(home: Path) -> Path:
-    """A settings file of the demo's own, so that later commands find the same ledger and checkpoint."""
-    path = home / "ripieno.toml"
-    if not path.exists():
-        from ripieno.privacy.files import make_folder
+    """Write a settings file of the demo's own, so that later commands find the same ledger and checkpoint.
 
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    path = home / "ripieno.toml"
+    from ripieno.privacy.files import make_folder
+
+    mark = "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.\n"
+    try:
         make_folder(home)
-        lines = (
-            "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.",
-            f"home = {str(home)!r}",
-            "[ledger]",
-            f"url = {f'sqlite:///{home}/ledger.db'!r}",
-        )
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        # a file that an earlier version wrote names paths from the folder in which it ran
+        if not path.exists() or path.read_text(encoding="utf-8").startswith(mark):
+            path.write_text(f'{mark}home = "."\n', encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"the demo cannot write into {str(home)!r}: {error.strerror}", path=str(path), hint="choose another --home"
+        ) from error
     return path
 
 
