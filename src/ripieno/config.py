@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ripieno.domain import Mode, Privacy
-from ripieno.embedded.pool import read_pool
 from ripieno.errors import ConfigError
 
 FILE = "ripieno.toml"
@@ -270,7 +270,7 @@ def load_settings(path: Path | None = None, *, flags: Mapping[str, object] | Non
         merged = _merge(merged, layer)
         origins |= dict.fromkeys(_flatten(layer), origin)
     if not merged.get("workers"):
-        embedded = read_pool()
+        embedded = tomllib.loads((files("ripieno.embedded") / "pool.toml").read_text(encoding="utf-8"))
         merged = _merge(embedded, merged)
         origins = dict.fromkeys(_flatten(embedded), "embedded pool") | origins
     try:
