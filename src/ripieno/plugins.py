@@ -42,15 +42,22 @@ class Plugin(Generic[Options, Role]):
         Raises:
             ConfigError: an option is unknown or wrong; the message names it.
         """
+        return self.make(self.read(given, key=key))
+
+    def read(self, given: dict[str, object], *, key: str) -> Options:
+        """Check the options.
+
+        Raises:
+            ConfigError: an option is unknown or wrong; the message names it.
+        """
         try:
-            options = self.options.model_validate(given)
+            return self.options.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join((key, *(str(part) for part in first["loc"])))
             raise ConfigError(
                 f"{place}: {first['msg']}", key=place, hint=f"options here: {', '.join(self.options.model_fields)}"
             ) from error
-        return self.make(options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +135,20 @@ def build_plugin(group: str, name: str, options: dict[str, object], *, key: str)
     Raises:
         ConfigError: it is missing, broken, or its options are wrong.
     """
+    made: object = open_plugin(group, name, key=key).build(options, key=key)
+    return made
+
+
+def open_plugin(group: str, name: str, *, key: str) -> "Plugin[BaseModel, object]":
+    """Load a plugin, and make sure that it is one.
+
+    Raises:
+        ConfigError: it is missing, broken, or no `Plugin`.
+    """
     plugin = load_plugin(group, name)
     if not isinstance(plugin, Plugin):
         raise ConfigError(f"plugin {name!r} of {group} is no ripieno.plugins.Plugin", key=key)
-    made: object = plugin.build(options, key=key)
-    return made
+    return plugin
 
 
 def list_plugins() -> list[Listed]:

@@ -10,7 +10,7 @@ from tests.unit.test_tasks import make_folder
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Answer, Estimate, Solo, Task, WorkerId
+from ripieno.domain import Answer, Estimate, Objective, Reason, Solo, Task, WorkerId
 from ripieno.domain.grader import Judge
 from ripieno.errors import CheckpointError, ConfigError, DeadlineExceeded, NoEligibleWorker, ProviderError
 from ripieno.execute import Execution, Executor
@@ -73,18 +73,55 @@ async def test_a_recorded_decision_is_replayed_to_the_same(serve: Serve) -> None
             await app.replay(decided)
 
 
-def test_a_pool_without_key_or_worker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("ripieno.toml").write_text(
+async def test_a_worker_whose_key_is_missing_is_masked_and_the_others_serve(serve: Serve) -> None:
+    write_pool(serve())
+    path = Path("ripieno.toml")
+    text = path.read_text() + (
         "[providers.far]\nkind = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'\nneeds_key = true\n"
         "[workers.mistral-small]\nprovider = 'far'\n"
     )
-    with pytest.raises(ConfigError, match="worker 'mistral-small' has no API key") as caught:
+    path.write_text(text)
+    async with open_app() as app:
+        decision, run = await app.orchestrator.handle(TASK)
+        assert (decision.worker, run.worker) == ("a", "a")
+        why = decision.mask.masked[WorkerId("mistral-small")]
+        assert why.reason is Reason.UNAVAILABLE
+        assert "has no API key" in why.detail
+        assert "set RIPIENO_PROVIDERS__FAR__API_KEY" in why.detail
+        with pytest.raises(NoEligibleWorker, match="has no API key"):
+            await app.orchestrator.handle(replace(TASK, objective=Objective(workers=("mistral-small",))))
+        path.write_text(text.replace("needs_key = true", "api_key_env = 'FAR_KEY'"))
+        decision = await app.orchestrator.decide(TASK)
+        assert "FAR_KEY, which is not set" in decision.mask.masked[WorkerId("mistral-small")].detail
+        with pytest.raises(ConfigError, match="FAR_KEY, which is not set"):
+            await app.caller.check(app.pool["mistral-small"])
+
+
+async def test_a_plugin_that_cannot_load_stops_only_its_own_worker(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far_plugin.py").write_text("import a_package_that_is_nowhere")
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ripieno.providers]\ntheirs = far_plugin:provider\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    extra = "[providers.far]\nkind = 'theirs'\n[workers.c]\nprovider = 'far'\n"
+    write_pool(serve(), extra=extra)
+    async with open_app() as app:
+        decision, _ = await app.orchestrator.handle(TASK)
+        assert "a_package_that_is_nowhere" in decision.mask.masked[WorkerId("c")].detail
+
+
+def test_a_wrong_option_or_kind_is_refused() -> None:
+    text = (
+        "[providers.far]\nkind = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'\nneeds_key = true\n"
+        "[workers.mistral-small]\nprovider = 'far'\n"
+    )
+    Path("ripieno.toml").write_text(text.replace("'openai'", "'opneai'"))
+    with pytest.raises(ConfigError, match="there is no kind 'opneai'") as caught:
         App(load_settings())
-    assert caught.value.hint == "set RIPIENO_PROVIDERS__FAR__API_KEY, or remove the worker from ripieno.toml"
-    text = Path("ripieno.toml").read_text()
-    Path("ripieno.toml").write_text(text.replace("needs_key = true", "api_key_env = 'FAR_KEY'"))
-    with pytest.raises(ConfigError, match="takes its key from FAR_KEY"):
-        App(load_settings())
+    assert "openai" in str(caught.value.hint)
     Path("ripieno.toml").write_text(text.replace("needs_key = true", "colour = 1"))
     with pytest.raises(ConfigError, match=r"providers\.far\.colour"):
         App(load_settings())

@@ -24,6 +24,7 @@ TASK = Task.from_text("hello")
     [
         (Reason.MUTED, {"is_muted": True}, TASK, set(), TODAY),
         (Reason.DEPRECATED, {"deprecated_on": date(2026, 11, 22)}, TASK, set(), TODAY),
+        (Reason.UNAVAILABLE, {}, TASK, set(), replace(TODAY, unavailable={WorkerId("w"): "no key"})),
         (Reason.UNHEALTHY, {}, TASK, set(), replace(TODAY, unhealthy={WorkerId("w"): "timeout"})),
         (Reason.RATE_LIMITED, {}, TASK, set(), replace(TODAY, rate_limited={WorkerId("w"): "wait 2 s"})),
         (Reason.NOT_ALLOWED, {}, replace(TASK, objective=Objective(workers=("other",))), set(), TODAY),

@@ -2,5 +2,6 @@
 
 from ripieno.app.app import FOLLOW_S, App
 from ripieno.app.build import build_pool
+from ripieno.app.memories import MemoryApp
 
-__all__ = ["FOLLOW_S", "App", "build_pool"]
+__all__ = ["FOLLOW_S", "App", "MemoryApp", "build_pool"]

@@ -20,6 +20,7 @@ from ripieno.app.build import (
     build_pool,
     build_providers,
     build_shortener,
+    find_unavailable,
     make_outbox,
     stat_file,
 )
@@ -53,7 +54,7 @@ from ripieno.memory.harness import Harness
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
-from ripieno.providers import Caller, Health, Provider, Resident, Residents
+from ripieno.providers import Caller, Health, Provider, Residents
 from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, Verifier
@@ -87,7 +88,7 @@ class App:
         """Why the latest change of a file was not taken, if it was not."""
         memory = self.settings.pool.memory_mb
         self.residents = Residents(memory * 1_000_000 if memory is not None else None)
-        self._providers = self._build_providers(self.settings, known={})
+        self._providers = build_providers(self.settings, known={}, residents=self.residents)
         self._retired: list[Provider] = []
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
@@ -104,6 +105,7 @@ class App:
         self._stamp = self._read_stamp()
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
+        self._unavailable = find_unavailable(self._brain.pool, self._providers)
         self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=make_outbox(self.settings))
         durable = self.settings.ledger.durable_runs
         self.journals = Journals(self.ledger, self.clock) if durable else None
@@ -188,9 +190,13 @@ class App:
         return predictor.folded
 
     async def follow(self, *, every_s: float = FOLLOW_S) -> None:
-        """Catch up again and again, until cancelled: outcomes may come from other processes."""
+        """Catch up again and again, until cancelled.
+
+        Outcomes may come from other processes, and what a worker lacked may have been installed since.
+        """
         while True:
             await asyncio.sleep(every_s)
+            self._unavailable = find_unavailable(self.pool, self._providers)
             try:
                 await self.catch_up()
             except RipienoError as error:
@@ -200,6 +206,7 @@ class App:
         """Health and limits of this moment."""
         return Conditions(
             today=self._find_today(),
+            unavailable=self._unavailable,
             unhealthy=self.health.unhealthy(),
             rate_limited={**self.health.rate_limited(), **self.caller.crowded()},
             load=self.caller.load(),
@@ -360,8 +367,9 @@ class App:
     def _reload(self) -> None:
         try:
             loaded = load_settings(None if self.loaded.path == Path(FILE) else self.loaded.path)
-            providers = self._build_providers(loaded.settings, known=self._known_providers())
+            providers = build_providers(loaded.settings, known=self._known_providers(), residents=self.residents)
             brain = self._build_brain(loaded)
+            unavailable = find_unavailable(brain.pool, providers)
         except RipienoError as error:
             self.reload_fault = error.message
             log.warning("a changed file was not taken, the old pool stays: %s", error.message)
@@ -371,13 +379,7 @@ class App:
         self._providers.clear()
         self._providers.update(providers)
         self.loaded, self._brain, self.reload_fault = loaded, brain, None
-
-    def _build_providers(self, settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
-        providers = build_providers(settings, known=known)
-        for provider in providers.values():
-            if isinstance(provider, Resident):
-                provider.residents = self.residents
-        return providers
+        self._unavailable = unavailable
 
     def _known_providers(self) -> Mapping[tuple[str, str], Provider]:
         configured = self.settings.providers

@@ -8,19 +8,21 @@ from typing import cast
 from ripieno.conductor import Conductor, Directors, PromptedConductor
 from ripieno.conductor.tiny import BUNDLED, load_tiny
 from ripieno.conductor.turns import BUNDLED_HEAD, load_turns
-from ripieno.config import Settings, WorkerSettings
-from ripieno.domain import Binding, Clock, Pool, Price, Worker, parse_worker_id
+from ripieno.config import ProviderSettings, Settings, WorkerSettings
+from ripieno.domain import Binding, Clock, Pool, Price, Worker, WorkerId, parse_worker_id
 from ripieno.encoders import Encoder
 from ripieno.errors import CheckpointError, ConfigError
 from ripieno.ledger import Outbox
 from ripieno.memory import Memory, Store
 from ripieno.memory.opening import open_memory
 from ripieno.memory.shorten import Shortener
-from ripieno.plugins import build_plugin
-from ripieno.providers import Caller, Provider
+from ripieno.plugins import build_plugin, find_plugins, open_plugin
+from ripieno.providers import Caller, Provider, Residents, UnavailableProvider, find_fault, is_resident
 from ripieno.providers.prices import find_price
 
 log = logging.getLogger(__name__)
+
+PROVIDERS = "ripieno.providers"
 
 
 def build_pool(settings: Settings) -> Pool:
@@ -75,31 +77,62 @@ def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
     )
 
 
-def build_providers(settings: Settings, *, known: Mapping[tuple[str, str], Provider]) -> dict[str, Provider]:
-    """Make the providers that workers name; unchanged ones are kept, with their connections."""
+def build_providers(
+    settings: Settings, *, known: Mapping[tuple[str, str], Provider], residents: Residents
+) -> dict[str, Provider]:
+    """Make the providers that workers name; unchanged ones are kept, with their connections.
+
+    A provider whose key, package or plugin is missing on this machine is replaced by one that names the reason, so
+    that the other workers can serve.
+
+    Raises:
+        ConfigError: there is no such kind of provider, or an option is unknown or wrong.
+    """
     providers: dict[str, Provider] = {}
     for name in dict.fromkeys(card.provider for card in settings.workers.values()):
         configured = settings.providers[name]
         kept = known.get((name, repr(configured)))
-        if kept is not None:
-            providers[name] = kept
-            continue
-        options = dict(configured.model_extra or {})
-        if configured.api_key is not None:
-            options["api_key"] = configured.api_key
-        key = f"providers.{name}"
-        try:
-            providers[name] = cast(Provider, build_plugin("ripieno.providers", configured.kind, options, key=key))
-        except ConfigError as error:
-            workers = [worker for worker, card in settings.workers.items() if card.provider == name]
-            if error.key == "providers.api_key":
-                raise ConfigError(
-                    f"worker {workers[0]!r} has no API key",
-                    key=f"{key}.api_key",
-                    hint=f"set RIPIENO_PROVIDERS__{name.upper()}__API_KEY, or remove the worker from ripieno.toml",
-                ) from error
-            raise
+        # a provider that lacked something is made again: what was missing may be there now
+        is_kept = kept is not None and not isinstance(kept, UnavailableProvider)
+        provider = kept if kept is not None and is_kept else _build_provider(name, configured)
+        if is_resident(provider):
+            provider.residents = residents
+        providers[name] = provider
     return providers
+
+
+def _build_provider(name: str, configured: ProviderSettings) -> Provider:
+    key = f"providers.{name}"
+    installed = find_plugins(PROVIDERS)
+    if configured.kind not in installed:
+        raise ConfigError(
+            f"provider {name!r}: there is no kind {configured.kind!r}",
+            key=f"{key}.kind",
+            hint=f"kinds here: {', '.join(sorted(installed))}; a plugin brings its own",
+        )
+    options = dict(configured.model_extra or {})
+    if configured.api_key is not None:
+        options["api_key"] = configured.api_key
+    try:
+        plugin = open_plugin(PROVIDERS, configured.kind, key=f"{key}.kind")
+    except ConfigError as error:
+        return UnavailableProvider(error)
+    checked = plugin.read(options, key=key)
+    try:
+        return cast(Provider, plugin.make(checked))
+    except ConfigError as error:
+        hint = (error.hint or "").replace("RIPIENO_PROVIDERS__NAME__", f"RIPIENO_PROVIDERS__{name.upper()}__") or None
+        return UnavailableProvider(ConfigError(error.message, key=error.key, hint=hint))
+
+
+def find_unavailable(pool: Pool, providers: Mapping[str, Provider]) -> Mapping[WorkerId, str]:
+    """Find the workers that cannot be opened on this machine, with what is missing for each.
+
+    Raises:
+        ConfigError: a worker's card is wrong.
+    """
+    faults = {worker.id: find_fault(providers[worker.binding.provider], worker) for worker in pool}
+    return {worker: fault for worker, fault in faults.items() if fault is not None}
 
 
 def build_encoder(settings: Settings) -> Encoder:

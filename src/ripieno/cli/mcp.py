@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.running import run_app
+from ripieno.cli.running import run_memory
 from ripieno.domain.memory import Scope
 from ripieno.domain.task import Privacy
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import MemoryApp
 
 
 @click.command(epilog="\b\nExample:\n  ripieno mcp --project web")
@@ -23,8 +23,8 @@ def mcp(config: Path | None, *, project: str, user: str, reach: str) -> None:
     """Serve remember, recall and memory_status over stdin and stdout, until they are closed."""
     from ripieno.gateway.mcp import make_server
 
-    async def work(app: "App") -> None:
+    async def work(app: "MemoryApp") -> None:
         server = make_server(lambda: app.memory, Scope(project=project, user=user), reach=Privacy(reach))
         await server.run_stdio_async()
 
-    run_app(config, work, decides=False)
+    run_memory(config, work)

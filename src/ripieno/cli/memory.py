@@ -11,13 +11,13 @@ import click
 import msgspec
 
 from ripieno.cli.output import print_json, print_table, say
-from ripieno.cli.running import run_app
+from ripieno.cli.running import run_app, run_memory
 from ripieno.domain.memory import Item, ItemKind, NewItem, ReadStatus, Recall, Receipt, Scope
 from ripieno.domain.task import Message, Privacy
 from ripieno.errors import DataError, GateRefused, MemoryUnavailable
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import App, MemoryApp
     from ripieno.memory.compact import Compacted
     from ripieno.memory.extract import Extracted
     from ripieno.memory.memory import Health
@@ -68,10 +68,10 @@ def remember(
         supersedes=supersedes,
     )
 
-    async def work(app: "App") -> Receipt:
+    async def work(app: "MemoryApp") -> Receipt:
         return (await app.memory.remember([item]))[0]
 
-    receipt = run_app(config, work, decides=False)
+    receipt = run_memory(config, work)
     if as_json:
         print_json({"id": receipt.id, "place": receipt.place, "is_new": receipt.is_new})
     else:
@@ -105,7 +105,7 @@ def recall(
 ) -> None:
     """Find what fits QUESTION. An outage says so, and ends with code 3; it never looks like an empty memory."""
 
-    async def work(app: "App") -> Recall:
+    async def work(app: "MemoryApp") -> Recall:
         return await app.memory.recall(
             question,
             scope=Scope(project=project, user=user),
@@ -115,7 +115,7 @@ def recall(
             kinds=[ItemKind(kind) for kind in kinds],
         )
 
-    found = run_app(config, work, decides=False)
+    found = run_memory(config, work)
     if as_json:
         print_json(describe_recall(found))
     else:
@@ -131,10 +131,10 @@ def recall(
 def history(config: Path | None, *, item: str, as_json: bool) -> None:
     """Show ITEM with all that it superseded, and all that superseded it."""
 
-    async def work(app: "App") -> list[Item]:
+    async def work(app: "MemoryApp") -> list[Item]:
         return await app.memory.history(item)
 
-    found = run_app(config, work, decides=False)
+    found = run_memory(config, work)
     if as_json:
         print_json({"items": [describe_item(each) for each in found]})
         return
@@ -149,11 +149,11 @@ def history(config: Path | None, *, item: str, as_json: bool) -> None:
 def forget(config: Path | None, *, item: str, as_json: bool) -> None:
     """Erase the text of ITEM and of all that was made from it; its digest stays as proof."""
 
-    async def work(app: "App") -> tuple[str, tuple[str, ...]]:
+    async def work(app: "MemoryApp") -> tuple[str, tuple[str, ...]]:
         erased = await app.memory.forget(item)
         return erased.digest, erased.derived
 
-    digest, derived = run_app(config, work, decides=False)
+    digest, derived = run_memory(config, work)
     if as_json:
         print_json({"id": item, "digest": digest, "derived": list(derived)})
     else:
@@ -168,12 +168,12 @@ def forget(config: Path | None, *, item: str, as_json: bool) -> None:
 def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
     """Tell how memory is: its canary, its watermarks, and what is in quarantine."""
 
-    async def work(app: "App") -> "Health":
+    async def work(app: "MemoryApp") -> "Health":
         if beat and not await app.memory.beat():
             say("the canary did not come back")
         return await app.memory.health()
 
-    found = run_app(config, work, decides=False)
+    found = run_memory(config, work)
     if as_json:
         print_json(describe_health(found))
     else:
@@ -187,10 +187,10 @@ def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
 def rebuild(config: Path | None) -> None:
     """Throw all projections away, words and vectors, and make them anew from the items."""
 
-    async def work(app: "App") -> int:
+    async def work(app: "MemoryApp") -> int:
         return await app.memory.rebuild()
 
-    say(f"{run_app(config, work, decides=False)} items are indexed")
+    say(f"{run_memory(config, work)} items are indexed")
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory sync notes notes.jsonl")
@@ -207,10 +207,10 @@ def sync(config: Path | None, *, source: str, file: Path, bound: float, as_json:
     """
     listed = read_items(file)
 
-    async def work(app: "App") -> "Version":
+    async def work(app: "MemoryApp") -> "Version":
         return await app.memory.sync(source, listed, bound=bound)
 
-    version = run_app(config, work, decides=False)
+    version = run_memory(config, work)
     if as_json:
         print_json({"source": source, "nth": version.nth, "status": version.status, "reason": version.reason})
     else:
@@ -252,7 +252,7 @@ def import_(
 
     wanted = Wanted(path=path, scope=Scope(project=project, user=user), privacy=Privacy(privacy))
 
-    async def work(app: "App") -> int:
+    async def work(app: "MemoryApp") -> int:
         new = await app.memory.take(kind, wanted)
         while watch is not None:
             say(f"{new} items so far")
@@ -260,7 +260,7 @@ def import_(
             new += await app.memory.take(kind, wanted)
         return new
 
-    new = run_app(config, work, decides=False)
+    new = run_memory(config, work)
     if as_json:
         print_json({"new": new})
     else:
@@ -285,12 +285,11 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
     turns = read_turns(file)
 
     async def work(app: "App") -> "Compacted":
-        if worker not in (None, "auto"):
+        if worker != "auto":
             await _find_worker(app, worker)
-        write = partial(app.orchestrator.write, worker=worker) if worker is not None else None
-        return await shorten(turns, write=write)
+        return await shorten(turns, write=partial(app.orchestrator.write, worker=worker))
 
-    found = run_app(config, work)
+    found = run_app(config, work) if worker is not None else asyncio.run(shorten(turns, write=None))
     if as_json:
         print_json(
             {

@@ -2,31 +2,52 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ripieno.app import App
-from ripieno.config import load_settings
+if TYPE_CHECKING:
+    from ripieno.app import App, MemoryApp
 
 Result = TypeVar("Result")
+Opened = TypeVar("Opened")
 
 
 def run_app(
     config: Path | None,
-    work: Callable[[App], Awaitable[Result]],
+    work: Callable[["App"], Awaitable[Result]],
     *,
     flags: Mapping[str, object] | None = None,
     decides: bool = True,
 ) -> Result:
     """Run asynchronous work with an opened app; see `App` for `decides`."""
-    loaded = load_settings(config, flags=flags)
+    from ripieno.app import App
+    from ripieno.config import load_settings
 
-    async def run() -> Result:
-        async with App(loaded, decides=decides) as app:
-            return await work(app)
+    loaded = load_settings(config, flags=flags)
+    return run(lambda: App(loaded, decides=decides), work)
+
+
+def run_memory(config: Path | None, work: Callable[["MemoryApp"], Awaitable[Result]]) -> Result:
+    """Run asynchronous work with an opened memory; no worker is opened for it."""
+    from ripieno.app import MemoryApp
+    from ripieno.config import load_settings
+
+    loaded = load_settings(config)
+    return run(lambda: MemoryApp(loaded), work)
+
+
+def run(
+    open_: Callable[[], AbstractAsyncContextManager[Opened]], work: Callable[[Opened], Awaitable[Result]]
+) -> Result:
+    """Run asynchronous work with what `open_` opens, on a loop of its own."""
+
+    async def run_all() -> Result:
+        async with open_() as opened:
+            return await work(opened)
 
     with asyncio.Runner(loop_factory=_make_loop) as runner:
-        return runner.run(run())
+        return runner.run(run_all())
 
 
 def _make_loop() -> asyncio.AbstractEventLoop:

@@ -14,6 +14,8 @@ class Reason(StrEnum):
     """Why a worker may not take a task."""
 
     MUTED = "muted"
+    UNAVAILABLE = "unavailable"
+    """It cannot be opened on this machine: a package, a model file or a key is missing."""
     UNHEALTHY = "unhealthy"
     RATE_LIMITED = "rate_limited"
     OVER_BUDGET = "over_budget"

@@ -1,8 +1,21 @@
 """How a worker is called: wires, retries, breakers, prices."""
 
-from ripieno.providers.base import Piece, Provider
+from ripieno.providers.base import Piece, Provider, find_fault
 from ripieno.providers.caller import Called, Caller, LiveCall
 from ripieno.providers.health import Health
-from ripieno.providers.residents import Resident, Residents
+from ripieno.providers.residents import Resident, Residents, is_resident
+from ripieno.providers.unavailable import UnavailableProvider
 
-__all__ = ["Called", "Caller", "Health", "LiveCall", "Piece", "Provider", "Resident", "Residents"]
+__all__ = [
+    "Called",
+    "Caller",
+    "Health",
+    "LiveCall",
+    "Piece",
+    "Provider",
+    "Resident",
+    "Residents",
+    "UnavailableProvider",
+    "find_fault",
+    "is_resident",
+]

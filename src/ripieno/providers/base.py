@@ -63,6 +63,29 @@ class Embedder(Protocol):
         ...
 
 
+@runtime_checkable
+class Inspectable(Protocol):
+    """What a provider is too, where it can say without a call that a worker cannot be opened on this machine."""
+
+    def find_fault(self, worker: Worker) -> str | None:
+        """Find what is missing for the worker: a package, a model file, a key.
+
+        Cheap and local: no network, no import of the worker's own code.
+
+        Returns:
+            What is missing and how to mend it; None where nothing is known to be missing.
+
+        Raises:
+            ConfigError: the worker's card is wrong; `key` names the setting.
+        """
+        ...
+
+
+def find_fault(provider: Provider, worker: Worker) -> str | None:
+    """Find what is missing for a worker; see `Inspectable`. None where the provider cannot say."""
+    return provider.find_fault(worker) if isinstance(provider, Inspectable) else None
+
+
 Ask: TypeAlias = Callable[[WorkerId, Task], Awaitable[Answer]]
 """Asks a worker on behalf of a check; raises a ProviderError where there is no answer."""
 

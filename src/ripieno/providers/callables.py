@@ -1,7 +1,7 @@
 """Python callables as workers: solvers, searches, classifiers, whatever takes a text and gives one."""
 
 import asyncio
-import importlib
+import importlib.util
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +23,10 @@ class CallableOptions(BaseModel):
 
     timeout_s: float = Field(default=10.0, gt=0)
     """An answer later than this counts as none; the thread itself cannot be stopped, and nothing waits for it."""
+    needs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Packages that a function imports when it is called, by `module:function`; without them its worker is masked."""
+    install: str = ""
+    """The command that installs them, for the hint."""
 
 
 class CallableProvider:
@@ -43,6 +47,8 @@ class CallableProvider:
                 answer, cpu_s = await _call_in_thread(target, text)
         except TimeoutError as error:
             raise ProviderTimeout(f"{worker.id!r} took over {self.options.timeout_s} s", worker=worker.id) from error
+        except ConfigError:  # what the function needs is missing: a fault of the setup, not an answer
+            raise
         except Exception as error:
             raise BadAnswer(f"{worker.id!r} raised {type(error).__name__}: {error}", worker=worker.id) from error
         if not isinstance(answer, str) or not answer:
@@ -59,9 +65,32 @@ class CallableProvider:
         async for piece in stream_whole(await self.complete(worker, task)):
             yield piece
 
+    def find_fault(self, worker: Worker) -> str | None:
+        """Return which package the function lacks; imports none of them."""
+        name = worker.binding.model
+        module = name.partition(":")[0].partition(".")[0]
+        missing = [each for each in (module, *self.options.needs.get(name, ())) if not _is_installed(each)]
+        if not missing:
+            return None
+        hint = f"; {self.options.install}" if self.options.install and missing[0] != module else ""
+        return f"worker {worker.id!r}: the package {missing[0]!r} is not installed{hint}"
+
     async def check(self, worker: Worker) -> str:
-        """Import the function."""
+        """Import the function and what it needs.
+
+        Raises:
+            ConfigError: one of them cannot be imported.
+        """
         self._load(worker)
+        for package in self.options.needs.get(worker.binding.model, ()):
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                raise ConfigError(
+                    f"worker {worker.id!r} needs {package!r}, which cannot be imported: {error}",
+                    key=f"workers.{worker.id}.model",
+                    hint=self.options.install or None,
+                ) from error
         return "importable"
 
     async def close(self) -> None:
@@ -93,6 +122,14 @@ def load_callable(name: str, *, worker: str) -> Callable[[str], str]:
         raise ConfigError(f"worker {worker!r}: {name!r} is not callable", key=f"workers.{worker}.model")
     loaded: Callable[[str], str] = target
     return loaded
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether a top-level package is there, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # it is loaded, and was not imported from a file: `__main__`
+        return True
 
 
 async def _call_in_thread(target: Callable[[str], str], text: str) -> tuple[str, float]:

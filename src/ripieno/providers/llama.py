@@ -18,6 +18,8 @@ from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
 from ripieno.providers.residents import Residents
 
 START_TIMEOUT_S = 120.0
+ENGINE = "xllamacpp"
+"""The package that runs GGUF files."""
 
 
 class LlamaOptions(BaseModel):
@@ -128,6 +130,7 @@ class LlamaProvider:
         self._client: OpenAIProvider | None = None
         self._turn = asyncio.Lock()
         self.residents: Residents | None = None
+        self._has_engine = False
 
     @property
     def size_bytes(self) -> int:
@@ -165,9 +168,27 @@ class LlamaProvider:
             async for piece in client.stream(worker, task):
                 yield piece if piece.usage is None else self._meter(piece, piece.usage, before)
 
+    def find_fault(self, worker: Worker) -> str | None:
+        """Return why the model cannot be loaded here: the engine or the weights are missing."""
+        try:
+            require_engine(asker=_name(worker))
+            find_weights(self.options, asker=_name(worker))
+        except ConfigError as error:
+            return f"{error.message}; {error.hint}" if error.hint else error.message
+        return None
+
     async def check(self, worker: Worker) -> str:
-        """Find the weights; the model is not loaded for this."""
-        return f"weights at {find_weights(self.options, asker=f'worker {worker.id!r}').name}"
+        """Find the weights and import the engine, in a process of its own; the model is not loaded for this.
+
+        Raises:
+            ConfigError: the engine or the weights are missing, or the engine cannot be imported.
+        """
+        require_engine(asker=_name(worker))
+        weights = find_weights(self.options, asker=_name(worker))
+        if not self._has_engine:
+            await _import_engine(asker=_name(worker))
+            self._has_engine = True
+        return f"weights at {weights.name}, engine importable"
 
     async def close(self) -> None:
         """End the child."""
@@ -202,6 +223,45 @@ class LlamaProvider:
 
 def _name(worker: Worker) -> str:
     return f"worker {worker.id!r}"
+
+
+def require_engine(*, asker: str) -> None:
+    """Make sure that the engine is installed, without importing it.
+
+    Raises:
+        ConfigError: it is not; the hint says how to get it.
+    """
+    if importlib.util.find_spec(ENGINE) is None:
+        raise ConfigError(
+            f"{asker}: the engine {ENGINE!r} for local models is not installed",
+            key="providers.kind",
+            hint="pip install 'ripieno[local]'",
+        )
+
+
+async def _import_engine(*, asker: str) -> None:
+    """Import the engine in another process, so that a crash of its native code ends only that process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        f"import {ENGINE}",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), START_TIMEOUT_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        last = said.decode(errors="replace").strip().rpartition("\n")[2] or f"exit {process.returncode}"
+        raise ConfigError(
+            f"{asker}: the engine {ENGINE!r} cannot be imported: {last}",
+            key="providers.kind",
+            hint="pip install --force-reinstall 'ripieno[local]'",
+        )
 
 
 def find_weights(options: LlamaOptions, *, asker: str) -> Path:

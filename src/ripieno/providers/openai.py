@@ -1,11 +1,13 @@
 """Any OpenAI-compatible base URL: hosted, vLLM, Ollama, llama.cpp."""
 
+import difflib
 import time
 from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote, urlsplit
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from ripieno.domain import Answer, JsonValue, Task, Worker
 from ripieno.errors import (
@@ -20,6 +22,9 @@ from ripieno.providers.base import Piece
 from ripieno.providers.completions import read_code, read_completion, read_error, read_events, read_piece
 from ripieno.providers.http import HttpClient, Patience, Unreachable
 
+NO_ROUTE = (404, 405, 501)
+"""Statuses of a server that has no list of models."""
+NOT_VERIFIED = "reachable, model not verified: the server has no list of models"
 MOST_CARDS = 1000
 """Worker cards whose options are kept validated; forgotten all at once when there are more."""
 
@@ -41,6 +46,14 @@ class OpenAIOptions(BaseModel):
     first_token_timeout_s: float = Field(default=60.0, gt=0)
     idle_timeout_s: float = Field(default=30.0, gt=0)
     total_timeout_s: float = Field(default=300.0, gt=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or parts.hostname is None or parts.port == 0:
+            raise ValueError(f"{value!r} is not an http or https address; write http://host:port/v1")
+        return value
 
 
 class WorkerOptions(BaseModel):
@@ -110,16 +123,63 @@ class OpenAIProvider:
         asked = {**self._read_options(worker).params, **body, "model": worker.binding.model}
         return await self._fetch(worker, "POST", "/embeddings", msgspec.json.encode(asked))
 
-    async def check(self, worker: Worker) -> str:
-        """List the provider's models."""
-        content = await self._fetch(worker, "GET", "/models", total_s=self.options.connect_timeout_s + 5.0)
+    def find_fault(self, worker: Worker) -> str | None:
+        """Check the worker's options; nothing else can be missing on this machine.
+
+        Raises:
+            ConfigError: an option is unknown or wrong.
+        """
         try:
-            names = {item["id"] for item in msgspec.json.decode(content)["data"]}
+            self._read_options(worker)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(("workers", worker.id, "options", *map(str, first["loc"])))
+            raise ConfigError(
+                f"{key}: {first['msg']}", key=key, hint=f"options here: {', '.join(WorkerOptions.model_fields)}"
+            ) from error
+        return None
+
+    async def check(self, worker: Worker) -> str:
+        """Find out whether the server knows the model.
+
+        Raises:
+            ProviderRejected: it answers, and does not know the model.
+        """
+        names = await self._list_models(worker)
+        if names is None:
+            return NOT_VERIFIED
+        name = worker.binding.model
+        if name in names or f"{name}:latest" in names or await self._has_model(worker):
+            return "reachable, model listed"
+        near = difflib.get_close_matches(name, names, n=3)
+        listed = ", ".join(near or sorted(names)[:5]) or "none"
+        raise ProviderRejected(
+            f"{worker.id!r}: the server does not list the model {name!r} among its {len(names)}",
+            worker=worker.id,
+            hint=f"{'nearest' if near else 'some of them'}: {listed}; set `model` of [workers.{worker.id}]",
+        )
+
+    async def _list_models(self, worker: Worker) -> set[str] | None:
+        """The models that the server lists; None where it has no such list."""
+        try:
+            content = await self._fetch(worker, "GET", "/models", total_s=self.options.connect_timeout_s + 5.0)
+        except ProviderError as error:
+            if error.status in NO_ROUTE:
+                return None
+            raise
+        try:
+            return {str(item["id"]) for item in msgspec.json.decode(content)["data"]}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise BadAnswer(f"{worker.id!r}: /models is not a list of models", worker=worker.id) from error
-        if worker.binding.model not in names:
-            return f"reachable; {worker.binding.model!r} is not among its {len(names)} models"
-        return "reachable"
+
+    async def _has_model(self, worker: Worker) -> bool:
+        """Whether the server knows one model by name: long lists come in pages, and aliases stand in none."""
+        path = f"/models/{quote(worker.binding.model, safe='/:')}"
+        try:
+            content = await self._fetch(worker, "GET", path, total_s=self.options.connect_timeout_s + 5.0)
+            return isinstance(msgspec.json.decode(content)["id"], str)
+        except (ProviderError, msgspec.MsgspecError, KeyError, TypeError):
+            return False
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,12 +1,11 @@
 """Residents: models that hold memory on this machine; they load when asked, and the idlest makes room for the next."""
 
 import logging
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 log = logging.getLogger(__name__)
 
 
-@runtime_checkable
 class Resident(Protocol):
     """A provider whose model takes memory while it is loaded."""
 
@@ -25,6 +24,15 @@ class Resident(Protocol):
     async def unload(self) -> None:
         """Give the memory back; the next task loads it again."""
         ...
+
+
+def is_resident(provider: object) -> TypeGuard[Resident]:
+    """Return whether a provider's model takes memory while it is loaded.
+
+    Reads the class and never the object: `isinstance` with a protocol would evaluate the object's properties, and
+    `size_bytes` needs a model file that may be missing.
+    """
+    return all(hasattr(type(provider), name) for name in ("size_bytes", "is_idle", "unload"))
 
 
 class Residents:

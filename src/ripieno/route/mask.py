@@ -13,6 +13,8 @@ class Conditions:
     """What holds at this moment, beside the worker cards."""
 
     today: date
+    unavailable: Mapping[WorkerId, str] = field(default_factory=dict)
+    """Workers that cannot be opened on this machine, with what is missing."""
     unhealthy: Mapping[WorkerId, str] = field(default_factory=dict)
     """Workers whose breaker is open, with the fault that opened it."""
     rate_limited: Mapping[WorkerId, str] = field(default_factory=dict)
@@ -65,6 +67,8 @@ def _check_standing(worker: Worker, conditions: Conditions) -> Why | None:
         return Why(reason=Reason.MUTED, detail=f"unmute it with `ripieno pool unmute {worker.id}`")
     if worker.deprecated_on is not None and worker.deprecated_on <= conditions.today:
         return Why(reason=Reason.DEPRECATED, detail=f"since {worker.deprecated_on}")
+    if worker.id in conditions.unavailable:
+        return Why(reason=Reason.UNAVAILABLE, detail=conditions.unavailable[worker.id])
     if worker.id in conditions.unhealthy:
         return Why(reason=Reason.UNHEALTHY, detail=conditions.unhealthy[worker.id])
     if worker.id in conditions.rate_limited:

@@ -1,0 +1,43 @@
+"""A provider that could not be made: it names the reason wherever it is asked."""
+
+from collections.abc import AsyncIterator
+
+from ripieno.domain import Answer, Task, Worker
+from ripieno.errors import ConfigError
+from ripieno.providers.base import Piece
+
+
+class UnavailableProvider:
+    """Stands for a provider whose key, package or plugin is missing on this machine.
+
+    Args:
+        fault: why it could not be made.
+    """
+
+    can_stream = False
+
+    def __init__(self, fault: ConfigError) -> None:
+        self._fault = fault
+
+    def find_fault(self, worker: Worker) -> str | None:
+        """Return the reason, and the mend where one is known."""
+        return self._fault.message if self._fault.hint is None else f"{self._fault.message}; {self._fault.hint}"
+
+    async def complete(self, worker: Worker, task: Task) -> Answer:
+        """Refuse with the reason."""
+        raise self._refuse()
+
+    async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
+        """Refuse with the reason."""
+        raise self._refuse()
+        yield  # makes this an asynchronous generator, as the role asks
+
+    async def check(self, worker: Worker) -> str:
+        """Refuse with the reason."""
+        raise self._refuse()
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def _refuse(self) -> ConfigError:
+        return ConfigError(self._fault.message, key=self._fault.key, hint=self._fault.hint)
