@@ -10,7 +10,7 @@ export PYTHONHASHSEED = 0
 help:
 	@echo "make demo    set up, then measure, train, prove and serve the embedded pool (no keys)"
 	@echo "make test    set up, then every check: format, lint, types, layers, docs, tests"
-	@echo "make check   format, lint, types, layers"
+	@echo "make check   format, lint, types, layers, dependencies"
 	@echo "make fix     format, and mend what a tool can mend"
 	@echo "make docs    build the documentation into site/"
 	@echo "make install-check   install the wheel into a fresh environment, and run every command (PYTHONS=... for several)"
