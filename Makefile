@@ -86,8 +86,8 @@ jail: .cache/jail
 # What code of callers is checked in. Where it cannot be had, such checks are refused; the script says what to install.
 .cache/jail: $(wildcard scripts/install_jail.sh)
 	@mkdir -p .cache
-	@if test -z "$<"; then echo "there is no scripts/install_jail.sh: code of callers is not checked"; \
-	elif $<; then touch $@; else echo "no jail here: code of callers is not checked"; fi
+	@if ! test -x scripts/install_jail.sh; then echo "there is no scripts/install_jail.sh: code of callers is not checked"; \
+	elif scripts/install_jail.sh; then touch $@; else echo "no jail here: code of callers is not checked"; fi
 
 PYTHONS ?= $(PYTHON)
 

@@ -3,11 +3,13 @@
 pip itself is either silent for minutes or prints thousands of lines. What pip says is shown where it fails.
 """
 
+import itertools
 import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 BEAT_S = 10.0
 """Seconds between two lines where the output is no terminal."""
@@ -42,12 +44,19 @@ class Told:
         print(f"{start}{self.title}: {text}", end=end, flush=True)
 
 
+def count_pins(arguments: list[str]) -> int:
+    """Packages that requirement files pin; those for other Pythons and systems count, too."""
+    files = [after for before, after in itertools.pairwise(arguments) if before == "-r"]
+    return sum(len(re.findall(r"^[\w.-]+==", Path(file).read_text(), re.MULTILINE)) for file in files)
+
+
 def main(title: str, arguments: list[str]) -> int:
     """Run pip; gives its exit code."""
     command = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *arguments]
     pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert pip.stdout is not None
-    told, said, found = Told(title), list[str](), 0
+    told, said, found, total = Told(title), list[str](), 0, count_pins(arguments)
+    of = f" of at most {total}" if total else ""
     for line in pip.stdout:
         if re.match(r"WARNING: (Location|The scripts?|.*PATH)", line):
             continue
@@ -55,9 +64,9 @@ def main(title: str, arguments: list[str]) -> int:
         match = re.match(r"\s*(Collecting|Requirement already satisfied:|Downloading) (\S+)", line)
         if match is not None and match[1] in ("Collecting", "Requirement already satisfied:"):
             found += 1
-            told.doing = f"package {found}, {match[2].partition(' ')[0]}"
+            told.doing = f"package {found}{of}, {match[2].partition(' ')[0]}"
         elif match is not None and match[1] == "Downloading":
-            told.doing = f"package {found}, downloading {line.split(maxsplit=1)[1].strip()}"
+            told.doing = f"package {found}{of}, downloading {line.split(maxsplit=1)[1].strip()}"
         elif line.startswith("Installing collected packages:"):
             told.doing = f"writing {line.count(',') + 1} packages"
     code = pip.wait()

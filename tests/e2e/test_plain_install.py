@@ -63,6 +63,9 @@ def plain(tmp_path: Path) -> Ripieno:
         (["config", "show"], 0, "workers.calc-quick"),
         (["pool", "check"], 4, "ripieno[local]"),
         (["doctor"], 4, "units-exact"),
+        (["doctor"], 4, "drift detection is off: it needs the package 'river': pip install 'ripieno[train]'"),
+        (["demo"], 3, "hint: pip install 'ripieno[demo]'"),
+        (["mcp"], 3, "hint: pip install 'ripieno[mcp]'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

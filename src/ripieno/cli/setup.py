@@ -11,6 +11,7 @@ from ripieno.cli.running import run_app
 from ripieno.config import load_settings
 from ripieno.errors import ConfigError, ProviderError
 from ripieno.plugins import list_plugins
+from ripieno.route.predictors.drift import find_drift_fault
 
 
 @click.group(epilog="\b\nExample:\n  ripieno config show")
@@ -59,6 +60,7 @@ def doctor(config_path: Path | None) -> None:
         say(f"ledger: ok, {found.entries} entries ({app.settings.ledger.url})")
         say(f"encoder: ok ({app.analyzer.encoder.name})")
         say(f"checkpoint: {app.registry.current() or 'none yet; run `ripieno profile` and `ripieno train`'}")
+        say(find_drift_fault() or "drift detection: on")
         failed = 0
         for worker in app.pool:
             try:
