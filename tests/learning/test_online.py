@@ -1,5 +1,6 @@
 """Learning from traffic: gains from few rows, recovery after a worker changes, and a budget that is met."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from ripieno.domain import UNKNOWN, Objective, Price, Standing, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.route import Pacer, UtilityPolicy
 from ripieno.route.predictors import PairPredictor, TrainedPredictor, make_predictor
-from ripieno.route.predictors.drift import DriftWatch
+from ripieno.route.predictors.drift import DriftWatch, is_watching
 from ripieno.route.utility import PRESETS
 
 BEST = Objective(preference=PRESETS["best"].preference, preset="best", mission_criticality=0, time_criticality=0)
@@ -94,6 +95,22 @@ def test_a_steady_worker_is_not_said_to_have_changed() -> None:
             met = float(rng.random() < 0.7)
             alarms += watch.see(WorkerId("w"), int(rng.integers(5)), expected=0.7, outcome=met) is not None
     assert alarms <= 2
+
+
+def test_without_river_nothing_is_watched_and_the_log_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "river"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "river", None)
+    is_watching.cache_clear()
+    try:
+        watch = DriftWatch()
+        seen = [watch.see(WorkerId("w"), 0, expected=0.9, outcome=0.0) for _ in range(300)]
+    finally:
+        is_watching.cache_clear()
+    assert seen == [None] * 300
+    assert caplog.messages == ["drift detection is off: it needs the package 'river': pip install 'ripieno[train]'"]
 
 
 @pytest.mark.parametrize("target", [0.001, 0.004])

@@ -159,7 +159,7 @@ async def test_a_mix_without_held_out_tasks_takes_equal_shares() -> None:
 
 def test_boosted_trees_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
-    with pytest.raises(ConfigError, match="needs LightGBM") as caught:
+    with pytest.raises(ConfigError, match="needs the package 'lightgbm'") as caught:
         BoostingRegressor().fit(np.zeros((4, 2)), np.zeros((4, 1)), [None] * 4)
     assert caught.value.hint == "pip install 'ripieno[boosting]'"
 

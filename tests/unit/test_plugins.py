@@ -1,12 +1,14 @@
 """Plugins: listed, loaded, and their faults kept to themselves."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from ripieno.errors import ConfigError
-from ripieno.plugins import build_plugin, find_plugins, list_plugins, load_plugin
+from ripieno.cli.errors import report
+from ripieno.errors import ConfigError, MissingExtra
+from ripieno.plugins import build_plugin, find_plugins, list_plugins, load_plugin, needs_extra, require_extra
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, module: str, points: str) -> None:
@@ -57,3 +59,20 @@ def test_a_missing_plugin_lists_what_is_there() -> None:
     with pytest.raises(ConfigError) as caught:
         load_plugin("ripieno.encoders", "nope")
     assert "static" in str(caught.value.hint)
+
+
+def test_a_missing_library_names_the_extra_that_brings_it() -> None:
+    with pytest.raises(MissingExtra) as caught, needs_extra("train", "training a router", key="kind"):
+        import_module("no_such_library.part")
+    assert caught.value.message == "training a router needs the package 'no_such_library', which is not installed"
+    assert (caught.value.hint, caught.value.extra) == ("pip install 'ripieno[train]'", "train")
+    assert (caught.value.library, caught.value.key) == ("no_such_library", "kind")
+    assert report(caught.value) == 3
+    with needs_extra("train", "training a router"):
+        import_module("json")
+
+
+def test_an_extra_can_be_asked_for_before_any_work() -> None:
+    require_extra("train", "training a router", ("json", "re"))
+    with pytest.raises(MissingExtra, match="'nothing_here'"):
+        require_extra("train", "training a router", ("json", "nothing_here"))

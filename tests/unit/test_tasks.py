@@ -1,6 +1,8 @@
 """Task files and routing folders: read whole, or refused whole with the place."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,13 @@ import pytest
 
 from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Pattern, Recorded, UnitTests
 from ripieno.embedded.families import generate_tasks
-from ripieno.errors import DataError
+from ripieno.errors import DataError, MissingExtra
 from ripieno.tasks import make_training_set, read_folder, read_tasks, split_repeats, write_folder, write_tasks
+from ripieno.tasks.folder import Form
+from ripieno.tasks.tables import write_table
 from ripieno.testing.conformance import make_features
+
+FORMS: tuple[Form, ...] = ("parquet", "jsonl", "csv")
 
 
 def write_lines(path: Path, *rows: object) -> Path:
@@ -119,18 +125,32 @@ MODELS: dict[str, list[object]] = {
 }
 
 
-def make_folder(folder: Path, **changes: dict[str, list[object]]) -> Path:
+def make_folder(folder: Path, form: Form = "parquet", **changes: dict[str, list[object]]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, columns in {"prompts": PROMPTS, "outcomes": OUTCOMES, "models": MODELS, **changes}.items():
-        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+        if form == "parquet":
+            pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+        else:
+            write_table(columns, folder / f"{name}.{form}")
     return folder
 
 
-def test_a_folder_survives_a_round_trip(tmp_path: Path) -> None:
-    tools = PROMPTS | {"tools_json": ['[{"name": "f"}]', None]}
-    data = read_folder(make_folder(tmp_path / "set", prompts=tools))
-    write_folder(data, tmp_path / "copy")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_folder_survives_a_round_trip(tmp_path: Path, form: Form) -> None:
+    tools = PROMPTS | {
+        "prompt": ['say "x, y"\nand\u2028é', "bye"],
+        "tools_json": ['[{"name": "f"}]', None],
+        "domain": ["law/tax", None],
+        "mission_criticality": [7.5, None],
+        "time_criticality": [1, 2],
+    }
+    data = read_folder(make_folder(tmp_path / "set", form, prompts=tools))
+    assert write_folder(data, tmp_path / "copy", form=form) == form
     again = read_folder(tmp_path / "copy")
+    assert data.prompts[0].text == tools["prompt"][0]
+    assert (data.prompts[0].domain, data.prompts[1].domain) == ("law/tax", None)
+    assert (data.prompts[0].mission_criticality, data.prompts[1].mission_criticality) == (7.5, None)
+    np.testing.assert_array_equal(again.input_tokens, data.input_tokens)
     assert again.prompts == data.prompts
     assert again.models == data.models
     assert data.models[0].price_in == 1.0
@@ -155,6 +175,7 @@ def test_repeats_are_averaged_and_can_be_split(tmp_path: Path) -> None:
     assert split_repeats(read_folder(make_folder(tmp_path / "one", outcomes=single))) is None
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("table", "change", "told"),
     [
@@ -173,14 +194,86 @@ def test_repeats_are_averaged_and_can_be_split(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_folder_is_refused_with_file_column_and_row(
-    tmp_path: Path, table: str, change: dict[str, list[object]], told: str
+    tmp_path: Path, form: Form, table: str, change: dict[str, list[object]], told: str
 ) -> None:
     base = {"prompts": PROMPTS, "outcomes": OUTCOMES, "models": MODELS}[table]
-    folder = make_folder(tmp_path / "set", **{table: base | change})
+    folder = make_folder(tmp_path / "set", form, **{table: base | change})
+    if form == "csv" and change.get("prompt") == ["hello", None]:
+        assert read_folder(folder).prompts[1].text == "", "CSV cannot tell no text from an empty one"
+        return
     with pytest.raises(DataError) as caught:
         read_folder(folder)
-    assert caught.value.path.endswith(f"{table}.parquet")
-    assert caught.value.place == told
+    assert caught.value.path.endswith(f"{table}.{form}")
+    assert caught.value.place == (told if form == "parquet" else told.replace("column quality", "quality, row 0"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told", "place"),
+    [
+        ("prompts.jsonl", '{"prompt_id": "p1"}\n{"prompt_id"', "not JSON", "row 1"),
+        ("prompts.jsonl", '\n\n["p1"]\n', "must be a JSON object", "row 0"),
+        ("prompts.jsonl", "", "has no rows", None),
+        ("prompts.jsonl", '{"prompt_id": "p1"}\n', "the column is missing", "column prompt"),
+        ("prompts.csv", "prompt_id,prompt\np1,a,b\n", "has 3 fields, the header has 2", "row 0"),
+        ("prompts.csv", "prompt_id,prompt_id\np1,p2\n", "stands twice", "column prompt_id"),
+        ("prompts.csv", 'prompt_id\n"p1"x\n', "not CSV", "row 0"),
+        ("prompts.csv", "", "has no rows", None),
+        ("models.jsonl", '{"model_id": "m1", "description": 3}\n', "must be text, got 3", "description, row 0"),
+        ("models.jsonl", '{"model_id": "m1", "price_in": "3"}\n', "got '3'", "price_in, row 0"),
+        ("models.jsonl", '{"model_id": "m1", "price_in": true}\n', "got True", "price_in, row 0"),
+        ("models.jsonl", '{"model_id": "m1", "price_in": [3]}\n', "got [3]", "price_in, row 0"),
+        ("models.jsonl", '{"model_id": "m1", "price_in": 1' + "0" * 400 + "}\n", "finite number", "price_in, row 0"),
+        ("models.csv", "model_id,price_in\nm1,1e999\n", "must be a finite number", "price_in, row 0"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_place(
+    tmp_path: Path, name: str, text: str, told: str, place: str | None
+) -> None:
+    folder = make_folder(tmp_path / "set", "jsonl")
+    (folder / name).with_suffix(".jsonl").unlink()
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=re.escape(told)) as caught:
+        read_folder(folder)
+    assert (caught.value.path, caught.value.place) == (str(folder / name), place)
+
+
+def test_a_table_is_there_once_and_can_be_read(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "set", "jsonl")
+    make_folder(folder, "csv")
+    with pytest.raises(DataError, match=r"there twice, the other is prompts\.csv"):
+        read_folder(folder)
+    data = read_folder(make_folder(tmp_path / "one", "csv"))
+    assert write_folder(data, folder, form="parquet") == "parquet"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".parquet"] * 3, "other forms of a table are replaced"
+    assert read_folder(folder).prompts == data.prompts
+    (tmp_path / "one" / "models.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_folder(tmp_path / "one")
+
+
+def test_long_fields_and_numbers_as_ids_are_read(tmp_path: Path) -> None:
+    long = PROMPTS | {"prompt": ["x" * 200_000, "bye"]}
+    for form in FORMS:
+        assert len(read_folder(make_folder(tmp_path / form, form, prompts=long)).prompts[0].text) == 200_000
+    folder = make_folder(tmp_path / "ids", "jsonl", prompts=PROMPTS | {"prompt_id": ["1", "2"]})
+    (folder / "outcomes.jsonl").write_text('{"prompt_id": 2, "model_id": "m1", "quality": 1}\n')
+    assert read_folder(folder).prompt_index.tolist() == [1]
+
+
+def test_without_pyarrow_parquet_names_its_extra_and_folders_are_json_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_folder(make_folder(tmp_path / "set"))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for act in (lambda: read_folder(tmp_path / "set"), lambda: write_folder(data, tmp_path / "set", form="parquet")):
+        with pytest.raises(MissingExtra) as caught:
+            act()
+        assert (caught.value.extra, caught.value.hint) == ("data", "pip install 'ripieno[data]'")
+    assert len(list((tmp_path / "set").glob("*.parquet"))) == 3
+    assert write_folder(data, tmp_path / "copy") == "jsonl"
+    assert read_folder(tmp_path / "copy").prompts == data.prompts
 
 
 def test_missing_files_columns_and_rows_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ripieno.app.build import build_pool
 from ripieno.config import load_settings
-from ripieno.embedded.pool import find_absent
 from ripieno.errors import ConfigError, InvalidTask
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ def add_worker(path: Path, new: NewWorker, *, keeps_embedded: bool = False, is_d
     Args:
         path: the file; made if it is missing.
         new: the worker.
-        keeps_embedded: whether the embedded pool is written into a file that lists no workers, as far as it can run
-            here.
+        keeps_embedded: whether the embedded pool is written into a file that lists no workers.
         is_dry: whether the file is left as it is.
 
     Raises:
@@ -47,10 +45,7 @@ def add_worker(path: Path, new: NewWorker, *, keeps_embedded: bool = False, is_d
 
     document = _read(path)
     if keeps_embedded and "workers" not in document:
-        embedded = _read(Path(str(files("ripieno.embedded") / "pool.toml")))
-        for absent in find_absent():
-            del embedded["workers"][absent]
-        document.update(embedded)
+        document.update(_read(Path(str(files("ripieno.embedded") / "pool.toml"))))
     workers = document.setdefault("workers", {})
     if new.id in workers:
         raise InvalidTask(f"worker {new.id!r} is in {path} already", hint="edit the file, or choose another id")

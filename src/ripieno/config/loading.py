@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,6 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from ripieno.config.places import find_line, split_key, trim
 from ripieno.config.settings import Settings
-from ripieno.embedded.pool import read_pool
 from ripieno.errors import ConfigError
 
 FILE = "ripieno.toml"
@@ -89,7 +89,7 @@ def load_settings(
     content = text if text is not None else _read_text(where, is_required=path is not None)
     from_file = _parse(where, content)
     from_flags = dict(flags or {})
-    embedded = read_pool()
+    embedded = tomllib.loads((files("ripieno.embedded") / "pool.toml").read_text(encoding="utf-8"))
     base = _merge(from_file, from_flags)
     from_env, ignored = _read_variables(base if base.get("workers") else _merge(embedded, base))
     layers = {"file": _resolve(from_file, where.parent), "environment": from_env, "flag": from_flags}

@@ -6,20 +6,23 @@ A Redis that is gone is no reason to refuse anybody: each replica goes on with w
 import logging
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Protocol, TypeVar
-
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ripieno.errors import ConfigError
 from ripieno.plugins import needs_extra
+
+if TYPE_CHECKING:
+    from limits.aio.storage import Storage
 
 log = logging.getLogger(__name__)
 
 PREFIX = "ripieno"
 PATIENCE_S = 0.5
 LONGEST_WAIT_S = 60.0
+WINDOW_S = 60.0
+MOST_WINDOWS = 10_000
+"""Counts that are kept in process before those that have run out are dropped."""
 KEPT_S = 40 * 86_400
 """Spend of a period is forgotten when no budget asks for it any more."""
 
@@ -61,11 +64,15 @@ class Local:
     """Counts of one process alone."""
 
     def __init__(self) -> None:
-        self._rates = _Rates(MemoryStorage())
+        self._windows: dict[tuple[str, str], _Window] = {}
 
     async def take(self, what: str, key: str, *, most: int, cost: int) -> float:
         """See `Shared`."""
-        return await self._rates.take(what, key, most=most, cost=cost)
+        now = time.monotonic()
+        if len(self._windows) > MOST_WINDOWS:
+            self._windows = {name: kept for name, kept in self._windows.items() if now - kept.began < 2 * WINDOW_S}
+        window = self._windows.setdefault((what, key), _Window(began=now))
+        return window.take(now, most=most, cost=cost)
 
     async def add_spend(self, key: str, periods: tuple[str, ...], cost_usd: float) -> None:
         """The keyring counts it itself."""
@@ -94,6 +101,7 @@ class Redis:
 
     def __init__(self, url: str) -> None:
         with needs_extra("redis", "sharing counts", key="gateway.shared_url"):
+            from limits.aio.storage import RedisStorage
             from redis.asyncio import Redis as Client
         try:
             self._client = Client.from_url(url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
@@ -166,11 +174,48 @@ class Redis:
         return found
 
 
+@dataclass(slots=True, kw_only=True)
+class _Window:
+    """What one key has used in this minute and in the one before, as the limiter in Redis counts it."""
+
+    began: float
+    now: int = 0
+    before: int = 0
+
+    def take(self, moment: float, *, most: int, cost: int) -> float:
+        """See `Shared.take`."""
+        self._move(moment)
+        left_s = self.began + WINDOW_S - moment
+        free = most - int(self.before * left_s / WINDOW_S) - self.now
+        if free >= max(min(cost, most), 1):
+            self.now += min(cost, most)
+            return 0.0
+        if free > 0:  # it was used already: all that is left is gone
+            self.now += free
+        return min(max(self._find_wait(left_s, most), 1.0), LONGEST_WAIT_S)
+
+    def _move(self, moment: float) -> None:
+        passed = int((moment - self.began) / WINDOW_S)
+        if passed:
+            self.before, self.now = self.now if passed == 1 else 0, 0
+            self.began += passed * WINDOW_S
+
+    def _find_wait(self, left_s: float, most: int) -> float:
+        """Seconds until one more may be taken."""
+        if self.before and self.now < most:
+            return left_s - WINDOW_S * (most - self.now) / self.before
+        return left_s + WINDOW_S * (1.0 - most / max(self.now, 1))
+
+
 class _Rates:
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: "Storage") -> None:
+        from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
         self._limiter = SlidingWindowCounterRateLimiter(storage)
 
     async def take(self, what: str, key: str, *, most: int, cost: int) -> float:
+        from limits import RateLimitItemPerMinute
+
         item = RateLimitItemPerMinute(most)
         if cost and await self._limiter.hit(item, what, key, cost=min(cost, most)):
             return 0.0

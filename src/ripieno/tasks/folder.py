@@ -182,7 +182,7 @@ def _list_outcomes(data: RoutingData) -> dict[str, list[object]]:
     return {
         "prompt_id": [data.prompts[row].id for row in data.prompt_index],
         "model_id": [data.models[row].id for row in data.model_index],
-        "quality": data.quality.tolist(),
+        "quality": _nullable(data.quality),
         "cost_usd": _nullable(data.cost_usd),
         "latency_s": _nullable(data.latency_s),
         "input_tokens": _nullable(data.input_tokens, whole=True),
