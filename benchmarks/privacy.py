@@ -1,6 +1,6 @@
 """The privacy boundary: what it finds, what it takes for sensitive by mistake, and what it costs.
 
-    python benchmarks/privacy.py [--data ../shared/data] [--prompts 5000] [--seed 0]
+    python -m benchmarks.privacy [--data ../shared/data] [--prompts 5000] [--seed 0]
 
 Three tables. Planted forms in every carrier, beside detect-secrets with libphonenumber and check digits on the first
 20,000 characters of the messages, which is what Ripieno 0.11 had. Alarms on ordinary prompts of the routing-data and
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from planted import CARRIERS, FORMS, SECRETS
+from benchmarks.planted import CARRIERS, FORMS, SECRETS
 
 from ripieno.domain import Sensitivity, Task
 from ripieno.gateway.dialects import ChatDialect

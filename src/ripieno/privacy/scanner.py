@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import re2  # type: ignore[import-untyped]  # it has no stubs
 
@@ -14,8 +14,10 @@ from ripieno.privacy import personal, secrets
 from ripieno.privacy.rules import Retry, Rule
 from ripieno.privacy.unpack import clean, find_packed, unpack
 
-MEMORY = 64 * 1024 * 1024
-"""Bytes that the automaton of one pattern may take; beyond, the search is slower, and finds the same."""
+MEMORY, GATE_MEMORY = 4 * 1024 * 1024, 16 * 1024 * 1024
+"""Bytes that the automaton of one pattern, and of one gate, may take; beyond, a search is slower and as right."""
+MOST_SCANNERS = 8
+"""Scanners that are kept ready, by what they look for."""
 MARKS = {Sensitivity.SECRET: "[secret removed]", Sensitivity.PERSONAL: "[personal data removed]"}
 _NOTHING: frozenset[Sensitivity] = frozenset()
 _WORD = re.compile(r"\S+")
@@ -149,7 +151,7 @@ class _Gate:
         options = re2.Options()
         options.case_sensitive = not is_literal
         options.literal = is_literal
-        options.max_mem = MEMORY
+        options.max_mem = GATE_MEMORY
         self._set = re2.Set.SearchSet(options)
         self._set.Add("")  # stands in every text: where it is not found, the automaton ran out of memory
         for wanted in opens:
@@ -228,7 +230,7 @@ def make_scanner(
     return _make(own, region=region, has_personal=has_personal)
 
 
-@cache
+@lru_cache(maxsize=MOST_SCANNERS)
 def _make(own: tuple[tuple[str, str], ...], *, region: str | None, has_personal: bool) -> Scanner:
     rules = [_make_own(name, pattern) for name, pattern in own]
     rules += secrets.list_rules()
