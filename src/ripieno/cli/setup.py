@@ -11,6 +11,7 @@ from ripieno.cli.running import run_app
 from ripieno.config import load_settings
 from ripieno.errors import ConfigError, ProviderError
 from ripieno.plugins import list_plugins
+from ripieno.verify.jail import describe_jail
 
 
 @click.group(epilog="\b\nExample:\n  ripieno config show")
@@ -59,6 +60,7 @@ def doctor(config_path: Path | None) -> None:
         say(f"ledger: ok, {found.entries} entries ({app.settings.ledger.url})")
         say(f"encoder: ok ({app.analyzer.encoder.name})")
         say(f"checkpoint: {app.registry.current() or 'none yet; run `ripieno profile` and `ripieno train`'}")
+        say(f"jail: {describe_jail()[1]}")
         failed = 0
         for worker in app.pool:
             try:
