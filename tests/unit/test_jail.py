@@ -1,4 +1,5 @@
 """Code that nobody vouches for: it cannot get out, cannot see, cannot stay, and cannot say that it is right."""
+# ruff: noqa: E501, ISC004  # programs stand as they are run
 
 import asyncio
 import os
@@ -168,8 +169,8 @@ def _read_command(entry: Path) -> bytes:
 async def test_a_check_that_is_cancelled_leaves_no_process() -> None:
     before = _count_jails()
     task = asyncio.create_task(judge("def add(a, b):\n    while True: pass", timeout_s=30.0))
-    while _count_jails() <= before:
-        await asyncio.sleep(0)
+    while _count_jails() <= before:  # noqa: ASYNC110  # a process sets no event
+        await asyncio.sleep(0)  # what is waited for is a process
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -17,6 +17,7 @@ from ripieno.memory.memory import Pulse
 from ripieno.plugins import list_plugins
 from ripieno.providers import Provider, Residents
 from ripieno.route.predictors.drift import find_drift_fault
+from ripieno.verify.jail import describe_jail
 
 Check = Callable[[Loaded], Awaitable[str]]
 
@@ -71,6 +72,7 @@ async def examine(loaded: Loaded) -> int:
     except ConfigError as error:
         say(f"pool: {_tell(error)}")
         return WRONG_SETUP
+    say(f"jail: {describe_jail()[1]}")
     say(tell_list_date())
     say(find_drift_fault() or "drift detection: on")
     unpriced = tell_unknown_prices(build_pool(loaded.settings))

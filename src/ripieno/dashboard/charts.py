@@ -1,9 +1,16 @@
-"""Charts as SVG in the page: drawn here by pygal, coloured by the page's style sheet, without any script."""
+"""Charts as SVG in the page: drawn by pygal in a process of its own, coloured by the page's style sheet, no script.
 
+Run as a script, this module draws the chart that it reads on stdin, and answers on stdout.
+"""
+
+import asyncio
+import json
+import logging
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -12,6 +19,19 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 640, 320
 MOST_LINES = 8
 """Series of one chart: more colours cannot be told apart."""
+
+MOST_POINTS = 2_000
+"""Points of one series."""
+LONGEST_LABEL = 40
+"""Characters of a name in a chart. Labels that leave its titles no width have pygal wrap them for ever."""
+DRAWING_S = 20.0
+"""That drawing may take; a page without its chart is better than none."""
+LARGEST = 1 << 20
+"""Bytes of a drawn chart."""
+KEPT = 64
+"""Charts that are kept as drawn: most are asked for again unchanged."""
+
+log = logging.getLogger(__name__)
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,35 +48,101 @@ class Line:
     """What each point is, where that is not plain."""
 
 
-def draw_lines(title: str, lines: Sequence[Line], *, x: str, y: str, has_log_x: bool = False) -> Markup:
-    """Draw series of points.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """What is to be drawn."""
 
-    Args:
-        title: what the chart shows, for readers who do not see it.
-        lines: the series.
-        x: name of the horizontal axis.
-        y: name of the vertical one.
-        has_log_x: whether the horizontal axis is one of powers of ten; points at or below 0 are left out.
-    """
+    title: str
+    """What the chart shows, for readers who do not see it."""
+    x: str
+    """Name of the horizontal axis."""
+    y: str = ""
+    """Name of the vertical one."""
+    lines: Sequence[Line] = ()
+    bars: Mapping[str, float] = field(default_factory=dict)
+    """In place of lines: one bar for each name, the first on top."""
+    has_log_x: bool = False
+    """Whether the horizontal axis is one of powers of ten; points at or below 0 are left out."""
+
+
+_drawn: "OrderedDict[bytes, Markup]" = OrderedDict()
+
+
+async def draw(chart: Chart) -> Markup | None:
+    """A chart as markup, drawn in another process within its time; None where that could not be done."""
+    packed = json.dumps(asdict(chart)).encode()
+    known = _drawn.get(packed)
+    if known is not None:
+        _drawn.move_to_end(packed)
+        return known
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LARGEST
+    )
+    try:
+        async with asyncio.timeout(DRAWING_S):
+            said, _ = await child.communicate(packed)
+    except TimeoutError:
+        log.warning("a chart was not drawn within %g s: %s", DRAWING_S, chart.title)
+        return None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode or len(said) > LARGEST:
+        log.warning("a chart could not be drawn: %s", chart.title)
+        return None
+    made = _drawn[packed] = Markup(said.decode())  # noqa: S704  # built element by element, and escaped by that
+    if len(_drawn) > KEPT:
+        _drawn.popitem(last=False)
+    return made
+
+
+def draw_here(chart: Chart) -> Markup:
+    """A chart as markup, drawn in this process."""
+    return _draw_bars(chart) if chart.bars else _draw_lines(chart)
+
+
+def _draw_lines(asked: Chart) -> Markup:
     pygal = _load_pygal()
-    shown = [_take_log(line) for line in lines] if has_log_x else list(lines)
-    chart = pygal.XY(**_options(x, y))
-    if has_log_x:
+    lines = [_bound(line) for line in asked.lines[:MOST_LINES]]
+    shown = [_take_log(line) for line in lines] if asked.has_log_x else lines
+    chart = pygal.XY(**_options(asked.x, asked.y))
+    if asked.has_log_x:
         chart.x_labels = _name_powers([px for line in shown for px, _ in line.points])
-    for line in shown[:MOST_LINES]:
+    for line in shown:
         labels = line.labels or [""] * len(line.points)
         points = [{"value": point, "label": label} for point, label in zip(line.points, labels, strict=True)]
         chart.add(line.name, points, stroke=line.is_joined, dots_size=3)
-    return _finish(chart, title)
+    return _finish(chart, asked.title)
 
 
-def draw_bars(title: str, bars: Mapping[str, float], *, x: str) -> Markup:
-    """Draw one bar for each name, the first on top."""
+def _draw_bars(asked: Chart) -> Markup:
     pygal = _load_pygal()
-    chart = pygal.HorizontalBar(**_options(x, "") | {"show_legend": False, "height": 60 + 26 * max(len(bars), 2)})
+    bars = {_clip(name): value for name, value in asked.bars.items() if math.isfinite(value)}
+    chart = pygal.HorizontalBar(**_options(asked.x, "") | {"show_legend": False, "height": 60 + 26 * max(len(bars), 2)})
     chart.x_labels = list(bars)[::-1]  # it draws from below
-    chart.add(x, list(bars.values())[::-1])
-    return _finish(chart, title)
+    chart.add(asked.x, list(bars.values())[::-1])
+    return _finish(chart, asked.title)
+
+
+def _bound(line: Line) -> Line:
+    """A series with names that fit, and points that can be drawn."""
+    labels = [_clip(label) for label in line.labels] if line.labels else [""] * len(line.points)
+    kept = [(point, label) for point, label in zip(line.points, labels, strict=True) if all(map(math.isfinite, point))][
+        :MOST_POINTS
+    ]
+    return Line(
+        name=_clip(line.name),
+        points=[(px, py) for (px, py), _ in kept],
+        is_joined=line.is_joined,
+        labels=[label for _, label in kept] if line.labels else (),
+    )
+
+
+def _clip(name: str) -> str:
+    """A name that leaves room for the chart, without what XML cannot hold."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in name[: LONGEST_LABEL + 1])
+    return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 1]}…"
 
 
 def _load_pygal() -> Any:
@@ -147,3 +233,14 @@ def _name_point(dots: ET.Element) -> None:
     shape = dots.find("circle") if dots.find("circle") is not None else dots.find("rect")
     if shape is not None and told:
         ET.SubElement(shape, "title").text = ": ".join(part for part in told if part)
+
+
+def main() -> None:
+    """Draw what stdin asks for."""
+    told = json.load(sys.stdin.buffer)
+    lines = [Line(**line) for line in told.pop("lines")]
+    sys.stdout.buffer.write(draw_here(Chart(lines=lines, **told)).encode())
+
+
+if __name__ == "__main__":
+    main()

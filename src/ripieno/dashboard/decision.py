@@ -4,11 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from markupsafe import Markup
-
 from ripieno.analyze.shape import NAMES
 from ripieno.app import App
-from ripieno.dashboard.charts import Line, draw_lines
+from ripieno.dashboard.charts import Chart, Line, draw
 from ripieno.dashboard.graph import lay_out
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.views import Views
@@ -46,6 +44,7 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     told = explain(decided.decision)
     dial = read_dial(asked.query.get("dial"), decided.decision.objective.preference)
     features = await app.analyzer.analyze(decided.task)
+    chart = _plan_chart(decided.decision, told)
     return Page(
         html=render(
             "decision.html",
@@ -56,7 +55,7 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             judged=judged,
             told=told,
             what_if=_turn(decided.decision, told, dial),
-            chart=_draw(decided.decision, told),
+            chart=await draw(chart) if chart is not None else None,
             features=_list_features(features),
             graphs=[lay_out(decided.decision.workflow, run) for run in runs]
             or [lay_out(decided.decision.workflow, None)],
@@ -99,7 +98,7 @@ def _turn(decision: Decision, told: Explanation, dial: float) -> WhatIf | None:
     )
 
 
-def _draw(decision: Decision, told: Explanation) -> Markup | None:
+def _plan_chart(decision: Decision, told: Explanation) -> Chart | None:
     """Utility of the leading workers over the dial."""
     if not told.scored:
         return None
@@ -114,7 +113,8 @@ def _draw(decision: Decision, told: Explanation) -> Markup | None:
         return [(dial, score_utility(estimate, each, terms.scales)) for dial, each in zip(dials, turned, strict=True)]
 
     lines = [Line(name=str(item.estimate.worker), points=follow(item.estimate)) for item in shown]
-    return draw_lines("utility of each worker over the dial", lines, x="dial: price (0) to quality (1)", y="utility")
+    title = "utility of each worker over the dial"
+    return Chart(title=title, lines=lines, x="dial: price (0) to quality (1)", y="utility")
 
 
 def _list_features(features: Features) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ class Row:
 async def show(app: App, views: Views, asked: Asked) -> Page:
     """The registry, or `policies/VERSION`: one card."""
     if len(asked.path) == 2:
-        return await asyncio.to_thread(_show_card, app, asked, asked.path[1])
+        return await _show_card(app, asked, asked.path[1])
     if len(asked.path) > 2:
         raise NotFound("name one checkpoint: /ui/policies/VERSION")
     rows, steps = await asyncio.to_thread(_read, app)
@@ -53,11 +53,15 @@ def _describe(app: App, version: str, state: str) -> Row:
     return Row(version=version, state=state, card=card, note=app.registry.quarantined(version) or card.verdict)
 
 
-def _show_card(app: App, asked: Asked, version: str) -> Page:
+def _find_row(app: App, version: str) -> Row:
     state = app.registry.states().get(version)
     if state is None:
         raise NotFound(f"there is no checkpoint {version[:100]!r}")
-    row = _describe(app, version, state)
+    return _describe(app, version, state)
+
+
+async def _show_card(app: App, asked: Asked, version: str) -> Page:
+    row = await asyncio.to_thread(_find_row, app, version)
     drawn = row.card.drawn if row.card is not None else None
     return Page(
         html=render(
@@ -66,6 +70,6 @@ def _show_card(app: App, asked: Asked, version: str) -> Page:
             row=row,
             card=row.card,
             guard=describe_margin(row.card.margin) if row.card is not None else "",
-            curve=draw_curve(drawn) if drawn is not None else None,
+            curve=await draw_curve(drawn) if drawn is not None else None,
         )
     )

@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from ripieno.app import App
-from ripieno.dashboard.charts import Line, draw_lines
+from ripieno.dashboard.charts import Chart, Line, draw
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import AUDITED, look_at_traffic, look_for_bias
 from ripieno.dashboard.views import Views
@@ -27,19 +27,19 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             version=version,
             card=card,
             gap=_find_gap(card),
-            curve=draw_curve(drawn) if drawn is not None else None,
-            calibration=_draw_calibration("on held-out tasks", drawn.calibration) if drawn is not None else None,
+            curve=await draw_curve(drawn) if drawn is not None else None,
+            calibration=await _draw_calibration("on held-out tasks", drawn.calibration) if drawn is not None else None,
             traffic=traffic,
             audit=audit,
             audited=AUDITED,
             least=LEAST_CELL,
-            met=_draw_calibration("in traffic", met.calibration) if met is not None and met.calibration else None,
-            course=_draw_course(met.courses) if met is not None and any(met.courses.values()) else None,
+            met=await _draw_calibration("in traffic", met.calibration) if met is not None and met.calibration else None,
+            course=await _draw_course(met.courses) if met is not None and any(met.courses.values()) else None,
         )
     )
 
 
-def draw_curve(drawn: Drawn) -> Markup | None:
+async def draw_curve(drawn: Drawn) -> Markup | None:
     """Cost against quality of the held-out tasks: the curves, and every single worker."""
     if not drawn.workers:
         return None
@@ -47,18 +47,21 @@ def draw_curve(drawn: Drawn) -> Markup | None:
     singles = Line(name="single workers", points=[drawn.workers[name] for name in names], labels=names, is_joined=False)
     lines = [Line(name=name, points=points) for name, points in drawn.curves.items()]
     x = "mean cost of a task"
-    return draw_lines("cost and quality on held-out tasks", [*lines, singles], x=x, y="mean quality", has_log_x=True)
+    title = "cost and quality on held-out tasks"
+    return await draw(Chart(title=title, lines=[*lines, singles], x=x, y="mean quality", has_log_x=True))
 
 
-def _draw_calibration(where: str, points: tuple[tuple[float, float], ...]) -> Markup:
+async def _draw_calibration(where: str, points: tuple[tuple[float, float], ...]) -> Markup | None:
     lines = [_PERFECT, Line(name="router", points=points)]
-    return draw_lines(f"expected and met quality {where}", lines, x="expected quality", y="met quality")
+    title = f"expected and met quality {where}"
+    return await draw(Chart(title=title, lines=lines, x="expected quality", y="met quality"))
 
 
-def _draw_course(courses: dict[str, tuple[tuple[float, float], ...]]) -> Markup:
+async def _draw_course(courses: dict[str, tuple[tuple[float, float], ...]]) -> Markup | None:
     longest = sorted((item for item in courses.items() if item[1]), key=lambda item: -len(item[1]))
     lines = [Line(name=name, points=points) for name, points in longest[:6]]
-    return draw_lines("met quality of each worker over the latest decisions", lines, x="oldest to newest", y="quality")
+    title = "met quality of each worker over the latest decisions"
+    return await draw(Chart(title=title, lines=lines, x="oldest to newest", y="quality"))
 
 
 def _find_gap(card: ModelCard | None) -> float | None:

@@ -1,7 +1,7 @@
 """Reports: the questions that change a routing table, answered from the latest decisions."""
 
 from ripieno.app import App
-from ripieno.dashboard.charts import draw_bars
+from ripieno.dashboard.charts import Chart, draw
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import LAST, look_at_traffic
 from ripieno.dashboard.views import Views
@@ -18,6 +18,7 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     kept = look_at_traffic(app, views)
     found = kept.value.answers if kept.value is not None else None
     tokens = {spend.name: float(spend.tokens) for spend in found.kinds[:SHOWN]} if found is not None else {}
+    chart = Chart(title="tokens by kind of task", bars=tokens, x="tokens")
     return Page(
         html=render(
             "reports.html",
@@ -28,7 +29,7 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             least=LEAST_EVIDENCE,
             lengths=_find_lengths(found) if found is not None else [],
             names=[name_range(place) for place in range(len(LENGTHS))],
-            chart=draw_bars("tokens by kind of task", tokens, x="tokens") if len(tokens) > 1 else None,
+            chart=await draw(chart) if len(tokens) > 1 else None,
         )
     )
 

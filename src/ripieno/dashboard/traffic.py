@@ -17,6 +17,8 @@ from ripieno.evaluate.questions import Answers
 
 LAST = 20_000
 """Latest decisions that are read."""
+READING_S = 300.0
+"""That reading may take."""
 AUDITED = 1_000
 """Latest decisions that are looked at for bias: their features are found anew."""
 
@@ -71,7 +73,10 @@ async def _read_apart(wanted: Wanted) -> Traffic:
         sys.executable, "-m", "ripieno.dashboard.reader", stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
-        told, _ = await process.communicate(msgspec.json.encode(wanted))
+        async with asyncio.timeout(READING_S):
+            told, _ = await process.communicate(msgspec.json.encode(wanted))
+    except TimeoutError:
+        raise LedgerError(f"traffic was not read within {READING_S:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()

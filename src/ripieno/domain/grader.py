@@ -40,7 +40,7 @@ class JsonSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitTests:
-    """The answer is Python code that passes `tests` in a sandbox."""
+    """The answer is Python code that passes `tests` in a jail."""
 
     tests: str
     prefix: str = ""
@@ -74,7 +74,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """The final answer matches a regular expression as a whole."""
+    """The final answer matches a regular expression (RE2) as a whole."""
 
     pattern: str
 

@@ -116,9 +116,9 @@ def _walk(schema: Node) -> _Seen:
 
 
 def _look_at(node: Node, key: str, seen: _Seen, *, is_top: bool) -> None:
-    for name in _REFUSED:
-        if isinstance(node.get(name), str):
-            raise ValueError(f"{name} is not supported in a schema")
+    refused = [name for name in _REFUSED if isinstance(node.get(name), str)]
+    if refused:
+        raise ValueError(f"{refused[0]} is not supported in a schema")
     if not is_top and isinstance(node.get("$id"), str):
         raise ValueError("a schema within a schema cannot have an $id")
     link = node.get("$ref")

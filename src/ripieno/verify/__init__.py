@@ -1,4 +1,4 @@
-"""Answers to Verdicts: checkers, sandboxed tests, judges."""
+"""Answers to Verdicts: checkers, tests in a jail, judges."""
 
 from ripieno.verify.external import Verifier
 from ripieno.verify.grading import Grading

@@ -56,7 +56,13 @@ def describe_jail() -> tuple[bool, str]:
         return False, f"{error.message}; {error.hint}"
     try:
         done = subprocess.run(  # noqa: S603  # our own command, in a list
-            command, pass_fds=(seccomp,), env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S
+            command,
+            pass_fds=(seccomp,),
+            env={},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=START_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, f"no jail can be had: {error}; {INSTALL}"
@@ -98,8 +104,8 @@ def make_command(python: Sequence[str], limits: Limits) -> tuple[list[str], int]
     command += ["--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--cap-drop", "ALL"]
     command += ["--die-with-parent", "--new-session", "--seccomp", str(seccomp)]
     for path in _list_readable(limits.libraries):
-        if os.path.islink(path):
-            command += ["--symlink", os.readlink(path), path]
+        if Path(path).is_symlink():
+            command += ["--symlink", str(Path(path).readlink()), path]
         else:
             command += ["--ro-bind", path, path]
     for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
@@ -115,13 +121,13 @@ def _find_python() -> str:
 
 
 def _list_readable(libraries: Sequence[str]) -> list[str]:
-    """What Python needs: itself, its library, and the shared libraries of the system; parents before what is in them."""
+    """What Python needs: itself, its library, and the system's shared libraries; parents before what is in them."""
     system = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache"]
-    own = [os.path.join(prefix, part) for prefix in (sys.base_prefix, sys.base_exec_prefix) for part in ("lib", "lib64")]
-    own.append(os.path.dirname(os.__file__))
+    own = [f"{prefix}/{part}" for prefix in (sys.base_prefix, sys.base_exec_prefix) for part in ("lib", "lib64")]
+    own.append(str(Path(os.__file__).parent))
     kept: list[str] = []
     for path in sorted({*system, *own, _find_python(), *libraries}):
-        is_inside = any(Path(path).is_relative_to(other) for other in kept if not os.path.islink(other))
+        is_inside = any(Path(path).is_relative_to(other) for other in kept if not Path(other).is_symlink())
         if os.path.lexists(path) and not is_inside:
             kept.append(path)
     return kept

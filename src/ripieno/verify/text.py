@@ -8,8 +8,12 @@ from ripieno.domain.grader import Choice, Exact, Numeric, Pattern
 from ripieno.errors import ConfigError
 from ripieno.tasks.patterns import matches
 
+LONGEST_ANSWER = 20_000
+"""Characters of a reply that are looked at for its final answer: its end."""
 _MARKER = re.compile(r"(?:final answer|answer|result)\s*(?:is\b|:|=)+\s*", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?![\w])")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-−+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:/\d+)?(?![\w])"
+)
 _HEDGE = re.compile(r"\b(?:or|and/or|either|possibly|maybe|perhaps)\b", re.IGNORECASE)
 _DENIAL = re.compile(
     r"\b(?:not|isn't|isnt|never|no longer|cannot be|can't be)\s*(?:the\s+|a\s+|an\s+)?$", re.IGNORECASE
@@ -20,6 +24,7 @@ _OUTER = string.punctuation + string.whitespace + "“”‘’«»…"
 
 def final_answer(text: str) -> str:
     """The part of a reply that claims to be the answer: after the last marker, else the last line with words."""
+    text = text[-LONGEST_ANSWER:]
     lines = [line for line in text.strip().splitlines() if line.strip()]
     if not lines:
         return ""
@@ -38,7 +43,8 @@ def normalise(text: str) -> str:
 def check_exact(grader: Exact, text: str) -> Verdict:
     """Whether the final answer is one of the accepted ones; hedging and denial are not answers."""
     wanted = [normalise(answer) or answer for answer in grader.answers]
-    for candidate in (text, final_answer(text)):
+    longest = max(LONGEST_ANSWER, *map(len, grader.answers))
+    for candidate in (text if len(text) <= longest else "", final_answer(text)):
         if normalise(candidate) in wanted:
             return _accept("exact")
     tail = normalise(final_answer(text))
@@ -50,7 +56,7 @@ def check_exact(grader: Exact, text: str) -> Verdict:
 
 def check_numeric(grader: Numeric, text: str) -> Verdict:
     """Whether the last number of the final answer is the right one."""
-    numbers = find_numbers(final_answer(text)) or find_numbers(text)
+    numbers = find_numbers(final_answer(text)) or find_numbers(text[-LONGEST_ANSWER:])
     if not numbers:
         return _reject("numeric", "no number in the answer")
     if _HEDGE.search(final_answer(text)) and len(set(numbers)) > 1:

@@ -113,4 +113,3 @@ def _read_exactly(stream: IO[bytes], size: int, ends: float) -> bytes:
             raise EOFError
         found += part
     return found
-

@@ -7,10 +7,10 @@ import os
 import sys
 from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, __file__.rpartition("/")[0])
 
-from start import confine, read_frame, silence  # noqa: E402  # the path comes first
-from wire import Gone, Peer  # noqa: E402
+from start import confine, read_frame, silence  # the path comes first
+from wire import Gone, Peer
 
 
 def main() -> None:
@@ -22,10 +22,8 @@ def main() -> None:
     silence()
     peer = Peer(os.fdopen(channel, "rb", closefd=False), channel, home="tests")
     try:
-        if peer.hear() != "ready":
-            raise Gone
+        peer.hear()
     except Gone:
-        os.write(report, b'{"lost": true}\n')
         return
     os.write(report, b'{"ready": true}\n')
     os.write(report, json.dumps(_judge(peer, tests)).encode() + b"\n")
@@ -43,7 +41,7 @@ def _judge(peer: Peer, tests: str) -> dict[str, Any]:
         peer.ask("find", "__name__")  # code that has ended meanwhile has not passed
     except Gone:
         return {"passed": False, "detail": "the code ended, or broke its connection to the tests"}
-    except BaseException as error:  # whatever the tests raise, they have not come to their end
+    except BaseException as error:  # noqa: BLE001  # whatever the tests raise, they have not come to their end
         return {"passed": False, "detail": f"{type(error).__name__}: {error}"[:200]}
     return {"passed": True, "detail": ""}
 

@@ -33,7 +33,7 @@ class Remote:
     def __setattr__(self, name: str, value: Any) -> None:
         self._peer.ask("set", self, name, value)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: D102  # a stand-in has no text of its own
         return self._peer.ask("call", self, list(arguments), named)
 
     def __contains__(self, value: Any) -> bool:
@@ -95,7 +95,10 @@ def _combine(name: str, *, is_reflected: bool) -> Callable[[Remote, Any], Any]:
 
 
 for _name, _kind in (
-    *((name, None) for name in ("iter", "next", "getitem", "setitem", "delitem", "neg", "pos", "abs", "invert", "round", "enter")),
+    *(
+        (name, None)
+        for name in ("iter", "next", "getitem", "setitem", "delitem", "neg", "pos", "abs", "invert", "round", "enter")
+    ),
     ("len", int),
     ("index", int),
     ("int", int),
@@ -107,7 +110,21 @@ for _name, _kind in (
     setattr(Remote, f"__{_name}__", _unary(_name, _kind))
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Remote, f"__{_name}__", _compare(_name))
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
+for _name in (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+):
     _called = f"{_name}_" if _name in ("and", "or") else _name
     setattr(Remote, f"__{_name}__", _combine(_called, is_reflected=False))
     setattr(Remote, f"__r{_name}__", _combine(_called, is_reflected=True))
