@@ -131,8 +131,8 @@ async def test_a_request_s_own_budget_is_a_ceiling_within_the_call(serve: Serve)
 async def test_no_workflow_passes_its_ceiling(serve: Serve, mode: str) -> None:
     write_worker(serve(say_all_that_is_allowed), serve(say_all_that_is_allowed), serve(say_all_that_is_allowed))
     async with open_gateway() as (_, address, client):
-        fields = {"max_tokens": 300, "ripieno": {"budget_usd": 0.005, "workflow": mode}}
-        status, headers, _ = await ask(address, client, **fields)
+        wanted = {"budget_usd": 0.005, "workflow": mode}
+        status, headers, _ = await ask(address, client, max_tokens=300, ripieno=wanted)
     assert status in (200, 429), mode
     assert "x-ripieno-cost-usd" not in headers or float(headers["x-ripieno-cost-usd"]) <= 0.005
     assert read_spent() <= 0.005
@@ -216,8 +216,7 @@ async def test_a_fallback_is_within_the_budget_too(serve: Serve) -> None:
     bad, good = serve([Reply(status=500)]), serve(say_all_that_is_allowed)
     write_worker(bad, good)
     async with open_gateway() as (_, address, client):
-        fields = {"max_tokens": 4000, "ripieno": {"budget_usd": 0.002}}
-        status, headers, _ = await ask(address, client, **fields)
+        status, headers, _ = await ask(address, client, max_tokens=4000, ripieno={"budget_usd": 0.002})
         assert status == 200
         assert float(headers["x-ripieno-cost-usd"]) <= 0.002
 
