@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from tests.integration.conftest import Serve
 
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Executed, KeyLimits
+from ripieno.domain import Call, Executed, KeyLimits, Origin, Run, Usage, WorkerId
 from ripieno.gateway import bind_socket, running
-from ripieno.ledger import Ledger
+from ripieno.ledger import Ledger, Reserve
 from ripieno.testing import Reply, ScriptedServer, Seen
 
 URL = "sqlite:///ledger.db"
@@ -130,8 +131,8 @@ async def test_a_request_s_own_budget_is_a_ceiling_within_the_call(serve: Serve)
 async def test_no_workflow_passes_its_ceiling(serve: Serve, mode: str) -> None:
     write_worker(serve(say_all_that_is_allowed), serve(say_all_that_is_allowed), serve(say_all_that_is_allowed))
     async with open_gateway() as (_, address, client):
-        fields = {"max_tokens": 300, "ripieno": {"budget_usd": 0.005, "workflow": mode}}
-        status, headers, _ = await ask(address, client, **fields)
+        wanted = {"budget_usd": 0.005, "workflow": mode}
+        status, headers, _ = await ask(address, client, max_tokens=300, ripieno=wanted)
     assert status in (200, 429), mode
     assert "x-ripieno-cost-usd" not in headers or float(headers["x-ripieno-cost-usd"]) <= 0.005
     assert read_spent() <= 0.005
@@ -215,8 +216,7 @@ async def test_a_fallback_is_within_the_budget_too(serve: Serve) -> None:
     bad, good = serve([Reply(status=500)]), serve(say_all_that_is_allowed)
     write_worker(bad, good)
     async with open_gateway() as (_, address, client):
-        fields = {"max_tokens": 4000, "ripieno": {"budget_usd": 0.002}}
-        status, headers, _ = await ask(address, client, **fields)
+        status, headers, _ = await ask(address, client, max_tokens=4000, ripieno={"budget_usd": 0.002})
         assert status == 200
         assert float(headers["x-ripieno-cost-usd"]) <= 0.002
 
@@ -246,3 +246,25 @@ async def test_a_call_that_made_nothing_is_known_to_cost_nothing(serve: Serve) -
     async with open_gateway() as (_, address, client):
         assert (await ask(address, client))[0] == 502
     assert read_spent() == 0.0
+
+
+def test_processes_on_one_postgres_never_grant_the_same_money(postgres: str) -> None:
+    with Ledger(postgres) as one, Ledger(postgres) as two:
+        key, _ = one.keys.create("team", KeyLimits(usd_per_day=1.0))
+
+        def grab(number: int) -> float:
+            ledger = (one, two)[number % 2]
+            wanted = Reserve(run=f"r{number}", key=key.id, limits=key.limits, most_usd=0.15, least_usd=0.05)
+            (held,) = ledger.keys.holds.apply([wanted])
+            assert held is not None
+            return held.granted_usd or 0.0
+
+        with ThreadPoolExecutor(8) as threads:
+            granted = list(threads.map(grab, range(40)))
+        assert sum(granted) == pytest.approx(1.0)
+        call = Call(worker=WorkerId("w"), worker_version="1", usage=Usage(), cost_usd=None, latency_s=1.0)
+        run = Run(id="r0", task="t", origin=Origin.TRAFFIC, calls=(call,), answer=None, key=key.id)
+        one.append_now([Executed(run=run)])
+        assert "r0" not in two.keys.holds.read()
+        found = two.keys.spent((ledger_day(two),))[key.id]
+        assert [(part.cost_usd, part.unknown) for part in found.values()] == [(0.0, 1)]

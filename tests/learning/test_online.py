@@ -181,6 +181,8 @@ async def test_kinds_are_inferred_where_some_were_labelled(make_worker: MakeWork
     assert few.infer_kind(fresh.features[0]) is None
     few.learn(fresh.features[0], make_worker("chef"), 1.0, cost_usd=0.5, latency_s=20.0)
     again = few.estimate(fresh.features[0], [make_worker("chef")])[0]
+    assert again.cost_usd is not None
+    assert row[0].cost_usd is not None
     assert again.cost_usd > 1.5 * row[0].cost_usd
     assert again.latency_s > 1.5 * row[0].latency_s
 

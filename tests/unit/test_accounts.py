@@ -86,3 +86,17 @@ async def test_a_ledger_at_fault_refuses_or_is_left_aside(ledger: Ledger, tmp_pa
     assert lenient.held("k") == 0.5
     account.close(cost_usd=0.5, is_recorded=True)
     await lenient.close()
+
+
+async def test_a_change_that_the_ledger_refused_is_written_later(ledger: Ledger, tmp_path: Path) -> None:
+    accounts = Accounts(ledger.keys.holds)
+    first = accounts.open(KEY, "a")
+    await first.reserve(0.5, least_usd=0.1)
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("ALTER TABLE holds RENAME TO away")
+    first.close(cost_usd=0.0, is_recorded=False)
+    await accounts.close()
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("ALTER TABLE away RENAME TO holds")
+    assert await accounts.open(KEY, "b").reserve(1.0, least_usd=0.9) == 1.0
+    assert read(ledger) == {"b": 1.0}

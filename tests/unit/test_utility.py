@@ -21,6 +21,14 @@ from ripieno.route.utility import (
 )
 
 UNIT = st.floats(0, 1)
+
+
+def cost_of(estimate: Estimate) -> float:
+    """The cost, which is known here."""
+    assert estimate.cost_usd is not None
+    return estimate.cost_usd
+
+
 COST = st.floats(0, 10)
 LATENCY = st.floats(0, 100)
 OBJECTIVES = st.builds(
@@ -56,13 +64,13 @@ def test_utility_never_rises_with_cost_or_latency(
     estimate: Estimate, objective: Objective, dearer: float, later: float
 ) -> None:
     score = score_utility(estimate, objective, SCALES)
-    worse = replace(estimate, cost_usd=estimate.cost_usd + dearer, latency_s=estimate.latency_s + later)
+    worse = replace(estimate, cost_usd=cost_of(estimate) + dearer, latency_s=estimate.latency_s + later)
     assert score_utility(worse, objective, SCALES) <= score + 1e-12
 
 
 @given(ESTIMATES, OBJECTIVES, st.floats(0.001, 1000))
 def test_a_common_unit_of_money_changes_nothing(estimate: Estimate, objective: Objective, unit: float) -> None:
-    scaled = replace(estimate, cost_usd=estimate.cost_usd * unit)
+    scaled = replace(estimate, cost_usd=cost_of(estimate) * unit)
     scales = Scales(cost_usd=SCALES.cost_usd * unit, latency_s=SCALES.latency_s)
     assert score_utility(scaled, objective, scales) == pytest.approx(
         score_utility(estimate, objective, SCALES), abs=1e-9
@@ -101,7 +109,7 @@ def test_a_worker_that_is_worse_in_everything_changes_nothing(
             worker=WorkerId("worse"),
             quality=original.quality * loss,
             mean_quality=(original.mean_quality or 0.0) * loss,
-            cost_usd=original.cost_usd + 1e-3,
+            cost_usd=cost_of(original) + 1e-3,
             latency_s=original.latency_s + 0.1,
         )
         objective = Objective(preference=preference)
@@ -168,7 +176,7 @@ def test_abstention_rises_with_the_price_of_error_and_falls_with_that_of_silence
 def test_a_budgets_price_falls_on_money_alone(estimate: Estimate, objective: Objective, weight: float) -> None:
     paced = score_utility(estimate, replace(objective, money_weight=weight), SCALES)
     free = score_utility(estimate, objective, SCALES)
-    assert paced == pytest.approx(free - weight * estimate.cost_usd)
+    assert paced == pytest.approx(free - weight * cost_of(estimate))
 
 
 def test_prices_of_silence_and_money_must_not_be_negative() -> None:

@@ -176,7 +176,7 @@ class Table:
 
 
 def utilities(held_out: Field, objective: Objective, scales: Scales) -> np.ndarray:
-    """Utility of every measured pair, shape (t, m); unknown costs rank as the highest, unknown latencies count as none."""
+    """Utility of every measured pair, shape (t, m); unknown costs rank highest, unknown latencies count as none."""
     priced = Priced(quality=held_out.quality, cost_usd=held_out.cost_usd, latency_s=np.nan_to_num(held_out.latency_s))
     return score_utilities(priced, objective, scales)
 

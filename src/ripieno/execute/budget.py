@@ -94,12 +94,11 @@ class Purse:
             if most < bound.least_usd:
                 raise BudgetExhausted("money (USD)", spent=committed, limit=ceiling)
         self._reserved_usd += most  # before anything is awaited: calls side by side see it
+        granted = 0.0
         try:
             granted = await account.reserve(most, least_usd=bound.least_usd) if account is not None else most
-        except BaseException:
-            self._reserved_usd -= most
-            raise
-        self._reserved_usd += granted - most
+        finally:
+            self._reserved_usd += granted - most
         return Hold(self._limit(worker, task, bound, granted), granted)
 
     def _limit(self, worker: Worker, task: Task, bound: Bound, usd: float) -> Task:

@@ -45,6 +45,8 @@ class Accounts:
     """US dollars that runs of this process hold, by key."""
     _queue: list[_Waiting] = field(default_factory=list)
     _carrying: "asyncio.Task[None] | None" = None
+    _is_at_fault: bool = False
+    """Whether the ledger has refused the latest transaction."""
 
     def open(self, key: Key, run: str) -> "KeyAccount":
         """The account of one run; nothing is held yet."""
@@ -127,23 +129,33 @@ class Accounts:
             self._carrying = asyncio.ensure_future(self._carry())
 
     async def _carry(self) -> None:
-        """Write all that waits; what comes meanwhile goes with the next transaction."""
+        """Write all that waits; what comes meanwhile goes with the next transaction.
+
+        Changes that the ledger refused are kept, and go with the next reservation.
+        """
+        batch: list[_Waiting] = []
         try:
-            while self._queue:
+            while any(waiting.done is not None for waiting in self._queue) or (self._queue and not self._is_at_fault):
                 batch, self._queue = self._queue[:MOST_OPS], self._queue[MOST_OPS:]
                 await self._write(batch)
         finally:
             self._carrying = None
+            for waiting in batch:  # nobody waits for ever, whatever went wrong
+                if waiting.done is not None and not waiting.done.done():
+                    waiting.done.cancel()
 
     async def _write(self, batch: list[_Waiting]) -> None:
         try:
             found = await asyncio.to_thread(self.holds.apply, [waiting.op for waiting in batch])
         except LedgerError as error:
             log.warning("reservations could not be written: %s", error.message)
+            self._is_at_fault = True
+            self._queue = [waiting for waiting in batch if waiting.done is None] + self._queue
             for waiting in batch:
                 if waiting.done is not None and not waiting.done.done():
                     waiting.done.set_exception(error)
             return
+        self._is_at_fault = False
         for waiting, held in zip(batch, found, strict=True):
             if waiting.done is not None and not waiting.done.done():
                 waiting.done.set_result(held)
