@@ -208,6 +208,9 @@ async def test_one_that_is_named_among_others_is_asked_once_and_stands_in_for_no
         assert not pay.seen
         assert await carry(app, Verified(worker=PAY, check=WRONG, repairs=2)) == "41"
         assert len(pay.seen) == 1, "it does not mend its answer: that would be a second call"
+        before = len(broken.seen)
+        assert await carry(app, Verified(worker=PAY, check=WRONG, fallbacks=(A,))) == "41"
+        assert (len(pay.seen), len(broken.seen)) == (2, before), "no worker stands in for it, either"
         pay.script = [Reply(status=400)]
         with pytest.raises(ProviderError, match="every member"):
             await carry(app, Ensemble(members=(PAY, PAY), merge=Merge.BEST, check=WRONG))

@@ -58,7 +58,8 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
     error: ProviderError | None = None
     unknown: list[NoVerdict] = []
     asked = find_asked(workflow.check)
-    others = steps.find_stand_ins(workflow.fallbacks)
+    has_effects = workflow.worker in steps.pool and steps.pool[workflow.worker].has_effects
+    others = () if has_effects else steps.find_stand_ins(workflow.fallbacks)
     tried = [worker for worker in dict.fromkeys((workflow.worker, *others)) if worker != asked]
     for place, worker in enumerate(tried[:MOST_TRIED]):
         task = steps.task
