@@ -115,16 +115,16 @@ def list_plugins() -> list[Listed]:
 
 @dataclass(slots=True)
 class Fault:
-    """How a plugin's code failed, in words; empty where it did not."""
+    """How foreign code failed, in words; empty where it did not."""
 
     text: str = ""
 
 
 @contextmanager
-def calling_plugin() -> Iterator[Fault]:
-    """Run a plugin's code in this block: whatever it raises ends the block, and stands in the fault.
+def calling_foreign() -> Iterator[Fault]:
+    """Run a plugin's code, or what a task file brings, in this block: what it raises ends the block, and is told.
 
-    Errors of Ripieno's own pass through: the plugin has said which one it means.
+    Errors of Ripieno's own pass through: the code has said which one it means.
     """
     fault = Fault()
     try:

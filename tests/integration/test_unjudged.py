@@ -77,7 +77,7 @@ def count_calls(server: ScriptedServer) -> int:
 
 
 async def test_a_judge_is_asked_for_json_and_asked_again_where_it_cannot_be_read(serve: Serve) -> None:
-    judge = serve([NOTHING, Reply(text=""), Reply(text='{"grade": 5}')])
+    judge = serve([NOTHING, Reply(text="{}"), Reply(text='{"grade": 5}')])
     write_pool(serve(), serve(), judge, extra=JUDGE)
     async with open_app() as app:
         campaign = Campaign(name="c", tasks=judged_tasks(1), workers=("a",))
