@@ -104,7 +104,7 @@ def test_a_judge_that_fails_leaves_no_number_and_its_answers_are_judged_later(se
     workers, judge = [serve(), serve()], serve([broken])
     write_pool(*workers, judge, extra=JUDGE)
     write_tasks(6)
-    found, told = profile()
+    found, _ = profile()
     assert (found["samples"], found["measured"], found["unjudged"]) == (12, 12, {"a": 6, "b": 6})
     assert not found["judged_again"]
     reasons = found["unjudged_reasons"]
