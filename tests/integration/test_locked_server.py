@@ -9,6 +9,7 @@ from contextlib import suppress
 import psutil
 import pytest
 from sqlalchemy import create_engine, text
+from tests.conftest import HANG_S
 from tests.unit.test_ledger import make_executed
 
 from ripieno.errors import LedgerError
@@ -16,7 +17,6 @@ from ripieno.ledger import HASTE_S, Ledger
 
 SOON_S = 4.0
 """Two seconds as promised, and as much again for a machine that does other things; without the limit it is endless."""
-HANG_S = 600.0
 
 
 async def wait_until_taken(ledger: Ledger) -> None:

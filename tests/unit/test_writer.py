@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
+from tests.conftest import HANG_S
 from tests.unit.test_ledger import make_executed
 from tests.unit.test_outbox import locked
 
@@ -19,7 +20,6 @@ from ripieno.ledger import Ledger, Outbox, writer
 from ripieno.ledger.codec import Row
 
 PATIENCE_S = 0.05
-HANG_S = 60.0
 
 
 def list_runs(ledger: Ledger) -> list[str]:
