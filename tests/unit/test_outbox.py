@@ -123,7 +123,7 @@ async def test_when_neither_takes_them_entries_are_refused_and_those_nobody_wait
             ledger.note(make_executed("third"))
             assert ledger.count("executed") == 1
         assert await ledger.append(make_executed("fourth")) == 1
-        assert not ledger.is_at_fault
+        assert await ledger.probe()
     with Ledger(f"sqlite:///{path}") as again:
         found = [stored.entry.id for stored in again.read()]
         assert sorted(found) == ["executed:first", "executed:fourth", "executed:third"]

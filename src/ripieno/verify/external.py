@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import NoVerdict, ProviderError, RipienoError
-from ripieno.plugins import calling_foreign
+from ripieno.plugins import ForeignCall
 
 EXTERNAL_S = 60.0
 """Seconds that a plugin may take for one answer; later it has no verdict, and its thread is left to itself."""
@@ -87,7 +87,7 @@ class Guarded:
 
     def _work(self, done: "Future[object]", facts: Mapping[str, JsonValue], text: str) -> None:
         try:
-            with calling_foreign() as fault, self._turn:
+            with ForeignCall() as fault, self._turn:
                 done.set_result(self._verifier.check(facts, text))
             if fault.text:
                 done.set_exception(self._fail(f"failed: {fault.text}"))

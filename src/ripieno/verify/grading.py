@@ -20,7 +20,7 @@ from ripieno.domain.grader import (
     UnitTests,
 )
 from ripieno.errors import ConfigError, NoVerdict, ProviderError, ProviderRejected
-from ripieno.plugins import calling_foreign
+from ripieno.plugins import ForeignCall
 from ripieno.providers.base import Ask
 from ripieno.verify.external import Guarded, Verifier
 from ripieno.verify.judge import choose_answer, grade_answer
@@ -142,7 +142,7 @@ async def _check_alone(check: UnitTests | Pattern | Exact | Numeric | Choice | J
     Raises:
         NoVerdict: the check itself failed, say on a schema that is none, or as no sandbox could be started.
     """
-    with calling_foreign() as fault:
+    with ForeignCall() as fault:
         match check:
             case UnitTests():
                 return await check_tests(check, text)
