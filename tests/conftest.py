@@ -1,12 +1,21 @@
-"""What all tests share: an empty folder, no settings from outside, real objects."""
+"""What all tests share: an empty folder, no settings from outside, real objects, and children that end with them."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ripieno.domain import Binding, Estimate, Pool, Price, Worker, WorkerId
 from ripieno.ledger import Ledger
+
+HANG_S = 4000.0
+"""Seconds after which a test that waits for an event counts as hung: ten times what the slowest has ever taken."""
+_SHARED = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+"""Processes that the standard library starts once for all tests."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -18,13 +27,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test works in an empty folder, without RIPIENO_* variables."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("RIPIENO_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def children_end_with_their_test() -> Iterator[None]:
+    """Kill, with their groups, the processes that a test started and left behind, a failed one too."""
+    before = set(list_children())
+    yield
+    for child in set(list_children()) - before:
+        with suppress(psutil.Error, ProcessLookupError):
+            end_child(psutil.Process(child))
+
+
+def list_children() -> list[int]:
+    """Process ids of this process's children; empty where the system does not list them."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def end_child(child: psutil.Process) -> None:
+    """Kill one process with its descendants, unless it has ended or serves all tests."""
+    if child.status() == psutil.STATUS_ZOMBIE or any(name in " ".join(child.cmdline()) for name in _SHARED):
+        return
+    for each in (*child.children(recursive=True), child):
+        with suppress(psutil.Error):
+            each.kill()
+    if os.getpgid(child.pid) == child.pid:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(HANG_S)
 
 
 @pytest.fixture

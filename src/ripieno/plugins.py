@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -177,23 +178,22 @@ def list_plugins() -> list[Listed]:
     return listed
 
 
-@dataclass(slots=True)
-class Fault:
-    """How a plugin's code failed, in words; empty where it did not."""
+class ForeignCall:
+    """Runs a plugin's code, or what a task file brings, in a block: an exception ends the block, and is told in `text`.
 
-    text: str = ""
-
-
-@contextmanager
-def calling_plugin() -> Iterator[Fault]:
-    """Run a plugin's code in this block: whatever it raises ends the block, and stands in the fault.
-
-    Errors of Ripieno's own pass through: the plugin has said which one it means.
+    Errors of Ripieno's own pass through, because the code has said which one it means; so does a cancellation.
     """
-    fault = Fault()
-    try:
-        yield fault
-    except RipienoError:
-        raise
-    except Exception as error:  # noqa: BLE001  # told in the fault
-        fault.text = f"{type(error).__name__}: {error}"[:300]
+
+    text = ""
+    """How the code failed, in words; empty where it did not."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception) or isinstance(error, RipienoError):
+            return False
+        self.text = f"{type(error).__name__}: {error}"[:300]
+        return True

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.conftest import HANG_S
 
 from ripieno.testing import ScriptedServer, oblige
 
@@ -95,5 +96,5 @@ def serving(folder: Path, extra: str, *options: str) -> Iterator[str]:
         yield found.group(1)
     finally:
         process.terminate()
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=HANG_S)[1]
         assert process.returncode == 0, said

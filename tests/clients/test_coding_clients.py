@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.conftest import HANG_S
 
 from ripieno.testing import ScriptedServer
 
@@ -27,7 +28,7 @@ def find(name: str) -> str:
 def run(command: list[str], folder: Path, environment: Mapping[str, str]) -> str:
     done = subprocess.run(
         command, cwd=folder, env=os.environ | {"HOME": str(folder)} | dict(environment), check=False,
-        capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=HANG_S, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

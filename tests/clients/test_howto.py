@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import HANG_S
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "clients.md").read_text()
 BLOCKS = dict(re.findall(r"^## (.+?)\n\n```python\n(.+?)```", PAGE, flags=re.MULTILINE | re.DOTALL))
@@ -23,7 +24,7 @@ def test_a_block_runs(client: str, gateway: str) -> None:
     code = BLOCKS[client].replace("http://127.0.0.1:4141", gateway)
     environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "COVERAGE_PROCESS_START": ""}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=HANG_S
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -11,13 +11,16 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from tests.conftest import HANG_S
 from tests.integration.test_app import make_outcomes
 
 RIPIENO = str(Path(sys.executable).with_name("ripieno"))
 
 
 def run(*arguments: str, code: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    found = subprocess.run([RIPIENO, *arguments], capture_output=True, text=True, check=False, input=stdin, timeout=120)
+    found = subprocess.run(
+        [RIPIENO, *arguments], capture_output=True, text=True, check=False, input=stdin, timeout=HANG_S
+    )
     assert found.returncode == code, f"{found.returncode}\n{found.stdout}\n{found.stderr}"
     assert "Traceback" not in found.stderr
     return found
@@ -221,7 +224,7 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(monkeypatch: p
 
 
 def wait_for(path: Path) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while not (path.exists() and path.read_text().endswith("\n")):
         assert time.monotonic() < deadline
     return path.read_text().strip()
@@ -229,7 +232,7 @@ def wait_for(path: Path) -> str:
 
 def post(url: str, body: dict[str, object]) -> dict[str, object]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=HANG_S) as response:
         found: dict[str, object] = json.loads(response.read())
         return found | {"worker": response.headers["x-ripieno-worker"]}
 
@@ -251,7 +254,7 @@ def test_a_muted_worker_gets_nothing_from_a_running_gateway_a_moment_later(tmp_p
         assert explained["masked"][str(first)]["reason"] == "muted"
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(90) == 0
+        assert server.wait(HANG_S) == 0
     assert "curl" in (tmp_path / "err").read_text()
 
 
@@ -290,5 +293,5 @@ def test_top_lives_on_a_terminal_until_it_is_interrupted() -> None:
     while b"latest runs" not in seen:
         seen += os.read(outer, 65536)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=HANG_S) == 130
     os.close(outer)

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import HANG_S
+
 RIPIENO = str(Path(sys.executable).with_name("ripieno"))
 SMALL = ("demo", "--train-tasks", "8", "--test-tasks", "4")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([RIPIENO, *arguments], capture_output=True, text=True, check=True, timeout=400)
+    return subprocess.run([RIPIENO, *arguments], capture_output=True, text=True, check=True, timeout=HANG_S)
 
 
 def test_the_demo_measures_learns_proves_and_serves_and_goes_on_where_it_was(tmp_path: Path) -> None:

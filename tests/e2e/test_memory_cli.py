@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import HANG_S
+
 RIPIENO = str(Path(sys.executable).parent / "ripieno")
 
 
 def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([RIPIENO, "memory", *arguments], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([RIPIENO, "memory", *arguments], capture_output=True, text=True, check=False, timeout=HANG_S)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.conftest import HANG_S
 from tests.e2e.test_cli import RIPIENO, read_json, run
 from tests.integration.test_app import make_outcomes
 from tests.learning.test_criticality import make_data
@@ -172,6 +173,7 @@ def test_a_watch_trains_again_until_it_is_interrupted() -> None:
         while sum('"fate"' in line for line in told) < 2:
             told.append(watching.stdout.readline())
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(30) == 130
+        watching.communicate(timeout=HANG_S)
+        assert watching.returncode == 130
     assert sum("promoted: it decides" in line for line in told) == 2
     assert "in traffic" in run("policy", "list").stdout

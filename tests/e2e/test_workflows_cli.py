@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import HANG_S
 
 RIPIENO = str(Path(sys.executable).parent / "ripieno")
 
 
 def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([RIPIENO, *arguments], capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run([RIPIENO, *arguments], capture_output=True, text=True, check=False, timeout=HANG_S)
     assert done.returncode == code, done.stderr
     return done
 

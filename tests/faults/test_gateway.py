@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectionError, ClientSession, TCPConnector
+from tests.conftest import HANG_S
 from tests.faults.conftest import Served, ServeIn
 
 from ripieno.ledger import Ledger
@@ -162,7 +163,7 @@ async def test_a_locked_database_spools_and_catches_up(serve_in: ServeIn, tmp_pa
             assert {status for status, _ in found} == {200}
             assert (await ask(client, served))[0] == 200
         served.process.terminate()
-        assert served.process.wait(30) == 0
+        assert served.process.wait(HANG_S) == 0
         with Ledger(served.ledger_url) as ledger:
             ledger.verify()
             assert ledger.count("decided") == 12
@@ -179,7 +180,7 @@ async def test_a_drain_finishes_what_is_under_way(serve_in: ServeIn, tmp_path: P
             served.process.terminate()
             rest = await response.text()
             assert rest.endswith("data: [DONE]\n\n")
-        assert served.process.wait(30) == 0
+        assert served.process.wait(HANG_S) == 0
 
 
 async def test_several_processes_serve_one_address_and_replace_a_dead_one(serve_in: ServeIn, tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ async def test_several_processes_serve_one_address_and_replace_a_dead_one(serve_
             async with client.get(f"{served.address}/metrics") as metrics:
                 assert "ripieno_requests_total" in await metrics.text()
         served.process.terminate()
-        assert served.process.wait(30) == 0
+        assert served.process.wait(HANG_S) == 0
         with Ledger(served.ledger_url) as ledger:
             ledger.verify()
             assert ledger.count("decided") >= 40
@@ -264,7 +265,7 @@ async def test_a_chunked_body_without_end_is_refused(hardened: Served) -> None:
 def speak(served: Served, data: bytes) -> bytes:
     """Send bytes as they are; gives what comes back until the connection ends."""
     host, _, port = served.address.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=HANG_S) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         parts = []
@@ -352,7 +353,7 @@ async def test_logs_are_json_where_asked_and_never_hold_what_was_asked(serve_in:
             _, decision = await ask(client, served)
             assert (await ask(client, served))[0] == 400
         served.process.terminate()
-        said = served.process.communicate(timeout=30)[1]
+        said = served.process.communicate(timeout=HANG_S)[1]
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     answered = next(line for line in lines if line["message"] == "answered by w0")
     assert (answered["decision"], answered["worker"], answered["dialect"]) == (decision, "w0", "chat")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aiohttp import ClientSession, TCPConnector
+from tests.conftest import HANG_S
 from tests.faults.conftest import Served, ServeIn
 from tests.faults.test_gateway import ASK, write_settings
 
@@ -55,7 +56,7 @@ async def look_ready(client: ClientSession, served: Served) -> tuple[int, float]
 
 
 async def wait_until_ready(client: ClientSession, served: Served) -> None:
-    async with asyncio.timeout(600):
+    async with asyncio.timeout(HANG_S):
         while (await look_ready(client, served))[0] != 200:
             pass
 

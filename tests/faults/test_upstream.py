@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
+from tests.conftest import HANG_S
 from tests.faults.conftest import Misbehave, misbehaving, pack_completion, pack_event
 
 from ripieno.app import App
@@ -208,7 +209,7 @@ async def test_a_client_that_leaves_ends_the_call_upstream(tmp_path: Path) -> No
                 response = await client.post(f"{address}/v1/chat/completions", data=body)
                 assert b"one" in await response.content.readline()
                 response.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_S):
                 await left.wait()
             decision = app.ledger.last_decision()
             assert decision is not None

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.conftest import HANG_S
 
 from ripieno.gateway.http import HttpServer, Limits, Request, Response, Stream
 
@@ -61,7 +62,7 @@ async def speak(port: int, *parts: bytes) -> bytes:
     for part in parts:
         writer.write(part)
         await writer.drain()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         try:
             return await reader.read()
         except ConnectionResetError:
@@ -142,14 +143,14 @@ async def test_a_client_that_leaves_or_does_not_read_ends_the_work() -> None:
         while not site.seen:  # noqa: ASYNC110  # what is waited for sets no event
             await asyncio.sleep(0)
         writer.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await site.left.wait()
         site.left.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(ask("/streams"))
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         assert len(await reader.readexactly(100_000)) == 100_000
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             await site.left.wait()
         writer.transport.abort()
 

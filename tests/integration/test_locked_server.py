@@ -8,15 +8,16 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
+from tests.conftest import HANG_S
 from tests.unit.test_ledger import make_executed
 
 from ripieno.errors import LedgerError
 from ripieno.ledger import HASTE_S, Ledger
+from ripieno.ledger.database import Patience, open_postgres
 
 SOON_S = 4.0
 """Two seconds as promised, and as much again for a machine that does other things; without the limit it is endless."""
-HANG_S = 600.0
 
 
 async def wait_until_taken(ledger: Ledger) -> None:
@@ -79,3 +80,10 @@ async def test_a_server_that_does_not_answer_is_given_up_and_readers_do_not_wait
         assert "executed:s3" in recorded
         assert "executed:s2" not in recorded
         ledger.verify()
+
+
+def test_connections_that_nobody_hurries_wait_as_long_as_the_server_says(postgres: str) -> None:
+    with open_postgres(make_url(postgres), key="memory.url").connect() as connection:
+        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "0"
+    with open_postgres(make_url(postgres), patience=Patience(1200)).connect() as connection:
+        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "30s", "while it is being opened"

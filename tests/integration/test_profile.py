@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.conftest import HANG_S
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.domain import Pool, Task
@@ -100,7 +101,7 @@ def test_kill_nine_in_the_middle_repeats_and_loses_nothing(tmp_path: Path) -> No
     for _ in range(2):
         before = count_rows(tmp_path / "ledger.db")
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_S
         while count_rows(tmp_path / "ledger.db") < before + 150:
             assert time.monotonic() < deadline
             assert child.poll() is None, "it ended before it was killed"
@@ -162,12 +163,12 @@ def test_ctrl_c_stops_a_campaign_though_a_worker_never_returns(tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while not (tmp_path / "called").exists() or count_rows(tmp_path / "ledger.db") < 30:
         assert time.monotonic() < deadline
         assert child.poll() is None, "it ended by itself"
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=HANG_S)
     assert child.returncode == 130
     assert said.strip() == "stopped; what was recorded stays"
     assert count_rows(tmp_path / "ledger.db") == 30

@@ -77,7 +77,7 @@ def count_calls(server: ScriptedServer) -> int:
 
 
 async def test_a_judge_is_asked_for_json_and_asked_again_where_it_cannot_be_read(serve: Serve) -> None:
-    judge = serve([NOTHING, Reply(text=""), Reply(text='{"grade": 5}')])
+    judge = serve([NOTHING, Reply(text="{}"), Reply(text='{"grade": 5}')])
     write_pool(serve(), serve(), judge, extra=JUDGE)
     async with open_app() as app:
         campaign = Campaign(name="c", tasks=judged_tasks(1), workers=("a",))
@@ -104,7 +104,7 @@ def test_a_judge_that_fails_leaves_no_number_and_its_answers_are_judged_later(se
     workers, judge = [serve(), serve()], serve([broken])
     write_pool(*workers, judge, extra=JUDGE)
     write_tasks(6)
-    found, told = profile()
+    found, _ = profile()
     assert (found["samples"], found["measured"], found["unjudged"]) == (12, 12, {"a": 6, "b": 6})
     assert not found["judged_again"]
     reasons = found["unjudged_reasons"]

@@ -299,12 +299,13 @@ async def test_a_worker_that_answers_megabytes_or_nothing_has_failed(serve: Serv
         assert not run.findings
 
 
-async def test_checks_that_cannot_be_made_have_not_passed(serve: Serve) -> None:
+async def test_checks_that_cannot_be_made_have_neither_passed_nor_failed(serve: Serve) -> None:
     write_pool(serve([Reply(text="41")]), serve([Reply(status=500)]), serve([Reply(text="42")]))
     async with open_app() as app:
         run = (await carry(app, Cascade(stages=(A, C), check=Agreement(peer=B)))).run
         assert run.worker == "c"
-        assert "not checked" in run.findings[0].verdict.detail
+        assert run.findings == ()
+        assert [(each.step, each.author) for each in run.unchecked] == [("1.check", "a")]
 
 
 # plans
@@ -380,7 +381,7 @@ async def test_a_verifying_step_that_accepts_ends_the_plan(serve: Serve) -> None
         verifier.script = [Reply(text="I like it")]
         run = (await carry(app, plan(*steps.steps[:2]))).run
         assert run.worker == "a", "what no verifier accepts is given all the same, where nothing stands behind it"
-        assert run.findings[0].verdict.detail == "no verdict was given"
+        assert (run.findings, [each.author for each in run.unchecked]) == ((), ["a"])
 
 
 async def test_a_failed_step_fails_over_to_a_worker_of_its_kind(serve: Serve) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
+from tests.conftest import HANG_S
 from tests.unit.test_ledger import make_executed
 from tests.unit.test_outbox import locked
 
@@ -19,7 +20,6 @@ from ripieno.ledger import Ledger, Outbox, writer
 from ripieno.ledger.codec import Row
 
 PATIENCE_S = 0.05
-HANG_S = 60.0
 
 
 def list_runs(ledger: Ledger) -> list[str]:
@@ -232,3 +232,12 @@ async def test_a_damaged_ledger_keeps_nothing_in_memory(tmp_path: Path, caplog: 
         assert ledger.is_at_fault
         assert await ledger.append(make_executed("first")) == 1
         assert not ledger.is_at_fault
+
+
+async def test_with_an_outbox_entries_are_taken_while_a_lock_is_waited_for(tmp_path: Path) -> None:
+    with Ledger(f"sqlite:///{tmp_path}/l.db", outbox=Outbox(tmp_path / "outbox.jsonl")) as ledger:
+        with locked(tmp_path / "l.db"):
+            first = ledger.submit(make_executed("first"))
+            assert await ledger.probe()
+            assert await first == 1
+        ledger.verify()

@@ -11,7 +11,7 @@ import msgspec
 
 from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import ConfigError, NoVerdict, ProviderError, RipienoError
-from ripieno.plugins import calling_plugin, require_extra
+from ripieno.plugins import ForeignCall, require_extra
 from ripieno.verify.jail import Limits
 from ripieno.verify.text import final_answer
 from ripieno.verify.warm import WarmJail
@@ -111,7 +111,7 @@ class Guarded:
 
     def _work(self, done: "Future[object]", facts: Mapping[str, JsonValue], text: str) -> None:
         try:
-            with calling_plugin() as fault, self._turn:
+            with ForeignCall() as fault, self._turn:
                 done.set_result(self._verifier.check(facts, text))
             if fault.text:
                 done.set_exception(self._fail(f"failed: {fault.text}"))

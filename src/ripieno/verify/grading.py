@@ -21,6 +21,7 @@ from ripieno.domain.grader import (
     UnitTests,
 )
 from ripieno.errors import ConfigError, NoVerdict, ProviderError, ProviderRejected
+from ripieno.plugins import ForeignCall
 from ripieno.providers.base import Ask
 from ripieno.verify.external import Guarded, Verifier
 from ripieno.verify.judge import choose_answer, grade_answer
@@ -78,8 +79,8 @@ class Grading:
 
     async def _find_out(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
         match check:
-            case UnitTests():
-                return await check_tests(check, answer.text)
+            case UnitTests() | Pattern() | Exact() | Numeric() | Choice() | JsonSchema():
+                return await _check_alone(check, answer.text)
             case Judge():
                 judge = self._find_judge(check)
                 return await grade_answer(check, task, answer.text, judge=judge, author=author, ask=ask)
@@ -90,7 +91,7 @@ class Grading:
             case Human():
                 raise ConfigError("a human is asked by workflows only")
             case _:
-                return await asyncio.to_thread(_check_text, check, answer.text)
+                assert_never(check)
 
     async def prefer(
         self, check: Check, task: Task, answers: Sequence[str], *, authors: Sequence[str], ask: Ask
@@ -134,6 +135,22 @@ async def _compare(answer: Answer, task: Task, *, peer: WorkerId, ask: Ask) -> V
     if not theirs.text.strip() or theirs.finish_reason == "length":
         raise NoVerdict(f"the answer of {peer!r} is empty or cut off", verifier="agreement")
     return check_agreement(answer.text, theirs.text, peer=peer)
+
+
+async def _check_alone(check: UnitTests | Pattern | Exact | Numeric | Choice | JsonSchema, text: str) -> Verdict:
+    """Check a text by itself.
+
+    Raises:
+        NoVerdict: the check itself failed, say on a schema that is none, or as no sandbox could be started.
+    """
+    with ForeignCall() as fault:
+        match check:
+            case UnitTests():
+                return await check_tests(check, text)
+            case _:
+                return await asyncio.to_thread(_check_text, check, text)
+    name = type(check).__name__.lower()
+    raise NoVerdict(f"the {name} check failed: {fault.text}", verifier=name, hint="mend the task's grader")
 
 
 def _check_text(check: Exact | Numeric | Choice | JsonSchema | Pattern, text: str) -> Verdict:
