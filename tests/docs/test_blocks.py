@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,7 +216,7 @@ class Shell:
             line = line.replace("CHECKPOINT", str(self._ask("policy", "list")[0]["checkpoint"]))
         return line.replace("KEY_ID", str(self._ask("keys", "list")[-1]["id"])) if "KEY_ID" in line else line
 
-    def _ask(self, *arguments: str) -> "dict[object, object]":
+    def _ask(self, *arguments: str) -> Any:
         done = subprocess.run(
             [str(BIN / "ripieno"), *arguments, "--json"],
             capture_output=True,
@@ -224,8 +225,7 @@ class Shell:
             env=self._environment,
             check=True,
         )
-        found: dict[object, object] = json.loads(done.stdout)
-        return found
+        return json.loads(done.stdout)
 
 
 @contextmanager
