@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,28 +37,39 @@ class Plugin(Generic[Options, Role]):
     options: type[Options]
     make: Callable[[Options], Role]
 
-    def build(self, given: dict[str, object], *, key: str) -> Role:
+    def build(self, given: dict[str, object], *, key: str, folder: Path | None = None) -> Role:
         """Check the options, then make the object.
 
         Raises:
             ConfigError: an option is unknown or wrong; the message names it.
         """
-        return self.make(self.read(given, key=key))
+        return self.make(self.read(given, key=key, folder=folder))
 
-    def read(self, given: dict[str, object], *, key: str) -> Options:
+    def read(self, given: dict[str, object], *, key: str, folder: Path | None = None) -> Options:
         """Check the options.
+
+        Args:
+            given: the options by name.
+            key: where they stand in the settings, for errors.
+            folder: what relative paths among them are resolved against; the current folder if not given.
 
         Raises:
             ConfigError: an option is unknown or wrong; the message names it.
         """
         try:
-            return self.options.model_validate(given)
+            options = self.options.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join((key, *(str(part) for part in first["loc"])))
             raise ConfigError(
                 f"{place}: {first['msg']}", key=place, hint=f"options here: {', '.join(self.options.model_fields)}"
             ) from error
+        if folder is None:
+            return options
+        paths = {
+            name: value for name in type(options).model_fields if isinstance(value := getattr(options, name), Path)
+        }
+        return options.model_copy(update={name: folder / value for name, value in paths.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,13 +141,13 @@ def load_plugin(group: str, name: str) -> object:
         ) from error
 
 
-def build_plugin(group: str, name: str, options: dict[str, object], *, key: str) -> object:
-    """Load a plugin and make its object.
+def build_plugin(group: str, name: str, options: dict[str, object], *, key: str, folder: Path | None = None) -> object:
+    """Load a plugin and make its object; see `Plugin.read` for `key` and `folder`.
 
     Raises:
         ConfigError: it is missing, broken, or its options are wrong.
     """
-    made: object = open_plugin(group, name, key=key).build(options, key=key)
+    made: object = open_plugin(group, name, key=key).build(options, key=key, folder=folder)
     return made
 
 

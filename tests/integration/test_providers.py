@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from tests.integration.conftest import Serve
 from tests.unit.test_tasks import make_folder
 
@@ -135,10 +137,44 @@ async def test_a_dead_address_is_unreachable() -> None:
 
 async def test_check_tells_whether_the_model_is_there(serve: Serve) -> None:
     provider = make_provider(serve())
-    assert await provider.check(make_worker()) == "reachable"
-    other = Worker(id=WorkerId("x"), binding=Binding(provider="p", model="gone"))
-    assert "'gone' is not among its 3 models" in await provider.check(other)
+    assert await provider.check(make_worker()) == "reachable, model listed"
+    other = Worker(id=WorkerId("x"), binding=Binding(provider="p", model="scriptde"))
+    with pytest.raises(ProviderRejected, match="does not list the model 'scriptde' among its 3") as caught:
+        await provider.check(other)
+    assert "nearest: scripted" in str(caught.value.hint)
     await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("listed", "one", "told"),
+    [
+        ((404, "{}"), (404, "{}"), "not verified"),
+        ((405, "{}"), (404, "{}"), "not verified"),
+        ((200, '{"data": [{"id": "m:latest"}]}'), (404, "{}"), "model listed"),
+        ((200, '{"data": [{"id": "other"}], "has_more": true}'), (200, '{"id": "m-2026"}'), "model listed"),
+        ((200, '{"data": [{"id": "other"}]}'), (200, "<html>"), None),
+        ((200, '{"data": []}'), (404, "{}"), None),
+    ],
+)
+async def test_check_asks_for_the_model_where_the_list_does_not_hold_it(
+    listed: tuple[int, str], one: tuple[int, str], told: str | None
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        status, text = listed if request.path == "/v1/models" else one
+        return web.Response(status=status, text=text, content_type="application/json")
+
+    served = web.Application()
+    served.router.add_get("/v1/models", answer)
+    served.router.add_get("/v1/models/m", answer)
+    async with TestServer(served) as server:
+        provider = OpenAIProvider(OpenAIOptions(base_url=str(server.make_url("/v1"))))
+        worker = Worker(id=WorkerId("x"), binding=Binding(provider="p", model="m"))
+        if told is None:
+            with pytest.raises(ProviderRejected, match="does not list the model 'm'"):
+                await provider.check(worker)
+        else:
+            assert told in await provider.check(worker)
+        await provider.close()
 
 
 async def collect(caller: Caller, live: LiveCall) -> str:

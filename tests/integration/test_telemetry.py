@@ -69,7 +69,13 @@ async def test_metrics_count_what_happened_in_the_names_of_the_dashboard(serve: 
                 assert response.content_type == "text/plain"
                 text = await response.text()
             async with client.get(f"{address}/readyz") as response:
-                assert await response.json() == {"ready": True, "draining": False, "ledger": True, "outbox": 0}
+                assert await response.json() == {
+                    "ready": True,
+                    "draining": False,
+                    "ledger": True,
+                    "outbox": 0,
+                    "workers": 1,
+                }
             async with client.head(f"{address}/") as response:
                 assert response.status == 200
     assert 'ripieno_requests_total{dialect="chat"} 2.0' in text

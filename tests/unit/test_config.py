@@ -83,6 +83,24 @@ def test_keys_come_from_the_environment_and_stay_covered(monkeypatch: pytest.Mon
             "did you mean 'preference'?",
         ),
         ("colour = 1", "ripieno.toml, line 1: unknown key 'colour'", "config show"),
+        ("\n[gatewey]\nport = 1", "ripieno.toml, line 2: unknown key 'gatewey'", "did you mean 'gateway'?"),
+        ("[gatewey.limits]\nport = 1", "ripieno.toml, line 1: unknown key 'gatewey'", "did you mean 'gateway'?"),
+        ("[[gatewey]]\nport = 1", "ripieno.toml, line 1: unknown key 'gatewey'", "did you mean 'gateway'?"),
+        ("[gateway]\nport = 1\n[memory.deep]\nx = 1", "ripieno.toml, line 3: unknown key 'memory.deep'", None),
+        ("[conductor]\nkinds = 'tiny'", "ripieno.toml, line 2: unknown key 'conductor.kinds'", "'kind'"),
+        (
+            '[gateway.aliases]\nfast = """\n[route]\n"""\n[route]\nport = 1',
+            "ripieno.toml, line 6: unknown key 'route.port'",
+            None,
+        ),
+        ("gateway = 3", "ripieno.toml, line 1: gateway must be a table", "write [gateway]"),
+        ("providers = 'x'", "ripieno.toml, line 1: providers must be a table", None),
+        ("workers = []", "ripieno.toml, line 1: workers must be a table", None),
+        ("[workers]\nsmall = 1", "ripieno.toml, line 2: workers.small must be a table", None),
+        ("[pool]\nmuted = 3", "ripieno.toml, line 2: pool.muted", None),
+        ("[workers.small]\nmodel = 'x'", "ripieno.toml, line 1: workers.small.provider", None),
+        ("home = 3", "ripieno.toml, line 1: home", None),
+        ("[ledger]\nurl = 3", "ripieno.toml, line 2: ledger.url", None),
         ("[gateway]\nport = 'x'", "ripieno.toml, line 2: gateway.port", None),
         ("[gateway]\nport = 70000", "gateway.port", None),
         ("[gateway\n", "ripieno.toml: ", None),
@@ -110,8 +128,96 @@ def test_a_wrong_file_is_refused_by_key_place_and_mend(text: str, message: str, 
 
 def test_a_wrong_variable_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_GATEWAY__PORT", "many")
-    with pytest.raises(ConfigError, match=r"RIPIENO_ variable or flag: gateway\.port"):
+    with pytest.raises(ConfigError, match=r"the variable RIPIENO_GATEWAY__PORT: gateway\.port"):
         load_settings()
+    monkeypatch.setenv("RIPIENO_GATEWAY__PORT", "4141")
+    monkeypatch.setenv("RIPIENO_GATEWAY__PROT", "4141")
+    with pytest.raises(ConfigError, match=r"the variable RIPIENO_GATEWAY__PROT: unknown key 'gateway\.prot'"):
+        load_settings()
+    with pytest.raises(ConfigError, match=r"the flag for gateway\.host: gateway\.host"):
+        load_settings(flags={"gateway": {"host": 3}})
+
+
+def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIPIENO_GATEWAY", "4141")
+    with pytest.raises(ConfigError, match="the variable RIPIENO_GATEWAY: gateway must be a table"):
+        load_settings()
+    monkeypatch.setenv("RIPIENO_GATEWAY", "{port")
+    with pytest.raises(ConfigError, match="RIPIENO_GATEWAY is not valid JSON") as caught:
+        load_settings()
+    assert "RIPIENO_GATEWAY__KEY=value" in str(caught.value.hint)
+
+
+def test_a_key_of_a_provider_that_is_not_here_breaks_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIPIENO_PROVIDERS__OPENAI__API_KEY", "sk-very-secret")
+    monkeypatch.setenv("RIPIENO_WORKERS__GPT__NOTES", "dear")
+    loaded = load_settings()
+    assert "calc-quick" in loaded.settings.workers
+    assert "openai" not in loaded.settings.providers
+    assert set(loaded.ignored) == {"RIPIENO_PROVIDERS__OPENAI__API_KEY", "RIPIENO_WORKERS__GPT__NOTES"}
+    assert "sk-very-secret" not in repr(loaded)
+    write(POOL)
+    assert set(load_settings().settings.providers) == {"local_server"}
+    write("[providers.openai]\nkind = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'")
+    loaded = load_settings()
+    assert loaded.settings.providers["openai"].api_key is not None
+    assert loaded.ignored == ("RIPIENO_WORKERS__GPT__NOTES",)
+
+
+def test_a_provider_that_stands_whole_in_the_environment_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIPIENO_PROVIDERS__OPENAI", '{"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}')
+    monkeypatch.setenv("RIPIENO_PROVIDERS__OPENAI__API_KEY", "sk-1")
+    provider = load_settings().settings.providers["openai"]
+    assert (provider.kind, provider.api_key is not None) == ("openai", True)
+
+
+def test_a_file_brings_its_own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = tmp_path / "project", tmp_path / "project" / "deep" / "down"
+    elsewhere.mkdir(parents=True)
+    path = folder / "x.toml"
+    path.write_text("")
+    monkeypatch.chdir(elsewhere)
+    settings = load_settings(Path("../../x.toml")).settings
+    assert settings.home.resolve() == folder / ".ripieno"
+    assert Path(settings.ledger.url.removeprefix("sqlite:///")).resolve() == folder / ".ripieno" / "ledger.db"
+    path.write_text(
+        "home = 'data'\n[ledger]\noutbox = 'out.jsonl'\n[memory]\nurl = 'sqlite:///m/memory.db'\n"
+        "[route]\nrules = 'rules.toml'\n[conductor]\nhead = '/abs/head'"
+    )
+    settings = load_settings(Path("../../x.toml")).settings
+    assert settings.home.resolve() == folder / "data"
+    assert Path(settings.ledger.url.removeprefix("sqlite:///")).resolve() == folder / "data" / "ledger.db"
+    assert str(settings.memory.url).startswith("sqlite:///")
+    assert Path(str(settings.memory.url).removeprefix("sqlite:///")).resolve() == folder / "m" / "memory.db"
+    assert settings.ledger.outbox is not None
+    assert settings.ledger.outbox.resolve() == folder / "out.jsonl"
+    assert settings.route.rules is not None
+    assert settings.route.rules.resolve() == folder / "rules.toml"
+    assert settings.conductor.head == Path("/abs/head")
+    monkeypatch.setenv("RIPIENO_HOME", "here")
+    settings = load_settings(Path("../../x.toml")).settings
+    assert settings.home == Path("here"), "a variable speaks of the current folder"
+
+
+@pytest.mark.parametrize("url", ["sqlite:////abs/x.db", "sqlite:///:memory:", "postgresql://u@h/d"])
+def test_an_absolute_address_stays_as_it_is(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "deep" / "x.toml"
+    path.parent.mkdir()
+    path.write_text(f"[ledger]\nurl = '{url}'")
+    assert load_settings(path).settings.ledger.url == url
+
+
+def test_without_a_named_file_the_home_is_in_the_current_folder() -> None:
+    settings = load_settings().settings
+    assert (settings.home, settings.ledger.url) == (Path(".ripieno"), "sqlite:///.ripieno/ledger.db")
+    Path("ripieno.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"ripieno\.toml cannot be read"):
+        load_settings()
+
+
+def test_a_folder_named_env_changes_nothing() -> None:
+    Path(".env").mkdir()
+    assert load_settings().settings.gateway.port == 4141
 
 
 def test_a_missing_or_unreadable_file_is_refused_when_named(tmp_path: Path) -> None:

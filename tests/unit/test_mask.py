@@ -10,13 +10,26 @@ from tests.conftest import MakeWorker
 
 from ripieno.domain import Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Solo, Task, WorkerId
 from ripieno.errors import NoEligibleWorker
-from ripieno.route import Arrival, Conditions, Router, UtilityPolicy, mask_workers
+from ripieno.route import Arrival, Conditions, Router, UtilityPolicy, find_able, mask_workers
 from ripieno.route.predictors import PriorPredictor
 from ripieno.testing import FixedClock
 from ripieno.testing.conformance import make_features
 
 TODAY = Conditions(today=date(2026, 11, 22))
 TASK = Task.from_text("hello")
+
+
+def test_a_worker_is_able_unless_something_lasting_is_in_its_way(make_worker: MakeWorker) -> None:
+    names = ("fine", "limited", "muted", "old", "missing", "resting")
+    cards: dict[str, dict[str, object]] = {"muted": {"is_muted": True}, "old": {"deprecated_on": date(2026, 1, 1)}}
+    pool = Pool(tuple(make_worker(name, **cards.get(name, {})) for name in names))
+    conditions = replace(
+        TODAY,
+        unavailable={WorkerId("missing"): "no key"},
+        unhealthy={WorkerId("resting"): "timeout"},
+        rate_limited={WorkerId("limited"): "wait 2 s"},
+    )
+    assert find_able(pool, conditions) == ("fine", "limited")
 
 
 @pytest.mark.parametrize(

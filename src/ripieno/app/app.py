@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
@@ -22,12 +21,13 @@ from ripieno.app.build import (
     build_shortener,
     find_unavailable,
     make_outbox,
+    prepare_home,
     stat_file,
 )
 from ripieno.app.learning import Learning
 from ripieno.app.runs import Runs
 from ripieno.conductor import Brief, Conductor, Decomposer
-from ripieno.config import FILE, Loaded, Settings, load_settings
+from ripieno.config import Loaded, Settings, load_settings
 from ripieno.domain import (
     Answer,
     Clock,
@@ -55,7 +55,19 @@ from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import Brain, Orchestrator, Parts
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.providers import Caller, Health, Provider, Residents
-from ripieno.route import NAMED, PRESETS, Arrival, Conditions, Modes, Pacer, Policy, Predictor, Router, Scales
+from ripieno.route import (
+    NAMED,
+    PRESETS,
+    Arrival,
+    Conditions,
+    Modes,
+    Pacer,
+    Policy,
+    Predictor,
+    Router,
+    Scales,
+    find_able,
+)
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 from ripieno.verify import Grading, Verifier
 from ripieno.verify.trust import Trust
@@ -83,17 +95,18 @@ class App:
     def __init__(self, loaded: Loaded | None = None, *, clock: Clock | None = None, decides: bool = True) -> None:
         self.loaded = loaded or load_settings()
         self.clock = clock or SystemClock()
+        prepare_home(self.settings)
         self.registry = Registry(self.settings.home / "checkpoints")
         self.reload_fault: str | None = None
         """Why the latest change of a file was not taken, if it was not."""
         memory = self.settings.pool.memory_mb
         self.residents = Residents(memory * 1_000_000 if memory is not None else None)
-        self._providers = build_providers(self.settings, known={}, residents=self.residents)
+        self._providers = build_providers(self.loaded, known={}, residents=self.residents)
         self._retired: list[Provider] = []
         """Providers that a reload replaced: calls under way may still use them."""
         self.health = Health(self.clock)
         self.caller = Caller(self._providers, health=self.health, clock=self.clock)
-        encoder = CachedEncoder(build_encoder(self.settings))
+        encoder = CachedEncoder(build_encoder(self.loaded))
         self.analyzer = Analyzer(
             encoder,
             criticality=load_criticality(self.settings.home, encoder=encoder.name),
@@ -105,7 +118,8 @@ class App:
         self._stamp = self._read_stamp()
         self._decides = decides
         self._brain = self._build_brain(self.loaded)
-        self._unavailable = find_unavailable(self._brain.pool, self._providers)
+        with self.loaded.placing():
+            self._unavailable = find_unavailable(self._brain.pool, self._providers)
         self.ledger = Ledger(self.settings.ledger.url, clock=self.clock, outbox=make_outbox(self.settings))
         durable = self.settings.ledger.durable_runs
         self.journals = Journals(self.ledger, self.clock) if durable else None
@@ -212,6 +226,10 @@ class App:
             load=self.caller.load(),
             sensitive=self.settings.route.sensitive,
         )
+
+    def able(self) -> tuple[WorkerId, ...]:
+        """Find the workers that can serve now: not muted, deprecated, unavailable or resting after failures."""
+        return find_able(self.pool, self.conditions())
 
     def _find_today(self) -> date:
         day = int(self.clock.now() // DAY_S)
@@ -366,10 +384,11 @@ class App:
 
     def _reload(self) -> None:
         try:
-            loaded = load_settings(None if self.loaded.path == Path(FILE) else self.loaded.path)
-            providers = build_providers(loaded.settings, known=self._known_providers(), residents=self.residents)
+            loaded = self.loaded.reload()
+            providers = build_providers(loaded, known=self._known_providers(), residents=self.residents)
             brain = self._build_brain(loaded)
-            unavailable = find_unavailable(brain.pool, providers)
+            with loaded.placing():
+                unavailable = find_unavailable(brain.pool, providers)
         except RipienoError as error:
             self.reload_fault = error.message
             log.warning("a changed file was not taken, the old pool stays: %s", error.message)
@@ -386,7 +405,8 @@ class App:
         return {(name, repr(configured[name])): provider for name, provider in self._providers.items()}
 
     def _build_brain(self, loaded: Loaded) -> Brain:
-        pool = build_pool(loaded.settings)
+        with loaded.placing():
+            pool = build_pool(loaded.settings)
         if not self._decides:
             return Brain(pool=pool, router=self.make_router(None, pool, loaded.settings))
         canary = self.registry.canary()

@@ -2,13 +2,15 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 from ripieno.conductor import Conductor, Directors, PromptedConductor
 from ripieno.conductor.tiny import BUNDLED, load_tiny
 from ripieno.conductor.turns import BUNDLED_HEAD, load_turns
-from ripieno.config import ProviderSettings, Settings, WorkerSettings
+from ripieno.config import Loaded, ProviderSettings, Settings, WorkerSettings
 from ripieno.domain import Binding, Clock, Pool, Price, Worker, WorkerId, parse_worker_id
 from ripieno.encoders import Encoder
 from ripieno.errors import CheckpointError, ConfigError
@@ -78,7 +80,7 @@ def _make_worker(name: str, card: WorkerSettings, *, is_muted: bool) -> Worker:
 
 
 def build_providers(
-    settings: Settings, *, known: Mapping[tuple[str, str], Provider], residents: Residents
+    loaded: Loaded, *, known: Mapping[tuple[str, str], Provider], residents: Residents
 ) -> dict[str, Provider]:
     """Make the providers that workers name; unchanged ones are kept, with their connections.
 
@@ -88,20 +90,25 @@ def build_providers(
     Raises:
         ConfigError: there is no such kind of provider, or an option is unknown or wrong.
     """
+    settings = loaded.settings
     providers: dict[str, Provider] = {}
     for name in dict.fromkeys(card.provider for card in settings.workers.values()):
         configured = settings.providers[name]
         kept = known.get((name, repr(configured)))
         # a provider that lacked something is made again: what was missing may be there now
         is_kept = kept is not None and not isinstance(kept, UnavailableProvider)
-        provider = kept if kept is not None and is_kept else _build_provider(name, configured)
+        if kept is not None and is_kept:
+            provider = kept
+        else:
+            with loaded.placing():
+                provider = _build_provider(name, configured, loaded.folder)
         if is_resident(provider):
             provider.residents = residents
         providers[name] = provider
     return providers
 
 
-def _build_provider(name: str, configured: ProviderSettings) -> Provider:
+def _build_provider(name: str, configured: ProviderSettings, folder: Path) -> Provider:
     key = f"providers.{name}"
     installed = find_plugins(PROVIDERS)
     if configured.kind not in installed:
@@ -117,7 +124,7 @@ def _build_provider(name: str, configured: ProviderSettings) -> Provider:
         plugin = open_plugin(PROVIDERS, configured.kind, key=f"{key}.kind")
     except ConfigError as error:
         return UnavailableProvider(error)
-    checked = plugin.read(options, key=key)
+    checked = plugin.read(options, key=key, folder=folder)
     try:
         return cast(Provider, plugin.make(checked))
     except ConfigError as error:
@@ -135,10 +142,35 @@ def find_unavailable(pool: Pool, providers: Mapping[str, Provider]) -> Mapping[W
     return {worker: fault for worker, fault in faults.items() if fault is not None}
 
 
-def build_encoder(settings: Settings) -> Encoder:
-    """Make the encoder of the settings."""
-    chosen = settings.encoder
-    return cast(Encoder, build_plugin("ripieno.encoders", chosen.name, dict(chosen.options), key="encoder.options"))
+def build_encoder(loaded: Loaded) -> Encoder:
+    """Make the encoder of the settings.
+
+    Raises:
+        ConfigError: there is no such encoder, it lacks a package or a file, or an option is wrong.
+    """
+    chosen = loaded.settings.encoder
+    options, key = dict(chosen.options), "encoder.options"
+    with loaded.placing():
+        return cast(Encoder, build_plugin("ripieno.encoders", chosen.name, options, key=key, folder=loaded.folder))
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make the home folder, and make sure that files can be written into it.
+
+    Raises:
+        ConfigError: it cannot be made, or nothing can be written into it.
+    """
+    home = settings.home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the home folder {str(home)!r} cannot be written: {error.strerror}",
+            key="home",
+            hint="set `home` in ripieno.toml, or RIPIENO_HOME, to a folder that you may write into",
+        ) from error
 
 
 def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Conductor:

@@ -24,7 +24,7 @@ class MemoryApp:
     def __init__(self, loaded: Loaded, *, clock: Clock | None = None) -> None:
         self._loaded = loaded
         self._clock = clock or SystemClock()
-        self._encoder = CachedEncoder(build_encoder(loaded.settings))
+        self._encoder = CachedEncoder(build_encoder(loaded))
 
     async def __aenter__(self) -> Self:
         return self

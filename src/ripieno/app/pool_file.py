@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ripieno.app.build import build_pool
 from ripieno.config import load_settings
-from ripieno.errors import InvalidTask
+from ripieno.errors import ConfigError, InvalidTask
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -81,14 +81,21 @@ def _write_checked(document: "TOMLDocument", path: Path, *, is_dry: bool) -> Non
     """Write a settings file whole, after reading it as the gateway would."""
     import tomlkit
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ripieno-", suffix=".toml")
-    scratch = Path(name)
+    text = tomlkit.dumps(document)
+    build_pool(load_settings(path, text=text).settings)
+    if is_dry:
+        return
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(tomlkit.dumps(document))
-        build_pool(load_settings(scratch).settings)
-        if not is_dry:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ripieno-", suffix=".toml")
+        scratch = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
             scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", path=str(path), hint="check the folder and its permissions"
+        ) from error

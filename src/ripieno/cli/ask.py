@@ -1,25 +1,27 @@
 """`ripieno ask` and `ripieno route`."""
 
+from __future__ import annotations
+
 import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.domain import Decision, Mode, Run, Task
 from ripieno.domain.memory import Scope
 from ripieno.errors import InvalidTask
-from ripieno.orchestrator import make_arrival
-from ripieno.route import Arrival
-from ripieno.route.explain import explain
-from ripieno.tasks.graders import read_check
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.route import Arrival
+
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -67,6 +69,9 @@ class Wanted:
         Raises:
             InvalidTask: the check is none.
         """
+        from ripieno.orchestrator import make_arrival
+        from ripieno.tasks.graders import read_check
+
         scope = Scope(project=self.memory) if self.memory is not None else None
         if self.check is None:
             return replace(make_arrival(app.clock), memory=scope)
@@ -156,6 +161,7 @@ def route(
     as_json: bool,
 ) -> None:
     """Decide who would take TEXT (`-` reads stdin); nobody is called and nothing recorded."""
+    from ripieno.route.explain import explain
 
     async def work(app: App) -> Decision:
         return await app.orchestrator.decide(wanted.make_task(app), arrival=wanted.make_arrival(app))
@@ -242,6 +248,8 @@ def describe(decision: Decision) -> dict[str, object]:
 
 def show(decision: Decision) -> None:
     """A decision as tables."""
+    from ripieno.route.explain import explain
+
     rows = [
         [
             f"> {item.estimate.worker}" if item.estimate.worker == decision.choice else f"  {item.estimate.worker}",

@@ -1,17 +1,21 @@
 """`ripieno audit`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
-from ripieno.app.policies import audit_traffic
 from ripieno.cli.output import print_json, print_table
 from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
-from ripieno.evaluate.audit import LEAST_CELL, Audit
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.evaluate.audit import Audit
 
 
 @click.command(epilog="\b\nExample:\n  ripieno audit --last 5000")
@@ -21,6 +25,7 @@ from ripieno.evaluate.audit import LEAST_CELL, Audit
 @click.pass_obj
 def audit(config: Path | None, *, last: int, gate: bool, as_json: bool) -> None:
     """Look for bias and drift of the router itself: who gets more than it earns, where, and what has changed."""
+    from ripieno.app.policies import audit_traffic
 
     async def work(app: App) -> tuple[Audit, list[str]]:
         return await audit_traffic(app, last=last)
@@ -37,6 +42,8 @@ def audit(config: Path | None, *, last: int, gate: bool, as_json: bool) -> None:
 
 def show(found: Audit, drifts: Sequence[str]) -> None:
     """Shares and flags as tables."""
+    from ripieno.evaluate.audit import LEAST_CELL
+
     rows = [
         [
             cell.slice,

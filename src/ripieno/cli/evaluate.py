@@ -1,22 +1,23 @@
 """`ripieno evaluate`."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
-from ripieno.evaluate import Interval, Report
-from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, Benchmark, Judged, judge, prepare
-from ripieno.evaluate.newcomers import PROBES, ProbeLine, leave_one_out
-from ripieno.evaluate.transfer import TransferLine, leave_dataset_out
-from ripieno.learn import analyze_prompts, load_checkpoint
-from ripieno.route.predictors import KINDS, make_predictor
-from ripieno.tasks import read_folder
-from ripieno.tasks.tables import write_table
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.evaluate import Interval, Report
+    from ripieno.evaluate.benchmark import Benchmark, Judged
+    from ripieno.evaluate.newcomers import ProbeLine
+    from ripieno.evaluate.transfer import TransferLine
 
 
 class CountList(click.ParamType):
@@ -41,6 +42,8 @@ class KindList(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Check each name."""
+        from ripieno.route.predictors import KINDS
+
         if isinstance(value, tuple):
             return value
         names = tuple(name.strip() for name in str(value).split(",") if name.strip())
@@ -73,7 +76,7 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
               help="Treat each worker as new in turn: what do a few probes foretell of it?")  # fmt: skip
 @click.option("--leave-dataset-out", "leaves_dataset_out", is_flag=True,
               help="Train without each kind in turn: what is the router worth on unseen kinds?")  # fmt: skip
-@click.option("--probes", type=CountList(), default=",".join(map(str, PROBES)), show_default=True,
+@click.option("--probes", type=CountList(), default="0,5,10,20,50,100", show_default=True,
               help="With --leave-one-worker-out: how many probes.")  # fmt: skip
 @click.option("--gate", is_flag=True, help="Exit 5 if the router is proven worse than the best single worker.")
 @click.pass_obj
@@ -95,6 +98,11 @@ def evaluate(
 ) -> None:
     """Prove a router on the held-out prompts of a data set, beside every baseline, with intervals."""
     import numpy as np
+
+    from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, judge, prepare
+    from ripieno.learn import analyze_prompts, load_checkpoint
+    from ripieno.route.predictors import make_predictor
+    from ripieno.tasks import read_folder
 
     if leaves_out:
         show_newcomers(config, data, probes, seed=seed, as_json=as_json)
@@ -132,6 +140,9 @@ def evaluate(
 
 def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_json: bool) -> None:
     """Print what leaving each kind of tasks out shows."""
+    from ripieno.evaluate.transfer import leave_dataset_out
+    from ripieno.learn import analyze_prompts
+    from ripieno.tasks import read_folder
 
     async def work(app: App) -> list[TransferLine]:
         source = read_folder(data)
@@ -152,6 +163,10 @@ def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_j
 
 def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, seed: int, as_json: bool) -> None:
     """Print what leaving each worker out shows."""
+    from ripieno.evaluate.benchmark import prepare
+    from ripieno.evaluate.newcomers import leave_one_out
+    from ripieno.learn import analyze_prompts
+    from ripieno.tasks import read_folder
 
     async def work(app: App) -> list[ProbeLine]:
         source = read_folder(data)
@@ -183,6 +198,8 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
 def write_predictions(bench: Benchmark, judged: Judged, path: Path) -> None:
     """Write estimated quality for each held-out (prompt, model); the name's end says the form."""
     import numpy as np
+
+    from ripieno.tasks.tables import write_table
 
     prompts = [bench.data.prompts[row].id for row in bench.test_rows]
     models = list(bench.held_out.workers)

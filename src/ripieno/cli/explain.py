@@ -1,18 +1,20 @@
 """`ripieno explain` and `ripieno feedback`."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from ripieno.app import App
-from ripieno.app.feedback import record_feedback
 from ripieno.cli.ask import describe, describe_steps, list_steps, show
 from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Decided, Decision, Judged, Run, Verdict
 from ripieno.errors import NotFound
-from ripieno.route.explain import explain as explain_decision
+
+if TYPE_CHECKING:
+    from ripieno.app import App
 
 
 @click.command(epilog="\b\nExample:\n  ripieno explain last")
@@ -22,6 +24,7 @@ from ripieno.route.explain import explain as explain_decision
 @click.pass_obj
 def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_json: bool) -> None:
     """Tell decision DECISION_ID in words; `last` is the latest, and a beginning of the id is enough."""
+    from ripieno.route.explain import explain as explain_decision
 
     async def work(app: App) -> tuple[Decided, list[Run], list[Judged], Decision | None]:
         name = app.ledger.last_decision() if decision_id == "last" else decision_id
@@ -87,6 +90,8 @@ def feedback(
     as_json: bool,
 ) -> None:
     """Record what the answer of decision DECISION_ID was worth, or what it should have been."""
+    from ripieno.app.feedback import record_feedback
+
     text = correction.read() if correction is not None else None
 
     async def work(app: App) -> Judged:

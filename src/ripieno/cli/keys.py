@@ -1,5 +1,7 @@
 """`ripieno keys`."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 from typing import cast
@@ -7,10 +9,8 @@ from typing import cast
 import click
 
 from ripieno.cli.output import money, print_json, print_table, say
-from ripieno.config import load_settings
+from ripieno.cli.running import open_ledger
 from ripieno.domain import KeyLimits, Privacy
-from ripieno.gateway.admin import describe_key, describe_keys
-from ripieno.ledger import Ledger
 
 
 @click.group(epilog="\b\nExample:\n  ripieno keys create team-a --usd-per-day 5")
@@ -41,6 +41,8 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a key; its secret is shown here, and never again."""
+    from ripieno.gateway.admin import describe_key
+
     limits = KeyLimits(
         usd_per_day=usd_per_day,
         usd_per_month=usd_per_month,
@@ -49,7 +51,7 @@ def create(
         workers=workers,
         privacy=Privacy(privacy) if privacy is not None else Privacy.PUBLIC,
     )
-    with Ledger(load_settings(config).settings.ledger.url) as record:
+    with open_ledger(config) as record:
         key, secret = record.keys.create(name, limits)
     if as_json:
         print_json({**describe_key(key, {}), "secret": secret})
@@ -63,7 +65,9 @@ def create(
 @click.pass_obj
 def list_keys(config: Path | None, *, as_json: bool) -> None:
     """Show every key with its limits and what it has spent."""
-    with Ledger(load_settings(config).settings.ledger.url) as record:
+    from ripieno.gateway.admin import describe_keys
+
+    with open_ledger(config) as record:
         found = describe_keys(record.keys, now=time.time())
     if as_json:
         print_json(found)
@@ -86,7 +90,7 @@ def list_keys(config: Path | None, *, as_json: bool) -> None:
 @click.pass_obj
 def revoke(config: Path | None, *, key: str) -> None:
     """End KEY, named by its id."""
-    with Ledger(load_settings(config).settings.ledger.url) as record:
+    with open_ledger(config) as record:
         ended = record.keys.revoke(key)
     say(f"key {ended.id} ({ended.name}) is revoked; a running gateway refuses it within seconds")
 

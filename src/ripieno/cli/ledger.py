@@ -1,13 +1,13 @@
 """`ripieno ledger`."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import click
 
 from ripieno.cli.output import count_bar, print_json, say
-from ripieno.config import load_settings
-from ripieno.ledger import Ledger, export_data, import_data
-from ripieno.tasks import read_folder, write_folder
+from ripieno.cli.running import open_ledger
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -24,9 +24,12 @@ def ledger() -> None:
 @click.pass_obj
 def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
     """Record the outcomes of routing-data FOLDERS; a broken folder is refused whole, a known one changes nothing."""
+    from ripieno.ledger import import_data
+    from ripieno.tasks import read_folder
+
     read = [read_folder(folder) for folder in folders]
     done = []
-    with Ledger(load_settings(config).settings.ledger.url) as record:
+    with open_ledger(config) as record:
         for data in read:
             with count_bar(f"importing {data.name}", len(data.quality)) as show:
                 new = 0 if dry_run else import_data(record, data, on_progress=show)
@@ -42,7 +45,10 @@ def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: b
 @click.pass_obj
 def export_folder(config: Path | None, *, folder: Path, dataset: str) -> None:
     """Write the outcomes of one data set into a routing-data FOLDER."""
-    with Ledger(load_settings(config).settings.ledger.url) as record:
+    from ripieno.ledger import export_data
+    from ripieno.tasks import write_folder
+
+    with open_ledger(config) as record:
         data = export_data(record, dataset)
     write_folder(data, folder)
     say(f"{folder}: {len(data.prompts)} prompts, {len(data.models)} models, {len(data.quality)} outcomes")
@@ -53,7 +59,7 @@ def export_folder(config: Path | None, *, folder: Path, dataset: str) -> None:
 @click.pass_obj
 def verify(config: Path | None, *, as_json: bool) -> None:
     """Read every entry, and check that none was changed or removed."""
-    with Ledger(load_settings(config).settings.ledger.url) as record:
+    with open_ledger(config) as record:
         found = record.verify()
         datasets = record.datasets()
     if as_json:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("ripieno.cli.setup:config", "The settings, and where each came from."),
     "plugins": ("ripieno.cli.setup:plugins", "Installed plugins."),
     "doctor": ("ripieno.cli.setup:doctor", "Check the whole set-up."),
+    "completion": ("ripieno.cli.completion:completion", "Let bash, zsh or fish complete commands."),
 }
 
 EXAMPLES = """
@@ -66,7 +67,9 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file; ripieno.toml if not given."
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Settings file; ripieno.toml if not given. Its folder holds the home.",
 )
 @click.option("--verbose", is_flag=True, help="Log more, on stderr.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines, or JSON objects.")
@@ -83,7 +86,7 @@ def cli(ctx: click.Context, *, config: Path | None, verbose: bool, log_format: s
 def main() -> None:
     """Run the command; errors become two lines on stderr and an exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="ripieno", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         click.echo("stopped; what was recorded stays", err=True)

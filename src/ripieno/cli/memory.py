@@ -1,5 +1,7 @@
 """`ripieno memory`: remember, recall, look after it, and make conversations short."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from datetime import UTC, datetime
@@ -8,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app, run_memory
@@ -68,7 +69,7 @@ def remember(
         supersedes=supersedes,
     )
 
-    async def work(app: "MemoryApp") -> Receipt:
+    async def work(app: MemoryApp) -> Receipt:
         return (await app.memory.remember([item]))[0]
 
     receipt = run_memory(config, work)
@@ -105,7 +106,7 @@ def recall(
 ) -> None:
     """Find what fits QUESTION. An outage says so, and ends with code 3; it never looks like an empty memory."""
 
-    async def work(app: "MemoryApp") -> Recall:
+    async def work(app: MemoryApp) -> Recall:
         return await app.memory.recall(
             question,
             scope=Scope(project=project, user=user),
@@ -131,7 +132,7 @@ def recall(
 def history(config: Path | None, *, item: str, as_json: bool) -> None:
     """Show ITEM with all that it superseded, and all that superseded it."""
 
-    async def work(app: "MemoryApp") -> list[Item]:
+    async def work(app: MemoryApp) -> list[Item]:
         return await app.memory.history(item)
 
     found = run_memory(config, work)
@@ -149,7 +150,7 @@ def history(config: Path | None, *, item: str, as_json: bool) -> None:
 def forget(config: Path | None, *, item: str, as_json: bool) -> None:
     """Erase the text of ITEM and of all that was made from it; its digest stays as proof."""
 
-    async def work(app: "MemoryApp") -> tuple[str, tuple[str, ...]]:
+    async def work(app: MemoryApp) -> tuple[str, tuple[str, ...]]:
         erased = await app.memory.forget(item)
         return erased.digest, erased.derived
 
@@ -168,7 +169,7 @@ def forget(config: Path | None, *, item: str, as_json: bool) -> None:
 def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
     """Tell how memory is: its canary, its watermarks, and what is in quarantine."""
 
-    async def work(app: "MemoryApp") -> "Health":
+    async def work(app: MemoryApp) -> Health:
         if beat and not await app.memory.beat():
             say("the canary did not come back")
         return await app.memory.health()
@@ -187,7 +188,7 @@ def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
 def rebuild(config: Path | None) -> None:
     """Throw all projections away, words and vectors, and make them anew from the items."""
 
-    async def work(app: "MemoryApp") -> int:
+    async def work(app: MemoryApp) -> int:
         return await app.memory.rebuild()
 
     say(f"{run_memory(config, work)} items are indexed")
@@ -207,7 +208,7 @@ def sync(config: Path | None, *, source: str, file: Path, bound: float, as_json:
     """
     listed = read_items(file)
 
-    async def work(app: "MemoryApp") -> "Version":
+    async def work(app: MemoryApp) -> Version:
         return await app.memory.sync(source, listed, bound=bound)
 
     version = run_memory(config, work)
@@ -252,7 +253,7 @@ def import_(
 
     wanted = Wanted(path=path, scope=Scope(project=project, user=user), privacy=Privacy(privacy))
 
-    async def work(app: "MemoryApp") -> int:
+    async def work(app: MemoryApp) -> int:
         new = await app.memory.take(kind, wanted)
         while watch is not None:
             say(f"{new} items so far")
@@ -284,7 +285,7 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
 
     turns = read_turns(file)
 
-    async def work(app: "App") -> "Compacted":
+    async def work(app: App) -> Compacted:
         if worker != "auto":
             await _find_worker(app, worker)
         return await shorten(turns, write=partial(app.orchestrator.write, worker=worker))
@@ -322,7 +323,7 @@ def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> No
     """
     from ripieno.app.remembering import extract_facts
 
-    async def work(app: "App") -> "Extracted":
+    async def work(app: App) -> Extracted:
         if worker != "auto":
             await _find_worker(app, worker)
         done = await extract_facts(app, worker=worker, most=most)
@@ -345,6 +346,8 @@ def read_items(file: Path) -> list[NewItem]:
     Raises:
         DataError: a line is none.
     """
+    import msgspec
+
     from ripieno.gateway.memories import Remember
 
     listed = []
@@ -373,7 +376,7 @@ def read_turns(file: Path) -> list[Message]:
         raise DataError(f"no conversation: {error}", path=str(file), hint="a JSON array of messages") from error
 
 
-async def _find_worker(app: "App", name: str | None) -> str:
+async def _find_worker(app: App, name: str | None) -> str:
     if name not in app.pool:
         raise click.UsageError(f"no worker is called {name!r}")
     return app.pool[name].id  # type: ignore[index]  # it is in the pool
@@ -400,7 +403,7 @@ def describe_item(item: Item) -> dict[str, object]:
     return describe(item) | {"project": item.scope.project, "user": item.scope.user}
 
 
-def describe_health(found: "Health") -> dict[str, object]:
+def describe_health(found: Health) -> dict[str, object]:
     """Health as JSON."""
     return {
         "status": found.pulse,
@@ -426,7 +429,7 @@ def _show_recall(found: Recall) -> None:
     say(f"{found.status.value}, support {found.support:.0%}; {age} {found.detail}".rstrip())
 
 
-def _show_health(found: "Health") -> None:
+def _show_health(found: Health) -> None:
     rows = [[each.source, _day(each.seen_at), _day(each.committed_at)] for each in found.sources]
     if rows:
         print_table("", ("source", "seen", "committed"), rows)

@@ -1,19 +1,21 @@
 """`ripieno policy`."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
-from ripieno.app.policies import Pairing, promote_by_hand, roll_back
-from ripieno.app.policies import shadow as hold
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
-from ripieno.learn.checkpoint import read_card
-from ripieno.learn.promotion import CANARY_SHARE, MOST_PAIRS, Finding
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.learn.promotion import Finding
 
 
 @click.group(epilog="\b\nExample:\n  ripieno policy list")
@@ -26,6 +28,7 @@ def policy() -> None:
 @click.pass_obj
 def list_policies(config: Path | None, *, as_json: bool) -> None:
     """List checkpoints, oldest first."""
+    from ripieno.learn.checkpoint import read_card
 
     async def work(app: App) -> tuple[list[dict[str, object]], list[str]]:
         states = app.registry.states()
@@ -61,6 +64,7 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
 @click.pass_obj
 def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
     """Put CHECKPOINT into traffic."""
+    from ripieno.app.policies import promote_by_hand
 
     async def work(app: App) -> None:
         await promote_by_hand(app, checkpoint, releases=release)
@@ -73,13 +77,15 @@ def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
 @click.pass_obj
 def rollback(config: Path | None) -> None:
     """End a canary's trial; where there is none, put the checkpoint back that the latest promotion replaced."""
+    from ripieno.app.policies import roll_back
+
     say(f"{run_app(config, roll_back, decides=False)} decides again from the next request on")
 
 
 @policy.command()
 @click.argument("checkpoint")
 @click.option("--tasks", help="Graded tasks for the paired calls; those the checkpoint learned from, if not given.")
-@click.option("--pairs", type=click.IntRange(1), default=MOST_PAIRS, show_default=True, help="Most paired calls.")
+@click.option("--pairs", type=click.IntRange(1), default=800, show_default=True, help="Most paired calls.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD for the paired calls.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -90,6 +96,9 @@ def shadow(
 
     Exit 5 if a stage ends it; the checkpoint in traffic stays. A canary is promoted or rolled back by what comes of it.
     """
+    from ripieno.app.policies import Pairing
+    from ripieno.app.policies import shadow as hold
+    from ripieno.learn.promotion import CANARY_SHARE
 
     async def work(app: App) -> list[Finding]:
         found: list[Finding] = []

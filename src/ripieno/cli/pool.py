@@ -1,20 +1,24 @@
 """`ripieno pool`."""
 
+from __future__ import annotations
+
+import asyncio
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
-from ripieno.app.pool_file import NewWorker, add_worker, set_muted
-from ripieno.app.probing import probe as run_probes
+from ripieno.cli.errors import OUT_OF_REACH
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
-from ripieno.config import FILE
 from ripieno.domain import Worker
-from ripieno.errors import ConfigError, ProviderError
-from ripieno.measure.probe import Profile
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.measure.probe import Profile
+
 
 Measured = dict[str, tuple[int, float, float, float]]
 
@@ -50,25 +54,18 @@ def list_pool(config: Path | None, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def check(config: Path | None, *, as_json: bool) -> None:
-    """Find out which workers could answer now; exit 4 if one could not."""
+    """Import or reach every worker, and ask its server for the model; exit 4 if one cannot answer now."""
+    from ripieno.cli.checkup import check_workers
+    from ripieno.config import load_settings
 
-    async def work(app: App) -> list[tuple[str, bool, str]]:
-        found: list[tuple[str, bool, str]] = []
-        for worker in app.pool:
-            try:
-                found.append((worker.id, True, await app.caller.check(worker)))
-            except (ProviderError, ConfigError) as error:
-                hint = f"; {error.hint}" if error.hint else ""
-                found.append((worker.id, False, f"{error.message}{hint}"))
-        return found
-
-    found = run_app(config, work, decides=False)
+    found = asyncio.run(check_workers(load_settings(config)))
     if as_json:
-        print_json([{"worker": worker, "ok": ok, "seen": seen} for worker, ok, seen in found])
+        print_json([{"worker": each.worker, "ok": each.is_ok, "seen": each.told} for each in found])
     else:
-        print_table("", ("worker", "state", "seen"), [[w, "ok" if ok else "FAILED", seen] for w, ok, seen in found])
-    if not all(ok for _, ok, _ in found):
-        raise click.exceptions.Exit(4)
+        rows = [[each.worker, "ok" if each.is_ok else "FAILED", each.told] for each in found]
+        print_table("", ("worker", "state", "seen"), rows)
+    if not all(each.is_ok for each in found):
+        raise click.exceptions.Exit(OUT_OF_REACH)
 
 
 @pool.command()
@@ -102,6 +99,7 @@ def probe(
     A new worker is masked until it was probed, then in the shadow, then on trial, then free. The same command with a
     larger budget goes on where it was.
     """
+    from ripieno.app.probing import probe as run_probes
 
     async def work(app: App) -> Profile:
         with progress_bar("probing") as show:
@@ -146,6 +144,9 @@ def add(
     dry_run: bool,
 ) -> None:
     """Add WORKER to ripieno.toml; the file is changed only if it is right afterwards."""
+    from ripieno.app.pool_file import NewWorker, add_worker
+    from ripieno.config import FILE
+
     facts = {
         "privacy": privacy,
         "model": model,
@@ -166,6 +167,9 @@ def add(
 
 
 def _change_muted(config: Path | None, worker: str, *, is_muted: bool) -> None:
+    from ripieno.app.pool_file import set_muted
+    from ripieno.config import FILE
+
     set_muted(config or Path(FILE), worker, is_muted=is_muted)
     say(f"{worker} is {'muted' if is_muted else 'back'}; running gateways see it at their next request")
 

@@ -1,18 +1,22 @@
 """`ripieno profile`."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
-from ripieno.app.sources import load_tasks, name_source
 from ripieno.cli.output import money, print_json, say
 from ripieno.cli.running import run_app
-from ripieno.errors import ConfigError, InvalidTask
-from ripieno.measure import Campaign, Progress
+from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.measure import Progress
 
 
 @click.command(epilog="\b\nExample:\n  ripieno profile tasks.jsonl --repeats 3 --most-cost 0.50")
@@ -40,6 +44,9 @@ def profile(
 
     Ctrl-C, `kill -9` and a power cut lose at most the samples under way; the same command goes on where it was.
     """
+    from ripieno.app.sources import load_tasks, name_source
+    from ripieno.measure import Campaign
+
     graded = load_tasks(tasks)
 
     async def work(app: App) -> Progress:
@@ -86,7 +93,7 @@ async def find_able(app: App) -> tuple[str, ...]:
         try:
             await app.caller.check(worker)
             able.append(worker.id)
-        except ConfigError as error:
+        except (ConfigError, ProviderRejected) as error:
             say(f"{error.message}: {worker.id} is left out ({error.hint})")
     return tuple(able)
 

@@ -1,16 +1,19 @@
 """`ripieno publish`."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
-from ripieno.app.sources import load_measured
 from ripieno.cli.output import say
 from ripieno.cli.running import run_app
 from ripieno.errors import InvalidTask
-from ripieno.learn.publish import publish_checkpoint, publish_dataset
-from ripieno.tasks import read_folder
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+
 
 _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 
@@ -34,6 +37,10 @@ def publish(
     sources: tuple[str, ...],
 ) -> None:
     """Write a data set or a checkpoint into FOLDER in the form of Hugging Face; nothing is sent anywhere."""
+    from ripieno.app.sources import load_measured
+    from ripieno.learn.publish import publish_checkpoint, publish_dataset
+    from ripieno.tasks import read_folder
+
     if sum(given is not None for given in (dataset, data, checkpoint)) != 1:
         raise click.UsageError("name one of --dataset, --data and --checkpoint")
     terms = dict(_split(source) for source in sources)

@@ -1,21 +1,23 @@
 """`ripieno report`: what the record says should change."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
-from ripieno.app.sources import list_campaigns, list_local
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.errors import NotFound
-from ripieno.evaluate.bootstrap import Interval
-from ripieno.evaluate.observed import LEAST_EVIDENCE
-from ripieno.evaluate.profiles import LENGTHS, Counted, name_range
-from ripieno.evaluate.questions import Answers, Spend, Swap
-from ripieno.learn.reports import make_report
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.evaluate.bootstrap import Interval
+    from ripieno.evaluate.profiles import Counted
+    from ripieno.evaluate.questions import Answers, Spend, Swap
 
 
 @click.command(epilog="\b\nExample:\n  ripieno report --last 20000")
@@ -23,10 +25,12 @@ from ripieno.learn.reports import make_report
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def report(config: Path | None, *, last: int, as_json: bool) -> None:
-    """Answer from the record what would change the routing, and where there is not enough evidence.
+    """Show what the recorded decisions say should change in the routing, and where evidence is missing.
 
     What takes the most, who is overqualified, which fallback recovers, which tool breaks runs, what should move here.
     """
+    from ripieno.app.sources import list_campaigns, list_local
+    from ripieno.learn.reports import make_report
 
     async def work(app: App) -> Answers:
         found, _ = make_report(app.ledger, last=last, local=list_local(app.pool), datasets=list_campaigns(app))
@@ -43,6 +47,8 @@ def report(config: Path | None, *, last: int, as_json: bool) -> None:
 
 def show(found: Answers) -> None:
     """All answers as tables."""
+    from ripieno.evaluate.profiles import Counted
+
     groups = (("kinds of task", found.kinds), ("keys", found.keys), ("projects", found.projects))
     for title, listed in (*groups, ("workers", found.workers)):
         _show_spend(title, listed)
@@ -71,6 +77,8 @@ def show(found: Answers) -> None:
 
 
 def _show_steps(found: Answers) -> None:
+    from ripieno.evaluate.profiles import Counted
+
     rows = [
         [use.step, use.worker, str(use.runs), money(use.cost_usd),
          _count(Counted(count=use.judged, share=use.accepted)), use.does_for or "-",
@@ -82,6 +90,8 @@ def _show_steps(found: Answers) -> None:
 
 
 def _show_prices(found: Answers) -> None:
+    from ripieno.evaluate.observed import LEAST_EVIDENCE
+
     rows = [
         [row.worker, row.beside, str(row.tasks), money(row.cost_usd), money(row.other_cost_usd),
          _tell(row.difference) if row.difference else f"{row.tasks} of {LEAST_EVIDENCE} tasks"]
@@ -92,6 +102,8 @@ def _show_prices(found: Answers) -> None:
 
 
 def _show_profiles(found: Answers) -> None:
+    from ripieno.evaluate.profiles import LENGTHS, name_range
+
     shown = [place for place in range(len(LENGTHS)) if any(each.accepted[place].count for each in found.profiles)]
     rows = [
         [
@@ -112,12 +124,16 @@ def _show_profiles(found: Answers) -> None:
 
 
 def _count(found: Counted) -> str:
+    from ripieno.evaluate.observed import LEAST_EVIDENCE
+
     if not found.count:
         return "-"
     return f"{_tell(found.share)} of {found.count}" if found.share is not None else f"{found.count} of {LEAST_EVIDENCE}"
 
 
 def _show_spend(title: str, listed: Sequence[Spend]) -> None:
+    from ripieno.evaluate.profiles import Counted
+
     rows = [
         [
             spend.name,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from ripieno.app import App, MemoryApp
+    from ripieno.ledger import Ledger
 
 Result = TypeVar("Result")
 Opened = TypeVar("Opened")
@@ -35,6 +36,21 @@ def run_memory(config: Path | None, work: Callable[["MemoryApp"], Awaitable[Resu
 
     loaded = load_settings(config)
     return run(lambda: MemoryApp(loaded), work)
+
+
+def open_ledger(config: Path | None) -> "Ledger":
+    """Open the ledger of the settings alone; nothing else is opened.
+
+    Raises:
+        ConfigError: the settings are wrong, or the home folder cannot be written.
+    """
+    from ripieno.app.build import prepare_home
+    from ripieno.config import load_settings
+    from ripieno.ledger import Ledger
+
+    settings = load_settings(config).settings
+    prepare_home(settings)
+    return Ledger(settings.ledger.url)
 
 
 def run(

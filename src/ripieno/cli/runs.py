@@ -1,19 +1,24 @@
 """`ripieno runs` and `ripieno approvals`."""
 
+from __future__ import annotations
+
 import asyncio
 import getpass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
 from ripieno.cli.ask import describe_steps, list_steps
 from ripieno.cli.output import money, print_json, print_table, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Decided, Resolved, Run
 from ripieno.errors import GateRefused
-from ripieno.execute import Execution, Unfinished
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.execute import Execution, Unfinished
 
 
 @click.group(epilog="\b\nExample:\n  ripieno runs list")

@@ -1,5 +1,7 @@
 """`ripieno serve`."""
 
+from __future__ import annotations
+
 import os
 import secrets
 import shlex
@@ -7,16 +9,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
 from ripieno.cli.errors import report
 from ripieno.cli.output import say
 from ripieno.cli.running import run_app
-from ripieno.config import Settings, load_settings
 from ripieno.errors import RipienoError
-from ripieno.ledger import Ledger, Outbox
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.config import Settings
 
 
 @click.command(epilog="\b\nExample:\n  ripieno serve --port 4141 --workers 2")
@@ -26,6 +30,8 @@ from ripieno.ledger import Ledger, Outbox
 @click.pass_obj
 def serve(config: Path | None, *, host: str | None, port: int | None, workers: int) -> None:
     """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM."""
+    from ripieno.config import load_settings
+
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     flags: dict[str, object] = {"gateway": given} if given else {}
     _empty_other_outboxes(load_settings(config, flags=flags).settings)
@@ -46,6 +52,8 @@ def serve(config: Path | None, *, host: str | None, port: int | None, workers: i
 
 def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int, *, dashboard_key: str) -> int:
     """Serve in several processes on one socket; gives the exit code."""
+    from ripieno.config import load_settings
+
     with tempfile.TemporaryDirectory(prefix="ripieno-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when the counters' module is imported
 
@@ -76,6 +84,8 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int, 
 
 def _empty_other_outboxes(settings: Settings) -> None:
     """Write what processes of an earlier start have left aside; where the ledger is still gone, it stays there."""
+    from ripieno.ledger import Ledger, Outbox
+
     own = settings.ledger.outbox or settings.home / "outbox.jsonl"
     for path in sorted(settings.home.glob("outbox-*.jsonl")):
         if path != own:

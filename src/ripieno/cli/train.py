@@ -1,28 +1,26 @@
 """`ripieno train`."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.app import App
-from ripieno.app.sources import load_measured
 from ripieno.cli.evaluate import show_report
 from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Learned, Objective
 from ripieno.errors import CheckpointError, GateRefused
-from ripieno.evaluate.benchmark import BEST_QUALITY
-from ripieno.learn import Recipe, Registry, Trained, analyze_prompts
-from ripieno.learn import train as fit
-from ripieno.learn.checks import fit_checks, pair_checks
-from ripieno.learn.criticality import FittedCriticality, fit_criticality, save_criticality
-from ripieno.learn.modes import fit_with_modes
-from ripieno.learn.promotion import compare, record_finding
-from ripieno.learn.train import check_gate, promote, record_learned
-from ripieno.route.predictors import KINDS
-from ripieno.tasks import RoutingData, read_folder
+
+if TYPE_CHECKING:
+    from ripieno.app import App
+    from ripieno.learn import Trained
+    from ripieno.learn.criticality import FittedCriticality
+    from ripieno.tasks import RoutingData
+
 
 TRAFFIC = "traffic"
 _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
@@ -41,10 +39,25 @@ class Wanted:
     has_modes: bool
 
 
+_KINDS = (
+    "boosting",
+    "clusters",
+    "factors",
+    "heads",
+    "kinds",
+    "knn",
+    "logistic",
+    "lowrank",
+    "ridge",
+    "stack",
+)
+"""All predictors by name; written out, so that help imports none of them."""
+
+
 @click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
 @click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
 @click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
-@click.option("--policy", "kind", type=click.Choice(sorted(KINDS)), default="stack", show_default=True,
+@click.option("--policy", "kind", type=click.Choice(_KINDS), default="stack", show_default=True,
               help="Which predictor the policy decides by.")  # fmt: skip
 @click.option("--criticality", "criticality_only", is_flag=True,
               help="Train what guesses criticalities, from columns of --data; nothing else.")  # fmt: skip
@@ -115,6 +128,15 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     Raises:
         GateRefused: the proof does not hold; the checkpoint is saved, and not promoted.
     """
+    from ripieno.app.sources import load_measured
+    from ripieno.evaluate.benchmark import BEST_QUALITY
+    from ripieno.learn import Recipe, Registry, analyze_prompts
+    from ripieno.learn import train as fit
+    from ripieno.learn.checks import fit_checks, pair_checks
+    from ripieno.learn.modes import fit_with_modes
+    from ripieno.learn.train import check_gate, promote, record_learned
+    from ripieno.tasks import read_folder
+
     source = read_folder(wanted.data) if wanted.data is not None else load_measured(app, wanted.dataset)
     if wanted.least_new and count_new(app, source) < wanted.least_new:
         return None
@@ -176,6 +198,10 @@ def tell(done: Done | None, *, as_json: bool) -> None:
 
 def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_json: bool) -> None:
     """Fit, tell how well unseen prompts are guessed, and save for analysis."""
+    from ripieno.learn import analyze_prompts
+    from ripieno.learn.criticality import fit_criticality, save_criticality
+    from ripieno.tasks import read_folder
+
     if data is None:
         raise click.UsageError("--criticality needs --data with the columns mission_criticality and time_criticality")
 
@@ -204,6 +230,8 @@ async def hold_against_incumbent(app: App, trained: Trained, version: str, objec
     Raises:
         GateRefused: the new checkpoint loses.
     """
+    from ripieno.learn.promotion import compare, record_finding
+
     current = app.registry.current()
     if current is None or trained.bench is None:
         return

@@ -1,40 +1,44 @@
 """The types that the whole package speaks in: pure values, no I/O."""
 
-from ripieno.domain.clock import Clock, SystemClock
-from ripieno.domain.entry import (
-    Begun,
-    Claimed,
-    Decided,
-    Entry,
-    Executed,
-    Judged,
-    Learned,
-    Promoted,
-    Proposed,
-    Resolved,
-    Staged,
-    Stepped,
-)
-from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
-from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
-from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
-from ripieno.domain.run import Answer, Call, Failure, Finding, Origin, Outcome, Placement, Run, Usage, Verdict
-from ripieno.domain.task import Budget, JsonValue, Message, Mode, Objective, Privacy, Task
-from ripieno.domain.worker import Binding, Pool, Price, Worker, WorkerId, parse_worker_id
-from ripieno.domain.workflow import (
-    Cascade,
-    Ensemble,
-    Merge,
-    Op,
-    Plan,
-    Solo,
-    Step,
-    Turns,
-    Verified,
-    Workflow,
-    least_calls,
-    list_workers,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ripieno.domain.clock import Clock, SystemClock
+    from ripieno.domain.entry import (
+        Begun,
+        Claimed,
+        Decided,
+        Entry,
+        Executed,
+        Judged,
+        Learned,
+        Promoted,
+        Proposed,
+        Resolved,
+        Staged,
+        Stepped,
+    )
+    from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
+    from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
+    from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
+    from ripieno.domain.run import Answer, Call, Failure, Finding, Origin, Outcome, Placement, Run, Usage, Verdict
+    from ripieno.domain.task import Budget, JsonValue, Message, Mode, Objective, Privacy, Task
+    from ripieno.domain.worker import Binding, Pool, Price, Worker, WorkerId, parse_worker_id
+    from ripieno.domain.workflow import (
+        Cascade,
+        Ensemble,
+        Merge,
+        Op,
+        Plan,
+        Solo,
+        Step,
+        Turns,
+        Verified,
+        Workflow,
+        least_calls,
+        list_workers,
+    )
 
 __all__ = [
     "Answer",
@@ -103,3 +107,100 @@ __all__ = [
     "list_workers",
     "parse_worker_id",
 ]
+
+_HOMES = {
+    "clock": (
+        "Clock",
+        "SystemClock",
+    ),
+    "entry": (
+        "Begun",
+        "Claimed",
+        "Decided",
+        "Entry",
+        "Executed",
+        "Judged",
+        "Learned",
+        "Promoted",
+        "Proposed",
+        "Resolved",
+        "Staged",
+        "Stepped",
+    ),
+    "features": (
+        "Features",
+        "Matrix",
+        "Need",
+        "Sensitivity",
+        "Vector",
+    ),
+    "key": (
+        "Key",
+        "KeyLimits",
+        "Spend",
+        "find_periods",
+    ),
+    "routing": (
+        "Choice",
+        "Decision",
+        "Estimate",
+        "Mask",
+        "Reason",
+        "Standing",
+        "Why",
+    ),
+    "run": (
+        "Answer",
+        "Call",
+        "Failure",
+        "Finding",
+        "Origin",
+        "Outcome",
+        "Placement",
+        "Run",
+        "Usage",
+        "Verdict",
+    ),
+    "task": (
+        "Budget",
+        "JsonValue",
+        "Message",
+        "Mode",
+        "Objective",
+        "Privacy",
+        "Task",
+    ),
+    "worker": (
+        "Binding",
+        "Pool",
+        "Price",
+        "Worker",
+        "WorkerId",
+        "parse_worker_id",
+    ),
+    "workflow": (
+        "Cascade",
+        "Ensemble",
+        "Merge",
+        "Op",
+        "Plan",
+        "Solo",
+        "Step",
+        "Turns",
+        "Verified",
+        "Workflow",
+        "least_calls",
+        "list_workers",
+    ),
+}
+"""Where each name comes from."""
+_FOUND = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a type when it is first asked for: a command's help needs few of them, and no numpy."""
+    if name not in _FOUND:
+        raise AttributeError(f"module 'ripieno.domain' has no attribute {name!r}")
+    found: object = getattr(import_module(f"ripieno.domain.{_FOUND[name]}"), name)
+    globals()[name] = found
+    return found

@@ -169,14 +169,15 @@ class Gateway:
         return _respond(body)
 
     def _report_readiness(self) -> Response:
-        """Whether tasks can be taken now: not while draining, nor while the ledger refuses."""
-        ledger = self._app.ledger
-        is_ready = not self.is_draining and not ledger.is_at_fault
+        """Whether tasks can be taken now: not while draining, while the ledger refuses, or without a worker."""
+        ledger, able = self._app.ledger, len(self._app.able())
+        is_ready = not self.is_draining and not ledger.is_at_fault and able > 0
         body = {
             "ready": is_ready,
             "draining": self.is_draining,
             "ledger": not ledger.is_at_fault,
             "outbox": ledger.waiting,
+            "workers": able,
         }
         return _respond(body, status=200 if is_ready else 503)
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from ripieno.domain import Answer, Task, Worker
 from ripieno.errors import ConfigError
-from ripieno.providers.base import Piece
+from ripieno.providers.base import Piece, stream_whole
 
 
 class UnavailableProvider:
@@ -29,8 +29,8 @@ class UnavailableProvider:
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
         """Refuse with the reason."""
-        raise self._refuse()
-        yield  # makes this an asynchronous generator, as the role asks
+        async for piece in stream_whole(await self.complete(worker, task)):
+            yield piece
 
     async def check(self, worker: Worker) -> str:
         """Refuse with the reason."""

@@ -1,6 +1,6 @@
 """Features and Pool to Mask, Estimates and Decision."""
 
-from ripieno.route.mask import Conditions, mask_workers
+from ripieno.route.mask import Conditions, find_able, mask_workers
 from ripieno.route.pacer import Pacer
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
 from ripieno.route.router import NAMED, Arrival, ConditionsSource, Modes, Predictor, Router
@@ -20,6 +20,7 @@ __all__ = [
     "RulePolicy",
     "Scales",
     "UtilityPolicy",
+    "find_able",
     "mask_workers",
     "score_utility",
 ]

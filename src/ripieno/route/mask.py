@@ -47,6 +47,12 @@ def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditi
     )
 
 
+def find_able(pool: Pool, conditions: Conditions) -> tuple[WorkerId, ...]:
+    """Find the workers that could take some task now; a rate limit passes by itself and does not count."""
+    steady = replace(conditions, rate_limited={})
+    return tuple(worker.id for worker in pool if _check_standing(worker, steady) is None)
+
+
 def _let_in_unhealthy(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
     """A worker that rests may be well again: where nobody else is left, a try is better than a sure refusal."""
     return mask_workers(task, features, pool, replace(conditions, unhealthy={}))

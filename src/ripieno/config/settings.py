@@ -1,22 +1,13 @@
-"""Settings: one typed tree. Defaults < ripieno.toml < RIPIENO_* variables < flags; unknown keys are errors."""
+"""Settings: one typed tree of everything that can be set; unknown keys are errors."""
 
-import difflib
-import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ripieno.domain import Mode, Privacy
-from ripieno.errors import ConfigError
-
-FILE = "ripieno.toml"
 
 
 class _Part(BaseModel):
@@ -55,8 +46,8 @@ class GatewaySettings(_Part):
 class LedgerSettings(_Part):
     """The record."""
 
-    url: str = "sqlite:///.ripieno/ledger.db"
-    """Database URL: sqlite:///path, or postgresql://user@host/database."""
+    url: str = ""
+    """Database URL: sqlite:///path, or postgresql://user@host/database; `ledger.db` in `home` if not given."""
     on_fault: Literal["refuse", "spool"] = "refuse"
     """While the database takes no entries: refuse tasks, or keep entries in the outbox and go on."""
     outbox: Path | None = None
@@ -215,7 +206,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".ripieno")
-    """Folder for checkpoints and for what the demo leaves."""
+    """Folder for ledger, memory, checkpoints and keys; `.ripieno` next to the settings file if not given."""
     gateway: GatewaySettings = GatewaySettings()
     ledger: LedgerSettings = LedgerSettings()
     route: RouteSettings = RouteSettings()
@@ -239,154 +230,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """All sources are merged by `load_settings`, which also remembers where each value came from."""
         return (init_settings,)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """Settings, and where they came from."""
-
-    settings: Settings
-    path: Path
-    origins: Mapping[str, str]
-    """For each dotted key that is not a default: `file`, `environment`, `flag` or `embedded pool`."""
-
-
-def load_settings(path: Path | None = None, *, flags: Mapping[str, object] | None = None) -> Loaded:
-    """Read the settings.
-
-    Args:
-        path: the file; `ripieno.toml` of the current folder where not given. It may be missing.
-        flags: nested values that stand above all others.
-
-    Raises:
-        ConfigError: the file cannot be read, or a key or value is wrong; names it, its place and the mend.
-    """
-    where = path if path is not None else Path(FILE)
-    from_file = _read_file(where, is_required=path is not None)
-    from_env = EnvSettingsSource(Settings)()
-    merged: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    for origin, layer in (("file", from_file), ("environment", from_env), ("flag", dict(flags or {}))):
-        merged = _merge(merged, layer)
-        origins |= dict.fromkeys(_flatten(layer), origin)
-    if not merged.get("workers"):
-        embedded = tomllib.loads((files("ripieno.embedded") / "pool.toml").read_text(encoding="utf-8"))
-        merged = _merge(embedded, merged)
-        origins = dict.fromkeys(_flatten(embedded), "embedded pool") | origins
-    try:
-        settings = Settings(**merged)  # type: ignore[arg-type]  # validated here
-    except ValidationError as error:
-        raise _explain(error, where, from_file) from error
-    _check_references(settings, where)
-    return Loaded(settings=settings, path=where, origins=origins)
-
-
-def _read_file(path: Path, *, is_required: bool) -> dict[str, object]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        if not is_required:
-            return {}
-        raise ConfigError(f"there is no configuration file {str(path)!r}", path=str(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", path=str(path)) from error
-    try:
-        parsed = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        hint = "an id may stand only once" if "declare" in str(error) or "overwrite" in str(error) else None
-        raise ConfigError(f"{path}: {error}{_name_repeat(text, str(error))}", path=str(path), hint=hint) from error
-    for name, provider in _tables(parsed.get("providers")).items():
-        if "api_key" in provider:
-            raise ConfigError(
-                f"{path}{_find_line(text, 'api_key')}: a key does not belong in the file",
-                key=f"providers.{name}.api_key",
-                path=str(path),
-                hint=f"remove it and set RIPIENO_PROVIDERS__{name.upper()}__API_KEY",
-            )
-    return parsed
-
-
-def _name_repeat(text: str, error: str) -> str:
-    """The header that a TOML error about a second declaration speaks of."""
-    line = re.search(r"line (\d+)", error)
-    if "declare" not in error or line is None:
-        return ""
-    return f": {text.splitlines()[int(line.group(1)) - 1].strip()}"
-
-
-def _check_references(settings: Settings, path: Path) -> None:
-    for name in settings.providers:
-        if not re.fullmatch(r"[a-z0-9_]+", name):
-            raise ConfigError(
-                f"{path}: provider {name!r} must be named in a-z, 0-9 and _",
-                key=f"providers.{name}",
-                hint="so that RIPIENO_PROVIDERS__NAME__API_KEY can name it",
-            )
-    for worker, card in settings.workers.items():
-        if card.provider not in settings.providers:
-            raise ConfigError(
-                f"{path}: worker {worker!r} names the provider {card.provider!r}, which is not configured",
-                key=f"workers.{worker}.provider",
-                hint=f"providers here: {', '.join(sorted(settings.providers)) or 'none'}",
-            )
-    for worker in settings.pool.muted:
-        if worker not in settings.workers:
-            raise ConfigError(f"{path}: pool.muted names {worker!r}, which is no worker", key="pool.muted")
-
-
-def _explain(error: ValidationError, path: Path, from_file: Mapping[str, object]) -> ConfigError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    last = str(first["loc"][-1]) if first["loc"] else ""
-    is_in_file = key in _flatten(from_file)
-    line = _find_line(path.read_text(encoding="utf-8"), last) if is_in_file else ""
-    where = f"{path}{line}" if is_in_file else "RIPIENO_ variable or flag"
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(last, _known_keys(first["loc"]), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`ripieno config show` lists every key"
-        return ConfigError(f"{where}: unknown key {key!r}", key=key, path=str(path), hint=hint)
-    return ConfigError(f"{where}: {key}: {first['msg']}", key=key, path=str(path))
-
-
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
-    if len(place) < 2:
-        return list(Settings.model_fields)
-    models: dict[str, type[BaseModel]] = {
-        "gateway": GatewaySettings,
-        "ledger": LedgerSettings,
-        "route": RouteSettings,
-        "cache": CacheSettings,
-        "encoder": EncoderSettings,
-        "profile": ProfileSettings,
-        "pool": PoolSettings,
-        "workers": WorkerSettings,
-    }
-    model = models.get(str(place[0]))
-    return list(model.model_fields) if model is not None else []
-
-
-def _find_line(text: str, key: str) -> str:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if re.match(rf'\s*(?:\[.*)?"?{re.escape(key)}"?\s*[=\].]', line):
-            return f", line {number}"
-    return ""
-
-
-def _tables(value: object) -> dict[str, dict[str, object]]:
-    return {name: table for name, table in value.items() if isinstance(table, dict)} if isinstance(value, dict) else {}
-
-
-def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        keys.extend(_flatten(value, f"{name}.") if isinstance(value, dict) and value else [name])
-    return keys

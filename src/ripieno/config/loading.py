@@ -1,0 +1,319 @@
+"""Loading: settings merged from file, variables and flags; every fault is named with its place."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import EnvSettingsSource, SettingsError
+
+from ripieno.config.places import find_line, split_key, trim
+from ripieno.config.settings import Settings
+from ripieno.errors import ConfigError
+
+FILE = "ripieno.toml"
+HOME = ".ripieno"
+PREFIX = "RIPIENO_"
+_PATHS = (("home",), ("ledger", "outbox"), ("route", "rules"), ("conductor", "checkpoint"), ("conductor", "head"))
+_URLS = (("ledger", "url"), ("memory", "url"))
+_RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?].*)", re.DOTALL)
+"""A SQLite URL with a relative path, and not `:memory:`."""
+_NEEDED = (("providers", "kind"), ("workers", "provider"))
+"""What makes an entry of a table whole; variables without it only add to an entry that is there."""
+
+Tree = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Settings, and where they came from."""
+
+    settings: Settings
+    path: Path
+    origins: Mapping[str, str]
+    """For each dotted key that is not a default: `file`, `environment`, `flag` or `embedded pool`."""
+    ignored: tuple[str, ...] = ()
+    """RIPIENO_* variables of providers and workers that are not configured here."""
+    is_named: bool = False
+    """Whether the file was named, and must be there."""
+    flags: Mapping[str, object] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths of the file are resolved against."""
+        return self.path.parent
+
+    def reload(self) -> "Loaded":
+        """Read the same sources again.
+
+        Raises:
+            ConfigError: as `load_settings`.
+        """
+        return load_settings(self.path if self.is_named else None, flags=self.flags)
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Add file and line to a ConfigError that names a key of the file."""
+        try:
+            yield
+        except ConfigError as error:
+            if error.key is not None and error.path is None:
+                where = _locate(self.path, error.key)
+                if where is not None:
+                    raise ConfigError(
+                        f"{where}: {error.message}", key=error.key, path=str(self.path), hint=error.hint
+                    ) from error
+            raise
+
+
+def load_settings(
+    path: Path | None = None, *, flags: Mapping[str, object] | None = None, text: str | None = None
+) -> Loaded:
+    """Read the settings.
+
+    Args:
+        path: the file; `ripieno.toml` of the current folder where not given. It may be missing.
+        flags: nested values that stand above all others.
+        text: what the file is going to hold; read from it where not given.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong; names it, its place and the mend.
+    """
+    where = path if path is not None else Path(FILE)
+    content = text if text is not None else _read_text(where, is_required=path is not None)
+    from_file = _parse(where, content)
+    from_flags = dict(flags or {})
+    embedded = tomllib.loads((files("ripieno.embedded") / "pool.toml").read_text(encoding="utf-8"))
+    base = _merge(from_file, from_flags)
+    from_env, ignored = _read_variables(base if base.get("workers") else _merge(embedded, base))
+    layers = {"file": _resolve(from_file, where.parent), "environment": from_env, "flag": from_flags}
+    merged: Tree = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers.items():
+        merged = _merge(merged, layer)
+        origins |= dict.fromkeys(_flatten(layer), origin)
+    if not merged.get("workers"):
+        merged = _merge(embedded, merged)
+        origins = dict.fromkeys(_flatten(embedded), "embedded pool") | origins
+    _fill_in(merged, where.parent)
+    try:
+        settings = Settings(**merged)  # type: ignore[arg-type]  # validated here
+    except ValidationError as error:
+        raise _explain(error, where, content, layers) from error
+    _check_references(settings, where, content)
+    return Loaded(
+        settings=settings,
+        path=where,
+        origins=origins,
+        ignored=ignored,
+        is_named=path is not None,
+        flags=flags,
+    )
+
+
+def _read_text(path: Path, *, is_required: bool) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if not is_required:
+            return ""
+        raise ConfigError(f"there is no configuration file {str(path)!r}", path=str(path)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}", path=str(path), hint="name a readable file with --config"
+        ) from error
+
+
+def _parse(path: Path, text: str) -> Tree:
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        hint = "an id may stand only once" if "declare" in str(error) or "overwrite" in str(error) else None
+        raise ConfigError(f"{path}: {error}{_name_repeat(text, str(error))}", path=str(path), hint=hint) from error
+    for name, provider in _tables(parsed.get("providers")).items():
+        if "api_key" in provider:
+            raise ConfigError(
+                f"{path}{_tell_line(text, ('providers', name, 'api_key'))}: a key does not belong in the file",
+                key=f"providers.{name}.api_key",
+                path=str(path),
+                hint=f"remove it and set RIPIENO_PROVIDERS__{name.upper()}__API_KEY",
+            )
+    return parsed
+
+
+def _name_repeat(text: str, error: str) -> str:
+    """The header that a TOML error about a second declaration speaks of."""
+    line = re.search(r"line (\d+)", error)
+    if "declare" not in error or line is None:
+        return ""
+    return f": {text.splitlines()[int(line.group(1)) - 1].strip()}"
+
+
+def _read_variables(base: Mapping[str, object]) -> tuple[Tree, tuple[str, ...]]:
+    """Read the RIPIENO_* variables, without those of providers and workers that are not configured.
+
+    A key in the environment serves every folder of a user; it must not break those without that provider.
+    """
+    try:
+        found: Tree = EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        named = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{named.group(1).upper()}" if named else "a RIPIENO_ variable"
+        raise ConfigError(
+            f"{name} is not valid JSON", hint=f"write {name}__KEY=value for one key, or a JSON object"
+        ) from error
+    ignored: list[str] = []
+    for table, needed in _NEEDED:
+        entries = _tables(found.get(table))
+        known = _tables(base.get(table))
+        for name, entry in entries.items():
+            if name not in known and needed not in entry:
+                ignored.extend(_name_variable((table, name, *key.split("."))) for key in _flatten(entry))
+                entries = {other: kept for other, kept in entries.items() if other != name}
+        if table in found and isinstance(found[table], dict):
+            found[table] = dict(entries)
+            if not entries:
+                del found[table]
+    return found, tuple(ignored)
+
+
+def _name_variable(path: tuple[str, ...]) -> str:
+    return PREFIX + "__".join(path).upper()
+
+
+def _resolve(layer: Tree, folder: Path) -> Tree:
+    """Make the relative paths of the file relative to the current folder."""
+    for path in _PATHS:
+        layer = _change(layer, path, lambda value: str(folder / value))
+    for path in _URLS:
+        layer = _change(layer, path, lambda value: _RELATIVE.sub(lambda m: f"{m[1]}{folder / m[2]}", value))
+    return layer
+
+
+def _change(tree: Tree, path: tuple[str, ...], change: Callable[[str], str]) -> Tree:
+    """Replace one text in a tree, where it is there."""
+    value = tree.get(path[0])
+    if len(path) > 1:
+        return {**tree, path[0]: _change(value, path[1:], change)} if isinstance(value, dict) else tree
+    return {**tree, path[0]: change(value)} if isinstance(value, str) else tree
+
+
+def _fill_in(merged: Tree, folder: Path) -> None:
+    """Set what follows from where the file is: the home next to it, and the ledger in the home."""
+    home = merged.setdefault("home", str(folder / HOME))
+    ledger = merged.get("ledger", {})
+    if isinstance(ledger, dict) and not ledger.get("url"):
+        merged["ledger"] = {**ledger, "url": f"sqlite:///{home}/ledger.db"}
+
+
+def _check_references(settings: Settings, path: Path, text: str) -> None:
+    for name in settings.providers:
+        if not re.fullmatch(r"[a-z0-9_]+", name):
+            raise ConfigError(
+                f"{path}{_tell_line(text, ('providers', name))}: provider {name!r} must be named in a-z, 0-9 and _",
+                key=f"providers.{name}",
+                path=str(path),
+                hint="so that RIPIENO_PROVIDERS__NAME__API_KEY can name it",
+            )
+    for worker, card in settings.workers.items():
+        if card.provider not in settings.providers:
+            place = _tell_line(text, ("workers", worker, "provider"))
+            raise ConfigError(
+                f"{path}{place}: worker {worker!r} names the provider {card.provider!r}, which is not configured",
+                key=f"workers.{worker}.provider",
+                path=str(path),
+                hint=f"providers here: {', '.join(sorted(settings.providers)) or 'none'}",
+            )
+    for worker in settings.pool.muted:
+        if worker not in settings.workers:
+            place = _tell_line(text, ("pool", "muted"))
+            raise ConfigError(
+                f"{path}{place}: pool.muted names {worker!r}, which is no worker", key="pool.muted", path=str(path)
+            )
+
+
+def _explain(error: ValidationError, path: Path, text: str, layers: Mapping[str, Tree]) -> ConfigError:
+    first = error.errors()[0]
+    place = first["loc"]
+    key = ".".join(str(part) for part in place)
+    where = _find_origin(place, path, text, layers)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), _known_keys(place), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "`ripieno config show` lists every key"
+        return ConfigError(f"{where}: unknown key {key!r}", key=key, path=str(path), hint=hint)
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        hint = f"write [{key}], and its keys below"
+        return ConfigError(f"{where}: {key} must be a table", key=key, path=str(path), hint=hint)
+    return ConfigError(f"{where}: {key}: {first['msg']}", key=key, path=str(path))
+
+
+def _find_origin(place: tuple[int | str, ...], path: Path, text: str, layers: Mapping[str, Tree]) -> str:
+    """Name the source of a wrong value: the last layer that holds most of its path."""
+    depth = {origin: len(trim(layer, place)) for origin, layer in layers.items()}
+    most = max(depth.values())
+    origin = [name for name, held in depth.items() if held == most][-1] if most else "file"
+    names = trim(layers[origin], place)
+    if origin == "environment":
+        return f"the variable {_name_variable(names)}"
+    if origin == "flag":
+        return f"the flag for {'.'.join(names)}"
+    return f"{path}{_tell_line(text, names)}"
+
+
+def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that stand beside one place of the tree."""
+    model: type[BaseModel] | None = Settings
+    for part in place[:-1]:
+        if model is None:
+            return []
+        if str(part) in model.model_fields:
+            model = _find_model(model.model_fields[str(part)].annotation)
+    return list(model.model_fields) if model is not None else []
+
+
+def _find_model(annotation: object) -> type[BaseModel] | None:
+    """The model that an annotation holds: itself, or the values of a table."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _find_model(part)) is not None), None)
+
+
+def _locate(path: Path, key: str) -> str | None:
+    """File and line of a dotted key; None where the file does not hold it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = split_key(tomllib.loads(text), key)
+    except (OSError, ValueError):
+        return None
+    return f"{path}{_tell_line(text, names)}" if names else None
+
+
+def _tell_line(text: str, path: tuple[str, ...]) -> str:
+    line = find_line(text, path) if path else None
+    return f", line {line}" if line is not None else ""
+
+
+def _tables(value: object) -> dict[str, Tree]:
+    return {name: table for name, table in value.items() if isinstance(table, dict)} if isinstance(value, dict) else {}
+
+
+def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> Tree:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        keys.extend(_flatten(value, f"{name}.") if isinstance(value, dict) and value else [name])
+    return keys
