@@ -127,7 +127,7 @@ def run_case(ripieno: Path, case: Case, folder: Path) -> bool:
         and "Traceback" not in said
     )
     print(f"  {'ok    ' if is_right else 'FAILED'} {case.command.replace('+', ' '):45} exit {done.returncode} "
-          f"{time.monotonic() - start:5.1f} s")  # fmt: skip
+          f"{time.monotonic() - start:5.1f} s", flush=True)  # fmt: skip
     if not is_right:
         print("".join(f"         {line}\n" for line in said.splitlines()[-12:]), end="")
     return is_right
@@ -147,13 +147,25 @@ def run_gateway(ripieno: Path, folder: Path) -> bool:
             if (found := re.search(r"http://127\.0\.0\.1:(\d+)", line)) is not None:
                 answer = ask(int(found[1]))
                 break
-    finally:
         serve.terminate()
-        serve.wait(timeout=START_S)
-    print(f"  {'ok    ' if answer else 'FAILED'} serve, and a chat completion: {answer!r}")
-    if not answer:
+        has_ended = _wait(serve)
+    finally:
+        serve.kill()
+        serve.wait()
+    is_right = answer == "12" and has_ended
+    print(f"  {'ok    ' if is_right else 'FAILED'} serve, a chat completion: {answer!r}, end: {has_ended}")
+    if not is_right:
         print("".join(f"         {line}" for line in said[-12:]))
-    return bool(answer)
+    return is_right
+
+
+def _wait(process: "subprocess.Popen[str]") -> bool:
+    """Whether it ends by itself."""
+    try:
+        process.wait(timeout=START_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def ask(port: int) -> str:

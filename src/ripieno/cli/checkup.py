@@ -67,6 +67,7 @@ async def examine(loaded: Loaded) -> int:
     is_whole = all([await _report(name, check, loaded) for name, check in checks.items()])
     if is_whole:
         is_whole = await _report("checkpoint", _check_checkpoint, loaded)
+    say(find_drift_fault() or "drift detection: ok, on")
     try:
         seen = await check_workers(loaded)
     except ConfigError as error:

@@ -17,7 +17,6 @@ from ripieno.cli.output import console, count_bar, print_json, print_table, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id, sum_costs
 from ripieno.errors import GateRefused, NotFound
-from ripieno.plugins import require_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,6 +97,8 @@ def train(
         asked = LmRecipe(model=model, device=device, seed=seed, minutes=minutes)
         _train_lm(config, replace(asked, **SHORT) if short else asked, as_json=as_json)  # type: ignore[arg-type]
         return
+    from ripieno.plugins import require_extra
+
     require_extra("conductor", "`ripieno conductor train`", ("cma",))
     folder = load_settings(config).settings.home / FOLDER
     made: list[dict[str, object]] = []
