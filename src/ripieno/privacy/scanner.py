@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import re2  # type: ignore[import-untyped]  # it has no stubs
+import re2
 
 from ripieno.domain import Sensitivity
 from ripieno.errors import ConfigError

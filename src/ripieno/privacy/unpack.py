@@ -7,7 +7,7 @@ from binascii import a2b_base64
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
-import re2  # type: ignore[import-untyped]  # it has no stubs
+import re2
 
 DEPTH = 3
 """How often a text is taken out of another one: base64 in JSON in base64."""
