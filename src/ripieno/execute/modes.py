@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ripieno.domain import Cascade, Ensemble, Merge, Task, Verified, WorkerId
 from ripieno.domain.grader import Check, Judge, find_asked
-from ripieno.errors import ProviderError, ProviderRejected, RipienoError
+from ripieno.errors import InvalidPlan, ProviderError, ProviderRejected, RipienoError
 from ripieno.execute.prompts import DEBATE, SYNTHESIZE, make_repair, show_others
 from ripieno.execute.steps import Steps
 from ripieno.providers import Called
@@ -41,12 +41,18 @@ async def run_cascade(workflow: Cascade, steps: Steps) -> Called:
 
 
 async def run_verified(workflow: Verified, steps: Steps) -> Called:
-    """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one."""
+    """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one.
+
+    Raises:
+        InvalidPlan: the only worker is the one that checks.
+    """
     error: ProviderError | None = None
     asked = find_asked(workflow.check)
     has_effects = workflow.worker in steps.pool and steps.pool[workflow.worker].has_effects
     others = () if has_effects else steps.find_stand_ins(workflow.fallbacks)
     tried = [worker for worker in dict.fromkeys((workflow.worker, *others)) if worker != asked]
+    if not tried:
+        raise InvalidPlan(f"{asked!r} checks the answers, and no other worker is there to give one")
     for place, worker in enumerate(tried[:MOST_TRIED]):
         task = steps.task
         for attempt in range(1 + workflow.repairs if _can_mend(worker, steps) else 1):
