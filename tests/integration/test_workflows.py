@@ -400,6 +400,7 @@ async def test_a_plan_that_a_pool_cannot_carry_out_is_refused_before_anybody_is_
         for steps, message in (
             (plan(Step(worker=WorkerId("nobody"), op=Op.SOLVE)), "nobody"),
             (plan(Step(worker=A, op=Op.RUN)), "executes nothing"),
+            (Verified(worker=A, check=Agreement(peer=A)), "no other worker is there"),
         ):
             with pytest.raises(InvalidPlan, match=message):
                 await carry(app, steps)

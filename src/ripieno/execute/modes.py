@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ripieno.domain import Cascade, Ensemble, Merge, Task, Verified, WorkerId
 from ripieno.domain.grader import Check, Judge, find_asked
-from ripieno.errors import NoVerdict, ProviderError, ProviderRejected, RipienoError
+from ripieno.errors import InvalidPlan, NoVerdict, ProviderError, ProviderRejected, RipienoError
 from ripieno.execute.prompts import DEBATE, SYNTHESIZE, make_repair, show_others
 from ripieno.execute.steps import UNKNOWN, Steps
 from ripieno.providers import Called
@@ -53,6 +53,7 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
     search ends after `MOST_UNCHECKED` of them.
 
     Raises:
+        InvalidPlan: the only worker is the one that checks.
         NoVerdict: no answer passed, and the best one could not be checked; it is given, and the run says so.
     """
     error: ProviderError | None = None
@@ -61,6 +62,8 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
     has_effects = workflow.worker in steps.pool and steps.pool[workflow.worker].has_effects
     others = () if has_effects else steps.find_stand_ins(workflow.fallbacks)
     tried = [worker for worker in dict.fromkeys((workflow.worker, *others)) if worker != asked]
+    if not tried:
+        raise InvalidPlan(f"{asked!r} checks the answers, and no other worker is there to give one")
     for place, worker in enumerate(tried[:MOST_TRIED]):
         task = steps.task
         for attempt in range(1 + workflow.repairs if _can_mend(worker, steps) else 1):
