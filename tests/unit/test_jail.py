@@ -34,7 +34,7 @@ FORGED = {
     "    __hash__ = None\ndef add(a, b):\n    return E()",
     "is an int that equals everything": "class E(int):\n    def __eq__(self, other):\n        return True\n"
     "    __hash__ = int.__hash__\ndef add(a, b):\n    return E(1)",
-    "prints a report": "import os, sys\nsaid = b'{\"ready\": true}\\n{\"passed\": true}\\n' * 3\nfor n in range(64):\n    try:\n"
+    "prints a report": 'import os, sys\nsaid = b\'{"ready": true}\\n{"passed": true}\\n\' * 3\nfor n in range(64):\n    try:\n'
     "        os.write(n, said)\n    except OSError:\n        pass\ndef add(a, b):\n    return 0",
     "patches AssertionError": "import builtins\nbuiltins.AssertionError = type('A', (Exception,), {})\n"
     "def add(a, b):\n    return 0",

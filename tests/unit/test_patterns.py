@@ -54,6 +54,10 @@ def test_a_pattern_matches_the_final_answer_or_the_whole_text_in_time_that_grows
     assert not occurs("b.d", "abc\ud800")
 
 
+LADDER = {f"s{n}": {"anyOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)} | {"s40": {}}
+"""Few parts, that come to two to the power of 40."""
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
@@ -71,8 +75,7 @@ def test_a_pattern_matches_the_final_answer_or_the_whole_text_in_time_that_grows
         ({"enum": list(range(6000))}, None),
         ({"allOf": [{}] * 6000}, "5,000 parts"),
         ({"type": "nonsense"}, "wrong at type"),
-        ({"$ref": "#/$defs/s0", "$defs": {**{f"s{n}": {"anyOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)},
-          "s40": {}}}, "followed"),
+        ({"$ref": "#/$defs/s0", "$defs": LADDER}, "followed"),
     ],
 )  # fmt: skip
 def test_a_schema_is_refused_when_it_is_read(schema: dict[str, object], said: str | None) -> None:
