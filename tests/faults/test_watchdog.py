@@ -69,6 +69,16 @@ def ladder(steps: int) -> dict[str, Any]:
     return {"$ref": "#/$defs/s0", "$defs": definitions | {f"s{steps}": {"type": "string"}}}
 
 
+SCHEMAS: tuple[dict[str, Any], ...] = (
+    ladder(40),
+    {"$ref": "#"},
+    {"$ref": "http://127.0.0.1:1/x"},
+    {"enum": ["x"] * 100_000},
+    {"pattern": "(a+)+$"},
+    {"patternProperties": {"(x+x+)+y": {}}},
+)
+
+
 def make_requests() -> Iterator[tuple[str, str, bytes]]:
     """What is sent: a name, a path, and a body."""
     for name, text in TEXTS.items():
@@ -120,10 +130,9 @@ def make_requests() -> Iterator[tuple[str, str, bytes]]:
         check = {"kind": "pattern", "pattern": pattern}
         body = chat("a" * 50_000, ripieno={"check": check, "workflow": "verified"})
         yield "pattern", "/v1/chat/completions", json.dumps(body).encode()
-    for schema in (ladder(40), {"$ref": "#"}, {"$ref": "http://127.0.0.1:1/x"}, {"enum": ["x"] * 100_000},
-                   {"pattern": "(a+)+$"}, {"patternProperties": {"(x+x+)+y": {}}}):  # fmt: skip
-        check = {"kind": "json_schema", "schema": schema}
-        body = chat("x", ripieno={"check": check, "workflow": "verified"})
+    for schema in SCHEMAS:
+        wrong = {"kind": "json_schema", "schema": schema}
+        body = chat("x", ripieno={"check": wrong, "workflow": "verified"})
         yield "schema", "/v1/chat/completions", json.dumps(body).encode()
         wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         yield "wanted schema", "/v1/chat/completions", json.dumps(chat("x", response_format=wanted)).encode()

@@ -70,7 +70,7 @@ async def test_code_cannot_say_that_it_passes(code: str) -> None:
         ("def isclose(a, b):\n    return 'yes'\nimport math\nmath.isclose = isclose\ndef add(a, b):\n    return 9",
          "assert math.isclose(add(2, 3), 5)"),
         ("def add(a, b):\n    return 9\ndef sum(values):\n    return 5", "assert sum([add(2, 3)]) == 5"),
-        ("from unittest.mock import ANY\ndef add(a, b):\n    return ANY", "assert add(2, 3) == 5"),
+        ("from unittest import mock\nANY = mock.ANY\ndef add(a, b):\n    return ANY", "assert add(2, 3) == 5"),
     ],
     ids=["difference", "order", "membership", "error", "module", "builtin", "anything"],
 )  # fmt: skip
@@ -285,7 +285,7 @@ async def test_where_no_jail_can_be_had_nothing_is_run_and_the_error_says_what_t
 ) -> None:
     from ripieno.verify import jail
 
-    monkeypatch.setattr(jail.os, "defpath", str(tmp_path))
+    monkeypatch.setattr(os, "defpath", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(jail.NoJail, match="not installed") as caught:
         await judge(GOOD)
