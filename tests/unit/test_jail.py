@@ -34,7 +34,7 @@ FORGED = {
     "    __hash__ = None\ndef add(a, b):\n    return E()",
     "is an int that equals everything": "class E(int):\n    def __eq__(self, other):\n        return True\n"
     "    __hash__ = int.__hash__\ndef add(a, b):\n    return E(1)",
-    "prints a report": "import os, sys\nsaid = b'{\"ready\": true}\\n{\"passed\": true}\\n' * 3\nfor n in range(64):\n    try:\n"
+    "prints a report": 'import os, sys\nsaid = b\'{"ready": true}\\n{"passed": true}\\n\' * 3\nfor n in range(64):\n    try:\n'
     "        os.write(n, said)\n    except OSError:\n        pass\ndef add(a, b):\n    return 0",
     "patches AssertionError": "import builtins\nbuiltins.AssertionError = type('A', (Exception,), {})\n"
     "def add(a, b):\n    return 0",
@@ -70,7 +70,7 @@ async def test_code_cannot_say_that_it_passes(code: str) -> None:
         ("def isclose(a, b):\n    return 'yes'\nimport math\nmath.isclose = isclose\ndef add(a, b):\n    return 9",
          "assert math.isclose(add(2, 3), 5)"),
         ("def add(a, b):\n    return 9\ndef sum(values):\n    return 5", "assert sum([add(2, 3)]) == 5"),
-        ("from unittest.mock import ANY\ndef add(a, b):\n    return ANY", "assert add(2, 3) == 5"),
+        ("from unittest import mock\nANY = mock.ANY\ndef add(a, b):\n    return ANY", "assert add(2, 3) == 5"),
     ],
     ids=["difference", "order", "membership", "error", "module", "builtin", "anything"],
 )  # fmt: skip
@@ -285,7 +285,7 @@ async def test_where_no_jail_can_be_had_nothing_is_run_and_the_error_says_what_t
 ) -> None:
     from ripieno.verify import jail
 
-    monkeypatch.setattr(jail.os, "defpath", str(tmp_path))
+    monkeypatch.setattr(os, "defpath", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(jail.NoJail, match="not installed") as caught:
         await judge(GOOD)

@@ -54,6 +54,10 @@ def test_a_pattern_matches_the_final_answer_or_the_whole_text_in_time_that_grows
     assert not occurs("b.d", "abc\ud800")
 
 
+LADDER = {f"s{n}": {"anyOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)} | {"s40": {}}
+"""Few parts, that come to two to the power of 40."""
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
@@ -71,20 +75,19 @@ def test_a_pattern_matches_the_final_answer_or_the_whole_text_in_time_that_grows
         ({"enum": list(range(6000))}, None),
         ({"allOf": [{}] * 6000}, "5,000 parts"),
         ({"type": "nonsense"}, "wrong at type"),
-        ({"$ref": "#/$defs/s0", "$defs": {**{f"s{n}": {"anyOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)},
-          "s40": {}}}, "followed"),
+        ({"$ref": "#/$defs/s0", "$defs": LADDER}, "followed"),
     ],
 )  # fmt: skip
 def test_a_schema_is_refused_when_it_is_read(schema: dict[str, object], said: str | None) -> None:
     raw = {"kind": "json_schema", "schema": schema}
     if said is None:
-        read_check(raw)  # type: ignore[arg-type]  # JSON
+        read_check(raw)
         return
     with pytest.raises(ValueError, match=said):
-        read_check(raw)  # type: ignore[arg-type]  # JSON
+        read_check(raw)
     with pytest.raises(ConfigError, match=said):
-        check_schema(JsonSchema(schema=schema), "{}")  # type: ignore[arg-type]  # JSON
-    assert fits_schema(schema, "{}")  # type: ignore[arg-type]  # JSON
+        check_schema(JsonSchema(schema=schema), "{}")
+    assert fits_schema(schema, "{}")
 
 
 def test_a_deep_schema_is_refused() -> None:
@@ -92,7 +95,7 @@ def test_a_deep_schema_is_refused() -> None:
     for _ in range(70):
         deep = {"items": deep}
     with pytest.raises(ValueError, match="64 levels"):
-        read_schema(deep)  # type: ignore[arg-type]  # JSON
+        read_schema(deep)
 
 
 TREE = {
@@ -114,13 +117,13 @@ TREE = {
     ],
 )
 def test_a_schema_that_refers_to_itself_further_down_is_used(value: object, fault: str | None) -> None:
-    found = find_fault(TREE, value)  # type: ignore[arg-type]  # JSON
+    found = find_fault(TREE, value)
     assert found is None if fault is None else found is not None and found.startswith(fault)
 
 
 def test_checking_an_answer_against_a_schema_is_bounded() -> None:
     loose = {"items": {"anyOf": [*[{"type": "string"}] * 40, {"type": "integer"}]}}
-    found = check_schema(JsonSchema(schema=loose), json.dumps([1] * 20_000))  # type: ignore[arg-type]  # JSON
+    found = check_schema(JsonSchema(schema=loose), json.dumps([1] * 20_000))
     assert found.quality == 0.0
     assert "steps" in found.detail
     unique = JsonSchema(schema={"uniqueItems": True})
@@ -141,9 +144,9 @@ def test_a_request_may_ask_for_code_only_where_the_owner_says_so(kind: str) -> N
     facts: dict[str, object] = {"tests": "assert f()"} if kind == "unit_tests" else {"verifier": "v"}
     body = {"ripieno": {"check": {"kind": kind, **facts}}}
     with pytest.raises(Forbidden, match=kind) as caught:
-        read_stated(body, "auto", {}, Objective(), Names(workers=["w"]))  # type: ignore[arg-type]  # JSON
+        read_stated(body, "auto", {}, Objective(), Names(workers=["w"]))
     assert "gateway.allow_code_checks" in (caught.value.hint or "")
-    stated = read_stated(body, "auto", {}, Objective(), Names(workers=["w"], allows_code=True))  # type: ignore[arg-type]  # JSON
+    stated = read_stated(body, "auto", {}, Objective(), Names(workers=["w"], allows_code=True))
     assert stated.check is not None
 
 
@@ -166,7 +169,7 @@ def test_names_that_a_request_states_are_bounded(
     from ripieno.domain import Objective
 
     with pytest.raises(InvalidTask) as caught:
-        read_stated(body, model, headers, Objective(), Names(workers=["w"]))  # type: ignore[arg-type]  # JSON
+        read_stated(body, model, headers, Objective(), Names(workers=["w"]))
     assert caught.value.param == param
 
 

@@ -131,7 +131,7 @@ def test_the_ladder_rises_and_says_whether_to_train(world: World) -> None:
         "import os\nwhile True: os.fork()",
         "print(open('/etc/passwd').read())",
         "import socket\nprint(socket.socket())",
-        "open('/tmp/escaped', 'w').write('x')",
+        "open('/escaped', 'w').write('x')",
         "print('x' * 10_000_000)",
         "x = 'a' * 10**10\nprint(1)",
         "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",

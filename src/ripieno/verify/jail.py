@@ -27,6 +27,8 @@ FOLDER_BYTES = 16 * 1024 * 1024
 START_S = 60.0
 """A jail that has not started by then cannot be had."""
 SCRIPTS = Path(__file__).parent / "jailed"
+INSIDE = "/jailed/ripieno/verify/jailed"
+"""Where a jail has them, under the names by which they import each other."""
 INSTALL = "install bubblewrap: `scripts/install_jail.sh`, or `apt-get install bubblewrap`, `dnf install bubblewrap`"
 
 
@@ -110,7 +112,7 @@ def make_command(python: Sequence[str], limits: Limits) -> tuple[list[str], int]
             command += ["--ro-bind", path, path]
     for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
         command += ["--dev-bind", device, device]
-    command += ["--ro-bind", str(SCRIPTS), "/jailed", "--size", str(FOLDER_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
+    command += ["--ro-bind", str(SCRIPTS), INSIDE, "--size", str(FOLDER_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
     command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]  # noqa: S108  # its own, not this machine's
     return [*command, _find_python(), "-I", "-S", "-B", *python], seccomp
 

@@ -13,7 +13,7 @@ import msgspec
 
 from ripieno.domain import Verdict
 from ripieno.domain.grader import UnitTests
-from ripieno.verify.jail import START_S, Limits, NoJail, open_jail, take_turn
+from ripieno.verify.jail import INSIDE, START_S, Limits, NoJail, open_jail, take_turn
 
 LONGEST_REPORT = 64 * 1024
 MOST_S = 60.0
@@ -62,7 +62,7 @@ async def _open_pair(timeout_s: float) -> AsyncIterator[tuple[_Process, _Process
         limits = Limits()
         pair = []
         for name, end in (("candidate", ours), ("driver", theirs)):
-            python = [f"/jailed/{name}.py", str(end.fileno()), str(limits.memory_bytes), str(round(timeout_s) + 1)]
+            python = [f"{INSIDE}/{name}.py", str(end.fileno()), str(limits.memory_bytes), str(round(timeout_s) + 1)]
             pair.append(await stack.enter_async_context(open_jail(python, limits, pass_fds=(end.fileno(),))))
             end.close()  # the end of a process must be seen at the other end
         yield pair[0], pair[1]

@@ -9,7 +9,7 @@ import time
 import weakref
 from typing import IO
 
-from ripieno.verify.jail import START_S, Limits, NoJail, end_jail, make_command
+from ripieno.verify.jail import INSIDE, START_S, Limits, NoJail, end_jail, make_command
 
 SPARE_S = 30.0
 """Beyond a program's own time, after which its jail is given up."""
@@ -61,7 +61,7 @@ class WarmJail:
             _kill(server)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        python = ["/jailed/server.py", self._kind, str(self._limits.memory_bytes), str(self._seconds)]
+        python = [f"{INSIDE}/server.py", self._kind, str(self._limits.memory_bytes), str(self._seconds)]
         command, seccomp = make_command([*python, *self._limits.libraries], self._limits)
         try:
             server = subprocess.Popen(  # noqa: S603  # our own command, in a list

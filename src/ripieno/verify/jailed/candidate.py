@@ -6,11 +6,11 @@ import sys
 import types
 from typing import Any
 
-sys.path.insert(0, __file__.rpartition("/")[0])
+sys.path.insert(0, __file__.rpartition("/ripieno/")[0])
 
-from extract import extract_code  # the path comes first
-from start import confine, read_frame, silence
-from wire import Gone, Peer
+from ripieno.verify.jailed.extract import extract_code  # the path comes first
+from ripieno.verify.jailed.start import confine, read_frame, silence
+from ripieno.verify.jailed.wire import Gone, Peer
 
 LONGEST_OUTPUT = 64 * 1024
 """Characters that one call may print."""

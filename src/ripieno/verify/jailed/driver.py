@@ -7,10 +7,10 @@ import os
 import sys
 from typing import Any
 
-sys.path.insert(0, __file__.rpartition("/")[0])
+sys.path.insert(0, __file__.rpartition("/ripieno/")[0])
 
-from start import confine, read_frame, silence  # the path comes first
-from wire import Gone, Peer
+from ripieno.verify.jailed.start import confine, read_frame, silence  # the path comes first
+from ripieno.verify.jailed.wire import Gone, Peer
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ def extract_code(text: str, *, prefix: str = "") -> str:
 def list_blocks(text: str) -> list[tuple[str, str]]:
     """Tag and content of each fenced block; one that is not closed goes to the end."""
     blocks: list[tuple[str, str]] = []
-    fence, tag, lines = "", "", []
+    fence, tag = "", ""
+    lines: list[str] = []
     for line in text.splitlines():
         match = _FENCE.fullmatch(line)
         if fence:
@@ -45,7 +46,8 @@ def list_blocks(text: str) -> list[tuple[str, str]]:
 
 
 def _join(blocks: list[str]) -> str:
-    kept, defined = [], set()
+    kept: list[str] = []
+    defined: set[str] = set()
     for block in blocks:
         names = _define(block)
         if not _parses(block) or names & defined:

@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Callable
 
-sys.path.insert(0, __file__.rpartition("/")[0])
+sys.path.insert(0, __file__.rpartition("/ripieno/")[0])
 
-from start import confine, read_frame, silence, write_frame  # the path comes first
-from syscalls import apply_filter, make_filter
+from ripieno.verify.jailed.start import confine, read_frame, silence, write_frame  # the path comes first
+from ripieno.verify.jailed.syscalls import apply_filter, make_filter
 
 LONGEST = 64 * 1024
 """Bytes that a program may print."""

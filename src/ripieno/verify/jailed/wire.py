@@ -12,8 +12,8 @@ import types
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from proxies import PLAIN_BASES, await_there, make_plain, make_remote
-from start import read_frame, write_frame
+from ripieno.verify.jailed.proxies import PLAIN_BASES, await_there, make_plain, make_remote
+from ripieno.verify.jailed.start import read_frame, write_frame
 
 TRUSTED = frozenset(
     [
@@ -335,14 +335,14 @@ class Peer:
 def _reduce(value: Any, base: type) -> Any:
     """An instance of a subclass as its base, by the base's own methods."""
     if base in _CONTAINERS:
-        return base(base.__iter__(value))  # type: ignore[attr-defined, call-arg]  # of containers
+        return base(base.__iter__(value))  # type: ignore[attr-defined]  # of containers
     if base is dict:
         return dict(dict.items(value))
     if base is str:
         return str.__str__(value)
     if base is bytes:
         return bytes.__getitem__(value, slice(None))
-    return base.__add__(value, base(0))  # type: ignore[attr-defined, call-arg]  # int or float
+    return float.__add__(value, 0.0) if base is float else int.__add__(value, 0)
 
 
 def _restore(target: Any, now: Any) -> None:
