@@ -14,7 +14,8 @@ from tests.conftest import MakeWorker
 
 from ripieno.analyze import Analyzer
 from ripieno.analyze.language import detect_language
-from ripieno.config import RouteSettings, Settings
+from ripieno.config import Settings
+from ripieno.config.settings import RouteSettings
 from ripieno.domain import Pool, Privacy, Reason, Sensitivity, Task
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, NoEligibleWorker

@@ -100,14 +100,14 @@ def _empty_other_outboxes(settings: Settings) -> None:
             Ledger(settings.ledger.url, outbox=Outbox(path)).close()
 
 
-def _load_key(settings: Settings) -> "AdminKey | None":
+def _load_key(settings: Settings) -> AdminKey | None:
     """The admin key of this installation; None where a master key is set, which does the same."""
     from ripieno.gateway import load_admin_key
 
     return load_admin_key(settings.home) if settings.gateway.api_key is None else None
 
 
-def _announce(app: App, address: str, *, key: "AdminKey | None") -> None:
+def _announce(app: App, address: str, *, key: AdminKey | None) -> None:
     body = shlex.quote('{"model":"auto","messages":[{"role":"user","content":"What is 12% of 250?"}]}')
     auth = " -H 'authorization: Bearer $RIPIENO_GATEWAY__API_KEY'" if key is None else ""
     checkpoint = app.registry.current()

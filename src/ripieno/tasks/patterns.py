@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import re2  # type: ignore[import-untyped]  # it ships no types
+    import re2
 
 LONGEST_PATTERN = 2_000
 """Characters of a pattern."""
