@@ -21,6 +21,7 @@ from ripieno.domain.memory import NewItem, Scope
 from ripieno.errors import InvalidTask, NotFound
 from ripieno.gateway import bind_socket, running
 from ripieno.gateway.actions import Actions
+from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import Request
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.memories import MemoryRoutes
