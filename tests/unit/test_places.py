@@ -71,3 +71,11 @@ def test_every_key_of_a_flat_file_is_found(names: list[str], gaps: list[int]) ->
         lines += [""] * gap + [f"{name} = 1"]
         places[name] = len(lines)
     assert {name: find_line("\n".join(lines), (name,)) for name in names} == places
+
+
+def test_the_domain_loads_its_names_when_asked_and_knows_no_other() -> None:
+    import ripieno.domain as domain
+
+    assert all(getattr(domain, name) is not None for name in domain.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        domain.Nothing  # noqa: B018  # asking is the test
