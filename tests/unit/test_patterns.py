@@ -199,5 +199,5 @@ def test_a_wanted_form_that_is_refused_is_not_checked() -> None:
 
     for schema, is_checked in ({"type": "object"}, True), ({"$ref": "http://127.0.0.1:1/x"}, False), ("none", False):
         wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        task = replace(Task.from_text("x"), params={"response_format": wanted})  # type: ignore[dict-item]  # JSON
+        task = replace(Task.from_text("x"), params={"response_format": wanted})
         assert (read_wanted(task) is not None) == is_checked
