@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -190,3 +191,13 @@ def test_numbers_are_found_in_time_that_grows_with_the_text() -> None:
     assert find_numbers("111," * 50_000 + "x")
     assert find_numbers("(" * 200_000) == []
     assert time.process_time() - began < 5.0
+
+
+def test_a_wanted_form_that_is_refused_is_not_checked() -> None:
+    from ripieno.domain import Task
+    from ripieno.route.modes import read_schema as read_wanted
+
+    for schema, is_checked in ({"type": "object"}, True), ({"$ref": "http://127.0.0.1:1/x"}, False), ("none", False):
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        task = replace(Task.from_text("x"), params={"response_format": wanted})
+        assert (read_wanted(task) is not None) == is_checked

@@ -23,6 +23,7 @@ from ripieno.domain import (
 )
 from ripieno.domain.grader import Agreement, Check, JsonSchema, Judge
 from ripieno.errors import InvalidTask
+from ripieno.tasks.schemas import read_schema as look_over
 
 SAMPLES = 5
 """Of a vote by one worker.
@@ -168,7 +169,13 @@ def read_schema(task: Task) -> JsonSchema | None:
         return None
     holder = wanted.get("json_schema")
     schema = holder.get("schema") if isinstance(holder, Mapping) else None
-    return JsonSchema(schema=schema) if isinstance(schema, Mapping) else None
+    if not isinstance(schema, Mapping):
+        return None
+    try:
+        look_over(schema)
+    except ValueError:
+        return None  # the worker may know what to make of it; it cannot be checked here
+    return JsonSchema(schema=schema)
 
 
 def _make_cascade(cast: Cast) -> Cascade:
