@@ -123,7 +123,7 @@ OF_THE_GATEWAY = {
     "NotFound": "", "InvalidTask": "", "GateRefused": "", "RateLimited": "", "Overloaded": "", "Unauthorized": "",
     "Forbidden": "", "RipienoError": "", "BudgetExhausted": "", "NoEligibleWorker": "", "Abstained": "",
     "DeadlineExceeded": "", "InvalidPlan": "", "ApprovalPending": "", "ApprovalDenied": "", "InDoubt": "",
-    "ProviderRejected": "",
+    "ProviderRejected": "", "UnknownPrice": "",
 }  # fmt: skip
 """Classes whose messages come from drivers, files and servers; those of the others are about the request itself."""
 
@@ -131,6 +131,10 @@ OF_THE_GATEWAY = {
 def make_error(kind: type[RipienoError], said: str) -> RipienoError:
     if issubclass(kind, ProviderError):
         return kind(said, worker="w", hint=said)
+    if kind is errors.MissingExtra:
+        return errors.MissingExtra(said, extra="data", library="pyarrow")
+    if kind is errors.NoVerdict:
+        return errors.NoVerdict(said, verifier="judge", hint=said)
     if kind is errors.DataError:
         return errors.DataError(said, path=said, hint=said)
     return kind(said, hint=said)

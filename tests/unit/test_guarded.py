@@ -9,7 +9,7 @@ from ripieno.domain import Answer, JsonValue, Task, Verdict
 from ripieno.domain.grader import Agreement, External
 from ripieno.errors import ConfigError, NoVerdict, ProviderTimeout
 from ripieno.verify import Grading
-from ripieno.verify.external import Guarded, ReasoningGymVerifier
+from ripieno.verify.external import Guarded
 
 TASK = Task.from_text("x")
 
@@ -73,23 +73,6 @@ async def test_a_plugin_that_never_returns_is_left_to_itself() -> None:
     released.set()
     patient = Guarded("good", Plugin(0.5))
     assert (await patient.check({}, "a")).quality == 0.5
-
-
-async def test_a_generator_that_scores_no_number_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    import reasoning_gym
-
-    class Data:
-        def __getitem__(self, index: int) -> dict[str, object]:
-            return {}
-
-        def score_answer(self, answer: str, entry: object) -> float:
-            return float("nan")
-
-    monkeypatch.setattr(reasoning_gym, "create_dataset", lambda *told, **named: Data())
-    facts = {"dataset": "d", "seed": 1, "size": 1, "index": 0}
-    grading = Grading({"reasoning_gym": ReasoningGymVerifier()})
-    with pytest.raises(NoVerdict, match="not a number"):
-        await grading.grade(External(verifier="reasoning_gym", facts=facts), TASK, Answer(text="a"), author="w")
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,9 @@ async def test_a_fault_of_ours_is_told_to_who_waits_and_the_writer_goes_on(tmp_p
 
 def test_postgresql_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigError, match="needs the extra 'postgres'"):
+    with pytest.raises(ConfigError, match="needs the package 'psycopg'") as caught:
         Ledger("postgresql://user@127.0.0.1:9/nothing")
+    assert caught.value.hint == "pip install 'ripieno[postgres]'"
 
 
 async def test_an_outbox_that_is_damaged_while_it_waits_refuses_and_the_writer_lives(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from ripieno.domain import KeyLimits
 from ripieno.ledger import Ledger
 from ripieno.ledger.database import open_sqlite
 from ripieno.ledger.outbox import Spool
@@ -69,7 +70,8 @@ def test_a_new_folder_is_the_owners_and_an_old_one_keeps_its_mode(tmp_path: Path
 
 
 def test_databases_with_all_that_stands_beside_them_and_spools_are_the_owners(tmp_path: Path) -> None:
-    with Ledger(f"sqlite:///{tmp_path}/home/ledger.db"):
+    with Ledger(f"sqlite:///{tmp_path}/home/ledger.db") as ledger:
+        ledger.keys.create("a", KeyLimits())
         engine = open_memory(f"sqlite:///{tmp_path}/home/memory.db")
         Spool(tmp_path / "home" / "outbox.jsonl", dict).put([{"a": 1}])
         found = {path.name: mode_of(path) for path in (tmp_path / "home").iterdir()}
@@ -80,7 +82,8 @@ def test_databases_with_all_that_stands_beside_them_and_spools_are_the_owners(tm
     beside = tmp_path / "home" / "ledger.db-wal"
     beside.touch(mode=0o644)
     beside.chmod(0o644)
-    with Ledger(f"sqlite:///{tmp_path}/home/ledger.db"):
+    with Ledger(f"sqlite:///{tmp_path}/home/ledger.db") as ledger:
+        ledger.keys.create("b", KeyLimits())
         assert mode_of(tmp_path / "home" / "ledger.db-wal") == 0o600
 
 

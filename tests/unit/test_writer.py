@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -241,3 +242,13 @@ async def test_with_an_outbox_entries_are_taken_while_a_lock_is_waited_for(tmp_p
             assert await ledger.probe()
             assert await first == 1
         ledger.verify()
+
+
+def test_what_comes_after_the_end_is_refused_and_never_waits(tmp_path: Path) -> None:
+    with Ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        pass
+    done: Future[int] = Future()
+    ledger._writer.submit((), done)
+    with pytest.raises(LedgerError, match="is closed"):
+        done.result(timeout=HANG_S)
+    ledger._writer.wait()

@@ -149,7 +149,7 @@ def tell(error: RipienoError) -> str:
         return f"{next(HIDDEN[kind] for kind in type(error).__mro__ if kind in HIDDEN)}. The gateway's log says more"
     said = error.message if error.hint is None else f"{error.message}. {error.hint}"
     is_of_caller = isinstance(error, ProviderRejected) and not error.blames_worker
-    if isinstance(error, ProviderError | DataError) and not is_of_caller:
+    if isinstance(error, ProviderError | DataError | NoVerdict) and not is_of_caller:
         return hide_places(said)
     return said
 

@@ -148,7 +148,9 @@ class Writer:
         """
         self._submitted += 1
         self._queue.put(Request(rows=rows, done=waiting, is_probe=is_probe))
-        if self._stuck is not None:
+        if self._is_over.is_set():
+            self._refuse_late()
+        elif self._stuck is not None:
             self._give_up()
         elif not self._stirred.is_set():
             self._stirred.set()
@@ -165,8 +167,20 @@ class Writer:
         self._queue.put(None)
         self._thread.join(CLOSE_S + self._patience_s)
         self._is_over.set()
+        self._refuse_late()
         self._stirred.set()
         self._watcher.join()
+
+    def _refuse_late(self) -> None:
+        """Refuse what was submitted after the end: no thread is left that would write it."""
+        with suppress(Empty):
+            while True:
+                request = self._queue.get_nowait()
+                if request is not None:
+                    request.error = LedgerError(f"ledger {self.url!r} is closed")
+                    settle_all([request])
+        if self._thread.is_alive():  # the database still holds it: the mark of the end is for it
+            self._queue.put(None)
 
     def _write_forever(self) -> None:
         is_last = False
