@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import HANG_S
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -167,6 +168,7 @@ class Shell:
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
+            timeout=HANG_S,
             check=False,
         )
         assert done.returncode in (0, *expected), f"{line}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -190,7 +192,7 @@ class Shell:
         assert process.stdout is not None
         assert process.stdout.readline(), line
         os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait() in (0, 130, -signal.SIGTERM), process.stdout.read()
+        assert process.wait(HANG_S) in (0, 130, -signal.SIGTERM), process.stdout.read()
         self._serving.remove(process)
         process.stdout.close()
 

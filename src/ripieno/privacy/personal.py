@@ -17,6 +17,8 @@ from ripieno.privacy.rules import Retry, Rule
 
 EXTRA = "pip install 'ripieno[privacy]'"
 _FIRST, _LAST = r"(?:^|[^A-Za-z0-9])", r"(?:[^A-Za-z0-9]|$)"
+_FIRST_DIGIT = r"(?:^\.?|[^A-Za-z0-9.]|[^0-9]\.)"
+"""What stands before a number of digits alone: not the whole part of a decimal fraction."""
 _CARD = (
     r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|3[47]\d{2}|30[0-5]\d|3[689]\d{2}|35[2-8]\d|6011|64[4-9]\d|65\d{2}|62\d{2}|"
     r"50[0-9]{2}|5[6-9]\d{2}|67\d{2}|60\d{2}"
@@ -133,7 +135,7 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         retry=Retry.END,
         is_wide=True,
     )
-    yield _personal("payment card", rf"{_FIRST}((?:{_CARD})(?:[ .-]?\d){{9,15}}){_LAST}", check=_is_card)
+    yield _personal("payment card", rf"{_FIRST_DIGIT}((?:{_CARD})(?:[ .-]?\d){{9,15}}){_LAST}", check=_is_card)
     yield Rule(
         form="iban",
         pattern=rf"{_FIRST}([A-Za-z]{{2}}\d{{2}}(?:[ .-]?[A-Za-z0-9]){{11,30}})",
@@ -152,7 +154,7 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         triggers=_literals(_SOCIAL),
     )
     for form, digits, module in NUMBERS:
-        yield _personal(form, rf"{_FIRST}({digits}){_LAST}", check=_Number(module))
+        yield _personal(form, rf"{_FIRST_DIGIT}({digits}){_LAST}", check=_Number(module))
     yield _personal(
         "gb national insurance number",
         rf"{_FIRST}((?i:[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{{2}} ?\d{{2}} ?\d{{2}} ?[A-D])){_LAST}",
