@@ -12,7 +12,7 @@ import pytest
 from ripieno.domain import Binding, Estimate, Pool, Price, Worker, WorkerId
 from ripieno.ledger import Ledger
 
-HANG_S = 100.0
+HANG_S = 1200.0
 """Seconds after which a test that waits for an event counts as hung: ten times what the slowest has ever taken."""
 _SHARED = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Processes that the standard library starts once for all tests."""
