@@ -3,13 +3,15 @@ PYTHON ?= $(shell scripts/find_python.sh)
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python scripts/install.py
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 export PYTHONHASHSEED = 0
 
-.PHONY: help demo test check fix unit docs bench minilm clients browser jail install-check lock clean
+.PHONY: help demo test check fix unit simulations docs bench minilm clients browser jail install-check lock clean
 
 help:
 	@echo "make demo    set up, then measure, train, prove and serve the embedded pool (no keys)"
 	@echo "make test    set up, then every check: format, lint, types, layers, docs, tests"
+	@echo "make simulations   the slow proofs of learning: many seeds, whole trainings; CI runs them, too"
 	@echo "make check   format, lint, types, layers, dependencies"
 	@echo "make fix     format, and mend what a tool can mend"
 	@echo "make docs    build the documentation into site/"
@@ -49,9 +51,12 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 unit: $(VENV)/.dev .cache/minilm .cache/clients .cache/browser .cache/jail
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= $(TESTS)
+	$(PYTEST) -m "not simulation" --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under=95
 	$(BIN)/coverage report --include='*/domain/*,*/route/*,*/ledger/*,*/errors.py' --fail-under=100
+
+simulations: $(VENV)/.dev
+	$(PYTEST) -m simulation tests/learning
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --quiet

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from ripieno.domain import Choice, Decision, Estimate, Features, Mask, Objective, Solo, WorkerId
 from ripieno.evaluate.audit import Audit, Audited, audit
@@ -87,6 +88,7 @@ def test_a_policy_that_goes_by_names_is_found_by_permuting_them() -> None:
     assert "kind law" not in {flag.slice for flag in flags}
 
 
+@pytest.mark.simulation
 def test_a_fair_router_is_rarely_accused() -> None:
     accused = sum(bool(look(UtilityPolicy(exploration=0.3), bias=0.0, seed=seed).flags) for seed in range(20))
     assert accused <= 2

@@ -29,6 +29,7 @@ def bench():  # type: ignore[no-untyped-def]  # a fixture
         yield world, Stage(world, StaticEncoder())
 
 
+@pytest.mark.simulation
 def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[World, Stage], tmp_path: Path) -> None:
     world, stage = bench
     exam = proof.make_exam(world, pools=12, tasks=2, seed=1)
@@ -44,6 +45,7 @@ def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[
         assert rewards[-1] > rewards[0]
 
 
+@pytest.mark.simulation
 def test_a_training_that_is_cut_off_goes_on_to_the_same_end(bench: tuple[World, Stage], tmp_path: Path) -> None:
     world, stage = bench
     recipe = replace(SHORT, teach_steps=75, reinforce_steps=0, polish_generations=1)
@@ -74,6 +76,7 @@ def test_a_training_that_is_cut_off_goes_on_to_the_same_end(bench: tuple[World, 
         Training(world, stage, recipe, tmp_path / "cut")
 
 
+@pytest.mark.simulation
 def test_the_same_seed_gives_the_same_policy_and_another_one_another(
     bench: tuple[World, Stage], tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def truths(world: TrainingSet) -> np.ndarray:
     return np.array([SKILL[str(kind)] for kind in world.kinds])
 
 
+@pytest.mark.simulation
 async def test_traffic_brings_a_point_and_more_over_what_few_rows_gave(make_worker: MakeWorker) -> None:
     """A quarter of the measured rows had their outcomes mixed up: traffic puts it right."""
     gains = []
@@ -70,6 +71,7 @@ async def test_traffic_brings_a_point_and_more_over_what_few_rows_gave(make_work
     assert against_still > -0.01
 
 
+@pytest.mark.simulation
 async def test_after_a_worker_breaks_nine_tenths_are_recovered_within_1500_requests(make_worker: MakeWorker) -> None:
     recovered = []
     for seed in range(3):

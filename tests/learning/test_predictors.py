@@ -43,6 +43,7 @@ async def make_world(seed: int, count: int = 240) -> TrainingSet:
     )  # fmt: skip
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("kind", sorted(KINDS))
 async def test_each_kind_beats_the_best_single_worker_over_five_seeds(kind: str) -> None:
     gains = []

@@ -103,6 +103,7 @@ def test_what_should_move_here_is_found_with_the_private_tokens_that_stay(plante
     assert moves["redact", "frontier"].private_tokens > 0
 
 
+@pytest.mark.simulation
 def test_the_fallback_that_recovers_stands_before_the_one_that_answers_and_is_wrong(planted: Answers) -> None:
     best, worst = planted.fallbacks[0], planted.fallbacks[-1]
     assert best.then == "solid"
@@ -231,6 +232,7 @@ def test_what_each_kind_and_worker_took_is_summed_up_with_its_waste(planted: Ans
         assert spend.accepted.low < spend.accepted.mean < spend.accepted.high
 
 
+@pytest.mark.simulation
 def test_a_world_without_differences_names_nobody() -> None:
     """False discoveries in at most 5 % of 200 worlds."""
     named = 0
@@ -281,6 +283,7 @@ def test_the_cheap_worker_that_is_good_enough_for_a_step_is_found_there_and_only
     assert all(use.accepted is None and use.does_for is None for use in few)
 
 
+@pytest.mark.simulation
 def test_a_worker_that_loses_two_points_in_a_step_is_hardly_ever_called_good_enough() -> None:
     named = 0
     for seed in range(200):

@@ -96,6 +96,7 @@ def test_an_incumbent_stays_within_the_margin() -> None:
     assert keep_incumbent(scores, np.zeros(3, dtype=np.int64), 0.05).tolist() == [1, 0, 0]
 
 
+@pytest.mark.simulation
 async def test_intervals_of_group_means_cover_what_they_say() -> None:
     """Eight seeds of fresh tasks make 72 cells: three standard errors of a binomial are 14 points."""
     cells = []
