@@ -197,7 +197,10 @@ async def watched(served: Served) -> AsyncIterator[tuple[ClientSession, Watch]]:
 @pytest.fixture
 def served(serve_in: ServeIn, tmp_path: Path) -> Iterator[Served]:
     with ScriptedServer([Reply(text="[1, 2]")]) as good:
-        write_settings(tmp_path, good, good, gateway=[f'api_key = "{KEY}"'])
+        boundary = ["[route]", 'sensitive = "local"']
+        write_settings(tmp_path, good, good, gateway=[f'api_key = "{KEY}"', *boundary])
+        path = tmp_path / "ripieno.toml"
+        path.write_text(path.read_text().replace("max_concurrency = 64", 'max_concurrency = 64\nprivacy = "local"'))
         yield serve_in(tmp_path)
 
 
