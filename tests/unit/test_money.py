@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ripieno.dashboard.pool import tell_price
 from ripieno.domain import (
     FREE,
     UNKNOWN,
+    Binding,
     Budget,
     Call,
     Estimate,
@@ -33,10 +35,12 @@ from ripieno.domain import (
     Usage,
     Worker,
     WorkerId,
+    bound_call,
+    cap_output,
     find_periods,
 )
 from ripieno.domain.run import Origin
-from ripieno.errors import NoEligibleWorker
+from ripieno.errors import InvalidTask, NoEligibleWorker
 from ripieno.evaluate.observed import Observed, Tried, mean_known
 from ripieno.evaluate.profiles import profile_workers
 from ripieno.evaluate.questions import sum_up
@@ -284,3 +288,71 @@ def test_the_embedded_pool_states_every_price() -> None:
     pool = build_pool(load_settings().settings)
     assert tell_unknown_prices(pool) is None
     assert not any(worker.price.is_free for worker in pool)
+
+
+@pytest.mark.parametrize(
+    ("params", "reserved"),
+    [
+        ({"max_tokens": 5, "max_completion_tokens": 20_000}, 20_000),
+        ({"max_tokens": 5, "max_output_tokens": 900}, 900),
+        ({"max_tokens": "700"}, 700),
+        ({"max_tokens": 5.0, "num_predict": 60}, 60),
+    ],
+)
+def test_of_several_limits_the_longest_is_reserved_and_one_is_sent(
+    make_worker: MakeWorker, params: dict[str, object], reserved: int
+) -> None:
+    worker = make_worker(price=Price(input_usd_per_mtok=0.0, output_usd_per_mtok=1.0))
+    task = replace(Task.from_text("hello"), params=params)
+    bound = bound_call(worker, task)
+    assert bound is not None
+    assert bound.output_tokens == reserved
+    assert not bound.is_limited, "no server is left to choose between them"
+    sent = cap_output(worker, task, 300).params
+    assert [value for name, value in sent.items() if "tokens" in name or "predict" in name] == [300]
+
+
+def test_a_limit_of_the_card_and_one_of_the_request_say_the_same(make_worker: MakeWorker) -> None:
+    binding = Binding(provider="p", model="m", options={"params": {"max_tokens": 4_000}})
+    worker = make_worker(price=Price(input_usd_per_mtok=0.0, output_usd_per_mtok=1.0), binding=binding)
+    task = replace(Task.from_text("hello"), params={"max_completion_tokens": 10})
+    bound = bound_call(worker, task)
+    assert bound is not None
+    assert bound.output_tokens == 4_000
+    assert dict(cap_output(worker, task, 7).params) == {"max_tokens": 7, "max_completion_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n": "many"},
+        {"n": -1},
+        {"max_tokens": True},
+        {"max_tokens": 1e300},
+        {"best_of": []},
+        {"service_tier": "priority"},
+    ],
+        {"n": "many"},
+        {"n": -1},
+        {"max_tokens": True},
+        {"max_tokens": 1e300},
+        {"best_of": []},
+        {"service_tier": "priority"},
+    ],
+)
+def test_what_makes_the_price_unknown_is_refused_where_there_is_a_budget(
+    make_worker: MakeWorker, params: dict[str, object]
+) -> None:
+    worker = make_worker(price=Price(input_usd_per_mtok=0.0, output_usd_per_mtok=1.0))
+    with pytest.raises(InvalidTask) as caught:
+        bound_call(worker, replace(Task.from_text("hello"), params=params))
+    assert caught.value.param == next(iter(params))
+
+
+@pytest.mark.parametrize("params", [{"n": "3"}, {"n": 3.0}, {"best_of": 3}])
+def test_every_way_to_ask_for_several_answers_is_reserved(make_worker: MakeWorker, params: dict[str, object]) -> None:
+    worker = make_worker(price=Price(input_usd_per_mtok=0.0, output_usd_per_mtok=1.0))
+    one, three = (bound_call(worker, replace(Task.from_text("x"), params=p)) for p in ({}, params))
+    assert one is not None
+    assert three is not None
+    assert three.most_usd == pytest.approx(3 * one.most_usd)

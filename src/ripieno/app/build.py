@@ -20,6 +20,7 @@ from ripieno.memory.opening import open_memory
 from ripieno.memory.shorten import Shortener
 from ripieno.plugins import build_plugin, find_plugins, open_plugin
 from ripieno.privacy import Boundary, Scanner, make_scanner
+from ripieno.privacy.files import make_folder
 from ripieno.providers import Caller, Provider, Residents, UnavailableProvider, find_fault, is_resident
 from ripieno.providers.prices import complete_price, find_price
 
@@ -181,7 +182,7 @@ def prepare_home(settings: Settings) -> None:
     """
     home = settings.home
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Protocol
 
 from ripieno.domain.task import JsonValue, Message, Task
 from ripieno.domain.worker import Worker
+from ripieno.errors import InvalidTask
 
 BYTES_PER_TOKEN = 2.0
 """Of the densest ordinary text (digits, code, Chinese) under the o200k vocabulary; English has about 4.5."""
@@ -18,10 +20,18 @@ BYTES_PER_MEDIA_TOKEN = 200.0
 """Of sound and files, in base64."""
 UNSTATED_OUTPUT_TOKENS = 16_384
 """Longest answer that is reserved where neither the request nor the worker's card limits it."""
+MOST_COUNTED = 1e9
+"""No server makes so many tokens or answers."""
 RESERVED_CPU_S = 1.0
 """CPU time that is reserved for a call of a worker that charges it: nothing bounds it before the call."""
 LIMITS = ("max_completion_tokens", "max_tokens")
 """Fields of a request that limit the answer, in tokens."""
+ALIASES = ("max_output_tokens", "max_new_tokens", "num_predict", "n_predict")
+"""Names that servers beside OpenAI's read as such a limit."""
+SAMPLES = ("n", "best_of")
+"""Fields that multiply the answer."""
+LISTED_TIERS = ("auto", "default", "flex")
+"""Values of `service_tier` that cost the list price, or less."""
 
 
 class Account(Protocol):
@@ -69,7 +79,7 @@ class Bound:
     output_tokens: int
     """Length of that answer."""
     is_limited: bool
-    """Whether the request or the worker's card limits the answer; if not, the request must be given a limit."""
+    """Whether the answer is limited, in one field at most; if not, the request must be given one limit."""
 
     def afford(self, usd: float) -> int:
         """The longest answer that an amount pays for, in tokens; at least 1 where it is `least_usd` or more."""
@@ -79,10 +89,15 @@ class Bound:
 
 
 def bound_call(worker: Worker, task: Task) -> Bound | None:
-    """The most and the least that one call of a worker can cost; None where its price is unknown."""
+    """The most and the least that one call of a worker can cost; None where its price is unknown.
+
+    Raises:
+        InvalidTask: a field of the request makes the price unknown, or is no count of tokens or answers.
+    """
     price = worker.price
     if not (price.is_known and price.prices_output):
         return None
+    _require_listed(worker, task)
     asked = _read_limit(worker, task)
     limits = [limit for limit in (asked, worker.max_output_tokens) if limit is not None]
     most = min(limits) if limits else min(worker.context_window or UNSTATED_OUTPUT_TOKENS, UNSTATED_OUTPUT_TOKENS)
@@ -100,17 +115,20 @@ def bound_call(worker: Worker, task: Task) -> Bound | None:
         most_usd=fixed + each * most + RESERVED_CPU_S * price.usd_per_cpu_s,
         usd_per_token=each,
         output_tokens=most,
-        is_limited=bool(limits) or each == 0.0,
+        is_limited=(bool(limits) and _is_plain(worker, task)) or each == 0.0,
     )
 
 
 def cap_output(worker: Worker, task: Task, tokens: int) -> Task:
-    """The task with its answer limited to so many tokens, in the field that the worker takes."""
+    """The task with its answer limited to so many tokens, in the field that the worker takes, and in no other."""
     options = _params_of(worker)
+    known = (*LIMITS, *ALIASES)
     stated = [name for name in LIMITS if name in task.params or name in options]
     name = stated[0] if stated else "max_completion_tokens" if _reasons(worker.binding.model) else "max_tokens"
-    others = {key: value for key, value in task.params.items() if key not in LIMITS}
-    return replace(task, params={**others, name: tokens})
+    others = {key: value for key, value in task.params.items() if key not in known}
+    # A field of the worker's card is sent with every call, so each of them says the same.
+    of_card = {key: tokens for key in known if key in options}
+    return replace(task, params={**others, **of_card, name: tokens})
 
 
 def count_most_input(task: Task) -> int:
@@ -149,19 +167,34 @@ def _count_text(text: str) -> float:
 
 
 def _read_limit(worker: Worker, task: Task) -> int | None:
-    options = _params_of(worker)
-    for source in (task.params, options):
-        found = [_whole(source.get(name)) for name in LIMITS]
-        limits = [limit for limit in found if limit is not None]
-        if limits:
-            return min(limits)
-    return None
+    """The longest of the stated limits: which of them a server goes by is not known."""
+    sent = {**_params_of(worker), **task.params}
+    limits = [_count(name, sent[name]) for name in (*LIMITS, *ALIASES) if sent.get(name) is not None]
+    return max(limits) if limits else None
+
+
+def _is_plain(worker: Worker, task: Task) -> bool:
+    """Whether at most one limit is sent, as a whole number: then every server reads the same."""
+    sent = {**_params_of(worker), **task.params}
+    stated = [sent[name] for name in (*LIMITS, *ALIASES) if sent.get(name) is not None]
+    return len(stated) <= 1 and all(type(value) is int for value in stated)
 
 
 def _count_samples(worker: Worker, task: Task) -> int:
-    asked = _whole(task.params.get("n")) or 1
+    sent = {**_params_of(worker), **task.params}
+    asked = [_count(name, sent[name]) for name in SAMPLES if sent.get(name) is not None]
     drawn = worker.binding.options.get("samples")
-    return max(asked, drawn if isinstance(drawn, int) else 1)
+    return max(*asked, drawn if isinstance(drawn, int) else 1, 1)
+
+
+def _require_listed(worker: Worker, task: Task) -> None:
+    tier = task.params.get("service_tier", _params_of(worker).get("service_tier"))
+    if tier is not None and tier not in LISTED_TIERS:
+        raise InvalidTask(
+            f"the price of service_tier {str(tier)[:40]!r} is unknown, and there is a budget",
+            param="service_tier",
+            hint=f"use one of {', '.join(LISTED_TIERS)}, or a key without a budget",
+        )
 
 
 def _params_of(worker: Worker) -> Mapping[str, object]:
@@ -169,8 +202,19 @@ def _params_of(worker: Worker) -> Mapping[str, object]:
     return params if isinstance(params, Mapping) else {}
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _count(name: str, value: object) -> int:
+    """A count as any server may read it: a lenient one takes 1000.0 and "1000" for 1000.
+
+    Raises:
+        InvalidTask: it is none.
+    """
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+    except ValueError:
+        number = 0.0
+    if not 1.0 <= number < MOST_COUNTED:
+        raise InvalidTask(f"{name} must be a whole number above 0, got {str(value)[:40]!r}", param=name)
+    return ceil(number)
 
 
 def _reasons(model: str) -> bool:

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 SHORT_LIFE_S = 5.0
 """A process that lived shorter is not started anew at once."""
 PAUSE_S = 1.0
+ENDS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end the processes."""
 
 
 class Supervisor:
@@ -34,14 +36,15 @@ class Supervisor:
         Returns:
             0, or the code of a process that failed before it was ready.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDS:
             signal.signal(number, self._stop)
         for index in range(count):
             code = self._start(index, waits=True)
             if code:
+                was_asked = self._stopping.is_set()
                 self._stop(signal.SIGTERM, None)
                 self._watch()
-                return code
+                return 0 if was_asked else code
         if not self._stopping.is_set():
             on_ready()
         self._watch()
@@ -63,12 +66,15 @@ class Supervisor:
     def _start(self, index: int, *, waits: bool) -> int:
         """Fork one; gives its exit code where it is waited for and fails before it is ready, else 0."""
         reader, writer = os.pipe()
+        # A signal that comes before the child has its own handlers would run those of the parent there, and be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
         child = os.fork()
         if not child:
             self._run_child(index, writer)
         self._children[child] = (index, time.monotonic())
-        if self._stopping.is_set():  # the signal came before the new process was known
+        if self._stopping.is_set():
             os.kill(child, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         os.close(writer)
         is_ready = not waits or os.read(reader, 1) == b"+"
         os.close(reader)
@@ -78,8 +84,9 @@ class Supervisor:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or 1
 
     def _run_child(self, index: int, writer: int) -> NoReturn:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         code = 1
         try:
             code = self._serve(index, lambda: _tell_ready(writer))
