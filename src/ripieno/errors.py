@@ -309,13 +309,16 @@ class InDoubt(RipienoError):
 
 
 class BudgetExhausted(RipienoError):
-    """A ceiling was reached; `spent` and `limit` are in the unit that `what` names."""
+    """A ceiling was reached; `spent` and `limit` are in the unit that `what` names.
 
-    def __init__(self, what: str, *, spent: float, limit: float) -> None:
-        super().__init__(
-            f"{what} budget is spent: {spent:.6g} of {limit:.6g}",
-            hint="raise the ceiling, or choose a cheaper pool",
-        )
+    `is_temporary` says whether requests under way hold a part of it, so that waiting may help.
+    """
+
+    def __init__(self, what: str, *, spent: float, limit: float, is_temporary: bool = False) -> None:
+        state = "is spent, or held by requests under way" if is_temporary else "is spent"
+        hint = "try again when they have ended" if is_temporary else "raise the ceiling, or choose a cheaper pool"
+        super().__init__(f"{what} budget {state}: {spent:.6g} of {limit:.6g}", hint=hint)
+        self.is_temporary = is_temporary
         self.what = what
         self.spent = spent
         self.limit = limit

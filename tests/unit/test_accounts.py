@@ -27,7 +27,7 @@ async def test_a_reservation_becomes_the_cost_and_then_the_record(ledger: Ledger
     account.settle(0.6, cost_usd=0.2)
     other = account.open("b")
     assert await other.reserve(2.0, least_usd=0.1) == pytest.approx(0.8)
-    with pytest.raises(BudgetExhausted, match=r"the day's \(USD, with what requests under way may cost\)"):
+    with pytest.raises(BudgetExhausted, match=r"the day's \(USD\) budget is spent"):
         await account.reserve(0.3, least_usd=0.1)
     other.close(cost_usd=0.0, is_recorded=False)
     account.close(cost_usd=0.2, is_recorded=True)

@@ -191,9 +191,10 @@ class KeyAccount(Account):
         if granted is None:
             assert held is not None
             raise BudgetExhausted(
-                f"the {held.period}'s (USD, with what requests under way may cost)",
+                f"the {held.period}'s (USD)",
                 spent=held.spent_usd,
                 limit=held.limit_usd,
+                is_temporary=self._accounts.held(self._key.id) > self._held_usd,
             )
         self._held_usd += granted
         return granted

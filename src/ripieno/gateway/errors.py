@@ -124,6 +124,8 @@ def find_wire(error: RipienoError) -> Wire:
         return _keep_status(error, error.status, wire)
     if isinstance(error, NoEligibleWorker) and error.is_temporary:
         return Wire(503, "server_error", "no_worker_available", is_worth_retrying=True)
+    if isinstance(error, BudgetExhausted) and error.is_temporary:
+        return Wire(429, "rate_limit_error", "rate_limit_exceeded", is_worth_retrying=True)
     return wire
 
 

@@ -168,7 +168,9 @@ class Keyring:
             spent = self._spent.get((key.id, period), 0.0)
             reserved = self._accounts.held(key.id) + self._elsewhere.get((key.id, period), 0.0)
             if spent + reserved >= limit:
-                raise BudgetExhausted(f"the {name} (USD)", spent=spent + reserved, limit=limit)
+                raise BudgetExhausted(
+                    f"the {name} (USD)", spent=spent + reserved, limit=limit, is_temporary=spent < limit
+                )
             left = min(limit - spent - reserved, left if left is not None else limit)
         return left
 
