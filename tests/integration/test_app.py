@@ -128,15 +128,16 @@ def test_a_wrong_option_or_kind_is_refused() -> None:
 
 
 async def test_an_unknown_preset_and_judge_are_refused(serve: Serve) -> None:
-    write_pool(serve(), extra="[profile]\njudge = 'nobody'\n[route]\npreference = 0.3")
+    write_pool(serve(), extra="[route]\npreference = 0.3")
     async with open_app() as app:
         with pytest.raises(ConfigError, match="no preset is called 'wild'"):
             app.make_objective("wild")
         assert app.make_objective().preference == 0.3
         assert app.make_objective("best").preference == 1.0
         assert app.make_objective(preference=0.1).preference == 0.1
-        with pytest.raises(ConfigError, match=r"profile\.judge names 'nobody'"):
-            app.make_grading()
+    write_pool(serve(), extra="[profile]\njudge = 'nobody'")
+    with pytest.raises(ConfigError, match=r"profile\.judge names 'nobody'"):
+        load_settings()
 
 
 async def test_a_judge_grades_by_its_rubric_and_never_itself(serve: Serve) -> None:

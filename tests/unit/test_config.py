@@ -238,3 +238,26 @@ def test_an_empty_pool_is_refused_with_the_mend() -> None:
     with pytest.raises(ConfigError, match="the pool is empty") as caught:
         build_pool(settings)
     assert "ripieno pool add" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[memory]\ncompact_worker = "nope"', "line 2: memory.compact_worker names 'nope'"),
+        ('[profile]\njudge = "nope"', "line 2: profile.judge names 'nope'"),
+        ('[conductor]\nworker = "nope"', "line 2: conductor.worker names 'nope'"),
+        ('[route]\npreset = "balancd"', "line 2: route.preset names 'balancd'"),
+        ('[gateway.aliases]\nzz = "nope"', "line 2: gateway.aliases.zz names 'nope'"),
+        ('[gateway.aliases]\n"auto:best" = "auto"', "line 2: 'auto:best' is the name of the router"),
+        ('[gateway.aliases]\ncalc-quick = "auto"', "line 2: 'calc-quick' is the name of a worker"),
+        (
+            '[providers.p]\nkind = "openai"\nbase_url = "http://127.0.0.1:9"\n[workers.auto]\nprovider = "p"',
+            "line 4: 'auto' is",
+        ),
+    ],
+)
+def test_a_name_that_is_unknown_or_taken_is_reported_with_its_line(text: str, place: str, own_folder: Path) -> None:
+    (own_folder / "ripieno.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert place in caught.value.message

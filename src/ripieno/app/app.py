@@ -370,8 +370,6 @@ class App:
             ConfigError: the judge is no worker of the pool.
         """
         judge = self.settings.profile.judge
-        if judge is not None and judge not in self.pool:
-            raise ConfigError(f"profile.judge names {judge!r}, which is no worker", key="profile.judge")
         if judge is not None and self.pool[judge].is_careful:
             raise ConfigError(
                 f"profile.judge names {judge!r}, whose calls have effects or need approval",

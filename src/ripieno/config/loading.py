@@ -17,6 +17,9 @@ from ripieno.config.places import find_line, split_key, trim
 from ripieno.config.settings import Settings
 from ripieno.errors import ConfigError
 
+AUTO = "auto"
+"""The name by which a request asks for the router's choice."""
+
 FILE = "ripieno.toml"
 HOME = ".ripieno"
 PREFIX = "RIPIENO_"
@@ -236,6 +239,48 @@ def _check_references(settings: Settings, path: Path, text: str) -> None:
             raise ConfigError(
                 f"{path}{place}: pool.muted names {worker!r}, which is no worker", key="pool.muted", path=str(path)
             )
+    _check_names(settings, path, text)
+
+
+def _check_names(settings: Settings, path: Path, text: str) -> None:
+    """What names a worker or a preset names one that is there, and no name stands for two things.
+
+    Raises:
+        ConfigError: a name is unknown, or taken.
+    """
+    workers, known_presets = settings.workers, _list_presets(settings)
+    presets = (AUTO, *(f"{AUTO}:{preset}" for preset in known_presets))
+    named: list[tuple[tuple[str, ...], str | None, tuple[str, ...]]] = [
+        (("route", "preset"), settings.route.preset, known_presets),
+        (("profile", "judge"), settings.profile.judge, tuple(workers)),
+        (("conductor", "worker"), settings.conductor.worker, tuple(workers)),
+        (("memory", "compact_worker"), settings.memory.compact_worker, (AUTO, *workers)),
+        (("memory", "extract_worker"), settings.memory.extract_worker, (AUTO, *workers)),
+    ]
+    named += [(("gateway", "aliases", each), to, (*presets, *workers)) for each, to in settings.gateway.aliases.items()]
+    taken: list[tuple[tuple[str, ...], str]] = [(("workers", name), name) for name in workers]
+    taken += [(("gateway", "aliases", name), name) for name in settings.gateway.aliases]
+    for place, name in taken:
+        is_preset = name.partition(":")[0] == AUTO
+        if is_preset or (place[0] == "gateway" and name in workers):
+            fault = f"{name!r} is the name of {'the router' if is_preset else 'a worker'}"
+            raise ConfigError(f"{path}{_tell_line(text, place)}: {fault}", key=".".join(place), path=str(path))
+    for place, told, known in named:
+        if told is not None and told not in known:
+            key = ".".join(place)
+            fault = f"{key} names {told!r}, which is not there"
+            hint = f"one of {', '.join(sorted(known)[:20])}"
+            raise ConfigError(f"{path}{_tell_line(text, place)}: {fault}", key=key, path=str(path), hint=hint)
+
+
+def _list_presets(settings: Settings) -> tuple[str, ...]:
+    """The presets; they are looked up only where the settings name one, as routing takes long to import."""
+    usual = type(settings.route)().preset
+    if settings.route.preset == usual and not settings.gateway.aliases:
+        return (usual,)
+    from ripieno.route import PRESETS
+
+    return tuple(PRESETS)
 
 
 def _explain(error: ValidationError, path: Path, text: str, layers: Mapping[str, Tree]) -> ConfigError:
