@@ -332,13 +332,6 @@ def test_a_limit_of_the_card_and_one_of_the_request_say_the_same(make_worker: Ma
         {"best_of": []},
         {"service_tier": "priority"},
     ],
-        {"n": "many"},
-        {"n": -1},
-        {"max_tokens": True},
-        {"max_tokens": 1e300},
-        {"best_of": []},
-        {"service_tier": "priority"},
-    ],
 )
 def test_what_makes_the_price_unknown_is_refused_where_there_is_a_budget(
     make_worker: MakeWorker, params: dict[str, object]
