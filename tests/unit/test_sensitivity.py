@@ -16,7 +16,7 @@ from ripieno.analyze import Analyzer
 from ripieno.analyze.language import detect_language
 from ripieno.config import Settings
 from ripieno.config.settings import RouteSettings
-from ripieno.domain import Pool, Privacy, Reason, Sensitivity, Task
+from ripieno.domain import Message, Pool, Privacy, Reason, Sensitivity, Task
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, NoEligibleWorker
 from ripieno.gateway.dialects import ChatDialect
@@ -331,3 +331,9 @@ def test_decimal_places_are_no_number_of_a_card_or_person(number: str) -> None:
     scanner = make_scanner()
     assert not scanner.find(f'{{"quality": {number}, "share": {number}}}')
     assert scanner.find(f"card no.{number.partition('.')[2]}") or number.startswith("12")
+
+
+async def test_a_secret_in_two_parts_of_a_message_is_one_secret() -> None:
+    parts = [{"type": "text", "text": "write to jo@exam"}, {"type": "text", "text": "ple.com today"}]
+    task = Task(messages=(Message(role="user", content=parts),))
+    assert await Boundary(Privacy.LOCAL, make_scanner()).find_in(task) == {Sensitivity.PERSONAL}

@@ -1,7 +1,7 @@
 """Boundary: how far text that holds secrets or personal data may travel."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from ripieno.domain import Privacy, Sensitivity, Task
 from ripieno.privacy.scanner import Scanner
@@ -52,4 +52,14 @@ class Boundary:
 def list_seen(task: Task) -> list[object]:
     """All that a worker sees of a task: each message whole, the tools, and the fields that are passed on."""
     messages = [[message.role, message.content, message.extra] for message in task.messages]
-    return [*messages, list(task.tools), task.params]
+    joined = [_join_parts(message.content) for message in task.messages]
+    return [*messages, *joined, list(task.tools), task.params]
+
+
+def _join_parts(content: object) -> str | None:
+    """The text parts of one message as a worker reads them, one behind the other; None where there are not several."""
+    if not isinstance(content, list | tuple):
+        return None
+    texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+    found = [text for text in texts if isinstance(text, str)]
+    return "".join(found) if len(found) > 1 else None
