@@ -115,10 +115,13 @@ async def test_pages_and_reads_answer_while_the_ledger_is_locked(serve_in: Serve
             url, headers = f"{served.address}/v1/chat/completions", {"content-type": "application/json"}
             async with client.post(url, data=ASK, headers=headers) as response:
                 decision = response.headers["x-ripieno-decision"]
+            async with client.get(f"{served.address}/v1/runs/{decision}") as run:
+                assert run.status == 200, "a read waits until the run is written"
+            headers["x-api-key"] = next(tmp_path.rglob("admin.key")).read_text().strip()
             with held(tmp_path / "ledger.db"):
                 started = time.monotonic()
                 async with client.get(f"{served.address}/v1/runs/{decision}") as run:
-                    assert run.status == 200
+                    assert run.status == 200, await run.text()
                 feedback = json.dumps({"decision": decision, "quality": 1.0})
                 async with client.post(f"{served.address}/v1/feedback", data=feedback, headers=headers) as refused:
                     assert refused.status == 503

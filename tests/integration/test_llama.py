@@ -142,5 +142,5 @@ async def test_transformers_encode_a_model_that_a_package_carries() -> None:
 
 def test_the_extra_lm_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ConfigError, match="needs torch and transformers"):
+    with pytest.raises(ConfigError, match="needs the package 'torch'"):
         CausalEncoder(CausalOptions())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 from benchmarks.planted import CARRIERS, FORMS
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
 
 from ripieno.app import App
 from ripieno.domain import (
@@ -58,7 +58,7 @@ def write_boundary(far: ScriptedServer, near: ScriptedServer, *, extra: str = ""
 async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
     async with open_app() as app:
         listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-        async with running(app, listener) as address, ClientSession() as client:
+        async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
             yield app, address, client
 
 
@@ -177,7 +177,8 @@ async def test_an_encoder_beyond_the_boundary_is_sent_nothing_sensitive(serve: S
         assert "[secret removed]" in sent, "memory keeps what is left, and may have it encoded"
         assert SECRET not in sent
         assert (await post(client, f"{address}/v1/embeddings", {"model": "auto", "input": SENSITIVE}))[0] == 400
-        async with client.post(f"{address}/admin/keys", json={"name": "k", "limits": {"privacy": "local"}}) as made:
+        wanted = {"name": "k", "limits": {"privacy": "local"}}
+        async with client.post(f"{address}/admin/keys", json=wanted, headers=ADMIN) as made:
             key = (await made.json())["secret"]
         headers = {"authorization": f"Bearer {key}"}
         asked = {"model": "auto", "input": "plain"}

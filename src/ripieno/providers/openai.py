@@ -177,8 +177,9 @@ class OpenAIProvider:
         path = f"/models/{quote(worker.binding.model, safe='/:')}"
         try:
             content = await self._fetch(worker, "GET", path, total_s=self.options.connect_timeout_s + 5.0)
-            return isinstance(msgspec.json.decode(content)["id"], str)
-        except (ProviderError, msgspec.MsgspecError, KeyError, TypeError):
+            found = msgspec.json.decode(content)
+            return isinstance(found["id"], str) and found.get("object", "model") == "model"
+        except (ProviderError, msgspec.MsgspecError, KeyError, TypeError, AttributeError):
             return False
 
     async def close(self) -> None:
