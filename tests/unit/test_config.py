@@ -261,3 +261,12 @@ def test_a_name_that_is_unknown_or_taken_is_reported_with_its_line(text: str, pl
     with pytest.raises(ConfigError) as caught:
         load_settings()
     assert place in caught.value.message
+
+
+def test_a_variable_of_an_unknown_table_is_reported_with_the_one_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RIPIENO_ROUT__PRESET", "fast")
+    with pytest.raises(ConfigError, match="RIPIENO_ROUT__PRESET: there is no table 'rout'") as caught:
+        load_settings()
+    assert "RIPIENO_ROUTE__" in str(caught.value.hint)

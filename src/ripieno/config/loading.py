@@ -1,6 +1,7 @@
 """Loading: settings merged from file, variables and flags; every fault is named with its place."""
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -162,7 +163,16 @@ def _read_variables(base: Mapping[str, object]) -> tuple[Tree, tuple[str, ...]]:
     """Read the RIPIENO_* variables, without those of providers and workers that are not configured.
 
     A key in the environment serves every folder of a user; it must not break those without that provider.
+
+    Raises:
+        ConfigError: a variable names a table that does not exist, or its value cannot be read.
     """
+    for name in os.environ:
+        table, separator, _ = name.upper().removeprefix(PREFIX).partition("__")
+        if name.upper().startswith(PREFIX) and separator and table.lower() not in Settings.model_fields:
+            near = difflib.get_close_matches(table.lower(), Settings.model_fields, n=1)
+            hint = f"did you mean {PREFIX}{near[0].upper()}__...?" if near else "`ripieno config show` lists every key"
+            raise ConfigError(f"{name}: there is no table {table.lower()!r}", key=table.lower(), hint=hint)
     try:
         found: Tree = EnvSettingsSource(Settings)()
     except SettingsError as error:
