@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from ripieno.ledger.codec import Row
@@ -44,16 +43,6 @@ def take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:
                 fresh.append(row)
                 request.count += 1
     return fresh
-
-
-def refuse_rest(queue: "SimpleQueue[Request | None]", error: Exception) -> None:
-    """Empty a queue that nobody reads any more, and tell an error to all who wait for what was in it."""
-    with suppress(Empty):
-        while True:
-            request = queue.get_nowait()
-            if request is not None:
-                request.error = error
-                settle_all([request])
 
 
 def settle_all(batch: Sequence[Request]) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from ripieno.domain import Clock, find_periods
 from ripieno.errors import LedgerCorrupt, LedgerError
-from ripieno.ledger.batch import Request, Waiting, refuse_rest, settle_all, take_fresh
+from ripieno.ledger.batch import Request, Waiting, settle_all, take_fresh
 from ripieno.ledger.codec import GENESIS, Row, chain_digest
 from ripieno.ledger.database import PATIENT_S, explain_fault, is_lock, translated_faults
 from ripieno.ledger.outbox import Outbox
@@ -173,9 +173,10 @@ class Writer:
 
     def _refuse_late(self) -> None:
         """Refuse what was submitted after the end: no thread is left that would write it."""
-        refuse_rest(self._queue, LedgerError(f"ledger {self.url!r} is closed"))
-        if self._thread.is_alive():  # the database still holds it: the mark of the end is for it
-            self._queue.put(None)
+        late = self._drain()
+        for request in late:
+            request.error = LedgerError(f"ledger {self.url!r} is closed")
+        settle_all(late)
 
     def _write_forever(self) -> None:
         is_last = False
