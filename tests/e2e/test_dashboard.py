@@ -3,14 +3,14 @@
 import asyncio
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
+from tests.e2e.conftest import open_browser
 from tests.integration.conftest import Serve, serve, write_pool
 from tests.integration.test_app import make_outcomes, save_checkpoint
 
@@ -27,7 +27,6 @@ PAGES = ("live", "decision/last", "pool", "quality", "reports", "memory", "polic
 LONG = ("decision/last", "quality")
 """Pages whose pictures show them whole."""
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run")
 
 __all__ = ["serve"]  # a fixture, used by name
 
@@ -35,15 +34,8 @@ __all__ = ["serve"]  # a fixture, used by name
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
-    found = next(
-        (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None
-    )
-    if found is None:
-        pytest.skip("no Chromium is here: `make browser` installs Debian's, where it may")
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=found, args=list(FLAGS))
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
