@@ -29,6 +29,8 @@ START_S = 60.0
 SCRIPTS = Path(__file__).parent / "jailed"
 INSIDE = "/jailed/ripieno/verify/jailed"
 """Where a jail has them, under the names by which they import each other."""
+LIBRARIES = "/libraries"
+"""Where a jail has further folders."""
 INSTALL = "install bubblewrap: `scripts/install_jail.sh`, or `apt-get install bubblewrap`, `dnf install bubblewrap`"
 
 
@@ -105,11 +107,13 @@ def make_command(python: Sequence[str], limits: Limits) -> tuple[list[str], int]
     command = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--cap-drop", "ALL"]
     command += ["--die-with-parent", "--new-session", "--seccomp", str(seccomp)]
-    for path in _list_readable(limits.libraries):
+    for path in _list_readable():
         if Path(path).is_symlink():
             command += ["--symlink", str(Path(path).readlink()), path]
         else:
             command += ["--ro-bind", path, path]
+    for path, inside in zip(limits.libraries, name_libraries(limits), strict=True):
+        command += ["--ro-bind", path, inside]
     for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
         command += ["--dev-bind", device, device]
     command += ["--ro-bind", str(SCRIPTS), INSIDE, "--size", str(FOLDER_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
@@ -117,18 +121,23 @@ def make_command(python: Sequence[str], limits: Limits) -> tuple[list[str], int]
     return [*command, _find_python(), "-I", "-S", "-B", *python], seccomp
 
 
+def name_libraries(limits: Limits) -> list[str]:
+    """Where the libraries stand inside a jail: outside they may stand below a /tmp, which is another one there."""
+    return [f"{LIBRARIES}/{place}" for place in range(len(limits.libraries))]
+
+
 def _find_python() -> str:
     """The interpreter itself: what a virtual environment links to."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def _list_readable(libraries: Sequence[str]) -> list[str]:
+def _list_readable() -> list[str]:
     """What Python needs: itself, its library, and the system's shared libraries; parents before what is in them."""
     system = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache"]
     own = [f"{prefix}/{part}" for prefix in (sys.base_prefix, sys.base_exec_prefix) for part in ("lib", "lib64")]
     own.append(str(Path(os.__file__).parent))
     kept: list[str] = []
-    for path in sorted({*system, *own, _find_python(), *libraries}):
+    for path in sorted({*system, *own, _find_python()}):
         is_inside = any(Path(path).is_relative_to(other) for other in kept if not Path(other).is_symlink())
         if os.path.lexists(path) and not is_inside:
             kept.append(path)

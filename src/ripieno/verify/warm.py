@@ -9,7 +9,7 @@ import time
 import weakref
 from typing import IO
 
-from ripieno.verify.jail import INSIDE, START_S, Limits, NoJail, end_jail, make_command
+from ripieno.verify.jail import INSIDE, START_S, Limits, NoJail, end_jail, make_command, name_libraries
 
 SPARE_S = 30.0
 """Beyond a program's own time, after which its jail is given up."""
@@ -62,7 +62,7 @@ class WarmJail:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         python = [f"{INSIDE}/server.py", self._kind, str(self._limits.memory_bytes), str(self._seconds)]
-        command, seccomp = make_command([*python, *self._limits.libraries], self._limits)
+        command, seccomp = make_command([*python, *name_libraries(self._limits)], self._limits)
         try:
             server = subprocess.Popen(  # noqa: S603  # our own command, in a list
                 command,
