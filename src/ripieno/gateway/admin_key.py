@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ripieno.errors import ConfigError
 from ripieno.ledger import KEY_PREFIX
+from ripieno.privacy.files import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def load_admin_key(home: Path) -> AdminKey:
     # The prefix of virtual keys: a gateway that has another admin key refuses this one, and takes nobody for a guest.
     secret = f"{KEY_PREFIX}admin-{secrets.token_urlsafe(32)}"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         place = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return AdminKey(secret=_read(path), path=path, is_new=False)
