@@ -96,7 +96,7 @@ class Gate:
             self._check_origin(request, origin, host)
         elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             _check_navigation(request)
-        if request.method == "POST" and (headers.get("content-type") != JSON or request.path.startswith("/ui")):
+        if request.method == "POST" and (headers.get("content-type") != JSON or _is_dashboard(request.path)):
             _check_media_type(request)
 
     def answer_preflight(self, request: Request) -> Response | None:
@@ -166,21 +166,29 @@ class Gate:
         return address.is_loopback or not self._is_loopback
 
 
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root}/")
+
+
+def _is_dashboard(path: str) -> bool:
+    return _is_below(path, "/ui")
+
+
 def _is_own_page(path: str) -> bool:
-    return any(path == own or path.startswith(f"{own}/") for own in _OWN_PAGES)
+    return any(_is_below(path, own) for own in _OWN_PAGES)
 
 
 def _check_navigation(request: Request) -> None:
     """Take from a page of another site only what its reader clicked on: a link to the dashboard."""
     headers = request.headers
     is_click = headers.get("sec-fetch-user") == "?1" and headers.get("sec-fetch-dest") == "document"
-    is_page = request.path in ("/", "/ui") or request.path.startswith("/ui/")
+    is_page = request.path == "/" or _is_dashboard(request.path)
     if request.method != "GET" or headers.get("sec-fetch-mode") != "navigate" or not is_click or not is_page:
         raise StrangeOrigin("requests of pages of other sites are not taken here")
 
 
 def _check_media_type(request: Request) -> None:
-    wanted = FORM if request.path == "/ui" or request.path.startswith("/ui/") else JSON
+    wanted = FORM if _is_dashboard(request.path) else JSON
     given = request.headers.get("content-type", "")
     kind, _, options = given.partition(";")
     if kind.strip().lower() != wanted:
