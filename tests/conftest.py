@@ -18,6 +18,12 @@ _SHARED = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Processes that the standard library starts once for all tests."""
 
 
+def pytest_configure() -> None:
+    """Let tests interrupt their children: background jobs of a shell ignore SIGINT, and so would those."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow files first, so that no worker is left with one of them at the end."""
