@@ -45,7 +45,7 @@ CASES = (
     Case("doctor", code=4, says="worker calc-symbolic: ok"),
     Case("policy list", says=r"\S"),
     Case("config show", says="gateway.port"),
-    Case("plugins list", says="utility"),
+    Case("doctor --plugins", says="utility"),
     Case("memory remember The+gate+code+is+blue"),
     Case("memory recall gate+code", says="blue"),
     Case("ledger verify", says="entries"),

@@ -277,7 +277,7 @@ class ApprovalPending(RipienoError):
     def __init__(self, run: str, *, step: str, worker: str, expires_at: float) -> None:
         super().__init__(
             f"run {run} waits for approval of {worker!r} at step {step!r}",
-            hint=f"`ripieno approvals approve {run[:12]}`, or deny; then ask for the run again",
+            hint=f"`ripieno runs approve {run[:12]}`, or deny; then ask for the run again",
         )
         self.run = run
         self.step = step

@@ -75,7 +75,7 @@ class Plugin(Generic[Options, Role]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One plugin as `ripieno plugins list` shows it."""
+    """One plugin as `ripieno doctor --plugins` shows it."""
 
     group: str
     name: str

@@ -33,7 +33,7 @@ def read_json(*arguments: str, code: int = 0) -> object:
 def test_help_lists_every_command_and_opens_examples() -> None:
     top = run("--help").stdout
     for command in ("demo", "serve", "ask", "route", "explain", "feedback", "pool", "profile", "train", "evaluate",
-                    "policy", "ledger", "config", "plugins", "doctor"):  # fmt: skip
+                    "policy", "ledger", "config", "doctor"):  # fmt: skip
         assert f"  {command} " in top
         assert "Usage:" in run(command, "--help").stdout
     assert "ripieno demo" in top
@@ -216,8 +216,8 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(monkeypatch: p
     assert rows["gateway.port"] == {"key": "gateway.port", "value": "4999", "origin": "file"}
     assert rows["gateway.api_key"]["value"] == "set, not shown"
     assert rows["gateway.api_key"]["origin"] == "environment"
-    assert "utility" in run("plugins", "list").stdout
-    plugins = read_json("plugins", "list")
+    assert "utility" in run("doctor", "--plugins").stdout
+    plugins = read_json("doctor", "--plugins")
     assert isinstance(plugins, list)
     assert all(plugin["fault"] is None for plugin in plugins)
     assert "worker calc-quick: ok, importable" in run("doctor").stderr

@@ -34,7 +34,7 @@ def list_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tu
 def test_every_command_and_subcommand_has_help_with_an_example() -> None:
     assert isinstance(cli, click.Group)
     names = list(list_commands(cli))
-    assert len(names) > 60
+    assert len(names) > 55
     assert {name for name, *rest in names if not rest} == set(COMMANDS)
 
 
@@ -83,7 +83,9 @@ def test_completion_refuses_another_shell() -> None:
 def test_choices_that_are_written_out_are_those_of_the_code() -> None:
     from ripieno.cli.evaluate import evaluate
     from ripieno.cli.policy import policy
+    from ripieno.cli.removed import Names
     from ripieno.cli.train import train
+    from ripieno.evaluate.benchmark import BASELINE_KINDS
     from ripieno.evaluate.newcomers import PROBES
     from ripieno.learn.promotion import MOST_PAIRS
     from ripieno.route.predictors import KINDS
@@ -92,8 +94,28 @@ def test_choices_that_are_written_out_are_those_of_the_code() -> None:
         return next(each for each in command.params if name in each.opts)
 
     kinds = option(train, "--policy").type
-    assert isinstance(kinds, click.Choice)
-    assert set(kinds.choices) == set(KINDS)
+    assert isinstance(kinds, Names)
+    assert {*kinds.choices, *kinds.removed} == set(KINDS)
+    assert set(BASELINE_KINDS) <= kinds.removed.keys()
     assert option(evaluate, "--probes").default == ",".join(map(str, PROBES))
     assert isinstance(policy, click.Group)
     assert option(policy.commands["shadow"], "--pairs").default == MOST_PAIRS
+
+
+@pytest.mark.parametrize(
+    ("command", "successor"),
+    [
+        (("approvals", "list"), "`ripieno runs list`"),
+        (("approvals", "approve", "3f2a91", "--by", "ada"), "`ripieno runs approve`"),
+        (("approvals", "--help"), "`ripieno runs deny`"),
+        (("plugins", "list", "--json"), "`ripieno doctor --plugins`"),
+        (("train", "--policy", "knn"), "`ripieno evaluate --policy`"),
+        (("train", "--policy", "boosting"), "'stack'"),
+    ],
+)
+def test_what_was_removed_names_its_successor(command: tuple[str, ...], successor: str) -> None:
+    done = subprocess.run([RIPIENO, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "was removed" in done.stderr
+    assert successor in done.stderr
+    assert done.stdout == ""

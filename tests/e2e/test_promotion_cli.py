@@ -60,27 +60,27 @@ def workplace(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_checkpoint_is_trained_shadowed_tried_and_rolled_back(tmp_path: Path) -> None:
     run("profile", "tasks.jsonl", "--name", "sums")
-    first = read_json("train", "--policy", "ridge")
+    first = read_json("train", "--policy", "lowrank")
     assert isinstance(first, dict)
     assert first["fate"].startswith("promoted")
     idle = run("train", "--least-new", "5")
     assert "too little is new" in idle.stderr
-    second = run("train", "--policy", "knn")
-    assert re.search(r"against ridge-\w+ it (gains|loses)", second.stderr)
+    second = run("train", "--policy", "kinds")
+    assert re.search(r"against lowrank-\w+ it (gains|loses)", second.stderr)
     versions = read_json("policy", "list")
     assert isinstance(versions, list)
-    ridge, knn = (item["checkpoint"] for item in versions)
+    lowrank, kinds = (item["checkpoint"] for item in versions)
     assert [item["in_traffic"] for item in versions] == [False, True]
-    same = run("policy", "shadow", ridge, code=5)
+    same = run("policy", "shadow", lowrank, code=5)
     assert "replay: gains" in same.stderr
     assert "0 judged tasks of traffic are too few for a veto" in same.stderr
     assert "is not promoted: not proven better" in same.stderr
-    assert "held against" in run("policy", "shadow", knn, code=1).stderr
+    assert "held against" in run("policy", "shadow", kinds, code=1).stderr
     weak = make_outcomes(tmp_path / "set", models=("good", "bad"))
     worse = read_json("train", "--data", str(weak), "--out", ".ripieno/checkpoints")
     assert isinstance(worse, dict)
     run("policy", "promote", worse["checkpoint"])
-    better = run("policy", "shadow", ridge, "--tasks", "tasks.jsonl")
+    better = run("policy", "shadow", lowrank, "--tasks", "tasks.jsonl")
     assert "shadow: proven better" in better.stderr
     assert "decides 5% of the tasks" in better.stderr
     assert "canary" in run("policy", "list").stdout
@@ -166,7 +166,7 @@ def test_whole_kinds_are_left_out() -> None:
 
 def test_a_watch_trains_again_until_it_is_interrupted() -> None:
     run("profile", "tasks.jsonl", "--name", "sums")
-    command = [RIPIENO, "train", "--policy", "ridge", "--watch", "--every", "0.05", "--json"]
+    command = [RIPIENO, "train", "--policy", "lowrank", "--watch", "--every", "0.05", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         told: list[str] = []

@@ -112,20 +112,20 @@ async def test_the_commands_show_answer_and_resume(serve: Serve, tmp_path: Path)
     import asyncio
 
     write_careful(serve)
-    assert "every run has its end" in (await asyncio.to_thread(run_command, "runs", "list")).output
-    assert "nothing waits" in (await asyncio.to_thread(run_command, "approvals", "list")).output
+    assert "nothing waits" in (await asyncio.to_thread(run_command, "runs", "list")).output
     run = await propose()
 
     def work() -> None:
         listed = json.loads(run_command("runs", "list", "--json").output)["runs"]
         assert (listed[0]["run"], listed[0]["state"]) == (run, "waits for a human")
-        assert run[:12] in run_command("runs", "list").output
-        assert "'Pay Ada 3 euros'" in run_command("approvals", "list").output
-        assert json.loads(run_command("approvals", "list", "--json").output)["approvals"][0]["step"] == "1"
+        assert listed[0]["waits"]["step"] == "1"
+        told = run_command("runs", "list").output
+        assert run[:12] in told
+        assert "'Pay Ada 3 euros'" in told
         shown = run_command("runs", "show", run)
         assert "waits for a human" in shown.output
         assert json.loads(run_command("runs", "show", run, "--json").output)["waits"]["worker"] == "a"
-        assert "approved by ada" in run_command("approvals", "approve", run, "--by", "ada").output
+        assert "approved by ada" in run_command("runs", "approve", run, "--by", "ada").output
         resumed = json.loads(run_command("runs", "resume", run, "--json").output)
         assert (resumed["answer"], resumed["steps"][0]["worker"]) == ("paid", "a")
         assert "paid" in run_command("runs", "show", run).output
@@ -135,10 +135,10 @@ async def test_the_commands_show_answer_and_resume(serve: Serve, tmp_path: Path)
     again = await propose()
 
     def turn_down() -> None:
-        assert "denied by bob" in run_command("approvals", "deny", again[:10], "--by", "bob").output
+        assert "denied by bob" in run_command("runs", "deny", again[:10], "--by", "bob").output
         refused = run_command("runs", "resume", again)
         assert isinstance(refused.exception, RipienoError)
-        gone = run_command("approvals", "approve", again)
+        gone = run_command("runs", "approve", again)
         assert isinstance(gone.exception, RipienoError)
 
     await asyncio.to_thread(turn_down)

@@ -24,7 +24,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, module: str, point
 
 def test_built_ins_use_the_same_door() -> None:
     assert set(find_plugins("ripieno.providers")) >= {"openai", "llama", "callable", "replay"}
-    assert set(find_plugins("ripieno.predictors")) >= {"stack", "ridge", "knn", "clusters", "kinds"}
+    assert set(find_plugins("ripieno.predictors")) >= {"stack", "lowrank", "kinds", "heads"}
     assert all(listed.fault is None for listed in list_plugins())
 
 

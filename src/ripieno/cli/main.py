@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from ripieno.cli.removed import refuse_removed
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("ripieno.cli.demo:demo", "The whole loop on the embedded pool: measure, train, prove, serve."),
     "serve": ("ripieno.cli.serve:serve", "Serve the OpenAI-compatible address."),
     "conductor": ("ripieno.cli.conductor:conductor", "The trained writer of workflows: audit, train, evaluate, plan."),
-    "runs": ("ripieno.cli.runs:runs", "Runs of several steps that have no end yet."),
-    "approvals": ("ripieno.cli.runs:approvals", "What waits for a human."),
+    "runs": ("ripieno.cli.runs:runs", "Runs of several steps: list, show, resume, approve, deny."),
     "memory": ("ripieno.cli.memory:memory", "Remember, recall, and make conversations short."),
     "mcp": ("ripieno.cli.mcp:mcp", "Memory for agents that speak the Model Context Protocol."),
     "keys": ("ripieno.cli.keys:keys", "Virtual keys: create, list, revoke."),
@@ -30,8 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("ripieno.cli.publish:publish", "Data sets and checkpoints as folders with their papers."),
     "ledger": ("ripieno.cli.ledger:ledger", "The record: import, export, verify."),
     "config": ("ripieno.cli.setup:config", "The settings, and where each came from."),
-    "plugins": ("ripieno.cli.setup:plugins", "Installed plugins."),
-    "doctor": ("ripieno.cli.setup:doctor", "Check the whole set-up."),
+    "doctor": ("ripieno.cli.setup:doctor", "Check the whole set-up, and list the plugins."),
     "completion": ("ripieno.cli.completion:completion", "Let bash, zsh or fish complete commands."),
 }
 
@@ -54,6 +54,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         if cmd_name not in COMMANDS:
+            refuse_removed(ctx, cmd_name)
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)

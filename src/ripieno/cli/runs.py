@@ -1,4 +1,4 @@
-"""`ripieno runs` and `ripieno approvals`."""
+"""`ripieno runs`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @click.group(epilog="\b\nExample:\n  ripieno runs list")
 def runs() -> None:
-    """Runs of several steps that have no end yet: a killed process leaves them, and they are gone on with."""
+    """Unfinished runs of several steps: resume what a killed process left, and answer what waits for a human."""
 
 
 @runs.command("list", epilog="\b\nExample:\n  ripieno runs list --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def list_runs(config: Path | None, *, as_json: bool) -> None:
-    """Show unfinished runs: who has them in hand, or what they wait for."""
+    """Show unfinished runs, the process that owns each, and what a human must answer."""
 
     async def work(app: App) -> list[Unfinished]:
         return await asyncio.to_thread(app.runs.unfinished)
@@ -41,8 +41,13 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
         return
     rows = [[each.claim.run[:12], name_state(each), each.claim.owner, _tell_time(each.at)] for each in found]
     print_table("", ("run", "state", "owner", "last heard of"), rows)
+    for each in found:
+        if each.proposal is not None:
+            click.echo(f"{each.claim.run[:12]}  step {each.proposal.step}: {each.proposal.question}")
+            click.echo(f"  {each.proposal.arguments[:400]!r}")
+            click.echo(f"  no answer until {_tell_time(each.proposal.expires_at)} is a no")
     if not found:
-        say("every run has its end")
+        say("every run has its end, and nothing waits for a human")
 
 
 @runs.command(epilog="\b\nExample:\n  ripieno runs resume 3f2a91")
@@ -101,34 +106,6 @@ def show(config: Path | None, *, run: str, as_json: bool) -> None:
         click.echo(each.answer.text if each.answer is not None else "no answer")
 
 
-@click.group(epilog="\b\nExample:\n  ripieno approvals list")
-def approvals() -> None:
-    """What waits for a human: agreed to or not, by digest of worker, arguments and task."""
-
-
-@approvals.command("list", epilog="\b\nExample:\n  ripieno approvals list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
-def list_approvals(config: Path | None, *, as_json: bool) -> None:
-    """Show what waits for an answer, and until when."""
-
-    async def work(app: App) -> list[Unfinished]:
-        found = await asyncio.to_thread(app.runs.unfinished)
-        return [each for each in found if each.proposal is not None]
-
-    found = run_app(config, work)
-    if as_json:
-        print_json({"approvals": [describe_unfinished(each)["waits"] for each in found]})
-        return
-    for each in found:
-        assert each.proposal is not None
-        click.echo(f"{each.claim.run[:12]}  step {each.proposal.step}: {each.proposal.question}")
-        click.echo(f"  {each.proposal.arguments[:400]!r}")
-        click.echo(f"  no answer until {_tell_time(each.proposal.expires_at)} is a no")
-    if not found:
-        say("nothing waits for a human")
-
-
 def _answer(config: Path | None, run: str, *, is_approved: bool, by: str | None, reason: str) -> Resolved:
     async def work(app: App) -> Resolved:
         return await app.runs.resolve(run, is_approved=is_approved, by=by or getpass.getuser(), reason=reason)
@@ -140,24 +117,24 @@ def _answer(config: Path | None, run: str, *, is_approved: bool, by: str | None,
     return answer
 
 
-@approvals.command(epilog="\b\nExample:\n  ripieno approvals approve 3f2a91 --by ada")
+@runs.command(epilog="\b\nExample:\n  ripieno runs approve 3f2a91 --by ada")
 @click.argument("run")
 @click.option("--by", help="Who answers; the user of this machine if not given.")
 @click.option("--reason", default="", help="Why.")
 @click.pass_obj
 def approve(config: Path | None, *, run: str, by: str | None, reason: str) -> None:
-    """Agree to what RUN waits for; a serving gateway goes on with it, or `ripieno runs resume`."""
+    """Approve what RUN waits for; a serving gateway resumes it, else `ripieno runs resume`."""
     answer = _answer(config, run, is_approved=True, by=by, reason=reason)
     say(f"approved by {answer.by}; ripieno runs resume {answer.run[:12]}, where no gateway serves")
 
 
-@approvals.command(epilog="\b\nExample:\n  ripieno approvals deny 3f2a91 --reason 'wrong account'")
+@runs.command(epilog="\b\nExample:\n  ripieno runs deny 3f2a91 --reason 'wrong account'")
 @click.argument("run")
 @click.option("--by", help="Who answers; the user of this machine if not given.")
 @click.option("--reason", default="", help="Why.")
 @click.pass_obj
 def deny(config: Path | None, *, run: str, by: str | None, reason: str) -> None:
-    """Turn down what RUN waits for; it is not done."""
+    """Deny what RUN waits for; the step is not done."""
     answer = _answer(config, run, is_approved=False, by=by, reason=reason)
     say(f"denied by {answer.by}")
 

@@ -1,4 +1,4 @@
-"""`ripieno config`, `ripieno plugins` and `ripieno doctor`."""
+"""`ripieno config` and `ripieno doctor`."""
 
 from __future__ import annotations
 
@@ -36,15 +36,31 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
         say(f"{name} is ignored: no such provider or worker is configured here")
 
 
-@click.group(epilog="\b\nExample:\n  ripieno plugins list")
-def plugins() -> None:
-    """Installed plugins."""
+@click.command(epilog="\b\nExample:\n  ripieno doctor")
+@click.option("--plugins", "wants_plugins", is_flag=True, help="List the plugins only, each with its fault.")
+@click.option("--json", "as_json", is_flag=True, help="With --plugins: print one JSON document.")
+@click.pass_obj
+def doctor(config_path: Path | None, *, wants_plugins: bool, as_json: bool) -> None:
+    """Open and check settings, ledger, memory, encoder, checkpoint, plugins and every worker.
+
+    One line each, with the fix. What is called ok was opened or imported. Exits with 3 where the set-up is wrong, and
+    with 4 where only workers cannot be reached.
+    """
+    if wants_plugins:
+        show_plugins(as_json=as_json)
+        return
+    if as_json:
+        raise click.UsageError("--json needs --plugins")
+    from ripieno.cli.checkup import examine
+    from ripieno.config import load_settings
+
+    code = asyncio.run(examine(load_settings(config_path)))
+    if code:
+        raise click.exceptions.Exit(code)
 
 
-@plugins.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def list_installed(*, as_json: bool) -> None:
-    """List plugins; those that cannot load say why."""
+def show_plugins(*, as_json: bool) -> None:
+    """Print every installed plugin; those that cannot load say why."""
     from ripieno.plugins import list_plugins
 
     found = list_plugins()
@@ -53,22 +69,6 @@ def list_installed(*, as_json: bool) -> None:
         return
     rows = [[p.group.removeprefix("ripieno."), p.name, p.target, p.fault or ""] for p in found]
     print_table("", ("group", "name", "target", "fault"), rows)
-
-
-@click.command(epilog="\b\nExample:\n  ripieno doctor")
-@click.pass_obj
-def doctor(config_path: Path | None) -> None:
-    """Open and check settings, ledger, memory, encoder, checkpoint, plugins and every worker.
-
-    One line each, with the fix. What is called ok was opened or imported. Exits with 3 where the set-up is wrong, and
-    with 4 where only workers cannot be reached.
-    """
-    from ripieno.cli.checkup import examine
-    from ripieno.config import load_settings
-
-    code = asyncio.run(examine(load_settings(config_path)))
-    if code:
-        raise click.exceptions.Exit(code)
 
 
 def _flatten(part: BaseModel, prefix: str = "") -> list[tuple[str, str]]:

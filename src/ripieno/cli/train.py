@@ -11,6 +11,7 @@ import click
 
 from ripieno.cli.evaluate import show_report
 from ripieno.cli.output import print_json, say
+from ripieno.cli.removed import Names
 from ripieno.cli.running import run_app
 from ripieno.domain import Learned, Objective
 from ripieno.errors import CheckpointError, GateRefused
@@ -39,25 +40,17 @@ class Wanted:
     has_modes: bool
 
 
-_KINDS = (
-    "boosting",
-    "clusters",
-    "factors",
-    "heads",
-    "kinds",
-    "knn",
-    "logistic",
-    "lowrank",
-    "ridge",
-    "stack",
-)
-"""All predictors by name; written out, so that help imports none of them."""
+_KINDS = ("heads", "kinds", "lowrank", "stack")
+"""The predictors that can be trained for traffic; written out, so that help imports none of them."""
+_COMPARED = ("boosting", "clusters", "factors", "knn", "logistic", "ridge")
+"""Baselines: `evaluate` compares with them, and checkpoints that earlier versions made of them still load."""
+_REMOVED = dict.fromkeys(_COMPARED, "'stack', or compare with it by `ripieno evaluate --policy`")
 
 
 @click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
 @click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
 @click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
-@click.option("--policy", "kind", type=click.Choice(_KINDS), default="stack", show_default=True,
+@click.option("--policy", "kind", type=Names(_KINDS, removed=_REMOVED), default="stack", show_default=True,
               help="Which predictor the policy decides by.")  # fmt: skip
 @click.option("--criticality", "criticality_only", is_flag=True,
               help="Train what guesses criticalities, from columns of --data; nothing else.")  # fmt: skip

@@ -47,7 +47,5 @@ def _predictor(kind: str) -> Plugin[NoOptions, TrainedPredictor]:
     return Plugin(NoOptions, lambda options: make_predictor(kind))
 
 
-stack, ridge, lowrank = _predictor("stack"), _predictor("ridge"), _predictor("lowrank")
-knn, clusters, kinds = _predictor("knn"), _predictor("clusters"), _predictor("kinds")
-factors, logistic, boosting = _predictor("factors"), _predictor("logistic"), _predictor("boosting")
-heads = _predictor("heads")
+stack, lowrank = _predictor("stack"), _predictor("lowrank")
+kinds, heads = _predictor("kinds"), _predictor("heads")

@@ -112,7 +112,9 @@ class Grading:
 
     def _find(self, name: str) -> Guarded:
         if name not in self._verifiers:
-            raise ConfigError(f"no verifier is called {name!r}", hint="`ripieno plugins list` shows those installed")
+            raise ConfigError(
+                f"no verifier is called {name!r}", hint="`ripieno doctor --plugins` shows those installed"
+            )
         return self._verifiers[name]
 
     def _find_judge(self, check: Judge) -> WorkerId:
