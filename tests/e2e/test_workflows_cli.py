@@ -37,7 +37,7 @@ def test_a_workflow_answers_and_tells_its_steps(workflow: str) -> None:
 def test_what_a_workflow_cannot_be_is_told_in_two_lines() -> None:
     assert "--check" in run("ask", "--check", "nothing", "--workflow", "verified", "x", code=2).stderr
     refused = run("ask", "--workflow", "debate", "x", code=2)
-    assert "hint: add it to route.modes" in refused.stderr
+    assert "'debate' was removed: use 'vote' or 'plan'" in refused.stderr
     assert "pip install 'ripieno[lm]'" in run("conductor", "train", "--size", "lm", code=3).stderr
     assert "no trained conductor" in run("conductor", "evaluate", code=1).stderr
 

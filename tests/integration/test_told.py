@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from tests.integration.conftest import Serve, open_app, open_gateway, write_pool
 
 from ripieno.app import App
-from ripieno.domain import Budget, Ensemble, Merge, Op, Plan, Step, Task, Turns, WorkerId, Workflow
+from ripieno.domain import Budget, Op, Plan, Step, Task, Turns, WorkerId, Workflow
 from ripieno.errors import BudgetExhausted, ProviderError
 from ripieno.execute import Execution, Executor, Turn
 from ripieno.orchestrator import make_arrival
@@ -157,21 +157,6 @@ async def test_turns_that_end_with_a_failure_give_no_half_of_an_answer(serve: Se
         chosen = await take_turns(app, half, None)
         assert chosen.run.answer is not None, "the director takes it for the answer, and nothing failed"
         assert chosen.ended_early is None
-
-
-async def test_a_debate_of_which_the_second_round_fails_gives_an_answer_of_the_first(serve: Serve) -> None:
-    def debate(seen: Seen) -> Reply:
-        return Reply(text="35") if len(last_words(seen)) < 60 else Reply(status=500)
-
-    write_pool(serve(debate), serve(debate))
-    async with open_app() as app:
-        for merge, arbiter in ((Merge.VOTE, None), (Merge.SYNTHESIZE, A)):
-            run = (await carry(app, Ensemble(members=(A, B), merge=merge, arbiter=arbiter, rounds=2))).run
-            assert run.answer is not None
-            assert run.answer.text == "35"
-            assert run.ended_early is not None
-            app.health.note_success(A)
-            app.health.note_success(B)
 
 
 # what is told

@@ -221,11 +221,17 @@ async def test_a_synthesis_sees_all_answers_as_material(serve: Serve) -> None:
         run = (await carry(app, Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C))).run
         assert (run.worker, sorted(step for step, _ in steps_of(run))) == ("c", ["1", "2", "merge"])
         assert json.dumps(hostile) in asked(arbiter)[0]
-        two = Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C, rounds=2)
-        run = (await carry(app, two)).run
-        assert sorted(step for step, _ in steps_of(run)) == ["merge", "t1.1", "t1.2", "t2.1", "t2.2"]
-        debate = (await carry(app, Ensemble(members=(A, B), merge=Merge.VOTE, rounds=2))).run
-        assert len(debate.calls) == 4
+
+
+async def test_a_recorded_workflow_that_was_removed_does_not_run(serve: Serve) -> None:
+    first = serve([Reply(text="1")])
+    write_pool(first, serve([Reply(text="2")]))
+    async with open_app() as app:
+        for merge, instead in ((Merge.VOTE, "vote"), (Merge.SYNTHESIZE, "synthesize")):
+            with pytest.raises(InvalidPlan, match="was removed") as refused:
+                await carry(app, Ensemble(members=(A, B), merge=merge, arbiter=A, rounds=2))
+            assert instead in str(refused.value.hint)
+    assert not asked(first)
 
 
 async def test_only_the_last_step_is_streamed(serve: Serve) -> None:
@@ -469,19 +475,13 @@ async def test_a_mode_becomes_a_workflow_of_eligible_workers(serve: Serve) -> No
         synthesis = await compose(app, Mode.SYNTHESIZE)
         assert isinstance(synthesis, Ensemble)
         assert len(set(synthesis.members)) == 3
-        for mode in (Mode.DEBATE, Mode.MIXTURE):
-            with pytest.raises(InvalidTask, match="not allowed here"):
-                await compose(app, mode)
 
 
-async def test_debate_and_mixture_can_be_allowed(serve: Serve) -> None:
-    write_pool(serve(), serve(), extra="[route]\nmodes = ['debate', 'mixture']")
+async def test_a_mode_that_the_settings_leave_out_is_refused(serve: Serve) -> None:
+    write_pool(serve(), serve(), extra="[route]\nmodes = ['solo']")
     async with open_app() as app:
-        debate, mixture = await compose(app, Mode.DEBATE), await compose(app, Mode.MIXTURE)
-        assert isinstance(debate, Ensemble)
-        assert isinstance(mixture, Ensemble)
-        assert (debate.merge, debate.rounds) == (Merge.VOTE, 2)
-        assert (mixture.merge, mixture.rounds) == (Merge.SYNTHESIZE, 2)
+        with pytest.raises(InvalidTask, match="not allowed here"):
+            await compose(app, Mode.VOTE)
 
 
 async def test_what_a_request_says_of_its_form_checks_it(serve: Serve) -> None:

@@ -131,7 +131,7 @@ _workflows: st.SearchStrategy[Workflow] = st.one_of(
     st.builds(Solo, worker=_one, fallbacks=_some),
     st.builds(Cascade, stages=_pairs, check=_checks, fallbacks=_some),
     st.builds(Verified, worker=_one, check=_checks, fallbacks=_some),
-    st.builds(Ensemble, members=_pairs, merge=st.just(Merge.VOTE), rounds=st.integers(1, 2), fallbacks=_some),
+    st.builds(Ensemble, members=_pairs, merge=st.just(Merge.VOTE), fallbacks=_some),
     st.builds(Ensemble, members=_pairs, merge=st.just(Merge.BEST), check=_checks, fallbacks=_some),
     st.builds(Ensemble, members=_pairs, merge=st.just(Merge.SYNTHESIZE), arbiter=_one, fallbacks=_some),
     st.builds(Turns, worker=_one, fallbacks=_some, most=st.integers(1, 4)),

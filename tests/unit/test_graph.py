@@ -72,12 +72,12 @@ def test_steps_of_a_plan_stand_right_of_what_they_saw() -> None:
     assert len(written.lines) == 5
 
 
-def test_members_stand_side_by_side_and_rounds_behind_each_other() -> None:
-    two = Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C, rounds=2)
-    made = run(call(A, "1"), call(B, "2"), call(A, "3"), call(B, "4"), call(C, "merge"))
+def test_members_stand_side_by_side() -> None:
+    two = Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C)
+    made = run(call(A, "1"), call(B, "2"), call(C, "merge"))
     graph = lay_out(two, made)
-    assert columns(graph) == [("1:a", 0), ("2:b", 0), ("3:a", 1), ("4:b", 1), ("merge:c", 2)]
-    assert len(graph.lines) == 4 + 2
+    assert columns(graph) == [("1:a", 0), ("2:b", 0), ("merge:c", 1)]
+    assert len(graph.lines) == 2
     vote = lay_out(Ensemble(members=(A, A, B), merge=Merge.VOTE), run(call(A, "1"), call(A, "2"), call(B, "3")))
     assert columns(vote)[-1] == ("vote:b", 1)
     assert len(vote.lines) == 3

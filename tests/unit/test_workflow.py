@@ -172,7 +172,7 @@ def test_a_workflow_of_no_known_kind_is_damage_and_one_without_a_kind_is_old() -
     row = encode_entry(decided(Solo(worker=A)))
     body = json.loads(row.body)
     body["workflow"]["kind"] = "dance"
-    with pytest.raises(LedgerCorrupt, match="unknown kind 'dance'"):
+    with pytest.raises(LedgerCorrupt, match="'dance'"):
         decode_entry("decided", json.dumps(body), entry="x", task_body=row.task_body)
     body["workflow"] = {"worker": "a"}
     old = decode_entry("decided", json.dumps(body), entry="x", task_body=row.task_body)
@@ -192,7 +192,7 @@ def test_who_checks_is_asked_too_and_counts() -> None:
     assert least_calls(checked) == 2
     assert least_calls(Cascade(stages=(A, B), check=RIGHT)) == 1
     assert least_calls(Ensemble(members=(A,) * 5, merge=Merge.VOTE)) == 3
-    assert least_calls(Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C, rounds=2)) == 5
+    assert least_calls(Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C)) == 3
 
 
 def test_a_run_knows_its_author_and_its_time() -> None:

@@ -43,8 +43,9 @@ from ripieno.domain import (
     Workflow,
     parse_worker_id,
 )
+from ripieno.domain.workflow import find_removed_mode
 from ripieno.encoders import CachedEncoder, GuardedEncoder
-from ripieno.errors import ConfigError, RipienoError
+from ripieno.errors import ConfigError, InvalidPlan, RipienoError
 from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
@@ -275,8 +276,12 @@ class App:
         Raises:
             CheckpointError: the checkpoint of that decision is gone.
             ConfigError: an eligible worker has left the pool.
+            InvalidPlan: the decision took a mode that was removed.
         """
         old = decided.decision
+        removed = find_removed_mode(old.workflow)
+        if removed is not None:
+            raise InvalidPlan(f"decision {old.id!r} cannot be replayed: the workflow {removed!r} was removed")
         gone = [worker for worker in old.mask.eligible if worker not in self.pool]
         if gone:
             raise ConfigError(f"decision {old.id!r} cannot be replayed: {gone[0]!r} has left the pool")

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.removed import Names
 from ripieno.cli.running import run_app
 from ripieno.domain import Decision, Mode, Run, Task
 from ripieno.domain.memory import Scope
+from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-_MODES = click.Choice([mode.value for mode in Mode])
+_MODES = Names(
+    [mode.value for mode in Mode],
+    removed={name: f"'{instead.value}' or 'plan'" for name, instead in REMOVED_MODES.items()},
+)
 _PRESETS = click.Choice(["balanced", "best", "fast", "cheap", "private", "qos"])
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ripieno.domain import Mode, Privacy
+from ripieno.domain.task import read_mode
 
 _HOST_NAME = r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 _WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s,*]+"
@@ -112,12 +113,19 @@ class RouteSettings(_Part):
     """Further forms of what is secret here: names, each with a pattern in the syntax of RE2."""
     hedge_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of tasks for which a second worker may be asked too, when the first is later than it usually is."""
-    modes: tuple[Mode, ...] = tuple(mode for mode in Mode if mode not in (Mode.DEBATE, Mode.MIXTURE))
-    """Workflows that a request may ask for; debate and mixture cost much and seldom gain."""
+    modes: tuple[Mode, ...] = tuple(Mode)
+    """Workflows that a request may ask for."""
     chooses_modes: bool = True
     """Whether the router may choose a workflow unasked, where training proved that it pays."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
+
+    @field_validator("modes", mode="before")
+    @classmethod
+    def _check_modes(cls, modes: object) -> object:
+        if not isinstance(modes, list):
+            return modes
+        return [read_mode(mode) if isinstance(mode, str) else mode for mode in modes]
 
 
 class CacheSettings(_Part):

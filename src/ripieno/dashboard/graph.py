@@ -112,7 +112,7 @@ def _find_before(workflow: Workflow, nodes: Sequence[_Node]) -> list[list[int]]:
     if isinstance(workflow, Plan):
         return _find_plan(workflow, nodes)
     if isinstance(workflow, Ensemble):
-        return _find_rounds(workflow, nodes)
+        return _find_members(nodes)
     return [[place - 1] if place else [] for place in range(len(nodes))]
 
 
@@ -132,20 +132,10 @@ def _find_plan(workflow: Plan, nodes: Sequence[_Node]) -> list[list[int]]:
     return seen
 
 
-def _find_rounds(workflow: Ensemble, nodes: Sequence[_Node]) -> list[list[int]]:
-    """Members of one round side by side, each seeing the round before; what is no member sees all of the last one."""
-    rounds: list[list[int]] = []
-    seen: list[list[int]] = []
-    for place, node in enumerate(nodes):
-        if not node.name.isdigit():
-            seen.append(list(rounds[-1]) if rounds else [])
-            continue
-        turn = (int(node.name) - 1) // len(workflow.members)
-        while len(rounds) <= turn:
-            rounds.append([])
-        seen.append(list(rounds[turn - 1]) if turn else [])
-        rounds[turn].append(place)
-    return seen
+def _find_members(nodes: Sequence[_Node]) -> list[list[int]]:
+    """Place members side by side; what is no member sees all of them."""
+    members = [place for place, node in enumerate(nodes) if node.name.isdigit()]
+    return [[] if place in members else [member for member in members if member < place] for place in range(len(nodes))]
 
 
 def _read_number(name: str) -> int | None:

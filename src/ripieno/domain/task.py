@@ -46,16 +46,30 @@ class Mode(StrEnum):
     """Several answers of which a check or a judge takes one."""
     SYNTHESIZE = "synthesize"
     """Several workers, and one that makes one answer of theirs."""
-    DEBATE = "debate"
-    """Workers that see each other's answers before they vote."""
-    MIXTURE = "mixture"
-    """Workers that see each other's answers before one of them synthesizes."""
     PLAN = "plan"
     """Steps written by a conductor."""
     TURNS = "turns"
     """Steps chosen one by one, each after the result before it."""
     DECOMPOSE = "decompose"
     """Parts of the task, each routed apart, and one answer made of them."""
+
+
+REMOVED_MODES = {"debate": Mode.VOTE, "mixture": Mode.SYNTHESIZE}
+"""Modes of earlier versions, each with the one to use instead."""
+
+
+def read_mode(name: str) -> Mode:
+    """Return the mode of a name.
+
+    Raises:
+        ValueError: there is no such mode; names what to use instead of a removed one.
+    """
+    if name in REMOVED_MODES:
+        raise ValueError(f"the workflow {name!r} was removed: use {REMOVED_MODES[name].value!r} or 'plan'")
+    try:
+        return Mode(name)
+    except ValueError as error:
+        raise ValueError(f"no workflow is called {name!r}; workflows: {', '.join(Mode)}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ class Ensemble:
     check: Check | None = None
     """What `best` takes the best by."""
     rounds: int = 1
-    """Beyond the first, members see the answers of the round before."""
+    """1. Records of the removed modes `debate` and `mixture` hold more: they are read, and never run."""
     fallbacks: tuple[WorkerId, ...] = ()
 
     def __post_init__(self) -> None:
@@ -206,6 +206,13 @@ def list_named(workflow: Workflow) -> Iterator[WorkerId]:
             assert_never(workflow)
 
 
+def find_removed_mode(workflow: Workflow) -> str | None:
+    """Name the removed mode that a recorded workflow was made by; None where the workflow can run."""
+    if isinstance(workflow, Ensemble) and workflow.rounds > 1:
+        return "debate" if workflow.merge is Merge.VOTE else "mixture"
+    return None
+
+
 def least_calls(workflow: Workflow) -> int:
     """Calls that the workflow makes when every first answer is good: a smaller budget cannot carry it."""
     match workflow:
@@ -213,10 +220,10 @@ def least_calls(workflow: Workflow) -> int:
             return 1
         case Cascade(check=check) | Verified(check=check):
             return 1 + (find_asked(check) is not None)
-        case Ensemble(members=members, merge=merge, rounds=rounds):
-            if merge is Merge.VOTE and rounds == 1:
-                return len(members) // 2 + 1
-            return len(members) * rounds + (merge is Merge.SYNTHESIZE)
+        case Ensemble(members=members, merge=Merge.VOTE):
+            return len(members) // 2 + 1
+        case Ensemble(members=members, merge=merge):
+            return len(members) + (merge is Merge.SYNTHESIZE)
         case Plan(steps=steps):
             return len(steps)
         case _:

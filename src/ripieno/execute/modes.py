@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from ripieno.domain import Cascade, Ensemble, Merge, Task, Verified, WorkerId
 from ripieno.domain.grader import Check, Judge, find_asked
+from ripieno.domain.task import REMOVED_MODES
+from ripieno.domain.workflow import find_removed_mode
 from ripieno.errors import InvalidPlan, NoVerdict, ProviderError, ProviderRejected, RipienoError
-from ripieno.execute.prompts import DEBATE, SYNTHESIZE, make_repair, show_others
+from ripieno.execute.prompts import SYNTHESIZE, make_repair, show_others
 from ripieno.execute.steps import UNKNOWN, Steps
 from ripieno.providers import Called
 
@@ -101,7 +103,15 @@ def _can_mend(worker: WorkerId, steps: Steps) -> bool:
 
 
 async def run_ensemble(workflow: Ensemble, steps: Steps) -> Called:
-    """Several answers, and one made of them."""
+    """Ask for several answers, and make one of them.
+
+    Raises:
+        InvalidPlan: an earlier version recorded a mode that was removed.
+    """
+    removed = find_removed_mode(workflow)
+    if removed is not None:
+        instead = REMOVED_MODES[removed].value
+        raise InvalidPlan(f"the workflow {removed!r} was removed", hint=f"ask again, with {instead!r} or 'plan'")
     match workflow.merge:
         case Merge.VOTE:
             return await _vote(workflow, steps)
@@ -110,7 +120,7 @@ async def run_ensemble(workflow: Ensemble, steps: Steps) -> Called:
             return await _take_best(workflow, workflow.check, steps)
         case Merge.SYNTHESIZE:
             assert workflow.arbiter is not None
-            said = await _gather_rounds(workflow, steps)
+            said = await _gather(workflow, steps, range(len(workflow.members)))
             texts = [called.answer.text for called in said if called.answer is not None]
             task = show_others(steps.task, texts, asks=SYNTHESIZE)
             return await steps.ask("merge", (workflow.arbiter, *workflow.fallbacks), task, is_last=True)
@@ -118,9 +128,6 @@ async def run_ensemble(workflow: Ensemble, steps: Steps) -> Called:
 
 async def _vote(workflow: Ensemble, steps: Steps) -> Called:
     """The answer that most members give; no more are asked once the others cannot change it."""
-    if workflow.rounds > 1:
-        said = await _gather_rounds(workflow, steps)
-        return _find_majority(said, steps)[0]
     size = len(workflow.members)
     first = size // 2 + 1
     said = await _gather(workflow, steps, range(first))
@@ -169,37 +176,18 @@ async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> Called:
     return await steps.ask("instead", others, steps.task)
 
 
-async def _gather_rounds(workflow: Ensemble, steps: Steps) -> list[Called]:
-    """Answers of the last round; from the second on, members see those of the round before."""
-    said = await _gather(workflow, steps, range(len(workflow.members)))
-    for turn in range(1, workflow.rounds):
-        texts = [called.answer.text for called in said if called.answer is not None]
-        task = show_others(steps.task, texts, asks=DEBATE)
-        said = await _gather(workflow, steps, range(len(workflow.members)), turn=turn, task=task)
-    return said
-
-
-async def _gather(
-    workflow: Ensemble,
-    steps: Steps,
-    places: range,
-    *,
-    turn: int = 0,
-    task: Task | None = None,
-    may_fail: bool = False,
-) -> list[Called]:
+async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: bool = False) -> list[Called]:
     """Answers of some members, side by side; one that fails is left out.
 
     Raises:
         ProviderError: all of them failed.
     """
     members = workflow.members
-    prefix = f"t{turn + 1}." if workflow.rounds > 1 else ""
 
     async def ask(place: int) -> Called | RipienoError:
-        sample = _vary(task or steps.task, members, place, steps)
+        sample = _vary(steps.task, members, place, steps)
         try:
-            return await steps.ask(f"{prefix}{place + 1}", (members[place],), sample)
+            return await steps.ask(str(place + 1), (members[place],), sample)
         except RipienoError as error:
             return error
 
@@ -215,7 +203,7 @@ async def _gather(
     if not said and not may_fail:
         others = steps.find_stand_ins(workflow.fallbacks)
         if others and steps.best is None:
-            return [await steps.ask(f"{prefix}instead", others, steps.task)]
+            return [await steps.ask("instead", others, steps.task)]
         raise next(each for each in found if isinstance(each, ProviderError))
     return said
 

@@ -43,7 +43,6 @@ def show_others(task: Task, answers: Sequence[str], *, asks: str) -> Task:
 
 
 SYNTHESIZE = "Make one answer of them, the best that can be made: keep what is right, leave out what is wrong."
-DEBATE = "Consider them critically, then give your own answer. End with the answer alone on the last line."
 
 
 def make_step(step: Step, task: Task, results: Sequence[str], *, worker: Worker) -> Task:

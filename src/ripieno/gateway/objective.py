@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from ripieno.domain import Budget, JsonValue, Mode, Objective, Privacy
+from ripieno.domain import Budget, JsonValue, Objective, Privacy
 from ripieno.domain.grader import Check
 from ripieno.domain.memory import Scope
+from ripieno.domain.task import read_mode
 from ripieno.errors import Forbidden, InvalidTask
 from ripieno.route import PRESETS
 from ripieno.tasks.graders import RUNS_CODE, read_check
@@ -221,20 +222,13 @@ def _read_changes(stated: RipienoFields, base: Objective) -> dict[str, object]:
     if stated.deadline_ms is not None:
         changes["deadline_s"] = stated.deadline_ms / 1000.0
     if stated.workflow is not None:
-        changes["mode"] = _read_mode(stated.workflow)
+        changes["mode"] = read_mode(stated.workflow)
     if stated.privacy is not None:
         changes["privacy"] = Privacy(stated.privacy)
     if stated.workers and not base.workers:
         changes["workers"] = tuple(w for w in stated.workers if not base.allowed or w in base.allowed)
     changes["stated"] = frozenset((*base.stated, *changes))
     return changes
-
-
-def _read_mode(name: str) -> Mode:
-    try:
-        return Mode(name)
-    except ValueError as error:
-        raise ValueError(f"no workflow is called {name!r}; workflows: {', '.join(Mode)}") from error
 
 
 def _merge_headers(stated: RipienoFields, headers: Mapping[str, str]) -> RipienoFields:

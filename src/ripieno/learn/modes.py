@@ -96,7 +96,7 @@ def replay(
             paid = cost[:, a] + cost[:, b] + np.where(agree, 0.0, cost[:, s])
             took = latency[:, a] + latency[:, b] + np.where(agree, 0.0, latency[:, s])
             members = (a, b, s)
-        case Ensemble(members=(first, second, third), merge=Merge.VOTE, rounds=1):
+        case Ensemble(members=(first, second, third), merge=Merge.VOTE):
             a, b, c = columns[first], columns[second], columns[third]
             agree = answers.said[:, a] == answers.said[:, b]
             turned = ~agree & (answers.said[:, b] == answers.said[:, c])

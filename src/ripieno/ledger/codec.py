@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
-from typing import Any, TypeAlias, assert_never, cast, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar, assert_never, get_args
 
 import msgspec
 
@@ -24,11 +24,13 @@ from ripieno.domain import (
     Staged,
     Stepped,
     Task,
-    Workflow,
     sum_costs,
 )
+from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import LedgerCorrupt
-from ripieno.ledger.tagged import dump_tagged, load_tagged
+from ripieno.ledger.tagged import decode_workflow, make_body
+
+_Kind = TypeVar("_Kind")
 
 GENESIS = "0" * 64
 
@@ -103,9 +105,9 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
     """
     try:
         if kind == "decided":
-            return Decided(decision=_load_decision(body), task=msgspec.json.decode(task_body or "", type=Task))
+            return Decided(decision=_load_decision(body), task=load_task(task_body or ""))
         if kind == "executed":
-            task = None if task_body is None else msgspec.json.decode(task_body, type=Task)
+            task = None if task_body is None else load_task(task_body)
             return Executed(run=msgspec.json.decode(body, type=Run), task=task)
         if kind in _PLAIN:
             return msgspec.json.decode(body, type=_PLAIN[kind])
@@ -129,32 +131,45 @@ def _dump(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def load_task(body: str) -> Task:
+    """Turn the body of a task into a task.
+
+    Raises:
+        msgspec.MsgspecError: the body is no task.
+    """
+    return _load(body, Task)
+
+
+def _load(body: str, kind: type[_Kind]) -> _Kind:
+    """Decode a body with an objective; a removed mode, which the workflow tells, is left out."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError:
+        found = msgspec.json.decode(body, type=dict[str, Any])
+        objective = found.get("objective")
+        if not isinstance(objective, dict) or str(objective.get("mode")) not in REMOVED_MODES:
+            raise
+        objective["mode"] = None
+        return msgspec.json.decode(msgspec.json.encode(found), type=kind)
+
+
 def _dump_decision(decision: Decision) -> str:
     if isinstance(decision.workflow, Solo):
         return _dump(decision)
-    found = {each.name: getattr(decision, each.name) for each in fields(decision)}
-    return _dump(found | {"workflow": dump_tagged(decision.workflow)})
+    return _dump(_take_parts(decision) | {"workflow": make_body(decision.workflow)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DecisionBody(Decision):
+    """A decision whose workflow is still JSON."""
+
+    workflow: msgspec.Raw  # type: ignore[assignment]  # replaced before anybody else sees it
 
 
 def _load_decision(body: str) -> Decision:
-    shell: Any = msgspec.json.decode(body, type=_SHELL)
-    found = {each.name: getattr(shell, each.name) for each in fields(Decision)}
-    found["workflow"] = cast(Workflow, load_tagged(msgspec.json.decode(found["workflow"])))
-    return Decision(**found)
+    found = _load(body, _DecisionBody)
+    return Decision(**_take_parts(found) | {"workflow": decode_workflow(bytes(found.workflow))})
 
 
-def _make_shell() -> type:
-    """A decision whose workflow is still unread: which of the union it is, its own JSON says."""
-    hints = get_type_hints(Decision) | {"workflow": msgspec.Raw}
-    parts = []
-    for each in fields(Decision):
-        if each.default_factory is not MISSING:
-            parts.append((each.name, hints[each.name], field(default_factory=each.default_factory)))
-        elif each.default is not MISSING:
-            parts.append((each.name, hints[each.name], field(default=each.default)))
-        else:
-            parts.append((each.name, hints[each.name], field()))
-    return make_dataclass("DecisionShell", parts, kw_only=True)
-
-
-_SHELL = _make_shell()
+def _take_parts(decision: Decision) -> dict[str, Any]:
+    return {name: getattr(decision, name) for name in Decision.__slots__}

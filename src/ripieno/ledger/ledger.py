@@ -14,7 +14,7 @@ from sqlalchemy import Row as SqlRow
 from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Run, SystemClock, Task
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
 from ripieno.ledger.batch import Waiting
-from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
+from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry, load_task
 from ripieno.ledger.database import PATIENT_S, hide_password, open_engine, translated_faults
 from ripieno.ledger.found import Late, Measured, Stored, Verification
 from ripieno.ledger.keys import KeyStore
@@ -455,7 +455,7 @@ def _measure(run: Run, quality: float) -> Measured:
 
 def _decode_task(digest: str, body: str) -> Task:
     try:
-        return msgspec.json.decode(body, type=Task)
+        return load_task(body)
     except msgspec.MsgspecError as error:
         raise LedgerCorrupt(f"task {digest!r} cannot be read: {error}", entry=digest) from error
 

@@ -1,72 +1,192 @@
-"""Values of closed unions as JSON, each with the name of its class: how the record tells one workflow from another."""
+"""How the record holds values of closed unions: each is an object whose `kind` names its class.
+
+The structs below are the format. A field that is renamed in the domain keeps its name here.
+"""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TypeAlias, cast, get_type_hints
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
-from ripieno.domain import Cascade, Ensemble, JsonValue, Plan, Solo, Turns, Verified, Workflow
-from ripieno.domain.grader import (
-    Agreement,
-    Check,
-    Choice,
-    Exact,
-    External,
-    Human,
-    JsonSchema,
-    Judge,
-    Numeric,
-    Pattern,
-    UnitTests,
+from ripieno.domain import (
+    Cascade,
+    Ensemble,
+    JsonValue,
+    Merge,
+    Plan,
+    Solo,
+    Step,
+    Turns,
+    Verified,
+    WorkerId,
+    Workflow,
+    grader,
 )
 
-Tagged: TypeAlias = Workflow | Check
+Workers: TypeAlias = tuple[WorkerId, ...]
+Tagged: TypeAlias = Workflow | grader.Check
 
-_KINDS: Mapping[str, type[Tagged]] = {
-    kind.__name__.lower(): kind
-    for kind in (
-        *(Solo, Cascade, Verified, Ensemble, Plan, Turns),
-        *(Exact, Numeric, Choice, JsonSchema, Pattern, UnitTests, Judge, External, Agreement, Human),
-    )
+
+class _Body(msgspec.Struct, tag_field="kind", tag=lambda name: name[1:].lower()):
+    """A value as the record holds it."""
+
+
+class _Exact(_Body):
+    answers: tuple[str, ...]
+
+
+class _Numeric(_Body):
+    answer: float
+    tolerance: float = 1e-6
+
+
+class _Choice(_Body):
+    letter: str
+    options: tuple[str, ...]
+
+
+class _JsonSchema(_Body):
+    schema: Mapping[str, JsonValue]
+
+
+class _Pattern(_Body):
+    pattern: str
+
+
+class _UnitTests(_Body):
+    tests: str
+    prefix: str = ""
+    timeout_s: float = 5.0
+
+
+class _Judge(_Body):
+    rubric: str
+    reference: str | None = None
+    worker: WorkerId | None = None
+
+
+class _External(_Body):
+    verifier: str
+    facts: Mapping[str, JsonValue]
+
+
+class _Agreement(_Body):
+    peer: WorkerId
+
+
+class _Human(_Body):
+    question: str = "Is this answer right?"
+
+
+_Check: TypeAlias = (
+    _Exact | _Numeric | _Choice | _JsonSchema | _Pattern | _UnitTests | _Judge | _External | _Agreement | _Human
+)
+
+
+class _Solo(_Body):
+    worker: WorkerId
+    fallbacks: Workers = ()
+
+
+class _Cascade(_Body):
+    stages: Workers
+    check: _Check
+    threshold: float = 0.5
+    fallbacks: Workers = ()
+
+
+class _Verified(_Body):
+    worker: WorkerId
+    check: _Check
+    repairs: int = 1
+    threshold: float = 0.5
+    fallbacks: Workers = ()
+
+
+class _Ensemble(_Body):
+    members: Workers
+    merge: Merge
+    arbiter: WorkerId | None = None
+    check: _Check | None = None
+    rounds: int = 1
+    fallbacks: Workers = ()
+
+
+class _Plan(_Body):
+    steps: tuple[Step, ...]
+    fallbacks: Workers = ()
+    author: str = ""
+
+
+class _Turns(_Body):
+    worker: WorkerId
+    fallbacks: Workers = ()
+    most: int = 5
+    author: str = ""
+
+
+_Workflow: TypeAlias = _Solo | _Cascade | _Verified | _Ensemble | _Plan | _Turns
+_CLASSES: Mapping[type[Any], type[Any]] = {
+    _Exact: grader.Exact,
+    _Numeric: grader.Numeric,
+    _Choice: grader.Choice,
+    _JsonSchema: grader.JsonSchema,
+    _Pattern: grader.Pattern,
+    _UnitTests: grader.UnitTests,
+    _Judge: grader.Judge,
+    _External: grader.External,
+    _Agreement: grader.Agreement,
+    _Human: grader.Human,
+    _Solo: Solo,
+    _Cascade: Cascade,
+    _Verified: Verified,
+    _Ensemble: Ensemble,
+    _Plan: Plan,
+    _Turns: Turns,
 }
+_BODIES = {kind: body for body, kind in _CLASSES.items()}
+_decode = msgspec.json.Decoder(_Workflow).decode
+_decode_solo = msgspec.json.Decoder(Solo).decode
 
 
-def name_kind(value: Tagged) -> str:
-    """The name of a value's kind, as the record says it."""
-    return type(value).__name__.lower()
+def make_body(value: Tagged) -> msgspec.Struct:
+    """Make the struct of a value, which msgspec writes with its `kind` first."""
+    kind = _BODIES[type(value)]
+    parts = {name: getattr(value, name) for name in kind.__struct_fields__}
+    if parts.get("check") is not None:
+        parts["check"] = make_body(parts["check"])
+    return cast(msgspec.Struct, kind(**parts))
 
 
 def dump_tagged(value: Tagged) -> dict[str, JsonValue]:
-    """A value as JSON."""
-    found: dict[str, JsonValue] = {"kind": name_kind(value)}
-    for field in fields(value):
-        part = getattr(value, field.name)
-        is_tagged = field.name == "check" and part is not None
-        found[field.name] = dump_tagged(cast(Tagged, part)) if is_tagged else msgspec.to_builtins(part)
-    return found
+    """Turn a value into JSON."""
+    return cast(dict[str, JsonValue], msgspec.to_builtins(make_body(value)))
 
 
 def load_tagged(found: Mapping[str, JsonValue]) -> Tagged:
-    """A value out of JSON.
+    """Turn JSON into a value; without a `kind` it is a Solo.
 
     Raises:
-        ValueError: it is of no known kind, or not what its kind says.
+        ValueError: the kind is unknown, or a field is missing or wrong.
     """
-    name = str(found.get("kind", "solo"))
-    if name not in _KINDS:
-        raise ValueError(f"unknown kind {name!r}")
-    kind = _KINDS[name]
-    hints = get_type_hints(kind)
-    values: dict[str, object] = {}
-    for field in fields(kind):
-        if field.name not in found:
-            continue
-        part = found[field.name]
-        if part is None:
-            values[field.name] = None
-        elif field.name == "check" and isinstance(part, Mapping):
-            values[field.name] = load_tagged(part)
-        else:
-            values[field.name] = msgspec.convert(part, hints[field.name])
-    return kind(**values)  # type: ignore[arg-type]  # each value is of its field's type
+    try:
+        return _make_value(msgspec.convert({"kind": "solo"} | dict(found), _Workflow | _Check))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+def decode_workflow(body: bytes) -> Workflow:
+    """Turn the JSON of a recorded decision's workflow into a value; without a `kind` it is a Solo.
+
+    Raises:
+        msgspec.ValidationError: the kind is unknown, or a field is missing or wrong.
+        ValueError: the fields do not make a workflow.
+    """
+    return cast(Workflow, _make_value(_decode(body))) if b'"kind":' in body else _decode_solo(body)
+
+
+def _make_value(body: msgspec.Struct) -> Tagged:
+    parts = msgspec.structs.asdict(body)
+    if parts.get("check") is not None:
+        parts["check"] = _make_value(parts["check"])
+    return cast(Tagged, _CLASSES[type(body)](**parts))

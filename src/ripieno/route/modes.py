@@ -103,11 +103,8 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
             return _make_verified(cast)
         case Mode.VOTE | Mode.BEST_OF:
             return _make_samples(mode, cast)
-        case Mode.SYNTHESIZE | Mode.MIXTURE:
-            return _make_synthesis(cast, rounds=2 if mode is Mode.MIXTURE else 1)
-        case Mode.DEBATE:
-            members = _take_different(cast)
-            return Ensemble(members=members, merge=Merge.VOTE, rounds=2, fallbacks=cast.plain.others(*members))
+        case Mode.SYNTHESIZE:
+            return _make_synthesis(cast)
         case _:
             assert_never(mode)
 
@@ -216,7 +213,7 @@ def _make_samples(mode: Mode, cast: Cast) -> Ensemble:
     return Ensemble(members=members, merge=Merge.BEST, check=check, fallbacks=plain.others(*members))
 
 
-def _make_synthesis(cast: Cast, *, rounds: int) -> Ensemble:
+def _make_synthesis(cast: Cast) -> Ensemble:
     models = [worker for worker in cast.plain.order if not cast.pool[worker].is_tool]
     if not models:
         raise InvalidTask("no model that may take the task can synthesize", param="ripieno.workflow")
@@ -224,7 +221,7 @@ def _make_synthesis(cast: Cast, *, rounds: int) -> Ensemble:
     arbiter = max(models, key=lambda worker: quality.get(worker, 0.0))
     members = _take_different(cast)
     rest = tuple(worker for worker in models if worker != arbiter)
-    return Ensemble(members=members, merge=Merge.SYNTHESIZE, arbiter=arbiter, rounds=rounds, fallbacks=rest)
+    return Ensemble(members=members, merge=Merge.SYNTHESIZE, arbiter=arbiter, fallbacks=rest)
 
 
 def _take_different(cast: Cast) -> tuple[WorkerId, ...]:

@@ -42,7 +42,7 @@ NAMED = "named"
 class Modes:
     """Which workflows may be asked for, and who judges in them."""
 
-    allowed: frozenset[Mode] = frozenset(Mode) - {Mode.DEBATE, Mode.MIXTURE}
+    allowed: frozenset[Mode] = frozenset(Mode)
     judge: WorkerId | None = None
     learned: Mapping[WorkerId, Workflow] = field(default_factory=dict)
     """Workflows that the predictor estimates beside the workers, and may be chosen unasked."""

@@ -1,0 +1,114 @@
+"""The record's format: entries of earlier versions are read and written byte for byte."""
+
+import json
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ripieno.domain import Decided, Decision, Executed, Mode, Task, WorkerId
+from ripieno.domain.grader import Check
+from ripieno.domain.task import REMOVED_MODES, read_mode
+from ripieno.domain.workflow import Ensemble, Merge, Solo, Workflow, find_removed_mode
+from ripieno.errors import LedgerCorrupt
+from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry, load_task
+from ripieno.ledger.tagged import _CLASSES, dump_tagged, load_tagged
+
+ENTRIES: list[dict[str, Any]] = [
+    json.loads(line) for line in (Path(__file__).parent / "entries_of_version_1.jsonl").read_text().splitlines()
+]
+"""Every kind of workflow and check, written before the structs of `ledger/tagged.py` were."""
+
+
+def decode(row: dict[str, Any]) -> Any:
+    return decode_entry(row["kind"], row["body"], entry=row["id"], task_body=row["task_body"])
+
+
+def has_removed_mode(row: dict[str, Any]) -> bool:
+    return any(f'"mode":"{name}"' in row["body"] for name in REMOVED_MODES)
+
+
+def test_entries_of_earlier_versions_are_written_again_byte_for_byte() -> None:
+    current = [row for row in ENTRIES if not has_removed_mode(row)]
+    assert len(current) >= 20
+    for row in current:
+        again = encode_entry(decode(row))
+        assert again.body == row["body"]
+        if row["kind"] == "decided":
+            assert again.task_body == row["task_body"]
+
+
+def test_the_chain_of_earlier_versions_holds() -> None:
+    previous = GENESIS
+    for row in ENTRIES:
+        shell = Row(id=row["id"], kind=row["kind"], body=row["body"], task=row["task"])
+        previous = chain_digest(previous, shell, at=row["at"])
+        assert previous == row["digest"]
+
+
+def test_decisions_of_removed_modes_are_read_as_what_was_done() -> None:
+    removed = [decode(row) for row in ENTRIES if has_removed_mode(row)]
+    assert [find_removed_mode(entry.decision.workflow) for entry in removed] == ["debate", "mixture"]
+    for entry in removed:
+        assert isinstance(entry, Decided)
+        assert isinstance(entry.decision.workflow, Ensemble)
+        assert entry.decision.workflow.rounds == 2
+        assert (entry.decision.objective.mode, entry.task.objective.mode) == (None, None)
+    executed = next(decode(row) for row in ENTRIES if row["kind"] == "executed")
+    assert isinstance(executed, Executed)
+    assert find_removed_mode(Ensemble(members=(WorkerId("a"),) * 2, merge=Merge.VOTE)) is None
+
+
+def test_the_digest_of_a_task_with_a_removed_mode_stays() -> None:
+    row = next(row for row in ENTRIES if has_removed_mode(row))
+    assert load_task(row["task_body"]).digest == row["task"]
+
+
+@pytest.mark.parametrize(
+    "objective", ['{"mode":"shout"}', '"loud"', '{"mode":["debate"]}', '{"preference":2.0,"mode":"debate"}']
+)
+def test_a_task_that_is_none_is_corrupt(objective: str) -> None:
+    body = f'{{"messages":[{{"role":"user","content":"x"}}],"objective":{objective}}}'
+    with pytest.raises(LedgerCorrupt):
+        decode_entry("executed", ENTRIES[1]["body"], entry="e", task_body=body)
+
+
+@pytest.mark.parametrize("body", ["[]", "{", '{"id":"d"}'])
+def test_a_decision_that_is_none_is_corrupt(body: str) -> None:
+    with pytest.raises(LedgerCorrupt):
+        decode_entry("decided", body, entry="e", task_body="{}")
+
+
+def test_every_kind_of_workflow_and_check_has_its_struct_with_the_same_fields() -> None:
+    assert set(_CLASSES.values()) == {*Workflow.__args__, *Check.__args__}
+    for body, kind in _CLASSES.items():
+        assert body.__struct_fields__ == tuple(field.name for field in fields(kind))
+        defaults = [field.default for field in fields(kind) if field.default is not MISSING]
+        assert list(body.__struct_defaults__) == defaults
+
+
+def test_a_workflow_is_told_as_json_and_read_again() -> None:
+    for row in ENTRIES:
+        entry = decode(row)
+        if isinstance(entry, Decided):
+            assert load_tagged(dump_tagged(entry.decision.workflow)) == entry.decision.workflow
+    assert load_tagged({"worker": "a"}) == Solo(worker=WorkerId("a"))
+    with pytest.raises(ValueError, match="kind"):
+        load_tagged({"kind": "orchestra"})
+
+
+def test_a_removed_mode_names_what_to_use_instead() -> None:
+    for name, instead in REMOVED_MODES.items():
+        with pytest.raises(ValueError, match=f"'{name}' was removed: use '{instead.value}' or 'plan'"):
+            read_mode(name)
+    with pytest.raises(ValueError, match="no workflow is called 'shout'; workflows: solo"):
+        read_mode("shout")
+    assert read_mode("best-of") is Mode.BEST_OF
+
+
+def test_a_decision_keeps_its_class_and_its_fields() -> None:
+    entry = decode(ENTRIES[0])
+    assert type(entry.decision) is Decision
+    assert Decision.__slots__ == tuple(field.name for field in fields(Decision))
+    assert type(entry.task) is Task
