@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from ripieno import config
 from ripieno.cli.main import COMMANDS, LazyGroup, cli
+from ripieno.config.scale import FORMER
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -59,6 +60,8 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
         kind = field.annotation
+        if f"{prefix}{name}" in FORMER:
+            continue  # `scale` sets it
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             rows += _rows(kind, f"{prefix}{name}.")
             continue

@@ -6,6 +6,7 @@ import pytest
 
 from ripieno.app import build_pool
 from ripieno.config import load_settings
+from ripieno.config.scale import FORMER
 from ripieno.domain import Privacy
 from ripieno.errors import ConfigError
 
@@ -270,3 +271,40 @@ def test_a_variable_of_an_unknown_table_is_reported_with_the_one_that_was_meant(
     with pytest.raises(ConfigError, match="RIPIENO_ROUT__PRESET: there is no table 'rout'") as caught:
         load_settings()
     assert "RIPIENO_ROUTE__" in str(caught.value.hint)
+
+
+def test_one_setting_holds_the_limits_of_a_machine() -> None:
+    write('scale = "server"\n')
+    loaded = load_settings()
+    assert (loaded.settings.gateway.max_in_flight, loaded.settings.gateway.drain_s) == (10_000, 120.0)
+    assert loaded.settings.ledger.outbox_bytes == 4 * 1024**3
+    assert loaded.origins["memory.read_s"] == "scale"
+    write('scale = "laptop"\n')
+    assert load_settings().settings.gateway == type(loaded.settings)().gateway
+    write('[gateway]\nport = 1\n\nscale = "server"\n')
+    with pytest.raises(ConfigError, match=r"line 4: unknown key 'gateway.scale'"):
+        load_settings()
+    write('scale = "planet"\n')
+    with pytest.raises(ConfigError, match=r"line 1: scale: .*'laptop' or 'server'"):
+        load_settings()
+
+
+def test_a_limit_of_an_earlier_version_counts_and_a_warning_names_its_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write('scale = "server"\n\n[gateway]\nport = 0\nbody_bytes = 5000\n')
+    monkeypatch.setenv("RIPIENO_MEMORY__READ_S", "0.5")
+    loaded = load_settings()
+    assert (loaded.settings.gateway.body_bytes, loaded.settings.memory.read_s) == (5000, 0.5)
+    assert loaded.settings.gateway.drain_s == 120.0
+    assert loaded.origins["gateway.body_bytes"] == "file"
+    told = [record.getMessage() for record in caplog.records]
+    assert ["ripieno.toml, line 5: gateway.body_bytes" in line for line in told] == [True, False]
+    assert "RIPIENO_MEMORY__READ_S: memory.read_s" in told[1]
+
+
+def test_each_limit_of_a_scale_is_a_setting_of_its_table() -> None:
+    settings = load_settings().settings
+    for key in FORMER:
+        table, name = key.split(".")
+        assert name in type(getattr(settings, table)).model_fields

@@ -1,6 +1,7 @@
 """Loading: settings merged from file, variables and flags; every fault is named with its place."""
 
 import difflib
+import logging
 import os
 import re
 import tomllib
@@ -15,8 +16,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from ripieno.config.places import find_line, split_key, trim
+from ripieno.config.scale import FORMER, SERVER
 from ripieno.config.settings import Settings
 from ripieno.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """The name by which a request asks for the router's choice."""
@@ -41,7 +45,7 @@ class Loaded:
     settings: Settings
     path: Path
     origins: Mapping[str, str]
-    """For each dotted key that is not a default: `file`, `environment`, `flag` or `embedded pool`."""
+    """For each dotted key that is not a default: `file`, `environment`, `flag`, `scale` or `embedded pool`."""
     ignored: tuple[str, ...] = ()
     """RIPIENO_* variables of providers and workers that are not configured here."""
     is_named: bool = False
@@ -102,6 +106,10 @@ def load_settings(
     for origin, layer in layers.items():
         merged = _merge(merged, layer)
         origins |= dict.fromkeys(_flatten(layer), origin)
+    _warn_of_former_keys(origins, where, content)
+    if merged.get("scale") == "server":
+        merged = _merge(SERVER, merged)
+        origins = dict.fromkeys(FORMER, "scale") | origins
     if not merged.get("workers"):
         merged = _merge(embedded, merged)
         origins = dict.fromkeys(_flatten(embedded), "embedded pool") | origins
@@ -119,6 +127,13 @@ def load_settings(
         is_named=path is not None,
         flags=flags,
     )
+
+
+def _warn_of_former_keys(origins: Mapping[str, str], path: Path, text: str) -> None:
+    for key in sorted(FORMER & origins.keys()):
+        names = tuple(key.split("."))
+        place = f"{path}{_tell_line(text, names)}" if origins[key] == "file" else _name_variable(names)
+        log.warning("%s: %s follows from `scale` now; the value given here counts, until it is removed", place, key)
 
 
 def _read_text(path: Path, *, is_required: bool) -> str:

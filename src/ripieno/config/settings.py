@@ -257,6 +257,8 @@ class Settings(BaseSettings):
 
     home: Path = Path(".ripieno")
     """Folder for ledger, memory, checkpoints and keys; `.ripieno` next to the settings file if not given."""
+    scale: Literal["laptop", "server"] = "laptop"
+    """Size of what Ripieno may hold: request bodies, open requests, outbox, kept answers, time to drain and to read."""
     gateway: GatewaySettings = GatewaySettings()
     ledger: LedgerSettings = LedgerSettings()
     route: RouteSettings = RouteSettings()
