@@ -1,13 +1,10 @@
 """Off-policy: what another policy would have earned, from decisions that were logged with their propensities.
 
-For logged action a with propensity p, reward r, model q(x, .) and target shares t(. | x), over n tasks, w = t(a) / p:
-
-    IPS    mean(w r)                        SNIPS     sum(w r) / sum(w)
-    DR     mean(q(x, t) + w (r - q(x, a)))  capped DR the same with min(w, cap)
+For logged action a with propensity p, reward r, model q(x, .) and target shares t(. | x), over n tasks, w = t(a) / p,
+the doubly robust value is mean(q(x, t) + w (r - q(x, a))).
 
 Source:
-    Horvitz & Thompson (1952); Swaminathan & Joachims (2015), The self-normalized estimator; Dudik et al. (2011),
-    Doubly robust policy evaluation; capped weights as in Ionides (2008), Truncated importance sampling.
+    Dudik et al. (2011), Doubly robust policy evaluation.
 """
 
 from dataclasses import dataclass
@@ -18,7 +15,11 @@ from ripieno.domain import Matrix
 from ripieno.evaluate.bootstrap import NORMAL_95
 
 CAP = 20.0
-"""Weights above it are cut for a point estimate: biased, and of far less variance."""
+"""Largest weight of one decision: above it, a point estimate is cut. That is biased, and of far less variance.
+
+Source:
+    Ionides (2008), Truncated importance sampling.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,45 +51,12 @@ class Value:
     high: float
 
 
-def estimate_values(log: Logged, target: Matrix, *, cap: float = CAP) -> dict[str, Value]:
-    """Value of a policy by each estimator.
-
-    Args:
-        log: what was logged.
-        target: the policy's probability of each worker, shape (n, m), rows sum to 1.
-        cap: largest weight of the capped estimator.
-
-    Returns:
-        Keys `ips`, `snips`, `dr` and `capped_dr`.
-    """
-    rows = np.arange(len(log.action))
-    weights = target[rows, log.action] / log.propensity
-    model = np.nan_to_num(log.expected)
-    direct = (target * model).sum(axis=1)
-    left = log.reward - model[rows, log.action]
-    share = weights.sum()
-    snips = float((weights * log.reward).sum() / share) if share > 0.0 else float("nan")
-    return {
-        "ips": _summarise(weights * log.reward),
-        "snips": _around(snips, weights * (log.reward - snips) * len(rows) / max(share, 1e-12)),
-        "dr": _summarise(direct + weights * left),
-        "capped_dr": _summarise(direct + np.minimum(weights, cap) * left),
-    }
-
-
 def estimate_difference(log: Logged, target: Matrix) -> Value:
     """Doubly robust value of a policy minus what the logged one earned on the same tasks."""
     rows = np.arange(len(log.action))
     weights = target[rows, log.action] / log.propensity
     model = np.nan_to_num(log.expected)
-    scores = (target * model).sum(axis=1) + weights * (log.reward - model[rows, log.action])
-    return _summarise(scores - log.reward)
-
-
-def _summarise(scores: Matrix) -> Value:
-    return _around(float(scores.mean()), scores - scores.mean())
-
-
-def _around(mean: float, deviations: Matrix) -> Value:
-    half = NORMAL_95 * float(np.sqrt((deviations**2).sum())) / max(len(deviations), 1)
+    gains = (target * model).sum(axis=1) + weights * (log.reward - model[rows, log.action]) - log.reward
+    mean = float(gains.mean())
+    half = NORMAL_95 * float(np.sqrt(((gains - mean) ** 2).sum())) / max(len(gains), 1)
     return Value(mean=mean, low=mean - half, high=mean + half)

@@ -7,12 +7,12 @@ import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.plugins import needs_extra
-from ripieno.route.predictors.regressors import Arrays, RidgeRegressor, shrunk_means
+from ripieno.route.predictors.regressors import ArrayRegressor, RidgeRegressor, shrunk_means
 
 SEED = 0
 
 
-class FactorRegressor:
+class FactorRegressor(ArrayRegressor):
     """Matrix factorisation: a task's vector and a worker's vector in one space of few dimensions.
 
     The factors are those of the ridge solution, the best of that rank for its fitted values.
@@ -24,7 +24,7 @@ class FactorRegressor:
     def __init__(self, *, rank: int = 4, precision: float = 30.0) -> None:
         self.rank = rank
         self.precision = precision
-        self._arrays: dict[str, np.ndarray] = {}
+        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Fit a ridge, then keep the leading directions of what it fits."""
@@ -45,21 +45,13 @@ class FactorRegressor:
         arrays = self._arrays
         return np.asarray(arrays["base"] + (z - arrays["centre"]) @ arrays["tasks"] @ arrays["workers"].T)
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return self._arrays
 
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = dict(arrays)
-
-
-class LogisticRegressor:
+class LogisticRegressor(ArrayRegressor):
     """One logistic head a worker; graded quality counts as that share of a success."""
 
     def __init__(self, *, freedom: float = 1.0) -> None:
         self.freedom = freedom
-        self._arrays: dict[str, np.ndarray] = {}
+        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Fit each head on the tasks its worker was measured on."""
@@ -77,16 +69,8 @@ class LogisticRegressor:
         """Predict, shape (len(z), m)."""
         return np.asarray(1.0 / (1.0 + np.exp(-(z @ self._arrays["weights"] + self._arrays["offsets"]))))
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return self._arrays
 
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = dict(arrays)
-
-
-class BoostingRegressor:
+class BoostingRegressor(ArrayRegressor):
     """Boosted trees over (task vector, worker): one model for all pairs, as the tutorials build it.
 
     Needs LightGBM (`pip install 'ripieno[boosting]'`); the trees are kept in its text form.
@@ -95,7 +79,7 @@ class BoostingRegressor:
     def __init__(self, *, rounds: int = 100, directions: int = 48) -> None:
         self.rounds = rounds
         self.directions = directions
-        self._arrays: dict[str, np.ndarray] = {}
+        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Fit on the leading directions of the task vectors, the worker's number and its mean."""
@@ -125,14 +109,6 @@ class BoostingRegressor:
         """Predict, shape (len(z), m)."""
         trees = _import_lightgbm().Booster(model_str=self._arrays["trees"].tobytes().decode())
         return np.asarray(trees.predict(self._pairs(z)).reshape(len(z), -1))
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return self._arrays
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = dict(arrays)
 
     def _pairs(self, z: Matrix) -> Matrix:
         """One row a pair, workers of a task in a row: number, mean quality, directions."""

@@ -6,13 +6,13 @@ import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.plugins import needs_extra
-from ripieno.route.predictors.regressors import Arrays, shrunk_effects, shrunk_means, softmax
+from ripieno.route.predictors.regressors import ArrayRegressor, shrunk_effects, shrunk_means, softmax
 
 SHARPNESS = 3.0
 """Task vectors are stretched by this before the classifier: they have length near one, too short for its penalty."""
 
 
-class KindRegressor:
+class KindRegressor(ArrayRegressor):
     """Mean deviation of each labelled kind of task, weighted by how likely the task is of that kind.
 
     Args:
@@ -21,7 +21,7 @@ class KindRegressor:
 
     def __init__(self, *, freedom: float = 10.0) -> None:
         self.freedom = freedom
-        self._arrays: dict[str, np.ndarray] = {}
+        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Fit the classifier of kinds, then average the deviations of each kind."""
@@ -41,14 +41,6 @@ class KindRegressor:
         if "weights" not in self._arrays:
             return np.ones((len(z), 1))
         return softmax(SHARPNESS * z @ self._arrays["weights"] + self._arrays["offsets"])
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return self._arrays
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = dict(arrays)
 
 
 def fit_softmax(z: Matrix, which: "np.ndarray", groups: int, *, freedom: float) -> tuple[Matrix, Matrix]:

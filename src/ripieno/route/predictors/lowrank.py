@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ripieno.domain import Matrix
-from ripieno.route.predictors.regressors import Arrays, RidgeRegressor, shrunk_means
+from ripieno.route.predictors.regressors import ArrayRegressor, RidgeRegressor, shrunk_means
 
 PRECISIONS = np.geomspace(0.3, 3000.0, 20)
 
 
-class LowRankRegressor:
+class LowRankRegressor(ArrayRegressor):
     """Ridge on the principal directions of the workers' deviations, each with a precision of its own.
 
     A direction that the text says nothing about (luck of single workers) is shrunk to nothing; one that it foretells is
@@ -20,9 +20,6 @@ class LowRankRegressor:
         Breiman & Friedman (1997), Predicting multivariate responses in multiple linear regression (curds and whey);
         Golub, Heath & Wahba (1979), for the cross-validation.
     """
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """One eigendecomposition of the tasks' Gram matrix serves every direction and every precision."""
@@ -36,18 +33,6 @@ class LowRankRegressor:
         best = _choose_precisions(values, moments, np.sum(targets**2, axis=0), tasks=len(z))
         shrinkage = np.where(np.isinf(best), 0.0, 1.0 / (values[:, None] + best))
         self._arrays = {"base": base, "centre": centre, "weights": axes @ (shrinkage * moments) @ directions.T}
-
-    def predict(self, z: Matrix) -> Matrix:
-        """Predict, shape (len(z), m)."""
-        return np.asarray(self._arrays["base"] + (z - self._arrays["centre"]) @ self._arrays["weights"])
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return self._arrays
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = dict(arrays)
 
 
 def _choose_precisions(values: Matrix, moments: Matrix, totals: Matrix, *, tasks: int) -> Matrix:

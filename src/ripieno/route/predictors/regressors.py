@@ -40,33 +40,11 @@ class Regressor(Protocol):
         ...
 
 
-def shrunk_means(y: Matrix, *, prior_count: float = 5.0) -> Matrix:
-    """Worker means, pulled towards the pool's mean as if `prior_count` samples had shown it; shape (m,)."""
-    counts = (~np.isnan(y)).sum(axis=0)
-    means = column_means(y)
-    pool = float(np.nanmean(means)) if counts.any() else 0.0
-    return np.asarray((np.nan_to_num(means) * counts + pool * prior_count) / (counts + prior_count))
+class ArrayRegressor:
+    """A regressor whose learned arrays are all that it keeps; one that is linear needs no `predict` of its own."""
 
-
-class RidgeRegressor:
-    """Linear deviations from the worker's mean: beta_w ~ N(0, 1 / precision) on centred task vectors."""
-
-    def __init__(self, *, precision: float = 30.0) -> None:
-        self.precision = precision
+    def __init__(self) -> None:
         self._arrays: dict[str, np.ndarray] = {}
-
-    def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """Solve the normal equations, once for all workers that share their measured tasks."""
-        base, centre = shrunk_means(y), z.mean(axis=0)
-        known = ~np.isnan(y)
-        weights = np.zeros((z.shape[1], y.shape[1]))
-        patterns, which = np.unique(known, axis=1, return_inverse=True)
-        for index in range(patterns.shape[1]):
-            rows, columns = patterns[:, index], np.flatnonzero(which.ravel() == index)
-            design = z[rows] - centre
-            gram = design.T @ design + self.precision * np.eye(z.shape[1])
-            weights[:, columns] = np.linalg.solve(gram, design.T @ (y[np.ix_(rows, columns)] - base[columns]))
-        self._arrays = {"base": base, "centre": centre, "weights": weights}
 
     def predict(self, z: Matrix) -> Matrix:
         """Predict, shape (len(z), m)."""
@@ -81,7 +59,36 @@ class RidgeRegressor:
         self._arrays = dict(arrays)
 
 
-class KnnRegressor:
+def shrunk_means(y: Matrix, *, prior_count: float = 5.0) -> Matrix:
+    """Worker means, pulled towards the pool's mean as if `prior_count` samples had shown it; shape (m,)."""
+    counts = (~np.isnan(y)).sum(axis=0)
+    means = column_means(y)
+    pool = float(np.nanmean(means)) if counts.any() else 0.0
+    return np.asarray((np.nan_to_num(means) * counts + pool * prior_count) / (counts + prior_count))
+
+
+class RidgeRegressor(ArrayRegressor):
+    """Linear deviations from the worker's mean: beta_w ~ N(0, 1 / precision) on centred task vectors."""
+
+    def __init__(self, *, precision: float = 30.0) -> None:
+        self.precision = precision
+        super().__init__()
+
+    def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
+        """Solve the normal equations, once for all workers that share their measured tasks."""
+        base, centre = shrunk_means(y), z.mean(axis=0)
+        known = ~np.isnan(y)
+        weights = np.zeros((z.shape[1], y.shape[1]))
+        patterns, which = np.unique(known, axis=1, return_inverse=True)
+        for index in range(patterns.shape[1]):
+            rows, columns = patterns[:, index], np.flatnonzero(which.ravel() == index)
+            design = z[rows] - centre
+            gram = design.T @ design + self.precision * np.eye(z.shape[1])
+            weights[:, columns] = np.linalg.solve(gram, design.T @ (y[np.ix_(rows, columns)] - base[columns]))
+        self._arrays = {"base": base, "centre": centre, "weights": weights}
+
+
+class KnnRegressor(ArrayRegressor):
     """Mean deviation of the nearest tasks, weighted by closeness, shrunk by how many effectively count.
 
     Source:
@@ -92,7 +99,7 @@ class KnnRegressor:
         self.neighbours = neighbours
         self.temperature = temperature
         self.prior_count = prior_count
-        self._arrays: dict[str, np.ndarray] = {}
+        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Keep the unit vectors of the tasks and their deviations."""
@@ -109,14 +116,6 @@ class KnnRegressor:
             out[start : start + 512] = self._predict_batch(queries[start : start + 512] @ rows.T, deviations)
         return np.asarray(self._arrays["base"] + out)
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return self._arrays
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = dict(arrays)
-
     def _predict_batch(self, closeness: np.ndarray, deviations: np.ndarray) -> np.ndarray:
         size = min(self.neighbours, closeness.shape[1])
         nearest = np.argpartition(-closeness, size - 1, axis=1)[:, :size]
@@ -130,7 +129,7 @@ class KnnRegressor:
         return np.asarray(mean * effective / (effective + self.prior_count))
 
 
-class ClusterRegressor:
+class ClusterRegressor(ArrayRegressor):
     """Mean deviation of soft clusters of tasks, each shrunk to nothing until it has seen enough.
 
     Source:
@@ -140,7 +139,7 @@ class ClusterRegressor:
     def __init__(self, *, clusters: int = 32, temperature: float = 0.05) -> None:
         self.clusters = clusters
         self.temperature = temperature
-        self._arrays: dict[str, np.ndarray] = {}
+        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Cluster the tasks, then average the deviations of each cluster."""
@@ -157,14 +156,6 @@ class ClusterRegressor:
     def predict(self, z: Matrix) -> Matrix:
         """Predict, shape (len(z), m)."""
         return np.asarray(self._arrays["base"] + self._weigh(z) @ self._arrays["effects"])
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
-        return self._arrays
-
-    def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
-        self._arrays = dict(arrays)
 
     def _weigh(self, z: Matrix) -> Matrix:
         return softmax(unit(z) @ self._arrays["centres"].T / self.temperature)

@@ -327,10 +327,6 @@ class Peer:
         self._kept.append(made)
         return made
 
-    def find_number(self, proxy: Any) -> int:
-        """The other side's number of a proxy."""
-        return self._proxied[id(proxy)]
-
 
 def _reduce(value: Any, base: type) -> Any:
     """An instance of a subclass as its base, by the base's own methods."""
