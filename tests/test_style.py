@@ -36,6 +36,7 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
         "gateway/server.py",
         "ledger/database.py",
         "ledger/writer.py",
+        "loops.py",
         "plugins.py",
         "providers/callables.py",
         "providers/caller.py",

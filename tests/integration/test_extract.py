@@ -1,6 +1,5 @@
 """Workers in memory's service: facts extracted from what was said, and prose for long conversations."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -8,11 +7,12 @@ import pytest
 from click.testing import CliRunner
 from tests.integration.conftest import Serve, open_app, write_pool
 
-from ripieno.app.remembering import extract_facts, follow_memory
+from ripieno.app.remembering import beat_memory, extract_facts, extract_new_facts
 from ripieno.cli.main import cli
 from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import ItemKind, NewItem, Scope
 from ripieno.errors import NoEligibleWorker, ProviderError
+from ripieno.loops import Loops
 from ripieno.memory.compact import END
 from ripieno.memory.extract import extract
 from ripieno.testing import Reply, Seen
@@ -115,12 +115,13 @@ async def test_a_running_gateway_extracts_and_its_canary_beats(serve: Serve) -> 
     write_pool(serve([Reply(text=json.dumps(FACTS[:1]))]), extra="[memory]\nextract_worker = 'auto'")
     async with open_app() as app:
         await app.memory.remember(say())
-        following = follow_memory(app, every_s=0.01)
-        task = asyncio.create_task(following)
-        while not (await app.memory.recall("Postgres shop", scope=WEB)).items[0].because:
-            await asyncio.wait({task}, timeout=0.02)
-        task.cancel()
-        assert (await app.memory.health()).beat_at is not None
+        async with Loops(app.clock) as loops:
+            loops.start("memory", lambda: beat_memory(app), every_s=0.01)
+            loops.start("extraction", lambda: extract_new_facts(app), every_s=0.01)
+            while not (await app.memory.recall("Postgres shop", scope=WEB)).items[0].because:
+                pass
+            while (await app.memory.health()).beat_at is None:
+                pass
 
 
 def test_the_command_extracts_and_tells(serve: Serve) -> None:

@@ -226,7 +226,11 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
     write_pool(serve())
     async with open_gateway() as (_, address), ClientSession() as client:
         response = await client.get(f"{address}/healthz")
-        assert await response.json() == {"status": "ok", "workers": 1, "unhealthy": [], "reload_fault": None}
+        health = await response.json()
+        loops = health.pop("loops")
+        assert health == {"status": "ok", "workers": 1, "unhealthy": [], "reload_fault": None}
+        names = {"learning", "keys", "probing", "replicas", "runs", "memory", "extraction"}
+        assert {loop["name"] for loop in loops} == names
         for method, path, status in (("GET", "/nope", 404), ("GET", "/v1/chat/completions", 405)):
             response = await client.request(method, f"{address}{path}")
             assert response.status == status

@@ -78,7 +78,7 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86_400
 FOLLOW_S = 2.0
-"""Seconds between two looks for outcomes that other processes have recorded."""
+"""Seconds between two looks for what other processes have recorded."""
 
 Stamp = tuple[tuple[int, int] | None, ...]
 
@@ -211,18 +211,10 @@ class App:
         await self._learning.fold(predictor, self.pool)
         return predictor.folded
 
-    async def follow(self, *, every_s: float = FOLLOW_S) -> None:
-        """Catch up again and again, until cancelled.
-
-        Outcomes may come from other processes, and what a worker lacked may have been installed since.
-        """
-        while True:
-            await asyncio.sleep(every_s)
-            self._unavailable = find_unavailable(self.pool, self._providers)
-            try:
-                await self.catch_up()
-            except RipienoError as error:
-                log.warning("outcomes could not be learned from: %s", error.message)
+    async def refresh(self) -> None:
+        """Find out anew which workers are unavailable, and fold in what other processes have recorded."""
+        self._unavailable = find_unavailable(self.pool, self._providers)
+        await self.catch_up()
 
     def boundary(self) -> Boundary | None:
         """What keeps sensitive text near at this moment; None where nothing is restricted."""
