@@ -35,6 +35,7 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
         "gateway/http.py",
         "gateway/server.py",
         "ledger/database.py",
+        "ledger/commit.py",
         "ledger/writer.py",
         "loops.py",
         "plugins.py",

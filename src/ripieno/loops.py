@@ -99,38 +99,41 @@ class Loop:
         except Exception as error:  # noqa: BLE001  # plugins are entered here, and every failure is logged
             self._fail(error)
         else:
-            self.note_success()
+            self._succeed()
         finally:
             self._began = None
 
-    def run_now(self, work: Callable[[], object]) -> bool:
-        """Do the work of a thread once, and tell whether it raised nothing; the thread itself counts its successes."""
+    def run_now(self, work: Callable[[], Exception | None]) -> None:
+        """Do the work of a thread once. It returns a failure that it has dealt with; the first of a row is logged."""
         self._began = self._clock.monotonic()
         try:
-            work()
+            fault = work()
         except Exception as error:  # noqa: BLE001  # a thread that ends takes all that waits for it along
             self._fail(error)
-            return False
+        else:
+            if fault is None:
+                self._succeed()
+            else:
+                self._count(fault)
+                if self.failures_in_a_row == 1:
+                    log.warning("loop %s failed: %s", self.name, fault)
         finally:
             self._began = None
-        return True
 
-    def note_success(self) -> None:
-        """Count a run that ended well."""
+    def _succeed(self) -> None:
         if self.failures_in_a_row:
             log.warning("loop %s works again after %d failures", self.name, self.failures_in_a_row)
         self.runs += 1
         self.failures_in_a_row = 0
         self.succeeded_at = self._clock.now()
 
-    def note_failure(self, error: BaseException) -> None:
-        """Count a failure that is told elsewhere."""
+    def _count(self, error: BaseException) -> None:
         self.failures += 1
         self.failures_in_a_row += 1
         self.last_error = type(error).__name__
 
     def _fail(self, error: BaseException) -> None:
-        self.note_failure(error)
+        self._count(error)
         log.error("loop %s failed, %d times in a row", self.name, self.failures_in_a_row, exc_info=error)
 
 

@@ -229,7 +229,7 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
         health = await response.json()
         loops = health.pop("loops")
         assert health == {"status": "ok", "workers": 1, "unhealthy": [], "reload_fault": None}
-        names = {"learning", "keys", "probing", "replicas", "runs", "memory", "extraction"}
+        names = {"learning", "keys", "probing", "replicas", "runs", "memory", "extraction", "ledger", "ledger watch"}
         assert {loop["name"] for loop in loops} == names
         for method, path, status in (("GET", "/nope", 404), ("GET", "/v1/chat/completions", 405)):
             response = await client.request(method, f"{address}{path}")

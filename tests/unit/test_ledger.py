@@ -371,7 +371,7 @@ async def test_a_caller_that_leaves_neither_loses_its_entries_nor_stops_the_writ
 
 
 async def test_a_batch_is_bounded_and_reads_are_translated(ledger: Ledger) -> None:
-    from ripieno.ledger.writer import MOST_ROWS
+    from ripieno.ledger.batch import MOST_ROWS
 
     waiting = [ledger.append(*(make_executed(f"b{n}-{i}") for i in range(600))) for n in range(8)]
     assert sum(await asyncio.gather(*waiting)) == 4800

@@ -91,7 +91,7 @@ async def running(app: App, listener: socket.socket, *, admin_key: str | None = 
     viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None
     visitors = Visitors(key=key, viewer_key=viewer, is_open=is_open, clock=app.clock)
     gate = Gate(hosts=settings.allowed_hosts, origins=settings.allowed_origins, is_loopback=is_local)
-    loops = Loops(app.clock)
+    loops = Loops(app.clock, others=app.ledger.loops)
     gateway = Gateway(app, gate=gate, keyring=keyring, visitors=visitors, spans=spans, loops=loops)
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits, headers=gate.headers)

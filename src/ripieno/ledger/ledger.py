@@ -21,6 +21,7 @@ from ripieno.ledger.keys import KeyStore
 from ripieno.ledger.outbox import Outbox
 from ripieno.ledger.schema import OF_POLICIES, catalog, entries, tasks
 from ripieno.ledger.writer import Writer
+from ripieno.loops import Loop
 
 PROBE_PREFIX = "probe:"
 """Beginning of the data-set names that probes of new workers are recorded under."""
@@ -273,9 +274,14 @@ class Ledger:
         return list(first.items())
 
     @property
+    def loops(self) -> tuple[Loop, ...]:
+        """The threads that write, and how they do."""
+        return self._writer.loop, self._writer.watch
+
+    @property
     def is_at_fault(self) -> bool:
         """Whether the latest commit was refused."""
-        return self._writer.is_at_fault
+        return self._writer.aside.is_at_fault
 
     async def probe(self) -> bool:
         """Find out now whether entries are taken; half a second without an answer is a no."""
@@ -284,13 +290,13 @@ class Ledger:
         done, _ = await asyncio.wait((waiting,), timeout=_PROBE_S)
         if not done:
             waiting.cancel()
-            return self._writer.can_spool
+            return self._writer.aside.can_spool
         return waiting.exception() is None
 
     @property
     def waiting(self) -> int:
         """Entries that wait in the outbox for a database that does not take them."""
-        return self._writer.waiting
+        return self._writer.aside.waiting
 
     def head(self) -> int:
         """Place of the latest entry; 0 in an empty ledger."""
