@@ -56,9 +56,9 @@ async def test_facts_are_further_keys_and_what_their_turns_do_not_bear_is_left_o
         assert again is not None
         assert (again.turns, len(server.seen)) == (0, asked), "nothing is read twice"
         assert "hunter2" not in json.dumps(server.seen[0].body), "secrets are taken out before anybody reads"
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        assert app.ledger.find_decided(decision).decision.kind == "extract", "it was routed, and is in the record"
+        assert app.ledger.decisions.find(decision).decision.kind == "extract", "it was routed, and is in the record"
         await app.memory.forget(receipts[1].id)
         assert (await app.memory.get([fact.id]))[0].erased_at is not None, "it goes with what it was made from"
 
@@ -169,7 +169,7 @@ async def test_prose_is_written_once_for_a_beginning_by_a_worker_of_its_own(serv
         await app.orchestrator.carry(converse(15))
         written = [seen for seen in writer.seen if "You shorten" in json.dumps(seen.body)]
         assert len(written) == 1, "two turns later the shortened part is the same, and at hand"
-        kinds = [stored.entry.decision.kind for stored in app.ledger.latest_decisions(9)]  # type: ignore[union-attr]  # decisions
+        kinds = [stored.entry.decision.kind for stored in app.ledger.decisions.latest(9)]  # type: ignore[union-attr]  # decisions
         assert kinds.count("compact") == 1
 
 

@@ -154,7 +154,7 @@ async def test_a_damaged_outcome_stops_learning_until_it_is_mended(serve: Serve,
         await promote_checkpoint(app, tmp_path)
     async with open_gateway() as (app, address, client):
         decision, run = await app.orchestrator.handle(OTHER)
-        assert app.ledger.runs_of(decision.id) == [run]
+        assert app.ledger.runs.of_decision(decision.id) == [run]
         with damaged("entries", "id", f"executed:{run.id}", {"calls": []}):
             await app.ledger.append(Judged(run=run.id, verdict=judge(0.0)))
             health = await see(client, address, fails("learning"))

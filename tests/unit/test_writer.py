@@ -98,7 +98,7 @@ async def test_a_database_that_does_not_answer_is_given_up_and_what_was_refused_
         ledger.note(make_executed("noted"))
         assert "did not answer within" in await refuse(first)
         assert "did not answer within" in await refuse(second)
-        assert ledger.is_at_fault
+        assert ledger.aside.is_at_fault
         assert not await ledger.probe()
         third = ledger.submit(make_executed("third"))
         await refuse(third)
@@ -139,8 +139,8 @@ async def test_with_an_outbox_what_a_silent_database_does_not_take_is_spooled(tm
         assert await ledger.probe(), "entries are taken"
         driver.goes_on.set()
         async with asyncio.timeout(HANG_S):
-            while ledger.waiting:
-                await asyncio.to_thread(ledger.run_ids, "none")
+            while ledger.aside.waiting:
+                await asyncio.to_thread(ledger.campaigns.run_ids, "none")
         assert list_runs(ledger) == ["first", "second"]
         ledger.verify()
 
@@ -156,8 +156,8 @@ async def test_an_outbox_that_grows_while_it_is_emptied_loses_nothing(tmp_path: 
         assert await asyncio.wait_for(ledger.submit(make_executed("third")), HANG_S) == 1
         driver.goes_on.set()
         async with asyncio.timeout(HANG_S):
-            while ledger.waiting:
-                await asyncio.to_thread(ledger.run_ids, "none")
+            while ledger.aside.waiting:
+                await asyncio.to_thread(ledger.campaigns.run_ids, "none")
         assert list_runs(ledger) == ["first", "second", "third"]
 
 
@@ -173,7 +173,7 @@ async def test_a_locked_ledger_is_noticed_by_a_probe_and_so_is_its_release(tmp_p
             assert time.monotonic() - started < HANG_S
             assert "end the process" in str(caught.value.hint)
         async with asyncio.timeout(HANG_S):
-            while ledger.is_at_fault:
+            while ledger.aside.is_at_fault:
                 await asyncio.to_thread(ledger._writer._thread.join, 0.01)
         assert await ledger.append(make_executed("after")) == 1
         assert list_runs(ledger) == ["after"]
@@ -230,9 +230,9 @@ def test_the_end_does_not_wait_for_a_silent_database(tmp_path: Path, monkeypatch
 async def test_a_damaged_ledger_keeps_nothing_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with opened(tmp_path) as ledger:
         ledger._writer.aside.refuse([], LedgerCorrupt("damaged"))
-        assert ledger.is_at_fault
+        assert ledger.aside.is_at_fault
         assert await ledger.append(make_executed("first")) == 1
-        assert not ledger.is_at_fault
+        assert not ledger.aside.is_at_fault
 
 
 async def test_with_an_outbox_entries_are_taken_while_a_lock_is_waited_for(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ async def test_an_outbox_that_cannot_be_read_ends_no_writer(tmp_path: Path) -> N
         path.rmdir()
         (tmp_path / "kept.jsonl").rename(path)
         async with asyncio.timeout(HANG_S):
-            while ledger.waiting:
+            while ledger.aside.waiting:
                 await asyncio.to_thread(ledger._writer._thread.join, 0.01)
         assert await ledger.append(make_executed("third")) == 1
         assert list_runs(ledger) == ["first", "third"]

@@ -11,7 +11,7 @@ from ripieno.learn.checkpoint import Canary, Registry
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.snapshots import Snapshots
 from ripieno.learn.train import promote
-from ripieno.ledger import Late, Ledger
+from ripieno.ledger import Ledger, TrafficOutcome
 from ripieno.orchestrator import Brain
 from ripieno.route import Arrival, Conditions
 from ripieno.route.modes import make_stand_in
@@ -98,11 +98,11 @@ class Learning:
                 await asyncio.to_thread(self._snapshots.save, predictor, pool)
         return noticed
 
-    async def _read_outcomes(self, *, after: int, until: int | None = None) -> AsyncIterator[Late]:
+    async def _read_outcomes(self, *, after: int, until: int | None = None) -> AsyncIterator[TrafficOutcome]:
         """Read outcomes in a thread, page by page, and let others have their turn."""
 
-        def read_page() -> list[Late]:
-            return list(islice(self._ledger.late(after=after, until=until), PAGE))
+        def read_page() -> list[TrafficOutcome]:
+            return list(islice(self._ledger.outcomes.traffic(after=after, until=until), PAGE))
 
         while page := await asyncio.to_thread(read_page):
             for place, late in enumerate(page):
@@ -119,11 +119,12 @@ class Learning:
         if self._canary != canary:
             self._canary, self._shortfalls, self._canary_watermark = canary, [], canary.since
         async for late in self._read_outcomes(after=self._canary_watermark):
-            if late.run.decision is not None:
-                decided = await asyncio.to_thread(self._ledger.find_decided, late.run.decision)
-                if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
-                    self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
             self._canary_watermark = late.seq
+            if late.run.decision is None:
+                continue
+            decided = await asyncio.to_thread(self._ledger.decisions.find, late.run.decision)
+            if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
+                self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
         finding = judge_canary(self._shortfalls)
         if finding is None:
             return

@@ -153,13 +153,13 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
     shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
     found = await shadow.find_pairs(load_tasks(source), rivals, app.pool, app.conditions())
-    known = {row.run: row.outcome for row in app.ledger.measured(dataset=name)}
+    known = {row.run: row.outcome for row in app.ledger.outcomes.measured(dataset=name)}
     shadowing = Shadowing(
         pairs=found[: pairing.pairs],
         rivals=rivals,
         campaign=name,
         known=known,
-        unjudged={run.id: run for run in app.ledger.unjudged(name)},
+        unjudged={run.id: run for run in app.ledger.outcomes.unjudged(name)},
         most_cost_usd=pairing.most_cost_usd,
     )
     done = await shadow.run(shadowing, app.pool, test, on_progress=pairing.told)

@@ -44,4 +44,6 @@ async def probe(
     source = tasks or find_source(app, read_card(app.registry.folder / version).datasets[0])
     graded = choose_probe_tasks(load_tasks(source))
     probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(source))
-    return await prober.run(probing, app.pool, known=app.ledger.run_ids(name_probes(card.id)), on_progress=told)
+    return await prober.run(
+        probing, app.pool, known=app.ledger.campaigns.run_ids(name_probes(card.id)), on_progress=told
+    )

@@ -157,7 +157,7 @@ class _Present(Collector):
         if isinstance(encoder, CachedEncoder):
             yield _make_looks("ripieno_embeddings", "Texts by whether they were known", encoder)
         waiting = GaugeMetricFamily("ripieno_outbox_entries", "Entries that wait for the ledger")
-        waiting.add_metric([], float(self._app.ledger.waiting))
+        waiting.add_metric([], float(self._app.ledger.aside.waiting))
         yield waiting
         reload = GaugeMetricFamily("ripieno_config_is_current", "Whether the latest change of a file was taken")
         reload.add_metric([], 0.0 if self._app.reload_fault else 1.0)

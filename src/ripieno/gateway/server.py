@@ -223,7 +223,7 @@ class Gateway:
             "ready": is_ready,
             "draining": self.is_draining,
             "ledger": is_recording,
-            "outbox": ledger.waiting,
+            "outbox": ledger.aside.waiting,
             "workers": able,
         }
         return _respond(body, status=200 if is_ready else 503)
