@@ -56,14 +56,15 @@ class Loop:
         """When the latest run ended well, in seconds since 1970."""
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  # spreads waits, guards nothing
-        self._began: float | None = None
-        """When the run under way began, on the monotonic clock."""
+        self._under_way: list[float] = []
+        """When each run under way began, on the monotonic clock, the oldest first."""
 
     @property
     def state(self) -> LoopState:
         """How the loop does at this moment."""
-        began = self._began
-        if began is not None and self._clock.monotonic() - began > max(STALLED_PERIODS * self.every_s, LEAST_STALLED_S):
+        oldest = next(iter(self._under_way), None)
+        limit_s = max(STALLED_PERIODS * self.every_s, LEAST_STALLED_S)
+        if oldest is not None and self._clock.monotonic() - oldest > limit_s:
             return LoopState.STALLED
         if self.failures_in_a_row:
             return LoopState.FAILING
@@ -88,7 +89,7 @@ class Loop:
 
     async def run(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do the work once. Only the cancellation of the loop itself passes through."""
-        self._began = self._clock.monotonic()
+        began = self._begin()
         try:
             await work()
         except asyncio.CancelledError as error:
@@ -101,11 +102,11 @@ class Loop:
         else:
             self._succeed()
         finally:
-            self._began = None
+            self._under_way.remove(began)
 
     def run_now(self, work: Callable[[], Exception | None]) -> None:
         """Do the work of a thread once. It returns a failure that it has dealt with; the first of a row is logged."""
-        self._began = self._clock.monotonic()
+        began = self._begin()
         try:
             fault = work()
         except Exception as error:  # noqa: BLE001  # a thread that ends takes all that waits for it along
@@ -118,7 +119,12 @@ class Loop:
                 if self.failures_in_a_row == 1:
                     log.warning("loop %s failed: %s", self.name, fault)
         finally:
-            self._began = None
+            self._under_way.remove(began)
+
+    def _begin(self) -> float:
+        began = self._clock.monotonic()
+        self._under_way.append(began)
+        return began
 
     def _succeed(self) -> None:
         if self.failures_in_a_row:
@@ -141,12 +147,10 @@ class Loops:
     """The loops of one owner, which closes them: an async context manager.
 
     Args:
-        clock: the time.
         others: loops that run elsewhere, such as the ledger's threads, and are shown with these.
     """
 
-    def __init__(self, clock: Clock, *, others: Sequence[Loop] = ()) -> None:
-        self._clock = clock
+    def __init__(self, others: Sequence[Loop] = ()) -> None:
         self._loops = list(others)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -161,19 +165,16 @@ class Loops:
     ) -> None:
         await self.close()
 
-    def start(self, name: str, work: Callable[[], Awaitable[object]], *, every_s: float, is_due: bool = False) -> Loop:
+    def start(self, loop: Loop, work: Callable[[], Awaitable[object]], *, is_due: bool = False) -> None:
         """Begin to do some work again and again.
 
         Args:
-            name: what it does, as health and metrics show it.
+            loop: the record of its runs, and the time between them.
             work: one run.
-            every_s: seconds between two runs.
             is_due: whether the first run begins at once, and not after a period.
         """
-        loop = Loop(name, every_s=every_s, clock=self._clock)
         self._loops.append(loop)
-        self._tasks.append(asyncio.create_task(_repeat(loop, work, is_due=is_due), name=f"loop {name}"))
-        return loop
+        self._tasks.append(asyncio.create_task(_repeat(loop, work, is_due=is_due), name=f"loop {loop.name}"))
 
     async def close(self) -> None:
         """End all loops that were started here, in the middle of a run too."""

@@ -12,7 +12,7 @@ from ripieno.cli.main import cli
 from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import ItemKind, NewItem, Scope
 from ripieno.errors import NoEligibleWorker, ProviderError
-from ripieno.loops import Loops
+from ripieno.loops import Loop, Loops
 from ripieno.memory.compact import END
 from ripieno.memory.extract import extract
 from ripieno.testing import Reply, Seen
@@ -115,9 +115,9 @@ async def test_a_running_gateway_extracts_and_its_canary_beats(serve: Serve) -> 
     write_pool(serve([Reply(text=json.dumps(FACTS[:1]))]), extra="[memory]\nextract_worker = 'auto'")
     async with open_app() as app:
         await app.memory.remember(say())
-        async with Loops(app.clock) as loops:
-            loops.start("memory", lambda: beat_memory(app), every_s=0.01)
-            loops.start("extraction", lambda: extract_new_facts(app), every_s=0.01)
+        async with Loops() as loops:
+            loops.start(Loop("memory", every_s=0.01, clock=app.clock), lambda: beat_memory(app))
+            loops.start(Loop("extraction", every_s=0.01, clock=app.clock), lambda: extract_new_facts(app))
             while not (await app.memory.recall("Postgres shop", scope=WEB)).items[0].because:
                 pass
             while (await app.memory.health()).beat_at is None:

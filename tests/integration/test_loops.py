@@ -12,9 +12,11 @@ import pytest
 from aiohttp import ClientSession
 from tests.conftest import HANG_S
 from tests.integration.conftest import ADMIN, Serve, open_app, open_gateway, write_pool
+from tests.integration.test_app import TASK
 from tests.integration.test_learning import STILL, judge, promote_checkpoint
 
 from ripieno.app import App
+from ripieno.app import app as opening
 from ripieno.app.feedback import record_feedback
 from ripieno.domain import Judged, KeyLimits, Task, Vector
 from ripieno.encoders import CachedEncoder, Encoder, GuardedEncoder
@@ -31,6 +33,7 @@ OTHER = Task.from_text("Name a river of Norway, and say where it ends.")
 def quick_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the gateway's loops often."""
     monkeypatch.setattr(serving, "FOLLOW_S", 0.02)
+    monkeypatch.setattr(opening, "FOLLOW_S", 0.02)
 
 
 class FaultyEncoder:
@@ -112,6 +115,7 @@ async def test_a_plugin_that_fails_stops_learning_for_no_longer_than_it_fails(
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
     async with open_gateway() as (app, address, client):
+        decision, _ = await app.orchestrator.handle(TASK)
         cached = app.analyzer.encoder
         assert isinstance(cached, CachedEncoder)
         assert isinstance(cached.inner, GuardedEncoder)
@@ -128,9 +132,12 @@ async def test_a_plugin_that_fails_stops_learning_for_no_longer_than_it_fails(
         logged = [record.exc_info[0] for record in caplog.records if record.exc_info]
         assert ValueError in logged, "with its traceback"
         assert folded(app) == 0
+        body = {"decision": decision.id, "quality": 0.0}
+        async with client.post(f"{address}/v1/feedback", json=body, headers=ADMIN) as response:
+            assert response.status == 200, "it is recorded, and learned from later"
         faulty.is_mended = True
         await see(client, address, is_well("learning"))
-        assert folded(app) == 1, "the outcome that failed is learned from"
+        assert folded(app) == 2, "the outcomes that failed are learned from"
 
 
 @contextmanager

@@ -101,9 +101,10 @@ async def test_a_loop_goes_on_after_failures_and_ends_with_its_owner() -> None:
             ended.set()
 
     elsewhere = make_loop(FixedClock())
-    async with asyncio.timeout(HANG_S), Loops(FixedClock(), others=[elsewhere]) as loops:
-        working = loops.start("work", work, every_s=0.001)
-        hanging = loops.start("hang", hang, every_s=1.0, is_due=True)
+    async with asyncio.timeout(HANG_S), Loops([elsewhere]) as loops:
+        working, hanging = make_loop(FixedClock(), every_s=0.001), make_loop(FixedClock())
+        loops.start(working, work)
+        loops.start(hanging, hang, is_due=True)
         await done.wait()
         assert list(loops) == [elsewhere, working, hanging]
     assert ended.is_set()

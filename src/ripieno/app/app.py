@@ -49,6 +49,7 @@ from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.ledger import HASTE_S, PATIENT_S, Ledger
+from ripieno.loops import Loop
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
@@ -150,6 +151,8 @@ class App:
         self.look_every_s = 0.0
         """Between two looks at the files that decide; 0 looks before each task."""
         self._looked_at = 0.0
+        self.learning = Loop("learning", every_s=FOLLOW_S, clock=self.clock)
+        """The record of learning beside requests."""
         self._learning = Learning(self.ledger, self.analyzer, self.registry, self.clock, self.conditions)
         self.orchestrator = Orchestrator(parts, self.brain)
         self.runs = Runs(self.orchestrator, self.journals, self.ledger, self.clock)

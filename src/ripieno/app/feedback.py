@@ -45,7 +45,7 @@ async def record_feedback(
     runs = await asyncio.to_thread(_find_runs, app, decision, payer)
     judged = await asyncio.to_thread(_make_judged, app, runs, verdict, correction)
     await app.ledger.append(judged)
-    await app.catch_up()
+    await app.learning.run(app.catch_up)  # the outcome is recorded, whether or not it can be learned from now
     return judged
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from functools import partial
 
 from ripieno.domain import Clock, Decided, Resolved, Run
 from ripieno.errors import ApprovalDenied, ApprovalPending, ConfigError, NotFound, RipienoError
@@ -133,7 +132,7 @@ class Runs:
         for each in free:
             task = asyncio.create_task(self._finish(each))
             self._under_way.add(task)
-            task.add_done_callback(partial(self._end, each))
+            task.add_done_callback(self._under_way.discard)
         return len(free)
 
     async def close(self) -> None:
@@ -141,14 +140,6 @@ class Runs:
         for task in list(self._under_way):
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
-
-    def _end(self, found: Unfinished, task: "asyncio.Task[None]") -> None:
-        self._under_way.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error(
-                "run %s, gone on with, failed by a fault of ours, or of a plugin", found.claim.run, exc_info=error
-            )
 
     async def _finish(self, found: Unfinished) -> None:
         try:

@@ -67,17 +67,16 @@ class Views:
             kept.task.cancel()
 
     async def _make(self, kept: Kept[View], make: Callable[[], Awaitable[View]]) -> None:
-        kept.value = await make()
-        kept.fault = ""
+        try:
+            kept.value = await make()
+            kept.fault = ""
+        except RipienoError as error:
+            kept.fault = error.message
         kept.at = self._clock.now()
 
     def _end(self, name: str, kept: Kept[View], task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
-        if error is None:
-            return
-        kept.at = self._clock.now()
-        if isinstance(error, RipienoError):
-            kept.fault = error.message
-        else:
+        if error is not None:
             log.error("the view %s failed by a fault of ours, or of a plugin", name, exc_info=error)
             kept.fault = f"an internal error ({type(error).__name__})"
+            kept.at = self._clock.now()

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from ripieno.app import FOLLOW_S, App
 from ripieno.app.remembering import beat_memory, extract_new_facts
@@ -24,7 +25,7 @@ from ripieno.gateway.server import Gateway
 from ripieno.gateway.shared import Shared, open_shared
 from ripieno.gateway.spans import Spans
 from ripieno.gateway.visitors import Visitors
-from ripieno.loops import Loops
+from ripieno.loops import Loop, Loops
 from ripieno.memory.memory import BEAT_S
 
 BACKLOG = 4096
@@ -91,7 +92,7 @@ async def running(app: App, listener: socket.socket, *, admin_key: str | None = 
     viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None
     visitors = Visitors(key=key, viewer_key=viewer, is_open=is_open, clock=app.clock)
     gate = Gate(hosts=settings.allowed_hosts, origins=settings.allowed_origins, is_loopback=is_local)
-    loops = Loops(app.clock, others=app.ledger.loops)
+    loops = Loops(app.ledger.loops)
     gateway = Gateway(app, gate=gate, keyring=keyring, visitors=visitors, spans=spans, loops=loops)
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits, headers=gate.headers)
@@ -178,10 +179,12 @@ async def _share_resting(app: App, shared: Shared) -> None:
 
 def _start_loops(loops: Loops, app: App, keyring: Keyring, shared: Shared) -> None:
     """Start what runs beside requests. Each loop has one job, so that its name says what fails."""
-    loops.start("learning", app.refresh, every_s=FOLLOW_S)
-    loops.start("keys", keyring.refresh, every_s=FOLLOW_S)
-    loops.start("probing", lambda: app.caller.probe_resting(app.pool), every_s=FOLLOW_S)
-    loops.start("replicas", lambda: _share_resting(app, shared), every_s=FOLLOW_S)
-    loops.start("runs", app.runs.sweep, every_s=FOLLOW_S, is_due=True)
-    loops.start("memory", lambda: beat_memory(app), every_s=BEAT_S)
-    loops.start("extraction", lambda: extract_new_facts(app), every_s=BEAT_S)
+    often = partial(Loop, every_s=FOLLOW_S, clock=app.clock)
+    seldom = partial(Loop, every_s=BEAT_S, clock=app.clock)
+    loops.start(app.learning, app.refresh)
+    loops.start(often("keys"), keyring.refresh)
+    loops.start(often("probing"), lambda: app.caller.probe_resting(app.pool))
+    loops.start(often("replicas"), lambda: _share_resting(app, shared))
+    loops.start(often("runs"), app.runs.sweep, is_due=True)
+    loops.start(seldom("memory"), lambda: beat_memory(app))
+    loops.start(seldom("extraction"), lambda: extract_new_facts(app))

@@ -71,7 +71,7 @@ class Gateway:
         self._app = app
         self.gate = gate
         self.keyring = keyring
-        self._loops = loops or Loops(app.clock)
+        self._loops = loops or Loops(app.ledger.loops)
         self.metrics = Metrics(app, self._loops)
         self.is_draining = False
         self._answering = Answering(app, keyring, self.metrics, spans)

@@ -218,7 +218,8 @@ class Profiler:
 
     async def _judge_again(self, campaign: str, planned: Mapping[str, Sample], progress: Progress) -> int:
         """Judge recorded answers that have no verdict, once each; gives how many have one now."""
-        runs = [run for run in self._ledger.outcomes.unjudged(campaign) if run.id in planned]
+        unjudged = await asyncio.to_thread(self._ledger.outcomes.unjudged, campaign)
+        runs = [run for run in unjudged if run.id in planned]
         lanes = iter(runs)
 
         async def work(runs: Iterable[Run]) -> int:
