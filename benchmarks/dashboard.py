@@ -76,8 +76,10 @@ def _draw_tasks(seed: int) -> Iterator[GradedTask]:
 
 def fill_up(ledger: Ledger, rows: int) -> None:
     """Record decisions with what came of them again, under new names, until the ledger holds so many entries."""
-    recent = ledger.latest_decisions(2000)
-    came = ledger.came_of([stored.entry.decision.id for stored in recent if isinstance(stored.entry, Decided)])
+    recent = ledger.decisions.latest(2000)
+    came = ledger.decisions.results_of(
+        [stored.entry.decision.id for stored in recent if isinstance(stored.entry, Decided)]
+    )
     while ledger.head() < rows:
         batch: list[Entry] = []
         for stored in recent:
@@ -98,7 +100,7 @@ def _copy(decided: Decided, came: tuple[Run, list[Judged]] | None) -> list[Entry
 
 async def measure(app: App, repeats: int) -> None:
     """Ask for each page again and again, one at a time."""
-    last = app.ledger.last_decision()
+    last = app.ledger.decisions.last()
     with bind_socket(app.settings.gateway.model_copy(update={"port": 0})) as listener:
         async with running(app, listener) as address, httpx.AsyncClient(base_url=address, timeout=120) as client:
             print(f"{app.ledger.head():,} entries, {app.ledger.count('decided'):,} decisions")

@@ -188,7 +188,7 @@ class Orchestrator:
             RipienoError: as `carry`; the end of the run is recorded.
         """
         assert self._parts.journals is not None
-        decided = await asyncio.to_thread(self._parts.ledger.find_decided, found.claim.run)
+        decided = await asyncio.to_thread(self._parts.ledger.decisions.find, found.claim.run)
         journal = await self._parts.journals.take_over(found)
         if journal is None:
             return None
@@ -384,7 +384,7 @@ class Orchestrator:
             execution.is_claimed = True
         recorded = ledger.submit(Decided(decision=decision, task=execution.task), *claims)
         recorded.add_done_callback(_take_note)
-        if decision.abstains or ledger.is_at_fault:
+        if decision.abstains or ledger.aside.is_at_fault:
             await recorded
         if decision.abstains:
             raise Abstained(decision.reasons[0], decision=decision.id)

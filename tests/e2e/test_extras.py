@@ -52,7 +52,7 @@ async def main():
         with bind_socket(app.settings.gateway.model_copy(update={"port": 0})) as listener:
             async with running(app, listener) as address:
                 status, answer = await asyncio.to_thread(ask, address)
-        decided = app.ledger.find_decided(app.ledger.last_decision())
+        decided = app.ledger.decisions.find(app.ledger.decisions.last())
         loaded = sorted({name.partition(".")[0] for name in sys.modules})
         print(json.dumps([status, answer, decided.decision.predictor, loaded]))
 

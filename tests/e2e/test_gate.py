@@ -261,7 +261,7 @@ def test_a_page_of_an_allowed_origin_asks_and_reads_the_answer(browser: Browser,
         page.goto(f"http://chat.test:{pages}/")
         found = page.evaluate(FRIEND, [site.address, ASK])
         assert (found["text"], found["worker"]) == ("for a friend", "a")
-        assert site.app.ledger.find_decided(found["decision"]).task.text == "Spend the owner's money"
+        assert site.app.ledger.decisions.find(found["decision"]).task.text == "Spend the owner's money"
         assert found["stream"].strip().endswith("[DONE]")
         assert json.dumps(found["wrong"]) == '[400, "invalid_request"]', "errors are read too"
         assert found["kept"] == ["rejected", "rejected"], "the dashboard and the keys are not for it"

@@ -95,7 +95,7 @@ async def read_end(folder: Path) -> Run:
             stored.entry.run for stored in app.ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)
         ]
         assert len(ends) == 1
-        assert app.ledger.unfinished_runs() == []
+        assert app.ledger.runs.unfinished() == []
         return ends[0]
 
 
@@ -167,7 +167,7 @@ async def test_a_run_that_a_living_process_has_in_hand_is_left_to_it(tmp_path: P
         assert again is not None
         assert again.is_owned
         with pytest.raises(NotFound):
-            app.ledger.find_decided("nobody")
+            app.ledger.decisions.find("nobody")
 
 
 async def test_a_human_agrees_and_the_run_goes_on_once(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ async def test_a_full_disk_spools_loses_nothing_and_catches_up(serve_in: ServeIn
         with Ledger(served.ledger_url) as ledger:
             ledger.verify()
             for _, decision in decisions:
-                assert ledger.find_decided(str(decision))
+                assert ledger.decisions.find(str(decision))
         assert not (tmp_path / "home" / "outbox.jsonl").exists()
 
 

@@ -142,9 +142,9 @@ async def test_a_fault_is_never_the_users(name: str, tmp_path: Path, *, streams:
                 assert text.endswith("data: [DONE]\n\n")
             else:
                 assert json.loads(text)["choices"][0]["message"]["content"] == "from the good one"
-            decision = app.ledger.last_decision()
+            decision = app.ledger.decisions.last()
             assert decision is not None
-            calls = app.ledger.runs_of(decision)[0].calls
+            calls = app.ledger.runs.of_decision(decision)[0].calls
             assert [call.worker for call in calls] == ["a", "b"]
             assert str(calls[0].failure) in failure, calls[0]
             assert calls[0].error
@@ -211,6 +211,6 @@ async def test_a_client_that_leaves_ends_the_call_upstream(tmp_path: Path) -> No
                 response.close()
             async with asyncio.timeout(HANG_S):
                 await left.wait()
-            decision = app.ledger.last_decision()
+            decision = app.ledger.decisions.last()
             assert decision is not None
-            assert app.ledger.runs_of(decision)[0].calls[0].failure == "cancelled"
+            assert app.ledger.runs.of_decision(decision)[0].calls[0].failure == "cancelled"

@@ -62,11 +62,11 @@ async def test_a_recorded_decision_is_replayed_to_the_same(serve: Serve) -> None
         for _ in range(25):
             decision, _ = await app.orchestrator.handle(TASK)
             chosen.add(decision.worker)
-            replayed = await app.replay(app.ledger.find_decided(decision.id))
+            replayed = await app.replay(app.ledger.decisions.find(decision.id))
             assert replayed.workflow == decision.workflow
             assert replayed.propensity == decision.propensity
             assert replayed.utilities == decision.utilities
-        decided = app.ledger.find_decided(decision.id)
+        decided = app.ledger.decisions.find(decision.id)
         write_pool(serve())
         path.write_text(path.read_text().replace("workers.a", "workers.z"))
         with pytest.raises(ConfigError, match="has left the pool"):

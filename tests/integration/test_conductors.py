@@ -43,7 +43,7 @@ async def test_a_worker_writes_the_plan_and_its_tokens_count(serve: Serve) -> No
         assert len(prompts) == 1
         assert '"How tall is the tower, in feet?"' in prompts[0]
         assert not {"a:", "b:", "scripted"} & set(prompts[0].split()), "workers are told by what they can, not by name"
-        recorded = app.ledger.find_decided(execution.decision.id).decision
+        recorded = app.ledger.decisions.find(execution.decision.id).decision
         assert recorded.workflow == plan
 
 

@@ -342,13 +342,13 @@ async def test_the_playground_asks_compares_and_takes_what_an_answer_was_worth(s
         assert status == 200
         assert "four" in page
         assert "vier" in page
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        assert app.ledger.find_decided(decision).decision.objective.preference == 0.3
+        assert app.ledger.decisions.find(decision).decision.objective.preference == 0.3
         back = f"playground?of={decision}"
         status, page = await browser.post("feedback", token=token, decision=decision, quality="1", back=back)
         assert "user: 1.00" in page
-        (verdict,) = app.ledger.verdicts_of(app.ledger.runs_of(decision)[0].id)
+        (verdict,) = app.ledger.runs.verdicts_of(app.ledger.runs.of_decision(decision)[0].id)
         assert verdict.verdict.quality == 1.0
         status, page = await browser.post("playground/ask", token=token, **fields | {"first": "c", "second": ""})
         assert "No answer" in page

@@ -314,7 +314,7 @@ async def test_a_decision_that_had_it_is_replayed_as_it_was(serve: Serve) -> Non
     write_pool(serve(), serve())
     async with open_app() as app:
         execution = await app.orchestrator.carry(TASK)
-        decided = app.ledger.find_decided(execution.decision.id)
+        decided = app.ledger.decisions.find(execution.decision.id)
         assert set(decided.decision.mask.eligible) == {"a", "b"}
     path = Path("ripieno.toml")
     path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "local"\nhas_effects = true', 1))

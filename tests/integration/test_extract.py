@@ -1,6 +1,5 @@
 """Workers in memory's service: facts extracted from what was said, and prose for long conversations."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -8,11 +7,12 @@ import pytest
 from click.testing import CliRunner
 from tests.integration.conftest import Serve, open_app, write_pool
 
-from ripieno.app.remembering import extract_facts, follow_memory
+from ripieno.app.remembering import beat_memory, extract_facts, extract_new_facts
 from ripieno.cli.main import cli
 from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import ItemKind, NewItem, Scope
 from ripieno.errors import NoEligibleWorker, ProviderError
+from ripieno.loops import Loop, Loops
 from ripieno.memory.compact import END
 from ripieno.memory.extract import extract
 from ripieno.testing import Reply, Seen
@@ -56,9 +56,9 @@ async def test_facts_are_further_keys_and_what_their_turns_do_not_bear_is_left_o
         assert again is not None
         assert (again.turns, len(server.seen)) == (0, asked), "nothing is read twice"
         assert "hunter2" not in json.dumps(server.seen[0].body), "secrets are taken out before anybody reads"
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        assert app.ledger.find_decided(decision).decision.kind == "extract", "it was routed, and is in the record"
+        assert app.ledger.decisions.find(decision).decision.kind == "extract", "it was routed, and is in the record"
         await app.memory.forget(receipts[1].id)
         assert (await app.memory.get([fact.id]))[0].erased_at is not None, "it goes with what it was made from"
 
@@ -115,12 +115,13 @@ async def test_a_running_gateway_extracts_and_its_canary_beats(serve: Serve) -> 
     write_pool(serve([Reply(text=json.dumps(FACTS[:1]))]), extra="[memory]\nextract_worker = 'auto'")
     async with open_app() as app:
         await app.memory.remember(say())
-        following = follow_memory(app, every_s=0.01)
-        task = asyncio.create_task(following)
-        while not (await app.memory.recall("Postgres shop", scope=WEB)).items[0].because:
-            await asyncio.wait({task}, timeout=0.02)
-        task.cancel()
-        assert (await app.memory.health()).beat_at is not None
+        async with Loops() as loops:
+            loops.start(Loop("memory", every_s=0.01, clock=app.clock), lambda: beat_memory(app))
+            loops.start(Loop("extraction", every_s=0.01, clock=app.clock), lambda: extract_new_facts(app))
+            while not (await app.memory.recall("Postgres shop", scope=WEB)).items[0].because:
+                pass
+            while (await app.memory.health()).beat_at is None:
+                pass
 
 
 def test_the_command_extracts_and_tells(serve: Serve) -> None:
@@ -168,7 +169,7 @@ async def test_prose_is_written_once_for_a_beginning_by_a_worker_of_its_own(serv
         await app.orchestrator.carry(converse(15))
         written = [seen for seen in writer.seen if "You shorten" in json.dumps(seen.body)]
         assert len(written) == 1, "two turns later the shortened part is the same, and at hand"
-        kinds = [stored.entry.decision.kind for stored in app.ledger.latest_decisions(9)]  # type: ignore[union-attr]  # decisions
+        kinds = [stored.entry.decision.kind for stored in app.ledger.decisions.latest(9)]  # type: ignore[union-attr]  # decisions
         assert kinds.count("compact") == 1
 
 

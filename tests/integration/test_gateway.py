@@ -53,13 +53,13 @@ async def test_the_official_client_chats_unchanged(serve: Serve) -> None:
         assert answer.model == "a"
         assert answer.usage is not None
         assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (10, 1, 11)
-        decided = app.ledger.find_decided(raw.headers["x-ripieno-decision"])
+        decided = app.ledger.decisions.find(raw.headers["x-ripieno-decision"])
         assert decided.task.text == "What is 2 + 2?"
         assert raw.headers["x-ripieno-worker"] == "a"
         assert raw.headers["x-ripieno-workflow"] == "solo"
         assert raw.headers["x-request-id"] == decided.decision.id
         assert float(raw.headers["x-ripieno-cost-usd"]) == pytest.approx(0.001)
-        runs = app.ledger.runs_of(decided.decision.id)
+        runs = app.ledger.runs.of_decision(decided.decision.id)
         assert runs[0].answer is not None
         assert runs[0].answer.text == "four"
         names = [model.id async for model in client.models.list()]
@@ -86,9 +86,9 @@ async def test_the_official_client_streams_unchanged(serve: Serve) -> None:
         finishes = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
         assert finishes[-1] == "stop"
         assert set(finishes[:-1]) == {None}
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        run = app.ledger.runs_of(decision)[0]
+        run = app.ledger.runs.of_decision(decision)[0]
         assert run.answer is not None
         assert run.answer.text == "one two three"
         assert run.cost_usd == pytest.approx(0.001)
@@ -99,9 +99,9 @@ async def test_a_failed_worker_is_replaced_unseen_in_both_forms(serve: Serve) ->
     async with open_gateway() as (app, address), open_client(address) as client:
         answer = await client.chat.completions.create(model="auto", messages=ASK)
         assert (answer.model, answer.choices[0].message.content) == ("b", "from b")
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        assert [(c.worker, c.failure) for c in app.ledger.runs_of(decision)[0].calls] == [
+        assert [(c.worker, c.failure) for c in app.ledger.runs.of_decision(decision)[0].calls] == [
             ("a", "server_error"),
             ("b", None),
         ]
@@ -120,9 +120,9 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_event(serve: Serve) -
         assert '"error"' in events[-1]
         assert "[DONE]" not in events[-1]
         assert json.loads(events[0].removeprefix("data: "))["choices"][0]["delta"]["content"] == "one"
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        assert [call.worker for call in app.ledger.runs_of(decision)[0].calls] == ["a"]
+        assert [call.worker for call in app.ledger.runs.of_decision(decision)[0].calls] == ["a"]
 
 
 async def test_when_all_fail_the_client_gets_an_openai_error(serve: Serve) -> None:
@@ -138,9 +138,9 @@ async def test_when_all_fail_the_client_gets_an_openai_error(serve: Serve) -> No
                 "param": None,
                 "code": "provider_error",
             }
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        assert len(app.ledger.runs_of(decision)[0].calls) == 2
+        assert len(app.ledger.runs.of_decision(decision)[0].calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ async def test_objective_headers_and_fields_reach_the_decision(serve: Serve) -> 
         headers = {"X-Ripieno-Preference": "0.25", "X-Ripieno-Task-Kind": "maths", "X-Ripieno-Budget-Usd": "0.5"}
         status, _, _ = await post(client, f"{address}/v1/chat/completions", body, **headers)
         assert status == 200
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        decided = app.ledger.find_decided(decision)
+        decided = app.ledger.decisions.find(decision)
         objective = decided.task.objective
         assert (objective.preference, objective.preset, objective.deadline_s) == (0.25, "cheap", 1.5)
         assert (objective.privacy, objective.mission_criticality, decided.task.kind) == ("local", 6, "maths")
@@ -212,12 +212,12 @@ async def test_feedback_joins_its_decision(serve: Serve) -> None:
     write_pool(serve())
     async with open_gateway() as (app, address), ClientSession() as client:
         await post(client, f"{address}/v1/chat/completions", {"model": "auto", "messages": ASK})
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         for quality in (0.0, 1.0):
             status, said, _ = await post(client, f"{address}/v1/feedback", {"decision": decision, "quality": quality})
             assert status == 200
         assert said == {"recorded": f"judged:{decision}:user:1"}
-        assert [m.outcome.quality for m in app.ledger.measured()] == [1.0]
+        assert [m.outcome.quality for m in app.ledger.outcomes.measured()] == [1.0]
         assert (await post(client, f"{address}/v1/feedback", {"decision": "zz", "quality": 1}))[0] == 404
         assert (await post(client, f"{address}/v1/feedback", {"decision": decision, "quality": 2}))[0] == 400
 
@@ -226,7 +226,11 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
     write_pool(serve())
     async with open_gateway() as (_, address), ClientSession() as client:
         response = await client.get(f"{address}/healthz")
-        assert await response.json() == {"status": "ok", "workers": 1, "unhealthy": [], "reload_fault": None}
+        health = await response.json()
+        loops = health.pop("loops")
+        assert health == {"status": "ok", "workers": 1, "unhealthy": [], "reload_fault": None}
+        names = {"learning", "keys", "probing", "replicas", "runs", "memory", "extraction", "ledger", "ledger watch"}
+        assert {loop["name"] for loop in loops} == names
         for method, path, status in (("GET", "/nope", 404), ("GET", "/v1/chat/completions", 405)):
             response = await client.request(method, f"{address}{path}")
             assert response.status == status

@@ -41,7 +41,7 @@ async def test_what_was_said_is_recalled_the_next_time_and_the_decision_says_so(
         read = second.decision.memory
         assert read is not None
         assert (read.status, len(read.items)) == (ReadStatus.OK, 2)
-        recorded = app.ledger.find_decided(second.decision.id)
+        recorded = app.ledger.decisions.find(second.decision.id)
         assert recorded.decision.memory == read
         assert any("memory is ok: 2 items" in reason for reason in recorded.decision.reasons)
         assert "Postgres" in recorded.task.messages[0].text, "a replay sees what the worker saw"
@@ -176,7 +176,7 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
         assert "Let me look" not in seen[1]["content"]
         assert seen[2]["content"] == CHAT, "what is kept begins with the user's word, and a result follows its call"
         assert any("older turns were made short" in reason for reason in execution.decision.reasons)
-        recorded = app.ledger.find_decided(execution.decision.id)
+        recorded = app.ledger.decisions.find(execution.decision.id)
         assert len(recorded.task.messages) == 9, "the record holds what the worker saw"
         await app.orchestrator.carry(Task(messages=tuple(talk[4:])))
         assert len(server.seen[-1].body["messages"]) == 6  # type: ignore[arg-type]  # a list

@@ -39,9 +39,9 @@ async def test_a_key_is_made_used_shown_and_ended(serve: Serve, tmp_path: Path) 
     async with open_gateway() as (app, address, client):
         secret = await make_key(address, client, usd_per_day=1.0)
         assert (await ask(address, client, secret))[0] == 200
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
-        run = app.ledger.runs_of(decision)[0]
+        run = app.ledger.runs.of_decision(decision)[0]
         async with client.get(f"{address}/admin/keys", headers=ADMIN) as response:
             shown = (await response.json())["keys"][0]
         assert run.key == shown["id"]

@@ -232,7 +232,7 @@ async def test_another_keys_decision_is_told_like_one_that_never_was(
         assert [status for status, _ in await tell("owner", mine)] == [200, 200, 200]
         assert [status for status, _ in await tell("master", mine)] == [200, 200, 200]
         assert (await world.call("GET", f"/v1/runs/{waits}", "owner"))[0] == 200
-        assert [found.verdict.quality for found in world.app.ledger.verdicts_of(mine)].count(0.0) == 4
+        assert [found.verdict.quality for found in world.app.ledger.runs.verdicts_of(mine)].count(0.0) == 4
 
 
 async def test_a_kept_answer_is_given_to_the_key_that_had_it_and_to_no_other(

@@ -57,7 +57,7 @@ async def test_feedback_moves_the_next_decision_and_every_decision_is_replayed_a
         assert decisions[0].predictor == version
         assert decisions[1].predictor.startswith(f"{version}+")
         for decision in (decisions[0], decisions[7], decisions[-1]):
-            replayed = await app.replay(app.ledger.find_decided(decision.id))
+            replayed = await app.replay(app.ledger.decisions.find(decision.id))
             assert replayed.worker == decision.worker
             assert replayed.utilities == decision.utilities
     async with open_app() as again:
@@ -136,7 +136,7 @@ async def test_feedback_on_what_is_unknown_or_judged_already(serve: Serve, tmp_p
         again = await record_feedback(app, decision.id, judge(1.0))
         assert again.nth == 1
         assert (await app.orchestrator.decide(TASK)).estimates == once, "a second finding waits for the next training"
-        assert [j.verdict.quality for j in app.ledger.verdicts_of(run.id)] == [0.0, 1.0]
+        assert [j.verdict.quality for j in app.ledger.runs.verdicts_of(run.id)] == [0.0, 1.0]
 
 
 async def test_a_new_worker_is_masked_probed_and_then_takes_its_tasks(serve: Serve, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ async def test_a_new_worker_is_masked_probed_and_then_takes_its_tasks(serve: Ser
     async with open_app() as app:
         version = await promote_checkpoint(app, tmp_path)
         with pytest.raises(NotFound, match="no decision"):
-            app.ledger.find_decided("x")
+            app.ledger.decisions.find("x")
         write_pool(wrong, right, serve([Reply(text="yes")]), extra=STILL)
         decision = await app.orchestrator.decide(TASK)
         assert decision.predictor == version, "nothing was trained anew"
@@ -161,11 +161,11 @@ async def test_a_new_worker_is_masked_probed_and_then_takes_its_tasks(serve: Ser
         probing = Probing(worker=app.pool["c"].id, tasks=tasks, budget=12)
         short = await app.make_prober().run(probing, app.pool, known=set())
         assert (short.probes, short.standing) == (12, "trial")
-        known = app.ledger.run_ids(name_probes(app.pool["c"].id))
+        known = app.ledger.campaigns.run_ids(name_probes(app.pool["c"].id))
         assert len(known) == 12
         longer = Probing(worker=app.pool["c"].id, tasks=tasks, budget=40)
         found = await app.make_prober().run(longer, app.pool, known=known)
-        assert len(app.ledger.run_ids(name_probes(app.pool["c"].id))) == found.probes
+        assert len(app.ledger.campaigns.run_ids(name_probes(app.pool["c"].id))) == found.probes
         assert found.quality > short.quality > 0.6
         if found.standing == "free":
             assert (await app.orchestrator.decide(tasks[50].task)).worker in {"c", "b"}
@@ -238,7 +238,7 @@ async def test_a_budget_turns_traffic_to_the_cheap_worker(serve: Serve, tmp_path
         assert {"a", "b"} == set(taken)
         assert spent / 120 == pytest.approx(0.0012, rel=0.1)
         paced = next(d for d in reversed(list(app.ledger.read(kinds=("decided",)))) if hasattr(d.entry, "decision"))
-        replayed = await app.replay(app.ledger.find_decided(paced.entry.id.removeprefix("decided:")))
+        replayed = await app.replay(app.ledger.decisions.find(paced.entry.id.removeprefix("decided:")))
         assert replayed.worker == taken[-1]
 
 
@@ -264,9 +264,9 @@ async def test_no_answer_is_told_apart_from_a_fault(serve: Serve, tmp_path: Path
                 assert response.status == 422
         with pytest.raises(Abstained) as caught:
             await app.orchestrator.handle(grave_task(app))
-        recorded = app.ledger.find_decided(caught.value.decision)
+        recorded = app.ledger.decisions.find(caught.value.decision)
         assert recorded.decision.abstains
-        assert app.ledger.runs_of(recorded.decision.id) == []
+        assert app.ledger.runs.of_decision(recorded.decision.id) == []
         assert json.loads(json.dumps(recorded.decision.reasons[0])).startswith("no answer is better")
 
 
@@ -333,6 +333,6 @@ async def test_logged_traffic_tells_what_another_policy_would_have_earned(serve:
         found = estimate_difference(log, target)
         assert found.low <= found.mean <= found.high
         assert found.mean > -0.05, "b is always right"
-        assert app.ledger.find_source("nowhere") == ""
+        assert app.ledger.campaigns.find_source("nowhere") == ""
         explained = explain(replace(judged[0].decision, policy_facts={"has_ladder": False}))
         assert {span.worker for span in explained.spans} <= {"a", "b"}

@@ -40,7 +40,7 @@ async def test_a_locked_server_refuses_together_and_goes_on_after_the_release(po
             assert {type(each) for each in found} == {LedgerError}
             assert "is locked by another process" in str(found[0])
             assert not await ledger.probe()
-            assert len(ledger.run_ids("none")) == 0, "readers are not held up"
+            assert len(ledger.campaigns.run_ids("none")) == 0, "readers are not held up"
         holder.dispose()
         await wait_until_taken(ledger)
         assert await ledger.append(make_executed("after")) == 1

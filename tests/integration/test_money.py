@@ -227,7 +227,7 @@ async def test_the_reason_of_a_decision_names_unknown_prices(serve: Serve) -> No
     path.write_text(path.read_text().replace("[providers.b]", f"{TOKENS}\n[providers.b]"))
     async with open_gateway() as (app, address, client):
         _, headers, _ = await ask(address, client, ripieno={"preset": "cheap"})
-        decided = app.ledger.find_decided(headers["x-ripieno-decision"])
+        decided = app.ledger.decisions.find(headers["x-ripieno-decision"])
     assert headers["x-ripieno-worker"] == "a", "a worker of unknown price ranks as the most expensive one"
     assert any("price unknown, ranked as the most expensive: b" in reason for reason in decided.decision.reasons)
     assert {e.worker: e.cost_usd is None for e in decided.decision.estimates} == {"a": False, "b": True}

@@ -236,8 +236,8 @@ async def test_a_profile_measures_no_public_worker_on_what_may_not_reach_it(serv
         campaign = Campaign(name="c", tasks=tasks, workers=(FAR, NEAR))
         progress = await app.make_profiler().run(campaign, app.pool)
         assert progress.failures == {"rejected": 1}
-        assert len(list(app.ledger.measured(dataset="c"))) <= 3
-        assert len(app.ledger.run_ids("c")) == 3
+        assert len(list(app.ledger.outcomes.measured(dataset="c"))) <= 3
+        assert len(app.ledger.campaigns.run_ids("c")) == 3
         with pytest.raises(WithheldTask) as caught:
             await app._ask(FAR, tasks[0].task)
         assert SECRET not in f"{caught.value} {caught.value.hint}"

@@ -40,7 +40,7 @@ async def test_every_sample_is_recorded_with_outcome_cost_and_place(serve: Serve
         assert (done.total, done.done, done.resumed, done.accepted) == (16, 16, 0, 8.0)
         assert done.spent_usd == pytest.approx(8 * 0.001 + 8 * 0.002)
         assert seen == list(range(1, 17))
-        rows = list(app.ledger.measured(dataset="c"))
+        rows = list(app.ledger.outcomes.measured(dataset="c"))
         assert Counter((r.outcome.worker, r.outcome.quality) for r in rows) == {("a", 1.0): 8, ("b", 0.0): 8}
         assert {(r.placement.item, r.placement.repeat) for r in rows if r.placement} == {
             (f"t{i}", n) for i in range(4) for n in range(2)
@@ -56,7 +56,7 @@ async def test_failures_are_facts_and_the_campaign_goes_on(serve: Serve) -> None
     async with open_app() as app:
         done = await app.make_profiler().run(Campaign(name="c", tasks=make_tasks(3), workers=("a",)), app.pool)
         assert done.failures == {"rejected": 3}
-        assert [row.failure for row in app.ledger.measured(dataset="c")] == ["rejected"] * 3
+        assert [row.failure for row in app.ledger.outcomes.measured(dataset="c")] == ["rejected"] * 3
 
 
 async def test_the_ceiling_stops_the_campaign_and_keeps_what_was_paid_for(serve: Serve) -> None:
@@ -66,11 +66,11 @@ async def test_the_ceiling_stops_the_campaign_and_keeps_what_was_paid_for(serve:
         with pytest.raises(BudgetExhausted) as caught:
             await app.make_profiler().run(campaign, app.pool)
         assert caught.value.limit == 0.01
-        recorded = len(app.ledger.run_ids("c"))
+        recorded = len(app.ledger.campaigns.run_ids("c"))
         assert 10 <= recorded <= 10 + 8, "what was under way when the ceiling was met is recorded too"
         with pytest.raises(BudgetExhausted):
             await app.make_profiler().run(campaign, app.pool)
-        assert len(app.ledger.run_ids("c")) == recorded
+        assert len(app.ledger.campaigns.run_ids("c")) == recorded
 
 
 def test_samples_are_planned_task_by_task(make_pool: object) -> None:
@@ -83,7 +83,7 @@ def test_samples_are_planned_task_by_task(make_pool: object) -> None:
 
 def count_rows(path: Path) -> int:
     with Ledger(f"sqlite:///{path}") as ledger:
-        return len(ledger.run_ids("tasks"))
+        return len(ledger.campaigns.run_ids("tasks"))
 
 
 def test_kill_nine_in_the_middle_repeats_and_loses_nothing(tmp_path: Path) -> None:
@@ -115,7 +115,9 @@ def test_kill_nine_in_the_middle_repeats_and_loses_nothing(tmp_path: Path) -> No
     assert told["resumed"] == counts[1]
     assert told["measured"] == 1600 - counts[1]
     with Ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
-        rows = [(m.outcome.worker, m.placement.item, m.placement.repeat) for m in ledger.measured() if m.placement]
+        rows = [
+            (m.outcome.worker, m.placement.item, m.placement.repeat) for m in ledger.outcomes.measured() if m.placement
+        ]
         assert len(rows) == len(set(rows)) == 1600
         assert ledger.verify().entries == 3200
 

@@ -43,8 +43,8 @@ async def test_a_ledger_with_decisions_of_removed_modes_is_read_verified_and_exp
         assert len(export_data(app.ledger, "traffic").quality) == 1, "only the run of a single worker is its outcome"
         assert answer(observe(app.ledger)).decisions >= 2
         for decision, mode in (("d15", "debate"), ("d16", "mixture")):
-            decided = app.ledger.find_decided(decision)
-            assert lay_out(decided.decision.workflow, app.ledger.runs_of(decision)[-1]).boxes
+            decided = app.ledger.decisions.find(decision)
+            assert lay_out(decided.decision.workflow, app.ledger.runs.of_decision(decision)[-1]).boxes
             with pytest.raises(
                 InvalidPlan, match=f"'{decision}' cannot be replayed: the workflow '{mode}' was removed"
             ):

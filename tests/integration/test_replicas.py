@@ -32,7 +32,7 @@ async def test_two_replicas_keep_one_chain_in_postgresql(postgres: str) -> None:
         assert await one.append(make_executed("r0-1")) == 0, "what the other has recorded is known"
         found = one.verify()
         assert (found.entries, found.head) == (80, other.verify().head)
-        assert one.run_ids("none") == set()
+        assert one.campaigns.run_ids("none") == set()
 
 
 async def test_keys_and_spend_are_the_same_for_all_replicas(postgres: str) -> None:

@@ -78,7 +78,7 @@ async def test_a_plan_whose_last_step_fails_is_a_typed_error(serve: Serve, op: s
             said = await response.text()
         assert HALF not in said
         assert "provider_error" in said
-        decision = app.ledger.last_decision()
+        decision = app.ledger.decisions.last()
         assert decision is not None
         async with client.get(f"{address}/v1/runs/{decision}") as found:
             run = await found.json()

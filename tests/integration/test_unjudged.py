@@ -111,9 +111,9 @@ def test_a_judge_that_fails_leaves_no_number_and_its_answers_are_judged_later(se
     assert isinstance(reasons, dict)
     assert sum(reasons.values()) == 12
     with Ledger("sqlite:///ledger.db") as ledger:
-        assert list(ledger.measured()) == []
+        assert list(ledger.outcomes.measured()) == []
         assert ledger.count("judged") == 0
-        assert len(ledger.unjudged("tasks")) == 12
+        assert len(ledger.outcomes.unjudged("tasks")) == 12
     with pytest.raises(NotFound, match="none of the 12 recorded answers of 'tasks' has a verdict") as refused:
         run("train")
     assert "it judges the recorded answers" in str(refused.value.hint)
@@ -123,7 +123,7 @@ def test_a_judge_that_fails_leaves_no_number_and_its_answers_are_judged_later(se
     assert (again["resumed"], again["measured"], again["judged_again"], again["unjudged"]) == (12, 0, 12, {})
     assert [count_calls(worker) for worker in workers] == calls, "the recorded answers are judged"
     with Ledger("sqlite:///ledger.db") as ledger:
-        assert [row.outcome.quality for row in ledger.measured()] == [0.75] * 12
+        assert [row.outcome.quality for row in ledger.outcomes.measured()] == [0.75] * 12
         ledger.verify()
 
 
@@ -142,7 +142,7 @@ def test_a_worker_never_judges_itself_and_is_reported(serve: Serve) -> None:
     _, told = run("profile", "tasks.jsonl", "--worker", "a")
     assert "'a' may not judge its own answer" in told
     with Ledger("sqlite:///ledger.db") as ledger:
-        assert list(ledger.measured()) == []
+        assert list(ledger.outcomes.measured()) == []
 
 
 def test_too_many_missing_verdicts_refuse_promotion_and_the_card_tells(serve: Serve) -> None:
@@ -176,19 +176,19 @@ async def test_failed_judges_of_older_ledgers_are_no_outcomes_and_are_judged_aga
     void = Verdict(verifier="judge_failed", quality=0.0, detail="judge 'c' gave no grade")
     async with open_app() as app:
         await app.make_profiler().run(campaign, app.pool)
-        for name in app.ledger.run_ids("c"):
+        for name in app.ledger.campaigns.run_ids("c"):
             await app.ledger.append(Judged(run=name, verdict=void))
-        assert list(app.ledger.measured()) == []
-        assert len(app.ledger.unjudged("c")) == 2
+        assert list(app.ledger.outcomes.measured()) == []
+        assert len(app.ledger.outcomes.unjudged("c")) == 2
         decision, made = await app.orchestrator.handle(TASK)
         await app.ledger.append(Judged(run=made.id, verdict=void))
-        assert app.ledger.verdicts_of(made.id) == []
-        assert app.ledger.came_of([decision.id])[decision.id][1] == []
+        assert app.ledger.runs.verdicts_of(made.id) == []
+        assert app.ledger.decisions.results_of([decision.id])[decision.id][1] == []
         assert [row.quality for row in read_logged(app.ledger)] == [None]
-        assert list(app.ledger.late(after=0)) == []
+        assert list(app.ledger.outcomes.traffic(after=0)) == []
         good = Verdict(verifier="user", quality=1.0)
         await app.ledger.append(Judged(run=made.id, verdict=good))
-        assert [late.quality for late in app.ledger.late(after=0)] == [1.0], "the first real finding counts"
+        assert [late.quality for late in app.ledger.outcomes.traffic(after=0)] == [1.0], "the first real finding counts"
         old = Finding(step="1.check", author=A, verdict=Verdict(verifier="judge", quality=0.0, detail="not checked: x"))
         await app.ledger.append(Executed(run=replace(made, id="old", findings=(old,))))
         await app.ledger.append(Judged(run="old", verdict=good))
@@ -202,7 +202,7 @@ async def test_a_cascade_goes_on_where_an_answer_cannot_be_checked_and_says_so(s
         assert run.worker == "c"
         assert run.findings == ()
         assert [(each.step, each.author, each.verifier) for each in run.unchecked] == [("1.check", "a", "agreement")]
-        recorded = app.ledger.runs_of(str(run.decision))[0]
+        recorded = app.ledger.runs.of_decision(str(run.decision))[0]
         assert recorded.unchecked == run.unchecked
 
 
@@ -291,7 +291,7 @@ async def test_probing_stops_where_no_probe_gets_a_verdict_and_goes_on_later(ser
             await app.make_prober().run(probing, app.pool, known=set())
         calls = count_calls(new)
         judge.script = [Reply(text='{"grade": 5}')]
-        known = app.ledger.run_ids("probe:c")
+        known = app.ledger.campaigns.run_ids("probe:c")
         found = await app.make_prober().run(probing, app.pool, known=known)
         assert (found.probes, found.unjudged) == (8, 0)
         assert count_calls(new) == calls + 3, "the first five are judged from the record"
@@ -311,7 +311,7 @@ async def test_a_shadow_pair_without_a_verdict_does_not_count_and_is_judged_late
         assert (test.pairs, len(done.unjudged)) == (0, 6)
         calls = [count_calls(worker) for worker in workers]
         judge.script = [Reply(text='{"grade": 5}')]
-        later = replace(shadowing, unjudged={run.id: run for run in app.ledger.unjudged("shadow:x")})
+        later = replace(shadowing, unjudged={run.id: run for run in app.ledger.outcomes.unjudged("shadow:x")})
         done = await Shadow(app.make_profiler(), app.analyzer).run(later, app.pool, test)
         assert (test.pairs, done.unjudged, done.spent_usd) == (3, {}, 0.0)
         assert [count_calls(worker) for worker in workers] == calls

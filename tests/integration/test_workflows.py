@@ -533,11 +533,11 @@ async def test_outcomes_of_workflows_are_not_taken_for_a_workers_own(serve: Serv
     async with open_app() as app:
         execution = await carry(app, Cascade(stages=(A, B), check=RIGHT))
         await record_feedback(app, execution.decision.id, Verdict(verifier="user", quality=1.0))
-        assert list(app.ledger.late(after=0)) == []
-        assert list(app.ledger.measured()) == []
-        again = app.ledger.find_decided(execution.decision.id).decision
+        assert list(app.ledger.outcomes.traffic(after=0)) == []
+        assert list(app.ledger.outcomes.measured()) == []
+        again = app.ledger.decisions.find(execution.decision.id).decision
         assert again.workflow == Cascade(stages=(A, B), check=RIGHT)
-        assert app.ledger.runs_of(execution.decision.id) == [execution.run]
+        assert app.ledger.runs.of_decision(execution.decision.id) == [execution.run]
 
 
 class Told:
@@ -619,7 +619,7 @@ async def test_turns_are_asked_for_by_name_and_name_who_chose_them(serve: Serve)
     task = replace(TASK, objective=replace(TASK.objective, mode=Mode.TURNS))
     async with open_app() as app:
         execution = await app.orchestrator.carry(task)
-        turns = app.ledger.find_decided(execution.decision.id).decision.workflow
+        turns = app.ledger.decisions.find(execution.decision.id).decision.workflow
         assert isinstance(turns, Turns)
         assert turns.author.startswith("turns:")
         assert execution.run.answer is not None

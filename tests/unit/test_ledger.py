@@ -218,39 +218,39 @@ def test_a_wrong_url_and_a_closed_ledger_say_so(tmp_path: Path) -> None:
 
 
 async def test_decisions_runs_and_verdicts_are_found(ledger: Ledger) -> None:
-    assert ledger.last_decision() is None
+    assert ledger.decisions.last() is None
     await ledger.append(make_decided("abc1"), make_decided("abd2", "other"), make_executed("r1", decision="abc1"))
     await ledger.append(make_judged("r1", 0.0), make_judged("r1", 1.0, nth=1))
-    assert ledger.find_decided("abc").decision.id == "abc1"
-    assert ledger.find_decided("abc1", is_whole=True).decision.id == "abc1"
+    assert ledger.decisions.find("abc").decision.id == "abc1"
+    assert ledger.decisions.find("abc1", is_whole=True).decision.id == "abc1"
     with pytest.raises(NotFound, match="no decision"):
-        ledger.find_decided("abc", is_whole=True)
-    assert ledger.last_decision() == "abd2"
-    assert [run.id for run in ledger.runs_of("abc1")] == ["r1"]
-    assert [judged.verdict.quality for judged in ledger.verdicts_of("r1")] == [0.0, 1.0]
-    assert [m.outcome.quality for m in ledger.measured()] == [1.0], "the last finding counts"
+        ledger.decisions.find("abc", is_whole=True)
+    assert ledger.decisions.last() == "abd2"
+    assert [run.id for run in ledger.runs.of_decision("abc1")] == ["r1"]
+    assert [judged.verdict.quality for judged in ledger.runs.verdicts_of("r1")] == [0.0, 1.0]
+    assert [m.outcome.quality for m in ledger.outcomes.measured()] == [1.0], "the last finding counts"
     with pytest.raises(NotFound, match="more than one"):
-        ledger.find_decided("ab")
+        ledger.decisions.find("ab")
     with pytest.raises(NotFound, match="no decision"):
-        ledger.find_decided("%")
+        ledger.decisions.find("%")
 
 
 async def test_the_latest_decisions_are_read_page_by_page_with_what_came_of_them(ledger: Ledger) -> None:
-    assert ledger.latest_decisions(3) == []
-    assert ledger.find_start(1) == 0
+    assert ledger.decisions.latest(3) == []
+    assert ledger.decisions.find_start(1) == 0
     for number in range(5):
         await ledger.append(make_decided(f"d{number}"), make_executed(f"r{number}", decision=f"d{number}"))
     await ledger.append(make_judged("r4", 0.0), make_judged("r4", 1.0, nth=1))
     await ledger.append(make_executed("again", decision="d4"))
-    first = ledger.latest_decisions(2)
+    first = ledger.decisions.latest(2)
     assert [stored.entry.id for stored in first] == ["decided:d4", "decided:d3"]
-    then = ledger.latest_decisions(9, before=first[-1].seq)
+    then = ledger.decisions.latest(9, before=first[-1].seq)
     assert [stored.entry.id for stored in then] == ["decided:d2", "decided:d1", "decided:d0"]
-    came = ledger.came_of(["d3", "d4", "nobody"])
+    came = ledger.decisions.results_of(["d3", "d4", "nobody"])
     assert {name: run.id for name, (run, _) in came.items()} == {"d3": "r3", "d4": "again"}, "the latest run counts"
     assert came["d3"][1] == []
-    assert ledger.find_start(2) == first[-1].seq - 1
-    assert ledger.find_start(6) == 0
+    assert ledger.decisions.find_start(2) == first[-1].seq - 1
+    assert ledger.decisions.find_start(6) == 0
     assert ledger.digest_at(1) is not None
     assert ledger.digest_at(999) is None
 
@@ -265,15 +265,15 @@ async def test_pages_of_a_long_ledger_are_read_by_index(ledger: Ledger, tmp_path
 
     event.listen(Engine, "before_cursor_execute", listen)
     try:
-        ledger.latest_decisions(3, before=9)
-        ledger.find_start(2)
-        ledger.last_decision()
-        ledger.policy_steps(5)
-        ledger.came_of(["d"])
-        ledger.find_decided("d")
+        ledger.decisions.latest(3, before=9)
+        ledger.decisions.find_start(2)
+        ledger.decisions.last()
+        ledger.decisions.policy_steps(5)
+        ledger.decisions.results_of(["d"])
+        ledger.decisions.find("d")
         ledger.digest_at(1)
-        ledger.unfinished_runs()
-        list(ledger.late(after=0))
+        ledger.runs.unfinished()
+        list(ledger.outcomes.traffic(after=0))
     finally:
         event.remove(Engine, "before_cursor_execute", listen)
     database = sqlite3.connect(f"{tmp_path}/ledger.db")
@@ -289,8 +289,8 @@ async def test_a_data_set_goes_in_and_comes_out_the_same(ledger: Ledger, tmp_pat
     data = read_folder(make_folder(tmp_path / "set"))
     assert import_data(ledger, data) == 4
     assert import_data(ledger, data) == 0
-    assert ledger.datasets() == {"set": 4}
-    assert len(ledger.run_ids("set")) == 4
+    assert ledger.campaigns.datasets() == {"set": 4}
+    assert len(ledger.campaigns.run_ids("set")) == 4
     out = export_data(ledger, "set")
     assert {p.id: (p.text, p.split) for p in out.prompts} == {p.id: (p.text, p.split) for p in data.prompts}
     assert sorted(m.id for m in out.models) == ["m1", "m2"]
@@ -371,19 +371,19 @@ async def test_a_caller_that_leaves_neither_loses_its_entries_nor_stops_the_writ
 
 
 async def test_a_batch_is_bounded_and_reads_are_translated(ledger: Ledger) -> None:
-    from ripieno.ledger.writer import MOST_ROWS
+    from ripieno.ledger.batch import MOST_ROWS
 
     waiting = [ledger.append(*(make_executed(f"b{n}-{i}") for i in range(600))) for n in range(8)]
     assert sum(await asyncio.gather(*waiting)) == 4800
     assert MOST_ROWS < 4800
     await ledger.append(make_judged("nobody", 1.0))
-    assert list(ledger.measured()) == []
+    assert list(ledger.outcomes.measured()) == []
     connection = sqlite3.connect(ledger.url.removeprefix("sqlite:///"))
     connection.execute("UPDATE tasks SET body = '{'")
     connection.commit()
     connection.close()
     with pytest.raises(LedgerCorrupt, match="cannot be read"):
-        ledger.tasks([Task.from_text("hello").digest])
+        ledger.outcomes.tasks([Task.from_text("hello").digest])
 
 
 def test_a_closing_ledger_writes_what_waits(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_findings_are_found_without_reading_everything_else(ledger: Ledger) -> N
 
     asked: list[tuple[str, tuple[int, ...]]] = []
     event.listen(ledger._engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
-    assert list(ledger.late(after=0)) == []
+    assert list(ledger.outcomes.traffic(after=0)) == []
     statement, values = asked[-1]
     connection = sqlite3.connect(ledger.url.removeprefix("sqlite:///"))
     plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()

@@ -101,12 +101,12 @@ async def test_a_locked_ledger_spools_and_is_caught_up_unasked(tmp_path: Path) -
         await ledger.append(make_executed("first"))
         with locked(path):
             assert await ledger.append(make_executed("second")) == 1
-            assert ledger.waiting == 1
+            assert ledger.aside.waiting == 1
             assert await ledger.append(make_executed("third")) == 1, "and what comes after waits behind it"
-            assert not ledger.is_at_fault
+            assert not ledger.aside.is_at_fault
         async with asyncio.timeout(HANG_S):
-            while ledger.waiting:
-                await asyncio.to_thread(ledger.run_ids, "none")
+            while ledger.aside.waiting:
+                await asyncio.to_thread(ledger.campaigns.run_ids, "none")
         runs = [stored.entry.run.id for stored in ledger.read() if isinstance(stored.entry, Executed)]
         assert runs == ["first", "second", "third"]
         ledger.verify()
@@ -119,7 +119,7 @@ async def test_when_neither_takes_them_entries_are_refused_and_those_nobody_wait
         with locked(path):
             with pytest.raises(LedgerError, match="locked"):
                 await ledger.append(make_executed("second"))
-            assert ledger.is_at_fault
+            assert ledger.aside.is_at_fault
             ledger.note(make_executed("third"))
             assert ledger.count("executed") == 1
         assert await ledger.append(make_executed("fourth")) == 1

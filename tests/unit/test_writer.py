@@ -17,7 +17,7 @@ from tests.unit.test_outbox import locked
 
 from ripieno.domain import Executed
 from ripieno.errors import LedgerCorrupt, LedgerError
-from ripieno.ledger import Ledger, Outbox, writer
+from ripieno.ledger import Ledger, Outbox, aside, commit, writer
 from ripieno.ledger.codec import Row
 
 PATIENCE_S = 0.05
@@ -39,7 +39,7 @@ class SlowDriver:
         def connect() -> object:
             return _SlowConnection(original(), self)
 
-        self._writer._engine = _Connecting(ledger._engine, connect)  # type: ignore[assignment]  # the edge to the driver
+        self._writer._commits._engine = _Connecting(ledger._engine, connect)  # type: ignore[assignment]  # the edge to the driver
 
     def meet(self, statement: str) -> None:
         if statement.startswith(self._beginning) and not self.goes_on.is_set():
@@ -98,7 +98,7 @@ async def test_a_database_that_does_not_answer_is_given_up_and_what_was_refused_
         ledger.note(make_executed("noted"))
         assert "did not answer within" in await refuse(first)
         assert "did not answer within" in await refuse(second)
-        assert ledger.is_at_fault
+        assert ledger.aside.is_at_fault
         assert not await ledger.probe()
         third = ledger.submit(make_executed("third"))
         await refuse(third)
@@ -139,8 +139,8 @@ async def test_with_an_outbox_what_a_silent_database_does_not_take_is_spooled(tm
         assert await ledger.probe(), "entries are taken"
         driver.goes_on.set()
         async with asyncio.timeout(HANG_S):
-            while ledger.waiting:
-                await asyncio.to_thread(ledger.run_ids, "none")
+            while ledger.aside.waiting:
+                await asyncio.to_thread(ledger.campaigns.run_ids, "none")
         assert list_runs(ledger) == ["first", "second"]
         ledger.verify()
 
@@ -151,13 +151,13 @@ async def test_an_outbox_that_grows_while_it_is_emptied_loses_nothing(tmp_path: 
         with locked(tmp_path / "l.db"):
             await ledger.append(make_executed("second"))
         driver = SlowDriver(ledger, "COMMIT")
-        ledger._writer._drop_connection()
+        ledger._writer._commits.drop_connection()
         assert await asyncio.to_thread(driver.came.wait, HANG_S), "what waits is written unasked"
         assert await asyncio.wait_for(ledger.submit(make_executed("third")), HANG_S) == 1
         driver.goes_on.set()
         async with asyncio.timeout(HANG_S):
-            while ledger.waiting:
-                await asyncio.to_thread(ledger.run_ids, "none")
+            while ledger.aside.waiting:
+                await asyncio.to_thread(ledger.campaigns.run_ids, "none")
         assert list_runs(ledger) == ["first", "second", "third"]
 
 
@@ -173,7 +173,7 @@ async def test_a_locked_ledger_is_noticed_by_a_probe_and_so_is_its_release(tmp_p
             assert time.monotonic() - started < HANG_S
             assert "end the process" in str(caught.value.hint)
         async with asyncio.timeout(HANG_S):
-            while ledger.is_at_fault:
+            while ledger.aside.is_at_fault:
                 await asyncio.to_thread(ledger._writer._thread.join, 0.01)
         assert await ledger.append(make_executed("after")) == 1
         assert list_runs(ledger) == ["after"]
@@ -186,12 +186,12 @@ async def test_a_kept_row_that_the_database_never_takes_is_dropped_and_told(
         await ledger.append(make_executed("first"))
         with locked(tmp_path / "l.db"):
             bad = Row(id="executed:bad", kind=None, body="{}")  # type: ignore[arg-type]  # refused by the table alone
-            monkeypatch.setattr(writer, "chain_digest", lambda previous, row, *, at: previous + "x")
+            monkeypatch.setattr(commit, "chain_digest", lambda previous, row, *, at: previous + "x")
             ledger._writer.submit([bad], None)
             ledger.note(make_executed("good"))
             with pytest.raises(LedgerError):
                 await ledger.append(make_executed("refused"))
-        for number in range(writer.MOST_TRIES + 1):
+        for number in range(aside.MOST_TRIES + 1):
             await ledger.append(make_executed(f"r{number}"))
         ledger._writer.close()
         assert "good" in list_runs(ledger)
@@ -201,7 +201,7 @@ async def test_a_kept_row_that_the_database_never_takes_is_dropped_and_told(
 async def test_what_is_kept_is_bounded_and_what_is_lost_at_the_end_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "MOST_KEPT", 1)
+    monkeypatch.setattr(aside, "MOST_KEPT", 1)
     caplog.set_level(logging.ERROR)
     with opened(tmp_path) as ledger:
         with locked(tmp_path / "l.db"):
@@ -229,10 +229,10 @@ def test_the_end_does_not_wait_for_a_silent_database(tmp_path: Path, monkeypatch
 
 async def test_a_damaged_ledger_keeps_nothing_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with opened(tmp_path) as ledger:
-        ledger._writer._refuse([], LedgerCorrupt("damaged"))
-        assert ledger.is_at_fault
+        ledger._writer.aside.refuse([], LedgerCorrupt("damaged"))
+        assert ledger.aside.is_at_fault
         assert await ledger.append(make_executed("first")) == 1
-        assert not ledger.is_at_fault
+        assert not ledger.aside.is_at_fault
 
 
 async def test_with_an_outbox_entries_are_taken_while_a_lock_is_waited_for(tmp_path: Path) -> None:
@@ -252,3 +252,40 @@ def test_what_comes_after_the_end_is_refused_and_never_waits(tmp_path: Path) -> 
     with pytest.raises(LedgerError, match="is closed"):
         done.result(timeout=HANG_S)
     ledger._writer.wait()
+
+
+async def test_an_outbox_that_cannot_be_read_ends_no_writer(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.jsonl"
+    with opened(tmp_path, outbox=True) as ledger:
+        with locked(tmp_path / "l.db"):
+            assert await ledger.append(make_executed("first")) == 1
+            path.rename(tmp_path / "kept.jsonl")
+            path.mkdir()
+        loop = ledger.loops[0]
+        async with asyncio.timeout(HANG_S):
+            while loop.last_error != "IsADirectoryError":
+                await asyncio.to_thread(ledger._writer._thread.join, 0.01)
+        with pytest.raises(LedgerError, match="behind its outbox"):
+            await asyncio.wait_for(ledger.append(make_executed("second")), HANG_S)
+        path.rmdir()
+        (tmp_path / "kept.jsonl").rename(path)
+        async with asyncio.timeout(HANG_S):
+            while ledger.aside.waiting:
+                await asyncio.to_thread(ledger._writer._thread.join, 0.01)
+        assert await ledger.append(make_executed("third")) == 1
+        assert list_runs(ledger) == ["first", "third"]
+        assert (loop.state, loop.is_degraded) == ("ok", False)
+
+
+async def test_the_writers_loops_tell_that_the_database_refuses(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        await ledger.append(make_executed("first"))
+        loop = ledger.loops[0]
+        assert loop.state == "ok"
+        with locked(tmp_path / "l.db"):
+            for name in ("second", "third"):
+                with pytest.raises(LedgerError):
+                    await ledger.append(make_executed(name))
+            assert (loop.state, loop.is_degraded, loop.last_error) == ("failing", True, "LedgerError")
+        await ledger.append(make_executed("fourth"))
+        assert loop.state == "ok"

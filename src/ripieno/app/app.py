@@ -50,6 +50,7 @@ from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.ledger import HASTE_S, PATIENT_S, Ledger
+from ripieno.loops import Loop
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
@@ -79,7 +80,7 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86_400
 FOLLOW_S = 2.0
-"""Seconds between two looks for outcomes that other processes have recorded."""
+"""Seconds between two looks for what other processes have recorded."""
 
 Stamp = tuple[tuple[int, int] | None, ...]
 
@@ -151,6 +152,8 @@ class App:
         self.look_every_s = 0.0
         """Between two looks at the files that decide; 0 looks before each task."""
         self._looked_at = 0.0
+        self.learning = Loop("learning", every_s=FOLLOW_S, clock=self.clock)
+        """The record of learning beside requests."""
         self._learning = Learning(self.ledger, self.analyzer, self.registry, self.clock, self.conditions)
         self.orchestrator = Orchestrator(parts, self.brain)
         self.runs = Runs(self.orchestrator, self.journals, self.ledger, self.clock)
@@ -212,18 +215,10 @@ class App:
         await self._learning.fold(predictor, self.pool)
         return predictor.folded
 
-    async def follow(self, *, every_s: float = FOLLOW_S) -> None:
-        """Catch up again and again, until cancelled.
-
-        Outcomes may come from other processes, and what a worker lacked may have been installed since.
-        """
-        while True:
-            await asyncio.sleep(every_s)
-            self._unavailable = find_unavailable(self.pool, self._providers)
-            try:
-                await self.catch_up()
-            except RipienoError as error:
-                log.warning("outcomes could not be learned from: %s", error.message)
+    async def refresh(self) -> None:
+        """Find out anew which workers are unavailable, and fold in what other processes have recorded."""
+        self._unavailable = find_unavailable(self.pool, self._providers)
+        await self.catch_up()
 
     def boundary(self) -> Boundary | None:
         """What keeps sensitive text near at this moment; None where nothing is restricted."""

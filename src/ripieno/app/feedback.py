@@ -45,14 +45,14 @@ async def record_feedback(
     runs = await asyncio.to_thread(_find_runs, app, decision, payer)
     judged = await asyncio.to_thread(_make_judged, app, runs, verdict, correction)
     await app.ledger.append(judged)
-    await app.catch_up()
+    await app.learning.run(app.catch_up)  # the outcome is recorded, whether or not it can be learned from now
     return judged
 
 
 def _find_runs(app: App, decision: str, payer: Payer | None) -> list[Run]:
     if payer is None:
-        name = app.ledger.find_decided(decision).decision.id
-        runs = app.ledger.runs_of(name)
+        name = app.ledger.decisions.find(decision).decision.id
+        runs = app.ledger.runs.of_decision(name)
     else:
         decided, runs, _ = app.runs.look_up_own(decision, key=payer.key)
         name = decided.decision.id
@@ -71,7 +71,7 @@ def _make_judged(app: App, runs: Sequence[Run], verdict: Verdict | None, correct
         verdict = replace(found, edited=edited)
     if verdict is None:
         raise InvalidTask("say what the answer was worth, or what it should have been", param="quality")
-    earlier = [j for j in app.ledger.verdicts_of(runs[-1].id) if j.verdict.verifier == verdict.verifier]
+    earlier = [j for j in app.ledger.runs.verdicts_of(runs[-1].id) if j.verdict.verifier == verdict.verifier]
     return Judged(run=runs[-1].id, verdict=verdict, nth=len(earlier))
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from itertools import islice
 
 from ripieno.analyze import Analyzer
 from ripieno.domain import Clock, Decided, Pool, Run, Worker
@@ -10,7 +11,7 @@ from ripieno.learn.checkpoint import Canary, Registry
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.snapshots import Snapshots
 from ripieno.learn.train import promote
-from ripieno.ledger import Ledger
+from ripieno.ledger import Ledger, TrafficOutcome
 from ripieno.orchestrator import Brain
 from ripieno.route import Arrival, Conditions
 from ripieno.route.modes import make_stand_in
@@ -18,6 +19,8 @@ from ripieno.route.predictors import TrainedPredictor
 
 log = logging.getLogger(__name__)
 
+PAGE = 500
+"""Outcomes that are read at a time."""
 BREATH = 16
 """Outcomes after which others have their turn."""
 
@@ -74,15 +77,14 @@ class Learning:
         noticed: list[str] = []
         if predictor.folded == 0:
             await asyncio.to_thread(self._snapshots.restore, predictor, pool, until=until)
-        for place, late in enumerate(self._ledger.late(after=predictor.watermark, until=until)):
-            if place % BREATH == 0:
-                await asyncio.sleep(0)
+        async for late in self._read_outcomes(after=predictor.watermark, until=until):
             learner, call = _find_learner(late.run, predictor, pool), late.run.calls[-1]
-            predictor.watermark = late.seq
-            if learner is None:
+            features = await self._analyzer.analyze(late.task) if learner is not None else None
+            predictor.watermark = late.seq  # an outcome whose task cannot be analyzed now is read again
+            if learner is None or features is None:
                 continue
             change = predictor.learn(
-                await self._analyzer.analyze(late.task),
+                features,
                 learner,
                 late.quality,
                 cost_usd=late.run.cost_usd if late.run.mode is not None else call.cost_usd,
@@ -93,8 +95,21 @@ class Learning:
                 log.warning("%s: what was learned of it counts less from here on", change)
                 noticed.append(change)
             if predictor.is_between_epochs:
-                self._snapshots.save(predictor, pool)
+                await asyncio.to_thread(self._snapshots.save, predictor, pool)
         return noticed
+
+    async def _read_outcomes(self, *, after: int, until: int | None = None) -> AsyncIterator[TrafficOutcome]:
+        """Read outcomes in a thread, page by page, and let others have their turn."""
+
+        def read_page() -> list[TrafficOutcome]:
+            return list(islice(self._ledger.outcomes.traffic(after=after, until=until), PAGE))
+
+        while page := await asyncio.to_thread(read_page):
+            for place, late in enumerate(page):
+                if place % BREATH == 0:
+                    await asyncio.sleep(0)
+                yield late
+            after = page[-1].seq
 
     async def _watch_canary(self, brain: Brain) -> None:
         """Take what came of the canary's decisions, and end its trial where they suffice."""
@@ -103,11 +118,11 @@ class Learning:
             return
         if self._canary != canary:
             self._canary, self._shortfalls, self._canary_watermark = canary, [], canary.since
-        for late in self._ledger.late(after=self._canary_watermark):
+        async for late in self._read_outcomes(after=self._canary_watermark):
             self._canary_watermark = late.seq
             if late.run.decision is None:
                 continue
-            decided = self._ledger.find_decided(late.run.decision)
+            decided = await asyncio.to_thread(self._ledger.decisions.find, late.run.decision)
             if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
                 self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
         finding = judge_canary(self._shortfalls)

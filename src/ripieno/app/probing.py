@@ -1,5 +1,6 @@
 """Probing: the few tasks that say most about where a new worker should be used."""
 
+import asyncio
 from collections.abc import Callable
 
 from ripieno.app.app import App
@@ -41,7 +42,11 @@ async def probe(
     prober = app.make_prober()
     version = app.registry.current()
     assert version is not None
-    source = tasks or find_source(app, read_card(app.registry.folder / version).datasets[0])
+    measured = read_card(app.registry.folder / version).datasets[0]
+    source = tasks
+    if not source:
+        source = await asyncio.to_thread(find_source, app, measured)
     graded = choose_probe_tasks(load_tasks(source))
     probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(source))
-    return await prober.run(probing, app.pool, known=app.ledger.run_ids(name_probes(card.id)), on_progress=told)
+    known = await asyncio.to_thread(app.ledger.campaigns.run_ids, name_probes(card.id))
+    return await prober.run(probing, app.pool, known=known, on_progress=told)

@@ -1,6 +1,5 @@
 """What is done for memory beside requests: its canary beats, and facts are extracted from what was said."""
 
-import asyncio
 import fcntl
 import logging
 from collections.abc import Iterator
@@ -9,13 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from ripieno.app.app import App
-from ripieno.errors import RipienoError
 from ripieno.memory.extract import Extracted, extract
-from ripieno.memory.memory import BEAT_S
 from ripieno.privacy.files import make_folder, make_private
 
 MOST_TURNS = 200
-"""Turns that are read between two beats."""
+"""Turns that are read at a time."""
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +34,17 @@ async def extract_facts(app: App, *, worker: str, most: int) -> Extracted | None
         return await extract(app.memory, partial(app.orchestrator.write, worker=worker), most=most)
 
 
-async def follow_memory(app: App, *, every_s: float = BEAT_S) -> None:
-    """Beat and extract again and again, until cancelled, where memory is in use."""
-    while True:
-        await asyncio.sleep(every_s)
-        worker = app.settings.memory.extract_worker
-        if not app.has_memory and worker is None:
-            continue
-        try:
-            if not await app.memory.beat():
-                log.warning("memory's canary did not come back")
-            if worker is not None:
-                await extract_facts(app, worker=worker, most=MOST_TURNS)
-        except RipienoError as error:
-            log.warning("memory: %s", error.message)
+async def beat_memory(app: App) -> None:
+    """Let the canary of memory beat once, where memory is in use."""
+    if (app.has_memory or app.settings.memory.extract_worker is not None) and not await app.memory.beat():
+        log.warning("memory's canary did not come back")
+
+
+async def extract_new_facts(app: App) -> None:
+    """Extract facts from what was said since the last time, where the settings name who reads."""
+    worker = app.settings.memory.extract_worker
+    if worker is not None:
+        await extract_facts(app, worker=worker, most=MOST_TURNS)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Runs:
         if self._journals is None:
             return []
         head = self._ledger.head()
-        found = self._ledger.unfinished_runs(after=self._floor)
+        found = self._ledger.runs.unfinished(after=self._floor)
         self._floor = min((seq for _, seq in found), default=head + 1) - 1
         looked = (self._journals.find(run) for run, _ in found)
         return [each for each in looked if each is not None]
@@ -59,13 +59,13 @@ class Runs:
         Raises:
             NotFound: it has neither.
         """
-        ended = self._ledger.runs_of(decision)
+        ended = self._ledger.runs.of_decision(decision)
         if ended:
             return ended, None
         try:
             return [], self.find(decision)
         except NotFound:
-            ended = self._ledger.runs_of(decision)  # it may have ended meanwhile
+            ended = self._ledger.runs.of_decision(decision)  # it may have ended meanwhile
             if not ended:
                 raise
             return ended, None
@@ -81,7 +81,7 @@ class Runs:
             NotFound: it is another's, or was never made: both are told alike.
         """
         try:
-            decided = self._ledger.find_decided(decision, is_whole=True)
+            decided = self._ledger.decisions.find(decision, is_whole=True)
             ended, found = self.look_up(decided.decision.id)
         except NotFound as error:
             raise _unknown(decision) from error
@@ -105,7 +105,7 @@ class Runs:
         said = proposal.resolve(is_approved=is_approved, by=by, reason=reason)
         answer = proposal.expire() if is_late else said
         if await self._ledger.append(answer) == 0:
-            entries = (stored.entry for stored in self._ledger.entries_of(proposal.run))
+            entries = (stored.entry for stored in self._ledger.runs.entries_of(proposal.run))
             answer = next(e for e in entries if isinstance(e, Resolved) and e.id == answer.id)
         if is_late:
             raise ApprovalDenied(proposal.run, step=proposal.step, by=answer.by, reason=answer.reason)

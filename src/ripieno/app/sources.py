@@ -38,7 +38,7 @@ def find_source(app: App, dataset: str) -> str:
     Raises:
         NotFound: nothing says so.
     """
-    source = app.ledger.find_source(dataset)
+    source = app.ledger.campaigns.find_source(dataset)
     if not source:
         raise NotFound(f"the tasks of {dataset!r} cannot be read again", hint="name graded tasks: --tasks FILE")
     return source
@@ -50,7 +50,7 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
     Probes and traffic are not mixed in: who chose those tasks chose them for the worker, so that their means would
     flatter it. They are folded in one by one on top of every checkpoint.
     """
-    known = [name for name in app.ledger.datasets() if ":" not in name]
+    known = [name for name in app.ledger.campaigns.datasets() if ":" not in name]
     if dataset is None:
         if len(known) != 1:
             raise NotFound(
@@ -63,7 +63,7 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
     try:
         return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
     except NotFound as error:
-        waiting = len(app.ledger.unjudged(dataset))
+        waiting = len(app.ledger.outcomes.unjudged(dataset))
         if not waiting:
             raise
         raise NotFound(

@@ -148,8 +148,8 @@ def _show_profile(app: App, workers: tuple[str, ...]) -> None:
 
     families: dict[str, dict[str, list[float]]] = {}
     costs: dict[str, list[float | None]] = {}
-    kinds = {digest: task.kind or "" for digest, task in app.ledger.tasks(_digests(app)).items()}
-    for row in app.ledger.measured(dataset=CAMPAIGN):
+    kinds = {digest: task.kind or "" for digest, task in app.ledger.outcomes.tasks(_digests(app)).items()}
+    for row in app.ledger.outcomes.measured(dataset=CAMPAIGN):
         outcome = row.outcome
         families.setdefault(kinds[outcome.task], {}).setdefault(outcome.worker, []).append(outcome.quality)
         costs.setdefault(outcome.worker, []).append(outcome.cost_usd)
@@ -165,7 +165,7 @@ def _show_profile(app: App, workers: tuple[str, ...]) -> None:
 
 
 def _digests(app: App) -> set[str]:
-    return {row.outcome.task for row in app.ledger.measured(dataset=CAMPAIGN)}
+    return {row.outcome.task for row in app.ledger.outcomes.measured(dataset=CAMPAIGN)}
 
 
 async def _learn(app: App, size: Size, home: Path) -> None:
@@ -240,6 +240,6 @@ async def _serve(app: App, size: Size) -> None:
                     ]
                 )
     print_table("", ("task", "answer", "worker", "cost", "why"), rows)
-    decided = app.ledger.last_decision()
+    decided = app.ledger.decisions.last()
     if decided is not None:
-        say(f"   the last one was decided in {seconds(app.ledger.find_decided(decided).decision.decide_s)}")
+        say(f"   the last one was decided in {seconds(app.ledger.decisions.find(decided).decision.decide_s)}")

@@ -27,12 +27,12 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     from ripieno.route.explain import explain as explain_decision
 
     async def work(app: App) -> tuple[Decided, list[Run], list[Judged], Decision | None]:
-        name = app.ledger.last_decision() if decision_id == "last" else decision_id
+        name = app.ledger.decisions.last() if decision_id == "last" else decision_id
         if name is None:
             raise NotFound("no decision is recorded yet", hint="make one: `ripieno ask TEXT`")
-        decided = app.ledger.find_decided(name)
-        runs = app.ledger.runs_of(decided.decision.id)
-        verdicts = [judged for run in runs for judged in app.ledger.verdicts_of(run.id)]
+        decided = app.ledger.decisions.find(name)
+        runs = app.ledger.runs.of_decision(decided.decision.id)
+        verdicts = [judged for run in runs for judged in app.ledger.runs.verdicts_of(run.id)]
         return decided, runs, verdicts, await app.replay(decided) if wants_replay else None
 
     decided, runs, verdicts, replayed = run_app(config, work)
@@ -95,7 +95,7 @@ def feedback(
     text = correction.read() if correction is not None else None
 
     async def work(app: App) -> Judged:
-        name = (app.ledger.last_decision() or "") if decision_id == "last" else decision_id
+        name = (app.ledger.decisions.last() or "") if decision_id == "last" else decision_id
         verdict = None if quality is None else Verdict(verifier="user", quality=quality, detail=detail)
         return await record_feedback(app, name, verdict, correction=text)
 

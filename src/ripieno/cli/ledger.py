@@ -72,7 +72,7 @@ def verify(config: Path | None, *, as_json: bool) -> None:
     """Read every entry, and check that none was changed or removed."""
     with open_ledger(config) as record:
         found = record.verify()
-        datasets = record.datasets()
+        datasets = record.campaigns.datasets()
     if as_json:
         print_json({"entries": found.entries, "tasks": found.tasks, "head": found.head, "datasets": datasets})
         return

@@ -189,7 +189,7 @@ def _summarise(app: App) -> Measured:
 
     sums: dict[str, list[float]] = {}
     costs: dict[str, list[float | None]] = {}
-    for row in app.ledger.measured():
+    for row in app.ledger.outcomes.measured():
         total = sums.setdefault(row.outcome.worker, [0.0, 0.0, 0.0])
         costs.setdefault(row.outcome.worker, []).append(row.outcome.cost_usd)
         for index, value in enumerate((1.0, row.outcome.quality, row.outcome.latency_s)):

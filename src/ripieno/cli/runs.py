@@ -82,7 +82,7 @@ def show(config: Path | None, *, run: str, as_json: bool) -> None:
     """Tell how far RUN has come, or how it ended."""
 
     async def work(app: App) -> tuple[Decided, list[Run], Unfinished | None]:
-        decided = app.ledger.find_decided(run)
+        decided = app.ledger.decisions.find(run)
         return decided, *app.runs.look_up(decided.decision.id)
 
     decided, ended, found = run_app(config, work)

@@ -36,7 +36,7 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
         raise NotFound("name a decision: /ui/decision/ID")
     name = asked.path[1]
     if name == "last":
-        latest = await asyncio.to_thread(app.ledger.last_decision)
+        latest = await asyncio.to_thread(app.ledger.decisions.last)
         if latest is None:
             raise NotFound("no decision is recorded yet", hint="ask something: `ripieno ask TEXT`, or the playground")
         name = latest
@@ -81,9 +81,9 @@ def read_dial(given: str | None, default: float) -> float:
 
 
 def _read(app: App, name: str) -> tuple[Decided, list[Run], list[Judged]]:
-    decided = app.ledger.find_decided(name)
-    runs = app.ledger.runs_of(decided.decision.id)
-    return decided, runs, [judged for run in runs for judged in app.ledger.verdicts_of(run.id)]
+    decided = app.ledger.decisions.find(name)
+    runs = app.ledger.runs.of_decision(decided.decision.id)
+    return decided, runs, [judged for run in runs for judged in app.ledger.runs.verdicts_of(run.id)]
 
 
 def _turn(decision: Decision, told: Explanation, dial: float) -> WhatIf | None:

@@ -47,9 +47,9 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
 
 def read_rows(ledger: Ledger, *, before: int | None = None) -> tuple[list[Row], int | None]:
     """The latest decisions, newest first, and the place before which others stand."""
-    found = ledger.latest_decisions(SHOWN, before=before)
+    found = ledger.decisions.latest(SHOWN, before=before)
     decided = [(stored.at, stored.entry) for stored in found if isinstance(stored.entry, Decided)]
-    came = ledger.came_of([entry.decision.id for _, entry in decided])
+    came = ledger.decisions.results_of([entry.decision.id for _, entry in decided])
     rows = []
     for at, entry in decided:
         decision = entry.decision

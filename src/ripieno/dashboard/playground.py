@@ -42,8 +42,8 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
 
 
 def _read(app: App, name: str) -> Shown:
-    decided = app.ledger.find_decided(name)
-    runs = app.ledger.runs_of(decided.decision.id)
+    decided = app.ledger.decisions.find(name)
+    runs = app.ledger.runs.of_decision(decided.decision.id)
     run = runs[-1] if runs else None
-    judged = tuple(app.ledger.verdicts_of(run.id)) if run is not None else ()
+    judged = tuple(app.ledger.runs.verdicts_of(run.id)) if run is not None else ()
     return Shown(decision=decided.decision, text=decided.task.text, run=run, judged=judged)

@@ -41,7 +41,7 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
 def _read(app: App) -> tuple[list[Row], list[tuple[float, Promoted | Staged]]]:
     latest = reversed(list(app.registry.states().items())[-SHOWN:])
     rows = [_describe(app, version, state) for version, state in latest]
-    found = [(stored.at, stored.entry) for stored in app.ledger.policy_steps(SHOWN)]
+    found = [(stored.at, stored.entry) for stored in app.ledger.decisions.policy_steps(SHOWN)]
     return rows, [(at, entry) for at, entry in found if isinstance(entry, Promoted | Staged)]
 
 

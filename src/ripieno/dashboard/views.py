@@ -1,12 +1,16 @@
 """Views: what takes longer than a page may, made beside the pages and shown with its age."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar, cast
 
 from ripieno.domain import Clock
 from ripieno.errors import RipienoError
+
+log = logging.getLogger(__name__)
 
 FRESH_S = 60.0
 """A view that is older is made anew when somebody looks."""
@@ -45,6 +49,7 @@ class Views:
         is_busy = kept.task is not None and not kept.task.done()
         if not is_busy and (kept.at is None or self._clock.now() - kept.at > FRESH_S):
             kept.task = asyncio.create_task(self._make(kept, make))
+            kept.task.add_done_callback(partial(self._end, name, kept))
         while len(self._kept) > MOST_KEPT:
             self._drop(next(iter(self._kept)))
         return kept
@@ -68,3 +73,10 @@ class Views:
         except RipienoError as error:
             kept.fault = error.message
         kept.at = self._clock.now()
+
+    def _end(self, name: str, kept: Kept[View], task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("the view %s failed by a fault of ours, or of a plugin", name, exc_info=error)
+            kept.fault = f"an internal error ({type(error).__name__})"
+            kept.at = self._clock.now()

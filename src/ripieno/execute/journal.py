@@ -52,7 +52,7 @@ class Journal:
 
     def read(self) -> None:
         """Take in what is recorded: for a run that was begun before."""
-        for stored in self._ledger.entries_of(self.run):
+        for stored in self._ledger.runs.entries_of(self.run):
             match stored.entry:
                 case Stepped() as done:
                     self._steps[done.step] = done
@@ -154,7 +154,7 @@ class Journals:
 
     def find(self, run: str) -> Unfinished | None:
         """One run, if it has no end yet."""
-        entries = list(self._ledger.entries_of(run))
+        entries = list(self._ledger.runs.entries_of(run))
         if not entries or any(isinstance(stored.entry, Executed) for stored in entries):
             return None
         claim, at = Claimed(run=run, owner="", nth=-1), 0.0

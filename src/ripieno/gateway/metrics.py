@@ -1,4 +1,4 @@
-"""What is counted, as Prometheus reads it: base units, `_total`, and no label but pool, dialect and outcome."""
+"""What is counted, as Prometheus reads it: base units, `_total`, and no label but worker, dialect, loop and outcome."""
 
 import os
 import time
@@ -14,6 +14,7 @@ from ripieno.app import App
 from ripieno.domain import Call
 from ripieno.encoders import CachedEncoder
 from ripieno.execute import Execution
+from ripieno.loops import Loops
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -23,7 +24,7 @@ DECISION_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 class Metrics:
     """The counters of one gateway process."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, loops: Loops) -> None:
         self.registry = registry = CollectorRegistry()
         self._requests = Counter("ripieno_requests", "Requests that were answered", ("dialect",), registry=registry)
         self._request_s = Histogram(
@@ -48,7 +49,7 @@ class Metrics:
             "ripieno_open_streams", "Streams under way", registry=registry, multiprocess_mode="livesum"
         )
         self._by_worker = _WorkerCounters(registry)
-        self._present = _Present(app)
+        self._present = _Present(app, loops)
         registry.register(self._present)
 
     def note_request(self, dialect: str, *, began: float) -> None:
@@ -141,8 +142,9 @@ class _WorkerCounters:
 class _Present(Collector):
     """What is read when it is asked for."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, loops: Loops) -> None:
         self._app = app
+        self._loops = loops
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         resting = self._app.health.unhealthy()
@@ -155,11 +157,27 @@ class _Present(Collector):
         if isinstance(encoder, CachedEncoder):
             yield _make_looks("ripieno_embeddings", "Texts by whether they were known", encoder)
         waiting = GaugeMetricFamily("ripieno_outbox_entries", "Entries that wait for the ledger")
-        waiting.add_metric([], float(self._app.ledger.waiting))
+        waiting.add_metric([], float(self._app.ledger.aside.waiting))
         yield waiting
         reload = GaugeMetricFamily("ripieno_config_is_current", "Whether the latest change of a file was taken")
         reload.add_metric([], 0.0 if self._app.reload_fault else 1.0)
         yield reload
+        yield from _count_loops(self._loops)
+
+
+def _count_loops(loops: Loops) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    runs = CounterMetricFamily("ripieno_loop_runs", "Runs of background loops", labels=["loop", "outcome"])
+    well = GaugeMetricFamily(
+        "ripieno_loop_healthy", "Whether a loop runs, and does not fail repeatedly", labels=["loop"]
+    )
+    at = GaugeMetricFamily("ripieno_loop_last_success_timestamp_seconds", "When a run ended well", labels=["loop"])
+    for loop in loops:
+        runs.add_metric([loop.name, "ok"], float(loop.runs))
+        runs.add_metric([loop.name, "failed"], float(loop.failures))
+        well.add_metric([loop.name], 0.0 if loop.is_degraded else 1.0)
+        if loop.succeeded_at is not None:
+            at.add_metric([loop.name], loop.succeeded_at)
+    yield from (runs, well, at)
 
 
 def _make_looks(name: str, told: str, cache: Analyzer | CachedEncoder) -> CounterMetricFamily:

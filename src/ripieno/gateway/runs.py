@@ -56,7 +56,7 @@ class RunRoutes:
 
     def _describe(self, name: str, grant: Grant) -> dict[str, JsonValue]:
         if grant.is_admin:
-            decided = self._app.ledger.find_decided(name)
+            decided = self._app.ledger.decisions.find(name)
             ended, found = self._app.runs.look_up(decided.decision.id)
         else:
             decided, ended, found = self._app.runs.look_up_own(name, key=grant.id)

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import ipaddress
-import logging
 import os
 import resource
 import secrets
@@ -12,12 +11,13 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from ripieno.app import FOLLOW_S, App
-from ripieno.app.remembering import follow_memory
+from ripieno.app.remembering import beat_memory, extract_new_facts
 from ripieno.config import GatewaySettings
 from ripieno.domain import WorkerId
-from ripieno.errors import ConfigError, RipienoError
+from ripieno.errors import ConfigError
 from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import HttpServer, Limits
 from ripieno.gateway.keyring import Keyring
@@ -25,8 +25,8 @@ from ripieno.gateway.server import Gateway
 from ripieno.gateway.shared import Shared, open_shared
 from ripieno.gateway.spans import Spans
 from ripieno.gateway.visitors import Visitors
-
-log = logging.getLogger(__name__)
+from ripieno.loops import Loop, Loops
+from ripieno.memory.memory import BEAT_S
 
 BACKLOG = 4096
 PARENT_S = 1.0
@@ -92,21 +92,19 @@ async def running(app: App, listener: socket.socket, *, admin_key: str | None = 
     viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None
     visitors = Visitors(key=key, viewer_key=viewer, is_open=is_open, clock=app.clock)
     gate = Gate(hosts=settings.allowed_hosts, origins=settings.allowed_origins, is_loopback=is_local)
-    gateway = Gateway(app, gate=gate, keyring=keyring, visitors=visitors, spans=spans)
+    loops = Loops(app.ledger.loops)
+    gateway = Gateway(app, gate=gate, keyring=keyring, visitors=visitors, spans=spans, loops=loops)
     limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
     http = HttpServer(gateway, gateway.refuse_malformed, limits=limits, headers=gate.headers)
     server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
-    loops = (app.follow(), _follow_keys(keyring), _follow_health(app, shared), _follow_runs(app), follow_memory(app))
-    background = [asyncio.create_task(loop) for loop in loops]
+    _start_loops(loops, app, keyring, shared)
     try:
         yield address_of(listener)
     finally:
         gateway.is_draining = True
         server.close()
         await http.drain(within_s=settings.drain_s)
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await loops.close()
         await gateway.close()
         await keyring.close()
         await shared.close()
@@ -172,31 +170,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _follow_health(app: App, shared: Shared) -> None:
-    """Ask workers that rest whether they are well again, and share with other replicas who rests."""
-    while True:
-        await asyncio.sleep(FOLLOW_S)
-        await app.caller.probe_resting(app.pool)
-        await shared.tell_resting({str(worker): left for worker, left in app.health.resting().items()})
-        for worker, left_s in (await shared.resting()).items():
-            app.health.note_resting(WorkerId(worker), left_s)
+async def _share_resting(app: App, shared: Shared) -> None:
+    """Share with other replicas which workers rest."""
+    await shared.tell_resting({str(worker): left for worker, left in app.health.resting().items()})
+    for worker, left_s in (await shared.resting()).items():
+        app.health.note_resting(WorkerId(worker), left_s)
 
 
-async def _follow_runs(app: App) -> None:
-    """Go on with runs whose process died, or which a human has answered."""
-    while True:
-        try:
-            await app.runs.sweep()
-        except RipienoError as error:
-            log.warning("unfinished runs could not be looked for: %s", error.message)
-        await asyncio.sleep(FOLLOW_S)
-
-
-async def _follow_keys(keyring: Keyring) -> None:
-    """Read keys and spend again and again: other processes change them."""
-    while True:
-        await asyncio.sleep(FOLLOW_S)
-        try:
-            await keyring.refresh()
-        except RipienoError as error:
-            log.warning("keys could not be read: %s", error.message)
+def _start_loops(loops: Loops, app: App, keyring: Keyring, shared: Shared) -> None:
+    """Start what runs beside requests. Each loop has one job, so that its name says what fails."""
+    often = partial(Loop, every_s=FOLLOW_S, clock=app.clock)
+    seldom = partial(Loop, every_s=BEAT_S, clock=app.clock)
+    loops.start(app.learning, app.refresh)
+    loops.start(often("keys"), keyring.refresh)
+    loops.start(often("probing"), lambda: app.caller.probe_resting(app.pool))
+    loops.start(often("replicas"), lambda: _share_resting(app, shared))
+    loops.start(often("runs"), app.runs.sweep, is_due=True)
+    loops.start(seldom("memory"), lambda: beat_memory(app))
+    loops.start(seldom("extraction"), lambda: extract_new_facts(app))

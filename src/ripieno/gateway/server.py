@@ -27,6 +27,7 @@ from ripieno.gateway.runs import APPROVALS, RUNS, RunRoutes
 from ripieno.gateway.spans import Spans
 from ripieno.gateway.ui import ROOT, UiRoutes
 from ripieno.gateway.visitors import Visitors
+from ripieno.loops import Loop, Loops
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +55,24 @@ class Gateway:
         keyring: who may ask.
         visitors: who may look at the dashboard.
         spans: where spans go, if anywhere.
+        loops: what runs beside requests; health and metrics show it.
     """
 
     def __init__(
-        self, app: App, *, gate: Gate, keyring: Keyring, visitors: Visitors, spans: Spans | None = None
+        self,
+        app: App,
+        *,
+        gate: Gate,
+        keyring: Keyring,
+        visitors: Visitors,
+        spans: Spans | None = None,
+        loops: Loops | None = None,
     ) -> None:
         self._app = app
         self.gate = gate
         self.keyring = keyring
-        self.metrics = Metrics(app)
+        self._loops = loops or Loops(app.ledger.loops)
+        self.metrics = Metrics(app, self._loops)
         self.is_draining = False
         self._answering = Answering(app, keyring, self.metrics, spans)
         self._embeddings = Embeddings(app, keyring)
@@ -192,10 +202,11 @@ class Gateway:
         """Whether the process lives, and what ails it."""
         fault = None if self._app.reload_fault is None else RELOAD_FAULT
         body = {
-            "status": "ok" if fault is None else "degraded",
+            "status": "ok" if fault is None and not any(loop.is_degraded for loop in self._loops) else "degraded",
             "workers": len(self._app.pool),
             "unhealthy": sorted(self._app.health.unhealthy()),
             "reload_fault": fault,
+            "loops": [_describe_loop(loop) for loop in self._loops],
         }
         return _respond(body)
 
@@ -212,7 +223,7 @@ class Gateway:
             "ready": is_ready,
             "draining": self.is_draining,
             "ledger": is_recording,
-            "outbox": ledger.waiting,
+            "outbox": ledger.aside.waiting,
             "workers": able,
         }
         return _respond(body, status=200 if is_ready else 503)
@@ -260,6 +271,17 @@ def _refuse_path(request: Request, status: int) -> Response:
 
 def _make_error(said: str, kind: str, code: str) -> bytes:
     return encode({"error": {"message": said, "type": kind, "param": None, "code": code}})
+
+
+def _describe_loop(loop: Loop) -> dict[str, JsonValue]:
+    """Show a loop to everybody: the class of its error, as messages may hold secrets and paths."""
+    return {
+        "name": loop.name,
+        "state": loop.state,
+        "last_success_age_s": None if loop.success_age_s is None else round(loop.success_age_s, 1),
+        "consecutive_failures": loop.failures_in_a_row,
+        "last_error": loop.last_error,
+    }
 
 
 def _describe_model(name: str) -> dict[str, JsonValue]:

@@ -81,7 +81,7 @@ def read_logged(ledger: Ledger, *, last: int | None = None) -> Iterator[LoggedDe
     runs: dict[str, Run] = {}
     verdicts: dict[str, Verdict] = {}
     edits: dict[str, float] = {}
-    start = ledger.find_start(last) if last is not None else 0
+    start = ledger.decisions.find_start(last) if last is not None else 0
     for stored in ledger.read(kinds=("executed", "judged"), after=start):
         if isinstance(stored.entry, Executed) and stored.entry.run.decision is not None:
             runs[stored.entry.run.decision] = stored.entry.run

@@ -32,7 +32,7 @@ def count_missing(ledger: Ledger, data: RoutingData, versions: Mapping[str, str]
         name = data.models[column].id
         judged[name] = judged.get(name, 0) + 1
     missing: dict[str, int] = {}
-    for run in ledger.unjudged(data.name):
+    for run in ledger.outcomes.unjudged(data.name):
         if versions.get(run.worker) == run.calls[-1].worker_version:
             missing[run.worker] = missing.get(run.worker, 0) + 1
     return {worker: (count, count + judged.get(worker, 0)) for worker, count in sorted(missing.items())}

@@ -20,5 +20,5 @@ def make_report(
         datasets: campaigns in which several workers were measured on the same tasks.
     """
     rows = observe(ledger, last=last)
-    outcomes = (row.outcome for name in datasets for row in ledger.measured(dataset=name))
+    outcomes = (row.outcome for name in datasets for row in ledger.outcomes.measured(dataset=name))
     return answer(rows, local=local, outcomes=outcomes), rows

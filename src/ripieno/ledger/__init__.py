@@ -1,11 +1,12 @@
 """The append-only record."""
 
 from ripieno.ledger.database import PATIENT_S
-from ripieno.ledger.found import Late, Measured, Stored, Verification
+from ripieno.ledger.found import Measured, Stored, TrafficOutcome, Verification
 from ripieno.ledger.holds import Change, Held, Holds, Reserve, begin_period
 from ripieno.ledger.keys import KEY_PREFIX, KeyStore, digest_secret
-from ripieno.ledger.ledger import HASTE_S, PROBE_PREFIX, Ledger
+from ripieno.ledger.ledger import HASTE_S, Ledger
 from ripieno.ledger.outbox import Outbox
+from ripieno.ledger.outcomes import PROBE_PREFIX
 from ripieno.ledger.portable import export_data, import_data
 
 __all__ = [
@@ -17,12 +18,12 @@ __all__ = [
     "Held",
     "Holds",
     "KeyStore",
-    "Late",
     "Ledger",
     "Measured",
     "Outbox",
     "Reserve",
     "Stored",
+    "TrafficOutcome",
     "Verification",
     "begin_period",
     "digest_secret",

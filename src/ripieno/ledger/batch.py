@@ -1,13 +1,22 @@
-"""Batch: requests to write rows, and how those that wait for them are told."""
+"""Batch: requests to write rows, gathered for one commit, and how those that wait for them are told."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from ripieno.ledger.codec import Row
+
+MOST_ROWS = 2000
+"""Rows of one group commit: more would make the first one wait."""
+PATIENCE_S = 0.05
+"""How long a row that nobody waits for may wait for company: the next decision's commit takes it along."""
+GAP_S = 0.002
+"""Between two commits under load: what comes meanwhile shares one, and a worker's answer takes longer anyway."""
 
 Waiting: TypeAlias = Future[int] | asyncio.Future[int]
 
@@ -31,6 +40,68 @@ class Request:
             self.done.set_exception(self.error)
         else:
             self.done.set_result(self.count)
+
+
+class Intake:
+    """The queue of requests: any thread puts, the writer's thread gathers."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        """None marks the end."""
+        self._committed_at = 0.0
+        self._is_busy = False
+        """Whether the latest commit was waited for by more than one."""
+
+    def put(self, request: Request | None) -> None:
+        """Add a request; None is the last."""
+        self._queue.put(request)
+
+    def drain(self) -> list[Request]:
+        """Take all that is queued; the mark of the end stays."""
+        drained: list[Request] = []
+        is_last = False
+        with suppress(Empty):
+            while True:
+                request = self._queue.get_nowait()
+                if request is None:
+                    is_last = True
+                else:
+                    drained.append(request)
+        if is_last:
+            self._queue.put(None)
+        return drained
+
+    def gather(self, idle_s: float | None) -> tuple[list[Request], bool]:
+        """Take what one commit writes; rows that nobody waits for are given a moment for company.
+
+        Args:
+            idle_s: how long to wait for the first request; None waits until there is one.
+
+        Returns:
+            The requests, and whether the end was reached.
+        """
+        batch: list[Request] = []
+        rows = 0
+        has_hurry = False
+        ready_at = self._committed_at + (GAP_S if self._is_busy else 0.0)
+        while rows < MOST_ROWS:
+            try:
+                request = self._queue.get(block=not has_hurry, timeout=PATIENCE_S if batch else idle_s)
+            except Empty:
+                break
+            if request is None:
+                return batch, True
+            batch.append(request)
+            rows += len(request.rows)
+            if request.done is not None and not has_hurry:
+                has_hurry = True
+                time.sleep(max(ready_at - time.perf_counter(), 0.0))
+        return batch, False
+
+    def note_commit(self, batch: Sequence[Request]) -> None:
+        """Remember when a batch was written, and whether several waited for it: the next one then waits a little."""
+        self._committed_at = time.perf_counter()
+        self._is_busy = sum(request.done is not None for request in batch) > 1
 
 
 def take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:

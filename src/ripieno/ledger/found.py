@@ -28,7 +28,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Late:
+class TrafficOutcome:
     """The first finding about a run of traffic or of a probe: what is learned from one by one."""
 
     seq: int

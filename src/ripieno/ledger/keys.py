@@ -8,13 +8,20 @@ import msgspec
 from sqlalchemy import Engine, insert, select, update
 
 from ripieno.domain import Clock, Key, KeyLimits, Spend
-from ripieno.errors import NotFound
+from ripieno.errors import LedgerCorrupt, NotFound
 from ripieno.ledger.database import translated_faults
 from ripieno.ledger.holds import Holds
 from ripieno.ledger.schema import keys, spend
 
 KEY_PREFIX = "rp-"
 ID_LENGTH = 10
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """What the table keeps of a key as JSON."""
+
+    name: str
+    limits: KeyLimits
 
 
 class KeyStore:
@@ -91,10 +98,12 @@ def digest_secret(secret: str) -> str:
 
 
 def _dump(name: str, limits: KeyLimits) -> str:
-    return msgspec.json.encode({"name": name, "limits": limits}).decode()
+    return msgspec.json.encode(_Body(name=name, limits=limits)).decode()
 
 
 def _load(key: str, at: float, revoked_at: float | None, body: str) -> Key:
-    fields = msgspec.json.decode(body)
-    limits = msgspec.convert(fields["limits"], KeyLimits)
-    return Key(id=key, name=fields["name"], created_at=at, limits=limits, revoked_at=revoked_at)
+    try:
+        fields = msgspec.json.decode(body, type=_Body)
+    except msgspec.MsgspecError as error:
+        raise LedgerCorrupt(f"key {key!r} cannot be read: {error}", entry=key) from error
+    return Key(id=key, name=fields.name, created_at=at, limits=fields.limits, revoked_at=revoked_at)

@@ -30,7 +30,7 @@ def import_data(ledger: Ledger, data: RoutingData, *, on_progress: Callable[[int
     Returns:
         Number of outcomes that were new: a second import of the same set records nothing.
     """
-    ledger.save_catalog(data.name, {model.id: _dump_model(model) for model in data.models})
+    ledger.campaigns.save_catalog(data.name, {model.id: _dump_model(model) for model in data.models})
     new, done, entries = 0, 0, _make_entries(data)
     while batch := list(islice(entries, 2 * BATCH)):
         new += ledger.append_now(batch) // 2
@@ -52,14 +52,14 @@ def export_data(ledger: Ledger, dataset: str, *, versions: Mapping[str, str] | N
         NotFound: the ledger holds no judged run of that name.
     """
     wanted = None if dataset == "traffic" else dataset
-    rows = [m for m in ledger.measured(dataset=wanted) if wanted is not None or m.placement is None]
+    rows = [m for m in ledger.outcomes.measured(dataset=wanted) if wanted is not None or m.placement is None]
     if versions is not None:
         rows = [row for row in rows if row.version in (versions.get(row.outcome.worker), IMPORTED)]
     if not rows:
-        known = ", ".join(sorted(ledger.datasets())) or "none"
+        known = ", ".join(sorted(ledger.campaigns.datasets())) or "none"
         raise NotFound(f"the ledger holds no judged run of {dataset!r}", hint=f"data sets here: {known}")
     kinds = _inferred_kinds(ledger) if wanted is None else {}
-    bodies = ledger.tasks(row.outcome.task for row in rows)
+    bodies = ledger.outcomes.tasks(row.outcome.task for row in rows)
     names = [_item(row) for row in rows]
     prompts: dict[str, Prompt] = {}
     for name, row in zip(names, rows, strict=True):
@@ -145,7 +145,7 @@ def _make_prompt(name: str, row: Measured, task: Task, dataset: str, *, kind: st
 
 
 def _gather_models(ledger: Ledger, dataset: str, workers: list[WorkerId]) -> tuple[Model, ...]:
-    bodies = ledger.load_catalog(dataset)
+    bodies = ledger.campaigns.load_catalog(dataset)
     return tuple(Model(**json.loads(bodies[worker])) if worker in bodies else Model(id=worker) for worker in workers)
 
 

@@ -139,7 +139,7 @@ class Profiler:
             LedgerError: the record refuses; samples under way are lost, recorded ones are safe.
         """
         samples = plan_samples(campaign, pool)
-        known = self._ledger.run_ids(campaign.name)
+        known = self._ledger.campaigns.run_ids(campaign.name)
         waiting = [sample for sample in samples if sample.run not in known]
         done = len(samples) - len(waiting)
         progress = Progress(total=len(samples), done=done, resumed=done)
@@ -218,7 +218,8 @@ class Profiler:
 
     async def _judge_again(self, campaign: str, planned: Mapping[str, Sample], progress: Progress) -> int:
         """Judge recorded answers that have no verdict, once each; gives how many have one now."""
-        runs = [run for run in self._ledger.unjudged(campaign) if run.id in planned]
+        unjudged = await asyncio.to_thread(self._ledger.outcomes.unjudged, campaign)
+        runs = [run for run in unjudged if run.id in planned]
         lanes = iter(runs)
 
         async def work(runs: Iterable[Run]) -> int:

@@ -180,7 +180,12 @@ class Caller:
         return await self._find(worker).check(worker)
 
     async def probe_resting(self, pool: Pool) -> None:
-        """Look after workers that could not be reached; one that can be again is let back in."""
+        """Probe the unreachable workers, and close the breaker of each that responds.
+
+        Raises:
+            Exception: what the check of a provider plugin raised, after all workers were probed.
+        """
+        fault: Exception | None = None
         for worker in self.health.unreachable():
             if worker not in pool:
                 continue
@@ -190,7 +195,12 @@ class Caller:
                 continue
             except (ProviderError, ConfigError):
                 pass  # it speaks: the next task will tell what it says
+            except Exception as error:  # noqa: BLE001  # of a plugin: the other workers are probed all the same
+                fault = error
+                continue
             self.health.note_reachable(worker)
+        if fault is not None:
+            raise fault
 
     async def close(self) -> None:
         """Close all providers."""
