@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from itertools import islice
 
 from ripieno.analyze import Analyzer
 from ripieno.domain import Clock, Decided, Pool, Run, Worker
@@ -10,7 +11,7 @@ from ripieno.learn.checkpoint import Canary, Registry
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.snapshots import Snapshots
 from ripieno.learn.train import promote
-from ripieno.ledger import Ledger
+from ripieno.ledger import Late, Ledger
 from ripieno.orchestrator import Brain
 from ripieno.route import Arrival, Conditions
 from ripieno.route.modes import make_stand_in
@@ -74,9 +75,7 @@ class Learning:
         noticed: list[str] = []
         if predictor.folded == 0:
             await asyncio.to_thread(self._snapshots.restore, predictor, pool, until=until)
-        for place, late in enumerate(self._ledger.late(after=predictor.watermark, until=until)):
-            if place % BREATH == 0:
-                await asyncio.sleep(0)
+        async for late in self._read_late(after=predictor.watermark, until=until):
             learner, call = _find_learner(late.run, predictor, pool), late.run.calls[-1]
             predictor.watermark = late.seq
             if learner is None:
@@ -93,8 +92,15 @@ class Learning:
                 log.warning("%s: what was learned of it counts less from here on", change)
                 noticed.append(change)
             if predictor.is_between_epochs:
-                self._snapshots.save(predictor, pool)
+                await asyncio.to_thread(self._snapshots.save, predictor, pool)
         return noticed
+
+    async def _read_late(self, *, after: int, until: int | None = None) -> AsyncIterator[Late]:
+        """Read outcomes in a thread, a few at a time, so that others have their turn."""
+        found = self._ledger.late(after=after, until=until)
+        while batch := await asyncio.to_thread(lambda: list(islice(found, BREATH))):
+            for late in batch:
+                yield late
 
     async def _watch_canary(self, brain: Brain) -> None:
         """Take what came of the canary's decisions, and end its trial where they suffice."""
@@ -103,11 +109,11 @@ class Learning:
             return
         if self._canary != canary:
             self._canary, self._shortfalls, self._canary_watermark = canary, [], canary.since
-        for late in self._ledger.late(after=self._canary_watermark):
+        async for late in self._read_late(after=self._canary_watermark):
             self._canary_watermark = late.seq
             if late.run.decision is None:
                 continue
-            decided = self._ledger.find_decided(late.run.decision)
+            decided = await asyncio.to_thread(self._ledger.find_decided, late.run.decision)
             if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
                 self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
         finding = judge_canary(self._shortfalls)

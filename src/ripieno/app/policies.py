@@ -83,7 +83,8 @@ async def roll_back(app: App) -> str:
         current = app.registry.current()
         await record_finding(app.ledger, finding, checkpoint=canary.checkpoint, incumbent=current)
         return current or "the prior"
-    promotions = [s.entry for s in app.ledger.read(kinds=("promoted",)) if isinstance(s.entry, Promoted)]
+    steps = await asyncio.to_thread(lambda: list(app.ledger.read(kinds=("promoted",))))
+    promotions = [step.entry for step in steps if isinstance(step.entry, Promoted)]
     previous = promotions[-1].previous if promotions else None
     if previous is None:
         raise NotFound("the latest promotion replaced no checkpoint")
@@ -105,7 +106,7 @@ async def shadow(app: App, checkpoint: str, pairing: Pairing) -> AsyncIterator[F
     async for finding in _prove(app, checkpoint, current, pairing):
         await record_finding(app.ledger, finding, checkpoint=checkpoint, incumbent=current)
         if finding.passed and finding.stage == "shadow":
-            start_canary(app.registry, app.ledger, checkpoint)
+            await asyncio.to_thread(start_canary, app.registry, app.ledger, checkpoint)
         yield finding
         if not finding.passed:
             return
@@ -146,20 +147,25 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     card = read_card(app.registry.folder / checkpoint)
     check_missing(card)
     yield await _replay(app, candidate, incumbent, card)
-    rows = [row for row in read_decisions(app.ledger) if row.quality is not None and row.is_realised]
+    logged = await asyncio.to_thread(lambda: list(read_decisions(app.ledger)))
+    rows = [row for row in logged if row.quality is not None and row.is_realised]
     log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
     yield judge_harm(log, target)
-    source = pairing.tasks or find_source(app, card.datasets[0])
+    source = pairing.tasks
+    if source is None:
+        source = await asyncio.to_thread(find_source, app, card.datasets[0])
     rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
     shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
-    found = await shadow.find_pairs(load_tasks(source), rivals, app.pool, app.conditions())
-    known = {row.run: row.outcome for row in app.ledger.measured(dataset=name)}
+    tasks = await asyncio.to_thread(load_tasks, source)
+    found = await shadow.find_pairs(tasks, rivals, app.pool, app.conditions())
+    measured = await asyncio.to_thread(lambda: list(app.ledger.measured(dataset=name)))
+    unjudged = await asyncio.to_thread(app.ledger.unjudged, name)
     shadowing = Shadowing(
         pairs=found[: pairing.pairs],
         rivals=rivals,
         campaign=name,
-        known=known,
-        unjudged={run.id: run for run in app.ledger.unjudged(name)},
+        known={row.run: row.outcome for row in measured},
+        unjudged={run.id: run for run in unjudged},
         most_cost_usd=pairing.most_cost_usd,
     )
     done = await shadow.run(shadowing, app.pool, test, on_progress=pairing.told)
@@ -167,7 +173,7 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
 
 
 async def _replay(app: App, candidate: Router, incumbent: Router, card: ModelCard) -> Finding:
-    data = load_measured(app, card.datasets[0])
+    data = await asyncio.to_thread(load_measured, app, card.datasets[0])
     bench = prepare(data, await analyze_prompts(app.analyzer, data))
     assert isinstance(candidate.predictor, TrainedPredictor)
     assert isinstance(incumbent.predictor, TrainedPredictor)

@@ -1,5 +1,6 @@
 """Probing: the few tasks that say most about where a new worker should be used."""
 
+import asyncio
 from collections.abc import Callable
 
 from ripieno.app.app import App
@@ -41,7 +42,10 @@ async def probe(
     prober = app.make_prober()
     version = app.registry.current()
     assert version is not None
-    source = tasks or find_source(app, read_card(app.registry.folder / version).datasets[0])
-    graded = choose_probe_tasks(load_tasks(source))
-    probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(source))
-    return await prober.run(probing, app.pool, known=app.ledger.run_ids(name_probes(card.id)), on_progress=told)
+    if tasks is None:
+        learned_from = read_card(app.registry.folder / version).datasets[0]
+        tasks = await asyncio.to_thread(find_source, app, learned_from)
+    graded = choose_probe_tasks(await asyncio.to_thread(load_tasks, tasks))
+    known = await asyncio.to_thread(app.ledger.run_ids, name_probes(card.id))
+    probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(tasks))
+    return await prober.run(probing, app.pool, known=known, on_progress=told)
