@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ripieno.app import App
-from ripieno.config import Loaded
-from ripieno.domain import Account, JsonValue, Objective, Task, WorkerId
+from ripieno.domain import Account, JsonValue, Pool, Task, WorkerId
 from ripieno.errors import (
     InDoubt,
     NoEligibleWorker,
-    NotFound,
     Overloaded,
     ProviderError,
     ProviderRejected,
@@ -34,10 +32,11 @@ from ripieno.gateway.dialects import (
 )
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response, Stream
-from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.keyring import Keyring, list_own, narrow
 from ripieno.gateway.memories import own
 from ripieno.gateway.metrics import Metrics
-from ripieno.gateway.objective import Names, Stated, UnknownModel, read_stated
+from ripieno.gateway.models import Models
+from ripieno.gateway.objective import Stated, UnknownModel, read_stated
 from ripieno.gateway.routes import Route
 from ripieno.gateway.sessions import Sessions
 from ripieno.gateway.told import make_headers, tell_answer, tell_cached, tell_limit, tell_why
@@ -72,17 +71,18 @@ class Answering:
     Args:
         app: the opened app.
         keyring: who may ask.
+        models: what a request may name.
         metrics: shows what is under way.
     """
 
-    def __init__(self, app: App, keyring: Keyring, metrics: Metrics) -> None:
+    def __init__(self, app: App, keyring: Keyring, models: Models, metrics: Metrics) -> None:
         self._app = app
+        self._models = models
         self._keyring = keyring
         self._metrics = metrics
         self._sessions = Sessions(app.clock)
         self._cache = AnswerCache(app.settings.cache.answer_bytes)
         self._in_flight = 0
-        self._base = (app.loaded, app.make_objective(), _make_names(app))
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -95,21 +95,7 @@ class Answering:
         return [
             *(Route("POST", path, partial(self.answer, dialect), dialect=dialect) for path, dialect in wires),
             Route("POST", "/v1/messages/count_tokens", partial(self.count, messages), dialect=messages),
-            Route("GET", "/v1/models", self.show_models),
-            Route("GET", "/v1/models/{model}", self.show_model),
         ]
-
-    async def show_models(self, facts: Facts) -> Response:
-        """List `auto` with its presets, and the workers and aliases that the key may use."""
-        data = [_describe_model(name) for name in self._list_models(facts.grant)]
-        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
-        return respond({"object": "list", "data": data, "has_more": False, **ends})
-
-    async def show_model(self, facts: Facts) -> Response:
-        """Show one model."""
-        if facts.parameter not in self._list_models(facts.grant):
-            raise NotFound(f"the model {facts.parameter!r} does not exist")
-        return respond(_describe_model(facts.parameter))
 
     async def count(self, dialect: Dialect, facts: Facts) -> Response:
         """Count the tokens of a request."""
@@ -137,9 +123,9 @@ class Answering:
             answer = await (self._answer_stream(state) if asked.is_stream else self._answer_whole(state))
         except NoEligibleWorker as error:
             self._keyring.check_affordable(facts.grant, error)
-            raise self._keyring.narrow(facts.grant, error) from error
+            raise narrow(facts.grant, error) from error
         except ProviderError as error:
-            if (doubt := self._find_doubt(facts.execution, error)) is not None:
+            if (doubt := _find_doubt(self._app.pool, facts.execution, error)) is not None:
                 raise doubt from error
             raise
         finally:
@@ -147,32 +133,13 @@ class Answering:
                 await self._end(state)
         return answer
 
-    def _list_models(self, grant: Grant) -> list[str]:
-        """What `model` may name now, without the workers that a key may not use."""
-        names, pool = self._read_base()[2], self._app.pool
-        hidden = {*pool.ids} - {*self._keyring.list_own(grant, pool)}
-        return [name for name in names.all() if names.aliases.get(name, name) not in hidden]
-
-    def _find_doubt(self, execution: Execution | None, error: ProviderError) -> InDoubt | None:
-        """What is told where a call that changes something failed: clients try a failure again, and would do it twice.
-
-        None where it is certain that nothing was done.
-        """
-        pool = self._app.pool
-        if execution is None or error.worker not in pool or not pool[error.worker].has_effects:
-            return None
-        if isinstance(error, WorkerBusy) or (isinstance(error, ProviderRejected) and not error.blames_worker):
-            return None
-        step = execution.calls[-1].step if execution.calls else ""
-        return InDoubt(execution.decision.id, step=step, worker=error.worker)
-
     def _make_task(self, asked: Asked, facts: Facts) -> tuple[Stated, Task]:
         grant = facts.grant
-        _, base, names = self._read_base()
+        base, names = self._models.read()
         try:
             stated = read_stated(asked.body, asked.model, facts.request.headers, base, names)
         except UnknownModel as error:
-            raise UnknownModel(error.model, self._keyring.list_own(grant, self._app.pool)) from error
+            raise UnknownModel(error.model, list_own(grant, self._app.pool)) from error
         objective, budget = self._keyring.restrict(grant, stated.objective, stated.budget)
         task = Task(
             messages=asked.messages,
@@ -290,12 +257,18 @@ class Answering:
         self._in_flight += 1
         self._metrics.in_flight.inc()
 
-    def _read_base(self) -> tuple[Loaded, Objective, Names]:
-        """Objective and names of the settings in force, made anew only when those change."""
-        self._app.brain()
-        if self._base[0] is not self._app.loaded:
-            self._base = (self._app.loaded, self._app.make_objective(), _make_names(self._app))
-        return self._base
+
+def _find_doubt(pool: Pool, execution: Execution | None, error: ProviderError) -> InDoubt | None:
+    """What is told where a call that changes something failed: clients try a failure again, and would do it twice.
+
+    None where it is certain that nothing was done.
+    """
+    if execution is None or error.worker not in pool or not pool[error.worker].has_effects:
+        return None
+    if isinstance(error, WorkerBusy) or (isinstance(error, ProviderRejected) and not error.blames_worker):
+        return None
+    step = execution.calls[-1].step if execution.calls else ""
+    return InDoubt(execution.decision.id, step=step, worker=error.worker)
 
 
 def _close_account(account: Account, execution: Execution | None) -> None:
@@ -328,23 +301,6 @@ def _begin_writing(state: _RequestState, execution: Execution, worker: str) -> W
 
 def _make_origin(state: _RequestState, decision: str, worker: str, told: JsonValue = None) -> Origin:
     return Origin(request=state.facts.id, decision=decision, worker=worker, created=int(time.time()), told=told)
-
-
-def _describe_model(name: str) -> dict[str, JsonValue]:
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "ripieno",
-        "type": "model",
-        "display_name": name,
-        "created_at": "1970-01-01T00:00:00Z",
-    }
-
-
-def _make_names(app: App) -> Names:
-    gateway = app.settings.gateway
-    return Names(workers=app.pool.ids, aliases=gateway.aliases, allows_code=gateway.allow_code_checks)
 
 
 _NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}

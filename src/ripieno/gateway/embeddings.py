@@ -29,7 +29,7 @@ from ripieno.gateway.bodies import read_body, respond
 from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
-from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.keyring import Grant, Keyring, list_own
 from ripieno.gateway.objective import AUTO, UnknownModel
 from ripieno.gateway.told import tell_cost
 from ripieno.privacy import tell_kinds
@@ -92,7 +92,7 @@ class Embeddings:
         if model == AUTO or model == self._app.analyzer.encoder.name:
             return None
         if model not in self._app.pool:
-            raise UnknownModel(model, self._keyring.list_own(grant, self._app.pool))
+            raise UnknownModel(model, list_own(grant, self._app.pool))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
         worker = self._app.pool[model]
         if worker.is_careful:

@@ -20,6 +20,7 @@ from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.memories import MemoryRoutes
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
+from ripieno.gateway.models import Models
 from ripieno.gateway.routes import Access, Route, RouteTable
 from ripieno.gateway.runs import RunRoutes
 from ripieno.gateway.spans import Spans
@@ -54,13 +55,15 @@ class Gateway:
         self._spans = spans
         self._chat = ChatDialect()
         self._ui = UiRoutes(app, visitors)
+        models = Models(app)
         self._table = RouteTable(
             [
                 Route("GET", "/", self._greet, Access.OPEN),
                 Route("GET", "/healthz", self._report_health, Access.OPEN),
                 Route("GET", "/readyz", self._report_readiness, Access.OPEN),
                 Route("GET", "/metrics", self._show_metrics),
-                *Answering(app, keyring, self.metrics).routes(),
+                *Answering(app, keyring, models, self.metrics).routes(),
+                *models.routes(),
                 Route("POST", "/v1/embeddings", Embeddings(app, keyring).answer),
                 *RunRoutes(app).routes(),
                 *MemoryRoutes(app).routes(),
