@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ripieno.gateway.http import HttpServer, Request, Response
+from ripieno.gateway.http import Request, Response
+from ripieno.gateway.http_server import HttpServer
 from ripieno.ledger import Ledger
 from ripieno.providers.http import HttpClient
 
@@ -86,7 +87,7 @@ async def start_upstream() -> asyncio.Server:
         await asyncio.sleep(0.01)
         return Response(ANSWER)
 
-    server = HttpServer(answer, lambda status, said: Response(said.encode(), status=status))
+    server = HttpServer(answer, lambda status, said, _: Response(said.encode(), status=status))
     return await asyncio.get_running_loop().create_server(server.make_protocol, "127.0.0.1", 0)
 
 

@@ -32,7 +32,7 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
     }
     assert found == {
         "cli/main.py",
-        "gateway/http.py",
+        "gateway/http_server.py",
         "gateway/server.py",
         "ledger/database.py",
         "ledger/commit.py",

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 
 import uvloop
 
-from ripieno.gateway.http import HttpServer, Request, Response, Stream
+from ripieno.gateway.http import Request, Response, Stream
+from ripieno.gateway.http_server import HttpServer
 
 WORDS = [
     "the",
@@ -105,7 +106,7 @@ async def main() -> None:
     parser.add_argument("--interval-ms", type=float, default=20.0)
     parser.add_argument("--fault-percent", type=float, default=0.0)
     options = parser.parse_args()
-    server = HttpServer(Upstream(options).answer, lambda status, said: Response(said.encode(), status=status))
+    server = HttpServer(Upstream(options).answer, lambda status, said, _: Response(said.encode(), status=status))
     listening = await asyncio.get_running_loop().create_server(server.make_protocol, "127.0.0.1", options.port)
     await listening.serve_forever()
 

@@ -432,10 +432,15 @@ def _take_note(recorded: "asyncio.Future[int]") -> None:
 
 
 def make_arrival(
-    clock: Clock, *, incumbent: WorkerId | None = None, key: str | None = None, check: Check | None = None
+    clock: Clock,
+    *,
+    name: str | None = None,
+    incumbent: WorkerId | None = None,
+    key: str | None = None,
+    check: Check | None = None,
 ) -> Arrival:
     """Name a task that has just arrived; the seed follows from the name, so that a replay has it."""
-    name = os.urandom(16).hex()
+    name = name or os.urandom(16).hex()
     return Arrival(
         id=name, seed=derive_seed(name), started=clock.monotonic(), incumbent=incumbent, key=key, check=check
     )

@@ -355,9 +355,10 @@ async def test_logs_are_json_where_asked_and_never_hold_what_was_asked(serve_in:
         served.process.terminate()
         said = served.process.communicate(timeout=HANG_S)[1]
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    answered = next(line for line in lines if line["message"] == "answered by w0")
-    assert (answered["decision"], answered["worker"], answered["dialect"]) == (decision, "w0", "chat")
+    (answered, refused) = [line for line in lines if line.get("route") == "POST /v1/chat/completions"]
+    assert answered["message"] == f"request {decision}: POST /v1/chat/completions 200, answered by w0"
+    assert (answered["decision"], answered["worker"], answered["status"]) == (decision, "w0", 200)
     assert answered["seconds"] > 0
-    assert [line["message"] for line in lines].count("not answered") == 1
+    assert (refused["worker"], refused["status"], refused["code"]) == (None, 400, "provider_rejected")
     assert "What is 2 + 2" not in said
     assert "the answer itself" not in said

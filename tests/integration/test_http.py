@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.conftest import HANG_S
 
-from ripieno.gateway.http import HttpServer, Limits, Request, Response, Stream
+from ripieno.gateway.http import Limits, Request, Response, Stream
+from ripieno.gateway.http_server import HttpServer
 
 
 class Site:
@@ -47,7 +48,7 @@ class Site:
 async def open_site(**limits: float) -> AsyncIterator[tuple[Site, HttpServer, int]]:
     site = Site()
     bounds = Limits(**limits)  # type: ignore[arg-type]  # fields of it
-    server = HttpServer(site.answer, lambda status, said: Response(said.encode(), status=status), limits=bounds)
+    server = HttpServer(site.answer, lambda status, said, _: Response(said.encode(), status=status), limits=bounds)
     listening = await asyncio.get_running_loop().create_server(server.make_protocol, "127.0.0.1", 0)
     yield site, server, listening.sockets[0].getsockname()[1]
     listening.close()

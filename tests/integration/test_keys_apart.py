@@ -21,6 +21,7 @@ from ripieno.domain.memory import NewItem, Scope
 from ripieno.errors import InvalidTask, NotFound
 from ripieno.gateway import bind_socket, running
 from ripieno.gateway.actions import Actions
+from ripieno.gateway.facts import Facts
 from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import Request
 from ripieno.gateway.keyring import Grant, Keyring
@@ -55,18 +56,18 @@ EXPECTED: dict[Route, tuple[int, int, int, int]] = {
     ("POST", "/v1/responses"): KEYS,
     ("POST", "/v1/embeddings"): KEYS,
     ("GET", "/v1/models"): KEYS,
-    ("GET", "/v1/models/"): OWN,
+    ("GET", "/v1/models/{model}"): OWN,
     ("POST", "/v1/feedback"): OWN,
-    ("GET", "/v1/runs/"): OWN,
+    ("GET", "/v1/runs/{run}"): OWN,
     ("POST", "/v1/memory"): (201, 201, 401, 201),
     ("POST", "/v1/memory/recall"): KEYS,
     ("GET", "/v1/memory/status"): KEYS,
-    ("DELETE", "/v1/memory/"): (200, 404, 401, 200),
+    ("DELETE", "/v1/memory/{item}"): (200, 404, 401, 200),
     ("GET", "/admin/keys"): ADMIN,
     ("POST", "/admin/keys"): (403, 403, 401, 201),
-    ("DELETE", "/admin/keys/"): ADMIN,
+    ("DELETE", "/admin/keys/{key}"): ADMIN,
     ("GET", "/admin/approvals"): ADMIN,
-    ("POST", "/admin/approvals/"): ADMIN,
+    ("POST", "/admin/approvals/{run}"): ADMIN,
     ("GET", "/admin/report"): ADMIN,
 }
 
@@ -86,7 +87,7 @@ class World:
         self, method: str, path: str, who: str, body: object = None, **headers: str
     ) -> tuple[int, str, dict[str, str]]:
         """Send one request as somebody; gives status, body and headers."""
-        told = {"content-type": "application/json"} | headers
+        told = {"content-type": "application/json", "x-request-id": "the-same-for-all"} | headers
         if self.secrets[who]:
             told["authorization"] = f"Bearer {self.secrets[who]}"
         raw = None if body is None else json.dumps(body).encode()
@@ -123,11 +124,12 @@ async def open_world(
 
 
 def list_routes(app: App) -> set[Route]:
-    """What the server itself says that it serves."""
+    """What the server itself says that it serves, but for pages and forms."""
     keyring = Keyring(app.ledger.keys, admin=MASTER, is_open=False, clock=app.clock)
     visitors = Visitors(key=MASTER, viewer_key=None, is_open=False, clock=app.clock)
     gate = Gate(hosts=(), origins=(), is_loopback=True)
-    return set(Gateway(app, gate=gate, keyring=keyring, visitors=visitors).routes)
+    routes = Gateway(app, gate=gate, keyring=keyring, visitors=visitors).routes
+    return {(route.method, route.path) for route in routes if not route.path.startswith("/ui")}
 
 
 BODIES: dict[Route, object] = {
@@ -139,26 +141,26 @@ BODIES: dict[Route, object] = {
     ("POST", "/v1/memory"): {"text": "said by somebody"},
     ("POST", "/v1/memory/recall"): {"question": "what was said?"},
     ("POST", "/admin/keys"): {"name": "more"},
-    ("POST", "/admin/approvals/"): {"approve": True, "by": "ada"},
+    ("POST", "/admin/approvals/{run}"): {"approve": True, "by": "ada"},
 }
 
 
 async def make_request(world: World, route: Route) -> tuple[str, object]:
     """The path and body of a request that a route takes, about something of the owner's."""
-    path, body = route[1], BODIES.get(route)
-    match path:
-        case "/v1/models/":
+    path, body = route[1].partition("{")[0], BODIES.get(route)
+    match route[1]:
+        case "/v1/models/{model}":
             return f"{path}b", None
         case "/v1/feedback":
             return path, {"decision": (await world.ask("owner"))[1]["x-ripieno-decision"], "quality": 1.0}
-        case "/v1/runs/":
+        case "/v1/runs/{run}":
             return path + (await world.ask("owner"))[1]["x-ripieno-decision"], None
-        case "/v1/memory/":
+        case "/v1/memory/{item}":
             _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green"})
             return path + json.loads(said)["id"], None
-        case "/admin/keys/":
+        case "/admin/keys/{key}":
             return path + world.app.ledger.keys.create("to be ended", KeyLimits())[0].id, None
-        case "/admin/approvals/":
+        case "/admin/approvals/{run}":
             await world.call("POST", "/v1/chat/completions", "owner", CHAT | {"model": "c"})
             return path + world.app.runs.unfinished()[-1].claim.run, body
         case _:
@@ -355,21 +357,22 @@ async def test_a_request_without_a_key_that_is_no_admins_is_apart_from_keys_too(
         _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green", "project": "web"})
         item = json.loads(said)["id"]
         runs, memory, anyone = RunRoutes(world.app), MemoryRoutes(world.app), Grant()
-        assert (await runs.show(make_request_to(f"/v1/runs/{ours}"), anyone)).status == 200
+        assert (await runs.show(ask_of(anyone, ours))).status == 200
         with pytest.raises(NotFound, match="no decision"):
-            await runs.show(make_request_to(f"/v1/runs/{mine}"), anyone)
+            await runs.show(ask_of(anyone, mine))
         with pytest.raises(NotFound, match="no decision"):
             await record_feedback(world.app, mine, Verdict(verifier="user", quality=0.0), payer=Payer(key=None))
         with pytest.raises(NotFound, match="of this key"):
-            await memory.forget(make_request_to(f"/v1/memory/{item}"), anyone)
+            await memory.forget(ask_of(anyone, item))
         scope = {"question": "the gate", "project": f"{world.ids['owner']}/web"}
         with pytest.raises(InvalidTask, match="belongs to a key"):
-            await memory.recall(make_request_to("/v1/memory/recall", scope), anyone)
+            await memory.recall(ask_of(anyone, body=scope))
         with pytest.raises(InvalidTask, match="belongs to a key"):
-            await memory.remember(make_request_to("/v1/memory", {"text": "x", "project": scope["project"]}), anyone)
+            await memory.remember(ask_of(anyone, body={"text": "x", "project": scope["project"]}))
         (own,) = await world.app.memory.remember([NewItem(text="the lamp is red", scope=Scope(project="web"))])
-        assert (await memory.forget(make_request_to(f"/v1/memory/{own.id}"), anyone)).status == 200
+        assert (await memory.forget(ask_of(anyone, own.id))).status == 200
 
 
-def make_request_to(path: str, body: object = None) -> Request:
-    return Request(method="POST", path=path, query="", headers={}, body=json.dumps(body).encode())
+def ask_of(grant: Grant, parameter: str = "", body: object = None) -> Facts:
+    request = Request(method="POST", path="/", query="", headers={}, body=json.dumps(body).encode())
+    return Facts(request, grant=grant, parameter=parameter)

@@ -40,6 +40,7 @@ async def test_a_decision_and_each_attempt_are_spans_under_the_callers_own(serve
             parent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
             async with client.post(f"{address}/v1/chat/completions", json=ASK, headers=parent) as response:
                 decision = response.headers["x-ripieno-decision"]
+                request = response.headers["x-request-id"]
     await runner.cleanup()
     batch = ExportTraceServiceRequest.FromString(b"".join(received))
     spans = [span for resource in batch.resource_spans for scope in resource.scope_spans for span in scope.spans]
@@ -47,7 +48,8 @@ async def test_a_decision_and_each_attempt_are_spans_under_the_callers_own(serve
     assert set(by_name) == {"ripieno decide", "chat a", "chat b"}
     decided = by_name["ripieno decide"]
     facts = {a.key: a.value.string_value or a.value.int_value or a.value.double_value for a in decided.attributes}
-    assert facts[MAPPING["decision"]] == decision
+    assert (facts[MAPPING["decision"]], facts[MAPPING["request"]]) == (decision, request)
+    assert (facts["http.route"], facts["http.response.status_code"]) == ("POST /v1/chat/completions", 200)
     assert (facts["gen_ai.request.model"], facts["gen_ai.response.model"]) == ("a", "b")
     assert facts[MAPPING["version"]] == MAPPING_VERSION
     assert decided.parent_span_id.hex() == "b7ad6b7169203331"
@@ -78,7 +80,8 @@ async def test_metrics_count_what_happened_in_the_names_of_the_dashboard(serve: 
                 }
             async with client.head(f"{address}/") as response:
                 assert response.status == 200
-    assert 'ripieno_requests_total{dialect="chat"} 2.0' in text
+    assert 'ripieno_requests_total{route="POST /v1/chat/completions",status="200"} 2.0' in text
+    assert 'ripieno_requests_total{route="POST /v1/chat/completions",status="404"} 1.0' in text
     assert 'ripieno_refused_total{code="model_not_found"} 1.0' in text
     assert 'ripieno_calls_total{outcome="server_error",worker="a"}' in text
     assert 'ripieno_calls_total{outcome="ok",worker="b"} 2.0' in text

@@ -34,14 +34,15 @@ def test_every_class_is_exported_drawn_and_has_a_status() -> None:
 
 
 def test_an_error_body_has_all_four_keys_and_says_what_to_do() -> None:
-    body = make_body(InvalidTask("bad messages", param="messages", hint="send some"))
+    body = make_body(InvalidTask("bad messages", param="messages", hint="send some"), request="r1")
     assert body == {
         "error": {
             "message": "bad messages. send some",
             "type": "invalid_request_error",
             "param": "messages",
             "code": "invalid_request",
-        }
+        },
+        "request_id": "r1",
     }
 
 
@@ -144,7 +145,7 @@ def make_error(kind: type[RipienoError], said: str) -> RipienoError:
 def test_a_client_is_not_told_paths_hosts_and_ports(name: str) -> None:
     for place in PLACES:
         error = make_error(getattr(errors, name), f"cannot open {place!r}: it is (away) at {place}")
-        told = str(make_body(error)["error"])
+        told = str(make_body(error, request="r1")["error"])
         for part in ("srv", "ledger.db", "internal", "ada", "models", "10.1.2.3", "8000", "11434", "fd00", "5432"):
             assert part not in told, (place, told)
         assert str(error) != told, "the error itself keeps it for the log"

@@ -83,7 +83,8 @@ async def roll_back(app: App) -> str:
         current = app.registry.current()
         await record_finding(app.ledger, finding, checkpoint=canary.checkpoint, incumbent=current)
         return current or "the prior"
-    promotions = [s.entry for s in app.ledger.read(kinds=("promoted",)) if isinstance(s.entry, Promoted)]
+    steps = await asyncio.to_thread(lambda: list(app.ledger.read(kinds=("promoted",))))
+    promotions = [step.entry for step in steps if isinstance(step.entry, Promoted)]
     previous = promotions[-1].previous if promotions else None
     if previous is None:
         raise NotFound("the latest promotion replaced no checkpoint")
@@ -105,7 +106,7 @@ async def shadow(app: App, checkpoint: str, pairing: Pairing) -> AsyncIterator[F
     async for finding in _prove(app, checkpoint, current, pairing):
         await record_finding(app.ledger, finding, checkpoint=checkpoint, incumbent=current)
         if finding.passed and finding.stage == "shadow":
-            start_canary(app.registry, app.ledger, checkpoint)
+            await asyncio.to_thread(start_canary, app.registry, app.ledger, checkpoint)
         yield finding
         if not finding.passed:
             return
@@ -151,11 +152,12 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
     yield judge_harm(log, target)
     source = pairing.tasks
-    if not source:
+    if source is None:
         source = await asyncio.to_thread(find_source, app, card.datasets[0])
     rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
     shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
-    found = await shadow.find_pairs(load_tasks(source), rivals, app.pool, app.conditions())
+    tasks = await asyncio.to_thread(load_tasks, source)
+    found = await shadow.find_pairs(tasks, rivals, app.pool, app.conditions())
     measured = await asyncio.to_thread(lambda: list(app.ledger.outcomes.measured(dataset=name)))
     unjudged = await asyncio.to_thread(app.ledger.outcomes.unjudged, name)
     shadowing = Shadowing(

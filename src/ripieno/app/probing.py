@@ -42,11 +42,10 @@ async def probe(
     prober = app.make_prober()
     version = app.registry.current()
     assert version is not None
-    measured = read_card(app.registry.folder / version).datasets[0]
-    source = tasks
-    if not source:
-        source = await asyncio.to_thread(find_source, app, measured)
-    graded = choose_probe_tasks(load_tasks(source))
-    probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(source))
+    if tasks is None:
+        learned_from = read_card(app.registry.folder / version).datasets[0]
+        tasks = await asyncio.to_thread(find_source, app, learned_from)
+    graded = choose_probe_tasks(await asyncio.to_thread(load_tasks, tasks))
     known = await asyncio.to_thread(app.ledger.campaigns.run_ids, name_probes(card.id))
+    probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(tasks))
     return await prober.run(probing, app.pool, known=known, on_progress=told)

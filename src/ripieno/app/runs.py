@@ -105,8 +105,8 @@ class Runs:
         said = proposal.resolve(is_approved=is_approved, by=by, reason=reason)
         answer = proposal.expire() if is_late else said
         if await self._ledger.append(answer) == 0:
-            entries = (stored.entry for stored in self._ledger.runs.entries_of(proposal.run))
-            answer = next(e for e in entries if isinstance(e, Resolved) and e.id == answer.id)
+            recorded = await asyncio.to_thread(lambda: list(self._ledger.runs.entries_of(proposal.run)))
+            answer = next(s.entry for s in recorded if isinstance(s.entry, Resolved) and s.entry.id == answer.id)
         if is_late:
             raise ApprovalDenied(proposal.run, step=proposal.step, by=answer.by, reason=answer.reason)
         return answer

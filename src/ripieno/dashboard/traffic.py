@@ -82,7 +82,9 @@ async def _read_apart(wanted: Wanted) -> Traffic:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise LedgerError("the process that reads traffic has failed", hint="the log of the gateway says more")
+        raise LedgerError(
+            "the process that reads traffic has failed", hint="its traceback is on the gateway's standard error"
+        )
     found = msgspec.json.decode(told, type=Read)
     if found.traffic is None:
         raise LedgerError(found.fault)

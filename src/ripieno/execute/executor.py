@@ -17,6 +17,9 @@ from ripieno.execute.turns import run_turns
 from ripieno.providers import Called, Caller, Piece
 from ripieno.providers.base import stream_whole
 
+MOST_AHEAD = 16
+"""Pieces of a stream that wait for the client, before the worker's connection is read no further."""
+
 
 class Executor:
     """Carries out workflows: a single worker's at once, all others step by step.
@@ -68,13 +71,20 @@ class Executor:
 
     async def _stream_steps(self, execution: Execution, pool: Pool, journal: Journal | None) -> AsyncIterator[Piece]:
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+        room = asyncio.Semaphore(MOST_AHEAD)
+
+        async def give(piece: Piece) -> None:
+            await room.acquire()
+            pieces.put_nowait(piece)
+
         crew = Crew(caller=self.caller, checker=self._checker(), pool=pool)
-        steps = Steps(crew, execution, journal=journal, sink=pieces.put_nowait)
+        steps = Steps(crew, execution, journal=journal, sink=give)
         work = asyncio.create_task(self._carry_out(execution, steps))
         work.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (next_piece := await pieces.get()) is not None:
                 yield next_piece
+                room.release()
             await work
             if execution.error is not None:
                 raise execution.error

@@ -102,7 +102,7 @@ class Journal:
         """Record an answer; where one was recorded before, that one counts."""
         place = (resolved.step, resolved.digest)
         if await self._ledger.append(resolved) == 0:
-            self.read()
+            await asyncio.to_thread(self.read)
         return self._resolved.setdefault(place, resolved)
 
 

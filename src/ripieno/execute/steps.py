@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -44,7 +44,7 @@ LONGEST_ANSWER = 1_000_000
 UNKNOWN = 0.5
 """Rank of an answer that could not be checked: above those that failed, below those that are likely to be right."""
 
-Sink: TypeAlias = Callable[[Piece], None]
+Sink: TypeAlias = Callable[[Piece], Awaitable[None]]
 
 
 class Checker(Protocol):
@@ -264,12 +264,15 @@ class Steps:
 
     async def _stream(self, live: LiveCall, task: Task, sink: Sink) -> Called:
         self._execution.serving = live.worker.id
+        pieces = self._crew.caller.stream(live, task)
         try:
-            async for piece in self._crew.caller.stream(live, task):
+            async for piece in pieces:
                 self.has_streamed = True
-                sink(piece)
+                await sink(piece)
         except ProviderError:
             pass  # told in the result
+        finally:  # the run may be cancelled while the sink is full
+            await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
         return live.result()
 
     async def _approve(self, step: str, worker: Worker, task: Task) -> None:

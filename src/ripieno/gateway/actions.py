@@ -84,7 +84,9 @@ class Jobs:
         elif isinstance(error, RipienoError):
             ended = replace(job, state="failed", detail=error.message)
         elif error is not None:
-            log.error("%s of %s failed by a fault of ours, or of a plugin", job.name, job.about, exc_info=error)
+            log.error(
+                "%s of %s failed: unhandled exception in the gateway or a plugin", job.name, job.about, exc_info=error
+            )
             ended = replace(job, state="failed", detail=f"an internal error ({type(error).__name__})")
         else:
             ended = replace(job, state="done", detail=task.result())

@@ -1,17 +1,17 @@
 """Admin: keys made, shown and ended over HTTP, with the master key, or the admin key where no master key is set."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from ripieno.app import App
 from ripieno.domain import JsonValue, Key, KeyLimits, Spend, find_periods
 from ripieno.errors import Forbidden, Unauthorized
-from ripieno.gateway.bodies import read_form
-from ripieno.gateway.dialects.base import encode
-from ripieno.gateway.http import Request, Response, Stream
+from ripieno.gateway.bodies import read_form, respond
+from ripieno.gateway.facts import Facts
+from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.routes import Access, Route
 from ripieno.ledger import KeyStore
 
 
@@ -25,35 +25,34 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Admin:
     """The routes under `/admin`."""
 
-    KEYS = "/admin/keys/"
-
     def __init__(self, app: App, keyring: Keyring) -> None:
         self._app = app
         self._keyring = keyring
 
-    def routes(self) -> dict[tuple[str, str], Callable[[Request, Grant], Awaitable[Response | Stream]]]:
-        """Routes without a name in their path."""
-        return {("GET", "/admin/keys"): self.show, ("POST", "/admin/keys"): self.create}
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [
+            Route("GET", "/admin/keys", self.show, Access.ADMIN),
+            Route("POST", "/admin/keys", self.create, Access.ADMIN),
+            Route("DELETE", "/admin/keys/{key}", self.revoke, Access.ADMIN),
+        ]
 
-    async def show(self, request: Request, grant: Grant) -> Response:
-        """Every key with its limits and what it has spent today and this month."""
-        require_admin(grant)
-        return Response(encode({"keys": await asyncio.to_thread(self._describe_all)}))
+    async def show(self, facts: Facts) -> Response:
+        """List every key with its limits and what it has spent today and this month."""
+        return respond({"keys": await asyncio.to_thread(self._describe_all)})
 
-    async def create(self, request: Request, grant: Grant) -> Response:
+    async def create(self, facts: Facts) -> Response:
         """Make a key; the answer alone holds its secret."""
-        require_admin(grant)
-        wanted = read_form(request, NewKey)
+        wanted = read_form(facts.request, NewKey)
         key, secret = await asyncio.to_thread(self._app.ledger.keys.create, wanted.name, wanted.limits)
         await self._keyring.refresh()
-        return Response(encode(describe_key(key, {}) | {"secret": secret}), status=201)
+        return respond(describe_key(key, {}) | {"secret": secret}, status=201)
 
-    async def revoke(self, request: Request, grant: Grant) -> Response:
+    async def revoke(self, facts: Facts) -> Response:
         """End a key."""
-        require_admin(grant)
-        key = await asyncio.to_thread(self._app.ledger.keys.revoke, request.path.removeprefix(self.KEYS))
+        key = await asyncio.to_thread(self._app.ledger.keys.revoke, facts.parameter)
         await self._keyring.refresh()
-        return Response(encode(describe_key(key, {})))
+        return respond(describe_key(key, {}))
 
     def _describe_all(self) -> list[dict[str, JsonValue]]:
         return describe_keys(self._app.ledger.keys, now=self._app.clock.now())

@@ -1,7 +1,6 @@
 """Embeddings: by a worker that makes them, or by the router's own encoder."""
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -26,10 +25,11 @@ from ripieno.domain.bound import count_most_input
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import find_privacy
 from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice, WithheldTask
-from ripieno.gateway.answering import read_body
+from ripieno.gateway.bodies import read_body, respond
 from ripieno.gateway.dialects.base import encode
-from ripieno.gateway.http import Request, Response
-from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.facts import Facts
+from ripieno.gateway.http import Response
+from ripieno.gateway.keyring import Grant, Keyring, list_own
 from ripieno.gateway.objective import AUTO, UnknownModel
 from ripieno.gateway.told import tell_cost
 from ripieno.privacy import tell_kinds
@@ -46,21 +46,21 @@ class Embeddings:
         self._app = app
         self._keyring = keyring
 
-    async def answer(self, request: Request, grant: Grant) -> Response:
+    async def answer(self, facts: Facts) -> Response:
         """Embed one text or many.
 
         Raises:
             InvalidTask: the input is neither text nor a list of texts.
             UnknownModel: there is no such worker.
         """
-        body = read_body(request.body)
+        body, grant = read_body(facts.request.body), facts.grant
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidTask("model must be text", param="model")
         model = self._app.settings.gateway.aliases.get(model, model)
         worker = self._find_worker(model, grant)
         await self._keyring.admit(grant)
-        run = f"embedding/{os.urandom(16).hex()}"
+        run = f"embedding/{facts.name}"
         account = self._keyring.open(grant, run)
         tokens = 0
         cost_usd: float | None = 0.0  # nothing was called yet: that costs nothing
@@ -76,7 +76,7 @@ class Embeddings:
             cost_usd = None
             content = await self._app.caller.embed(worker, body)
             made = _make_run(run, worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
-            tokens, cost_usd = made.tokens, made.cost_usd
+            tokens, cost_usd, facts.worker = made.tokens, made.cost_usd, worker.id
             self._app.ledger.note(Executed(run=made, task=_TASK))
             return Response(content, headers={"x-ripieno-worker": model} | tell_cost(made.cost_usd))
         except ProviderError as error:
@@ -92,7 +92,7 @@ class Embeddings:
         if model == AUTO or model == self._app.analyzer.encoder.name:
             return None
         if model not in self._app.pool:
-            raise UnknownModel(model, self._keyring.list_own(grant, self._app.pool))
+            raise UnknownModel(model, list_own(grant, self._app.pool))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
         worker = self._app.pool[model]
         if worker.is_careful:
@@ -150,7 +150,7 @@ class Embeddings:
             for index, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return Response(encode({"object": "list", "data": data, "model": encoder.name, "usage": usage}))
+        return respond({"object": "list", "data": data, "model": encoder.name, "usage": usage})
 
 
 _TASK = Task.from_text("embeddings", kind="embedding")

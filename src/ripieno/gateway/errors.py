@@ -1,6 +1,7 @@
 """The one table from error classes to HTTP: status, type and code as OpenAI's clients know them."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ripieno.domain import JsonValue
@@ -44,6 +45,26 @@ from ripieno.gateway.gate import BadHost, StrangeHost, StrangeOrigin, WrongMedia
 from ripieno.gateway.objective import UnknownModel
 
 
+class UnknownUrl(NotFound):
+    """No route has the path of the request."""
+
+
+class WrongMethod(InvalidTask):
+    """A route has the path of the request, and takes other methods; `allowed` lists them."""
+
+    def __init__(self, message: str, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(sorted(allowed))
+        super().__init__(message)
+
+
+class Malformed(RipienoError):
+    """What came is no HTTP request, or is over a limit; `status` is the answer's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """How an error stands on the wire."""
@@ -65,6 +86,9 @@ TABLE: dict[type[RipienoError], Wire] = {
     StrangeHost: Wire(403, "invalid_request_error", "host_not_allowed"),
     StrangeOrigin: Wire(403, "invalid_request_error", "origin_not_allowed"),
     WrongMediaType: Wire(415, "invalid_request_error", "unsupported_media_type"),
+    UnknownUrl: Wire(404, "invalid_request_error", "unknown_url"),
+    WrongMethod: Wire(405, "invalid_request_error", "unknown_url"),
+    Malformed: Wire(400, "invalid_request_error", "bad_request"),
     DataError: Wire(400, "invalid_request_error", "invalid_data"),
     ConfigError: Wire(500, "server_error", "configuration_error"),
     CheckpointError: Wire(500, "server_error", "configuration_error"),
@@ -99,6 +123,15 @@ TABLE: dict[type[RipienoError], Wire] = {
     GateRefused: Wire(409, "invalid_request_error", "gate_refused"),
 }
 
+_MALFORMED = {
+    408: Wire(408, "invalid_request_error", "request_timeout"),
+    413: Wire(413, "invalid_request_error", "body_too_large"),
+    431: Wire(431, "invalid_request_error", "headers_too_large"),
+    503: Wire(503, "server_error", "overloaded", True),
+}
+CODES = {wire.code for wire in (*TABLE.values(), *_MALFORMED.values())} | {"no_worker_available"}
+"""Every code of our own; a provider's own code may be any text."""
+
 HIDDEN: dict[type[RipienoError], str] = {
     ConfigError: "the gateway's setup does not allow this",
     CheckpointError: "the gateway's router cannot be read",
@@ -109,6 +142,7 @@ HIDDEN: dict[type[RipienoError], str] = {
     MemoryUnavailable: "the memory cannot be read or written now",
 }
 """What a client is told of errors whose own messages name files, hosts and ports of the gateway; the log has those."""
+LOGGED = "The gateway's log has the details under this request id"
 _PLACES = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s'\"<>)\]]*"  # a URL
     r"|(?<![\w.])(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?"  # an address
@@ -122,6 +156,8 @@ def find_wire(error: RipienoError) -> Wire:
     wire = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
     if isinstance(error, ProviderError) and error.status is not None:
         return _keep_status(error, error.status, wire)
+    if isinstance(error, Malformed):
+        return _MALFORMED.get(error.status, wire)
     if isinstance(error, NoEligibleWorker) and error.is_temporary:
         return Wire(503, "server_error", "no_worker_available", is_worth_retrying=True)
     if isinstance(error, BudgetExhausted) and error.is_temporary:
@@ -140,6 +176,12 @@ def _keep_status(error: ProviderError, status: int, wire: Wire) -> Wire:
     return wire
 
 
+def find_label(error: RipienoError) -> str:
+    """Return the code under which an error is counted: one of ours, whatever a provider says."""
+    code = find_wire(error).code
+    return code if code in CODES else next(TABLE[kind].code for kind in type(error).__mro__ if kind in TABLE)
+
+
 def is_hidden(error: RipienoError) -> bool:
     """Whether a client is not told the message of this error, so that the log must have it."""
     return isinstance(error, tuple(HIDDEN))
@@ -148,7 +190,7 @@ def is_hidden(error: RipienoError) -> bool:
 def tell(error: RipienoError) -> str:
     """What happened, and what to do about it: no path, host or port of the gateway or of what stands behind it."""
     if is_hidden(error):
-        return f"{next(HIDDEN[kind] for kind in type(error).__mro__ if kind in HIDDEN)}. The gateway's log says more"
+        return f"{next(HIDDEN[kind] for kind in type(error).__mro__ if kind in HIDDEN)}. {LOGGED}"
     said = error.message if error.hint is None else f"{error.message}. {error.hint}"
     is_of_caller = isinstance(error, ProviderRejected) and not error.blames_worker
     if isinstance(error, ProviderError | DataError | NoVerdict) and not is_of_caller:
@@ -161,11 +203,12 @@ def hide_places(text: str) -> str:
     return _PLACES.sub("(hidden)", text)
 
 
-def make_body(error: RipienoError) -> dict[str, JsonValue]:
-    """OpenAI's error object, all four keys present."""
+def make_body(error: RipienoError, *, request: str) -> dict[str, JsonValue]:
+    """Make OpenAI's error object, all four keys present, with the id of the request beside it."""
     wire = find_wire(error)
     param = error.param if isinstance(error, InvalidTask) else None
-    return {"error": {"message": tell(error), "type": wire.type, "param": param, "code": wire.code}}
+    told = {"message": tell(error), "type": wire.type, "param": param, "code": wire.code}
+    return {"error": told, "request_id": request}
 
 
 def make_error_headers(error: RipienoError) -> dict[str, str]:
@@ -175,6 +218,8 @@ def make_error_headers(error: RipienoError) -> dict[str, str]:
     wait = error.retry_after_s if isinstance(error, RateLimited | ProviderError) else None
     if wait is None and is_worth_retrying:
         wait = USUAL_WAIT_S
+    if isinstance(error, WrongMethod):
+        headers["allow"] = ", ".join(error.allowed)
     if wait is not None:
         headers |= {"retry-after": str(max(1, round(wait))), "retry-after-ms": str(round(wait * 1000))}
     return headers

@@ -126,7 +126,7 @@ class Keyring:
         key = grant.key
         if key is None:
             return
-        await self._check_rates(key)
+        await _check_rates(self._shared, key)
         if key.limits.usd_per_day is not None or key.limits.usd_per_month is not None:
             for period, cost_usd in (await self._shared.spent(key.id, self._periods())).items():
                 place = (key.id, period)
@@ -212,28 +212,6 @@ class Keyring:
             budget = replace(budget, cost_usd=left)
         return objective, budget
 
-    def list_own(self, grant: Grant, pool: Pool) -> tuple[WorkerId, ...]:
-        """The workers that the tasks of a key may go to."""
-        limits = grant.key.limits if grant.key is not None else _NO_LIMITS
-        near = (worker.id for worker in pool if worker.privacy.reach <= limits.privacy.reach)
-        return tuple(worker for worker in near if not limits.workers or worker in limits.workers)
-
-    def narrow(self, grant: Grant, error: NoEligibleWorker) -> NoEligibleWorker:
-        """What a key is told where no worker may take its task: nothing of workers that it may not use."""
-        if grant.key is None or not grant.key.limits.workers:
-            return error
-        own = {worker: why for worker, why in error.whys.items() if worker in grant.key.limits.workers}
-        return NoEligibleWorker(own, is_temporary=error.is_temporary)
-
-    async def _check_rates(self, key: Key) -> None:
-        limits = key.limits
-        for name, most, cost in (("requests", limits.requests_per_minute, 1), ("tokens", limits.tokens_per_minute, 0)):
-            if most is None:
-                continue
-            wait = await self._shared.take(name, key.id, most=most, cost=cost)
-            if wait:
-                raise RateLimited(f"key {key.name!r} may use {most} {name} a minute", retry_after_s=wait)
-
     def _periods(self) -> tuple[str, str]:
         return find_periods(self._clock.now())
 
@@ -255,6 +233,31 @@ class Keyring:
                 if at >= begin_period(period):
                     held[key, period] = held.get((key, period), 0.0) + usd
         return keys, {(k, period): s.cost_usd for k, found in spent.items() for period, s in found.items()}, held
+
+
+async def _check_rates(shared: Shared, key: Key) -> None:
+    limits = key.limits
+    for name, most, cost in (("requests", limits.requests_per_minute, 1), ("tokens", limits.tokens_per_minute, 0)):
+        if most is None:
+            continue
+        wait = await shared.take(name, key.id, most=most, cost=cost)
+        if wait:
+            raise RateLimited(f"key {key.name!r} may use {most} {name} a minute", retry_after_s=wait)
+
+
+def list_own(grant: Grant, pool: Pool) -> tuple[WorkerId, ...]:
+    """List the workers that the tasks of a key may go to."""
+    limits = grant.key.limits if grant.key is not None else _NO_LIMITS
+    near = (worker.id for worker in pool if worker.privacy.reach <= limits.privacy.reach)
+    return tuple(worker for worker in near if not limits.workers or worker in limits.workers)
+
+
+def narrow(grant: Grant, error: NoEligibleWorker) -> NoEligibleWorker:
+    """Leave out of an error the workers that a key may not use."""
+    if grant.key is None or not grant.key.limits.workers:
+        return error
+    own = {worker: why for worker, why in error.whys.items() if worker in grant.key.limits.workers}
+    return NoEligibleWorker(own, is_temporary=error.is_temporary)
 
 
 def _read_keys(headers: Mapping[str, str]) -> tuple[str, ...]:

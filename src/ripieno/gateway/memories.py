@@ -9,15 +9,15 @@ from ripieno.app import App
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, ItemKind, NewItem, Scope
 from ripieno.errors import InvalidTask, NotFound
-from ripieno.gateway.bodies import read_form
-from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.bodies import read_form, respond
 from ripieno.gateway.errors import hide_places
-from ripieno.gateway.http import Request, Response
+from ripieno.gateway.facts import Facts
+from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant
+from ripieno.gateway.routes import Route
 from ripieno.ledger.keys import ID_LENGTH
 from ripieno.memory.harness import examine, recall
 
-MEMORY = "/v1/memory"
 SOURCE = "http"
 MOST = 200
 _OF_A_KEY = re.compile(rf"k[0-9a-f]{{{ID_LENGTH}}}/")
@@ -103,19 +103,28 @@ class MemoryRoutes:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def remember(self, request: Request, grant: Grant) -> Response:
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [
+            Route("POST", "/v1/memory", self.remember),
+            Route("POST", "/v1/memory/recall", self.recall),
+            Route("GET", "/v1/memory/status", self.status),
+            Route("DELETE", "/v1/memory/{item}", self.forget),
+        ]
+
+    async def remember(self, facts: Facts) -> Response:
         """Keep one item; 201 means that it is on disk, 200 that it was there before."""
-        given = read_form(request, Remember)
+        given, grant = read_form(facts.request, Remember), facts.grant
         item = own_item(given, grant)
         await self._require_own([*given.derived_from, *([given.supersedes] if given.supersedes else [])], grant)
         receipt = (await self._app.memory.remember([item]))[0]
         body = {"id": receipt.id, "object": "memory.item", "is_new": receipt.is_new}
         body |= {"secrets_removed": receipt.removed} if receipt.removed else {}
-        return Response(encode(body), status=201 if receipt.is_new else 200)
+        return respond(body, status=201 if receipt.is_new else 200)
 
-    async def recall(self, request: Request, grant: Grant) -> Response:
-        """What fits a question: 200 with its status, `unavailable` too, so that nobody takes an outage for an error."""
-        given = read_form(request, Ask)
+    async def recall(self, facts: Facts) -> Response:
+        """Find what fits a question: 200 with its status, `unavailable` too, so that no outage looks like an error."""
+        given, grant = read_form(facts.request, Ask), facts.grant
         if not 1 <= given.most <= MOST:
             raise InvalidTask(f"most must be 1 to {MOST}, got {given.most}", param="most")
         scope = own(Scope(project=given.project, user=given.user), grant)
@@ -124,34 +133,32 @@ class MemoryRoutes:
         items = [
             describe_item(each.item) | {"score": each.score, "because": list(each.because)} for each in found.items
         ]
-        return Response(
-            encode(
-                {
-                    "object": "memory.recall",
-                    "status": found.status.value,
-                    "support": found.support,
-                    "age_s": found.age_s,
-                    "synced_at": found.synced_at,
-                    "detail": hide_places(found.detail),
-                    "items": items,
-                }
-            )
+        return respond(
+            {
+                "object": "memory.recall",
+                "status": found.status.value,
+                "support": found.support,
+                "age_s": found.age_s,
+                "synced_at": found.synced_at,
+                "detail": hide_places(found.detail),
+                "items": items,
+            }
         )
 
-    async def forget(self, request: Request, grant: Grant) -> Response:
+    async def forget(self, facts: Facts) -> Response:
         """Erase one item and what was made from it; the digest stays as proof."""
-        name = request.path.removeprefix(f"{MEMORY}/")
-        await self._require_own([name], grant)
+        name = facts.parameter
+        await self._require_own([name], facts.grant)
         proof = await self._app.memory.forget(name)
         body = {"id": proof.id, "digest": proof.digest, "erased_at": proof.erased_at, "derived": list(proof.derived)}
-        return Response(encode(body))
+        return respond(body)
 
-    async def status(self, request: Request, grant: Grant) -> Response:
-        """How memory is."""
+    async def status(self, facts: Facts) -> Response:
+        """Tell how memory is."""
         health = await examine(lambda: self._app.memory)
         detail = hide_places(health.detail)
-        if grant.id is not None:
-            return Response(encode({"object": "memory.status", "status": health.pulse.value, "detail": detail}))
+        if facts.grant.id is not None:
+            return respond({"object": "memory.status", "status": health.pulse.value, "detail": detail})
         body = {
             "object": "memory.status",
             "status": health.pulse.value,
@@ -162,7 +169,7 @@ class MemoryRoutes:
             "quarantined": [each.source for each in health.quarantined],
             "detail": detail,
         }
-        return Response(encode(body))
+        return respond(body)
 
     async def _require_own(self, names: list[str], grant: Grant) -> None:
         """Let a request touch only items of its own; another's is told as one that is not there.

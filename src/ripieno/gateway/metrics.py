@@ -1,4 +1,4 @@
-"""What is counted, as Prometheus reads it: base units, `_total`, and no label but worker, dialect, loop and outcome."""
+"""What is counted, as Prometheus reads it: base units, `_total`, and labels of few values only."""
 
 import os
 import time
@@ -14,6 +14,8 @@ from ripieno.app import App
 from ripieno.domain import Call
 from ripieno.encoders import CachedEncoder
 from ripieno.execute import Execution
+from ripieno.gateway.errors import find_label
+from ripieno.gateway.facts import Facts
 from ripieno.loops import Loops
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,21 +28,24 @@ class Metrics:
 
     def __init__(self, app: App, loops: Loops) -> None:
         self.registry = registry = CollectorRegistry()
-        self._requests = Counter("ripieno_requests", "Requests that were answered", ("dialect",), registry=registry)
+        self._requests = Counter(
+            "ripieno_requests", "Requests by route and status, each once", ("route", "status"), registry=registry
+        )
         self._request_s = Histogram(
             "ripieno_request_seconds",
             "From a request to its whole answer",
-            ("dialect",),
+            ("route",),
             buckets=SECONDS,
             registry=registry,
         )
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._decision_s = Histogram(
             "ripieno_decision_seconds", "Time of a decision", buckets=DECISION_SECONDS, registry=registry
         )
         self._failovers = Counter(
             "ripieno_failovers", "Tasks that another worker than the chosen one answered", registry=registry
         )
-        self._refused = Counter("ripieno_refused", "Requests without an answer", ("code",), registry=registry)
+        self._refused = Counter("ripieno_refused", "Requests without a whole answer", ("code",), registry=registry)
         self._cached = Counter("ripieno_cache_requests", "Look-ups in a cache", ("cache", "outcome"), registry=registry)
         self.in_flight = Gauge(
             "ripieno_in_flight_requests", "Requests under way", registry=registry, multiprocess_mode="livesum"
@@ -52,21 +57,23 @@ class Metrics:
         self._present = _Present(app, loops)
         registry.register(self._present)
 
-    def note_request(self, dialect: str, *, began: float) -> None:
-        """One request was answered; `began` is of `time.perf_counter`."""
-        self._requests.labels(dialect).inc()
-        self._request_s.labels(dialect).observe(time.perf_counter() - began)
+    def note(self, facts: Facts) -> None:
+        """Count one request that is over."""
+        known = self._known.get((facts.route, facts.status))
+        if known is None:
+            known = (self._requests.labels(facts.route, facts.status), self._request_s.labels(facts.route))
+            self._known[facts.route, facts.status] = known
+        known[0].inc()
+        if facts.error is not None:
+            self._refused.labels(find_label(facts.error)).inc()
+        elif facts.status < 400:
+            known[1].observe(time.perf_counter() - facts.began)
+        if facts.is_hit is not None:
+            self._cached.labels("answers", "hit" if facts.is_hit else "miss").inc()
+        if facts.execution is not None:
+            self._note_execution(facts.execution)
 
-    def note_refusal(self, code: str) -> None:
-        """A request got no answer, or a stream broke off; `code` is of the error table."""
-        self._refused.labels(code).inc()
-
-    def note_cache(self, cache: str, *, is_hit: bool) -> None:
-        """A cache was asked."""
-        self._cached.labels(cache, "hit" if is_hit else "miss").inc()
-
-    def note_execution(self, execution: Execution) -> None:
-        """All that one workflow did."""
+    def _note_execution(self, execution: Execution) -> None:
         self._decision_s.observe(execution.decision.decide_s)
         for call in execution.calls:
             self._by_worker.note(call)

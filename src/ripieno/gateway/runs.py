@@ -1,22 +1,31 @@
-"""Runs and approvals over HTTP: how far a run has come, for who pays for it; what waits for a human, for the admin."""
+"""Runs over HTTP: how far one has come and what it was worth, for who pays for it; approvals, for the admin."""
 
 import asyncio
 
 import msgspec
 
 from ripieno.app import App
-from ripieno.domain import JsonValue
+from ripieno.app.feedback import Payer, record_feedback
+from ripieno.domain import JsonValue, Verdict
+from ripieno.errors import InvalidTask
 from ripieno.execute import Unfinished
-from ripieno.gateway.admin import require_admin
-from ripieno.gateway.bodies import read_form
-from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.bodies import read_form, respond
 from ripieno.gateway.errors import hide_places
-from ripieno.gateway.http import Request, Response
+from ripieno.gateway.facts import Facts
+from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant
+from ripieno.gateway.routes import Access, Route
 from ripieno.gateway.told import tell_run
 
-RUNS = "/v1/runs/"
-APPROVALS = "/admin/approvals"
+
+class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Body of `POST /v1/feedback`."""
+
+    decision: str
+    quality: float | None = None
+    detail: str = ""
+    correction: str | None = None
+    """What the answer should have been."""
 
 
 class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -28,31 +37,48 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RunRoutes:
-    """The routes of runs and approvals."""
+    """The routes of runs, feedback and approvals."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def show(self, request: Request, grant: Grant) -> Response:
-        """How a run stands, and its answer once there is one; a key sees its own runs."""
-        return Response(encode(await asyncio.to_thread(self._describe, request.path.removeprefix(RUNS), grant)))
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [
+            Route("GET", "/v1/runs/{run}", self.show),
+            Route("POST", "/v1/feedback", self.take_feedback),
+            Route("GET", "/admin/approvals", self.list_approvals, Access.ADMIN),
+            Route("POST", "/admin/approvals/{run}", self.answer, Access.ADMIN),
+        ]
 
-    async def list_approvals(self, request: Request, grant: Grant) -> Response:
-        """What waits for a human."""
-        require_admin(grant)
+    async def show(self, facts: Facts) -> Response:
+        """Show how a run stands, and its answer once there is one; a key sees its own runs."""
+        return respond(await asyncio.to_thread(self._describe, facts.parameter, facts.grant))
+
+    async def take_feedback(self, facts: Facts) -> Response:
+        """Record what an answer was worth; a key may say so of its own decisions, and the master key of all."""
+        given, verdict, grant = read_form(facts.request, Feedback), None, facts.grant
+        if given.quality is not None:
+            try:
+                verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
+            except ValueError as error:
+                raise InvalidTask(str(error), param="quality") from error
+        payer = None if grant.is_admin else Payer(key=grant.id)
+        judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction, payer=payer)
+        return respond({"recorded": judged.id})
+
+    async def list_approvals(self, facts: Facts) -> Response:
+        """List what waits for a human."""
         found = await asyncio.to_thread(self._app.runs.unfinished)
         waiting = [_describe_proposal(each) for each in found if each.proposal is not None]
-        return Response(encode({"approvals": waiting}))
+        return respond({"approvals": waiting})
 
-    async def answer(self, request: Request, grant: Grant) -> Response:
+    async def answer(self, facts: Facts) -> Response:
         """Agree or not; the gateway goes on with the run."""
-        require_admin(grant)
-        given = read_form(request, Answer)
-        run = request.path.removeprefix(f"{APPROVALS}/")
+        given, run = read_form(facts.request, Answer), facts.parameter
         counts = await self._app.runs.resolve(run, is_approved=given.approve, by=given.by, reason=given.reason)
         await self._app.runs.sweep()
-        body: JsonValue = {"run": counts.run, "approved": counts.is_approved, "by": counts.by, "reason": counts.reason}
-        return Response(encode(body))
+        return respond({"run": counts.run, "approved": counts.is_approved, "by": counts.by, "reason": counts.reason})
 
     def _describe(self, name: str, grant: Grant) -> dict[str, JsonValue]:
         if grant.is_admin:

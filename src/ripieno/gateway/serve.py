@@ -19,7 +19,8 @@ from ripieno.config import GatewaySettings
 from ripieno.domain import WorkerId
 from ripieno.errors import ConfigError
 from ripieno.gateway.gate import Gate
-from ripieno.gateway.http import HttpServer, Limits
+from ripieno.gateway.http import Limits
+from ripieno.gateway.http_server import HttpServer
 from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.server import Gateway
 from ripieno.gateway.shared import Shared, open_shared

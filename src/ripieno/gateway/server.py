@@ -1,49 +1,38 @@
-"""Gateway: the routes, each guarded by the keys, and every failure in the form of its dialect."""
+"""Gateway: one chain for every request, from its route to headers, metrics, span and log line."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Mapping
 from functools import partial
-from uuid import uuid4
-
-import msgspec
 
 from ripieno.app import App
-from ripieno.app.feedback import Payer, record_feedback
-from ripieno.domain import JsonValue, Verdict
-from ripieno.errors import Forbidden, InvalidTask, NotFound, RipienoError
-from ripieno.gateway.admin import Admin
-from ripieno.gateway.answering import Answering, read_body
-from ripieno.gateway.bodies import read_form
-from ripieno.gateway.dialects import ChatDialect, Dialect, MessagesDialect, ResponsesDialect, count_tokens
-from ripieno.gateway.dialects.base import encode
+from ripieno.domain import JsonValue
+from ripieno.errors import Forbidden, RipienoError
+from ripieno.gateway.admin import Admin, require_admin
+from ripieno.gateway.answering import Answering
+from ripieno.gateway.bodies import respond
+from ripieno.gateway.dialects import ChatDialect
 from ripieno.gateway.embeddings import Embeddings
-from ripieno.gateway.errors import find_wire, is_hidden, make_error_headers
+from ripieno.gateway.errors import LOGGED, Malformed, find_wire, is_hidden, make_error_headers
+from ripieno.gateway.facts import CLIENT_LEFT, MALFORMED, Facts
 from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import Request, Response, Stream
-from ripieno.gateway.keyring import Grant, Keyring
-from ripieno.gateway.memories import MEMORY, MemoryRoutes
+from ripieno.gateway.keyring import Keyring
+from ripieno.gateway.memories import MemoryRoutes
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
-from ripieno.gateway.runs import APPROVALS, RUNS, RunRoutes
+from ripieno.gateway.models import Models
+from ripieno.gateway.routes import Access, Route, RouteTable
+from ripieno.gateway.runs import RunRoutes
 from ripieno.gateway.spans import Spans
+from ripieno.gateway.told import tell_failure
 from ripieno.gateway.ui import ROOT, UiRoutes
 from ripieno.gateway.visitors import Visitors
 from ripieno.loops import Loop, Loops
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Request, Grant], Awaitable[Response | Stream]]
-MODELS = "/v1/models/"
-RELOAD_FAULT = "a changed file was not taken; the gateway's log says which one, and why"
-
-
-class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Body of `POST /v1/feedback`."""
-
-    decision: str
-    quality: float | None = None
-    detail: str = ""
-    correction: str | None = None
-    """What the answer should have been."""
+RELOAD_FAULT = "the gateway did not load a changed file; its log names the file and the reason"
 
 
 class Gateway:
@@ -74,131 +63,116 @@ class Gateway:
         self._loops = loops or Loops(app.ledger.loops)
         self.metrics = Metrics(app, self._loops)
         self.is_draining = False
-        self._answering = Answering(app, keyring, self.metrics, spans)
-        self._embeddings = Embeddings(app, keyring)
-        self._admin = Admin(app, keyring)
-        self._runs = RunRoutes(app)
-        self._memory = MemoryRoutes(app)
-        self._ui = UiRoutes(app, visitors)
+        self._spans = spans
         self._chat = ChatDialect()
-        self._messages = MessagesDialect()
-        responses = ResponsesDialect()
-        self._open = {
-            ("GET", "/"): self._greet,
-            ("GET", "/healthz"): self._report_health,
-            ("GET", "/readyz"): self._report_readiness,
-        }
-        self._routes: dict[tuple[str, str], tuple[Dialect, Handler]] = {
-            ("POST", "/v1/chat/completions"): (self._chat, self._answer_with(self._chat, "chat")),
-            ("POST", "/v1/messages"): (self._messages, self._answer_with(self._messages, "messages")),
-            ("POST", "/v1/responses"): (responses, self._answer_with(responses, "responses")),
-            ("POST", "/v1/messages/count_tokens"): (self._messages, self._count_tokens),
-            ("POST", "/v1/embeddings"): (self._chat, self._embeddings.answer),
-            ("GET", "/v1/models"): (self._chat, self._list_models),
-            ("POST", "/v1/feedback"): (self._chat, self._take_feedback),
-            ("GET", "/metrics"): (self._chat, self._show_metrics),
-            ("GET", APPROVALS): (self._chat, self._runs.list_approvals),
-            ("GET", "/admin/report"): (self._chat, self._ui.report),
-            ("POST", MEMORY): (self._chat, self._memory.remember),
-            ("POST", f"{MEMORY}/recall"): (self._chat, self._memory.recall),
-            ("GET", f"{MEMORY}/status"): (self._chat, self._memory.status),
-            **{route: (self._chat, handler) for route, handler in self._admin.routes().items()},
-        }
-        self._named: dict[tuple[str, str], Handler] = {
-            ("GET", MODELS): self._show_model,
-            ("GET", RUNS): self._runs.show,
-            ("DELETE", Admin.KEYS): self._admin.revoke,
-            ("DELETE", f"{MEMORY}/"): self._memory.forget,
-            ("POST", f"{APPROVALS}/"): self._runs.answer,
-        }
-        """Routes whose path goes on with a name."""
-        self._paths = {path for _, path in (*self._routes, *self._open)}
+        self._ui = UiRoutes(app, visitors)
+        models = Models(app)
+        self._table = RouteTable(
+            [
+                Route("GET", "/", self._greet, Access.OPEN),
+                Route("GET", "/healthz", self._report_health, Access.OPEN),
+                Route("GET", "/readyz", self._report_readiness, Access.OPEN),
+                Route("GET", "/metrics", self._show_metrics),
+                *Answering(app, keyring, models, self.metrics).routes(),
+                *models.routes(),
+                Route("POST", "/v1/embeddings", Embeddings(app, keyring).answer),
+                *RunRoutes(app).routes(),
+                *MemoryRoutes(app).routes(),
+                *Admin(app, keyring).routes(),
+                *self._ui.routes(),
+            ]
+        )
 
     @property
-    def routes(self) -> list[tuple[str, str]]:
-        """Every route but the pages, as its method and path; a path that ends in a slash goes on with a name."""
-        return sorted((*self._open, *self._routes, *self._named))
+    def routes(self) -> tuple[Route, ...]:
+        """Every route."""
+        return self._table.routes
 
     async def __call__(self, request: Request) -> Response | Stream:
         """Answer one request."""
-        answer = await self._answer(request)
-        if "origin" in request.headers:
-            answer.headers = {**answer.headers, **self.gate.find_cors(request)}
+        facts = Facts(request)
+        try:
+            answer = await self._route(facts)
+        except asyncio.CancelledError:
+            facts.status = CLIENT_LEFT
+            self._conclude(facts)
+            raise
+        self._finish(facts, answer)
         return answer
 
-    async def _answer(self, request: Request) -> Response | Stream:
-        dialect: Dialect = self._chat
-        try:
-            method = "GET" if request.method == "HEAD" else request.method
-            route = self._routes.get((method, request.path))
-            if route is not None:
-                dialect = route[0]
-            self.gate.check(request)
-            if route is not None:
-                return await route[1](request, await self.keyring.authorize(request.headers))
-            return await self._answer_other(request, method)
-        except RipienoError as error:
-            return self.refuse(error, dialect)
-        except Exception as error:
-            log.exception("a request failed by a fault of ours, or of a plugin")
-            said = f"an internal error ({type(error).__name__})"
-            return self.refuse(RipienoError(said, hint="the log of the gateway says more"), dialect)
-
-    async def _answer_other(self, request: Request, method: str) -> Response | Stream:
-        """What needs no key, pages, names in paths, and what is not served."""
-        public = self._open.get((method, request.path))
-        if public is not None:
-            return await public()
-        if request.path == ROOT or request.path.startswith(f"{ROOT}/"):
-            return await self._ui.answer(request)
-        preflight = self.gate.answer_preflight(request)
-        if preflight is not None:
-            return preflight
-        found = self._find_route(method, request)
-        if found is None:
-            return _refuse_path(request, 405 if request.path in self._paths else 404)
-        return await found(request, await self.keyring.authorize(request.headers))
+    def refuse_malformed(self, status: int, said: str, headers: Mapping[str, str]) -> Response:
+        """Answer what never was a request."""
+        facts = Facts(Request(method="", path="", query="", headers=dict(headers), body=b""), route=MALFORMED)
+        facts.error = Malformed(said, status)
+        answer = self._refuse(facts, facts.error, None)
+        self._finish(facts, answer)
+        return answer
 
     async def close(self) -> None:
         """End what was begun beside requests."""
         await self._ui.close()
 
-    def refuse(self, error: RipienoError, dialect: Dialect | None = None) -> Response:
-        """The response that tells an error."""
-        wire = find_wire(error)
-        self.metrics.note_refusal(wire.code)
-        request = uuid4().hex
-        if is_hidden(error):
-            log.warning("request %s failed: %s", request, error.message)
+    async def _route(self, facts: Facts) -> Response | Stream:
+        """Pass the gate, find the route, check the key, and ask the handler; every failure becomes an answer."""
+        route = self._table.find(facts)
+        try:
+            self.gate.check(facts.request)
+            if route is None:
+                return self._answer_unrouted(facts)
+            if route.access is not Access.OPEN:
+                facts.grant = await self.keyring.authorize(facts.request.headers)
+                if route.access is Access.ADMIN:
+                    require_admin(facts.grant)
+            return await route.handler(facts)
+        except RipienoError as error:
+            facts.error = error
+        except Exception as error:  # noqa: BLE001  # plugins are entered here; the log line has the traceback
+            facts.fault = error
+            facts.error = RipienoError(f"an internal error ({type(error).__name__})", hint=LOGGED)
+        return self._refuse(facts, facts.error, route)
+
+    def _answer_unrouted(self, facts: Facts) -> Response:
+        """Answer a browser that asks before a request of an allowed origin.
+
+        Raises:
+            UnknownUrl: no route has this path.
+            WrongMethod: its routes take other methods.
+        """
+        preflight = self.gate.answer_preflight(facts.request)
+        if preflight is None:
+            raise self._table.refuse(facts)
+        return preflight
+
+    def _refuse(self, facts: Facts, error: RipienoError, route: Route | None) -> Response:
+        """Write an error in the form of its route."""
+        dialect = (route.dialect if route is not None else None) or self._chat
+        told = tell_failure(facts.execution) if facts.execution is not None else {}
+        return Response(dialect.refuse(error, request=facts.id), status=find_wire(error).status, headers=told)
+
+    def _finish(self, facts: Facts, answer: Response | Stream) -> None:
+        """Give an answer the headers that every answer has, and see to it that the request is counted and told."""
+        headers = {"x-request-id": facts.id, "request-id": facts.id, **answer.headers}
+        if facts.error is not None:
+            headers |= make_error_headers(facts.error)
+        if "origin" in facts.request.headers:
+            headers |= self.gate.find_cors(facts.request)
+        answer.headers, facts.status = headers, answer.status
+        if isinstance(answer, Stream):
+            answer.on_end = partial(self._conclude, facts)
         else:
-            log.info("request %s refused: %s", request, type(error).__name__)
-        headers = make_error_headers(error) | {"x-request-id": request, "request-id": request}
-        body = (dialect or self._chat).refuse(error, request=request)
-        return Response(body, status=wire.status, headers=headers)
+            self._conclude(facts)
 
-    def refuse_malformed(self, status: int, said: str) -> Response:
-        """The response to what never was a request."""
-        codes = {413: "body_too_large", 408: "request_timeout", 431: "headers_too_large", 503: "overloaded"}
-        code = codes.get(status, "bad_request")
-        self.metrics.note_refusal(code)
-        kind = "server_error" if status >= 500 else "invalid_request_error"
-        headers = {"retry-after": "1"} if status == 503 else {}
-        return Response(_make_error(said, kind, code), status=status, headers=headers)
+    def _conclude(self, facts: Facts) -> None:
+        """Count and tell a request that is over."""
+        self.metrics.note(facts)
+        if self._spans is not None and facts.execution is not None:
+            self._spans.send(facts, facts.execution)
+        log_request(facts)
 
-    def _find_route(self, method: str, request: Request) -> Handler | None:
-        """The route of a path that goes on with a name; its errors have OpenAI's form."""
-        for (known, beginning), handler in self._named.items():
-            if method == known and request.path.startswith(beginning):
-                return handler
-        return None
+    async def _greet(self, facts: Facts) -> Response:
+        return respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages", "dashboard": ROOT})
 
-    def _answer_with(self, dialect: Dialect, name: str) -> Handler:
-        return partial(self._answering.answer, dialect, name)
-
-    async def _greet(self) -> Response:
-        return _respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages", "dashboard": ROOT})
-
-    async def _report_health(self) -> Response:
+    async def _report_health(self, facts: Facts) -> Response:
         """Whether the process lives, and what ails it."""
         fault = None if self._app.reload_fault is None else RELOAD_FAULT
         body = {
@@ -208,9 +182,9 @@ class Gateway:
             "reload_fault": fault,
             "loops": [_describe_loop(loop) for loop in self._loops],
         }
-        return _respond(body)
+        return respond(body)
 
-    async def _report_readiness(self) -> Response:
+    async def _report_readiness(self, facts: Facts) -> Response:
         """Whether tasks can be taken now: not while draining, while the ledger refuses, or without a worker.
 
         The ledger is tried.
@@ -226,51 +200,13 @@ class Gateway:
             "outbox": ledger.aside.waiting,
             "workers": able,
         }
-        return _respond(body, status=200 if is_ready else 503)
+        return respond(body, status=200 if is_ready else 503)
 
-    async def _list_models(self, request: Request, grant: Grant) -> Response:
-        """`auto` with its presets, and the workers and aliases that the key may use."""
-        data = [_describe_model(name) for name in self._answering.list_models(grant)]
-        return _respond(
-            {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
-        )
-
-    async def _show_model(self, request: Request, grant: Grant) -> Response:
-        """One model."""
-        name = request.path.removeprefix(MODELS)
-        if name not in self._answering.list_models(grant):
-            raise NotFound(f"the model {name!r} does not exist")
-        return _respond(_describe_model(name))
-
-    async def _count_tokens(self, request: Request, grant: Grant) -> Response:
-        return _respond({"input_tokens": count_tokens(self._messages.read(read_body(request.body)))})
-
-    async def _show_metrics(self, request: Request, grant: Grant) -> Response:
+    async def _show_metrics(self, facts: Facts) -> Response:
         """The counters of this installation: they count the requests of all keys, and are shown to none."""
-        if grant.id is not None:
+        if facts.grant.id is not None:
             raise Forbidden("metrics count the requests of all keys", hint="scrape them with the master key")
         return Response(self.metrics.render(), content_type=CONTENT_TYPE)
-
-    async def _take_feedback(self, request: Request, grant: Grant) -> Response:
-        """Record what an answer was worth; a key may say so of its own decisions, and the master key of all."""
-        given, verdict = read_form(request, Feedback), None
-        if given.quality is not None:
-            try:
-                verdict = Verdict(verifier="user", quality=given.quality, detail=given.detail)
-            except ValueError as error:
-                raise InvalidTask(str(error), param="quality") from error
-        payer = None if grant.is_admin else Payer(key=grant.id)
-        judged = await record_feedback(self._app, given.decision, verdict, correction=given.correction, payer=payer)
-        return _respond({"recorded": judged.id})
-
-
-def _refuse_path(request: Request, status: int) -> Response:
-    said = f"{request.method} {request.path[:200]} is not served here"
-    return Response(_make_error(said, "invalid_request_error", "unknown_url"), status=status)
-
-
-def _make_error(said: str, kind: str, code: str) -> bytes:
-    return encode({"error": {"message": said, "type": kind, "param": None, "code": code}})
 
 
 def _describe_loop(loop: Loop) -> dict[str, JsonValue]:
@@ -284,17 +220,32 @@ def _describe_loop(loop: Loop) -> dict[str, JsonValue]:
     }
 
 
-def _describe_model(name: str) -> dict[str, JsonValue]:
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "ripieno",
-        "type": "model",
-        "display_name": name,
-        "created_at": "1970-01-01T00:00:00Z",
+def log_request(facts: Facts) -> None:
+    """Write the one line of a request that is over; nothing of what was asked or answered."""
+    error = facts.error
+    level = logging.INFO
+    if error is not None and (facts.fault is not None or is_hidden(error)):
+        level = logging.ERROR if facts.fault is not None else logging.WARNING
+    if not log.isEnabledFor(level):
+        return
+    execution = facts.execution
+    extra = {
+        "request": facts.id,
+        "route": facts.route,
+        "status": facts.status,
+        "code": find_wire(error).code if error is not None else None,
+        "decision": execution.decision.id if execution is not None else None,
+        "key": facts.grant.id,
+        "worker": facts.worker,
+        "calls": len(execution.calls) if execution is not None else 0,
+        "cost_usd": execution.price_usd if execution is not None else 0.0,
+        "seconds": round(time.perf_counter() - facts.began, 4),
     }
-
-
-def _respond(body: JsonValue, *, status: int = 200) -> Response:
-    return Response(encode(body), status=status)
+    if facts.fault is not None:
+        said = ": unhandled exception in the gateway or a plugin"
+    elif error is not None:
+        said = f": {error.message if level == logging.WARNING else type(error).__name__}"
+    else:
+        said = f", answered by {facts.worker}" if facts.worker is not None else ""
+    line = "request %s: %s %s%s"
+    log.log(level, line, facts.id, facts.route, facts.status, said, extra=extra, exc_info=facts.fault)

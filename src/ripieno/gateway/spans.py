@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from ripieno.domain import Call
 from ripieno.execute import Execution
+from ripieno.gateway.facts import Facts
 from ripieno.plugins import needs_extra
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-MAPPING_VERSION = "gen-ai 1.38 / ripieno 1"
+MAPPING_VERSION = "gen-ai 1.38 / ripieno 2"
 MAPPING: Mapping[str, str] = {
     "operation": "gen_ai.operation.name",
     "worker": "gen_ai.request.model",
@@ -24,6 +25,9 @@ MAPPING: Mapping[str, str] = {
     "failure": "error.type",
     "conversation": "gen_ai.conversation.id",
     "version": "ripieno.mapping.version",
+    "request": "ripieno.request.id",
+    "route": "http.route",
+    "status": "http.response.status_code",
     "decision": "ripieno.decision.id",
     "policy": "ripieno.policy",
     "predictor": "ripieno.predictor",
@@ -58,23 +62,21 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
         self._tracer = self._provider.get_tracer("ripieno", MAPPING_VERSION)
 
-    def send(self, execution: Execution, *, dialect: str, headers: Mapping[str, str], began: float) -> None:
-        """Tell one request that is over.
+    def send(self, facts: Facts, execution: Execution) -> None:
+        """Send the spans of one request that is over; a W3C `traceparent` among its headers becomes their parent.
 
         Args:
-            execution: what was decided and called.
-            dialect: the wire format it came in.
-            headers: of the request; a W3C `traceparent` among them becomes the parent.
-            began: when the request came, of `time.perf_counter`.
+            facts: what is known of the request.
+            execution: what was decided and called for it.
         """
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         now = time.time_ns()
-        start = now - int((time.perf_counter() - began) * NANOSECONDS)
-        parent = TraceContextTextMapPropagator().extract(dict(headers))
+        start = now - int((time.perf_counter() - facts.began) * NANOSECONDS)
+        parent = TraceContextTextMapPropagator().extract(facts.request.headers)
         span = self._tracer.start_span(
-            "ripieno decide", context=parent, start_time=start, attributes=_describe(execution, dialect)
+            "ripieno decide", context=parent, start_time=start, attributes=_describe(facts, execution)
         )
         at = start + int(execution.decision.decide_s * NANOSECONDS)
         within = trace.set_span_in_context(span)
@@ -89,7 +91,7 @@ class Spans:
             )
             _end(attempt, ends, call.failure)
             at = ends
-        error = execution.error
+        error = facts.error or execution.error
         _end(span, now, type(error).__name__ if error is not None else None)
 
     def close(self) -> None:
@@ -97,10 +99,13 @@ class Spans:
         self._provider.shutdown()
 
 
-def _describe(execution: Execution, dialect: str) -> dict[str, str | int | float]:
+def _describe(facts: Facts, execution: Execution) -> dict[str, str | int | float]:
     decision = execution.decision
     return _name(
-        operation=dialect,
+        operation=facts.dialect,
+        request=facts.id,
+        route=facts.route,
+        status=facts.status,
         worker=decision.worker,
         served=execution.calls[-1].worker if execution.calls else None,
         version=MAPPING_VERSION,

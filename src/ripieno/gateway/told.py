@@ -26,8 +26,7 @@ def tell_answer(execution: Execution) -> Told:
     decision, worker = execution.decision, execution.author
     why = tell_why(execution, worker)
     headers = make_headers(execution, worker=worker, why=why)
-    headers |= tell_cost(execution.price_usd) | tell_limit(execution)
-    headers["x-ripieno-attempts"] = str(_count_attempts(execution))
+    headers |= tell_spent(execution) | tell_limit(execution)
     body: dict[str, JsonValue] = {
         "decision": decision.id,
         "worker": worker,
@@ -41,14 +40,13 @@ def tell_answer(execution: Execution) -> Told:
     return Told(headers=headers, body=body)
 
 
-def tell_cached(told: Told, *, request: str) -> Told:
-    """What is said about an answer that is given again: whose it was, and that nothing was paid for it now.
+def tell_cached(told: Told) -> Told:
+    """Tell of an answer that is given again: whose it was, and that nothing was paid for it now.
 
     Args:
         told: what was said about it the first time.
-        request: the name of this request.
     """
-    nothing = {"x-request-id": request, "x-ripieno-cache": "hit", "x-ripieno-cost-usd": "0", "x-ripieno-attempts": "0"}
+    nothing = {"x-ripieno-cache": "hit", "x-ripieno-cost-usd": "0", "x-ripieno-attempts": "0"}
     why = f"{told.body['worker']} answered the same request before"
     return Told(
         headers={**told.headers, **nothing, "x-ripieno-why": plain(why)},
@@ -66,7 +64,6 @@ def make_headers(execution: Execution, *, worker: str, why: str) -> dict[str, st
     """
     decision, verdict = execution.decision, execution.verdict
     headers = {
-        "x-request-id": decision.id,
         "x-ripieno-decision": decision.id,
         "x-ripieno-worker": worker,
         "x-ripieno-workflow": name_workflow(decision),
@@ -77,6 +74,18 @@ def make_headers(execution: Execution, *, worker: str, why: str) -> dict[str, st
     if verdict is not None:
         headers["x-ripieno-verdict"] = plain(tell_verdict(verdict))
     return headers
+
+
+def tell_failure(execution: Execution) -> dict[str, str]:
+    """Tell of a decision that led to no answer."""
+    decision = execution.decision
+    named = {"x-ripieno-decision": decision.id, "x-ripieno-workflow": name_workflow(decision)}
+    return named | tell_spent(execution)
+
+
+def tell_spent(execution: Execution) -> dict[str, str]:
+    """Tell what a workflow has cost so far, in money and in attempts."""
+    return tell_cost(execution.price_usd) | {"x-ripieno-attempts": str(_count_attempts(execution))}
 
 
 def tell_cost(cost_usd: float | None) -> dict[str, str]:

@@ -10,10 +10,10 @@ import msgspec
 from ripieno.app import App
 from ripieno.errors import InvalidTask, NotFound, RateLimited, RipienoError
 from ripieno.gateway.actions import Actions
-from ripieno.gateway.admin import require_admin
-from ripieno.gateway.errors import find_wire, make_error_headers, tell
+from ripieno.gateway.errors import find_wire, tell
+from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Request, Response
-from ripieno.gateway.keyring import Grant
+from ripieno.gateway.routes import Access, Route
 from ripieno.gateway.visitors import (
     COOKIE,
     LASTS_S,
@@ -57,21 +57,31 @@ class UiRoutes:
         self._visitors = visitors
         self._actions = Actions(app)
 
-    async def answer(self, request: Request) -> Response:
-        """Answer one request; what it raises is a fault of ours, or of a plugin."""
+    def routes(self) -> list[Route]:
+        """List the routes; the dashboard knows its own pages and forms."""
+        return [
+            Route("GET", ROOT, self.answer, Access.OPEN),
+            Route("GET", f"{ROOT}/{{page}}", self.answer, Access.OPEN),
+            Route("POST", f"{ROOT}/{{form}}", self.answer, Access.OPEN),
+            Route("GET", "/admin/report", self.report, Access.ADMIN),
+        ]
+
+    async def answer(self, facts: Facts) -> Response:
+        """Answer with a page, of an error too; an exception that is no `RipienoError` passes through."""
+        request = facts.request
         asked = _make_asked(request)
         try:
             visitor = self._visitors.recognise(request)
             asked = self._tell_visitor(asked, visitor, request)
-            return await self._answer(request, asked, visitor)
+            return await self._answer(facts, asked, visitor)
         except RipienoError as error:
+            facts.error = error
             shown = error if asked.is_admin else RipienoError(tell(error))
             return _respond(self._dashboard.show_error(shown, asked, status=find_wire(error).status))
 
-    async def report(self, request: Request, grant: Grant) -> Response:
-        """All reports on the latest decisions, as JSON; `?last=N` says on how many."""
-        require_admin(grant)
-        last = dict(parse_qsl(request.query)).get("last", str(LAST))
+    async def report(self, facts: Facts) -> Response:
+        """Give all reports on the latest decisions, as JSON; `?last=N` says on how many."""
+        last = dict(parse_qsl(facts.request.query)).get("last", str(LAST))
         if not last.isdigit() or not 1 <= int(last) <= MOST_LAST:
             raise InvalidTask(f"last must be 1 to {MOST_LAST}", param="last")
         return Response(msgspec.json.encode(await self._dashboard.report(last=int(last))))
@@ -88,13 +98,11 @@ class UiRoutes:
 
         return Dashboard(self._app)
 
-    async def _answer(self, request: Request, asked: "Asked", visitor: Visitor) -> Response:
+    async def _answer(self, facts: Facts, asked: "Asked", visitor: Visitor) -> Response:
         if asked.path[:1] == ("assets",):
             return self._give_asset(asked)
-        if request.method == "POST":
-            return await self._act(request, asked, visitor)
-        if request.method not in ("GET", "HEAD"):
-            raise InvalidTask(f"{request.method} is not taken here")
+        if facts.request.method == "POST":
+            return await self._act(facts, asked, visitor)
         if asked.path == ("enter",) or not visitor.may_read:
             return _respond(self._dashboard.ask_for_key(asked, status=200 if visitor.may_read else 401))
         return _respond(await self._dashboard.show(asked))
@@ -118,10 +126,11 @@ class UiRoutes:
         headers = HEADERS | {"cache-control": "no-cache"}
         return Response(found[0], content_type=found[1], headers=headers)
 
-    async def _act(self, request: Request, asked: "Asked", visitor: Visitor) -> Response:
+    async def _act(self, facts: Facts, asked: "Asked", visitor: Visitor) -> Response:
+        request = facts.request
         fields = _read_form(request)
         if asked.path == ("enter",):
-            return self._enter(request, asked, fields.get("key", ""))
+            return self._enter(facts, asked, fields.get("key", ""))
         if asked.path == ("leave",):
             require_own_site(request)
             return _redirect("", cookie=set_cookie(request, COOKIE, "", lasts_s=0))
@@ -130,14 +139,14 @@ class UiRoutes:
         said = quote(done.said[:LONGEST_SAID])
         return _redirect(done.back, cookie=set_cookie(request, SAID, said, lasts_s=SAID_S if said else 0))
 
-    def _enter(self, request: Request, asked: "Asked", key: str) -> Response:
+    def _enter(self, facts: Facts, asked: "Asked", key: str) -> Response:
+        request = facts.request
         require_own_site(request)
         try:
             cookie = self._visitors.enter(key, request.client)
         except RateLimited as error:
-            page = _respond(self._dashboard.ask_for_key(asked, said=f"{tell(error)}.", status=429))
-            page.headers = {**page.headers, **make_error_headers(error)}
-            return page
+            facts.error = error
+            return _respond(self._dashboard.ask_for_key(asked, said=f"{tell(error)}.", status=429))
         if cookie is None:
             return _respond(self._dashboard.ask_for_key(asked, said="That is not the key.", status=401))
         return _redirect("", cookie=set_cookie(request, COOKIE, cookie, lasts_s=LASTS_S))

@@ -6,6 +6,7 @@ shadow   both chosen workers asked where the policies disagree: proven better, b
 canary   a small share of the traffic; rolled back at once when outcomes fall short of what the old one promises
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -160,7 +161,7 @@ async def record_finding(ledger: Ledger, finding: Finding, *, checkpoint: str, i
         passed=finding.passed,
         reason=finding.reason,
         facts=finding.facts,
-        nth=ledger.count("staged"),
+        nth=await asyncio.to_thread(ledger.count, "staged"),
     )
     await ledger.append(staged)
 

@@ -1,5 +1,6 @@
 """Routing data to a checkpoint: fit, prove on what is held out, write the card."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -121,7 +122,7 @@ def check_gate(trained: Trained) -> None:
 async def promote(registry: Registry, ledger: Ledger, version_: str, *, reason: str) -> None:
     """Put a checkpoint into traffic, and record it."""
     previous = registry.promote(version_)
-    nth = ledger.count("promoted")
+    nth = await asyncio.to_thread(ledger.count, "promoted")
     await ledger.append(Promoted(checkpoint=version_, previous=previous, reason=reason, nth=nth))
 
 

@@ -139,14 +139,14 @@ class Profiler:
             LedgerError: the record refuses; samples under way are lost, recorded ones are safe.
         """
         samples = plan_samples(campaign, pool)
-        known = self._ledger.campaigns.run_ids(campaign.name)
+        known = await asyncio.to_thread(self._ledger.campaigns.run_ids, campaign.name)
         waiting = [sample for sample in samples if sample.run not in known]
         done = len(samples) - len(waiting)
         progress = Progress(total=len(samples), done=done, resumed=done)
         planned = {sample.run: sample for sample in samples}
         try:
             if done:
-                progress.spent_usd, progress.unknown = self._count_spent(campaign.name)
+                progress.spent_usd, progress.unknown = await asyncio.to_thread(self._count_spent, campaign.name)
                 progress.judged_again = await self._judge_again(campaign.name, planned, progress)
             async with asyncio.TaskGroup() as group:
                 for worker in {sample.worker.id: sample.worker for sample in waiting}.values():

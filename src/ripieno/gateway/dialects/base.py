@@ -32,6 +32,8 @@ class Asked:
 class Origin:
     """Where an answer comes from, as the wire tells it."""
 
+    request: str
+    """Id of the request."""
     decision: str
     worker: str
     created: int
@@ -62,6 +64,8 @@ class Writing(Protocol):
 class Dialect(Protocol):
     """One wire format."""
 
+    name: str
+    """As telemetry names it."""
     comment: bytes
     """What keeps a stream alive, and means nothing."""
 

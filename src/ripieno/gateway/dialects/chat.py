@@ -18,6 +18,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class ChatDialect:
     """`POST /v1/chat/completions`."""
 
+    name = "chat"
     comment = b": waiting\n\n"
 
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
@@ -72,7 +73,7 @@ class ChatDialect:
 
     def refuse(self, error: RipienoError, *, request: str) -> bytes:
         """OpenAI's error object."""
-        return encode(make_body(error))
+        return encode(make_body(error, request=request))
 
 
 class ChatWriting:
@@ -80,6 +81,7 @@ class ChatWriting:
 
     def __init__(self, asked: Asked, origin: Origin) -> None:
         self._wants_usage = asked.wants_usage
+        self._request = origin.request
         self._name = msgspec.Raw(encode(origin.worker))
         self._head: dict[str, JsonValue] = {
             "id": f"chatcmpl-{origin.decision}",
@@ -125,7 +127,7 @@ class ChatWriting:
 
     def fail(self, error: RipienoError) -> bytes:
         """An error event, and no `[DONE]`."""
-        return self._release() + b"data: %b\n\n" % encode(make_body(error))
+        return self._release() + b"data: %b\n\n" % encode(make_body(error, request=self._request))
 
     def _pass_on(self, piece: Piece) -> bytes:
         fields = piece.chunk

@@ -48,6 +48,7 @@ _STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", 
 class MessagesDialect:
     """`POST /v1/messages`."""
 
+    name = "messages"
     comment = b'event: ping\ndata: {"type":"ping"}\n\n'
 
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
@@ -98,7 +99,7 @@ class MessagesDialect:
 
     def refuse(self, error: RipienoError, *, request: str) -> bytes:
         """Anthropic's error object."""
-        return encode(_make_error(error) | {"request_id": request})
+        return encode(_make_error(error, request=request))
 
 
 class MessagesWriting:
@@ -154,7 +155,7 @@ class MessagesWriting:
 
     def fail(self, error: RipienoError) -> bytes:
         """An error event, and no `message_stop`."""
-        return b"event: error\ndata: %b\n\n" % encode(_make_error(error))
+        return b"event: error\ndata: %b\n\n" % encode(_make_error(error, request=self._origin.request))
 
     def _add_call(self, call: Mapping[str, JsonValue]) -> bytes:
         index = call.get("index")
@@ -205,9 +206,9 @@ def make_usage(usage: Usage) -> dict[str, JsonValue]:
     }
 
 
-def _make_error(error: RipienoError) -> dict[str, JsonValue]:
+def _make_error(error: RipienoError, *, request: str) -> dict[str, JsonValue]:
     kind = ERROR_TYPES.get(find_wire(error).status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": tell(error)}}
+    return {"type": "error", "error": {"type": kind, "message": tell(error)}, "request_id": request}
 
 
 def _read_system(system: JsonValue) -> str:
@@ -231,7 +232,7 @@ def _read_message(raw: JsonValue, place: str) -> Iterator[Message]:
         raise InvalidTask(f"{place}.content must be text, or a list of blocks", param=f"{place}.content")
     blocks = [block for block in content if isinstance(block, dict)]
     if len(blocks) < len(content):
-        raise InvalidTask(f"{place}.content holds what is no block", param=f"{place}.content")
+        raise InvalidTask(f"every item of {place}.content must be an object", param=f"{place}.content")
     yield from _read_assistant(blocks) if role == "assistant" else _read_user(blocks, role)
 
 

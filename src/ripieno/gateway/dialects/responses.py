@@ -1,23 +1,12 @@
-"""OpenAI's responses: items to chat-completions messages, and answers back to items."""
+"""OpenAI's responses: items to chat-completions messages; answers go back in `responses_writing`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import msgspec
-
-from ripieno.domain import Answer, JsonValue, Message, Usage
+from ripieno.domain import Answer, JsonValue, Message
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import (
-    Asked,
-    Origin,
-    encode,
-    find_calls,
-    find_reasoning,
-    list_tools,
-    require,
-    say,
-)
-from ripieno.gateway.errors import find_wire, make_body, tell
-from ripieno.providers import Piece
+from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require
+from ripieno.gateway.dialects.responses_writing import ResponsesWriting, write_response
+from ripieno.gateway.errors import make_body
 
 OWN_FIELDS = frozenset(
     {
@@ -32,6 +21,7 @@ OWN_FIELDS = frozenset(
 class ResponsesDialect:
     """`POST /v1/responses`."""
 
+    name = "responses"
     comment = b": waiting\n\n"
 
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
@@ -62,262 +52,15 @@ class ResponsesDialect:
 
     def write(self, asked: Asked, answer: Answer, origin: Origin) -> bytes:
         """A whole response."""
-        items: list[JsonValue] = []
-        thinking = find_reasoning(answer.message)
-        if thinking:
-            items.append(_make_reasoning(origin, len(items), thinking))
-        if answer.text:
-            items.append(_make_message(origin, len(items), answer.text))
-        for call in find_calls(answer.message):
-            items.append(_make_call(origin, len(items), _Call.of(call), _custom_names(asked)))  # counts
-        response = make_response(asked, origin, items, answer.usage, finish=answer.finish_reason)
-        return encode(response | say(origin.told))
+        return encode(write_response(asked, answer, origin))
 
-    def stream(self, asked: Asked, origin: Origin) -> "ResponsesWriting":
+    def stream(self, asked: Asked, origin: Origin) -> ResponsesWriting:
         """Begin a stream of typed events."""
         return ResponsesWriting(asked, origin)
 
     def refuse(self, error: RipienoError, *, request: str) -> bytes:
         """OpenAI's error object."""
-        return encode(make_body(error))
-
-
-class _Call:
-    """A tool call in the making."""
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments = ""
-
-    @classmethod
-    def of(cls, part: Mapping[str, JsonValue]) -> "_Call":
-        call = cls()
-        call.add(part)
-        return call
-
-    def add(self, part: Mapping[str, JsonValue]) -> str:
-        """Take one part; gives what it adds to the arguments."""
-        self.id = str(part.get("id") or self.id)
-        function = part.get("function")
-        if not isinstance(function, Mapping):
-            return ""
-        self.name += str(function.get("name") or "")
-        more = str(function.get("arguments") or "")
-        self.arguments += more
-        return more
-
-
-class ResponsesWriting:
-    """Typed, numbered events: one item after the other, each added, filled and done."""
-
-    def __init__(self, asked: Asked, origin: Origin) -> None:
-        self._asked = asked
-        self._origin = origin
-        self._custom = _custom_names(asked)
-        self._number = -1
-        self._done: list[dict[str, JsonValue]] = []
-        self._open: tuple[str, int] | None = None
-        self._text = ""
-        self._call = _Call()
-        self._finish = "stop"
-        self._usage = Usage()
-
-    def begin(self) -> bytes:
-        """The empty response."""
-        shell = make_response(self._asked, self._origin, [], None, finish=None)
-        return self._event("response.created", response=shell) + self._event("response.in_progress", response=shell)
-
-    def add(self, piece: Piece) -> bytes:
-        """The events of one piece."""
-        if piece.usage is not None:
-            self._usage = piece.usage
-        if piece.finish_reason:
-            self._finish = piece.finish_reason
-        if not piece.delta:
-            return b""
-        events = []
-        thinking = find_reasoning(piece.delta)
-        if thinking:
-            events += [self._turn_to("reasoning", 0), self._fill("response.reasoning_text.delta", thinking)]
-            self._text += thinking
-        if piece.text:
-            events += [self._turn_to("message", 0), self._fill("response.output_text.delta", piece.text)]
-            self._text += piece.text
-        events += [self._add_call(part) for part in find_calls(piece.delta)]
-        return b"".join(events)
-
-    def end(self, told: JsonValue = None) -> bytes:
-        """Close the last item and the response."""
-        events = self._close()
-        response = make_response(self._asked, self._origin, self._done, self._usage, finish=self._finish) | say(told)
-        return events + self._event(f"response.{response['status']}", response=response)
-
-    def fail(self, error: RipienoError) -> bytes:
-        """The response as failed, with its error."""
-        response = make_response(self._asked, self._origin, self._done, self._usage, finish=None)
-        code = "rate_limit_exceeded" if find_wire(error).status == 429 else "server_error"
-        failed = response | {"status": "failed", "error": {"code": code, "message": tell(error)}}
-        return self._event("response.failed", response=failed)
-
-    def _add_call(self, part: Mapping[str, JsonValue]) -> bytes:
-        index = part.get("index")
-        place = index if isinstance(index, int) else 0
-        if self._open == ("call", place):
-            more = self._call.add(part)
-            events = b""
-        else:
-            events = self._close()
-            self._call = _Call()
-            more = self._call.add(part)
-            events += self._add_item("call", place)
-        if not more:
-            return events
-        is_custom = self._call.name in self._custom
-        if is_custom:  # its input is told whole, once its wrapping is off
-            return events
-        return events + self._event(
-            "response.function_call_arguments.delta",
-            item_id=self._item_id("fc"),
-            output_index=len(self._done),
-            delta=more,
-        )
-
-    def _turn_to(self, kind: str, place: int) -> bytes:
-        if self._open == (kind, place):
-            return b""
-        return self._close() + self._add_item(kind, place)
-
-    def _add_item(self, kind: str, place: int) -> bytes:
-        self._open, self._text = (kind, place), ""
-        item = self._item() | {"status": "in_progress"}
-        if kind == "call":
-            item |= {"input" if item["type"] == "custom_tool_call" else "arguments": ""}
-        else:
-            item |= {"content": []}
-        events = self._event("response.output_item.added", output_index=len(self._done), item=item)
-        if kind == "message":
-            events += self._event("response.content_part.added", **self._place(), part=_make_part(""))
-        return events
-
-    def _fill(self, kind: str, delta: str) -> bytes:
-        extra: dict[str, JsonValue] = {"logprobs": []} if kind == "response.output_text.delta" else {}
-        return self._event(kind, **self._place(), delta=delta, **extra)
-
-    def _close(self) -> bytes:
-        """Tell that the open item is done."""
-        if self._open is None:
-            return b""
-        kind, item, events = self._open[0], self._item(), b""
-        match kind:
-            case "message":
-                part = _make_part(self._text)
-                events += self._event("response.output_text.done", **self._place(), text=self._text, logprobs=[])
-                events += self._event("response.content_part.done", **self._place(), part=part)
-            case "reasoning":
-                events += self._event("response.reasoning_text.done", **self._place(), text=self._text)
-            case _:
-                events += self._close_call(item)
-        events += self._event("response.output_item.done", output_index=len(self._done), item=item)
-        self._done.append(item)
-        self._open = None
-        return events
-
-    def _close_call(self, item: Mapping[str, JsonValue]) -> bytes:
-        place: dict[str, JsonValue] = {"item_id": item["id"], "output_index": len(self._done)}
-        if item["type"] == "custom_tool_call":
-            delta = self._event("response.custom_tool_call_input.delta", **place, delta=item["input"])
-            return delta + self._event("response.custom_tool_call_input.done", **place, input=item["input"])
-        return self._event(
-            "response.function_call_arguments.done", **place, name=item["name"], arguments=item["arguments"]
-        )
-
-    def _item(self) -> dict[str, JsonValue]:
-        assert self._open is not None
-        match self._open[0]:
-            case "message":
-                return _make_message(self._origin, len(self._done), self._text)
-            case "reasoning":
-                return _make_reasoning(self._origin, len(self._done), self._text)
-            case _:
-                return _make_call(self._origin, len(self._done), self._call, self._custom)
-
-    def _place(self) -> dict[str, JsonValue]:
-        assert self._open is not None
-        prefix = "msg" if self._open[0] == "message" else "rs"
-        return {"item_id": self._item_id(prefix), "output_index": len(self._done), "content_index": 0}
-
-    def _item_id(self, prefix: str) -> str:
-        return _name_item(prefix, self._origin, len(self._done))
-
-    def _event(self, kind: str, **fields: JsonValue) -> bytes:
-        self._number += 1
-        data = encode({"type": kind, "sequence_number": self._number, **fields})
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
-
-
-def make_response(
-    asked: Asked, origin: Origin, items: Sequence[JsonValue], usage: Usage | None, *, finish: str | None
-) -> dict[str, JsonValue]:
-    """The response object; all keys that clients read are there.
-
-    Args:
-        asked: the request, whose settings it repeats.
-        origin: where it comes from.
-        items: what was put out so far.
-        usage: token counts, once they are known.
-        finish: why the worker stopped; None while it has not.
-    """
-    body = asked.body
-    is_cut = finish in ("length", "content_filter")
-    status = "in_progress" if finish is None else "incomplete" if is_cut else "completed"
-    reason = "max_output_tokens" if finish == "length" else "content_filter"
-    return {
-        "id": f"resp_{origin.decision}",
-        "object": "response",
-        "created_at": origin.created,
-        "completed_at": origin.created if status == "completed" else None,
-        "status": status,
-        "background": False,
-        "error": None,
-        "incomplete_details": {"reason": reason} if is_cut else None,
-        "instructions": body.get("instructions"),
-        "max_output_tokens": body.get("max_output_tokens"),
-        "max_tool_calls": body.get("max_tool_calls"),
-        "model": origin.worker,
-        "output": list(items),
-        "parallel_tool_calls": body.get("parallel_tool_calls", True),
-        "presence_penalty": body.get("presence_penalty", 0.0),
-        "frequency_penalty": body.get("frequency_penalty", 0.0),
-        "previous_response_id": None,
-        "prompt_cache_key": body.get("prompt_cache_key"),
-        "reasoning": body.get("reasoning") or {"effort": None, "summary": None},
-        "safety_identifier": body.get("safety_identifier"),
-        "service_tier": body.get("service_tier") or "default",
-        "store": False,
-        "temperature": body.get("temperature", 1.0),
-        "text": body.get("text") or {"format": {"type": "text"}},
-        "tool_choice": body.get("tool_choice") or "auto",
-        "tools": body.get("tools") or [],
-        "top_logprobs": body.get("top_logprobs") or 0,
-        "top_p": body.get("top_p", 1.0),
-        "truncation": body.get("truncation") or "disabled",
-        "usage": None if usage is None or finish is None else make_usage(usage),
-        "user": body.get("user"),
-        "metadata": body.get("metadata") or {},
-    }
-
-
-def make_usage(usage: Usage) -> dict[str, JsonValue]:
-    """Token counts in the wire's names."""
-    read, written = usage.input_tokens or 0, usage.output_tokens or 0
-    return {
-        "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
-        "output_tokens": written,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
-        "total_tokens": read + written,
-    }
+        return encode(make_body(error, request=request))
 
 
 def _read_items(items: Sequence[JsonValue]) -> Iterator[Message]:
@@ -367,7 +110,7 @@ def _read_message(item: Mapping[str, JsonValue], place: str) -> Message:
 
 def _read_part(part: JsonValue, place: str) -> dict[str, JsonValue]:
     if not isinstance(part, dict):
-        raise InvalidTask(f"{place}.content holds what is no part", param=f"{place}.content")
+        raise InvalidTask(f"every item of {place}.content must be an object", param=f"{place}.content")
     match part.get("type"):
         case "input_text" | "output_text" | "text" | "summary_text":
             return {"type": "text", "text": str(part.get("text") or "")}
@@ -440,56 +183,3 @@ def _read_params(body: Mapping[str, JsonValue], *, has_tools: bool) -> dict[str,
         params.pop("tool_choice", None)
         params.pop("parallel_tool_calls", None)
     return params
-
-
-def _custom_names(asked: Asked) -> frozenset[str]:
-    tools = asked.body.get("tools")
-    found = tools if isinstance(tools, list) else []
-    return frozenset(str(t.get("name")) for t in found if isinstance(t, dict) and t.get("type") == "custom")
-
-
-def _name_item(prefix: str, origin: Origin, index: int) -> str:
-    return f"{prefix}_{origin.decision}_{index}"
-
-
-def _make_part(text: str) -> dict[str, JsonValue]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _make_message(origin: Origin, index: int, text: str) -> dict[str, JsonValue]:
-    return {
-        "id": _name_item("msg", origin, index),
-        "type": "message",
-        "role": "assistant",
-        "status": "completed",
-        "content": [_make_part(text)],
-    }
-
-
-def _make_reasoning(origin: Origin, index: int, text: str) -> dict[str, JsonValue]:
-    content = [{"type": "reasoning_text", "text": text}]
-    return {"id": _name_item("rs", origin, index), "type": "reasoning", "summary": [], "content": content}
-
-
-def _make_call(origin: Origin, index: int, call: _Call, custom: frozenset[str]) -> dict[str, JsonValue]:
-    item: dict[str, JsonValue] = {
-        "id": _name_item("fc", origin, index),
-        "type": "function_call",
-        "status": "completed",
-        "call_id": call.id or _name_item("call", origin, index),
-        "name": call.name,
-        "arguments": call.arguments,
-    }
-    if call.name in custom:
-        return {n: v for n, v in item.items() if n != "arguments"} | {
-            "type": "custom_tool_call",
-            "input": _unwrap_input(call.arguments),
-        }
-    return item
-
-
-def _unwrap_input(arguments: str) -> str:
-    try:
-        return str(msgspec.json.decode(arguments)["input"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return arguments

@@ -1,0 +1,65 @@
+"""Models: what a request may name, and the routes that list it."""
+
+from ripieno.app import App
+from ripieno.config import Loaded
+from ripieno.domain import JsonValue, Objective
+from ripieno.errors import NotFound
+from ripieno.gateway.bodies import respond
+from ripieno.gateway.facts import Facts
+from ripieno.gateway.http import Response
+from ripieno.gateway.keyring import Grant, list_own
+from ripieno.gateway.objective import Names
+from ripieno.gateway.routes import Route
+
+
+class Models:
+    """The names and the objective of the settings in force."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._known = self._make()
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [Route("GET", "/v1/models", self.show_all), Route("GET", "/v1/models/{model}", self.show)]
+
+    def read(self) -> tuple[Objective, Names]:
+        """Return the objective where a request states none, and what `model` may name."""
+        self._app.brain()
+        if self._known[0] is not self._app.loaded:
+            self._known = self._make()
+        return self._known[1:]
+
+    async def show_all(self, facts: Facts) -> Response:
+        """List `auto` with its presets, and the workers and aliases that the key may use."""
+        data = [_describe_model(name) for name in self._list(facts.grant)]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
+        return respond({"object": "list", "data": data, "has_more": False, **ends})
+
+    async def show(self, facts: Facts) -> Response:
+        """Show one model."""
+        if facts.parameter not in self._list(facts.grant):
+            raise NotFound(f"the model {facts.parameter!r} does not exist")
+        return respond(_describe_model(facts.parameter))
+
+    def _list(self, grant: Grant) -> list[str]:
+        _, names = self.read()
+        hidden = {*self._app.pool.ids} - {*list_own(grant, self._app.pool)}
+        return [name for name in names.all() if names.aliases.get(name, name) not in hidden]
+
+    def _make(self) -> tuple[Loaded, Objective, Names]:
+        loaded, gateway = self._app.loaded, self._app.settings.gateway
+        names = Names(workers=self._app.pool.ids, aliases=gateway.aliases, allows_code=gateway.allow_code_checks)
+        return loaded, self._app.make_objective(), names
+
+
+def _describe_model(name: str) -> dict[str, JsonValue]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "ripieno",
+        "type": "model",
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+    }
