@@ -152,7 +152,7 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
     yield judge_harm(log, target)
     source = pairing.tasks
-    if source is None:
+    if not source:
         source = await asyncio.to_thread(find_source, app, card.datasets[0])
     rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
     shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"

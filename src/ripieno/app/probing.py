@@ -42,7 +42,7 @@ async def probe(
     prober = app.make_prober()
     version = app.registry.current()
     assert version is not None
-    if tasks is None:
+    if not tasks:
         learned_from = read_card(app.registry.folder / version).datasets[0]
         tasks = await asyncio.to_thread(find_source, app, learned_from)
     graded = choose_probe_tasks(await asyncio.to_thread(load_tasks, tasks))
