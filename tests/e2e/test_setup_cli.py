@@ -114,6 +114,13 @@ def test_doctor_opens_each_part_and_one_fault_hides_no_other() -> None:
     assert "cannot be reached" in lines["worker x"]
 
 
+def test_doctor_says_each_line_once() -> None:
+    Path("ripieno.toml").write_text(WORKER)
+    lines = run("doctor").stderr.splitlines()
+    assert [line for line in lines if line.startswith("drift detection")] == ["drift detection: ok, on"]
+    assert len(lines) == len(set(lines))
+
+
 def test_doctor_says_ok_only_of_what_it_imported() -> None:
     Path("broken_worker.py").write_text("import a_package_that_is_nowhere\n")
     Path("ripieno.toml").write_text(
