@@ -231,8 +231,17 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
             response = await client.request(method, f"{address}{path}")
             assert response.status == status
             assert (await response.json())["error"]["code"] == "unknown_url"
-        async with client.get(f"{address}/v1/models/gone") as missing:
-            assert missing.status == 404
+
+
+async def test_an_unknown_model_is_refused_alike_where_it_is_shown_and_where_it_is_asked(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_gateway() as (_, address), ClientSession() as client:
+        async with client.get(f"{address}/v1/models/nope") as shown:
+            status, told = shown.status, await shown.json()
+        assert (status, told["error"]["code"], told["error"]["param"]) == (404, "model_not_found", "model")
+        assert "'nope'" in told["error"]["message"]
+        asked = await post(client, f"{address}/v1/chat/completions", {"model": "nope", "messages": ASK})
+        assert asked[:2] == (status, told)
 
 
 async def test_a_set_key_is_demanded_and_never_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

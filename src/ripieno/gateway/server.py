@@ -10,7 +10,7 @@ import msgspec
 from ripieno.app import App
 from ripieno.app.feedback import Payer, record_feedback
 from ripieno.domain import JsonValue, Verdict
-from ripieno.errors import Forbidden, InvalidTask, NotFound, RipienoError
+from ripieno.errors import Forbidden, InvalidTask, RipienoError
 from ripieno.gateway.admin import Admin
 from ripieno.gateway.answering import Answering, read_body
 from ripieno.gateway.bodies import read_form
@@ -23,6 +23,7 @@ from ripieno.gateway.http import Request, Response, Stream
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.memories import MEMORY, MemoryRoutes
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
+from ripieno.gateway.objective import UnknownModel
 from ripieno.gateway.runs import APPROVALS, RUNS, RunRoutes
 from ripieno.gateway.spans import Spans
 from ripieno.gateway.ui import ROOT, UiRoutes
@@ -228,7 +229,7 @@ class Gateway:
         """One model."""
         name = request.path.removeprefix(MODELS)
         if name not in self._answering.list_models(grant):
-            raise NotFound(f"the model {name!r} does not exist")
+            raise UnknownModel(name, self.keyring.list_own(grant, self._app.pool))
         return _respond(_describe_model(name))
 
     async def _count_tokens(self, request: Request, grant: Grant) -> Response:
