@@ -244,6 +244,24 @@ async def test_an_unknown_model_is_refused_alike_where_it_is_shown_and_where_it_
         assert asked[:2] == (status, told)
 
 
+async def test_embeddings_name_what_made_them(serve: Serve) -> None:
+    made = {"object": "list", "data": [{"index": 0, "embedding": [1.0]}], "model": "text-embedding-of-the-server"}
+    server = serve([Reply(raw=json.dumps(made).encode())])
+    write_pool(server, extra='[gateway.aliases]\n"text-embedding-3-small" = "a"\n"ada" = "auto"')
+    async with open_gateway() as (app, address), ClientSession() as client:
+        url, encoder = f"{address}/v1/embeddings", app.analyzer.encoder.name
+        for model, named in (("a", "a"), ("text-embedding-3-small", "a"), ("auto", encoder), ("ada", encoder)):
+            status, said, headers = await post(client, url, {"model": model, "input": "x"})
+            assert (status, said["model"]) == (200, named)
+            assert headers.get("x-ripieno-worker", encoder) == named
+        assert [seen.body["model"] for seen in server.seen] == ["a", "a"]
+        status, said, _ = await post(client, url, {"model": "text-embedding-9", "input": "x"})
+        error = said["error"]
+        assert isinstance(error, dict)
+        assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+        assert len(server.seen) == 2
+
+
 async def test_a_set_key_is_demanded_and_never_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "gate-secret")
     write_pool(serve())

@@ -124,7 +124,7 @@ async def test_embeddings_are_made_by_a_worker_paid_and_bounded(serve: Serve) ->
                 return response.status, await response.json()
 
         status, said = await embed("a")
-        assert (status, said) == (200, made), "token ids and the reply pass as they are"
+        assert (status, said) == (200, made | {"model": "a"}), "token ids and the rest of the reply pass as they are"
         assert (await embed("b"))[0] == 502, "nobody knows what it cost: what was held back for it counts"
         assert (await embed("gone"))[0] == 404
         assert (await embed("a"))[0] == 200
