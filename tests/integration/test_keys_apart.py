@@ -157,7 +157,8 @@ async def make_request(world: World, route: Route) -> tuple[str, object]:
             _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green"})
             return path + json.loads(said)["id"], None
         case "/admin/keys/":
-            return path + world.app.ledger.keys.create("to be ended", KeyLimits())[0].id, None
+            name = f"to be ended {len(world.app.ledger.keys.all())}"
+            return path + world.app.ledger.keys.create(name, KeyLimits())[0].id, None
         case "/admin/approvals/":
             await world.call("POST", "/v1/chat/completions", "owner", CHAT | {"model": "c"})
             return path + world.app.runs.unfinished()[-1].claim.run, body
