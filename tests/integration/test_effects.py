@@ -1,5 +1,6 @@
 """Workers whose calls change something, over a real gateway: only a request that names one reaches it."""
 
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -164,6 +165,27 @@ async def test_a_call_with_effects_that_fails_is_not_tried_again_by_a_client(ser
         with pytest.raises(APIStatusError) as caught:
             await client.chat.completions.create(model="b", messages=messages, stream=is_stream)
         assert caught.value.status_code == 422, "refused for what was asked: nothing was done"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_call_with_effects_that_never_left_is_a_failure_and_not_in_doubt(serve: Serve, is_stream: bool) -> None:
+    pay = serve([Reply(text="paid")])
+    path = write_paying(serve(), pay)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # never listens: each connection is refused
+        text = path.read_text()
+        path.write_text(text.replace(pay.base_url, f"http://127.0.0.1:{closed.getsockname()[1]}/v1"))
+        async with open_gateway() as (app, address, client):
+            status, said = await ask(address, client, model="b", stream=is_stream)
+            assert (status, said["error"]["code"]) == (502, "provider_unreachable")
+            decision = app.ledger.last_decision()
+            assert decision is not None
+            (run,) = app.ledger.runs_of(decision)
+            assert [call.failure for call in run.calls] == ["unreachable"]
+            assert app.runs.unfinished() == []
+            path.write_text(text)
+            status, said = await ask(address, client, model="b")
+            assert (status, said["choices"][0]["message"]["content"]) == (200, "paid"), "it may be asked again"
 
 
 async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:

@@ -20,7 +20,6 @@ from ripieno.errors import (
     ProviderError,
     ProviderRejected,
     RipienoError,
-    WorkerBusy,
 )
 from ripieno.execute import Execution
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
@@ -130,14 +129,14 @@ class Answering:
         return answer
 
     def _find_doubt(self, turn: _Turn, error: ProviderError) -> InDoubt | None:
-        """What is told where a call that changes something failed: clients try a failure again, and would do it twice.
+        """What a client is told where a call with effects failed, so that it does not send the call again by itself.
 
-        None where it is certain that nothing was done.
+        None where it is certain that nothing was done: the call never left, or the provider refused it.
         """
         execution, pool = turn.execution, self._app.pool
         if execution is None or error.worker not in pool or not pool[error.worker].has_effects:
             return None
-        if isinstance(error, WorkerBusy) or (isinstance(error, ProviderRejected) and not error.blames_worker):
+        if error.is_unsent or (isinstance(error, ProviderRejected) and not error.blames_worker):
             return None
         step = execution.calls[-1].step if execution.calls else ""
         return InDoubt(execution.decision.id, step=step, worker=error.worker)

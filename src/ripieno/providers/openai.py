@@ -246,7 +246,9 @@ def _translate(worker: Worker, error: OSError) -> ProviderError:
             return ProviderTimeout(f"{worker.id!r} did not answer in time", worker=worker.id)
         case Unreachable():
             hint = "is its server running? `ripieno pool check`"
-            return ProviderUnreachable(f"{worker.id!r} cannot be reached", worker=worker.id, hint=hint)
+            unreachable = ProviderUnreachable(f"{worker.id!r} cannot be reached", worker=worker.id, hint=hint)
+            unreachable.is_unsent = True
+            return unreachable
         case _:
             return ProviderUnreachable(f"the connection to {worker.id!r} broke: {error}", worker=worker.id)
 
