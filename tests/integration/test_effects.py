@@ -268,7 +268,7 @@ async def test_one_that_is_named_among_others_is_asked_once_and_stands_in_for_no
         for workers in (("a", "d"), ("d",)):
             for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.SYNTHESIZE):
                 few = replace(TASK, objective=Objective(workers=workers, mode=mode))
-                with pytest.raises(InvalidTask, match=r"two workers|three workers|no model"):
+                with pytest.raises(InvalidTask, match=r"two eligible|three eligible|no model"):
                     await app.orchestrator.decide(few)
         for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.VOTE, Mode.BEST_OF, Mode.SYNTHESIZE):
             many = replace(TASK, objective=replace(named, mode=mode))

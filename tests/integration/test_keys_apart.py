@@ -272,6 +272,7 @@ async def test_a_key_is_told_of_no_worker_that_it_may_not_use(serve: Serve, monk
             ("/v1/chat/completions", CHAT | {"model": "gone"}),
             ("/v1/embeddings", {"model": "gone", "input": "x"}),
             ("/v1/chat/completions", CHAT | {"ripieno": {"budget_usd": 0.0}}),
+            ("/v1/chat/completions", CHAT | {"ripieno": {"workflow": "cascade"}}),
         ):
             status, said, _ = await world.call("POST", path, "other", body)
             assert status in (400, 404), said
