@@ -14,6 +14,7 @@ from ripieno.gateway.dialects.base import (
     find_reasoning,
     list_tools,
     require,
+    require_sampling,
     say,
 )
 from ripieno.gateway.errors import find_wire, make_body, tell
@@ -37,6 +38,7 @@ class ResponsesDialect:
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
         """Read a request."""
         model = require(body, "model", str, default="auto")
+        require_sampling(body)
         for name in ("previous_response_id", "conversation"):
             if body.get(name):
                 raise InvalidTask(f"{name} is not kept here", param=name, hint="send the whole conversation as input")
