@@ -192,6 +192,8 @@ class ProviderError(RipienoError):
     """
 
     is_transient = True
+    is_unsent = False
+    """Whether nothing of the call has reached the provider: then nothing was done."""
     status: int | None = None
     """The HTTP status that the provider answered with, where it did."""
     code: str | None = None
@@ -229,10 +231,13 @@ class WithheldTask(ProviderError):
     """The task was not sent to this worker: it holds secrets or personal data, which may not travel that far."""
 
     is_transient = False
+    is_unsent = True
 
 
 class WorkerBusy(ProviderError):
     """As many calls as the worker can take are with it or wait for it."""
+
+    is_unsent = True
 
 
 class NoVerdict(RipienoError):

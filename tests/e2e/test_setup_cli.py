@@ -1,5 +1,6 @@
 """Settings and set-up as a user meets them: homes, folders in the wrong place, doctor, config show."""
 
+import json
 import os
 import subprocess
 import sys
@@ -114,6 +115,13 @@ def test_doctor_opens_each_part_and_one_fault_hides_no_other() -> None:
     assert "cannot be reached" in lines["worker x"]
 
 
+def test_doctor_says_each_line_once() -> None:
+    Path("ripieno.toml").write_text(WORKER)
+    lines = run("doctor").stderr.splitlines()
+    assert [line for line in lines if line.startswith("drift detection")] == ["drift detection: ok, on"]
+    assert len(lines) == len(set(lines))
+
+
 def test_doctor_says_ok_only_of_what_it_imported() -> None:
     Path("broken_worker.py").write_text("import a_package_that_is_nowhere\n")
     Path("ripieno.toml").write_text(
@@ -125,3 +133,18 @@ def test_doctor_says_ok_only_of_what_it_imported() -> None:
     assert "encoder: ok" in done.stderr
     assert "ledger: ok, 0 entries" in done.stderr
     assert "memory: ok, 0 items" in done.stderr
+
+
+def test_a_key_needs_a_name_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    made = json.loads(call("keys", "create", "team-a", "--json").stdout)
+    refusals = {
+        "": "error: the name of a key may not be empty, got ''\nhint: name its user, such as team-a\n",
+        "team-a": f"error: the live key {made['id']} already has the name 'team-a'\nhint: choose another name, "
+        f"or end that key first: `ripieno keys revoke {made['id']}`\n",
+    }
+    for name, told in refusals.items():
+        assert call("keys", "create", name).exit_code == 2
+        assert capsys.readouterr().err == told
+    assert len(json.loads(call("keys", "list", "--json").stdout)) == 1
+    assert call("keys", "revoke", made["id"]).exit_code == 0
+    assert call("keys", "create", "team-a").exit_code == 0

@@ -3,11 +3,14 @@
 import asyncio
 import io
 import json
+import os
 import random
 import resource
+import signal
 import socket
 import sqlite3
 import struct
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from tests.conftest import HANG_S
 from tests.faults.conftest import Served, ServeIn
 
 from ripieno.ledger import Ledger
-from ripieno.testing import Reply, ScriptedServer
+from ripieno.testing import Reply, ScriptedServer, Seen
 
 JSON = {"content-type": "application/json"}
 ASK = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
@@ -181,6 +184,59 @@ async def test_a_drain_finishes_what_is_under_way(serve_in: ServeIn, tmp_path: P
             rest = await response.text()
             assert rest.endswith("data: [DONE]\n\n")
         assert served.process.wait(HANG_S) == 0
+
+
+async def read_stop(served: Served) -> str:
+    """The line on stderr with which a gateway begins to stop."""
+    assert served.process.stderr is not None
+    while not (line := await asyncio.to_thread(served.process.stderr.readline)).startswith("stopping"):
+        assert line, "the process ended without a word"
+    return line
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+async def test_a_second_signal_ends_a_draining_gateway_at_once(
+    serve_in: ServeIn, tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    with ScriptedServer([Reply(hangs=True)]) as hanging:
+        write_settings(tmp_path, hanging, gateway=["drain_s = 45"])
+        served = serve_in(tmp_path, "--workers", str(workers))
+        async with ClientSession(headers=JSON) as client:
+            asked = asyncio.create_task(ask(client, served))
+            assert await asyncio.to_thread(hanging.came.wait, HANG_S)
+            os.killpg(served.process.pid, number)  # as a terminal does, to every process of the group
+            assert await read_stop(served) == (
+                "stopping: requests under way have 45 s to end; a second Ctrl-C or SIGTERM ends them at once\n"
+            )
+            assert served.process.poll() is None
+            os.killpg(served.process.pid, number)
+            assert await asyncio.to_thread(served.process.wait, HANG_S) == (-number if workers == 1 else 128 + number)
+            with pytest.raises(ClientConnectionError):
+                await asked
+        assert hanging.left.wait(HANG_S)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_one_signal_to_all_processes_ends_no_request(serve_in: ServeIn, tmp_path: Path, workers: int) -> None:
+    """`Ctrl-C` reaches each process from the terminal, and once more from the process that watches it."""
+    may_answer = threading.Event()
+
+    def answer_late(seen: Seen) -> Reply:
+        assert may_answer.wait(HANG_S)
+        return Reply(text="four")
+
+    with ScriptedServer(answer_late) as slow:
+        write_settings(tmp_path, slow)
+        served = serve_in(tmp_path, "--workers", str(workers))
+        async with ClientSession(headers=JSON) as client:
+            asked = asyncio.create_task(ask(client, served))
+            assert await asyncio.to_thread(slow.came.wait, HANG_S)
+            os.killpg(served.process.pid, signal.SIGINT)
+            await read_stop(served)
+            may_answer.set()
+            assert (await asked)[0] == 200
+        assert await asyncio.to_thread(served.process.wait, HANG_S) == 0
 
 
 async def test_several_processes_serve_one_address_and_replace_a_dead_one(serve_in: ServeIn, tmp_path: Path) -> None:

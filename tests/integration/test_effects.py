@@ -1,7 +1,10 @@
 """Workers whose calls change something, over a real gateway: only a request that names one reaches it."""
 
+import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,7 @@ from ripieno.memory.extract import extract
 from ripieno.orchestrator import make_arrival
 from ripieno.tasks import write_tasks
 from ripieno.testing import Reply, ScriptedServer
+from ripieno.testing.scripted import make_completion
 
 A, B, C, PAY = (WorkerId(name) for name in "abcd")
 TASK = Task.from_text("What is six times seven?")
@@ -166,6 +170,53 @@ async def test_a_call_with_effects_that_fails_is_not_tried_again_by_a_client(ser
         assert caught.value.status_code == 422, "refused for what was asked: nothing was done"
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_call_with_effects_that_never_left_is_a_failure_and_not_in_doubt(serve: Serve, is_stream: bool) -> None:
+    pay = serve([Reply(text="paid")])
+    path = write_paying(serve(), pay)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # never listens: each connection is refused
+        text = path.read_text()
+        path.write_text(text.replace(pay.base_url, f"http://127.0.0.1:{closed.getsockname()[1]}/v1"))
+        async with open_gateway() as (app, address, client):
+            status, said = await ask(address, client, model="b", stream=is_stream)
+            assert (status, said["error"]["code"]) == (502, "provider_unreachable")
+            decision = app.ledger.decisions.last()
+            assert decision is not None
+            (run,) = app.ledger.runs.of_decision(decision)
+            assert [call.failure for call in run.calls] == ["unreachable"]
+            assert app.runs.unfinished() == []
+            path.write_text(text)
+            status, said = await ask(address, client, model="b")
+            assert (status, said["choices"][0]["message"]["content"]) == (200, "paid"), "it may be asked again"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_call_with_effects_is_not_sent_again_over_a_new_connection(serve: Serve, is_stream: bool) -> None:
+    """A kept connection that breaks without a reply may have brought the request: the first call is read, and paid."""
+    pay, seen = serve(), []
+
+    async def read_and_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the first request of all, and end the connection of each further one without a reply."""
+        with closing(writer), suppress(asyncio.IncompleteReadError):
+            while (head := await reader.readuntil(b"\r\n\r\n")).startswith(b"POST"):
+                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                seen.append(await reader.readexactly(length))
+                if len(seen) > 1:
+                    return
+                done = json.dumps(make_completion(Reply(text="paid"), "b")).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(done), done))
+
+    server = await asyncio.start_server(read_and_end, "127.0.0.1", 0)
+    path = write_paying(serve(), pay)
+    address_of_pay = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    path.write_text(path.read_text().replace(pay.base_url, address_of_pay))
+    async with server, open_gateway() as (_, address, client):
+        assert (await ask(address, client, model="b"))[0] == 200
+        status, said = await ask(address, client, model="b", stream=is_stream)
+        assert (status, said["error"]["code"], len(seen)) == (409, "in_doubt", 2)
+
+
 async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:
     execution = await app.orchestrator.carry(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
     assert execution.run.answer is not None
@@ -217,7 +268,7 @@ async def test_one_that_is_named_among_others_is_asked_once_and_stands_in_for_no
         for workers in (("a", "d"), ("d",)):
             for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.SYNTHESIZE):
                 few = replace(TASK, objective=Objective(workers=workers, mode=mode))
-                with pytest.raises(InvalidTask, match=r"two workers|three workers|no model"):
+                with pytest.raises(InvalidTask, match=r"two eligible|three eligible|no model"):
                     await app.orchestrator.decide(few)
         for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.VOTE, Mode.BEST_OF, Mode.SYNTHESIZE):
             many = replace(TASK, objective=replace(named, mode=mode))
@@ -267,8 +318,6 @@ def run_command(*arguments: str) -> tuple[int, str, BaseException | None]:
 
 @pytest.mark.parametrize("card", ["has_effects = true", "needs_approval = true"])
 async def test_measuring_it_is_asked_for_by_name_and_flag(serve: Serve, card: str) -> None:
-    import asyncio
-
     plain, pay = serve([Reply(text="yes")]), serve([Reply(status=500)])
     write_paying(plain, pay, card=card)
     write_tasks(make_tasks(3), Path("tasks.jsonl"))

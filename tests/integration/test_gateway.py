@@ -177,6 +177,65 @@ async def test_each_bad_request_is_an_openai_error(
         assert app.ledger.count("decided") == 0
 
 
+DIALECTS: dict[str, dict[str, object]] = {
+    "chat/completions": {"messages": ASK},
+    "messages": {"messages": ASK, "max_tokens": 50},
+    "responses": {"input": "What is 2 + 2?"},
+}
+
+
+@pytest.mark.parametrize("model", ["auto", "a"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_wrong_sampling_field_is_refused_and_named_in_every_dialect(
+    serve: Serve, dialect: str, model: str
+) -> None:
+    server = serve()
+    write_pool(server)
+    limit = "max_output_tokens" if dialect == "responses" else "max_tokens"
+    cases: list[tuple[str, object, str]] = [
+        ("temperature", "hot", "a number, got 'hot'"),
+        ("temperature", True, "a number, got true"),
+        ("top_p", [0.5], "a number, got a list"),
+        ("presence_penalty", "x" * 999, f"a number, got {'x' * 40!r}"),
+        *((limit, wrong, f"a whole number above 0, got {wrong}") for wrong in (0, -5, 1.5)),
+        (limit, "9", "a whole number above 0, got '9'"),
+        ("max_completion_tokens", -1, "a whole number above 0, got -1"),
+        ("n", 0, "a whole number above 0, got 0"),
+        ("seed", 1.5, "a whole number, got 1.5"),
+        ("top_k", {}, "a whole number, got an object"),
+        ("stop", [1], "text, or a list of texts, got a list"),
+        ("stop_sequences", "x", "a list of texts, got 'x'"),
+    ]
+    async with open_gateway() as (app, address), ClientSession() as client:
+        url = f"{address}/v1/{dialect}"
+        for name, value, told in cases:
+            status, said, _ = await post(client, url, {"model": model, **DIALECTS[dialect], name: value})
+            error = said["error"]
+            assert isinstance(error, dict)
+            assert (status, error["type"]) == (400, "invalid_request_error"), (name, value)
+            assert error["message"] == f"{name} must be {told}"
+            assert error.get("param", name) == name
+        assert server.seen == []
+        assert app.ledger.count("decided") == 0
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_good_sampling_fields_and_unknown_ones_reach_the_worker_as_they_are(serve: Serve, dialect: str) -> None:
+    server = serve()
+    write_pool(server)
+    good = {"temperature": 0, "top_p": 0.5, "frequency_penalty": -2.0, "seed": 0, "top_k": -1, "n": 1, "stop": "x"}
+    unknown = {"num_predict": -1, "min_p": "low", "x_temperature": "hot"}
+    async with open_gateway() as (_, address), ClientSession() as client:
+        body = {"model": "auto", **DIALECTS[dialect], **good, **unknown}
+        assert (await post(client, f"{address}/v1/{dialect}", body))[0] == 200
+        sent = server.seen[-1].body
+        assert {name: sent[name] for name in good | unknown} == good | unknown
+        nothing = {"temperature": None, "max_tokens": None, "max_output_tokens": None}
+        assert (await post(client, f"{address}/v1/{dialect}", {"model": "auto", **DIALECTS[dialect], **nothing}))[
+            0
+        ] == 200
+
+
 async def test_objective_headers_and_fields_reach_the_decision(serve: Serve) -> None:
     server = serve([Reply(text="x")])
     write_pool(server)
@@ -235,8 +294,35 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
             response = await client.request(method, f"{address}{path}")
             assert response.status == status
             assert (await response.json())["error"]["code"] == "unknown_url"
-        async with client.get(f"{address}/v1/models/gone") as missing:
-            assert missing.status == 404
+
+
+async def test_an_unknown_model_is_refused_alike_where_it_is_shown_and_where_it_is_asked(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_gateway() as (_, address), ClientSession() as client:
+        async with client.get(f"{address}/v1/models/nope") as shown:
+            status, told = shown.status, await shown.json()
+        assert (status, told["error"]["code"], told["error"]["param"]) == (404, "model_not_found", "model")
+        assert "'nope'" in told["error"]["message"]
+        asked = await post(client, f"{address}/v1/chat/completions", {"model": "nope", "messages": ASK})
+        assert asked[:2] == (status, told)
+
+
+async def test_embeddings_name_what_made_them(serve: Serve) -> None:
+    made = {"object": "list", "data": [{"index": 0, "embedding": [1.0]}], "model": "text-embedding-of-the-server"}
+    server = serve([Reply(raw=json.dumps(made).encode())])
+    write_pool(server, extra='[gateway.aliases]\n"text-embedding-3-small" = "a"\n"ada" = "auto"')
+    async with open_gateway() as (app, address), ClientSession() as client:
+        url, encoder = f"{address}/v1/embeddings", app.analyzer.encoder.name
+        for model, named in (("a", "a"), ("text-embedding-3-small", "a"), ("auto", encoder), ("ada", encoder)):
+            status, said, headers = await post(client, url, {"model": model, "input": "x"})
+            assert (status, said["model"]) == (200, named)
+            assert headers.get("x-ripieno-worker", encoder) == named
+        assert [seen.body["model"] for seen in server.seen] == ["a", "a"]
+        status, said, _ = await post(client, url, {"model": "text-embedding-9", "input": "x"})
+        error = said["error"]
+        assert isinstance(error, dict)
+        assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+        assert len(server.seen) == 2
 
 
 async def test_a_set_key_is_demanded_and_never_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

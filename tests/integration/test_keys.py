@@ -3,7 +3,9 @@
 import asyncio
 import json
 import sqlite3
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
@@ -13,10 +15,11 @@ from ripieno.domain import KeyLimits, Privacy
 from ripieno.testing import Reply
 
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
+NUMBERS = count()
 
 
 async def make_key(address: str, client: ClientSession, **limits: object) -> str:
-    body = {"name": "team", "limits": limits}
+    body = {"name": f"team {next(NUMBERS)}", "limits": limits}
     async with client.post(f"{address}/admin/keys", json=body, headers=ADMIN) as response:
         assert response.status == 201
         return str((await response.json())["secret"])
@@ -60,6 +63,32 @@ async def test_a_key_is_made_used_shown_and_ended(serve: Serve, tmp_path: Path) 
             assert response.status == 400
     raw = sqlite3.connect(tmp_path / "ledger.db").execute("SELECT digest, body FROM keys").fetchall()
     assert secret not in json.dumps(raw)
+
+
+async def test_an_empty_name_and_the_name_of_a_live_key_are_refused(serve: Serve) -> None:
+    write_pool(serve())
+    async with open_gateway() as (app, address, client):
+
+        async def create(name: str) -> tuple[int, Any]:
+            async with client.post(f"{address}/admin/keys", json={"name": name}, headers=ADMIN) as response:
+                return response.status, await response.json()
+
+        for name in ("", " \t"):
+            status, said = await create(name)
+            assert (status, code_of(said), said["error"]["param"]) == (400, "invalid_request", "name")
+            assert f"may not be empty, got {name!r}. name its user" in said["error"]["message"]
+        status, made = await create("team-a")
+        assert (status, made["name"]) == (201, "team-a")
+        for name in ("team-a", " team-a "):
+            status, said = await create(name)
+            assert (status, code_of(said), said["error"]["param"]) == (400, "invalid_request", "name")
+            assert f"the live key {made['id']} already has the name 'team-a'" in said["error"]["message"]
+            assert f"`ripieno keys revoke {made['id']}`" in said["error"]["message"]
+        assert [key.name for key in app.ledger.keys.all().values()] == ["team-a"]
+        app.ledger.keys.revoke(made["id"])
+        status, again = await create("team-a")
+        assert status == 201, "the name of a revoked key may be used again"
+        assert again["id"] != made["id"]
 
 
 async def test_a_budget_is_not_overspent_by_what_runs_at_once(serve: Serve) -> None:
@@ -124,7 +153,7 @@ async def test_embeddings_are_made_by_a_worker_paid_and_bounded(serve: Serve) ->
                 return response.status, await response.json()
 
         status, said = await embed("a")
-        assert (status, said) == (200, made), "token ids and the reply pass as they are"
+        assert (status, said) == (200, made | {"model": "a"}), "token ids and the rest of the reply pass as they are"
         assert (await embed("b"))[0] == 502, "nobody knows what it cost: what was held back for it counts"
         assert (await embed("gone"))[0] == 404
         assert (await embed("a"))[0] == 200

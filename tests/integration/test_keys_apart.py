@@ -159,7 +159,8 @@ async def make_request(world: World, route: Route) -> tuple[str, object]:
             _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green"})
             return path + json.loads(said)["id"], None
         case "/admin/keys/{key}":
-            return path + world.app.ledger.keys.create("to be ended", KeyLimits())[0].id, None
+            name = f"to be ended {len(world.app.ledger.keys.all())}"
+            return path + world.app.ledger.keys.create(name, KeyLimits())[0].id, None
         case "/admin/approvals/{run}":
             await world.call("POST", "/v1/chat/completions", "owner", CHAT | {"model": "c"})
             return path + world.app.runs.unfinished()[-1].claim.run, body
@@ -273,6 +274,7 @@ async def test_a_key_is_told_of_no_worker_that_it_may_not_use(serve: Serve, monk
             ("/v1/chat/completions", CHAT | {"model": "gone"}),
             ("/v1/embeddings", {"model": "gone", "input": "x"}),
             ("/v1/chat/completions", CHAT | {"ripieno": {"budget_usd": 0.0}}),
+            ("/v1/chat/completions", CHAT | {"ripieno": {"workflow": "cascade"}}),
         ):
             status, said, _ = await world.call("POST", path, "other", body)
             assert status in (400, 404), said

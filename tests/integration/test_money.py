@@ -42,7 +42,8 @@ def say_all_that_is_allowed(seen: Seen) -> Reply:
 def make_key(**limits: float) -> str:
     """A key from before the gateway starts."""
     with Ledger(URL) as ledger:
-        return ledger.keys.create("team", KeyLimits(**limits))[1]  # type: ignore[arg-type]  # amounts alone
+        name = f"team {len(ledger.keys.all())}"
+        return ledger.keys.create(name, KeyLimits(**limits))[1]  # type: ignore[arg-type]  # amounts alone
 
 
 @asynccontextmanager

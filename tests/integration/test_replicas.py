@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.unit.test_ledger import make_executed
 
 from ripieno.domain import KeyLimits, SystemClock
-from ripieno.errors import ConfigError, LedgerError
+from ripieno.errors import ConfigError, InvalidTask, LedgerError
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.shared import Redis
 from ripieno.ledger import Ledger
@@ -43,6 +44,27 @@ async def test_keys_and_spend_are_the_same_for_all_replicas(postgres: str) -> No
         assert (await ring.authorize({"x-api-key": secret})).id == key.id
         other.keys.revoke(key.id)
         assert one.keys.all().popitem()[1].revoked_at is not None
+
+
+def count_made(one: Ledger, other: Ledger) -> int:
+    """How many of twenty keys of one name are made by two processes at once."""
+
+    def create(number: int) -> bool:
+        try:
+            (one, other)[number % 2].keys.create("raced", KeyLimits())
+        except InvalidTask:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        return sum(threads.map(create, range(20)))
+
+
+def test_of_replicas_that_give_the_same_name_at_once_one_makes_the_key(postgres: str, tmp_path: Path) -> None:
+    for url in (postgres, f"sqlite:///{tmp_path}/ledger.db"):
+        with Ledger(url) as one, Ledger(url) as other:
+            assert count_made(one, other) == 1, url
+            assert [key.name for key in other.keys.all().values()].count("raced") == 1
 
 
 def test_a_server_that_is_not_there_is_told_without_its_password() -> None:

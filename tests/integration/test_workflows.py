@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import Serve, open_app, open_gateway, write_pool
 
 from ripieno.app import App
 from ripieno.conductor.turns import BUNDLED_HEAD, load_turn_policy, save_turn_policy
@@ -509,7 +509,7 @@ async def test_a_worker_that_may_not_take_the_task_may_not_check_it(serve: Serve
             await compose(app, Mode.VERIFIED, check=Judge(rubric="r"))
         with pytest.raises(InvalidPlan, match="'c' may not take the task: muted"):
             await carry(app, plan(Step(worker=C, op=Op.SOLVE)))
-        with pytest.raises(InvalidTask, match="three workers"):
+        with pytest.raises(InvalidTask, match="three eligible workers"):
             await compose(app, Mode.AGREEMENT)
 
 
@@ -517,12 +517,31 @@ async def test_one_worker_alone_makes_no_workflow(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app:
         for mode, message in (
-            (Mode.CASCADE, "two workers"),
+            (Mode.CASCADE, "two eligible workers"),
             (Mode.VERIFIED, "nothing can check"),
-            (Mode.SYNTHESIZE, "two workers"),
+            (Mode.SYNTHESIZE, "two eligible workers"),
         ):
             with pytest.raises(InvalidTask, match=message):
                 await compose(app, mode)
+
+
+async def test_a_cascade_on_one_eligible_worker_says_why_each_other_one_is_not(serve: Serve) -> None:
+    path = write_pool(serve(), serve(), serve(), extra="[pool]\nmuted = ['b']")
+    card = '[workers.c]\nprovider = "c"\nusd_per_call = 3e-3\nprivacy = "local"'
+    path.write_text(path.read_text().replace(card, card.replace("local", "public")))
+    async with open_gateway() as (app, address, client):
+        for is_stream in (False, True):
+            wanted = {"workflow": "cascade", "privacy": "local"}
+            body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "ripieno": wanted}
+            async with client.post(f"{address}/v1/chat/completions", json=body | {"stream": is_stream}) as response:
+                error = (await response.json())["error"]
+            assert (response.status, error["code"], error["param"]) == (400, "invalid_request", "ripieno.workflow")
+            assert error["message"] == (
+                "a cascade needs two eligible workers, and only 'a' is eligible "
+                "(b: muted (unmute it with `ripieno pool unmute b`); c: privacy (worker is public, task is local)). "
+                "make another worker eligible, or ask for another workflow"
+            )
+        assert app.ledger.count("decided") == 0
 
 
 async def test_outcomes_of_workflows_are_not_taken_for_a_workers_own(serve: Serve) -> None:

@@ -127,6 +127,23 @@ def test_a_wrong_file_is_refused_by_key_place_and_mend(text: str, message: str, 
         assert hint in str(caught.value.hint)
 
 
+def test_an_unknown_kind_of_provider_is_refused_though_no_worker_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    unused = "\n[providers.p]\nbase_url = 'http://127.0.0.1:9/v1'\nkind = 'opnai'\n"
+    for text, line in ((POOL + unused, 17), (unused, 4)):
+        write(text)
+        with pytest.raises(ConfigError) as caught:
+            load_settings()
+        assert caught.value.message == f"ripieno.toml, line {line}: provider 'p': there is no kind 'opnai'"
+        assert (caught.value.key, caught.value.path) == ("providers.p.kind", "ripieno.toml")
+        hint = str(caught.value.hint)
+        assert hint.startswith("did you mean 'openai'? kinds here: ")
+        assert {"callable", "llama", "openai", "replay"} <= set(hint.replace(";", ",").replace(": ", ", ").split(", "))
+    write(POOL)
+    monkeypatch.setenv("RIPIENO_PROVIDERS__LOCAL_SERVER__KIND", "telepathy")
+    with pytest.raises(ConfigError, match="PROVIDERS__LOCAL_SERVER__KIND: provider 'local_server': there is no kind"):
+        load_settings()
+
+
 def test_a_wrong_variable_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_GATEWAY__PORT", "many")
     with pytest.raises(ConfigError, match=r"the variable RIPIENO_GATEWAY__PORT: gateway\.port"):

@@ -1,6 +1,8 @@
 """Workflows as values: who is in them, what they cost at least, how they are recorded, and steps in words."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,17 +19,21 @@ from ripieno.domain import (
     Decision,
     Ensemble,
     Entry,
+    Estimate,
     Mask,
     Merge,
+    Mode,
     Objective,
     Op,
     Origin,
     Plan,
     Pool,
     Proposed,
+    Reason,
     Resolved,
     Run,
     Solo,
+    Standing,
     Step,
     Stepped,
     Task,
@@ -35,6 +41,7 @@ from ripieno.domain import (
     Usage,
     Verdict,
     Verified,
+    Why,
     Worker,
     WorkerId,
     Workflow,
@@ -220,8 +227,6 @@ def make_cast(*workers: Worker, **more: object) -> Cast:
 
 
 def test_tools_do_not_vary_so_different_ones_are_asked() -> None:
-    from ripieno.domain import Mode
-
     tools = tuple(make_worker(name, is_tool=True) for name in ("calc-a", "calc-b", "dates", "units"))
     vote = compose(Mode.VOTE, make_cast(*tools))
     assert isinstance(vote, Ensemble)
@@ -232,10 +237,36 @@ def test_tools_do_not_vary_so_different_ones_are_asked() -> None:
     with pytest.raises(InvalidTask, match="no model"):
         compose(Mode.SYNTHESIZE, make_cast(*tools))
     careful = make_worker("pay", needs_approval=True)
-    with pytest.raises(InvalidTask, match="two workers"):
+    with pytest.raises(InvalidTask, match="two eligible workers"):
         compose(Mode.VOTE, make_cast(tools[0], careful))
     assert find_check(make_cast(tools[0], tools[2]), WorkerId("calc-a")) == Agreement(peer=WorkerId("dates"))
     assert compose(Mode.PLAN, make_cast(*tools)) == Solo(worker=tools[0].id, fallbacks=tuple(t.id for t in tools[1:]))
+
+
+def test_too_few_eligible_workers_are_told_with_the_reason_of_each_other_one(
+    make_estimate: Callable[..., Estimate],
+) -> None:
+    free, muted, pay, new, odd = make_worker("a"), make_worker("m"), make_worker("p", has_effects=True), "n", "o"
+    pool = (free, muted, pay, make_worker(new), make_worker(odd))
+    masked = {muted.id: Why(reason=Reason.MUTED, detail="unmute it")}
+    estimates = (make_estimate("a"), make_estimate(new, standing=Standing.MASKED), make_estimate(odd))
+    cast = replace(make_cast(*pool, masked=masked), order=(free.id, pay.id), estimates=estimates)
+    whys = (
+        "m: muted (unmute it); p: its calls have effects or need approval, so no workflow asks it by itself; "
+        "n: it is new and takes no task yet; measure it with `ripieno pool probe n`; o: the policy leaves it out"
+    )
+    with pytest.raises(InvalidTask) as caught:
+        compose(Mode.CASCADE, cast)
+    assert caught.value.message == f"a cascade needs two eligible workers, and only 'a' is eligible ({whys})"
+    assert caught.value.param == "ripieno.workflow"
+    with pytest.raises(InvalidTask, match=r"needs three .* and only 'a' and 'b' are eligible \(the pool has no"):
+        compose(Mode.AGREEMENT, make_cast(make_worker("a"), make_worker("b")))
+    with pytest.raises(InvalidTask, match=r"a cascade needs two eligible workers, and none is eligible \(p: its calls"):
+        compose(Mode.CASCADE, make_cast(pay))
+    near = replace(cast, task=replace(TASK, objective=Objective(allowed=("a", "m"))))
+    with pytest.raises(InvalidTask) as caught:
+        compose(Mode.CASCADE, near)
+    assert caught.value.message.endswith("'a' is eligible (m: muted (unmute it); the request may use only a, m)")
 
 
 def test_a_schema_is_only_read_from_its_own_form() -> None:

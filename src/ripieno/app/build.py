@@ -18,7 +18,7 @@ from ripieno.ledger import Outbox
 from ripieno.memory import Memory, Store
 from ripieno.memory.opening import open_memory
 from ripieno.memory.shorten import Shortener
-from ripieno.plugins import build_plugin, find_plugins, open_plugin
+from ripieno.plugins import build_plugin, open_plugin
 from ripieno.privacy import Boundary, Scanner, make_scanner
 from ripieno.privacy.files import make_folder
 from ripieno.providers import Caller, Provider, Residents, UnavailableProvider, find_fault, is_resident
@@ -108,7 +108,7 @@ def build_providers(
     that the other workers can serve.
 
     Raises:
-        ConfigError: there is no such kind of provider, or an option is unknown or wrong.
+        ConfigError: an option is unknown or wrong.
     """
     settings = loaded.settings
     providers: dict[str, Provider] = {}
@@ -130,13 +130,6 @@ def build_providers(
 
 def _build_provider(name: str, configured: ProviderSettings, folder: Path) -> Provider:
     key = f"providers.{name}"
-    installed = find_plugins(PROVIDERS)
-    if configured.kind not in installed:
-        raise ConfigError(
-            f"provider {name!r}: there is no kind {configured.kind!r}",
-            key=f"{key}.kind",
-            hint=f"kinds here: {', '.join(sorted(installed))}; a plugin brings its own",
-        )
     options = dict(configured.model_extra or {})
     if configured.api_key is not None:
         options["api_key"] = configured.api_key

@@ -75,7 +75,6 @@ async def examine(loaded: Loaded) -> int:
         return WRONG_SETUP
     say(f"jail: {describe_jail()[1]}")
     say(tell_list_date())
-    say(find_drift_fault() or "drift detection: on")
     unpriced = tell_unknown_prices(build_pool(loaded.settings))
     if unpriced is not None:
         say(unpriced)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that serve.")
 @click.pass_obj
 def serve(config: Path | None, *, host: str | None, port: int | None, workers: int) -> None:
-    """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM."""
+    """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM; a second one does not wait for requests."""
     from ripieno.config import load_settings
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -50,6 +50,7 @@ def serve(config: Path | None, *, host: str | None, port: int | None, workers: i
             app,
             listener,
             on_ready=lambda address: _announce(app, address, key=key),
+            on_stop=lambda: _tell_stop(app.settings),
             admin_key=key.secret if key is not None else None,
         )
 
@@ -87,7 +88,8 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
                 return report(error)
             return 0
 
-        return Supervisor(serve_one).run(workers, on_ready=lambda: say(f"{workers} processes serve"))
+        supervisor = Supervisor(serve_one, on_stop=lambda: _tell_stop(settings))
+        return supervisor.run(workers, on_ready=lambda: say(f"{workers} processes serve"))
 
 
 def _empty_other_outboxes(settings: Settings) -> None:
@@ -105,6 +107,13 @@ def _load_key(settings: Settings) -> AdminKey | None:
     from ripieno.gateway import load_admin_key
 
     return load_admin_key(settings.home) if settings.gateway.api_key is None else None
+
+
+def _tell_stop(settings: Settings) -> None:
+    say(
+        f"stopping: requests under way have {settings.gateway.drain_s:g} s to end; "
+        "a second Ctrl-C or SIGTERM ends them at once"
+    )
 
 
 def _announce(app: App, address: str, *, key: AdminKey | None) -> None:

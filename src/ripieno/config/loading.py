@@ -19,6 +19,7 @@ from ripieno.config.places import find_line, split_key, trim
 from ripieno.config.scale import FORMER, SERVER
 from ripieno.config.settings import Settings
 from ripieno.errors import ConfigError
+from ripieno.plugins import find_plugins
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def load_settings(
         settings = Settings(**merged)  # type: ignore[arg-type]  # validated here
     except ValidationError as error:
         raise _explain(error, where, content, layers) from error
+    _check_kinds(settings, where, content, layers)
     _check_references(settings, where, content)
     return Loaded(
         settings=settings,
@@ -238,6 +240,26 @@ def _fill_in(merged: Tree, folder: Path) -> None:
     ledger = merged.get("ledger", {})
     if isinstance(ledger, dict) and not ledger.get("url"):
         merged["ledger"] = {**ledger, "url": f"sqlite:///{home}/ledger.db"}
+
+
+def _check_kinds(settings: Settings, path: Path, text: str, layers: Mapping[str, Tree]) -> None:
+    """Every provider is of an installed kind, whether a worker uses it or not.
+
+    Raises:
+        ConfigError: a kind is unknown.
+    """
+    installed = sorted(find_plugins("ripieno.providers"))
+    for name, provider in settings.providers.items():
+        if provider.kind not in installed:
+            place = ("providers", name, "kind")
+            near = difflib.get_close_matches(provider.kind, installed, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(
+                f"{_find_origin(place, path, text, layers)}: provider {name!r}: there is no kind {provider.kind!r}",
+                key=".".join(place),
+                path=str(path),
+                hint=f"{meant}kinds here: {', '.join(installed)}; a plugin brings its own",
+            )
 
 
 def _check_references(settings: Settings, path: Path, text: str) -> None:

@@ -15,7 +15,6 @@ from ripieno.errors import (
     ProviderError,
     ProviderRejected,
     RipienoError,
-    WorkerBusy,
 )
 from ripieno.execute import Execution
 from ripieno.gateway.bodies import read_body, respond
@@ -265,7 +264,7 @@ def _find_doubt(pool: Pool, execution: Execution | None, error: ProviderError) -
     """
     if execution is None or error.worker not in pool or not pool[error.worker].has_effects:
         return None
-    if isinstance(error, WorkerBusy) or (isinstance(error, ProviderRejected) and not error.blames_worker):
+    if error.is_unsent or (isinstance(error, ProviderRejected) and not error.blames_worker):
         return None
     step = execution.calls[-1].step if execution.calls else ""
     return InDoubt(execution.decision.id, step=step, worker=error.worker)

@@ -38,6 +38,8 @@ from ripieno.providers.completions import read_usage
 
 MOST_TEXTS = 2048
 
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
 
 class Embeddings:
     """`POST /v1/embeddings`."""
@@ -47,7 +49,7 @@ class Embeddings:
         self._keyring = keyring
 
     async def answer(self, facts: Facts) -> Response:
-        """Embed one text or many.
+        """Embed one text or many; `model` of the reply names the worker or the encoder that made the vectors.
 
         Raises:
             InvalidTask: the input is neither text nor a list of texts.
@@ -78,7 +80,8 @@ class Embeddings:
             made = _make_run(run, worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
             tokens, cost_usd, facts.worker = made.tokens, made.cost_usd, worker.id
             self._app.ledger.note(Executed(run=made, task=_TASK))
-            return Response(content, headers={"x-ripieno-worker": model} | tell_cost(made.cost_usd))
+            named = encode(_decode_fields(content) | {"model": worker.id})
+            return Response(named, headers={"x-ripieno-worker": worker.id} | tell_cost(made.cost_usd))
         except ProviderError as error:
             cost_usd = 0.0 if is_unbilled(error) else cost_usd
             raise

@@ -3,12 +3,11 @@
 from ripieno.app import App
 from ripieno.config import Loaded
 from ripieno.domain import JsonValue, Objective
-from ripieno.errors import NotFound
 from ripieno.gateway.bodies import respond
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant, list_own
-from ripieno.gateway.objective import Names
+from ripieno.gateway.objective import Names, UnknownModel
 from ripieno.gateway.routes import Route
 
 
@@ -39,7 +38,7 @@ class Models:
     async def show(self, facts: Facts) -> Response:
         """Show one model."""
         if facts.parameter not in self._list(facts.grant):
-            raise NotFound(f"the model {facts.parameter!r} does not exist")
+            raise UnknownModel(facts.parameter, list_own(facts.grant, self._app.pool))
         return respond(_describe_model(facts.parameter))
 
     def _list(self, grant: Grant) -> list[str]:

@@ -25,6 +25,7 @@ from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.server import Gateway
 from ripieno.gateway.shared import Shared, open_shared
 from ripieno.gateway.spans import Spans
+from ripieno.gateway.supervisor import ENDS
 from ripieno.gateway.visitors import Visitors
 from ripieno.loops import Loop, Loops
 from ripieno.memory.memory import BEAT_S
@@ -118,15 +119,19 @@ async def serve_forever(
     listener: socket.socket,
     *,
     on_ready: Callable[[str], None],
+    on_stop: Callable[[], None] = lambda: None,
     parent: int | None = None,
     admin_key: str | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are finished first.
+    """Serve until SIGINT or SIGTERM; requests under way are finished first, unless a second signal comes.
 
     Args:
         app: the opened app.
         listener: the bound socket.
         on_ready: told the address.
+        on_stop: called at the first signal; from then on a second signal ends the process at once. A process that
+            has a parent finishes its requests whatever comes: it gets each signal twice, from the terminal and from
+            the parent, which kills it at the second one.
         parent: process without which this one is to end too.
         admin_key: see `running`.
     """
@@ -138,8 +143,19 @@ async def serve_forever(
     app.look_every_s = LOOK_S
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+
+    def stop() -> None:
+        if stopped.is_set():
+            return
+        stopped.set()
+        if parent is None:
+            for number in ENDS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)  # the system ends the process, however busy the loop is
+            on_stop()
+
+    for number in ENDS:
+        loop.add_signal_handler(number, stop)
     async with running(app, listener, admin_key=admin_key) as address:
         on_ready(address)
         if parent is None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -19,36 +20,47 @@ ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Supervisor:
-    """Forks processes and keeps them running until SIGINT or SIGTERM, which they are handed on.
+    """Forks processes and keeps them running until SIGINT or SIGTERM, which they are handed on; a second kills them.
 
     Args:
         serve: runs one, told its number and what to call when it is ready; gives its exit code.
+        on_stop: called at the first signal.
     """
 
-    def __init__(self, serve: Callable[[int, Callable[[], None]], int]) -> None:
+    def __init__(
+        self, serve: Callable[[int, Callable[[], None]], int], *, on_stop: Callable[[], None] = lambda: None
+    ) -> None:
         self._serve = serve
+        self._on_stop = on_stop
         self._children: dict[int, tuple[int, float]] = {}
         self._stopping = threading.Event()
+        self._killed_by: int | None = None
+        """The second signal."""
 
     def run(self, count: int, *, on_ready: Callable[[], None]) -> int:
         """Run `count` processes; `on_ready` is called once all are ready.
 
         Returns:
-            0, or the code of a process that failed before it was ready.
+            0; the code of a process that failed before it was ready; 128 and the number of a second signal.
         """
         for number in ENDS:
-            signal.signal(number, self._stop)
+            signal.signal(number, self._take_signal)
         for index in range(count):
             code = self._start(index, waits=True)
             if code:
                 was_asked = self._stopping.is_set()
-                self._stop(signal.SIGTERM, None)
+                self._stopping.set()
+                self._send(signal.SIGTERM)
                 self._watch()
-                return 0 if was_asked else code
+                return self._code if was_asked else code
         if not self._stopping.is_set():
             on_ready()
         self._watch()
-        return 0
+        return self._code
+
+    @property
+    def _code(self) -> int:
+        return 0 if self._killed_by is None else 128 + self._killed_by
 
     def _watch(self) -> None:
         """Until the last process has ended, start those anew that end unasked."""
@@ -73,7 +85,7 @@ class Supervisor:
             self._run_child(index, writer)
         self._children[child] = (index, time.monotonic())
         if self._stopping.is_set():
-            os.kill(child, signal.SIGTERM)
+            os.kill(child, signal.SIGTERM if self._killed_by is None else signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         os.close(writer)
         is_ready = not waits or os.read(reader, 1) == b"+"
@@ -93,10 +105,19 @@ class Supervisor:
         finally:
             os._exit(code)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping.is_set():
+            self._killed_by = number
+            self._send(signal.SIGKILL)
+            return
         self._stopping.set()
+        self._send(signal.SIGTERM)
+        self._on_stop()
+
+    def _send(self, number: int) -> None:
         for child in tuple(self._children):
-            os.kill(child, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it ended just now
+                os.kill(child, number)
 
 
 def _tell_ready(writer: int) -> None:

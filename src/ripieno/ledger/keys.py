@@ -5,10 +5,10 @@ import secrets
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, text, update
 
 from ripieno.domain import Clock, Key, KeyLimits, Spend
-from ripieno.errors import LedgerCorrupt, NotFound
+from ripieno.errors import InvalidTask, LedgerCorrupt, NotFound
 from ripieno.ledger.database import translated_faults
 from ripieno.ledger.holds import Holds
 from ripieno.ledger.schema import keys, spend
@@ -41,12 +41,26 @@ class KeyStore:
         self.holds = Holds(engine, url=url, clock=clock)
 
     def create(self, name: str, limits: KeyLimits) -> tuple[Key, str]:
-        """Make a key; its secret is given here, and never again."""
+        """Make a key; its secret is given here, and never again.
+
+        Args:
+            name: what the key is for; no other live key may have it. White space around it is removed.
+            limits: what the key may do.
+
+        Raises:
+            InvalidTask: the name is empty, or a live key has it.
+        """
+        given, name = name, name.strip()
+        if not name:
+            raise InvalidTask(
+                f"the name of a key may not be empty, got {given!r}", param="name", hint="name its user, such as team-a"
+            )
         secret = KEY_PREFIX + secrets.token_urlsafe(32)
         digest = digest_secret(secret)
         key = Key(id=f"k{digest[:ID_LENGTH]}", name=name, created_at=self._clock.now(), limits=limits)
         row = {"id": key.id, "digest": digest, "at": key.created_at, "body": _dump(name, limits)}
         with translated_faults(self._url), self._engine.begin() as connection:
+            _require_free(connection, name)
             connection.execute(insert(keys), [row])
         return key, secret
 
@@ -90,6 +104,23 @@ class KeyStore:
                     unknown=row.unknown,
                 )
         return found
+
+
+def _require_free(connection: Connection, name: str) -> None:
+    """Refuse the name of a live key; until the transaction ends, no other process can take the name.
+
+    Raises:
+        InvalidTask: a live key has it.
+    """
+    if connection.dialect.name == "postgresql":  # SQLite has one writer
+        connection.execute(text("LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE"))
+    for row in connection.execute(select(keys.c.id, keys.c.body).where(keys.c.revoked_at.is_(None))):
+        if msgspec.json.decode(row.body)["name"] == name:
+            raise InvalidTask(
+                f"the live key {row.id} already has the name {name!r}",
+                param="name",
+                hint=f"choose another name, or end that key first: `ripieno keys revoke {row.id}`",
+            )
 
 
 def digest_secret(secret: str) -> str:

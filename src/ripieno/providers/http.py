@@ -90,8 +90,18 @@ class HttpClient:
         self._idle: deque[tuple[float, _Connection]] = deque()
         self._busy: set[_Connection] = set()
 
-    async def fetch(self, method: str, path: str, body: bytes = b"", *, total_s: float | None = None) -> Reply:
+    async def fetch(
+        self, method: str, path: str, body: bytes = b"", *, total_s: float | None = None, is_once: bool = False
+    ) -> Reply:
         """Ask for a whole reply.
+
+        Args:
+            method: of the request.
+            path: below that of the address.
+            body: of the request.
+            total_s: how long to wait; what `patience` says if not given.
+            is_once: whether the server may get the request once at most: then it goes over a new connection, as a
+                request over a kept connection is sent again where that connection breaks without a reply.
 
         Raises:
             Unreachable: no connection.
@@ -99,11 +109,14 @@ class HttpClient:
             TimeoutError: it took too long.
         """
         async with asyncio.timeout(self.patience.total_s if total_s is None else total_s):
-            return await self._fetch(self._request(method, path, body))
+            return await self._fetch(self._request(method, path, body), is_once=is_once)
 
-    def stream(self, method: str, path: str, body: bytes = b"") -> "Streaming":
-        """Ask for a reply part by part, inside an `async with`; leaving the block early closes the connection."""
-        return Streaming(self, self._request(method, path, body))
+    def stream(self, method: str, path: str, body: bytes = b"", *, is_once: bool = False) -> "Streaming":
+        """Ask for a reply part by part, inside an `async with`; leaving the block early closes the connection.
+
+        See `fetch` for `is_once`.
+        """
+        return Streaming(self, self._request(method, path, body), is_once)
 
     async def close(self) -> None:
         """Close all connections, those in use too."""
@@ -114,9 +127,9 @@ class HttpClient:
             connection.abort()
         await asyncio.sleep(0)  # a transport closes its socket at the loop's next turn
 
-    async def _fetch(self, request: bytes) -> Reply:
+    async def _fetch(self, request: bytes, *, is_once: bool) -> Reply:
         while True:
-            connection, is_fresh = await self.take()
+            connection, is_fresh = await self.take(is_new=is_once)
             try:
                 return await connection.fetch(request)
             except Broken:
@@ -126,12 +139,12 @@ class HttpClient:
             finally:
                 self.give_back(connection, is_read=False)
 
-    async def take(self) -> "tuple[_Connection, bool]":
-        """A connection of one's own, and whether it was made just now."""
+    async def take(self, *, is_new: bool = False) -> "tuple[_Connection, bool]":
+        """A connection of one's own, and whether it was made just now; with `is_new` it always is."""
         now = asyncio.get_running_loop().time()
         while self._idle and now - self._idle[0][0] > KEPT_S:
             self._idle.popleft()[1].abort()
-        while self._idle:
+        while self._idle and not is_new:
             connection = self._idle.pop()[1]
             if connection.is_open:
                 self._busy.add(connection)
@@ -184,6 +197,7 @@ class Streaming:
 
     client: HttpClient
     request: bytes
+    is_once: bool
     head: Head = field(init=False)
     _connection: "_Connection | None" = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
@@ -192,7 +206,7 @@ class Streaming:
         patience = self.client.patience
         self._began = asyncio.get_running_loop().time()
         while True:
-            connection, is_fresh = await self.client.take()
+            connection, is_fresh = await self.client.take(is_new=self.is_once)
             try:
                 async with asyncio.timeout_at(self._began + patience.first_s):
                     self.head = await connection.open(self.request)

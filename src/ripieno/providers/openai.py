@@ -108,9 +108,10 @@ class OpenAIProvider:
             yield Piece(delta={"role": "assistant", "content": answer.text})
             yield Piece(finish_reason=answer.finish_reason, usage=answer.usage)
             return
-        body = _make_body(worker, task, options) | {"stream": True, "stream_options": {"include_usage": True}}
+        asked = _make_body(worker, task, options) | {"stream": True, "stream_options": {"include_usage": True}}
+        body, is_once = msgspec.json.encode(asked), worker.has_effects
         try:
-            async with self._client.stream("POST", "/chat/completions", msgspec.json.encode(body)) as streaming:
+            async with self._client.stream("POST", "/chat/completions", body, is_once=is_once) as streaming:
                 if streaming.head.status != 200:
                     _refuse_status(worker, streaming.head.status, streaming.head.headers, await streaming.read())
                 async for data in read_events(streaming.parts(), worker=worker.id):
@@ -191,7 +192,7 @@ class OpenAIProvider:
     ) -> bytes:
         """The body of a good reply; every other one is a provider error."""
         try:
-            reply = await self._client.fetch(method, path, body, total_s=total_s)
+            reply = await self._client.fetch(method, path, body, total_s=total_s, is_once=worker.has_effects)
         except OSError as error:
             raise _translate(worker, error) from error
         _refuse_status(worker, reply.status, reply.headers, reply.body)
@@ -246,7 +247,9 @@ def _translate(worker: Worker, error: OSError) -> ProviderError:
             return ProviderTimeout(f"{worker.id!r} did not answer in time", worker=worker.id)
         case Unreachable():
             hint = "is its server running? `ripieno pool check`"
-            return ProviderUnreachable(f"{worker.id!r} cannot be reached", worker=worker.id, hint=hint)
+            unreachable = ProviderUnreachable(f"{worker.id!r} cannot be reached", worker=worker.id, hint=hint)
+            unreachable.is_unsent = True
+            return unreachable
         case _:
             return ProviderUnreachable(f"the connection to {worker.id!r} broke: {error}", worker=worker.id)
 

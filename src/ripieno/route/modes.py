@@ -1,8 +1,8 @@
 """Modes: which workflow a stated way of working becomes, for one task and its eligible workers."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from ripieno.domain import (
@@ -14,9 +14,11 @@ from ripieno.domain import (
     Mode,
     Pool,
     Solo,
+    Standing,
     Task,
     Turns,
     Verified,
+    Why,
     Worker,
     WorkerId,
     Workflow,
@@ -52,6 +54,8 @@ class Cast:
     """How the request says that answers can be checked."""
     judge: WorkerId | None = None
     """Who judges where nothing else can check."""
+    masked: Mapping[WorkerId, Why] = field(default_factory=dict)
+    """Workers that are not eligible, with the reason for each."""
 
     @property
     def solo(self) -> Solo:
@@ -96,9 +100,9 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
         case Mode.TURNS:
             return Turns(worker=cast.order[0], fallbacks=cast.others(cast.order[0]))
         case Mode.CASCADE:
-            return _make_cascade(cast.plain)
+            return _make_cascade(_take_plain(2, "a cascade", cast))
         case Mode.AGREEMENT:
-            return _make_agreement(cast.plain)
+            return _make_agreement(_take_plain(3, "agreement", cast))
         case Mode.VERIFIED:
             return _make_verified(cast)
         case Mode.VOTE | Mode.BEST_OF:
@@ -107,6 +111,49 @@ def compose(mode: Mode, cast: Cast) -> Workflow:
             return _make_synthesis(cast)
         case _:
             assert_never(mode)
+
+
+def _take_plain(least: int, workflow: str, cast: Cast) -> Cast:
+    """The eligible workers that a workflow may ask by itself.
+
+    Raises:
+        InvalidTask: they are fewer than `least`; says why each other worker is not one of them.
+    """
+    plain = cast.plain
+    if len(plain.order) >= least:
+        return plain
+    found = " and ".join(map(repr, plain.order))
+    eligible = f"only {found} {'is' if len(plain.order) == 1 else 'are'} eligible" if found else "none is eligible"
+    whys = "; ".join(_list_whys(cast, plain.order)) or "the pool has no other worker"
+    raise InvalidTask(
+        f"{workflow} needs {_COUNTS[least]} eligible workers, and {eligible} ({whys})",
+        param="ripieno.workflow",
+        hint="make another worker eligible, or ask for another workflow",
+    )
+
+
+_COUNTS = {2: "two", 3: "three"}
+
+
+def _list_whys(cast: Cast, eligible: Sequence[WorkerId]) -> Iterator[str]:
+    """Why each other worker may not be asked; a worker that the caller may not use is not named."""
+    allowed = cast.task.objective.allowed
+    for worker in cast.pool:
+        if worker.id not in eligible and (not allowed or worker.id in allowed):
+            yield f"{worker.id}: {_find_why(cast, worker)}"
+    if allowed:
+        yield f"the request may use only {', '.join(allowed)}"
+
+
+def _find_why(cast: Cast, worker: Worker) -> str:
+    why = cast.masked.get(worker.id)
+    if why is not None:
+        return f"{why.reason} ({why.detail})"
+    if worker.is_careful:
+        return "its calls have effects or need approval, so no workflow asks it by itself"
+    if any(each.worker == worker.id and each.standing is Standing.MASKED for each in cast.estimates):
+        return f"it is new and takes no task yet; measure it with `ripieno pool probe {worker.id}`"
+    return "the policy leaves it out"
 
 
 def make_stand_in(name: WorkerId) -> Worker:
@@ -176,9 +223,6 @@ def read_schema(task: Task) -> JsonSchema | None:
 
 
 def _make_cascade(cast: Cast) -> Cascade:
-    if len(cast.order) < 2:
-        only = f", and only {cast.order[0]!r} may take the task" if cast.order else " that may stand in for others"
-        raise InvalidTask(f"a cascade needs two workers{only}", param="ripieno.workflow")
     strong = cast.strongest
     small = next(worker for worker in cast.cheapest_first() if worker != strong)
     without_strong = replace(cast, order=cast.others(strong))
@@ -187,8 +231,6 @@ def _make_cascade(cast: Cast) -> Cascade:
 
 
 def _make_agreement(cast: Cast) -> Cascade:
-    if len(cast.order) < 3:
-        raise InvalidTask("agreement needs three workers that may take the task", param="ripieno.workflow")
     strong = cast.strongest
     cheap = [worker for worker in cast.cheapest_first() if worker != strong]
     kin = {worker: cast.pool[worker].kin for worker in cheap}
@@ -226,14 +268,11 @@ def _make_synthesis(cast: Cast) -> Ensemble:
 
 def _take_different(cast: Cast) -> tuple[WorkerId, ...]:
     """The first few workers, those of other families before those of the same."""
-    able: list[Worker] = [cast.pool[worker] for worker in cast.plain.order]
+    able: list[Worker] = [cast.pool[worker] for worker in _take_plain(2, "an ensemble", cast).order]
     seen: set[str] = set()
     fresh: list[WorkerId] = []
     rest: list[WorkerId] = []
     for worker in able:
         (rest if worker.kin in seen else fresh).append(worker.id)
         seen.add(worker.kin)
-    members = tuple([*fresh, *rest][:MEMBERS])
-    if len(members) < 2:
-        raise InvalidTask("an ensemble needs two workers that may take the task", param="ripieno.workflow")
-    return members
+    return tuple([*fresh, *rest][:MEMBERS])

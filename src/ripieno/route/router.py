@@ -139,11 +139,10 @@ class Router:
         unpriced = [e.worker for e in estimates if e.cost_usd is None]
         if unpriced:
             reasons = (*reasons, f"price unknown, ranked as the most expensive: {', '.join(unpriced)}")
+        cast = Cast(task=task, pool=pool, order=choice.order, estimates=estimates, masked=mask.masked)
         return Decision(
             id=arrival.id,
-            workflow=self._compose(task, pool, choice, estimates, arrival)
-            if mode is None
-            else hand_over(learned[mode], choice.order),
+            workflow=self._compose(cast, choice, arrival) if mode is None else hand_over(learned[mode], choice.order),
             mode=mode,
             propensity=choice.propensity,
             policy=self.policy.name,
@@ -170,25 +169,20 @@ class Router:
         eligible = set(mask.eligible)
         return {name: flow for name, flow in self._modes.learned.items() if set(list_workers(flow)) <= eligible}
 
-    def _compose(
-        self, task: Task, pool: Pool, choice: Choice, estimates: Sequence[Estimate], arrival: Arrival
-    ) -> Workflow:
+    def _compose(self, cast: Cast, choice: Choice, arrival: Arrival) -> Workflow:
         """What the caller asks for, made of the policy's order."""
-        mode = task.objective.mode
+        mode = cast.task.objective.mode
         if arrival.workflow is not None:
             return arrival.workflow
         if mode is None or choice.abstains:
-            return Solo(worker=choice.order[0], fallbacks=choice.order[1:])
+            return cast.solo
         if mode not in self._modes.allowed:
             raise InvalidTask(
                 f"the workflow {mode.value!r} is not allowed here",
                 param="ripieno.workflow",
                 hint="add it to route.modes",
             )
-        cast = Cast(
-            task=task, pool=pool, order=choice.order, estimates=estimates, check=arrival.check, judge=self._modes.judge
-        )
-        return compose(mode, cast)
+        return compose(mode, replace(cast, check=arrival.check, judge=self._modes.judge))
 
     def _take_named(self, task: Task, mask: Mask, arrival: Arrival) -> Decision:
         """The one worker that the request names: nothing is estimated, as nothing depends on it."""

@@ -1,6 +1,6 @@
 """Dialect: one wire format, to and from tasks and answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from ripieno.errors import InvalidTask, RipienoError
 from ripieno.providers import Piece
 
 encode = msgspec.json.Encoder().encode
+LONGEST_SHOWN = 40
+"""Characters of a wrong value that an error shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,20 @@ def require(body: Mapping[str, JsonValue], name: str, kind: type, *, default: Js
     return value
 
 
+def require_sampling(body: Mapping[str, JsonValue]) -> None:
+    """Check the fields that say how an answer is sampled and how long it may be; a null counts as missing.
+
+    Every other field goes to the worker unchecked.
+
+    Raises:
+        InvalidTask: a field holds something else than it may; `param` names it.
+    """
+    for name, value in body.items():
+        form = _SAMPLING.get(name)
+        if form is not None and value is not None and not form.fits(value):
+            raise InvalidTask(f"{name} must be {form.told}, got {_show(value)}", param=name)
+
+
 def require_model(body: Mapping[str, JsonValue]) -> str:
     """The model that a request must name.
 
@@ -151,3 +167,50 @@ def find_reasoning(fields: Mapping[str, JsonValue]) -> str:
 
 
 _KINDS = {str: "text", list: "a list", dict: "an object", bool: "true or false", int: "a whole number"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a field may hold."""
+
+    told: str
+    fits: Callable[[JsonValue], bool]
+
+
+def _is_number(value: JsonValue) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: JsonValue) -> bool:
+    """Whether it is a whole number; 5.0 is one, as it is for most servers."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
+
+
+def _is_count(value: JsonValue) -> bool:
+    return _is_whole(value) and isinstance(value, int | float) and value >= 1
+
+
+def _is_texts(value: JsonValue) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _show(value: JsonValue) -> str:
+    """A wrong value as an error shows it, whatever its length."""
+    if isinstance(value, str):
+        return repr(value[:LONGEST_SHOWN])
+    if isinstance(value, list | dict):
+        return _KINDS[type(value)]
+    return encode(value).decode()[:LONGEST_SHOWN]
+
+
+_NUMBER = _Form("a number", _is_number)
+_WHOLE = _Form("a whole number", _is_whole)
+_COUNT = _Form("a whole number above 0", _is_count)
+_SAMPLING: Mapping[str, _Form] = {
+    **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), _NUMBER),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "n"), _COUNT),
+    **dict.fromkeys(("seed", "top_k", "top_logprobs"), _WHOLE),
+    "stop": _Form("text, or a list of texts", lambda value: isinstance(value, str) or _is_texts(value)),
+    "stop_sequences": _Form("a list of texts", _is_texts),
+}
+"""The fields by their names in all dialects."""

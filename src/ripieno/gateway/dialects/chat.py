@@ -6,7 +6,16 @@ import msgspec
 
 from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require, require_model, say
+from ripieno.gateway.dialects.base import (
+    Asked,
+    Origin,
+    encode,
+    list_tools,
+    require,
+    require_model,
+    require_sampling,
+    say,
+)
 from ripieno.gateway.errors import make_body
 from ripieno.providers import Piece
 
@@ -22,8 +31,9 @@ class ChatDialect:
     comment = b": waiting\n\n"
 
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
-        """Read a request; every field that is not ours goes to the worker untouched."""
+        """Read a request; every field that is not ours goes to the worker as it is."""
         model = require_model(body)
+        require_sampling(body)
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise InvalidTask("messages must be a list, and must not be empty", param="messages")

@@ -16,6 +16,7 @@ from ripieno.gateway.dialects.base import (
     list_tools,
     require,
     require_model,
+    require_sampling,
     say,
 )
 from ripieno.gateway.errors import find_wire, tell
@@ -54,6 +55,7 @@ class MessagesDialect:
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
         """Read a request."""
         model = require_model(body)
+        require_sampling(body)
         given = require(body, "messages", list, default=[])
         assert isinstance(given, list)
         if not given:

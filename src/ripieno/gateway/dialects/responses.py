@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ripieno.domain import Answer, JsonValue, Message
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require
+from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require, require_sampling
 from ripieno.gateway.dialects.responses_writing import ResponsesWriting, write_response
 from ripieno.gateway.errors import make_body
 
@@ -27,6 +27,7 @@ class ResponsesDialect:
     def read(self, body: Mapping[str, JsonValue]) -> Asked:
         """Read a request."""
         model = require(body, "model", str, default="auto")
+        require_sampling(body)
         for name in ("previous_response_id", "conversation"):
             if body.get(name):
                 raise InvalidTask(f"{name} is not kept here", param=name, hint="send the whole conversation as input")
