@@ -11,7 +11,7 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.config import Loaded
-from ripieno.domain import Account, JsonValue, Objective, Task, WorkerId
+from ripieno.domain import Account, JsonValue, Objective, Task, WorkerId, sum_costs
 from ripieno.errors import (
     InDoubt,
     InvalidTask,
@@ -22,7 +22,7 @@ from ripieno.errors import (
     RipienoError,
     WorkerBusy,
 )
-from ripieno.execute import Execution
+from ripieno.execute import Answered, Started
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
 from ripieno.gateway.dialects import Asked, Dialect, Origin, Writing
 from ripieno.gateway.errors import find_wire, is_hidden
@@ -33,7 +33,7 @@ from ripieno.gateway.metrics import Metrics
 from ripieno.gateway.objective import Names, Stated, UnknownModel, read_stated
 from ripieno.gateway.sessions import Sessions
 from ripieno.gateway.spans import Spans
-from ripieno.gateway.told import make_headers, tell_answer, tell_cached, tell_limit, tell_why
+from ripieno.gateway.told import tell_answer, tell_cached, tell_started
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 from ripieno.route import Arrival
@@ -58,14 +58,10 @@ class _Turn:
     grant: Grant
     began: float
     headers: Mapping[str, str]
-    execution: Execution | None = None
+    started: Started | None = None
     account: Account | None = None
     is_admitted: bool = False
     is_over: bool = False
-
-    def follow(self, execution: Execution) -> None:
-        """Know what is done for the request, whatever comes of it."""
-        self.execution = execution
 
 
 class Answering:
@@ -134,13 +130,14 @@ class Answering:
 
         None where it is certain that nothing was done.
         """
-        execution, pool = turn.execution, self._app.pool
-        if execution is None or error.worker not in pool or not pool[error.worker].has_effects:
+        started, pool = turn.started, self._app.pool
+        if started is None or error.worker not in pool or not pool[error.worker].has_effects:
             return None
         if isinstance(error, WorkerBusy) or (isinstance(error, ProviderRejected) and not error.blames_worker):
             return None
-        step = execution.calls[-1].step if execution.calls else ""
-        return InDoubt(execution.decision.id, step=step, worker=error.worker)
+        calls = started.recorder.calls
+        step = calls[-1].step if calls else ""
+        return InDoubt(started.decision.id, step=step, worker=error.worker)
 
     def _make_task(self, asked: Asked, request: Request, grant: Grant) -> tuple[Stated, Task]:
         _, base, names = self._read_base()
@@ -166,15 +163,13 @@ class Answering:
             self._metrics.note_cache("answers", is_hit=kept is not None)
         if kept is not None:
             return await self._give_kept(turn, kept)
-        execution = await self._app.orchestrator.carry(turn.task, arrival=self._arrive(turn), follow=turn.follow)
-        assert execution.called is not None
-        answer = execution.called.answer
-        assert answer is not None
-        worker, told = execution.author, tell_answer(execution)
-        if name is not None and execution.ended_early is None:
-            self._cache.keep(name, Kept(answer, execution.decision.id, worker, told))
-        content = turn.dialect.write(turn.asked, answer, _origin(execution.decision.id, worker, told.body))
-        await self._end(turn, worker=worker)
+        turn.started = await self._app.orchestrator.start(turn.task, arrival=self._arrive(turn))
+        answered = await self._app.orchestrator.finish(turn.started)
+        answer, run, told = answered.answer, answered.run, tell_answer(answered)
+        if name is not None and run.ended_early is None:
+            self._cache.keep(name, Kept(answer, run.id, run.worker, told))
+        content = turn.dialect.write(turn.asked, answer, _origin(run.id, run.worker, told.body))
+        await self._end(turn, worker=run.worker)
         return Response(content, headers=dict(told.headers))
 
     async def _give_kept(self, turn: _Turn, kept: Kept) -> Response:
@@ -185,28 +180,25 @@ class Answering:
 
     async def _answer_stream(self, turn: _Turn) -> Stream:
         """Wait a while for the first piece, so that a failure before it is a plain error, then pass on the rest."""
-        execution, pieces = await self._app.orchestrator.stream(turn.task, arrival=self._arrive(turn))
-        turn.execution = execution
+        turn.started = started = await self._app.orchestrator.start(turn.task, arrival=self._arrive(turn))
+        pieces = await self._app.orchestrator.stream(started)
         first = asyncio.ensure_future(anext(pieces))
         stream: Stream | None = None
         try:
             done, _ = await asyncio.wait({first}, timeout=COMMENT_S)
             if done:
                 first.result()
-            worker = execution.serving or execution.decision.worker
-            headers = make_headers(execution, worker=worker, why=tell_why(execution, worker))
-            headers |= tell_limit(execution) | _NO_CACHE
-            stream = Stream(self._emit(turn, first, pieces), headers=headers)
+            headers = tell_started(started) | _NO_CACHE
+            stream = Stream(self._emit(turn, started, first, pieces), headers=headers)
         finally:
             if stream is None:
                 await _abandon(first, pieces)
         return stream
 
     async def _emit(
-        self, turn: _Turn, first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]
+        self, turn: _Turn, started: Started, first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]
     ) -> AsyncIterator[bytes]:
-        execution = turn.execution
-        assert execution is not None
+        decision, recorder = started.decision, started.recorder
         writing: Writing | None = None
         self._metrics.open_streams.inc()
         try:
@@ -214,27 +206,24 @@ class Answering:
                 await asyncio.wait({first}, timeout=COMMENT_S)
                 if not first.done():
                     yield turn.dialect.comment
-            worker = execution.serving or execution.decision.worker
-            writing = turn.dialect.stream(turn.asked, _origin(execution.decision.id, worker))
+            writing = turn.dialect.stream(turn.asked, _origin(decision.id, recorder.serving or decision.worker))
             yield writing.begin() + writing.add(first.result())
             add = writing.add
             async for piece in pieces:
                 data = add(piece)
                 if data:
                     yield data
-            yield writing.end(tell_answer(execution).body)
+            yield writing.end(tell_answer(started.result()).body)
         except RipienoError as error:
-            writing = writing or turn.dialect.stream(
-                turn.asked, _origin(execution.decision.id, execution.decision.worker)
-            )
+            writing = writing or turn.dialect.stream(turn.asked, _origin(decision.id, decision.worker))
             self._metrics.note_refusal(find_wire(error).code)
             if is_hidden(error):
-                log.warning("the stream of %s failed: %s", execution.decision.id, error.message)
+                log.warning("the stream of %s failed: %s", decision.id, error.message)
             yield writing.fail(error)
         finally:
             self._metrics.open_streams.dec()
             await _abandon(first, pieces)
-            await self._end(turn, worker=execution.serving if execution.error is None else None)
+            await self._end(turn, worker=recorder.ended.run.worker if isinstance(recorder.ended, Answered) else None)
 
     async def _end(self, turn: _Turn, *, worker: str | None = None) -> None:
         """Count a request that is over, once; `worker` is who answered, if anybody did."""
@@ -242,12 +231,13 @@ class Answering:
             return
         turn.is_over = True
         self._leave()
-        execution, tokens, cost_usd = turn.execution, 0, 0.0  # nothing was called yet: that costs nothing
-        if execution is not None:
-            self._metrics.note_execution(execution)
+        started, tokens, cost_usd = turn.started, 0, 0.0  # nothing was called yet: that costs nothing
+        if started is not None:
+            self._metrics.note_execution(started)
             if self._spans is not None:
-                self._spans.send(execution, dialect=turn.name, headers=turn.headers, began=turn.began)
-            tokens, cost_usd = execution.tokens, execution.cost_usd
+                self._spans.send(started, dialect=turn.name, headers=turn.headers, began=turn.began)
+            tokens = sum(call.tokens for call in started.recorder.calls)
+            cost_usd = started.recorder.cost_usd
         if log.isEnabledFor(logging.INFO):
             _log(turn, worker)
         if worker is not None:
@@ -256,7 +246,7 @@ class Answering:
                 self._sessions.note(turn.stated.session, turn.grant.id, WorkerId(worker))
         if turn.is_admitted:
             if turn.account is not None:
-                _close_account(turn.account, execution)
+                _close_account(turn.account, started)
             await self._keyring.leave(turn.grant, cost_usd=cost_usd, tokens=tokens)
 
     def _arrive(self, turn: _Turn) -> Arrival:
@@ -297,24 +287,27 @@ class Answering:
         return self._base
 
 
-def _close_account(account: Account, execution: Execution | None) -> None:
+def _close_account(account: Account, started: Started | None) -> None:
     """End what a request holds; where nobody knows what was called for it, it counts as what was held."""
-    if execution is not None:
-        account.close(cost_usd=execution.cost_usd, is_recorded=bool(execution.calls) or execution.is_claimed)
+    if started is not None:
+        recorder, is_claimed = started.recorder, started.journal is not None
+        account.close(cost_usd=recorder.cost_usd, is_recorded=bool(recorder.calls) or is_claimed)
     else:
         account.close(cost_usd=None, is_recorded=True)
 
 
 def _log(turn: _Turn, worker: str | None) -> None:
     """One line for a request that is over; nothing of what was asked or answered."""
-    execution = turn.execution
+    started = turn.started
+    calls = started.recorder.calls if started is not None else ()
+    known, unknown = sum_costs([call.cost_usd for call in calls])
     facts = {
-        "decision": execution.decision.id if execution is not None else None,
+        "decision": started.decision.id if started is not None else None,
         "dialect": turn.name,
         "key": turn.grant.id,
         "worker": worker,
-        "calls": len(execution.calls) if execution is not None else 0,
-        "cost_usd": execution.price_usd if execution is not None else 0.0,
+        "calls": len(calls),
+        "cost_usd": None if unknown else known,
         "seconds": round(time.perf_counter() - turn.began, 4),
     }
     log.info("answered by %s" if worker is not None else "not answered%.0s", worker or "", extra=facts)

@@ -13,7 +13,7 @@ from ripieno.analyze import Analyzer
 from ripieno.app import App
 from ripieno.domain import Call
 from ripieno.encoders import CachedEncoder
-from ripieno.execute import Execution
+from ripieno.execute import Answered, Started
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -64,12 +64,13 @@ class Metrics:
         """A cache was asked."""
         self._cached.labels(cache, "hit" if is_hit else "miss").inc()
 
-    def note_execution(self, execution: Execution) -> None:
-        """All that one workflow did."""
-        self._decision_s.observe(execution.decision.decide_s)
-        for call in execution.calls:
+    def note_execution(self, started: Started) -> None:
+        """Count all that one workflow did."""
+        self._decision_s.observe(started.decision.decide_s)
+        calls = started.recorder.calls
+        for call in calls:
             self._by_worker.note(call)
-        if len(execution.calls) > 1 and execution.error is None:
+        if len(calls) > 1 and isinstance(started.recorder.ended, Answered):
             self._failovers.inc()
 
     def render(self) -> bytes:

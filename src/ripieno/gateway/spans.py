@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ripieno.domain import Call
-from ripieno.execute import Execution
+from ripieno.execute import Failed, Started
 from ripieno.plugins import needs_extra
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
         self._tracer = self._provider.get_tracer("ripieno", MAPPING_VERSION)
 
-    def send(self, execution: Execution, *, dialect: str, headers: Mapping[str, str], began: float) -> None:
-        """Tell one request that is over.
+    def send(self, started: Started, *, dialect: str, headers: Mapping[str, str], began: float) -> None:
+        """Send the spans of one request that is over.
 
         Args:
-            execution: what was decided and called.
+            started: what was decided and called.
             dialect: the wire format it came in.
             headers: of the request; a W3C `traceparent` among them becomes the parent.
             began: when the request came, of `time.perf_counter`.
@@ -74,11 +74,11 @@ class Spans:
         start = now - int((time.perf_counter() - began) * NANOSECONDS)
         parent = TraceContextTextMapPropagator().extract(dict(headers))
         span = self._tracer.start_span(
-            "ripieno decide", context=parent, start_time=start, attributes=_describe(execution, dialect)
+            "ripieno decide", context=parent, start_time=start, attributes=_describe(started, dialect)
         )
-        at = start + int(execution.decision.decide_s * NANOSECONDS)
+        at = start + int(started.decision.decide_s * NANOSECONDS)
         within = trace.set_span_in_context(span)
-        for call in execution.calls:
+        for call in started.recorder.calls:
             ends = at + int((call.latency_s or 0.0) * NANOSECONDS)
             attempt = self._tracer.start_span(
                 f"chat {call.worker}",
@@ -89,20 +89,20 @@ class Spans:
             )
             _end(attempt, ends, call.failure)
             at = ends
-        error = execution.error
-        _end(span, now, type(error).__name__ if error is not None else None)
+        ended = started.recorder.ended
+        _end(span, now, type(ended.error).__name__ if isinstance(ended, Failed) else None)
 
     def close(self) -> None:
         """Send what waits."""
         self._provider.shutdown()
 
 
-def _describe(execution: Execution, dialect: str) -> dict[str, str | int | float]:
-    decision = execution.decision
+def _describe(started: Started, dialect: str) -> dict[str, str | int | float]:
+    decision, calls = started.decision, started.recorder.calls
     return _name(
         operation=dialect,
         worker=decision.worker,
-        served=execution.calls[-1].worker if execution.calls else None,
+        served=calls[-1].worker if calls else None,
         version=MAPPING_VERSION,
         decision=decision.id,
         policy=decision.policy,
