@@ -53,13 +53,11 @@ async def make_decisions(app: App, count: int, *, seed: int = 5000) -> None:
             objective = replace(app.make_objective(PRESETS[have % len(PRESETS)]), workers=fast)
             task: Task = replace(graded.task, objective=objective)
             try:
-                execution = await app.orchestrator.carry(task, arrival=make_arrival(app.clock))
+                answered = await app.orchestrator.run_detailed(task, arrival=make_arrival(app.clock))
             except RipienoError:
                 continue
-            answer = execution.called.answer if execution.called is not None else None
-            if answer is not None:
-                verdict = await grading.grade(graded.grader, task, answer, author=execution.author)
-                await app.ledger.append(Judged(run=execution.run.id, verdict=verdict))
+            verdict = await grading.grade(graded.grader, task, answered.answer, author=answered.run.worker)
+            await app.ledger.append(Judged(run=answered.run.id, verdict=verdict))
             if have % 5000 == 0:
                 print(f"{have} decisions, {time.monotonic() - started:.0f} s", file=sys.stderr)
 

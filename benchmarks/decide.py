@@ -24,7 +24,8 @@ from ripieno.embedded.families import generate_tasks
 from ripieno.encoders import Encoder
 from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.static import StaticEncoder
-from ripieno.orchestrator import Brain, Orchestrator, Parts
+from ripieno.execute import Executor
+from ripieno.orchestrator import Brain, Orchestrator, OrchestratorServices
 from ripieno.route.predictors import make_predictor
 from ripieno.route.router import Router
 
@@ -71,8 +72,14 @@ async def measure(app: App, encoder: Encoder, kind: str) -> np.ndarray:
     predictor.fit(await make_outcomes(analyzer), rng=np.random.default_rng(0))
     router = Router(predictor=predictor, policy=app.brain().router.policy, clock=app.clock)
     brain = Brain(pool=pool, router=router)
-    parts = Parts(analyzer=analyzer, executor=None, ledger=app.ledger, conditions=app.conditions, clock=app.clock)  # type: ignore[arg-type]  # nothing is executed
-    orchestrator = Orchestrator(parts, lambda: brain)
+    services = OrchestratorServices(
+        analyzer=analyzer,
+        executor=Executor(app.caller, app.grading),
+        ledger=app.ledger,
+        conditions=app.conditions,
+        clock=app.clock,
+    )
+    orchestrator = Orchestrator(services, lambda: brain)
     spent = []
     for text in make_prompts():
         start = time.perf_counter()

@@ -49,7 +49,7 @@ async def measure_engine(folder: Path, *, is_durable: bool) -> tuple[float, floa
             bare.append((time.perf_counter() - began) / STEPS)
             arrival = replace(make_arrival(app.clock), workflow=workflow)
             began = time.perf_counter()
-            await app.orchestrator.carry(task, arrival=arrival)
+            await app.orchestrator.run_detailed(task, arrival=arrival)
             whole.append((time.perf_counter() - began) / STEPS)
     return median(bare), median(whole)
 

@@ -4,50 +4,41 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
-
 from ripieno.analyze import Analyzer
-from ripieno.conductor import Brief, Conductor, Directors, Roster, Written
+from ripieno.conductor import Conductor, Directors, Planner
 from ripieno.domain import (
     Account,
     Call,
-    Claimed,
     Clock,
-    Decided,
     Decision,
-    Executed,
     Features,
     Mode,
     Objective,
     Pool,
     Run,
-    Stepped,
     Task,
-    Turns,
-    Worker,
     WorkerId,
 )
 from ripieno.domain.grader import Check
-from ripieno.errors import (
-    Abstained,
-    ApprovalPending,
-    BudgetExhausted,
-    ConfigError,
-    RipienoError,
-    UnknownPrice,
+from ripieno.execute import (
+    Answered,
+    CallRecorder,
+    Executor,
+    Journals,
+    Purse,
+    Started,
+    Unfinished,
+    find_solo,
 )
-from ripieno.execute import Execution, Executor, Journal, Journals, Unfinished, has_steps
-from ripieno.execute.budget import Purse
+from ripieno.execute.recording import Recording, recorded_beside
 from ripieno.ledger import Ledger
 from ripieno.memory.harness import Harness
 from ripieno.memory.shorten import Shortener
-from ripieno.providers import Called, Piece
+from ripieno.providers import Piece
 from ripieno.route import Arrival, ConditionsSource, Pacer, Router
-from ripieno.route.router import require_eligible
 
 LOTS = 1000
 
@@ -69,8 +60,8 @@ class Brain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the orchestrator is made of."""
+class OrchestratorServices:
+    """The stages that the orchestrator leads a task through, and the record."""
 
     analyzer: Analyzer
     executor: Executor
@@ -95,13 +86,15 @@ class Orchestrator:
     """Carries tasks from arrival to a recorded run.
 
     Args:
-        parts: the stages and the record.
+        services: the stages and the record.
         brain: gives the pool and router of this moment; one task sees one of them, whole.
     """
 
-    def __init__(self, parts: Parts, brain: Callable[[], Brain]) -> None:
-        self._parts = parts
+    def __init__(self, services: OrchestratorServices, brain: Callable[[], Brain]) -> None:
+        self._services = services
         self._brain = brain
+        self._recording = Recording(services.ledger, services.pacer.observe if services.pacer is not None else None)
+        self._planner = Planner(services.analyzer, services.executor.caller, services.conductors, services.directors)
 
     async def decide(self, task: Task, *, brain: Brain | None = None, arrival: Arrival | None = None) -> Decision:
         """Decide one task; nothing is called and nothing recorded.
@@ -110,18 +103,18 @@ class Orchestrator:
             NoEligibleWorker: nobody may take the task.
         """
         brain = brain or self._brain()
-        arrival = arrival or make_arrival(self._parts.clock)
+        arrival = arrival or make_arrival(self._services.clock)
         if task.objective.sole is not None:
-            features = await self._parts.analyzer.survey(task)
+            features = await self._services.analyzer.survey(task)
         else:
-            features = await self._parts.analyzer.analyze(task)
+            features = await self._services.analyzer.analyze(task)
             task = replace(task, objective=self._complete(task.objective, features))
         router = brain.pick(arrival)
-        return router.decide(task, features, brain.pool, self._parts.conditions(), arrival=arrival)
+        return router.decide(task, features, brain.pool, self._services.conditions(), arrival=arrival)
 
     def _complete(self, objective: Objective, features: Features) -> Objective:
         """The caller's objective, with what analysis found and what the budget says."""
-        pacer = self._parts.pacer
+        pacer = self._services.pacer
         return replace(
             objective,
             mission_criticality=features.mission_criticality,
@@ -129,148 +122,131 @@ class Orchestrator:
             money_weight=pacer.money_weight if pacer is not None else 0.0,
         )
 
-    async def handle(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Decision, Run]:
-        """Carry one task to a recorded run; see `carry`."""
-        execution = await self.carry(task, arrival=arrival)
-        return execution.decision, execution.run
+    async def run(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Decision, Run]:
+        """Carry one task from arrival to a recorded run; see `run_detailed`."""
+        answered = await self.run_detailed(task, arrival=arrival)
+        return answered.decision, answered.run
 
-    async def carry(
-        self,
-        task: Task,
-        *,
-        arrival: Arrival | None = None,
-        follow: Callable[[Execution], None] | None = None,
-    ) -> Execution:
-        """Carry one task to an answer; its decision is durable when it is given, and its run goes with the next commit.
+    async def run_detailed(self, task: Task, *, arrival: Arrival | None = None) -> Answered:
+        """Carry one task from arrival to a recorded run, with all that is known of its answer.
+
+        Raises:
+            RipienoError: there is no answer; see `start` and `finish`.
+        """
+        return await self.finish(await self.start(task, arrival=arrival))
+
+    async def start(self, task: Task, *, arrival: Arrival | None = None) -> Started:
+        """Decide one task on the pool of this moment, and have its plan written; nothing is recorded yet.
 
         Args:
             task: what is asked.
             arrival: when and under what name it came; made here if not given.
-            follow: told the execution before anybody is called, for who wants to know what failed ones have cost.
 
         Raises:
-            NoEligibleWorker: nobody may take the task.
+            NoEligibleWorker: no worker may take the task.
+        """
+        arrival, brain = arrival or make_arrival(self._services.clock), self._brain()
+        notes: list[str] = []
+        if (shortener := self._services.shortener) is not None:
+            write = partial(self._write_summary, arrival, task.objective, shortener.worker)
+            task, done = await shortener.shorten(task, write=write)
+            notes += [done.tell()] if done is not None else []
+        harness, read, project = self._services.harness, None, ""
+        if harness is not None and arrival.memory is not None:
+            task, read = await harness().before(task, arrival.memory)
+            project = arrival.memory.project
+            notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
+        decision = await self.decide(task, brain=brain, arrival=arrival)
+        if notes:
+            decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
+        recorder = CallRecorder()
+        if arrival.workflow is None:
+            purse = Purse(task.budget, arrival.account, recorder)
+            decision = await self._planner.attach_plan(decision, task, brain.pool, purse=purse, recorder=recorder)
+        decision, director = await self._planner.attach_director(decision, task, brain.pool)
+        journals = self._services.journals if find_solo(decision.workflow, brain.pool) is None else None
+        return Started(
+            decision=decision,
+            task=task,
+            pool=brain.pool,
+            key=arrival.key,
+            account=arrival.account,
+            journal=journals.open(decision.id) if journals is not None else None,
+            director=director,
+            memory=arrival.memory,
+            thread=arrival.thread,
+            recorder=recorder,
+        )
+
+    async def finish(self, started: Started) -> Answered:
+        """Carry out a run; its decision is durable when this returns, and its end goes with the next commit.
+
+        Raises:
             Abstained: no answer was expected to be worth asking for; the decision is recorded.
             ProviderError: every worker that was tried failed; the run is recorded all the same.
             DeadlineExceeded: none answered in time.
+            ApprovalPending: a human must agree first; the run goes on from there.
             LedgerError: the decision could not be recorded; no answer is given without it.
         """
-        arrival = arrival or make_arrival(self._parts.clock)
-        execution, pool = await self._begin(task, arrival)
-        if follow is not None:
-            follow(execution)
-        journal = self._open_journal(execution, pool)
-        recorded = await self._record_decided(execution, journal)
+        recorded = await self._recording.begin(started)
         async with recorded_beside(recorded):
-            await self._execute(execution, pool, journal)
-        if execution.called is None or execution.called.answer is None:
-            raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
-        await self._remember(execution, arrival)
-        return execution
+            answered = await self._execute(started)
+        await _remember(answered, self._services.harness)
+        return answered
 
-    async def _remember(self, execution: Execution, arrival: Arrival) -> None:
-        """Keep what was asked and answered, where the request has a memory."""
-        answer = execution.called.answer if execution.called is not None else None
-        if self._parts.harness is None or arrival.memory is None or answer is None:
-            return
-        await self._parts.harness().after(
-            execution.task,
-            answer.text,
-            arrival.memory,
-            run=execution.decision.id,
-            thread=arrival.thread or execution.decision.id,
-        )
+    async def stream(self, started: Started) -> AsyncIterator[Piece]:
+        """Carry out a run piece by piece, the first one not before the decision is durable.
 
-    async def resume(self, found: Unfinished) -> Execution | None:
-        """Go on with a run that nobody has in hand; None where another process was faster.
+        Once the pieces have ended, `started.result()` is the run with its whole answer.
 
         Raises:
-            RipienoError: as `carry`; the end of the run is recorded.
+            RipienoError: see `finish`; the iterator raises the same.
         """
-        assert self._parts.journals is not None
-        decided = await asyncio.to_thread(self._parts.ledger.decisions.find, found.claim.run)
-        journal = await self._parts.journals.take_over(found)
-        if journal is None:
-            return None
-        execution = Execution(decision=decided.decision, task=decided.task, key=found.claim.key, is_claimed=True)
-        pool = self._brain().pool
-        await self._direct(execution, pool)
-        await self._execute(execution, pool, journal)
-        if execution.called is None or execution.called.answer is None:
-            raise execution.error or RipienoError(f"decision {execution.decision.id} led to no call")
-        return execution
+        return self._stream(started, await self._recording.begin(started))
 
-    async def _execute(self, execution: Execution, pool: Pool, journal: Journal | None) -> None:
-        has_ended = True
+    async def _stream(self, started: Started, recorded: "asyncio.Future[int]") -> AsyncIterator[Piece]:
+        pieces = self._services.executor.stream(started)
         try:
-            await self._parts.executor.execute(execution, pool, journal=journal)
-        except ApprovalPending:
-            has_ended = False
-            raise
-        finally:
-            if has_ended:
-                self._note(execution)
-
-    def _open_journal(self, execution: Execution, pool: Pool) -> Journal | None:
-        journals = self._parts.journals
-        if journals is None or not has_steps(execution, pool):
-            return None
-        return journals.open(execution.decision.id)
-
-    async def stream(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Execution, AsyncIterator[Piece]]:
-        """Decide; the answer comes piece by piece, the first one not before the decision is durable."""
-        arrival = arrival or make_arrival(self._parts.clock)
-        execution, pool = await self._begin(task, arrival)
-        journal = self._open_journal(execution, pool)
-        recorded = await self._record_decided(execution, journal)
-        pieces = self._parts.executor.stream(execution, pool, journal=journal)
-        if arrival.memory is not None:
-            pieces = self._stream_remembered(execution, pieces, arrival)
-        return execution, self._stream_recorded(execution, pieces, recorded)
-
-    async def _stream_remembered(
-        self, execution: Execution, pieces: AsyncIterator[Piece], arrival: Arrival
-    ) -> AsyncIterator[Piece]:
-        try:
-            async for piece in pieces:
+            async with recorded_beside(recorded):
+                piece = await anext(pieces, None)
+            while piece is not None:
                 yield piece
+                piece = await anext(pieces, None)
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
-        await self._remember(execution, arrival)
+            self._recording.end(started)
+        await _remember(started.result(), self._services.harness)
 
-    async def _begin(self, task: Task, arrival: Arrival) -> tuple[Execution, Pool]:
-        """Decide one task on the pool of this moment."""
-        brain = self._brain()
-        notes: list[str] = []
-        if self._parts.shortener is not None:
-            task, done = await self._parts.shortener.shorten(task, write=partial(self._write, arrival, task.objective))
-            notes += [done.tell()] if done is not None else []
-        harness, read = self._parts.harness, None
-        if harness is not None and arrival.memory is not None:
-            task, read = await harness().before(task, arrival.memory)
-        decision = await self.decide(task, brain=brain, arrival=arrival)
-        if read is not None:
-            notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
-        if notes:
-            project = arrival.memory.project if arrival.memory is not None else ""
-            decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
-        execution = Execution(decision=decision, task=task, key=arrival.key, account=arrival.account)
-        conductor = self._parts.conductors.get(task.objective.mode or Mode.SOLO)
-        if conductor is not None and not decision.abstains and arrival.workflow is None:
-            await self._plan(execution, brain.pool, conductor)
-        await self._direct(execution, brain.pool)
-        return execution, brain.pool
+    async def resume(self, found: Unfinished) -> Answered | None:
+        """Go on with a run that no process has in hand; None where another process was faster.
 
-    async def _write(self, arrival: Arrival, objective: Objective, wanted: Task) -> str:
-        """Have prose written for a compaction: a task of its own that travels no further, at the same key's cost."""
-        assert self._parts.shortener is not None
-        task = replace(wanted, objective=Objective(privacy=objective.privacy, allowed=objective.allowed))
-        return await self.write(task, self._parts.shortener.worker, key=arrival.key, account=arrival.account)
+        Raises:
+            RipienoError: as `finish`; the end of the run is recorded.
+        """
+        decided = await asyncio.to_thread(self._services.ledger.decisions.find, found.claim.run)
+        journals = self._services.journals
+        journal = await journals.take_over(found) if journals is not None else None
+        if journal is None:
+            return None
+        pool = self._brain().pool
+        decision, director = await self._planner.attach_director(decided.decision, decided.task, pool)
+        run = Started(
+            decision=decision, task=decided.task, pool=pool, key=found.claim.key, journal=journal, director=director
+        )
+        return await self._execute(run)
 
-    async def write(
+    async def preview_plan(self, task: Task) -> tuple[Decision, tuple[Call, ...]]:
+        """Decide one task and have its plan written; nothing is carried out or recorded.
+
+        Returns: the decision, whose workflow is the plan where one could be written, and the calls that writing took.
+        """
+        started = await self.start(task)
+        return started.decision, started.recorder.calls
+
+    async def generate_text(
         self, task: Task, worker: str | None, *, key: str | None = None, account: Account | None = None
     ) -> str:
-        """Have a task of our own done, by a configured worker or by the one the router chooses; gives the text.
+        """Have a task of our own done, by a configured worker or by the one the router chooses; returns the text.
 
         A worker whose calls have effects or need approval never does it: no request has named it.
 
@@ -285,150 +261,36 @@ class Orchestrator:
         """
         if worker not in (None, "auto"):
             task = replace(task, objective=replace(task.objective, allowed=(str(worker),)))
-        arrival = make_arrival(self._parts.clock, key=key)
+        arrival = make_arrival(self._services.clock, key=key)
         if account is None:
-            _, run = await self.handle(task, arrival=arrival)
-            return run.answer.text if run.answer is not None else ""
-        own, begun = account.open(arrival.id), list[Execution]()
+            return (await self.run_detailed(task, arrival=arrival)).answer.text
+        own, recorder = account.open(arrival.id), CallRecorder()
         try:
-            execution = await self.carry(task, arrival=replace(arrival, account=own), follow=begun.append)
+            started = await self.start(task, arrival=replace(arrival, account=own))
+            recorder = started.recorder
+            return (await self.finish(started)).answer.text
         finally:
-            spent = sum(each.cost_usd for each in begun)
-            own.close(cost_usd=spent, is_recorded=any(each.calls for each in begun))
-        return execution.run.answer.text if execution.run.answer is not None else ""
+            own.close(cost_usd=recorder.cost_usd, is_recorded=bool(recorder.calls))
 
-    async def plan(self, task: Task) -> tuple[Decision, tuple[Call, ...]]:
-        """Decide one task and have its plan written; nobody carries it out, and nothing is recorded.
+    async def _write_summary(self, arrival: Arrival, objective: Objective, worker: str | None, wanted: Task) -> str:
+        """Have prose written for a compaction: a task of its own that travels no further, at the same key's cost."""
+        task = replace(wanted, objective=Objective(privacy=objective.privacy, allowed=objective.allowed))
+        return await self.generate_text(task, worker, key=arrival.key, account=arrival.account)
 
-        Returns:
-            The decision, whose workflow is the plan where one could be written, and the calls that writing took.
-        """
-        execution, _ = await self._begin(task, make_arrival(self._parts.clock))
-        return execution.decision, tuple(execution.calls)
-
-    async def _plan(self, execution: Execution, pool: Pool, conductor: Conductor) -> None:
-        """Have a plan written in place of the chosen worker, who stays where none comes out."""
-        decision, made = execution.decision, list[Call]()
-        purse = Purse(execution)
-
-        async def call(worker: Worker, asked: Task) -> Called:
-            called = await purse.call(self._parts.executor.caller, worker, asked)
-            made.append(called.call)
-            return called
-
+    async def _execute(self, started: Started) -> Answered:
         try:
-            written = await conductor.write(replace(await self._brief(execution, pool), call=call))
-        except (BudgetExhausted, UnknownPrice) as error:
-            written = Written(plan=None, calls=tuple(made), fault=error.message)
-        execution.calls += [replace(each, step="plan") for each in written.calls]
-        if written.plan is None:
-            reason = f"no plan came out, {decision.worker} answers alone: {written.fault}"
-            execution.decision = replace(decision, reasons=(reason, *decision.reasons))
-            return
-        require_eligible(written.plan, decision.mask)
-        reason = f"{written.plan.author} wrote a plan of {len(written.plan.steps)} steps"
-        execution.decision = replace(decision, workflow=written.plan, reasons=(reason, *decision.reasons))
-
-    async def _direct(self, execution: Execution, pool: Pool) -> None:
-        """Give a run of turns its director."""
-        decision = execution.decision
-        if not isinstance(decision.workflow, Turns):
-            return
-        directors = self._parts.directors
-        if directors is None:
-            raise ConfigError("nobody here can choose turns", key="conductor.head", hint="use --workflow plan")
-        execution.director = await directors.direct(await self._brief(execution, pool))
-        execution.decision = replace(decision, workflow=replace(decision.workflow, author=directors.version))
-
-    async def _brief(self, execution: Execution, pool: Pool) -> Brief:
-        decision = execution.decision
-        estimates = {estimate.worker: estimate for estimate in decision.estimates}
-        models = [worker for worker in decision.mask.eligible if not pool[worker].is_tool]
-        return Brief(
-            task=execution.task,
-            features=await self._parts.analyzer.analyze(execution.task),
-            roster=Roster.draw(pool, decision.mask.eligible, np.random.default_rng(decision.seed)),
-            estimates=estimates,
-            author=max(models, key=lambda worker: estimates[worker].quality, default=None),
-        )
-
-    async def _stream_recorded(
-        self,
-        execution: Execution,
-        pieces: AsyncIterator[Piece],
-        recorded: "asyncio.Future[int]",
-    ) -> AsyncIterator[Piece]:
-        has_ended = True
-        try:
-            async with recorded_beside(recorded):
-                piece = await anext(pieces, None)
-            while piece is not None:
-                yield piece
-                piece = await anext(pieces, None)
-        except ApprovalPending:
-            has_ended = False
-            raise
+            return await self._services.executor.execute(started)
         finally:
-            await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
-            if has_ended:
-                self._note(execution)
-
-    async def _record_decided(self, execution: Execution, journal: Journal | None) -> "asyncio.Future[int]":
-        """Begin to record the decision; the call goes on beside it, unless the ledger was at fault just now."""
-        ledger, decision = self._parts.ledger, execution.decision
-        claims: tuple[Claimed | Stepped, ...] = ()
-        if journal is not None and self._parts.journals is not None and not decision.abstains:
-            claims = (self._parts.journals.claim_new(decision.id, key=execution.key),)
-            if execution.calls:
-                claims = (*claims, Stepped(run=decision.id, step="plan", calls=tuple(execution.calls)))
-            execution.is_claimed = True
-        recorded = ledger.submit(Decided(decision=decision, task=execution.task), *claims)
-        recorded.add_done_callback(_take_note)
-        if decision.abstains or ledger.aside.is_at_fault:
-            await recorded
-        if decision.abstains:
-            raise Abstained(decision.reasons[0], decision=decision.id)
-        return recorded
-
-    def _note(self, execution: Execution) -> None:
-        """Record the run with the next commit: nobody waits for it. One that was claimed has an end whatever it did."""
-        if execution.calls or execution.is_claimed:
-            run = execution.run
-            self._parts.ledger.note(Executed(run=run))
-            if self._parts.pacer is not None:
-                self._parts.pacer.observe(execution.price_usd)
+            self._recording.end(started)
 
 
-@asynccontextmanager
-async def recorded_beside(recorded: "asyncio.Future[int]") -> AsyncIterator[None]:
-    """Run a block while a decision is being recorded; it ends at once where the decision is refused.
-
-    Raises:
-        LedgerError: the decision could not be recorded.
-    """
-    scope = asyncio.timeout(None)
-
-    def end(refused: "asyncio.Future[int]") -> None:
-        if not refused.cancelled() and refused.exception() is not None:
-            scope.reschedule(refused.get_loop().time())
-
-    try:
-        async with scope:
-            recorded.add_done_callback(end)
-            try:
-                yield
-            finally:
-                recorded.remove_done_callback(end)
-    except TimeoutError:
-        if not scope.expired():
-            raise
-    await recorded
-
-
-def _take_note(recorded: "asyncio.Future[int]") -> None:
-    """Look at a fault, so that it counts as seen where the call failed first and nobody awaits it."""
-    if not recorded.cancelled():
-        recorded.exception()
+async def _remember(answered: Answered, harness: Callable[[], Harness] | None) -> None:
+    """Keep what was asked and answered, where the request has a memory."""
+    started = answered.started
+    if harness is not None and started.memory is not None:
+        run = answered.run.id
+        text, thread = answered.answer.text, started.thread or run
+        await harness().after(started.task, text, started.memory, run=run, thread=thread)
 
 
 def make_arrival(

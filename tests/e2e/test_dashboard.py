@@ -50,7 +50,7 @@ def address(serve: Serve, tmp_path: Path) -> Iterator[str]:
             app.registry.promote(await save_checkpoint(app, make_outcomes(tmp_path / "set")))
             for place in range(60):
                 text = HOSTILE if place == 59 else f"question {place} about rice"
-                _, run = await app.orchestrator.handle(Task.from_text(text))
+                _, run = await app.orchestrator.run(Task.from_text(text))
                 await app.ledger.append(Judged(run=run.id, verdict=Verdict(verifier="user", quality=float(place % 2))))
             await app.memory.remember([NewItem(text=f"The shop runs in Oslo. {HOSTILE}")])
             listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))

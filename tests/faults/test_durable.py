@@ -30,7 +30,7 @@ from ripieno.domain import (
 )
 from ripieno.domain.grader import Exact
 from ripieno.errors import ApprovalDenied, ApprovalPending, InDoubt, NotFound, RipienoError
-from ripieno.execute import Execution, Executor
+from ripieno.execute import Executor, Started
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import FixedClock
 
@@ -64,7 +64,7 @@ async def begin_or_resume(folder: Path, begun: Workflow) -> None:
             assert not unfinished[0].is_owned, "its process is dead"
             assert await app.runs.go_on(unfinished[0]) is not None
         else:
-            await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), workflow=begun))
+            await app.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), workflow=begun))
 
 
 def child(folder: Path, kill_at: str, begun: Workflow, told: dict[str, str]) -> None:
@@ -177,7 +177,7 @@ async def test_a_human_agrees_and_the_run_goes_on_once(tmp_path: Path) -> None:
         assert app.journals is not None
         only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
         with pytest.raises(ApprovalPending) as pending:
-            await app.orchestrator.carry(only)
+            await app.orchestrator.run_detailed(only)
         assert not read_effects(tmp_path)
         found = app.journals.find(pending.value.run)
         assert found is not None
@@ -190,10 +190,10 @@ async def test_a_human_agrees_and_the_run_goes_on_once(tmp_path: Path) -> None:
         assert await app.ledger.append(replace(answer, is_approved=False, by="bob")) == 0, "the first answer counts"
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
         assert app.journals is not None
-        execution = await app.orchestrator.resume(app.runs.unfinished()[0])
-        assert execution is not None
-        assert execution.run.answer is not None
-        assert execution.run.answer.text == "done"
+        answered = await app.orchestrator.resume(app.runs.unfinished()[0])
+        assert answered is not None
+        assert answered.run.answer is not None
+        assert answered.run.answer.text == "done"
         assert app.runs.unfinished() == []
     assert read_effects(tmp_path) == ["effect 1"]
 
@@ -210,16 +210,16 @@ async def test_a_plan_waits_at_the_step_that_wants_a_human_and_keeps_what_is_don
     )
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), workflow=steps))
+            await app.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), workflow=steps))
         assert read_effects(tmp_path) == ["effect 1"]
         (found,) = app.runs.unfinished()
         assert found.proposal is not None
         assert "effect" not in found.proposal.arguments
         assert "step 1" in found.proposal.arguments, "what would be done is shown as it would be done"
         await app.runs.resolve(found.claim.run, is_approved=True, by="ada")
-        execution = await app.runs.go_on(app.runs.unfinished()[0])
-        assert execution is not None
-        assert [call.step for call in execution.run.calls] == ["1", "2"]
+        answered = await app.runs.go_on(app.runs.unfinished()[0])
+        assert answered is not None
+        assert [call.step for call in answered.run.calls] == ["1", "2"]
     assert read_effects(tmp_path) == ["effect 1", "effect 2"]
 
 
@@ -228,7 +228,7 @@ async def test_an_approval_is_of_one_version_of_the_worker_and_no_other(tmp_path
     only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.carry(only)
+            await app.orchestrator.run_detailed(only)
         assert app.journals is not None
         found = app.runs.unfinished()[0]
         assert found.proposal is not None
@@ -252,7 +252,7 @@ async def test_without_an_answer_in_time_the_answer_is_no(tmp_path: Path) -> Non
     clock = FixedClock()
     async with App(load_settings(tmp_path / "ripieno.toml"), clock=clock) as app:
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.carry(only)
+            await app.orchestrator.run_detailed(only)
         assert app.journals is not None
         clock.advance(25 * 3600.0)
         with pytest.raises(ApprovalDenied, match="nobody answered in time"):
@@ -267,15 +267,17 @@ async def test_calls_of_before_count_against_the_budget_of_a_run_that_goes_on(tm
     os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "12"}
     asked = replace(TASK, budget=Budget(calls=4))
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
-        execution = await app.orchestrator.carry(asked, arrival=replace(make_arrival(app.clock), workflow=workflow()))
-        assert len(execution.run.calls) == 4
+        answered = await app.orchestrator.run_detailed(
+            asked, arrival=replace(make_arrival(app.clock), workflow=workflow())
+        )
+        assert len(answered.run.calls) == 4
         assert app.journals is not None
-        journal = app.journals.open(execution.decision.id)
+        journal = app.journals.open(answered.decision.id)
         journal.read()
-        again = Execution(decision=execution.decision, task=asked)
-        await Executor(app.caller, app.grading).execute(again, app.pool, journal=journal)
+        started = Started(decision=answered.decision, task=asked, pool=app.pool, journal=journal)
+        again = await Executor(app.caller, app.grading).execute(started)
         assert len(again.run.calls) == 4
-        assert again.ended_early is not None
+        assert again.run.ended_early is not None
     assert len(read_effects(tmp_path)) == 4
 
 
@@ -287,8 +289,8 @@ async def test_an_effect_that_was_begun_is_told_with_its_step(tmp_path: Path) ->
         assert app.journals is not None
         journal = app.journals.open(decision.id)
         journal.read()
-        execution = Execution(decision=decision, task=TASK)
+        started = Started(decision=decision, task=TASK, pool=app.pool, journal=journal)
         with pytest.raises(InDoubt, match="step '1'") as doubt:
-            await Executor(app.caller, app.grading).execute(execution, app.pool, journal=journal)
+            await Executor(app.caller, app.grading).execute(started)
         assert (doubt.value.run, doubt.value.step, doubt.value.worker) == (decision.id, "1", decision.worker)
-        assert execution.calls == []
+        assert started.recorder.calls == ()

@@ -13,7 +13,7 @@ from ripieno.config import load_settings
 from ripieno.domain import Answer, Estimate, Objective, Reason, Solo, Task, WorkerId
 from ripieno.domain.grader import Judge
 from ripieno.errors import CheckpointError, ConfigError, DeadlineExceeded, NoEligibleWorker, NoVerdict, ProviderError
-from ripieno.execute import Execution, Executor
+from ripieno.execute import Executor, Started
 from ripieno.learn import Recipe, Registry, analyze_prompts, train
 from ripieno.tasks import read_folder
 from ripieno.testing import FixedClock, Reply
@@ -30,7 +30,7 @@ async def test_a_changed_file_swaps_the_pool_between_two_decisions(serve: Serve)
         decision = await app.orchestrator.decide(TASK)
         assert decision.worker == "b"
         assert decision.mask.masked[next(iter(decision.mask.masked))].reason == "muted"
-        _, run = await app.orchestrator.handle(TASK)
+        _, run = await app.orchestrator.run(TASK)
         assert run.answer is not None
         assert run.answer.text == "b"
 
@@ -60,7 +60,7 @@ async def test_a_recorded_decision_is_replayed_to_the_same(serve: Serve) -> None
     async with open_app() as app:
         chosen = set()
         for _ in range(25):
-            decision, _ = await app.orchestrator.handle(TASK)
+            decision, _ = await app.orchestrator.run(TASK)
             chosen.add(decision.worker)
             replayed = await app.replay(app.ledger.decisions.find(decision.id))
             assert replayed.workflow == decision.workflow
@@ -82,14 +82,14 @@ async def test_a_worker_whose_key_is_missing_is_masked_and_the_others_serve(serv
     )
     path.write_text(text)
     async with open_app() as app:
-        decision, run = await app.orchestrator.handle(TASK)
+        decision, run = await app.orchestrator.run(TASK)
         assert (decision.worker, run.worker) == ("a", "a")
         why = decision.mask.masked[WorkerId("mistral-small")]
         assert why.reason is Reason.UNAVAILABLE
         assert "has no API key" in why.detail
         assert "set RIPIENO_PROVIDERS__FAR__API_KEY" in why.detail
         with pytest.raises(NoEligibleWorker, match="has no API key"):
-            await app.orchestrator.handle(replace(TASK, objective=Objective(workers=("mistral-small",))))
+            await app.orchestrator.run(replace(TASK, objective=Objective(workers=("mistral-small",))))
         path.write_text(text.replace("needs_key = true", "api_key_env = 'FAR_KEY'"))
         decision = await app.orchestrator.decide(TASK)
         assert "FAR_KEY, which is not set" in decision.mask.masked[WorkerId("mistral-small")].detail
@@ -109,7 +109,7 @@ async def test_a_plugin_that_cannot_load_stops_only_its_own_worker(
     extra = "[providers.far]\nkind = 'theirs'\n[workers.c]\nprovider = 'far'\n"
     write_pool(serve(), extra=extra)
     async with open_app() as app:
-        decision, _ = await app.orchestrator.handle(TASK)
+        decision, _ = await app.orchestrator.run(TASK)
         assert "a_package_that_is_nowhere" in decision.mask.masked[WorkerId("c")].detail
 
 
@@ -237,7 +237,7 @@ async def test_an_empty_mask_is_an_error_and_nothing_is_recorded(serve: Serve) -
     write_pool(serve(), extra="[pool]\nmuted = ['a']")
     async with open_app() as app:
         with pytest.raises(NoEligibleWorker, match="a: muted"):
-            await app.orchestrator.handle(TASK)
+            await app.orchestrator.run(TASK)
         assert app.ledger.verify().entries == 0
 
 
@@ -251,12 +251,12 @@ async def test_money_and_time_are_ceilings(serve: Serve) -> None:
     write_pool(server, other)
     async with open_app() as app:
         with pytest.raises(ProviderError):
-            await app.orchestrator.handle(replace(TASK, budget=Budget(calls=1)))
+            await app.orchestrator.run(replace(TASK, budget=Budget(calls=1)))
         assert len(other.seen) == 0
     write_pool(serve([Reply(hangs=True)]))
     async with open_app() as app:
         with pytest.raises(BudgetExhausted, match="time"):
-            await app.orchestrator.handle(replace(TASK, budget=Budget(seconds=0.3)))
+            await app.orchestrator.run(replace(TASK, budget=Budget(seconds=0.3)))
 
 
 async def test_a_late_worker_is_hedged_within_its_allowance(serve: Serve) -> None:
@@ -272,12 +272,11 @@ async def test_a_late_worker_is_hedged_within_its_allowance(serve: Serve) -> Non
         decision = replace(await app.orchestrator.decide(TASK), estimates=estimates)
         assert decision.workflow == Solo(worker=WorkerId("a"), fallbacks=(WorkerId("b"),))
         patient = replace(TASK, objective=replace(TASK.objective, deadline_s=0.5))
-        first = Execution(decision=decision, task=patient)
+        first = Started(decision=decision, task=patient, pool=app.pool)
         with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
-            await executor.execute(first, app.pool)  # nothing is saved up yet
-        hedged = Execution(decision=decision, task=TASK)
-        await executor.execute(hedged, app.pool)
-        assert [(call.worker, call.failure) for call in hedged.calls] == [("a", "cancelled"), ("b", None)]
+            await executor.execute(first)  # nothing is saved up yet
+        hedged = await executor.execute(Started(decision=decision, task=TASK, pool=app.pool))
+        assert [(call.worker, call.failure) for call in hedged.run.calls] == [("a", "cancelled"), ("b", None)]
         assert hedged.run.answer is not None
         assert hedged.run.answer.text == "from b"
-        assert hedged.calls[0].cost_usd == pytest.approx(0.001), "what was sent is paid"
+        assert hedged.run.calls[0].cost_usd == pytest.approx(0.001), "what was sent is paid"

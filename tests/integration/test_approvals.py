@@ -102,7 +102,7 @@ def run_command(*arguments: str) -> Result:
 async def propose() -> str:
     async with open_app() as app:
         try:
-            await app.orchestrator.carry(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
+            await app.orchestrator.run_detailed(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
         except ApprovalPending as pending:
             return pending.run
     raise AssertionError("it did not wait")

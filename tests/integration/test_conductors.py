@@ -32,18 +32,18 @@ async def test_a_worker_writes_the_plan_and_its_tokens_count(serve: Serve) -> No
     servers = [serve(write), serve(write)]
     write_pool(*servers, extra=PROMPTED)
     async with open_app() as app:
-        execution = await app.orchestrator.carry(planned(Mode.PLAN))
-        plan = execution.decision.workflow
+        answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
+        plan = answered.decision.workflow
         assert isinstance(plan, Plan)
         assert [step.op for step in plan.steps] == [Op.EXTRACT, Op.SOLVE]
         assert {step.worker for step in plan.steps} == {"a", "b"}
-        assert [call.step for call in execution.run.calls] == ["plan", "1", "2"]
-        assert execution.run.cost_usd == sum(call.cost_usd or 0 for call in execution.run.calls)
+        assert [call.step for call in answered.run.calls] == ["plan", "1", "2"]
+        assert answered.run.cost_usd == sum(call.cost_usd or 0 for call in answered.run.calls)
         prompts = [read_prompt(seen) for server in servers for seen in server.seen if "response_format" in seen.body]
         assert len(prompts) == 1
         assert '"How tall is the tower, in feet?"' in prompts[0]
         assert not {"a:", "b:", "scripted"} & set(prompts[0].split()), "workers are told by what they can, not by name"
-        recorded = app.ledger.decisions.find(execution.decision.id).decision
+        recorded = app.ledger.decisions.find(answered.decision.id).decision
         assert recorded.workflow == plan
 
 
@@ -52,16 +52,16 @@ async def test_a_plan_that_cannot_be_read_is_asked_for_once_more_and_then_left(s
     server = serve(lambda seen: Reply(text=next(replies)))
     write_pool(server, extra=PROMPTED)
     async with open_app() as app:
-        execution = await app.orchestrator.carry(planned(Mode.PLAN))
-        assert [call.step for call in execution.run.calls] == ["plan", "plan", "1"]
+        answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
+        assert [call.step for call in answered.run.calls] == ["plan", "plan", "1"]
         assert "That is no plan" in read_prompt(server.seen[1])
         replies = iter(["no", "no", "alone"])
-        execution = await app.orchestrator.carry(planned(Mode.PLAN))
-        assert isinstance(execution.decision.workflow, Solo)
-        assert "no plan came out" in execution.decision.reasons[0]
-        assert execution.run.answer is not None
-        assert execution.run.answer.text == "alone"
-        assert len(execution.run.calls) == 3, "what was tried is paid all the same"
+        answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
+        assert isinstance(answered.decision.workflow, Solo)
+        assert "no plan came out" in answered.decision.reasons[0]
+        assert answered.run.answer is not None
+        assert answered.run.answer.text == "alone"
+        assert len(answered.run.calls) == 3, "what was tried is paid all the same"
 
 
 async def test_a_writer_that_fails_or_is_none_leaves_the_task_to_one_worker(serve: Serve) -> None:
@@ -70,13 +70,13 @@ async def test_a_writer_that_fails_or_is_none_leaves_the_task_to_one_worker(serv
     async with open_app() as app:
         for mode in (Mode.PLAN, Mode.DECOMPOSE):
             app.health.note_success("a")  # type: ignore[arg-type]  # an id
-            execution = await app.orchestrator.carry(planned(mode))
-            assert execution.run.worker == "b"
+            answered = await app.orchestrator.run_detailed(planned(mode))
+            assert answered.run.worker == "b"
     path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "local"\nis_tool = true'))
     async with open_app() as app:
         for mode in (Mode.PLAN, Mode.DECOMPOSE):
-            execution = await app.orchestrator.carry(planned(mode))
-            assert "None is to" in execution.decision.reasons[0]
+            answered = await app.orchestrator.run_detailed(planned(mode))
+            assert "None is to" in answered.decision.reasons[0]
 
 
 async def test_the_parts_of_a_task_are_routed_apart_and_merged(serve: Serve) -> None:
@@ -89,32 +89,32 @@ async def test_the_parts_of_a_task_are_routed_apart_and_merged(serve: Serve) -> 
     server = serve(work)
     write_pool(server, serve(work))
     async with open_app() as app:
-        execution = await app.orchestrator.carry(planned(Mode.DECOMPOSE))
-        plan = execution.decision.workflow
+        answered = await app.orchestrator.run_detailed(planned(Mode.DECOMPOSE))
+        plan = answered.decision.workflow
         assert isinstance(plan, Plan)
         assert [(step.op, step.access) for step in plan.steps] == [
             (Op.SOLVE, ()),
             (Op.SOLVE, (0,)),
             (Op.MERGE, (0, 1)),
         ]
-        assert execution.run.answer is not None
-        assert execution.run.answer.text == "merged"
-        assert [call.step for call in execution.run.calls] == ["plan", "1", "2", "3"]
+        assert answered.run.answer is not None
+        assert answered.run.answer.text == "merged"
+        assert [call.step for call in answered.run.calls] == ["plan", "1", "2", "3"]
 
 
 async def test_words_that_are_no_parts_leave_the_task_whole(serve: Serve) -> None:
     write_pool(serve([Reply(text="whole")]))
     async with open_app() as app:
-        execution = await app.orchestrator.carry(planned(Mode.DECOMPOSE))
-        assert isinstance(execution.decision.workflow, Solo)
-        assert len(execution.run.calls) == 2
+        answered = await app.orchestrator.run_detailed(planned(Mode.DECOMPOSE))
+        assert isinstance(answered.decision.workflow, Solo)
+        assert len(answered.run.calls) == 2
 
 
 async def test_a_plan_can_be_looked_at_before_anybody_carries_it_out(serve: Serve) -> None:
     server = serve([Reply(text='{"steps": [{"worker": 0, "op": "solve", "source": "question"}]}')])
     write_pool(server, extra=PROMPTED)
     async with open_app() as app:
-        decision, calls = await app.orchestrator.plan(planned(Mode.PLAN))
+        decision, calls = await app.orchestrator.preview_plan(planned(Mode.PLAN))
         assert isinstance(decision.workflow, Plan)
         assert len(calls) == len(server.seen) == 1
         assert app.ledger.count("decided") == 0

@@ -79,7 +79,7 @@ async def browsing(app: App, **gateway: object) -> AsyncIterator[Browser]:
 
 
 async def ask(app: App, text: str = "What is 2 + 2?", quality: float | None = None) -> str:
-    decision, run = await app.orchestrator.handle(Task.from_text(text))
+    decision, run = await app.orchestrator.run(Task.from_text(text))
     if quality is not None:
         await app.ledger.append(Judged(run=run.id, verdict=Verdict(verifier="user", quality=quality)))
     return decision.id
@@ -366,7 +366,7 @@ async def test_what_waits_for_a_human_is_answered_by_digest(serve: Serve) -> Non
     write_careful(serve)
     async with open_app() as app, browsing(app) as browser:
         with pytest.raises(RipienoError):
-            await app.orchestrator.carry(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
+            await app.orchestrator.run_detailed(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
         token = await browser.enter()
         page = await browser.get("approvals")
         assert "Pay Ada 3 euros" in page

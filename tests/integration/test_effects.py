@@ -218,9 +218,9 @@ async def test_a_call_with_effects_is_not_sent_again_over_a_new_connection(serve
 
 
 async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:
-    execution = await app.orchestrator.carry(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
-    assert execution.run.answer is not None
-    return execution.run.answer.text
+    answered = await app.orchestrator.run_detailed(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
+    assert answered.run.answer is not None
+    return answered.run.answer.text
 
 
 async def test_a_callers_own_workflow_names_it_in_a_place_of_its_own_and_not_as_a_stand_in(serve: Serve) -> None:
@@ -284,10 +284,10 @@ async def test_memory_compaction_and_judges_never_use_it(serve: Serve) -> None:
     chat = "Let me look at that now, it should not take very long at all. " * 12
     talk = [Message(role=("user", "assistant")[nth % 2], content=f"{nth} {chat}") for nth in range(7)]
     async with open_app() as app:
-        await app.orchestrator.carry(Task(messages=tuple(talk)))
-        await app.orchestrator.carry(TASK, arrival=replace(make_arrival(app.clock), memory=app_scope()))
+        await app.orchestrator.run_detailed(Task(messages=tuple(talk)))
+        await app.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), memory=app_scope()))
         with pytest.raises(NoEligibleWorker, match="not_named"):
-            await extract(app.memory, lambda task: app.orchestrator.write(task, "b"), most=10)
+            await extract(app.memory, lambda task: app.orchestrator.generate_text(task, "b"), most=10)
         judged = GradedTask(id="j", task=TASK, grader=Judge(rubric="r", worker=B), family="f")
         with pytest.raises(RipienoError, match=r"judges nothing|has no judge|judge"):
             await app.make_profiler().run(Campaign(name="c", tasks=(judged,), workers=("a",)), app.pool)
@@ -362,8 +362,8 @@ async def test_a_decision_that_had_it_is_replayed_as_it_was(serve: Serve) -> Non
     """A ledger holds decisions of before, in which such a worker was eligible unnamed."""
     write_pool(serve(), serve())
     async with open_app() as app:
-        execution = await app.orchestrator.carry(TASK)
-        decided = app.ledger.decisions.find(execution.decision.id)
+        answered = await app.orchestrator.run_detailed(TASK)
+        decided = app.ledger.decisions.find(answered.decision.id)
         assert set(decided.decision.mask.eligible) == {"a", "b"}
     path = Path("ripieno.toml")
     path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "local"\nhas_effects = true', 1))

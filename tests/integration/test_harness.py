@@ -30,11 +30,15 @@ async def test_what_was_said_is_recalled_the_next_time_and_the_decision_says_so(
     server = serve([Reply(text="Noted: Postgres.")])
     write_pool(server)
     async with open_app() as app:
-        first = await app.orchestrator.carry(Task.from_text("We take Postgres for the shop."), arrival=arrive(app))
+        first = await app.orchestrator.run_detailed(
+            Task.from_text("We take Postgres for the shop."), arrival=arrive(app)
+        )
         assert first.decision.memory is not None
         assert first.decision.memory.status is ReadStatus.EMPTY
         assert "remembered" not in prompt(server)
-        second = await app.orchestrator.carry(Task.from_text("Which database does the shop take?"), arrival=arrive(app))
+        second = await app.orchestrator.run_detailed(
+            Task.from_text("Which database does the shop take?"), arrival=arrive(app)
+        )
         assert "We take Postgres for the shop." in prompt(server)
         assert "Noted: Postgres." in prompt(server)
         assert "not orders" in prompt(server)
@@ -50,7 +54,7 @@ async def test_what_was_said_is_recalled_the_next_time_and_the_decision_says_so(
             ("user", "monday", "chat"),
             ("assistant", "monday", "chat"),
         }
-        plain = await app.orchestrator.carry(Task.from_text("Which database?"))
+        plain = await app.orchestrator.run_detailed(Task.from_text("Which database?"))
         assert plain.decision.memory is None
         assert "Postgres for" not in prompt(server), "memory is asked for, or left out"
 
@@ -58,7 +62,8 @@ async def test_what_was_said_is_recalled_the_next_time_and_the_decision_says_so(
 async def test_an_answer_that_is_streamed_is_remembered_at_its_end(serve: Serve) -> None:
     write_pool(serve([Reply(text="It is the green one.")]))
     async with open_app() as app:
-        _, pieces = await app.orchestrator.stream(Task.from_text("Which door?"), arrival=arrive(app))
+        started = await app.orchestrator.start(Task.from_text("Which door?"), arrival=arrive(app))
+        pieces = await app.orchestrator.stream(started)
         async for _ in pieces:
             pass
         found = await app.memory.recall("Which door is the green one?", scope=WEB)
@@ -71,13 +76,13 @@ async def test_a_memory_that_is_away_costs_no_answer_and_the_prompt_says_so(serv
     Path(".ripieno/memory.db").mkdir(parents=True)
     async with open_app() as app:
         for _ in range(3):
-            execution = await app.orchestrator.carry(Task.from_text("Which door?"), arrival=arrive(app))
-            assert execution.run.answer is not None
-            assert execution.decision.memory is not None
-            assert execution.decision.memory.status is ReadStatus.UNAVAILABLE
+            answered = await app.orchestrator.run_detailed(Task.from_text("Which door?"), arrival=arrive(app))
+            assert answered.run.answer is not None
+            assert answered.decision.memory is not None
+            assert answered.decision.memory.status is ReadStatus.UNAVAILABLE
             assert "do not claim to remember" in prompt(server)
         Path(".ripieno/memory.db").rmdir()
-        back = await app.orchestrator.carry(Task.from_text("Which door?"), arrival=arrive(app))
+        back = await app.orchestrator.run_detailed(Task.from_text("Which door?"), arrival=arrive(app))
         assert back.decision.memory is not None
         assert back.decision.memory.status is ReadStatus.OK, "it comes back by itself, with what was said meanwhile"
         assert len(back.decision.memory.items) == 6
@@ -94,11 +99,11 @@ async def test_a_private_item_is_not_shown_to_who_may_be_far_away(serve: Serve) 
             ]
         )
         task = Task.from_text("Where is the key?")
-        await app.orchestrator.carry(task, arrival=arrive(app))
+        await app.orchestrator.run_detailed(task, arrival=arrive(app))
         assert "brass" in prompt(server)
         assert "under the mat" not in prompt(server)
         near = replace(task, objective=replace(task.objective, privacy=Privacy.LOCAL))
-        await app.orchestrator.carry(near, arrival=arrive(app))
+        await app.orchestrator.run_detailed(near, arrival=arrive(app))
         assert "under the mat" in prompt(server)
 
 
@@ -107,11 +112,11 @@ async def test_a_prompt_is_not_flooded_and_a_secret_is_not_kept(serve: Serve) ->
     write_pool(server, extra="[memory]\nmost_tokens = 100")
     async with open_app() as app:
         await app.memory.remember([NewItem(text=f"door {nth} " + "is green " * 12, scope=WEB) for nth in range(9)])
-        execution = await app.orchestrator.carry(
+        answered = await app.orchestrator.run_detailed(
             Task.from_text("Which door has the password: hunter2222?"), arrival=arrive(app)
         )
-        assert execution.decision.memory is not None
-        assert 0 < len(execution.decision.memory.items) < 4
+        assert answered.decision.memory is not None
+        assert 0 < len(answered.decision.memory.items) < 4
         kept = await app.memory.recall("Which door has the password?", scope=WEB, most=20)
         texts = [each.item.text for each in kept.items]
         assert not any("hunter2222" in text for text in texts)
@@ -165,7 +170,7 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
         Message(role="user", content="And the lamp?"),
     ]
     async with open_app() as app:
-        execution = await app.orchestrator.carry(Task(messages=tuple(talk)))
+        answered = await app.orchestrator.run_detailed(Task(messages=tuple(talk)))
         seen: Any = server.seen[-1].body["messages"]
         assert [message["role"] for message in seen] == [
             *("system", "system", "user", "assistant", "user", "assistant", "tool", "assistant", "user")
@@ -175,13 +180,13 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
             assert kept in seen[1]["content"]
         assert "Let me look" not in seen[1]["content"]
         assert seen[2]["content"] == CHAT, "what is kept begins with the user's word, and a result follows its call"
-        assert any("older turns were made short" in reason for reason in execution.decision.reasons)
-        recorded = app.ledger.decisions.find(execution.decision.id)
+        assert any("older turns were made short" in reason for reason in answered.decision.reasons)
+        recorded = app.ledger.decisions.find(answered.decision.id)
         assert len(recorded.task.messages) == 9, "the record holds what the worker saw"
-        await app.orchestrator.carry(Task(messages=tuple(talk[4:])))
+        await app.orchestrator.run_detailed(Task(messages=tuple(talk[4:])))
         assert len(server.seen[-1].body["messages"]) == 6  # type: ignore[arg-type]  # a list
         empty = [Message(role="user", content=CHAT * 3), *talk[3:]]
-        whole = await app.orchestrator.carry(Task(messages=tuple(empty)))
+        whole = await app.orchestrator.run_detailed(Task(messages=tuple(empty)))
         assert len(server.seen[-1].body["messages"]) == len(empty)  # type: ignore[arg-type]  # a list
         assert any("older turns stay as they are" in reason for reason in whole.decision.reasons)
 

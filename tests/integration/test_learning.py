@@ -49,7 +49,7 @@ async def test_feedback_moves_the_next_decision_and_every_decision_is_replayed_a
         version = await promote_checkpoint(app, tmp_path)
         seen, decisions = [], []
         for _ in range(60):
-            decision, _ = await app.orchestrator.handle(TASK)
+            decision, _ = await app.orchestrator.run(TASK)
             decisions.append(decision)
             seen.append(decision.worker)
             await record_feedback(app, decision.id, judge(float(decision.worker == "a")))
@@ -68,7 +68,7 @@ async def test_a_start_goes_on_from_a_snapshot_to_the_same_beliefs(serve: Serve,
     write_pool(serve(), serve(), extra=STILL)
     async with open_app() as app:
         version = await promote_checkpoint(app, tmp_path)
-        decision, run = await app.orchestrator.handle(TASK)
+        decision, run = await app.orchestrator.run(TASK)
         rng = np.random.default_rng(0)
         for _ in range(EPOCH // 100 + 1):
             batch: list[Executed | Judged] = []
@@ -118,7 +118,7 @@ async def test_outcomes_of_another_process_are_learned_while_serving(serve: Serv
         await promote_checkpoint(app, tmp_path)
         before = (await app.orchestrator.decide(TASK)).estimates[1].quality
         for _ in range(10):
-            decision, _ = await other.orchestrator.handle(TASK)
+            decision, _ = await other.orchestrator.run(TASK)
             await record_feedback(other, decision.id, judge(0.0))
         await app.catch_up()
         assert (await app.orchestrator.decide(TASK)).estimates[1].quality < before
@@ -130,7 +130,7 @@ async def test_feedback_on_what_is_unknown_or_judged_already(serve: Serve, tmp_p
         await promote_checkpoint(app, tmp_path)
         with pytest.raises(NotFound, match="no decision is recorded under 'nobody'"):
             await record_feedback(app, "nobody", judge(1.0))
-        decision, run = await app.orchestrator.handle(TASK)
+        decision, run = await app.orchestrator.run(TASK)
         await record_feedback(app, decision.id, judge(0.0))
         once = (await app.orchestrator.decide(TASK)).estimates
         again = await record_feedback(app, decision.id, judge(1.0))
@@ -193,7 +193,7 @@ async def test_a_canary_is_rolled_back_by_bad_outcomes_and_promoted_by_good_ones
         candidate = await save_checkpoint(app, make_outcomes(tmp_path / "other", models=("b", "a")))
         app.registry.set_canary(start_canary(app.registry, app.ledger, candidate).model_copy(update={"share": 1.0}))
         for _ in range(CANARY_OUTCOMES):
-            decision, run = await app.orchestrator.handle(TASK)
+            decision, run = await app.orchestrator.run(TASK)
             assert (decision.predictor, decision.worker) == (candidate, "a"), "the incumbent would take b"
             await app.ledger.append(Judged(run=run.id, verdict=judge(quality)))
         await app.catch_up()
@@ -231,7 +231,7 @@ async def test_a_budget_turns_traffic_to_the_cheap_worker(serve: Serve, tmp_path
         await promote_checkpoint(app, tmp_path)
         taken, spent = [], 0.0
         for _ in range(120):
-            decision, run = await app.orchestrator.handle(TASK)
+            decision, run = await app.orchestrator.run(TASK)
             taken.append(decision.worker)
             spent += run.cost_usd or 0.0
         assert taken[0] == "b"
@@ -263,7 +263,7 @@ async def test_no_answer_is_told_apart_from_a_fault(serve: Serve, tmp_path: Path
             async with session.post(f"{address}/v1/chat/completions", json=stream) as response:
                 assert response.status == 422
         with pytest.raises(Abstained) as caught:
-            await app.orchestrator.handle(grave_task(app))
+            await app.orchestrator.run(grave_task(app))
         recorded = app.ledger.decisions.find(caught.value.decision)
         assert recorded.decision.abstains
         assert app.ledger.runs.of_decision(recorded.decision.id) == []
@@ -290,7 +290,7 @@ async def test_a_worker_that_has_left_since_training_is_not_missed(serve: Serve,
     async with open_app() as app:
         version = await promote_checkpoint(app, tmp_path)
         for _ in range(3):
-            decision, _ = await app.orchestrator.handle(TASK)
+            decision, _ = await app.orchestrator.run(TASK)
             await record_feedback(app, decision.id, judge(0.0))
         assert decision.worker == "b"
         write_pool(server, extra=STILL)
@@ -318,7 +318,7 @@ async def test_logged_traffic_tells_what_another_policy_would_have_earned(serve:
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
         for number in range(60):
-            decision, _ = await app.orchestrator.handle(Task.from_text(f"question {number} about rice"))
+            decision, _ = await app.orchestrator.run(Task.from_text(f"question {number} about rice"))
             if number % 10:
                 await record_feedback(app, decision.id, judge(float(decision.worker == "b")))
         rows = list(read_decisions(app.ledger))

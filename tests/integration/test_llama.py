@@ -14,7 +14,7 @@ from ripieno.domain import Binding, Task, Worker, WorkerId
 from ripieno.encoders.causal import CausalEncoder, CausalOptions
 from ripieno.encoders.llama import LlamaEncoder, LlamaEncoderOptions
 from ripieno.errors import ConfigError, ProviderUnreachable
-from ripieno.providers import Residents
+from ripieno.providers import CallAnswered, Residents
 from ripieno.providers.llama import LlamaOptions, LlamaProvider
 from ripieno.testing import check_encoder
 
@@ -95,7 +95,7 @@ async def test_the_embedded_pool_answers_without_any_file() -> None:
     async with open_app() as app:
         worker = app.pool["calc-symbolic"]
         called = await app.caller.call(worker, Task.from_text("Solve for x: 2x + 1 = 9"))
-        assert called.answer is not None
+        assert isinstance(called, CallAnswered)
         assert called.answer.text == "4"
         assert called.call.cost_usd is not None
         assert called.call.cost_usd == pytest.approx(called.call.usage.cpu_s * 1.25e-5)

@@ -98,7 +98,7 @@ async def count_failures(client: ClientSession, address: str, name: str) -> floa
 async def learn_elsewhere() -> None:
     """Another process answers a task, and is told what the answer was worth."""
     async with open_app() as other:
-        decision, _ = await other.orchestrator.handle(OTHER)
+        decision, _ = await other.orchestrator.run(OTHER)
         await record_feedback(other, decision.id, judge(0.0))
 
 
@@ -115,7 +115,7 @@ async def test_a_plugin_that_fails_stops_learning_for_no_longer_than_it_fails(
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
     async with open_gateway() as (app, address, client):
-        decision, _ = await app.orchestrator.handle(TASK)
+        decision, _ = await app.orchestrator.run(TASK)
         cached = app.analyzer.encoder
         assert isinstance(cached, CachedEncoder)
         assert isinstance(cached.inner, GuardedEncoder)
@@ -160,7 +160,7 @@ async def test_a_damaged_outcome_stops_learning_until_it_is_mended(serve: Serve,
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
     async with open_gateway() as (app, address, client):
-        decision, run = await app.orchestrator.handle(OTHER)
+        decision, run = await app.orchestrator.run(OTHER)
         assert app.ledger.runs.of_decision(decision.id) == [run]
         with damaged("entries", "id", f"executed:{run.id}", {"calls": []}):
             await app.ledger.append(Judged(run=run.id, verdict=judge(0.0)))

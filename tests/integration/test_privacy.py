@@ -31,7 +31,7 @@ from ripieno.domain.grader import Exact, GradedTask, Judge
 from ripieno.domain.memory import NewItem, ReadStatus, Scope
 from ripieno.encoders.remote import RemoteEncoder
 from ripieno.errors import ConfigError, WithheldTask
-from ripieno.execute import Execution
+from ripieno.execute import Answered
 from ripieno.measure import Campaign
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import make_arrival
@@ -198,8 +198,8 @@ def test_an_encoder_is_as_far_away_as_its_address_or_as_is_said() -> None:
     assert far("https://embed.example/v1", Privacy.PRIVATE) == Privacy.PRIVATE
 
 
-async def carry(app: App, workflow: Workflow, text: str) -> Execution:
-    return await app.orchestrator.carry(
+async def carry(app: App, workflow: Workflow, text: str) -> Answered:
+    return await app.orchestrator.run_detailed(
         Task.from_text(text), arrival=replace(make_arrival(app.clock), workflow=workflow)
     )
 
@@ -209,14 +209,14 @@ async def test_what_a_step_found_is_not_handed_to_a_worker_beyond_the_boundary(s
     write_boundary(far, near)
     steps = (Step(worker=NEAR, op=Op.SOLVE), Step(worker=FAR, op=Op.SOLVE, access=(0,)))
     async with open_app() as app:
-        execution = await carry(app, Plan(steps=steps, fallbacks=(NEAR,)), "Look it up")
+        answered = await carry(app, Plan(steps=steps, fallbacks=(NEAR,)), "Look it up")
         assert far.seen == []
-        assert [(call.worker, call.failure) for call in execution.calls] == [
+        assert [(call.worker, call.failure) for call in answered.run.calls] == [
             (NEAR, None),
             (FAR, Failure.REJECTED),
             (NEAR, None),
         ]
-        assert SECRET not in str(execution.calls)
+        assert SECRET not in str(answered.run.calls)
         assert app.health.unhealthy() == {}
         far.script = [Reply(text="far")]
         judged = Cascade(stages=(NEAR, NEAR), check=Judge(rubric="is it right?", worker=FAR))

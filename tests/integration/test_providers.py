@@ -12,7 +12,7 @@ from tests.unit.test_tasks import make_folder
 
 from ripieno.domain import Binding, Failure, Message, Price, SystemClock, Task, Worker, WorkerId
 from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderRejected, ProviderTimeout, ProviderUnreachable
-from ripieno.providers import Caller, Health, LiveCall, Piece
+from ripieno.providers import CallAnswered, Caller, CallFailed, Health, LiveCall, Piece
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.completions import vote
 from ripieno.providers.health import FAILURES_TO_OPEN, OPEN_S
@@ -206,7 +206,7 @@ async def test_a_broken_stream_is_an_error_and_a_fact(serve: Serve, reply: Reply
     with pytest.raises(ProviderError):
         await collect(caller, live)
     assert live.result().call.failure is failure
-    assert live.result().answer is None
+    assert isinstance(live.result(), CallFailed)
     await caller.close()
 
 
@@ -229,7 +229,7 @@ async def test_transient_faults_are_retried_and_final_ones_are_not(serve: Serve)
     recovering = serve([Reply(status=500), Reply(text="fine")])
     caller = make_caller(recovering)
     called = await caller.call(make_worker(), TASK)
-    assert called.answer is not None
+    assert isinstance(called, CallAnswered)
     assert (called.answer.text, called.call.attempts) == ("fine", 2)
     await caller.close()
 
@@ -255,7 +255,7 @@ async def test_a_breaker_opens_after_failures_in_a_row_and_closes_with_time(serv
     assert "server_error" in caller.health.unhealthy()[worker.id]
     clock.advance(OPEN_S + 1)
     assert worker.id not in caller.health.unhealthy()
-    assert (await caller.call(worker, TASK)).answer is not None
+    assert isinstance(await caller.call(worker, TASK), CallAnswered)
     await caller.call(worker, TASK)
     assert not caller.health.unhealthy()
     await caller.close()
@@ -335,8 +335,8 @@ async def test_a_replay_worker_answers_as_recorded(tmp_path: Path) -> None:
     caller = Caller({"p": provider}, health=Health(clock), clock=clock)
     hello = Task.from_text("hello")
     first, second = (await caller.call(worker, hello)), (await caller.call(worker, hello))
-    assert first.answer is not None
-    assert second.answer is not None
+    assert isinstance(first, CallAnswered)
+    assert isinstance(second, CallAnswered)
     assert [first.answer.recorded_quality, second.answer.recorded_quality] == [1.0, 0.0]
     assert first.call.cost_usd == 0.1
     missing = await caller.call(worker, Task.from_text("never asked"))
@@ -390,10 +390,10 @@ async def test_measuring_times_the_first_token_and_retries_once(serve: Serve) ->
     clock = SystemClock()
     caller = Caller({"p": make_provider(server)}, health=Health(clock), clock=clock)
     retried = await caller.measure(make_worker(), TASK)
-    assert retried.answer is not None
+    assert isinstance(retried, CallAnswered)
     assert (retried.answer.text, retried.call.first_token_s) == ("after all", None)
     timed = await caller.measure(make_worker(), TASK)
-    assert timed.answer is not None
+    assert isinstance(timed, CallAnswered)
     assert timed.answer.text == "at once"
     assert timed.call.first_token_s is not None
     assert timed.call.latency_s is not None

@@ -64,7 +64,7 @@ async def test_no_form_and_no_loop_reads_a_database_on_the_event_loop(serve: Ser
         with watching() as seen:
             for nth in range(4):
                 task = Task.from_text(f"question {nth} about rice")
-                decision, _ = await app.orchestrator.handle(replace(task, objective=app.make_objective()))
+                decision, _ = await app.orchestrator.run(replace(task, objective=app.make_objective()))
                 await record_feedback(app, decision.id, Verdict(verifier="user", quality=1.0))
                 decisions.append(decision.id)
             forms: list[tuple[str, dict[str, str]]] = [

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.integration.conftest import Serve, open_app, open_gateway, write_pool
 from ripieno.app import App
 from ripieno.domain import Budget, Op, Plan, Step, Task, Turns, WorkerId, Workflow
 from ripieno.errors import BudgetExhausted, ProviderError
-from ripieno.execute import Execution, Executor, Turn
+from ripieno.execute import Answered, Executor, Failed, Started, Turn
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import Reply, ScriptedServer, Seen
 
@@ -85,8 +86,8 @@ async def test_a_plan_whose_last_step_fails_is_a_typed_error(serve: Serve, op: s
         assert (run["status"], run["answer"], run["worker"]) == ("failed", None, None)
 
 
-async def carry(app: App, workflow: Workflow, task: Task = TASK) -> Execution:
-    return await app.orchestrator.carry(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
+async def carry(app: App, workflow: Workflow, task: Task = TASK) -> Answered:
+    return await app.orchestrator.run_detailed(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
 
 
 async def test_a_plan_gives_what_was_an_answer_of_the_whole_task_and_nothing_else(serve: Serve) -> None:
@@ -118,7 +119,7 @@ async def test_a_plan_gives_what_was_an_answer_of_the_whole_task_and_nothing_els
         with pytest.raises(BudgetExhausted):
             await carry(app, Plan(steps=(solve, replace(mend, access=(0,)))), poor)
         given = await carry(app, Plan(steps=(solve, verify, mend)), poor)
-        assert given.ended_early is not None
+        assert given.run.ended_early is not None
 
 
 class Told:
@@ -131,12 +132,15 @@ class Told:
         return self._steps[len(seen)]
 
 
-async def take_turns(app: App, *steps: Step | None, most: int = 5) -> Execution:
+async def take_turns(app: App, *steps: Step | None, most: int = 5) -> Answered | Failed:
     decision = await app.orchestrator.decide(TASK)
     turns = Turns(worker=decision.worker, most=most)
-    execution = Execution(decision=replace(decision, workflow=turns), task=TASK, director=Told(*steps))
-    await Executor(app.caller, app.grading).execute(execution, app.pool)
-    return execution
+    decision = replace(decision, workflow=turns)
+    started = Started(decision=decision, task=TASK, pool=app.pool, director=Told(*steps))
+    with suppress(ProviderError):
+        await Executor(app.caller, app.grading).execute(started)
+    assert isinstance(started.recorder.ended, Answered | Failed)
+    return started.recorder.ended
 
 
 async def test_turns_that_end_with_a_failure_give_no_half_of_an_answer(serve: Serve) -> None:
@@ -146,17 +150,18 @@ async def test_turns_that_end_with_a_failure_give_no_half_of_an_answer(serve: Se
     fails = Step(worker=B, op=Op.SOLVE, access=(0,))
     async with open_app() as app:
         for steps in ((half, fails, None), (half, fails, replace(fails, op=Op.TRANSFORM), None)):
-            execution = await take_turns(app, *steps)
-            assert execution.run.answer is None
-            assert isinstance(execution.error, ProviderError)
+            failed = await take_turns(app, *steps)
+            assert isinstance(failed, Failed)
+            assert failed.run.answer is None
+            assert isinstance(failed.error, ProviderError)
         cut = await take_turns(app, half, fails, fails, most=2)
         assert cut.run.answer is None
         kept = await take_turns(app, whole, fails, None)
         assert kept.run.answer is not None
-        assert kept.ended_early is not None
+        assert kept.run.ended_early is not None
         chosen = await take_turns(app, half, None)
         assert chosen.run.answer is not None, "the director takes it for the answer, and nothing failed"
-        assert chosen.ended_early is None
+        assert chosen.run.ended_early is None
 
 
 # what is told

@@ -9,7 +9,7 @@ from tests.integration.conftest import Serve, open_app, write_pool
 from ripieno.app import App
 from ripieno.domain import Cascade, Decided, Executed, Finding, Judged, Mode, Task, Verdict, WorkerId
 from ripieno.domain.grader import Judge
-from ripieno.execute import Execution
+from ripieno.execute import Started
 from ripieno.learn.checkpoint import CARD, read_card
 from ripieno.learn.checks import LEAST_OUTCOMES, fit_checks, pair_checks
 from ripieno.orchestrator import make_arrival
@@ -24,13 +24,12 @@ async def record(app: App, *, found: float, accepted: float, own: float | None =
     """A run as the ledger keeps it: an answer, what the judge found of it, and what a user said later."""
     task = Task.from_text("What is it?")
     decision = await app.orchestrator.decide(task)
-    execution = Execution(decision=decision, task=task)
+    started = Started(decision=decision, task=task, pool=app.pool)
     verdict = Verdict(verifier=JUDGE, quality=found, found=own)
-    execution.findings = [
-        Finding(step="1.check", author=decision.worker, verdict=verdict),
-        Finding(step="2.check", author=C, verdict=replace(verdict, quality=1.0, found=None)),
-    ]
-    run = execution.run
+    started.recorder.note(Finding(step="1.check", author=decision.worker, verdict=verdict))
+    second = replace(verdict, quality=1.0, found=None)
+    started.recorder.note(Finding(step="2.check", author=C, verdict=second))
+    run = started.make_run(decision.worker)
     said = Judged(run=run.id, verdict=Verdict(verifier="user", quality=accepted))
     again = Judged(run=run.id, verdict=Verdict(verifier=JUDGE, quality=1.0))
     await app.ledger.append(Decided(decision=decision, task=task))
@@ -61,15 +60,15 @@ async def test_a_judge_that_praises_everything_ends_no_cascade(serve: Serve) -> 
     cascade = Cascade(stages=(A, B), check=Judge(rubric="5 is best", worker=C))
     async with open_app() as app:
         arrival = replace(make_arrival(app.clock), workflow=cascade)
-        believed = await app.orchestrator.carry(Task.from_text("What is it?"), arrival=arrival)
+        believed = await app.orchestrator.run_detailed(Task.from_text("What is it?"), arrival=arrival)
         assert believed.run.answer is not None
         assert believed.run.answer.text == "weak"
         app.grading().trusted = {JUDGE: Trust(found=(0.0, 1.0), accepted=(0.0, 0.3), outcomes=60)}
         arrival = replace(make_arrival(app.clock), workflow=cascade)
-        doubted = await app.orchestrator.carry(Task.from_text("What is it?"), arrival=arrival)
+        doubted = await app.orchestrator.run_detailed(Task.from_text("What is it?"), arrival=arrival)
         assert doubted.run.answer is not None
         assert doubted.run.answer.text == "strong"
-        verdict = doubted.findings[0].verdict
+        verdict = doubted.run.findings[0].verdict
         assert (verdict.quality, verdict.own) == (0.3, 1.0)
         assert "accepted 30% of the time" in verdict.detail
         kept = [stored.entry for stored in app.ledger.read(kinds=("executed",))]

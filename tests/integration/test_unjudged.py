@@ -180,7 +180,7 @@ async def test_failed_judges_of_older_ledgers_are_no_outcomes_and_are_judged_aga
             await app.ledger.append(Judged(run=name, verdict=void))
         assert list(app.ledger.outcomes.measured()) == []
         assert len(app.ledger.outcomes.unjudged("c")) == 2
-        decision, made = await app.orchestrator.handle(TASK)
+        decision, made = await app.orchestrator.run(TASK)
         await app.ledger.append(Judged(run=made.id, verdict=void))
         assert app.ledger.runs.verdicts_of(made.id) == []
         assert app.ledger.decisions.results_of([decision.id])[decision.id][1] == []
@@ -258,9 +258,9 @@ async def test_a_verifying_step_without_a_verdict_neither_accepts_nor_refuses(se
         assert (run.answer.text, run.findings) == ("41", ())
         assert [(each.author, each.verifier) for each in run.unchecked] == [("a", "worker:b")]
         director = Told(solve, verify, None)
-        execution = await take_turns(app, director)
+        answered = await take_turns(app, director)
         assert [(turn.text, turn.accepts) for turn in director.seen] == [("41", None), ("", None)]
-        assert len(execution.unchecked) == 1
+        assert len(answered.run.unchecked) == 1
 
 
 async def test_a_human_who_says_nothing_in_time_gives_no_verdict(serve: Serve) -> None:
@@ -270,12 +270,12 @@ async def test_a_human_who_says_nothing_in_time_gives_no_verdict(serve: Serve) -
         with pytest.raises(ApprovalPending):
             await carry(app, Verified(worker=A, check=Human(), repairs=0))
         clock.advance(25 * 3600.0)
-        execution = await app.orchestrator.resume(app.runs.unfinished()[0])
-        assert execution is not None
-        assert execution.run.findings == ()
-        assert [each.verifier for each in execution.run.unchecked] == ["human"]
-        assert execution.run.answer is not None
-        assert execution.run.answer.text == "from a"
+        answered = await app.orchestrator.resume(app.runs.unfinished()[0])
+        assert answered is not None
+        assert answered.run.findings == ()
+        assert [each.verifier for each in answered.run.unchecked] == ["human"]
+        assert answered.run.answer is not None
+        assert answered.run.answer.text == "from a"
 
 
 async def test_probing_stops_where_no_probe_gets_a_verdict_and_goes_on_later(serve: Serve, tmp_path: Path) -> None:

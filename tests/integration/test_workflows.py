@@ -40,7 +40,7 @@ from ripieno.errors import (
     InvalidTask,
     ProviderError,
 )
-from ripieno.execute import Execution, Executor, Turn
+from ripieno.execute import Answered, Executor, Failed, Started, Turn
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import Reply, ScriptedServer, Seen
 
@@ -49,8 +49,8 @@ TASK = Task.from_text("What is six times seven?")
 RIGHT = Numeric(answer=42)
 
 
-async def carry(app: App, workflow: Workflow, task: Task = TASK) -> Execution:
-    return await app.orchestrator.carry(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
+async def carry(app: App, workflow: Workflow, task: Task = TASK) -> Answered:
+    return await app.orchestrator.run_detailed(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
 
 
 def asked(server: ScriptedServer) -> list[str]:
@@ -239,16 +239,18 @@ async def test_only_the_last_step_is_streamed(serve: Serve) -> None:
     async with open_app() as app:
         merge = Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C)
         arrival = replace(make_arrival(app.clock), workflow=merge)
-        execution, pieces = await app.orchestrator.stream(TASK, arrival=arrival)
+        started = await app.orchestrator.start(TASK, arrival=arrival)
+        pieces = await app.orchestrator.stream(started)
         texts = [piece.text async for piece in pieces]
         assert "".join(texts) == "one and two"
         assert len([text for text in texts if text]) > 1, "piece by piece"
-        assert (execution.serving, execution.run.worker) == ("c", "c")
+        assert (started.recorder.serving, started.result().run.worker) == ("c", "c")
         checked = Cascade(stages=(A, B), check=Pattern(pattern="1"))
         arrival = replace(make_arrival(app.clock), workflow=checked)
-        execution, pieces = await app.orchestrator.stream(TASK, arrival=arrival)
+        started = await app.orchestrator.start(TASK, arrival=arrival)
+        pieces = await app.orchestrator.stream(started)
         assert "".join([piece.text async for piece in pieces]) == "1", "an answer that is checked comes whole"
-        assert execution.serving == "a"
+        assert started.recorder.serving == "a"
 
 
 async def test_a_stream_without_an_answer_ends_with_its_error(serve: Serve) -> None:
@@ -256,10 +258,12 @@ async def test_a_stream_without_an_answer_ends_with_its_error(serve: Serve) -> N
     async with open_app() as app:
         for stages in ((A, A), (A, B)):
             arrival = replace(make_arrival(app.clock), workflow=Cascade(stages=stages, check=RIGHT))
-            execution, pieces = await app.orchestrator.stream(TASK, arrival=arrival)
+            started = await app.orchestrator.start(TASK, arrival=arrival)
+            pieces = await app.orchestrator.stream(started)
             with pytest.raises(ProviderError):
                 _ = [piece async for piece in pieces]
-            assert execution.run.answer is None
+            assert isinstance(started.recorder.ended, Failed)
+            assert started.recorder.ended.run.answer is None
 
 
 async def test_budgets_end_a_workflow_with_the_best_it_has(serve: Serve) -> None:
@@ -550,13 +554,13 @@ async def test_outcomes_of_workflows_are_not_taken_for_a_workers_own(serve: Serv
 
     write_pool(serve([Reply(text="41")]), serve([Reply(text="42")]))
     async with open_app() as app:
-        execution = await carry(app, Cascade(stages=(A, B), check=RIGHT))
-        await record_feedback(app, execution.decision.id, Verdict(verifier="user", quality=1.0))
+        answered = await carry(app, Cascade(stages=(A, B), check=RIGHT))
+        await record_feedback(app, answered.decision.id, Verdict(verifier="user", quality=1.0))
         assert list(app.ledger.outcomes.traffic(after=0)) == []
         assert list(app.ledger.outcomes.measured()) == []
-        again = app.ledger.decisions.find(execution.decision.id).decision
+        again = app.ledger.decisions.find(answered.decision.id).decision
         assert again.workflow == Cascade(stages=(A, B), check=RIGHT)
-        assert app.ledger.runs.of_decision(execution.decision.id) == [execution.run]
+        assert app.ledger.runs.of_decision(answered.decision.id) == [answered.run]
 
 
 class Told:
@@ -571,14 +575,13 @@ class Told:
         return self._steps[len(seen)]
 
 
-async def take_turns(app: App, director: Told, *, task: Task = TASK, most: int = 5) -> Execution:
+async def take_turns(app: App, director: Told, *, task: Task = TASK, most: int = 5) -> Answered:
     decision = await app.orchestrator.decide(task)
     others = tuple(worker for worker in app.pool.ids if worker != decision.worker)
     turns = Turns(worker=decision.worker, fallbacks=others, most=most)
-    execution = Execution(decision=replace(decision, workflow=turns), task=task)
-    execution.director = director
-    await Executor(app.caller, app.grading).execute(execution, app.pool)
-    return execution
+    decision = replace(decision, workflow=turns)
+    started = Started(decision=decision, task=task, pool=app.pool, director=director)
+    return await Executor(app.caller, app.grading).execute(started)
 
 
 async def test_a_turn_that_fails_is_shown_and_a_verifier_that_accepts_ends_the_run(serve: Serve) -> None:
@@ -595,13 +598,13 @@ async def test_a_turn_that_fails_is_shown_and_a_verifier_that_accepts_ends_the_r
     again = Step(worker=B, op=Op.SOLVE, access=(1, 2))
     director = Told(first, solve, verify, again, replace(verify, access=(3,)))
     async with open_app() as app:
-        execution = await take_turns(app, director)
-        assert execution.run.answer is not None
-        assert execution.run.answer.text == "42"
-        assert execution.run.workflow == "turns"
+        answered = await take_turns(app, director)
+        assert answered.run.answer is not None
+        assert answered.run.answer.text == "42"
+        assert answered.run.workflow == "turns"
         assert [turn.text for turn in director.seen] == ["", "41", "REVISE: it is too small", "42"]
         assert [turn.accepts for turn in director.seen] == [None, None, False, None]
-        assert [finding.verdict.quality for finding in execution.findings] == [0.0, 1.0]
+        assert [finding.verdict.quality for finding in answered.run.findings] == [0.0, 1.0]
         assert "too small" in asked(servers[1])[-1]
 
 
@@ -611,22 +614,21 @@ async def test_turns_end_where_the_director_or_their_number_ends_them(serve: Ser
     step = Step(worker=A, op=Op.SOLVE)
     async with open_app() as app:
         stopped = await take_turns(app, Told(step, None))
-        assert len(stopped.calls) == 1
+        assert len(stopped.run.calls) == 1
         cut = await take_turns(app, Told(step, step, step), most=2)
-        assert len(cut.calls) == 2
+        assert len(cut.run.calls) == 2
         assert cut.run.answer is not None
         assert cut.run.answer.text == "3", "the latest answer is given"
         poor = await take_turns(app, Told(step, step, step), task=replace(TASK, budget=Budget(calls=1)))
-        assert poor.ended_early is not None
+        assert poor.run.ended_early is not None
         assert poor.run.answer is not None
 
 
 async def test_turns_of_which_all_fail_have_failed_and_one_that_cannot_be_taken_is_refused(serve: Serve) -> None:
     write_pool(serve([Reply(status=400)]))
     async with open_app() as app:
-        execution = await take_turns(app, Told(Step(worker=A, op=Op.SOLVE), None))
-        assert execution.run.answer is None
-        assert isinstance(execution.error, ProviderError)
+        with pytest.raises(ProviderError):
+            await take_turns(app, Told(Step(worker=A, op=Op.SOLVE), None))
         with pytest.raises(InvalidPlan, match="executes nothing"):
             await take_turns(app, Told(Step(worker=A, op=Op.RUN)))
         with pytest.raises(InvalidPlan, match="no worker is called"):
@@ -637,16 +639,16 @@ async def test_turns_are_asked_for_by_name_and_name_who_chose_them(serve: Serve)
     write_pool(serve([Reply(text="42")]), serve([Reply(text="42")]))
     task = replace(TASK, objective=replace(TASK.objective, mode=Mode.TURNS))
     async with open_app() as app:
-        execution = await app.orchestrator.carry(task)
-        turns = app.ledger.decisions.find(execution.decision.id).decision.workflow
+        answered = await app.orchestrator.run_detailed(task)
+        turns = app.ledger.decisions.find(answered.decision.id).decision.workflow
         assert isinstance(turns, Turns)
         assert turns.author.startswith("turns:")
-        assert execution.run.answer is not None
+        assert answered.run.answer is not None
     head, _ = load_turn_policy(BUNDLED_HEAD, encoder=StaticEncoder().name)
     save_turn_policy(Path(".ripieno/conductor/turns/0.safetensors"), head, encoder="another", card={})
     async with open_app() as app:
         with pytest.raises(ConfigError, match="nobody here can choose turns"):
-            await app.orchestrator.carry(task)
+            await app.orchestrator.run_detailed(task)
     settings = Path("ripieno.toml")
     settings.write_text(settings.read_text() + "\n[conductor]\nhead = 'nowhere.safetensors'\n")
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -155,10 +155,10 @@ async def test_the_workbench_and_the_engine_carry_out_the_same_plans_alike(
             steps = draw_steps(rng, len(workers))
             done = world.carry_out(task.task.text, steps, pool)
             arrival = replace(make_arrival(app.clock), workflow=to_plan(steps, pool))
-            execution = await app.orchestrator.carry(task.task, arrival=arrival)
-            assert execution.run.answer is not None
-            assert execution.run.answer.text == done.results[-1]
-            assert len(execution.run.calls) == len(done.results)
+            answered = await app.orchestrator.run_detailed(task.task, arrival=arrival)
+            assert answered.run.answer is not None
+            assert answered.run.answer.text == done.results[-1]
+            assert len(answered.run.calls) == len(done.results)
 
 
 def draw_steps(rng: np.random.Generator, workers: int) -> list[BenchStep]:

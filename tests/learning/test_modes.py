@@ -117,7 +117,7 @@ async def test_agreement_is_chosen_unasked_where_workers_err_apart(servers: list
         assert decision.mode in workflows
         assert not isinstance(decision.workflow, Solo)
         assert {e.worker for e in decision.estimates} == {A, B, C, *workflows}
-        handled, _ = await app.orchestrator.handle(task)
+        handled, _ = await app.orchestrator.run(task)
         assert (await app.replay(app.ledger.decisions.find(handled.id))).mode == decision.mode
         alone = await app.orchestrator.decide(replace(task, objective=replace(task.objective, workers=(A, C))))
         assert alone.mode is None, "who is in it must be allowed"
@@ -149,7 +149,7 @@ async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(
         )
         before = await app.orchestrator.decide(task)
         for _ in range(25):
-            decision, run = await app.orchestrator.handle(task)
+            decision, run = await app.orchestrator.run(task)
             assert run.mode == before.mode
             await record_feedback(app, decision.id, Verdict(verifier="user", quality=0.0))
             if (await app.orchestrator.decide(task)).mode != before.mode:

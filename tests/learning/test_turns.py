@@ -16,7 +16,7 @@ from ripieno.domain import Op, Step, Turns, WorkerId
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import CheckpointError
 from ripieno.evaluate import conductor as proof
-from ripieno.execute import Execution, Executor, Turn
+from ripieno.execute import Executor, Started, Turn
 from ripieno.learn.turns import TurnRecipe, train_turns
 from ripieno.workbench.scenes import Stage
 from ripieno.workbench.turns import Played, tell_outcomes
@@ -136,12 +136,11 @@ async def test_the_workbench_and_the_engine_take_the_same_turns_alike(stage: Sta
             passed_over += any(each.is_nothing for each in played.happened)
             decision = await app.orchestrator.decide(task.task)
             turns = Turns(worker=decision.worker, fallbacks=tuple(w for w in app.pool.ids if w != decision.worker))
-            execution = Execution(decision=replace(decision, workflow=turns), task=task.task)
-            execution.director = Replayed(chosen)
-            await Executor(app.caller, app.grading).execute(execution, app.pool)
-            assert execution.run.answer is not None
-            assert execution.run.answer.text == played.underway.results[-1]
-            assert len(execution.run.calls) == outcome.steps
+            decision = replace(decision, workflow=turns)
+            started = Started(decision=decision, task=task.task, pool=app.pool, director=Replayed(chosen))
+            answered = await Executor(app.caller, app.grading).execute(started)
+            assert answered.answer.text == played.underway.results[-1]
+            assert len(answered.run.calls) == outcome.steps
     assert passed_over > 20
 
 

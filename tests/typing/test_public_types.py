@@ -10,7 +10,7 @@ async def use(app: App) -> None:
     task = Task.from_text("hello", objective=Objective(preference=0.5))
     assert_type(task.digest, str)
     assert_type(await app.orchestrator.decide(task), Decision)
-    decision, run = await app.orchestrator.handle(task)
+    decision, run = await app.orchestrator.run(task)
     assert_type(decision, Decision)
     assert_type(run, Run)
     assert_type(run.cost_usd, float | None)

@@ -36,7 +36,7 @@ from ripieno.domain import (
 )
 from ripieno.domain.grader import Agreement, Check, Exact, Judge
 from ripieno.errors import ProviderTimeout, RipienoError
-from ripieno.execute import Execution, Executor, Turn
+from ripieno.execute import Executor, Started, Turn
 from ripieno.providers import Caller, Health, Piece
 from ripieno.providers.base import stream_whole
 from ripieno.route import Arrival, Conditions, Modes, Router, UtilityPolicy
@@ -190,16 +190,16 @@ async def carry(world: World, *, is_stream: bool) -> list[WorkerId]:
     today = Conditions(today=date(2026, 11, 22))
     with suppress(RipienoError):
         decision = router.decide(world.task, make_features(), world.pool, today, arrival=world.arrival)
-        execution = Execution(decision=decision, task=world.task)
-        execution.director = make_director(world, decision.mask)
-        if isinstance(decision.workflow, Turns) and execution.director is None:
+        director = make_director(world, decision.mask)
+        started = Started(decision=decision, task=world.task, pool=world.pool, director=director)
+        if isinstance(decision.workflow, Turns) and director is None:
             return []
         executor = Executor(caller, lambda: Grading({}), hedge_share=1.0)
         if is_stream:
-            async for _ in executor.stream(execution, world.pool):
+            async for _ in executor.stream(started):
                 pass
         else:
-            await executor.execute(execution, world.pool)
+            await executor.execute(started)
     return provider.called
 
 

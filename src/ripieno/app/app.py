@@ -55,10 +55,10 @@ from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
 from ripieno.memory.waiting import Waiting
-from ripieno.orchestrator import Brain, Orchestrator, Parts
+from ripieno.orchestrator import Brain, Orchestrator, OrchestratorServices
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.privacy import Boundary
-from ripieno.providers import Caller, Health, Provider, Residents
+from ripieno.providers import Caller, Health, Provider, Residents, require_answer
 from ripieno.route import (
     NAMED,
     PRESETS,
@@ -135,7 +135,7 @@ class App:
         self.journals = Journals(self.ledger, self.clock) if durable else None
         self._grading: tuple[Loaded, Grading] | None = None
         budget = self.settings.route.budget_usd_per_task
-        parts = Parts(
+        services = OrchestratorServices(
             analyzer=self.analyzer,
             executor=Executor(self.caller, self.grading, hedge_share=self.settings.route.hedge_share),
             ledger=self.ledger,
@@ -155,7 +155,7 @@ class App:
         self.learning = Loop("learning", every_s=FOLLOW_S, clock=self.clock)
         """The record of learning beside requests."""
         self._learning = Learning(self.ledger, self.analyzer, self.registry, self.clock, self.conditions)
-        self.orchestrator = Orchestrator(parts, self.brain)
+        self.orchestrator = Orchestrator(services, self.brain)
         self.runs = Runs(self.orchestrator, self.journals, self.ledger, self.clock)
 
     async def __aenter__(self) -> Self:
@@ -395,11 +395,7 @@ class App:
         """
         if self.pool[worker].is_careful:
             raise ConfigError(f"{worker!r} judges nothing: its calls have effects or need approval")
-        called = await self.caller.call(self.pool[worker], task)
-        if called.answer is None:
-            assert called.error is not None
-            raise called.error
-        return called.answer
+        return require_answer(await self.caller.call(self.pool[worker], task)).answer
 
     def _read_stamp(self) -> Stamp:
         return (stat_file(self._watched[0]), stat_file(self._watched[1]), stat_file(self._watched[2]))

@@ -31,7 +31,7 @@ async def extract_facts(app: App, *, worker: str, most: int) -> Extracted | None
     with _alone(app.settings.home / "extract.lock") as is_alone:
         if not is_alone:
             return None
-        return await extract(app.memory, partial(app.orchestrator.write, worker=worker), most=most)
+        return await extract(app.memory, partial(app.orchestrator.generate_text, worker=worker), most=most)
 
 
 async def beat_memory(app: App) -> None:

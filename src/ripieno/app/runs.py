@@ -5,7 +5,7 @@ import logging
 
 from ripieno.domain import Clock, Decided, Resolved, Run
 from ripieno.errors import ApprovalDenied, ApprovalPending, ConfigError, NotFound, RipienoError
-from ripieno.execute import Execution, Journals, Unfinished
+from ripieno.execute import Answered, Journals, Unfinished
 from ripieno.ledger import Ledger
 from ripieno.orchestrator import Orchestrator
 
@@ -111,7 +111,7 @@ class Runs:
             raise ApprovalDenied(proposal.run, step=proposal.step, by=answer.by, reason=answer.reason)
         return answer
 
-    async def go_on(self, found: Unfinished) -> Execution | None:
+    async def go_on(self, found: Unfinished) -> Answered | None:
         """Go on with a run; None where another process was faster.
 
         Raises:
@@ -143,13 +143,13 @@ class Runs:
 
     async def _finish(self, found: Unfinished) -> None:
         try:
-            execution = await self.go_on(found)
+            answered = await self.go_on(found)
         except ApprovalPending:
             return
         except RipienoError as error:
             log.warning("run %s, gone on with, has failed: %s", found.claim.run, error.message)
             return
-        if execution is not None:
+        if answered is not None:
             log.warning("run %s was stranded, and is finished", found.claim.run)
 
 

@@ -22,6 +22,7 @@ from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
     from ripieno.app import App
+    from ripieno.execute import Answered
     from ripieno.route import Arrival
 
 
@@ -124,15 +125,15 @@ def ask(
 ) -> None:
     """Route TEXT (`-` reads stdin) to the worker that should own it, and print the answer."""
 
-    async def work(app: App) -> tuple[Decision, Run]:
-        return await app.orchestrator.handle(wanted.make_task(app), arrival=wanted.make_arrival(app))
+    async def work(app: App) -> Answered:
+        return await app.orchestrator.run_detailed(wanted.make_task(app), arrival=wanted.make_arrival(app))
 
-    decision, run = run_app(config, work)
-    assert run.answer is not None
+    answered = run_app(config, work)
+    decision, run = answered.decision, answered.run
     if as_json:
         print_json(
             {
-                "answer": run.answer.text,
+                "answer": answered.answer.text,
                 "decision": decision.id,
                 "worker": run.worker,
                 "cost_usd": run.cost_usd,
@@ -144,7 +145,7 @@ def ask(
             }
         )
         return
-    click.echo(run.answer.text)
+    click.echo(answered.answer.text)
     say(f"{run.worker}, {money(run.cost_usd)}, {seconds(run.latency_s)}; ripieno explain {decision.id[:12]}")
     if wants_explanation:
         for reason in decision.reasons:

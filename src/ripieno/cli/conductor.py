@@ -159,7 +159,7 @@ def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
 
     async def work(app: App) -> tuple[Decision, tuple[Call, ...]]:
         task = replace(wanted, workflow=wanted.workflow or Mode.PLAN.value).make_task(app)
-        return await app.orchestrator.plan(task)
+        return await app.orchestrator.preview_plan(task)
 
     decision, calls = run_app(config, work)
     workflow = decision.workflow
@@ -321,6 +321,7 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
     from ripieno.app import App
     from ripieno.conductor import make_prompt
     from ripieno.measure import require_plain
+    from ripieno.providers import CallAnswered
     from ripieno.workbench.scenes import make_brief
 
     path = folder / f"lm-{name}" / f"plans-prompted-{len(exam.tasks)}.json"
@@ -336,8 +337,8 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
             for place in range(len(exam.tasks)):
                 if place >= len(written):
                     brief = make_brief(exam.tasks[place], exam.pools[place], families[place])
-                    called = await app.caller.call(app.pool[parse_worker_id(name)], make_prompt(brief))
-                    written.append(called.answer.text if called.answer is not None else "")
+                    result = await app.caller.call(app.pool[parse_worker_id(name)], make_prompt(brief))
+                    written.append(result.answer.text if isinstance(result, CallAnswered) else "")
                     path.with_suffix(".part").write_text(json.dumps(written), encoding="utf-8")
                     path.with_suffix(".part").replace(path)
                 advance(place + 1)

@@ -291,7 +291,7 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
     async def work(app: App) -> Compacted:
         if worker != "auto":
             await _find_worker(app, worker)
-        return await shorten(turns, write=partial(app.orchestrator.write, worker=worker))
+        return await shorten(turns, write=partial(app.orchestrator.generate_text, worker=worker))
 
     found = run_app(config, work) if worker is not None else asyncio.run(shorten(turns, write=None))
     if as_json:

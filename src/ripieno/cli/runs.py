@@ -18,7 +18,7 @@ from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
     from ripieno.app import App
-    from ripieno.execute import Execution, Unfinished
+    from ripieno.execute import Answered, Unfinished
 
 
 @click.group(epilog="\b\nExample:\n  ripieno runs list")
@@ -57,20 +57,17 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
 def resume(config: Path | None, *, run: str, as_json: bool) -> None:
     """Go on with RUN here, and print its answer; finished steps are not repeated."""
 
-    async def work(app: App) -> Execution | None:
+    async def work(app: App) -> Answered | None:
         return await app.runs.go_on(await asyncio.to_thread(app.runs.find, run))
 
-    execution = run_app(config, work)
-    if execution is None:
+    answered = run_app(config, work)
+    if answered is None:
         raise GateRefused(f"run {run} was taken by another process just now")
-    ended = execution.run
-    assert ended.answer is not None
+    ended, text = answered.run, answered.answer.text
     if as_json:
-        print_json(
-            {"run": ended.id, "answer": ended.answer.text, "cost_usd": ended.cost_usd, "steps": list_steps(ended)}
-        )
+        print_json({"run": ended.id, "answer": text, "cost_usd": ended.cost_usd, "steps": list_steps(ended)})
         return
-    click.echo(ended.answer.text)
+    click.echo(text)
     say(f"{ended.worker}, {money(ended.cost_usd)}; ripieno explain {ended.id[:12]}")
 
 

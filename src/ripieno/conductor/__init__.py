@@ -3,6 +3,7 @@
 from ripieno.conductor.base import Brief, Conductor, Directors, Roster, Written
 from ripieno.conductor.decompose import Decomposer
 from ripieno.conductor.grammar import format_plan, make_schema, parse_json, parse_text
+from ripieno.conductor.planner import Planner
 from ripieno.conductor.prompted import PromptedConductor, make_prompt
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Conductor",
     "Decomposer",
     "Directors",
+    "Planner",
     "PromptedConductor",
     "Roster",
     "Written",

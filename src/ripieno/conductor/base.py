@@ -8,7 +8,7 @@ import numpy as np
 
 from ripieno.domain import Call, Estimate, Features, Plan, Pool, Task, Worker, WorkerId
 from ripieno.execute import Director
-from ripieno.providers import Called
+from ripieno.providers import CallResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Brief:
     estimates: Mapping[WorkerId, Estimate]
     author: WorkerId | None = None
     """Who writes, where a worker does."""
-    call: Callable[[Worker, Task], Awaitable[Called]] | None = None
+    call: Callable[[Worker, Task], Awaitable[CallResult]] | None = None
     """How a worker is called within the run's budget; None calls it without one."""
 
     def describe(self, worker: Worker) -> Card:

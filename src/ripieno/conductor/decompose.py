@@ -9,7 +9,7 @@ from ripieno.conductor.prompted import MOST_TOKENS, rank
 from ripieno.domain import JsonValue, Message, Op, Plan, Step, Task, WorkerId
 from ripieno.domain.workflow import MOST_STEPS
 from ripieno.errors import InvalidPlan
-from ripieno.providers import Caller
+from ripieno.providers import Caller, CallFailed
 
 MOST_PARTS = MOST_STEPS - 1
 _ORDERS = f"""You split a task into parts that different workers can do. You do not solve it yourself.
@@ -74,13 +74,13 @@ class Decomposer:
         if number is None:
             return Written(plan=None, fault=f"{brief.author!r} is to split the task, and may not take it")
         worker = brief.roster.workers[number]
-        called = await (brief.call or self._caller.call)(worker, make_prompt(brief.task))
-        if called.answer is None:
-            return Written(plan=None, calls=(called.call,), fault=called.call.error or "the worker failed")
+        result = await (brief.call or self._caller.call)(worker, make_prompt(brief.task))
+        if isinstance(result, CallFailed):
+            return Written(plan=None, calls=(result.call,), fault=result.error.message)
         try:
-            parts = read_parts(called.answer.text)
+            parts = read_parts(result.answer.text)
         except InvalidPlan as error:
-            return Written(plan=None, calls=(called.call,), fault=error.message)
+            return Written(plan=None, calls=(result.call,), fault=error.message)
         owners = [await self._route(part.text, brief) for part in parts]
         steps = [
             Step(worker=owner, op=Op.SOLVE, access=part.needs, text=part.text)
@@ -89,7 +89,7 @@ class Decomposer:
         if len(steps) > 1:
             steps.append(Step(worker=worker.id, op=Op.MERGE, access=tuple(range(len(steps)))))
         plan = Plan(steps=tuple(steps), fallbacks=tuple(rank(brief)), author=self.version)
-        return Written(plan=plan, calls=(called.call,))
+        return Written(plan=plan, calls=(result.call,))
 
 
 def make_prompt(task: Task) -> Task:

@@ -7,7 +7,7 @@ from ripieno.conductor.base import Brief, Card, Written
 from ripieno.conductor.grammar import make_schema, parse_json
 from ripieno.domain import Call, Message, Task, WorkerId
 from ripieno.errors import InvalidPlan
-from ripieno.providers import Caller
+from ripieno.providers import Caller, CallFailed
 
 MOST_TOKENS = 400
 """Of a plan in JSON."""
@@ -76,11 +76,11 @@ class PromptedConductor:
         calls: list[Call] = []
         fault = ""
         for _ in range(ATTEMPTS):
-            called = await (brief.call or self._caller.call)(worker, asked)
-            calls.append(called.call)
-            if called.answer is None:
-                return Written(plan=None, calls=tuple(calls), fault=called.call.error or "the worker failed")
-            text = called.answer.text
+            result = await (brief.call or self._caller.call)(worker, asked)
+            calls.append(result.call)
+            if isinstance(result, CallFailed):
+                return Written(plan=None, calls=tuple(calls), fault=result.error.message)
+            text = result.answer.text
             try:
                 plan = parse_json(text, brief.roster, author=self.version, fallbacks=rank(brief))
             except InvalidPlan as error:

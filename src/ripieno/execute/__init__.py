@@ -1,8 +1,24 @@
 """Workflow to Run."""
 
+from ripieno.execute.budget import Purse
 from ripieno.execute.director import Director, Turn
-from ripieno.execute.execution import Execution
-from ripieno.execute.executor import Executor, has_steps
+from ripieno.execute.execution import Answered, CallRecorder, Ended, Failed, Started, Suspended, find_solo
+from ripieno.execute.executor import Executor
 from ripieno.execute.journal import Journal, Journals, Unfinished
 
-__all__ = ["Director", "Execution", "Executor", "Journal", "Journals", "Turn", "Unfinished", "has_steps"]
+__all__ = [
+    "Answered",
+    "CallRecorder",
+    "Director",
+    "Ended",
+    "Executor",
+    "Failed",
+    "Journal",
+    "Journals",
+    "Purse",
+    "Started",
+    "Suspended",
+    "Turn",
+    "Unfinished",
+    "find_solo",
+]

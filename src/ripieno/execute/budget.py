@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from ripieno.domain import Bound, Call, Task, Worker, bound_call, cap_output
+from ripieno.domain import Account, Bound, Budget, Call, Task, Worker, bound_call, cap_output
 from ripieno.errors import BudgetExhausted, UnknownPrice
-from ripieno.execute.execution import Execution
-from ripieno.providers import Called, Caller
+from ripieno.execute.execution import CallRecorder
+from ripieno.providers import Caller, CallResult
 from ripieno.providers.caller import ATTEMPTS
 
 
@@ -29,12 +29,16 @@ class Purse:
     """Holds the ceilings of one run: each call reserves the most that it can cost before it begins, and settles after.
 
     Args:
-        execution: its calls are what is spent.
+        budget: the ceilings.
+        account: what pays for the calls; None where no key pays.
+        recorder: its calls are what is spent.
     """
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
-        self._begun = len(execution.calls)
+    def __init__(self, budget: Budget, account: Account | None, recorder: CallRecorder) -> None:
+        self._budget = budget
+        self._account = account
+        self._recorder = recorder
+        self._begun = len(recorder.calls)
         self._reserved_usd = 0.0
         self.abandoned: Call | None = None
         """The latest call that was cancelled on its way."""
@@ -49,11 +53,11 @@ class Purse:
             BudgetExhausted: a ceiling leaves no room for it; it must not be made.
             UnknownPrice: there is a ceiling of money, and nobody knows what the worker costs.
         """
-        budget = self._execution.task.budget
+        budget, tokens = self._budget, sum(call.tokens for call in self._recorder.calls)
         if budget.calls is not None and self._begun >= budget.calls:
             raise BudgetExhausted("calls", spent=self._begun, limit=budget.calls)
-        if budget.tokens is not None and self._execution.tokens >= budget.tokens:
-            raise BudgetExhausted("tokens", spent=self._execution.tokens, limit=budget.tokens)
+        if budget.tokens is not None and tokens >= budget.tokens:
+            raise BudgetExhausted("tokens", spent=tokens, limit=budget.tokens)
         hold = await self._hold(worker, task)
         self._begun += 1
         try:
@@ -61,7 +65,7 @@ class Purse:
         finally:
             self._settle(hold)
 
-    async def call(self, caller: Caller, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> Called:
+    async def call(self, caller: Caller, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> CallResult:
         """Ask a worker within the budget; one that is cancelled counts as a call whose question was sent.
 
         Raises:
@@ -71,16 +75,16 @@ class Purse:
         async with self.reserve(worker, task) as hold:
             began = asyncio.get_running_loop().time()
             try:
-                called = await caller.call(worker, hold.task, attempts=attempts)
+                result = await caller.call(worker, hold.task, attempts=attempts)
             except asyncio.CancelledError:
                 waited = asyncio.get_running_loop().time() - began
                 self.abandoned = hold.call = caller.abandon(worker, hold.task, latency_s=waited).call
                 raise
-            hold.call = called.call
-        return called
+            hold.call = result.call
+        return result
 
     async def _hold(self, worker: Worker, task: Task) -> Hold:
-        account, ceiling = self._execution.account, self._execution.task.budget.cost_usd
+        account, ceiling = self._account, self._budget.cost_usd
         has_account = account is not None and account.has_budget
         if ceiling is None and not has_account:
             return Hold(task)
@@ -89,7 +93,7 @@ class Purse:
             raise UnknownPrice(worker.id)
         most = bound.most_usd
         if ceiling is not None:
-            committed = self._execution.cost_usd + self._unpriced_usd + self._reserved_usd
+            committed = self._recorder.cost_usd + self._unpriced_usd + self._reserved_usd
             most = min(most, ceiling - committed)
             if most < bound.least_usd:
                 raise BudgetExhausted("money (USD)", spent=committed, limit=ceiling)
@@ -106,7 +110,7 @@ class Purse:
         tokens = bound.afford(usd)
         if bound.is_limited and tokens >= bound.output_tokens:
             return task
-        self._execution.limited_tokens = tokens
+        self._recorder.limit(tokens)
         return cap_output(worker, task, tokens)
 
     def _settle(self, hold: Hold) -> None:
@@ -116,5 +120,5 @@ class Purse:
             cost = 0.0
         if cost is None:
             self._unpriced_usd += hold.usd
-        if self._execution.account is not None and hold.usd:
-            self._execution.account.settle(hold.usd, cost_usd=hold.usd if cost is None else cost)
+        if self._account is not None and hold.usd:
+            self._account.settle(hold.usd, cost_usd=hold.usd if cost is None else cost)

@@ -5,16 +5,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import assert_never
 
-from ripieno.domain import Cascade, Ensemble, Plan, Pool, Solo, Turns, Verified, least_calls
-from ripieno.errors import BudgetExhausted, DeadlineExceeded, NoVerdict, ProviderError, RipienoError
-from ripieno.execute.execution import Execution, in_time
-from ripieno.execute.journal import Journal
+from ripieno.domain import Cascade, Ensemble, Plan, Solo, Turns, Verified, least_calls
+from ripieno.errors import BudgetExhausted, ConfigError, DeadlineExceeded, NoVerdict, ProviderError, RipienoError
+from ripieno.execute.execution import Answered, Ending, Started, in_time
 from ripieno.execute.modes import run_cascade, run_ensemble, run_verified
 from ripieno.execute.plans import run_plan
 from ripieno.execute.solo import SoloRunner
-from ripieno.execute.steps import Checker, Crew, Steps
+from ripieno.execute.steps import Checker, Steps
 from ripieno.execute.turns import run_turns
-from ripieno.providers import Called, Caller, Piece
+from ripieno.providers import CallAnswered, Caller, Piece
 from ripieno.providers.base import stream_whole
 
 MOST_AHEAD = 16
@@ -36,15 +35,11 @@ class Executor:
         self._checker = checker
         self._solo = SoloRunner(caller, hedge_share=hedge_share)
 
-    async def execute(self, execution: Execution, pool: Pool, *, journal: Journal | None = None) -> None:
-        """Carry out a whole workflow; what each call met stands in the execution.
-
-        Args:
-            execution: the run in the making.
-            pool: the workers of this moment.
-            journal: the record of its steps, where it is to survive this process.
+    async def execute(self, started: Started) -> Answered:
+        """Carry out a whole workflow; how it ended is recorded in the run, whatever is raised.
 
         Raises:
+            ProviderError: no worker that was asked answered.
             DeadlineExceeded: the deadline passed before there was any answer.
             BudgetExhausted: a ceiling was reached before there was any answer.
             InvalidPlan: the plan cannot be carried out by this pool.
@@ -52,24 +47,21 @@ class Executor:
             ApprovalDenied: a human did not agree.
             InDoubt: a step that changes something was begun before, and its end is not known.
         """
-        if not has_steps(execution, pool):
-            await self._solo.execute(execution, pool)
-            return
-        crew = Crew(caller=self.caller, checker=self._checker(), pool=pool)
-        await self._carry_out(execution, Steps(crew, execution, journal=journal))
+        with Ending(started):
+            if (solo := started.solo) is not None:
+                return started.end(await self._solo.ask(started, solo))
+            return await _carry_out(started, Steps(self.caller, self._checker(), started))
 
-    def stream(self, execution: Execution, pool: Pool, *, journal: Journal | None = None) -> AsyncIterator[Piece]:
+    def stream(self, started: Started) -> AsyncIterator[Piece]:
         """Carry out a workflow piece by piece: of several steps, the last one is streamed where it is known to be.
 
         Raises:
-            ProviderError: there is no answer, or it broke off after its first piece.
-            RipienoError: see `execute`.
+            RipienoError: there is no answer, or it broke off after its first piece; see `execute`.
         """
-        if not has_steps(execution, pool):
-            return self._solo.stream(execution, pool)
-        return self._stream_steps(execution, pool, journal)
+        solo = started.solo
+        return self._stream_steps(started) if solo is None else self._solo.stream(started, solo)
 
-    async def _stream_steps(self, execution: Execution, pool: Pool, journal: Journal | None) -> AsyncIterator[Piece]:
+    async def _stream_steps(self, started: Started) -> AsyncIterator[Piece]:
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
         room = asyncio.Semaphore(MOST_AHEAD)
 
@@ -77,62 +69,50 @@ class Executor:
             await room.acquire()
             pieces.put_nowait(piece)
 
-        crew = Crew(caller=self.caller, checker=self._checker(), pool=pool)
-        steps = Steps(crew, execution, journal=journal, sink=give)
-        work = asyncio.create_task(self._carry_out(execution, steps))
-        work.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            while (next_piece := await pieces.get()) is not None:
-                yield next_piece
-                room.release()
-            await work
-            if execution.error is not None:
-                raise execution.error
-            if not steps.has_streamed and execution.called is not None and execution.called.answer is not None:
-                execution.serving = execution.author
-                async for piece in stream_whole(execution.called.answer):
-                    yield piece
-        finally:
-            work.cancel()
-            with suppress(asyncio.CancelledError, RipienoError):
-                await work
-
-    async def _carry_out(self, execution: Execution, steps: Steps) -> None:
-        """Carry out a workflow of steps; where it must end early, the best answer so far is given."""
-        loop = asyncio.get_running_loop()
-        try:
-            _check_calls(execution)
-            async with in_time(execution):
-                execution.called = await _dispatch(execution, steps)
-        except (BudgetExhausted, DeadlineExceeded, NoVerdict, ProviderError) as error:
-            if steps.best is not None and not steps.has_streamed:
-                execution.called, execution.ended_early = steps.best.called, error.message
-            elif isinstance(error, ProviderError) and execution.calls:
-                execution.called = Called(call=execution.calls[-1], answer=None, error=error)
-            else:
-                raise
-        finally:
-            execution.wall_s = loop.time() - execution.began
+        with Ending(started):
+            steps = Steps(self.caller, self._checker(), started, sink=give)
+            work = asyncio.create_task(_carry_out(started, steps))
+            work.add_done_callback(lambda _: pieces.put_nowait(None))
+            try:
+                while (next_piece := await pieces.get()) is not None:
+                    yield next_piece
+                    room.release()
+                answered = await work
+                if not steps.has_streamed:
+                    started.recorder.serve(answered.run.worker)
+                    async for piece in stream_whole(answered.answer):
+                        yield piece
+            finally:
+                work.cancel()
+                with suppress(asyncio.CancelledError, RipienoError):
+                    await work
 
 
-def has_steps(execution: Execution, pool: Pool) -> bool:
-    """Whether a run is made step by step: a single worker's only where a call of it is more than a question."""
-    workflow = execution.decision.workflow
-    return not isinstance(workflow, Solo) or pool[workflow.worker].is_careful
+async def _carry_out(started: Started, steps: Steps) -> Answered:
+    """Carry out a workflow of steps; where it must end early, the best answer so far is given."""
+    try:
+        _check_calls(started)
+        async with in_time(started):
+            result = await _dispatch(started, steps)
+    except (BudgetExhausted, DeadlineExceeded, NoVerdict, ProviderError) as error:
+        if steps.best is None or steps.has_streamed:
+            raise
+        return started.end(steps.best.result, ended_early=error.message)
+    return started.end(result)
 
 
-def _check_calls(execution: Execution) -> None:
+def _check_calls(started: Started) -> None:
     """Refuse a workflow that the budget's calls can never carry, before anybody is called."""
-    least, most = least_calls(execution.decision.workflow), execution.task.budget.calls
-    if most is not None and least > most and not execution.calls:
+    least, most = least_calls(started.decision.workflow), started.task.budget.calls
+    if most is not None and least > most and not started.recorder.calls:
         raise BudgetExhausted("calls", spent=least, limit=most)
 
 
-async def _dispatch(execution: Execution, steps: Steps) -> Called:
-    workflow = execution.decision.workflow
+async def _dispatch(started: Started, steps: Steps) -> CallAnswered:
+    workflow = started.decision.workflow
     match workflow:
         case Solo():
-            return await steps.ask("1", workflow.workers, execution.task, is_last=True)
+            return await steps.ask("1", workflow.workers, started.task, is_last=True)
         case Cascade():
             return await run_cascade(workflow, steps)
         case Verified():
@@ -142,7 +122,8 @@ async def _dispatch(execution: Execution, steps: Steps) -> Called:
         case Plan():
             return await run_plan(workflow, steps)
         case Turns():
-            assert execution.director is not None, "who opened the run gives it its director"
-            return await run_turns(workflow, steps, execution.director)
+            if started.director is None:
+                raise ConfigError(f"nobody chooses the turns of {started.decision.id}", hint="use --workflow plan")
+            return await run_turns(workflow, steps, started.director)
         case _:
             assert_never(workflow)

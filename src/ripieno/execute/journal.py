@@ -39,16 +39,22 @@ class Journal:
         ledger: where it stands.
         clock: the time, for what expires.
         run: id of the run.
+        owner: name of the process that has the run in hand.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, run: str) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, run: str, owner: str) -> None:
         self.run = run
+        self.owner = owner
         self.now = clock.now
         self._ledger = ledger
         self._steps: dict[str, Stepped] = {}
         self._begun: set[str] = set()
         self._resolved: dict[tuple[str, str], Resolved] = {}
         self._proposed: dict[tuple[str, str], Proposed] = {}
+
+    def claim_new(self, *, key: str | None) -> Claimed:
+        """Make the first claim of the run: recorded together with its decision."""
+        return Claimed(run=self.run, owner=self.owner, key=key)
 
     def read(self) -> None:
         """Take in what is recorded: for a run that was begun before."""
@@ -137,11 +143,7 @@ class Journals:
 
     def open(self, run: str) -> Journal:
         """The journal of a run that begins."""
-        return Journal(self._ledger, self._clock, run)
-
-    def claim_new(self, run: str, *, key: str | None) -> Claimed:
-        """The first claim of a run: recorded together with its decision."""
-        return Claimed(run=run, owner=self.owner, key=key)
+        return Journal(self._ledger, self._clock, run, self.owner)
 
     async def take_over(self, found: Unfinished) -> Journal | None:
         """Claim a run that nobody has in hand; None where another process was faster."""

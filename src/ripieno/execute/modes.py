@@ -11,7 +11,7 @@ from ripieno.domain.workflow import find_removed_mode
 from ripieno.errors import InvalidPlan, NoVerdict, ProviderError, ProviderRejected, RipienoError
 from ripieno.execute.prompts import SYNTHESIZE, make_repair, show_others
 from ripieno.execute.steps import UNKNOWN, Steps
-from ripieno.providers import Called
+from ripieno.providers import CallAnswered
 
 SAMPLE_TEMPERATURE = 0.7
 """Of several samples of one worker, where the task states none.
@@ -25,7 +25,7 @@ MOST_UNCHECKED = 2
 """Answers without a verdict before the search ends: where the verifier is down, further ones only cost money."""
 
 
-async def run_cascade(workflow: Cascade, steps: Steps) -> Called:
+async def run_cascade(workflow: Cascade, steps: Steps) -> CallAnswered:
     """From small to large, until an answer passes; one that could not be checked goes on to the larger worker."""
     last = len(workflow.stages) - 1
     for place, stage in enumerate(workflow.stages):
@@ -48,7 +48,7 @@ async def run_cascade(workflow: Cascade, steps: Steps) -> Called:
     raise AssertionError("a cascade has a last stage")
 
 
-async def run_verified(workflow: Verified, steps: Steps) -> Called:
+async def run_verified(workflow: Verified, steps: Steps) -> CallAnswered:
     """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one.
 
     An answer that could not be checked is not mended, as no fault of it is known: the next worker is asked, and the
@@ -58,14 +58,12 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
         InvalidPlan: the only worker is the one that checks.
         NoVerdict: no answer passed, and the best one could not be checked; it is given, and the run says so.
     """
-    error: ProviderError | None = None
     unknown: list[NoVerdict] = []
     asked = find_asked(workflow.check)
     has_effects = workflow.worker in steps.pool and steps.pool[workflow.worker].has_effects
     others = () if has_effects else steps.find_stand_ins(workflow.fallbacks)
     tried = [worker for worker in dict.fromkeys((workflow.worker, *others)) if worker != asked]
-    if not tried:
-        raise InvalidPlan(f"{asked!r} checks the answers, and no other worker is there to give one")
+    error: RipienoError = InvalidPlan(f"{asked!r} checks the answers, and no other worker is there to give one")
     for place, worker in enumerate(tried[:MOST_TRIED]):
         task = steps.task
         for attempt in range(1 + workflow.repairs if _can_mend(worker, steps) else 1):
@@ -85,15 +83,13 @@ async def run_verified(workflow: Verified, steps: Steps) -> Called:
             steps.keep(called, verdict.quality)
             if verdict.quality >= workflow.threshold:
                 return called
-            assert called.answer is not None
             task = make_repair(steps.task, answer=called.answer.text, fault=verdict.detail)
         if len(unknown) >= MOST_UNCHECKED:
             break
     if unknown and steps.best is not None and steps.best.quality <= UNKNOWN:
         raise unknown[-1]
     if steps.best is not None:
-        return steps.best.called
-    assert error is not None
+        return steps.best.result
     raise error
 
 
@@ -102,7 +98,7 @@ def _can_mend(worker: WorkerId, steps: Steps) -> bool:
     return worker not in steps.pool or not (steps.pool[worker].is_tool or steps.pool[worker].is_careful)
 
 
-async def run_ensemble(workflow: Ensemble, steps: Steps) -> Called:
+async def run_ensemble(workflow: Ensemble, steps: Steps) -> CallAnswered:
     """Ask for several answers, and make one of them.
 
     Raises:
@@ -121,12 +117,12 @@ async def run_ensemble(workflow: Ensemble, steps: Steps) -> Called:
         case Merge.SYNTHESIZE:
             assert workflow.arbiter is not None
             said = await _gather(workflow, steps, range(len(workflow.members)))
-            texts = [called.answer.text for called in said if called.answer is not None]
+            texts = [called.answer.text for called in said]
             task = show_others(steps.task, texts, asks=SYNTHESIZE)
             return await steps.ask("merge", (workflow.arbiter, *workflow.fallbacks), task, is_last=True)
 
 
-async def _vote(workflow: Ensemble, steps: Steps) -> Called:
+async def _vote(workflow: Ensemble, steps: Steps) -> CallAnswered:
     """The answer that most members give; no more are asked once the others cannot change it."""
     size = len(workflow.members)
     first = size // 2 + 1
@@ -139,11 +135,10 @@ async def _vote(workflow: Ensemble, steps: Steps) -> Called:
     return _find_majority(said, steps)[0]
 
 
-def _find_majority(said: Sequence[Called], steps: Steps) -> tuple[Called, int]:
+def _find_majority(said: Sequence[CallAnswered], steps: Steps) -> tuple[CallAnswered, int]:
     """The answer most often given, the earlier one of two, and by how many votes it leads."""
-    votes: dict[str, list[Called]] = {}
+    votes: dict[str, list[CallAnswered]] = {}
     for called in said:
-        assert called.answer is not None
         votes.setdefault(steps.checker.reduce(called.answer.text), []).append(called)
     ranked = sorted(votes.values(), key=len, reverse=True)
     lead = len(ranked[0]) - (len(ranked[1]) if len(ranked) > 1 else 0)
@@ -151,7 +146,7 @@ def _find_majority(said: Sequence[Called], steps: Steps) -> tuple[Called, int]:
     return ranked[0][0], lead
 
 
-async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> Called:
+async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> CallAnswered:
     """The best by a check: a judge compares all, any other check ends the search at the first that passes."""
     if isinstance(check, Judge):
         said = await _gather(workflow, steps, range(len(workflow.members)))
@@ -169,14 +164,14 @@ async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> Called:
             if verdict.quality >= 1.0:
                 return called
     if steps.best is not None:
-        return steps.best.called
+        return steps.best.result
     others = steps.find_stand_ins(workflow.fallbacks) or steps.find_stand_ins(workflow.members)
     if not others:
         raise ProviderRejected("every member of the ensemble failed", worker=workflow.worker)
     return await steps.ask("instead", others, steps.task)
 
 
-async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: bool = False) -> list[Called]:
+async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: bool = False) -> list[CallAnswered]:
     """Answers of some members, side by side; one that fails is left out.
 
     Raises:
@@ -184,7 +179,7 @@ async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: 
     """
     members = workflow.members
 
-    async def ask(place: int) -> Called | RipienoError:
+    async def ask(place: int) -> CallAnswered | RipienoError:
         sample = _vary(steps.task, members, place, steps)
         try:
             return await steps.ask(str(place + 1), (members[place],), sample)
@@ -194,7 +189,7 @@ async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: 
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(ask(place)) for place in places]
     found = [each.result() for each in asked]
-    said = [each for each in found if isinstance(each, Called)]
+    said = [each for each in found if isinstance(each, CallAnswered)]
     for called in said:
         steps.keep(called, 0.0)
     for each in found:

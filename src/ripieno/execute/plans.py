@@ -7,7 +7,7 @@ from ripieno.domain import Op, Plan, Pool, Step, Verdict, WorkerId
 from ripieno.errors import InvalidPlan, NoVerdict
 from ripieno.execute.prompts import make_step, read_verdict
 from ripieno.execute.steps import Steps
-from ripieno.providers import Called
+from ripieno.providers import CallAnswered
 
 
 def check_step(step: Step, place: int, pool: Pool) -> None:
@@ -28,7 +28,7 @@ def can_do(pool: Pool, worker: WorkerId, op: Op) -> bool:
     return op is not Op.RUN or pool[worker].can_run
 
 
-async def run_plan(plan: Plan, steps: Steps) -> Called:
+async def run_plan(plan: Plan, steps: Steps) -> CallAnswered:
     """Carry out a plan; the answer is the last step's result, or the one that a verifying step accepts.
 
     Raises:
@@ -63,15 +63,16 @@ class StepMaker:
         self._steps = steps
         self._fallbacks = fallbacks
         self._is_answer = is_answer
-        self._results: dict[int, Called] = {}
+        self.results: dict[int, CallAnswered] = {}
+        """What each step came to, by its place; of a verifying one, what it looked at."""
         self.texts: dict[int, str] = {}
         """What later steps see of each, by its place."""
-        self.accepted: Called | None = None
+        self.accepted: CallAnswered | None = None
         """The answer that a verifying step has accepted."""
         self.refused: set[int] = set()
         """Places of the verifying steps that refused an answer."""
 
-    async def make(self, place: int, step: Step, *, is_last: bool = False) -> Called:
+    async def make(self, place: int, step: Step, *, is_last: bool = False) -> CallAnswered:
         """Do one step; a verifying one hands on the answer that it looked at.
 
         Args:
@@ -86,48 +87,43 @@ class StepMaker:
         team = [step.worker, *(worker for worker in self._fallbacks if self._may_stand_in(worker, step))]
         asked = make_step(step, task, texts, worker=pool[step.worker])
         called = await self._steps.ask(str(place + 1), team, asked, is_last=is_last, needs_approval=step.needs_approval)
-        assert called.answer is not None
         if step.op is Op.VERIFY:
             return self._take_verdict(place, step, called)
-        self._results[place], self.texts[place] = called, called.answer.text
+        self.results[place], self.texts[place] = called, called.answer.text
         if self._is_answer(place, step):
             self._steps.keep(called, place / LATER)
         return called
 
-    def _take_verdict(self, place: int, step: Step, called: Called) -> Called:
+    def _take_verdict(self, place: int, step: Step, called: CallAnswered) -> CallAnswered:
         """Read what a verifying worker says; where it gave no verdict, the answer is neither accepted nor refused."""
-        assert called.answer is not None
-        name, found = f"worker:{called.call.worker}", self._results[step.access[-1]]
+        name, found = f"worker:{called.call.worker}", self.results[step.access[-1]]
         read = read_verdict(called.answer.text)
         if read is None:
             fault = NoVerdict(f"{called.call.worker!r} said neither ACCEPT nor REVISE", verifier=name)
             self._steps.note_unchecked(str(place + 1), found.call.worker, fault)
-            self._results[place], self.texts[place] = found, "NOT CHECKED: no verdict was given"
+            self.results[place], self.texts[place] = found, "NOT CHECKED: no verdict was given"
             return found
         accepts, detail = read
         return self._judge(place, step, Verdict(verifier=name, quality=float(accepts), detail=detail[:200]))
 
-    async def _recompute(self, place: int, step: Step) -> Called:
+    async def _recompute(self, place: int, step: Step) -> CallAnswered:
         """A tool verifies by doing the whole task itself: two that come to the same agree."""
         called = await self._steps.ask(str(place + 1), (step.worker,), self._steps.task)
-        assert called.answer is not None
-        found = self._results[step.access[-1]].answer
-        assert found is not None
-        reduce = self._steps.checker.reduce
-        agrees = reduce(called.answer.text) == reduce(found.text)
+        found, reduce = self.results[step.access[-1]], self._steps.checker.reduce
+        agrees = reduce(called.answer.text) == reduce(found.answer.text)
         detail = "" if agrees else f"recomputed, it is {called.answer.text[:100]!r}"
         return self._judge(place, step, Verdict(verifier=f"worker:{step.worker}", quality=float(agrees), detail=detail))
 
-    def _judge(self, place: int, step: Step, verdict: Verdict) -> Called:
+    def _judge(self, place: int, step: Step, verdict: Verdict) -> CallAnswered:
         seen = step.access[-1]
-        found = self._results[seen]
+        found = self.results[seen]
         self._steps.note(str(place + 1), found.call, verdict)
         if verdict.quality >= 0.5:
             self.accepted = found
             self._steps.keep(found, 1.0)
         else:
             self.refused.add(place)
-        self._results[place] = found
+        self.results[place] = found
         self.texts[place] = "ACCEPT" if verdict.quality >= 0.5 else f"REVISE: {verdict.detail}"
         return found
 
@@ -147,29 +143,25 @@ class _PlanRun:
         self._answers = frozenset(_find_answers(plan))
         self._maker = StepMaker(steps, plan.fallbacks, is_answer=lambda place, _: place in self._answers)
 
-    async def carry_out(self) -> Called:
+    async def carry_out(self) -> CallAnswered:
         maker, last = self._maker, len(self._plan.steps) - 1
         waiting = dict(enumerate(self._plan.steps))
-        running: set[asyncio.Task[Called]] = set()
-        final: Called | None = None
+        running: set[asyncio.Task[CallAnswered]] = set()
         try:
             while (waiting or running) and maker.accepted is None:
                 for place in [place for place, step in waiting.items() if self._is_ready(place, step)]:
                     step = waiting.pop(place)
                     is_last = place == last and step.op is not Op.VERIFY
-                    running.add(asyncio.create_task(maker.make(place, step, is_last=is_last), name=str(place)))
+                    running.add(asyncio.create_task(maker.make(place, step, is_last=is_last)))
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
-                    called = each.result()
-                    final = called if each.get_name() == str(last) else final
+                    each.result()
         finally:
             for each in running:
                 each.cancel()
             if running:
                 await asyncio.wait(running)
-        found = maker.accepted or final
-        assert found is not None
-        return found
+        return maker.accepted or maker.results[last]
 
     def _is_ready(self, place: int, step: Step) -> bool:
         """Whether all that a step sees is there, and no check that stands before it is still under way."""

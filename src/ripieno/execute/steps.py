@@ -33,9 +33,9 @@ from ripieno.errors import (
     ProviderRejected,
 )
 from ripieno.execute.budget import Purse
-from ripieno.execute.execution import Execution
-from ripieno.execute.journal import APPROVAL_S, Journal
-from ripieno.providers import Called, Caller, LiveCall, Piece
+from ripieno.execute.execution import Started
+from ripieno.execute.journal import APPROVAL_S
+from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult, LiveCall, Piece
 from ripieno.providers.base import Ask
 from ripieno.providers.caller import ATTEMPTS
 
@@ -66,19 +66,10 @@ class Checker(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
-    """Whom steps are made with."""
-
-    caller: Caller
-    checker: Checker
-    pool: Pool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """An answer that could be given, and what was found about it."""
 
-    called: Called
+    result: CallAnswered
     quality: float
 
 
@@ -86,41 +77,40 @@ class Steps:
     """Makes the steps of one run.
 
     Args:
-        crew: who is asked.
-        execution: takes in calls and findings.
-        journal: what was done before, and where it is recorded; None keeps no record of single steps.
+        caller: how workers are called.
+        checker: what answers are checked with on the way.
+        started: the run; its recorder takes in calls and findings, its journal has what was done before.
         sink: takes the pieces of the step that is certain to give the final answer, where somebody listens.
     """
 
-    def __init__(
-        self, crew: Crew, execution: Execution, *, journal: Journal | None = None, sink: Sink | None = None
-    ) -> None:
-        self.task = execution.task
-        self.checker = crew.checker
-        self.pool = crew.pool
+    def __init__(self, caller: Caller, checker: Checker, started: Started, *, sink: Sink | None = None) -> None:
+        self.task = started.task
+        self.checker = checker
+        self.pool = started.pool
         self.best: Candidate | None = None
         """What can be given if the run must end now: an answer to the whole task, never a part of the way to one."""
         self.has_streamed = False
-        self._crew = crew
-        self._execution = execution
-        self._journal = journal
+        self._caller = caller
+        self._run = started.decision.id
+        self._recorder = started.recorder
+        self._journal = started.journal
         self._sink = sink
         self._asked: dict[tuple[WorkerId, str], Answer] = {}
-        for done in journal.steps if journal is not None else ():
-            execution.calls += done.calls
+        for done in self._journal.steps if self._journal is not None else ():
+            self._recorder.record(*done.calls)
             if done.verdict is not None and done.author is not None and not done.verdict.is_void:
-                execution.findings.append(Finding(step=done.step, author=done.author, verdict=done.verdict))
-        self._purse = Purse(execution)
+                self._recorder.note(Finding(step=done.step, author=done.author, verdict=done.verdict))
+        self._purse = Purse(started.task.budget, started.account, self._recorder)
 
     def find_stand_ins(self, workers: Sequence[WorkerId]) -> tuple[WorkerId, ...]:
         """Which of some workers may stand in for others: those of which a call is a question and no more."""
         present = dict.fromkeys(worker for worker in workers if worker in self.pool)
         return tuple(worker for worker in present if not self.pool[worker].is_careful)
 
-    def keep(self, called: Called, quality: float) -> None:
+    def keep(self, result: CallAnswered, quality: float) -> None:
         """Remember an answer to the whole task as one that could be given."""
         if self.best is None or quality > self.best.quality:
-            self.best = Candidate(called=called, quality=quality)
+            self.best = Candidate(result=result, quality=quality)
 
     async def ask(
         self,
@@ -130,7 +120,7 @@ class Steps:
         *,
         is_last: bool = False,
         needs_approval: bool = False,
-    ) -> Called:
+    ) -> CallAnswered:
         """Ask the first of some workers that answers.
 
         Args:
@@ -149,25 +139,25 @@ class Steps:
         """
         done = self._journal.find(step) if self._journal is not None else None
         if done is not None and done.answer is not None:
-            return Called(call=done.calls[-1], answer=done.answer)
+            return CallAnswered(call=done.calls[-1], answer=done.answer)
         calls: list[Call] = []
         error: ProviderError | None = None
         for worker in _take_team(workers, self.pool):
             if worker.needs_approval or needs_approval:
                 await self._approve(step, worker, task)
-            called = await self._ask_one(step, worker, task, is_last=is_last)
-            calls.append(called.call)
-            if called.answer is not None:
-                answer = replace(called.answer, wire=b"") if called.answer.wire else called.answer
+            result = await self._ask_one(step, worker, task, is_last=is_last)
+            calls.append(result.call)
+            if isinstance(result, CallAnswered):
+                answer = replace(result.answer, wire=b"") if result.answer.wire else result.answer
                 await self._record(Stepped(run="", step=step, calls=tuple(calls), answer=answer))
-                return called
-            error = called.error
+                return result
+            error = result.error
             is_rejected = isinstance(error, ProviderRejected) and not error.blames_worker
             if is_rejected or (is_last and self.has_streamed):
                 break
         raise error or ProviderRejected(f"{workers[0]!r} is no worker of the pool any more", worker=workers[0])
 
-    async def check(self, step: str, check: Check, called: Called) -> Verdict:
+    async def check(self, step: str, check: Check, given: CallAnswered) -> Verdict:
         """Check an answer.
 
         Raises:
@@ -177,44 +167,38 @@ class Steps:
         """
         done = self._journal.find(step) if self._journal is not None else None
         if done is not None and done.verdict is not None and not done.verdict.is_void:
-            self._execution.judged[called.call.step] = done.verdict
+            self.note(step, given.call, done.verdict)
             return done.verdict
-        author = called.call.worker
-        assert called.answer is not None
+        author = given.call.worker
         try:
             if isinstance(check, Human):
-                verdict = await self._ask_human(step, check, called.answer, author=author)
+                verdict = await self._ask_human(step, check, given.answer, author=author)
             else:
-                verdict = await self._crew.checker.check(
-                    check, self.task, called.answer, author=author, ask=self._asker(step)
-                )
+                verdict = await self.checker.check(check, self.task, given.answer, author=author, ask=self._asker(step))
         except NoVerdict as error:
             self.note_unchecked(step, author, error)
             raise
-        self.note(step, called.call, verdict)
+        self.note(step, given.call, verdict)
         await self._record(Stepped(run="", step=step, author=author, verdict=verdict))
         return verdict
 
     def note(self, step: str, about: Call, verdict: Verdict) -> None:
         """Take in what a step found about the answer of a call."""
-        self._execution.findings.append(Finding(step=step, author=about.worker, verdict=verdict))
-        self._execution.judged[about.step] = verdict
+        self._recorder.note(Finding(step=step, author=about.worker, verdict=verdict), about=about.step)
 
     def note_unchecked(self, step: str, author: WorkerId, error: NoVerdict) -> None:
         """Take in that an answer could not be checked."""
-        found = Unchecked(step=step, author=author, verifier=error.verifier, reason=error.message)
-        self._execution.unchecked.append(found)
+        self._recorder.note(Unchecked(step=step, author=author, verifier=error.verifier, reason=error.message))
 
-    async def prefer(self, step: str, check: Check, answers: Sequence[Called]) -> int:
-        """Which of several answers is the best: its place.
+    async def prefer(self, step: str, check: Check, given: Sequence[CallAnswered]) -> int:
+        """Return the place of the best of several answers.
 
         Raises:
             NoVerdict: the judge failed; the run says so.
         """
-        texts = [called.answer.text for called in answers if called.answer is not None]
-        authors = [called.call.worker for called in answers]
+        texts, authors = [each.answer.text for each in given], [each.call.worker for each in given]
         try:
-            return await self._crew.checker.prefer(check, self.task, texts, authors=authors, ask=self._asker(step))
+            return await self.checker.prefer(check, self.task, texts, authors=authors, ask=self._asker(step))
         except NoVerdict as error:
             self.note_unchecked(step, authors[0], error)
             raise
@@ -228,49 +212,47 @@ class Steps:
             asked += 1
             known = self._asked.get((worker, task.digest))
             if known is None:
-                called = await self.ask(f"{step}.{asked}", (worker,), task)
-                assert called.answer is not None
-                known = self._asked[worker, task.digest] = called.answer
+                known = (await self.ask(f"{step}.{asked}", (worker,), task)).answer
+                self._asked[worker, task.digest] = known
             return known
 
         return ask
 
-    async def _ask_one(self, step: str, worker: Worker, task: Task, *, is_last: bool) -> Called:
+    async def _ask_one(self, step: str, worker: Worker, task: Task, *, is_last: bool) -> CallResult:
         async with self._purse.reserve(worker, task) as hold:
             if worker.has_effects and self._journal is not None and not await self._journal.begin(step, worker.id):
                 hold.is_unused = True
-                raise InDoubt(self._execution.decision.id, step=step, worker=worker.id)
+                raise InDoubt(self._run, step=step, worker=worker.id)
             live, began = LiveCall(worker), asyncio.get_running_loop().time()
             try:
-                called = await self._make(live, hold.task, is_last=is_last)
+                result = await self._make(live, hold.task, is_last=is_last)
             except asyncio.CancelledError:  # what was sent is read, and paid
                 waited = asyncio.get_running_loop().time() - began
-                left = live.called or self._crew.caller.abandon(worker, hold.task, latency_s=waited)
+                left = live.ended or self._caller.abandon(worker, hold.task, latency_s=waited)
                 hold.call = replace(left.call, step=step)
-                self._execution.calls.append(hold.call)
+                self._recorder.record(hold.call)
                 raise
-            hold.call = called.call
-        if called.answer is not None and len(called.answer.text) > LONGEST_ANSWER:
-            error = BadAnswer(f"{worker.id!r} answered {len(called.answer.text)} characters", worker=worker.id)
-            called = Called(call=called.call, answer=None, error=error)
-        called = replace(called, call=replace(called.call, step=step))
-        self._execution.calls.append(called.call)
-        return called
+            hold.call = replace(result.call, step=step)
+        self._recorder.record(hold.call)
+        if isinstance(result, CallAnswered) and len(result.answer.text) > LONGEST_ANSWER:
+            error = BadAnswer(f"{worker.id!r} answered {len(result.answer.text)} characters", worker=worker.id)
+            return CallFailed(call=hold.call, error=error)
+        return replace(result, call=hold.call)
 
-    async def _make(self, live: LiveCall, task: Task, *, is_last: bool) -> Called:
+    async def _make(self, live: LiveCall, task: Task, *, is_last: bool) -> CallResult:
         if is_last and self._sink is not None:
             return await self._stream(live, task, self._sink)
-        return await self._crew.caller.call(live.worker, task, attempts=1 if live.worker.has_effects else ATTEMPTS)
+        return await self._caller.call(live.worker, task, attempts=1 if live.worker.has_effects else ATTEMPTS)
 
-    async def _stream(self, live: LiveCall, task: Task, sink: Sink) -> Called:
-        self._execution.serving = live.worker.id
-        pieces = self._crew.caller.stream(live, task)
+    async def _stream(self, live: LiveCall, task: Task, sink: Sink) -> CallResult:
+        self._recorder.serve(live.worker.id)
+        pieces = self._caller.stream(live, task)
         try:
             async for piece in pieces:
                 self.has_streamed = True
                 await sink(piece)
         except ProviderError:
-            pass  # told in the result
+            pass  # it stands in the result
         finally:  # the run may be cancelled while the sink is full
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
         return live.result()
@@ -281,8 +263,7 @@ class Steps:
         question = f"May {worker.id} be called with this?"
         resolved = await self._wait_for_human(step, digest, worker.id, arguments=task.text, question=question)
         if not resolved.is_approved:
-            run = self._execution.decision.id
-            raise ApprovalDenied(run, step=step, by=resolved.by, reason=resolved.reason)
+            raise ApprovalDenied(self._run, step=step, by=resolved.by, reason=resolved.reason)
 
     async def _ask_human(self, step: str, check: Human, answer: Answer, *, author: WorkerId) -> Verdict:
         digest = digest_proposal(self.pool[author], Task.from_text(answer.text), self.task)
@@ -297,7 +278,6 @@ class Steps:
         self, step: str, digest: str, worker: WorkerId, *, arguments: str, question: str
     ) -> Resolved:
         """What a human said; the run is put aside where nobody has said anything yet."""
-        run = self._execution.decision.id
         if self._journal is None:
             raise ConfigError(
                 f"{worker!r} needs approval, and runs are not durable here",
@@ -310,7 +290,7 @@ class Steps:
         expires_at = self._journal.now() + APPROVAL_S
         proposed = await self._journal.propose(
             Proposed(
-                run=run,
+                run=self._run,
                 step=step,
                 digest=digest,
                 worker=worker,
@@ -320,12 +300,12 @@ class Steps:
             )
         )
         if self._journal.now() < proposed.expires_at:
-            raise ApprovalPending(run, step=step, worker=worker, expires_at=proposed.expires_at)
+            raise ApprovalPending(self._run, step=step, worker=worker, expires_at=proposed.expires_at)
         return await self._journal.resolve(proposed.expire())
 
     async def _record(self, done: Stepped) -> None:
         if self._journal is not None:
-            await self._journal.record(replace(done, run=self._execution.decision.id))
+            await self._journal.record(replace(done, run=self._run))
 
 
 def _take_team(workers: Sequence[WorkerId], pool: Pool) -> list[Worker]:

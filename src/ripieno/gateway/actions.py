@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,8 +16,6 @@ from ripieno.app.pool_file import NewWorker, add_worker, set_muted
 from ripieno.app.probing import probe
 from ripieno.domain import Mode, Privacy, Task, Verdict
 from ripieno.errors import InvalidTask, NotFound, RipienoError
-from ripieno.execute import Execution
-from ripieno.orchestrator import make_arrival
 
 if TYPE_CHECKING:
     from ripieno.dashboard import Job
@@ -222,18 +221,11 @@ class Actions:
         return Done(back=f"playground?{urlencode(shown)}")
 
     async def _carry(self, task: Task) -> str:
-        """The decision that a task led to; one that failed is shown like one that was answered."""
-        arrival, begun = make_arrival(self._app.clock), []
-
-        def note(execution: Execution) -> None:
-            begun.append(execution)
-
-        try:
-            await self._app.orchestrator.carry(task, arrival=arrival, follow=note)
-        except RipienoError:
-            if not begun:
-                raise
-        return arrival.id
+        """Return the decision that a task led to; one that failed is shown like one that was answered."""
+        started = await self._app.orchestrator.start(task)
+        with suppress(RipienoError):
+            await self._app.orchestrator.finish(started)
+        return started.decision.id
 
     async def _take_feedback(self, fields: Fields) -> Done:
         verdict = Verdict(verifier="user", quality=_read_number(fields, "quality", low=0.0, high=1.0))

@@ -16,7 +16,7 @@ from ripieno.errors import (
     ProviderRejected,
     RipienoError,
 )
-from ripieno.execute import Execution
+from ripieno.execute import Answered, Started
 from ripieno.gateway.bodies import read_body, respond
 from ripieno.gateway.cache import AnswerCache, Kept, name_request
 from ripieno.gateway.dialects import (
@@ -38,7 +38,7 @@ from ripieno.gateway.models import Models
 from ripieno.gateway.objective import Stated, UnknownModel, read_stated
 from ripieno.gateway.routes import Route
 from ripieno.gateway.sessions import Sessions
-from ripieno.gateway.told import make_headers, tell_answer, tell_cached, tell_limit, tell_why
+from ripieno.gateway.told import tell_answer, tell_cached, tell_started
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 from ripieno.route import Arrival
@@ -58,10 +58,6 @@ class _RequestState:
     task: Task
     account: Account | None = None
     is_admitted: bool = False
-
-    def follow(self, execution: Execution) -> None:
-        """Know what is done for the request, whatever comes of it."""
-        self.facts.execution = execution
 
 
 class Answering:
@@ -124,7 +120,7 @@ class Answering:
             self._keyring.check_affordable(facts.grant, error)
             raise narrow(facts.grant, error) from error
         except ProviderError as error:
-            if (doubt := _find_doubt(self._app.pool, facts.execution, error)) is not None:
+            if (doubt := _find_doubt(self._app.pool, facts.started, error)) is not None:
                 raise doubt from error
             raise
         finally:
@@ -157,60 +153,57 @@ class Answering:
             facts.is_hit = kept is not None
         if kept is not None:
             return _write_whole(state, replace(kept, told=tell_cached(kept.told)))
-        execution = await self._app.orchestrator.carry(state.task, arrival=self._arrive(state), follow=state.follow)
-        assert execution.called is not None
-        answer = execution.called.answer
-        assert answer is not None
-        fresh = Kept(answer, execution.decision.id, execution.author, tell_answer(execution))
-        if name is not None and execution.ended_early is None:
+        facts.started = await self._app.orchestrator.start(state.task, arrival=self._arrive(state))
+        answered = await self._app.orchestrator.finish(facts.started)
+        run = answered.run
+        fresh = Kept(answered.answer, run.id, run.worker, tell_answer(answered))
+        if name is not None and run.ended_early is None:
             self._cache.keep(name, fresh)
         return _write_whole(state, fresh)
 
     async def _answer_stream(self, state: _RequestState) -> Stream:
         """Wait a while for the first piece, so that a failure before it is a plain error, then pass on the rest."""
-        execution, pieces = await self._app.orchestrator.stream(state.task, arrival=self._arrive(state))
-        state.follow(execution)
+        state.facts.started = started = await self._app.orchestrator.start(state.task, arrival=self._arrive(state))
+        pieces = await self._app.orchestrator.stream(started)
         first = asyncio.ensure_future(anext(pieces))
         stream: Stream | None = None
         try:
             done, _ = await asyncio.wait({first}, timeout=COMMENT_S)
             if done:
                 first.result()
-            worker = execution.serving or execution.decision.worker
-            headers = make_headers(execution, worker=worker, why=tell_why(execution, worker))
-            headers |= tell_limit(execution) | _NO_CACHE
-            stream = Stream(self._emit(state, execution, first, pieces), headers=headers)
+            stream = Stream(self._emit(state, started, first, pieces), headers=tell_started(started) | _NO_CACHE)
         finally:
             if stream is None:
                 await _abandon(first, pieces)
         return stream
 
     async def _emit(
-        self, state: _RequestState, execution: Execution, first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]
+        self, state: _RequestState, started: Started, first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]
     ) -> AsyncIterator[bytes]:
-        facts, writing = state.facts, None
+        facts, decision, recorder = state.facts, started.decision, started.recorder
+        writing: Writing | None = None
         self._metrics.open_streams.inc()
         try:
             while not first.done():
                 await asyncio.wait({first}, timeout=COMMENT_S)
                 if not first.done():
                     yield state.dialect.comment
-            writing = _begin_writing(state, execution, execution.serving or execution.decision.worker)
+            writing = _begin_writing(state, decision.id, recorder.serving or decision.worker)
             yield writing.begin() + writing.add(first.result())
             add = writing.add
             async for piece in pieces:
                 data = add(piece)
                 if data:
                     yield data
-            yield writing.end(tell_answer(execution).body)
+            yield writing.end(tell_answer(started.result()).body)
         except RipienoError as error:
             facts.error = error
-            writing = writing or _begin_writing(state, execution, execution.decision.worker)
+            writing = writing or _begin_writing(state, decision.id, decision.worker)
             yield writing.fail(error)
         finally:
             self._metrics.open_streams.dec()
             await _abandon(first, pieces)
-            facts.worker = execution.serving if execution.error is None else None
+            facts.worker = recorder.ended.run.worker if isinstance(recorder.ended, Answered) else None
             await self._end(state)
 
     async def _end(self, state: _RequestState) -> None:
@@ -218,14 +211,17 @@ class Answering:
         self._in_flight -= 1
         self._metrics.in_flight.dec()
         facts, session = state.facts, state.stated.session
-        execution = facts.execution
+        started = facts.started
         if facts.worker is not None and session is not None:
             self._sessions.note(session, facts.grant.id, WorkerId(facts.worker))
         if not state.is_admitted:
             return
         if state.account is not None:
-            _close_account(state.account, execution)
-        tokens, cost_usd = (execution.tokens, execution.cost_usd) if execution is not None else (0, 0.0)
+            _close_account(state.account, started)
+        tokens, cost_usd = 0, 0.0  # nothing was called yet: that costs nothing
+        if started is not None:
+            tokens = sum(call.tokens for call in started.recorder.calls)
+            cost_usd = started.recorder.cost_usd
         await self._keyring.leave(facts.grant, cost_usd=cost_usd, tokens=tokens)
 
     def _arrive(self, state: _RequestState) -> Arrival:
@@ -257,23 +253,25 @@ class Answering:
         self._metrics.in_flight.inc()
 
 
-def _find_doubt(pool: Pool, execution: Execution | None, error: ProviderError) -> InDoubt | None:
-    """What is told where a call that changes something failed: clients try a failure again, and would do it twice.
+def _find_doubt(pool: Pool, started: Started | None, error: ProviderError) -> InDoubt | None:
+    """Find what to tell a client whose call with effects failed, so that it does not send the call again by itself.
 
-    None where it is certain that nothing was done.
+    None where it is certain that nothing was done: the call never left, or the provider refused it.
     """
-    if execution is None or error.worker not in pool or not pool[error.worker].has_effects:
+    if started is None or error.worker not in pool or not pool[error.worker].has_effects:
         return None
     if error.is_unsent or (isinstance(error, ProviderRejected) and not error.blames_worker):
         return None
-    step = execution.calls[-1].step if execution.calls else ""
-    return InDoubt(execution.decision.id, step=step, worker=error.worker)
+    calls = started.recorder.calls
+    step = calls[-1].step if calls else ""
+    return InDoubt(started.decision.id, step=step, worker=error.worker)
 
 
-def _close_account(account: Account, execution: Execution | None) -> None:
+def _close_account(account: Account, started: Started | None) -> None:
     """End what a request holds; where nobody knows what was called for it, it counts as what was held."""
-    if execution is not None:
-        account.close(cost_usd=execution.cost_usd, is_recorded=bool(execution.calls) or execution.is_claimed)
+    if started is not None:
+        recorder, is_claimed = started.recorder, started.journal is not None
+        account.close(cost_usd=recorder.cost_usd, is_recorded=bool(recorder.calls) or is_claimed)
     else:
         account.close(cost_usd=None, is_recorded=True)
 
@@ -294,8 +292,8 @@ def _write_whole(state: _RequestState, made: Kept) -> Response:
     return Response(state.dialect.write(state.asked, made.answer, source), headers=made.told.headers)
 
 
-def _begin_writing(state: _RequestState, execution: Execution, worker: str) -> Writing:
-    return state.dialect.stream(state.asked, _make_origin(state, execution.decision.id, worker))
+def _begin_writing(state: _RequestState, decision: str, worker: str) -> Writing:
+    return state.dialect.stream(state.asked, _make_origin(state, decision, worker))
 
 
 def _make_origin(state: _RequestState, decision: str, worker: str, told: JsonValue = None) -> Origin:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ripieno.errors import RipienoError
-from ripieno.execute import Execution
+from ripieno.execute import Started
 from ripieno.gateway.http import Request
 from ripieno.gateway.keyring import ANYONE, Grant
 
@@ -43,7 +43,8 @@ class Facts:
     dialect: str = ""
     """Name of the wire format, where a model answers."""
     grant: Grant = ANYONE
-    execution: Execution | None = None
+    started: Started | None = None
+    """The run that the request leads to, once it is decided."""
     worker: str | None = None
     """Who answered."""
     is_hit: bool | None = None

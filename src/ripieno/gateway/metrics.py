@@ -13,7 +13,7 @@ from ripieno.analyze import Analyzer
 from ripieno.app import App
 from ripieno.domain import Call
 from ripieno.encoders import CachedEncoder
-from ripieno.execute import Execution
+from ripieno.execute import Answered, Started
 from ripieno.gateway.errors import find_label
 from ripieno.gateway.facts import Facts
 from ripieno.loops import Loops
@@ -70,14 +70,16 @@ class Metrics:
             known[1].observe(time.perf_counter() - facts.began)
         if facts.is_hit is not None:
             self._cached.labels("answers", "hit" if facts.is_hit else "miss").inc()
-        if facts.execution is not None:
-            self._note_execution(facts.execution)
+        if facts.started is not None:
+            self._note_run(facts.started)
 
-    def _note_execution(self, execution: Execution) -> None:
-        self._decision_s.observe(execution.decision.decide_s)
-        for call in execution.calls:
+    def _note_run(self, started: Started) -> None:
+        """Count all that one workflow did."""
+        self._decision_s.observe(started.decision.decide_s)
+        calls = started.recorder.calls
+        for call in calls:
             self._by_worker.note(call)
-        if len(execution.calls) > 1 and execution.error is None:
+        if len(calls) > 1 and isinstance(started.recorder.ended, Answered):
             self._failovers.inc()
 
     def render(self) -> bytes:

@@ -146,7 +146,7 @@ class Gateway:
     def _refuse(self, facts: Facts, error: RipienoError, route: Route | None) -> Response:
         """Write an error in the form of its route."""
         dialect = (route.dialect if route is not None else None) or self._chat
-        told = tell_failure(facts.execution) if facts.execution is not None else {}
+        told = tell_failure(facts.started) if facts.started is not None else {}
         return Response(dialect.refuse(error, request=facts.id), status=find_wire(error).status, headers=told)
 
     def _finish(self, facts: Facts, answer: Response | Stream) -> None:
@@ -165,8 +165,8 @@ class Gateway:
     def _conclude(self, facts: Facts) -> None:
         """Count and tell a request that is over."""
         self.metrics.note(facts)
-        if self._spans is not None and facts.execution is not None:
-            self._spans.send(facts, facts.execution)
+        if self._spans is not None and facts.started is not None:
+            self._spans.send(facts, facts.started)
         log_request(facts)
 
     async def _greet(self, facts: Facts) -> Response:
@@ -228,17 +228,17 @@ def log_request(facts: Facts) -> None:
         level = logging.ERROR if facts.fault is not None else logging.WARNING
     if not log.isEnabledFor(level):
         return
-    execution = facts.execution
+    started = facts.started
     extra = {
         "request": facts.id,
         "route": facts.route,
         "status": facts.status,
         "code": find_wire(error).code if error is not None else None,
-        "decision": execution.decision.id if execution is not None else None,
+        "decision": started.decision.id if started is not None else None,
         "key": facts.grant.id,
         "worker": facts.worker,
-        "calls": len(execution.calls) if execution is not None else 0,
-        "cost_usd": execution.price_usd if execution is not None else 0.0,
+        "calls": len(started.recorder.calls) if started is not None else 0,
+        "cost_usd": started.recorder.price_usd if started is not None else 0.0,
         "seconds": round(time.perf_counter() - facts.began, 4),
     }
     if facts.fault is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ripieno.domain import Call
-from ripieno.execute import Execution
+from ripieno.execute import Failed, Started
 from ripieno.gateway.facts import Facts
 from ripieno.plugins import needs_extra
 
@@ -62,12 +62,12 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
         self._tracer = self._provider.get_tracer("ripieno", MAPPING_VERSION)
 
-    def send(self, facts: Facts, execution: Execution) -> None:
+    def send(self, facts: Facts, started: Started) -> None:
         """Send the spans of one request that is over; a W3C `traceparent` among its headers becomes their parent.
 
         Args:
             facts: what is known of the request.
-            execution: what was decided and called for it.
+            started: what was decided and called for it.
         """
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -76,11 +76,11 @@ class Spans:
         start = now - int((time.perf_counter() - facts.began) * NANOSECONDS)
         parent = TraceContextTextMapPropagator().extract(facts.request.headers)
         span = self._tracer.start_span(
-            "ripieno decide", context=parent, start_time=start, attributes=_describe(facts, execution)
+            "ripieno decide", context=parent, start_time=start, attributes=_describe(facts, started)
         )
-        at = start + int(execution.decision.decide_s * NANOSECONDS)
+        at = start + int(started.decision.decide_s * NANOSECONDS)
         within = trace.set_span_in_context(span)
-        for call in execution.calls:
+        for call in started.recorder.calls:
             ends = at + int((call.latency_s or 0.0) * NANOSECONDS)
             attempt = self._tracer.start_span(
                 f"chat {call.worker}",
@@ -91,7 +91,8 @@ class Spans:
             )
             _end(attempt, ends, call.failure)
             at = ends
-        error = facts.error or execution.error
+        ended = started.recorder.ended
+        error = facts.error or (ended.error if isinstance(ended, Failed) else None)
         _end(span, now, type(error).__name__ if error is not None else None)
 
     def close(self) -> None:
@@ -99,15 +100,15 @@ class Spans:
         self._provider.shutdown()
 
 
-def _describe(facts: Facts, execution: Execution) -> dict[str, str | int | float]:
-    decision = execution.decision
+def _describe(facts: Facts, started: Started) -> dict[str, str | int | float]:
+    decision, calls = started.decision, started.recorder.calls
     return _name(
         operation=facts.dialect,
         request=facts.id,
         route=facts.route,
         status=facts.status,
         worker=decision.worker,
-        served=execution.calls[-1].worker if execution.calls else None,
+        served=calls[-1].worker if calls else None,
         version=MAPPING_VERSION,
         decision=decision.id,
         policy=decision.policy,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ripieno.domain import Decision, Finding, JsonValue, Run, Verdict
-from ripieno.execute import Execution
+from ripieno.execute import Answered, Started
 
 LONGEST_WHY = 200
 """Characters of a header's words."""
@@ -21,21 +21,21 @@ class Told:
     body: Mapping[str, JsonValue]
 
 
-def tell_answer(execution: Execution) -> Told:
-    """What is said about an answer that is there."""
-    decision, worker = execution.decision, execution.author
-    why = tell_why(execution, worker)
-    headers = make_headers(execution, worker=worker, why=why)
-    headers |= tell_spent(execution) | tell_limit(execution)
+def tell_answer(answered: Answered) -> Told:
+    """Say how an answer came about."""
+    started, run = answered.started, answered.run
+    decision, worker = started.decision, run.worker
+    why = _tell_why(started, worker)
+    headers = _make_headers(started, worker=worker, why=why) | _tell_end(answered) | _tell_spent(started)
     body: dict[str, JsonValue] = {
         "decision": decision.id,
         "worker": worker,
         "workflow": name_workflow(decision),
         "why": why,
-        "cost_usd": execution.price_usd,
-        "attempts": _count_attempts(execution),
-        "ended_early": execution.ended_early,
-        "verdicts": tell_findings(execution.findings),
+        "cost_usd": run.cost_usd,
+        "attempts": _count_attempts(started),
+        "ended_early": run.ended_early,
+        "verdicts": tell_findings(run.findings),
     }
     return Told(headers=headers, body=body)
 
@@ -54,38 +54,52 @@ def tell_cached(told: Told) -> Told:
     )
 
 
-def make_headers(execution: Execution, *, worker: str, why: str) -> dict[str, str]:
-    """What is known of an answer once its first piece is there: of one that comes whole, all but its price.
+def tell_started(started: Started) -> dict[str, str]:
+    """Say in headers what is known once the first piece of an answer is there.
 
-    Args:
-        execution: what it came of.
-        worker: whose answer it is.
-        why: why that worker gave it.
+    An answer that was checked comes whole: then all is known but its price.
     """
-    decision, verdict = execution.decision, execution.verdict
+    ended = started.recorder.ended
+    worker = started.recorder.serving or started.decision.worker
+    headers = _make_headers(started, worker=worker, why=_tell_why(started, worker))
+    return headers | (_tell_end(ended) if isinstance(ended, Answered) else {})
+
+
+def _make_headers(started: Started, *, worker: str, why: str) -> dict[str, str]:
+    decision, limit = started.decision, started.recorder.limited_tokens
     headers = {
         "x-ripieno-decision": decision.id,
         "x-ripieno-worker": worker,
         "x-ripieno-workflow": name_workflow(decision),
         "x-ripieno-why": plain(why),
     }
-    if execution.ended_early is not None:
-        headers["x-ripieno-ended-early"] = plain(execution.ended_early)
-    if verdict is not None:
-        headers["x-ripieno-verdict"] = plain(tell_verdict(verdict))
+    return headers if limit is None else headers | {"x-ripieno-max-tokens": str(limit)}
+
+
+def _tell_end(answered: Answered) -> dict[str, str]:
+    """Say in headers what the workflow itself found about the answer that it gave."""
+    headers: dict[str, str] = {}
+    if answered.run.ended_early is not None:
+        headers["x-ripieno-ended-early"] = plain(answered.run.ended_early)
+    if answered.verdict is not None:
+        headers["x-ripieno-verdict"] = plain(tell_verdict(answered.verdict))
     return headers
 
 
-def tell_failure(execution: Execution) -> dict[str, str]:
+def tell_failure(started: Started) -> dict[str, str]:
     """Tell of a decision that led to no answer."""
-    decision = execution.decision
+    decision = started.decision
     named = {"x-ripieno-decision": decision.id, "x-ripieno-workflow": name_workflow(decision)}
-    return named | tell_spent(execution)
+    return named | _tell_spent(started)
 
 
-def tell_spent(execution: Execution) -> dict[str, str]:
-    """Tell what a workflow has cost so far, in money and in attempts."""
-    return tell_cost(execution.price_usd) | {"x-ripieno-attempts": str(_count_attempts(execution))}
+def _tell_spent(started: Started) -> dict[str, str]:
+    """Tell what a run has cost so far, in money and in attempts."""
+    return tell_cost(started.recorder.price_usd) | {"x-ripieno-attempts": str(_count_attempts(started))}
+
+
+def _count_attempts(started: Started) -> int:
+    return sum(call.attempts for call in started.recorder.calls)
 
 
 def tell_cost(cost_usd: float | None) -> dict[str, str]:
@@ -93,19 +107,14 @@ def tell_cost(cost_usd: float | None) -> dict[str, str]:
     return {"x-ripieno-cost-usd": "unknown" if cost_usd is None else f"{cost_usd:.10f}"}
 
 
-def tell_limit(execution: Execution) -> dict[str, str]:
-    """The header that tells a client that its budget has limited the answer."""
-    limit = execution.limited_tokens
-    return {} if limit is None else {"x-ripieno-max-tokens": str(limit)}
-
-
-def tell_why(execution: Execution, worker: str) -> str:
-    """Why the worker that answers does: the decision's reason, if it is about that worker."""
-    decision = execution.decision
+def _tell_why(started: Started, worker: str) -> str:
+    """Say why the worker that answers does: the decision's reason, if it is about that worker."""
+    decision = started.decision
     reason = decision.reasons[0] if decision.reasons else ""
     if worker == decision.worker:
         return reason if worker in reason.replace(",", " ").split() else f"{worker} answered: {reason}"
-    failed = next((call for call in execution.calls if call.worker == decision.worker and call.failure), None)
+    calls = started.recorder.calls
+    failed = next((call for call in calls if call.worker == decision.worker and call.failure), None)
     if failed is not None:
         return f"{worker} answered in place of {decision.worker}, which failed: {failed.failure}"
     return f"{worker} answered, in a {name_workflow(decision)} that began with {decision.worker}"
@@ -148,7 +157,3 @@ def tell_run(run: Run) -> dict[str, JsonValue]:
 def plain(words: str) -> str:
     """Words as a header holds them: ASCII, one line, not too long."""
     return " ".join(words.encode("ascii", "replace").decode().split())[:LONGEST_WHY]
-
-
-def _count_attempts(execution: Execution) -> int:
-    return sum(call.attempts for call in execution.calls)

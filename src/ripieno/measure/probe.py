@@ -113,7 +113,7 @@ class Prober:
             await self._catch_up()
             asked.add(row)
             progress.done += 1
-            progress.note_cost(taken.called.call.cost_usd)
+            progress.note_cost(taken.result.call.cost_usd)
             progress.take(samples[row].run, probing.worker, taken)
             _refuse_blind(progress, taken)
             if on_progress is not None:

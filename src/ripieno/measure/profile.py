@@ -14,7 +14,7 @@ from ripieno.domain import Executed, Judged, Origin, Placement, Pool, Run, Verdi
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import BudgetExhausted, InvalidTask, NoVerdict, UnknownPrice, WithheldTask
 from ripieno.ledger import Ledger
-from ripieno.providers import Called, Caller
+from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult
 from ripieno.verify import Grading
 
 JUDGED_AT_ONCE = 8
@@ -54,7 +54,7 @@ class Sample:
 class Taken:
     """What came of one sample."""
 
-    called: Called
+    result: CallResult
     verdict: Verdict | None
     """None where the judge failed: nothing is known of the answer."""
     fault: str = ""
@@ -182,19 +182,18 @@ class Profiler:
             recorded: the sample's run, where its answer is recorded already and lacks a verdict; it is judged then, and
                 the worker is not called again.
         """
-        if recorded is not None:
-            called = Called(call=recorded.calls[-1], answer=recorded.answer)
-            taken = await self._judge(sample, called)
+        if recorded is not None and recorded.answer is not None:
+            taken = await self._judge(sample, CallAnswered(call=recorded.calls[-1], answer=recorded.answer))
             if taken.verdict is not None:
                 await self._ledger.append(Judged(run=sample.run, verdict=taken.verdict))
             return taken
         if sample.worker.is_careful:  # once and no more: a call that failed may have changed something
-            called = await self._caller.call(sample.worker, sample.task.task, attempts=1)
+            result = await self._caller.call(sample.worker, sample.task.task, attempts=1)
         else:
-            called = await self._caller.measure(sample.worker, sample.task.task)
-        if isinstance(called.error, WithheldTask):  # it was not sent: that says nothing of the worker
-            return Taken(called=called, verdict=None, fault=called.error.message)
-        taken = await self._judge(sample, called)
+            result = await self._caller.measure(sample.worker, sample.task.task)
+        if isinstance(result, CallFailed) and isinstance(result.error, WithheldTask):  # it was never sent
+            return Taken(result=result, verdict=None, fault=result.error.message)
+        taken = await self._judge(sample, result)
         await self._record(sample, taken, campaign=campaign, source=source)
         return taken
 
@@ -207,7 +206,7 @@ class Profiler:
     ) -> None:
         while not progress.is_over(campaign.most_cost_usd) and (sample := next(lane, None)) is not None:
             taken = await self.measure(sample, campaign=campaign.name, source=campaign.source)
-            call = taken.called.call
+            call = taken.result.call
             progress.done += 1
             progress.note_cost(call.cost_usd)
             progress.take(sample.run, sample.worker.id, taken)
@@ -235,21 +234,21 @@ class Profiler:
             found = [group.create_task(work(lanes)) for _ in range(min(JUDGED_AT_ONCE, len(runs)))]
         return sum(each.result() for each in found)
 
-    async def _judge(self, sample: Sample, called: Called) -> Taken:
-        if called.answer is None:
-            failed = Verdict(verifier="call", quality=0.0, detail=str(called.call.failure))
-            return Taken(called=called, verdict=failed)
+    async def _judge(self, sample: Sample, result: CallResult) -> Taken:
+        if isinstance(result, CallFailed):
+            failed = Verdict(verifier="call", quality=0.0, detail=str(result.call.failure))
+            return Taken(result=result, verdict=failed)
         try:
             async with self._judging:
                 verdict = await self._grading.grade(
-                    sample.task.grader, sample.task.task, called.answer, author=sample.worker.id
+                    sample.task.grader, sample.task.task, result.answer, author=sample.worker.id
                 )
         except NoVerdict as error:
-            return Taken(called=called, verdict=None, fault=error.message)
-        return Taken(called=called, verdict=verdict)
+            return Taken(result=result, verdict=None, fault=error.message)
+        return Taken(result=result, verdict=verdict)
 
     async def _record(self, sample: Sample, taken: Taken, *, campaign: str, source: str) -> None:
-        task, called = sample.task, taken.called
+        task, result = sample.task, taken.result
         placement = Placement(
             dataset=campaign, item=task.id, split=task.split, group=task.template, repeat=sample.repeat, source=source
         )
@@ -257,8 +256,8 @@ class Profiler:
             id=sample.run,
             task=task.task.digest,
             origin=Origin.PROFILE,
-            calls=(called.call,),
-            answer=called.answer,
+            calls=(result.call,),
+            answer=result.answer if isinstance(result, CallAnswered) else None,
             placement=placement,
         )
         executed = Executed(run=run, task=task.task)

@@ -107,7 +107,7 @@ class Shadow:
         else:
             recorded = shadowing.unjudged.get(sample.run)
             taken = await self._profiler.measure(sample, campaign=shadowing.campaign, recorded=recorded)
-            call = taken.called.call
+            call = taken.result.call
             if recorded is None:
                 progress.note_cost(call.cost_usd)
             progress.take(sample.run, worker, taken)

@@ -1,13 +1,16 @@
 """How a worker is called: wires, retries, breakers, prices."""
 
 from ripieno.providers.base import Piece, Provider, find_fault
-from ripieno.providers.caller import Called, Caller, LiveCall
+from ripieno.providers.caller import Caller
 from ripieno.providers.health import Health
 from ripieno.providers.residents import Resident, Residents, is_resident
+from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall, require_answer
 from ripieno.providers.unavailable import UnavailableProvider
 
 __all__ = [
-    "Called",
+    "CallAnswered",
+    "CallFailed",
+    "CallResult",
     "Caller",
     "Health",
     "LiveCall",
@@ -18,4 +21,5 @@ __all__ = [
     "UnavailableProvider",
     "find_fault",
     "is_resident",
+    "require_answer",
 ]

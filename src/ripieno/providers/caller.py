@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId, sum_costs
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
@@ -22,6 +22,7 @@ from ripieno.providers.assembly import Assembly
 from ripieno.providers.base import Embedder, Piece, Provider
 from ripieno.providers.health import Health
 from ripieno.providers.lane import Lane
+from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall
 
 ATTEMPTS = 2
 """Of one worker; after that the next worker is the better retry."""
@@ -29,29 +30,6 @@ LONGEST_RETRY_AFTER_S = 2.0
 """A provider that asks for more is left for another."""
 BACKOFF_S = 0.2
 """Longest wait before the first retry; twice that before the next."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Called:
-    """A finished exchange; `error` is given exactly when there is no answer."""
-
-    call: Call
-    answer: Answer | None
-    error: ProviderError | None = None
-
-
-class LiveCall:
-    """A streamed exchange: iterate over `pieces`, then read `called`."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.called: Called | None = None
-
-    def result(self) -> Called:
-        """The finished exchange; only after the pieces have ended."""
-        if self.called is None:
-            raise RuntimeError("the stream has not ended")
-        return self.called
 
 
 class Caller:
@@ -79,8 +57,8 @@ class Caller:
         self._lanes: dict[str, Lane] = {}
         self._rng = random.Random()  # noqa: S311  # spreads waits, guards nothing
 
-    async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> Called:
-        """Ask for a whole answer; a failure is told in the result, not raised."""
+    async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> CallResult:
+        """Ask for a whole answer; a failure is returned, not raised."""
         start = began = self._clock.monotonic()
         tries, lane = 0, self._lane(worker)
         wasted: list[float | None] = []
@@ -105,7 +83,7 @@ class Caller:
         self.health.note_success(worker.id)
         latency = self._clock.monotonic() - (start if tries > 1 else began)
         call = self._settle(worker, task, answer, latency_s=latency, attempts=tries)
-        return Called(call=_add_costs(call, wasted), answer=answer)
+        return CallAnswered(call=_add_costs(call, wasted), answer=answer)
 
     async def stream(self, live: LiveCall, task: Task) -> AsyncIterator[Piece]:
         """Ask for an answer piece by piece.
@@ -129,18 +107,17 @@ class Caller:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
         except ProviderError as error:
             partial = collected.answer() if collected.has_content else None
-            live.called = self._fail(worker, task, error, start=start, attempts=1, partial=partial)
+            live.ended = self._fail(worker, task, error, start=start, attempts=1, partial=partial)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            call = self._settle(worker, task, collected.answer(), latency_s=self._clock.monotonic() - start, attempts=1)
-            live.called = Called(call=replace(call, failure=Failure.CANCELLED), answer=None)
+            live.ended = self._cancel(worker, task, collected.answer(), latency_s=self._clock.monotonic() - start)
             raise
         self.health.note_success(worker.id)
         answer = collected.answer()
         call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=1)
-        live.called = Called(call=replace(call, first_token_s=collected.first_s), answer=answer)
+        live.ended = CallAnswered(call=replace(call, first_token_s=collected.first_s), answer=answer)
 
-    async def measure(self, worker: Worker, task: Task) -> Called:
+    async def measure(self, worker: Worker, task: Task) -> CallResult:
         """Ask for a whole answer with its first token timed, where the provider can; told like `call`."""
         if not self._find(worker).can_stream:
             return await self.call(worker, task)
@@ -170,10 +147,9 @@ class Caller:
         finally:
             lane.leave()
 
-    def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> Called:
-        """A call that was cancelled as another answer came first; what was sent is paid all the same."""
-        call = self._settle(worker, task, Answer(text=""), latency_s=latency_s, attempts=1)
-        return Called(call=replace(call, failure=Failure.CANCELLED), answer=None)
+    def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> CallFailed:
+        """Price a call that was cancelled on its way; what was sent is paid all the same."""
+        return self._cancel(worker, task, Answer(text=""), latency_s=latency_s)
 
     async def check(self, worker: Worker) -> str:
         """Find out whether the worker could answer now."""
@@ -277,6 +253,11 @@ class Caller:
             attempts=attempts,
         )
 
+    def _cancel(self, worker: Worker, task: Task, partial: Answer, *, latency_s: float) -> CallFailed:
+        call = self._settle(worker, task, partial, latency_s=latency_s, attempts=1)
+        error = ProviderError(f"the call of {worker.id!r} was cancelled", worker=worker.id)
+        return CallFailed(call=replace(call, failure=Failure.CANCELLED), error=error)
+
     def _fail(
         self,
         worker: Worker,
@@ -286,7 +267,7 @@ class Caller:
         start: float,
         attempts: int,
         partial: Answer | None = None,
-    ) -> Called:
+    ) -> CallFailed:
         failure = classify_failure(error)
         if error.retry_after_s is not None and not isinstance(error, WorkerBusy):
             self.health.note_wait(worker.id, error.retry_after_s)
@@ -299,7 +280,7 @@ class Caller:
         call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
         if is_nothing and call.cost_usd is None:
             call = replace(call, cost_usd=0.0)  # nothing was made, so nothing is charged, whatever the price
-        return Called(call=replace(call, failure=failure, error=error.message), answer=None, error=error)
+        return CallFailed(call=replace(call, failure=failure, error=error.message), error=error)
 
 
 def _add_costs(call: Call, wasted: Sequence[float | None]) -> Call:
