@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Staged,
         Stepped,
     )
-    from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
+    from ripieno.domain.features import Features, FeatureSchema, Matrix, Need, Sensitivity, Vector
     from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
     from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
     from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
@@ -76,6 +76,7 @@ __all__ = [
     "Estimate",
     "Executed",
     "Failure",
+    "FeatureSchema",
     "Features",
     "Finding",
     "JsonValue",
@@ -159,6 +160,7 @@ _HOMES = {
         "Stepped",
     ),
     "features": (
+        "FeatureSchema",
         "Features",
         "Matrix",
         "Need",
