@@ -152,7 +152,10 @@ def make_training_data() -> TrainingSet:
     shown = make_features()
     embeddings = np.eye(256, dtype=np.float32)
     return TrainingSet(
-        features=tuple(replace(shown, embedding=embeddings[kind], kind=f"kind-{kind}") for kind in kinds),
+        features=tuple(
+            replace(shown, embedding=embeddings[kind], terms=np.array([kind, 2 + row]), kind=f"kind-{kind}")
+            for row, kind in enumerate(kinds.tolist())
+        ),
         workers=(WorkerId("cheap"), WorkerId("strong")),
         quality=quality,
         counts=np.ones_like(quality),

@@ -86,7 +86,8 @@ class Checkpoint:
         self.out_of_fold: Matrix | None = None
         """Calibrated predictions of the training tasks, each by a fit without it, shape (n, m); not saved."""
         self.groups = Groups(arrays["groups"])
-        self.newcomer = Belief(**arrays["newcomer"])
+        newcomer = arrays["newcomer"]
+        self.newcomer = Belief(mean=newcomer["mean"], covariance=newcomer["covariance"])
         """What is believed of a worker that was never measured."""
         self.margin = float(arrays["base"]["margin"][0])
         """Quality by which a worker must be ahead before the best single worker is left for it."""
