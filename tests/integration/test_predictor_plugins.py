@@ -163,7 +163,7 @@ async def test_a_plugin_that_breaks_leaves_requests_to_the_worker_cards(
     async with open_app() as app:
         version = await save_plugin(app, make_outcomes(tmp_path / "set"))
         app.registry.promote(version)
-        decided, run = await app.orchestrator.handle(TASK)
+        decided, _ = await app.orchestrator.handle(TASK)
         assert decided.predictor == version
         Path("mood").write_text(mood)
         fallen, answered = await app.orchestrator.handle(TASK)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import anyio
 import numpy as np
@@ -79,7 +80,7 @@ def test_any_batches_teach_the_same_and_what_the_plain_form_says(
     whole, _ = Estimator(checkpoint).fold(observations, until=len(seen))
     parts = Estimator(checkpoint)
     edges = [0, *sorted(cut for cut in cuts if cut < len(seen)), len(seen)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         parts, _ = parts.fold(observations[start:end], until=end)
     for row in (0, 7):
         assert whole.forecast(observe([(row, 0, 0.0, False)])[0].features, workers).estimates == (

@@ -124,7 +124,7 @@ class Registry:
         """The file that names the checkpoint on trial."""
 
     def canary(self) -> Canary | None:
-        """The checkpoint that decides a share of the tasks, if any.
+        """Read which checkpoint decides a share of the tasks, if any.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -203,7 +203,7 @@ class Registry:
         return previous
 
     def current(self) -> str | None:
-        """The version in traffic, if any."""
+        """Read the version in traffic, if any."""
         try:
             return self.pointer.read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
@@ -307,7 +307,7 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def read_workflows(card: ModelCard) -> dict[WorkerId, Workflow]:
-    """The workflows of a card.
+    """Read the workflows of a card.
 
     Raises:
         CheckpointError: one of them is none.
@@ -333,7 +333,7 @@ def require_shared_workers(card: ModelCard, workers: tuple[str, ...], *, version
 
 
 def render_card(version: str, card: ModelCard) -> str:
-    """The card as a page for people."""
+    """Write the card as a page for people."""
     rows = [
         f"| {row.name} | {row.quality:.4f} | {row.quality_low:.4f} to {row.quality_high:.4f} | {row.utility:.4f} |"
         for row in card.held_out
@@ -371,7 +371,7 @@ def render_card(version: str, card: ModelCard) -> str:
 
 
 def describe_margin(margin: float) -> str:
-    """The guard in words."""
+    """Tell the guard in words."""
     if margin == 0.0:
         return "none needed, the unguarded choice gained on held-out tasks"
     if margin >= 1.0:

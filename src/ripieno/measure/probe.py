@@ -116,18 +116,24 @@ class Prober:
             _refuse_blind(progress, taken)
             if on_progress is not None:
                 on_progress(progress)
-        quality, sd = estimator.belief_of(probing.worker).apply(weights, expected)
-        chances = _find_chances(estimator, probing.worker, weights, expected)
-        return Profile(
-            probes=progress.done,
-            unjudged=len(progress.unjudged),
-            spent_usd=progress.spent_usd,
-            quality=float(quality.mean()),
-            quality_sd=float(sd.mean()),
-            chance_best=float((chances[weights.argmax(axis=1)] > 0.5).mean()),
-            is_settled=is_settled(chances),
-            standing=estimator.standing(probing.worker, sd=float(sd.mean())),
-        )
+        return _summarise(estimator, probing.worker, weights, expected, progress)
+
+
+def _summarise(
+    estimator: Estimator, worker: WorkerId, weights: Matrix, expected: Matrix, progress: Progress
+) -> Profile:
+    quality, sd = estimator.belief_of(worker).apply(weights, expected)
+    chances = _find_chances(estimator, worker, weights, expected)
+    return Profile(
+        probes=progress.done,
+        unjudged=len(progress.unjudged),
+        spent_usd=progress.spent_usd,
+        quality=float(quality.mean()),
+        quality_sd=float(sd.mean()),
+        chance_best=float((chances[weights.argmax(axis=1)] > 0.5).mean()),
+        is_settled=is_settled(chances),
+        standing=estimator.standing(worker, sd=float(sd.mean())),
+    )
 
 
 def _find_chances(estimator: Estimator, worker: WorkerId, weights: Matrix, expected: Matrix) -> Matrix:

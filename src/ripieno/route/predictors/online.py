@@ -32,6 +32,11 @@ class Observation:
     first_token_s: float | None = None
     """When the first token came, where the answer was streamed."""
 
+    @property
+    def first_share(self) -> float | None:
+        """Share of the time before the first token; None where it is unknown."""
+        return self.first_token_s / self.latency_s if self.first_token_s is not None and self.latency_s else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OnlineState:
@@ -77,11 +82,11 @@ class OnlineState:
             The state after them, and the changes of workers that were noticed, in words.
 
         Raises:
-            PredictorError: the checkpoint cannot predict; this state stays as it is.
+            PredictorError: the checkpoint cannot predict.
         """
         beliefs, counts = dict(self.beliefs), dict(self.outcomes)
-        factors, first_shares = dict(self.factors), dict(self.first_shares)
-        folded, watch, notices = self.folded, self.watch.copy(), list[str]()
+        factors, first_shares, notices = dict(self.factors), dict(self.first_shares), list[str]()
+        folded, watch = self.folded, self.watch.copy()
         for seen in observations:
             worker = seen.worker.id
             z = checkpoint.vectors([seen.features])
@@ -89,10 +94,9 @@ class OnlineState:
             expected = float(checkpoint.rate(seen.worker, found.quality)[0])
             guesses = checkpoint.expect_scales(seen.worker, seen.features, found)
             factors[worker] = _follow_scales(factors.get(worker, (0.0, 0.0)), counts.get(worker, 0), seen, guesses)
-            if seen.first_token_s is not None and seen.latency_s:
-                share = seen.first_token_s / seen.latency_s
-                before = first_shares.get(worker, share)
-                first_shares[worker] = before + FIRST_RATE * (share - before)
+            if seen.first_share is not None:
+                before = first_shares.get(worker, seen.first_share)
+                first_shares[worker] = before + FIRST_RATE * (seen.first_share - before)
             prior = checkpoint.prior_of(worker)
             belief = beliefs.get(worker, prior)
             notice = watch.see(worker, int(weights.argmax()), expected=expected, outcome=seen.quality)
