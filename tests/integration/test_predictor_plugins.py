@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.integration.conftest import Serve, open_app, open_gateway, write_pool
+from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_app import TASK, make_outcomes, save_checkpoint
+from tests.integration.test_dashboard import browsing
 
 from ripieno.app import App
 from ripieno.app.feedback import record_feedback
@@ -31,11 +32,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-predictor.md"
 STILL = "[route]\nexploration = 0.0\n"
 BREAKS = '''
 
+from dataclasses import replace
 from pathlib import Path
 
 
 class Moody(Nearest):
     """Predicts as it is told by a file of the working folder."""
+
+    def vectors(self, features):
+        is_odd = Path("mood").exists() and Path("mood").read_text() == "vectors"
+        return super().vectors(features) * (np.nan if is_odd else 1.0)
 
     def predict(self, z, features):
         found = super().predict(z, features)
@@ -44,6 +50,8 @@ class Moody(Nearest):
             raise RuntimeError("no mood to predict")
         if mood == "nan":
             found.quality[:] = np.nan
+        if mood == "lengths":
+            return replace(found, output_tokens=np.ones(9))
         if mood == "wide":
             return Predictions(**dict.fromkeys(("quality", "quality_sd", "cost_usd", "latency_s"), np.ones((9, 9))))
         return found
@@ -82,7 +90,8 @@ async def save_plugin(app: App, folder: Path) -> str:
 
 def test_the_example_of_the_page_passes_its_kit_and_broken_ones_do_not() -> None:
     check_learner(lambda: make_learner("nearest"))
-    for mood, clause in (("nan", "quality must be in"), ("wide", "must have shape")):
+    broken = (("nan", "quality must be in"), ("wide", "must have shape"), ("vectors", "a vector is not finite"))
+    for mood, clause in broken:
         Path("mood").write_text(mood)
         with pytest.raises(AssertionError, match=clause):
             check_learner(lambda: make_learner("nearest"))
@@ -102,6 +111,8 @@ def test_built_in_learners_pass_the_kit_of_plugins(kind: str) -> None:
         ("quality_sd", np.nan, "quality_sd must be finite"),
         ("cost_usd", -1.0, "cost_usd must not be negative"),
         ("latency_s", np.inf, "latency_s must not be negative"),
+        ("latency_log_sd", 0.5, "latency_log_sd must have shape"),
+        ("latency_tails", 0.5, "latency_tails must have shape"),
     ],
 )
 def test_what_is_no_prediction_is_told_apart(field: str, value: float, clause: str) -> None:
@@ -112,6 +123,8 @@ def test_what_is_no_prediction_is_told_apart(field: str, value: float, clause: s
     require_sound(found, (40, 2))
     with pytest.raises(ValueError, match=clause):
         require_sound(replace(found, **{field: np.full((40, 2), value)}), (40, 2))
+    with pytest.raises(ValueError, match="verify must have shape"):
+        require_sound(replace(found, advice={"verify": np.zeros(3)}), (40, 2))
 
 
 async def test_a_plugin_learns_from_outcomes_and_survives_the_process(serve: Serve, tmp_path: Path) -> None:
@@ -136,7 +149,7 @@ async def test_a_plugin_learns_from_outcomes_and_survives_the_process(serve: Ser
 async def test_a_new_worker_is_probed_against_a_plugin_and_shown(serve: Serve, tmp_path: Path) -> None:
     wrong, right = serve([Reply(text="no")]), serve([Reply(text="no")])
     write_pool(wrong, right, serve([Reply(text="yes")]), extra=STILL)
-    async with open_gateway() as (app, address, client):
+    async with open_app() as app, browsing(app) as browser:
         app.registry.promote(await save_plugin(app, make_outcomes(tmp_path / "set")))
         tasks = tuple(
             GradedTask(id=f"t{i}", task=Task.from_text(f"question {i} about rice"), grader=Exact(answers=("yes",)),
@@ -147,15 +160,16 @@ async def test_a_new_worker_is_probed_against_a_plugin_and_shown(serve: Serve, t
         found = await app.make_prober().run(probing, app.pool, known=set())
         assert (found.probes, found.standing) == (12, "trial")
         assert found.quality > 0.6
+        pool, policies = await browser.read("pool"), await browser.get("policies")
+        assert "trial" in pool
+        assert app.registry.versions()[0] in policies
         Path("mood").write_text("nan")
         with pytest.raises(PredictorError, match="'nearest'"):
             await app.make_prober().run(replace(probing, budget=20), app.pool, known=set())
         assert len(app.ledger.run_ids("probe:c")) == 12, "no probe is paid for that teaches nothing"
-        assert client is not None
-        assert address
 
 
-@pytest.mark.parametrize("mood", ["raise", "nan", "wide"])
+@pytest.mark.parametrize("mood", ["raise", "nan", "wide", "lengths", "vectors"])
 async def test_a_plugin_that_breaks_leaves_requests_to_the_worker_cards(
     serve: Serve, tmp_path: Path, mood: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +245,12 @@ async def test_outcomes_that_a_canary_cannot_learn_end_it_too(serve: Serve, tmp_
 async def test_a_plugin_that_breaks_in_training_saves_nothing(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve(), serve())
     async with open_app() as app:
-        for mood, said in (("raise", "no mood to predict"), ("nan", "quality must be in"), ("wide", "shape")):
+        for mood, said in (
+            ("raise", "no mood to predict"),
+            ("nan", "quality must be in"),
+            ("wide", "shape"),
+            ("vectors", "ValueError"),
+        ):
             Path("mood").write_text(mood)
             with pytest.raises(PredictorError, match=said) as caught:
                 await save_plugin(app, make_outcomes(tmp_path / mood))

@@ -151,9 +151,18 @@ class Checkpoint:
         return {f"{_prefix(self.kind)}{name}": value for name, value in own.items()} | join_arrays(parts)
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
-        """Return the vectors that the learner sees, shape (len(features), d)."""
+        """Return the vectors that the learner sees, shape (len(features), d).
+
+        Raises:
+            PredictorError: the learner raised, or what it returned is no vectors.
+        """
         with _entering(self.kind, self.version):
-            return self._learner.vectors(features)
+            z = self._learner.vectors(features)
+            if self.kind not in KINDS:
+                wanted = (len(features), self.groups.width)
+                if np.shape(z) != wanted or not np.isfinite(z).all():
+                    raise ValueError(f"vectors must be finite, shape {wanted}, got shape {np.shape(z)}")
+        return z
 
     def predict(self, features: Sequence[Features], z: Matrix | None = None) -> Predictions:
         """Predict for every known worker; single outcomes are not counted.
@@ -165,8 +174,9 @@ class Checkpoint:
         Raises:
             PredictorError: the learner raised, or what it returned is no prediction.
         """
+        z = self.vectors(features) if z is None else z
         with _entering(self.kind, self.version):
-            found = self._learner.predict(self._learner.vectors(features) if z is None else z, features)
+            found = self._learner.predict(z, features)
             if self.kind not in KINDS:
                 require_sound(found, (len(features), len(self.workers)))
         return found
@@ -293,9 +303,16 @@ def require_sound(found: Predictions, shape: tuple[int, int]) -> None:
         ValueError: a matrix has another shape, or a number cannot be.
     """
     quality, sd = np.asarray(found.quality), np.asarray(found.quality_sd)
-    for name in ("quality", "quality_sd", "cost_usd", "latency_s"):
-        if np.shape(getattr(found, name)) != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {np.shape(getattr(found, name))}")
+    shapes = dict.fromkeys(("quality", "quality_sd", "cost_usd", "latency_s"), shape)
+    further = {"output_tokens": shape, "score": shape, "latency_log_sd": shape[1:]}
+    further |= dict.fromkeys(("cost_tails", "latency_tails"), (2, shape[1]))
+    shapes |= {name: wanted for name, wanted in further.items() if getattr(found, name) is not None}
+    given = {name: np.shape(getattr(found, name)) for name in shapes}
+    shapes |= dict.fromkeys(found.advice, shape[:1])
+    given |= {name: np.shape(shares) for name, shares in found.advice.items()}
+    for name, wanted in shapes.items():
+        if given[name] != wanted:
+            raise ValueError(f"{name} must have shape {wanted}, got {given[name]}")
     if not ((quality >= 0.0) & (quality <= 1.0)).all():
         raise ValueError("quality must be in [0, 1], and not NaN")
     if not (np.isfinite(sd) & (sd >= 0.0)).all():

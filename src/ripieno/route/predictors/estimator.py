@@ -7,8 +7,6 @@ from math import exp, isnan
 import numpy as np
 
 from ripieno.domain import Estimate, Features, Matrix, Standing, Worker, WorkerId
-from ripieno.errors import PredictorError
-from ripieno.plugins import ForeignCall
 from ripieno.route.predictors.belief import Belief
 from ripieno.route.predictors.checkpoint import Checkpoint, mean_known
 from ripieno.route.predictors.learner import Forecast, Predictions
@@ -55,25 +53,23 @@ class Estimator:
         Raises:
             PredictorError: the checkpoint's learner raised, or gave what is no estimate.
         """
-        with ForeignCall() as fault:
-            checkpoint = self.checkpoint
-            z = checkpoint.vectors([features])
-            expected = checkpoint.predict([features], z)
-            is_plain = not self.state.beliefs and all(worker.id in checkpoint.columns for worker in workers)
-            asks_kind = features.kind is None and checkpoint.groups.names
-            weights = None if is_plain and not asks_kind else checkpoint.groups.weigh(z)
-            sight = _Sight(features=features, expected=expected, rows=_list_rows(expected), weights=weights)
-            return Forecast(
-                estimates=tuple(
-                    self._estimate_newcomer(worker, sight)
-                    if (column := checkpoint.columns.get(worker.id)) is None
-                    else self._estimate_known(worker, column, sight)
-                    for worker in workers
-                ),
-                kind=features.kind if weights is None or not asks_kind else self._infer_kind(weights),
-                advice={name: float(shares[0]) for name, shares in expected.advice.items()},
-            )
-        raise PredictorError(fault.text, predictor=self.checkpoint.kind, checkpoint=self.checkpoint.version)
+        checkpoint = self.checkpoint
+        z = checkpoint.vectors([features])
+        expected = checkpoint.predict([features], z)
+        is_plain = not self.state.beliefs and all(worker.id in checkpoint.columns for worker in workers)
+        asks_kind = features.kind is None and checkpoint.groups.names
+        weights = None if is_plain and not asks_kind else checkpoint.groups.weigh(z)
+        sight = _Sight(features=features, expected=expected, rows=_list_rows(expected), weights=weights)
+        return Forecast(
+            estimates=tuple(
+                self._estimate_newcomer(worker, sight)
+                if (column := checkpoint.columns.get(worker.id)) is None
+                else self._estimate_known(worker, column, sight)
+                for worker in workers
+            ),
+            kind=self._infer_kind(weights) if asks_kind and weights is not None else features.kind,
+            advice={name: float(shares[0]) for name, shares in expected.advice.items()},
+        )
 
     def fold(self, observations: Sequence[Observation], *, until: int) -> tuple["Estimator", tuple[str, ...]]:
         """Learn from outcomes; see `OnlineState.fold`."""
