@@ -122,7 +122,7 @@ def test_what_is_no_prediction_is_told_apart(field: str, value: float, clause: s
     found = learner.predict(learner.vectors(data.features), data.features)
     require_sound(found, (40, 2))
     with pytest.raises(ValueError, match=clause):
-        require_sound(replace(found, **{field: np.full((40, 2), value)}), (40, 2))
+        require_sound(replace(found, **{field: np.full((40, 2), value)}), (40, 2))  # type: ignore[arg-type]  # a matrix
     with pytest.raises(ValueError, match="verify must have shape"):
         require_sound(replace(found, advice={"verify": np.zeros(3)}), (40, 2))
 

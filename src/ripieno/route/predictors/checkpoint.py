@@ -303,8 +303,8 @@ def require_sound(found: Predictions, shape: tuple[int, int]) -> None:
         ValueError: a matrix has another shape, or a number cannot be.
     """
     quality, sd = np.asarray(found.quality), np.asarray(found.quality_sd)
-    shapes = dict.fromkeys(("quality", "quality_sd", "cost_usd", "latency_s"), shape)
-    further = {"output_tokens": shape, "score": shape, "latency_log_sd": shape[1:]}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("quality", "quality_sd", "cost_usd", "latency_s"), shape)
+    further: dict[str, tuple[int, ...]] = {"output_tokens": shape, "score": shape, "latency_log_sd": shape[1:]}
     further |= dict.fromkeys(("cost_tails", "latency_tails"), (2, shape[1]))
     shapes |= {name: wanted for name, wanted in further.items() if getattr(found, name) is not None}
     given = {name: np.shape(getattr(found, name)) for name in shapes}
