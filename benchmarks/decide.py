@@ -26,7 +26,7 @@ from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.static import StaticEncoder
 from ripieno.execute import Executor
 from ripieno.orchestrator import Brain, Orchestrator, OrchestratorServices
-from ripieno.route.predictors import make_predictor
+from ripieno.route.predictors import Checkpoint, Estimator
 from ripieno.route.router import Router
 
 ROUNDS, WORKERS, TOKENS = 300, 20, 300
@@ -68,8 +68,7 @@ async def make_outcomes(analyzer: Analyzer) -> TrainingSet:
 async def measure(app: App, encoder: Encoder, kind: str) -> np.ndarray:
     """Seconds of each decision, shape (ROUNDS,)."""
     analyzer, pool = Analyzer(encoder), make_pool()
-    predictor = make_predictor(kind)
-    predictor.fit(await make_outcomes(analyzer), rng=np.random.default_rng(0))
+    predictor = Estimator(Checkpoint.fit(kind, await make_outcomes(analyzer), rng=np.random.default_rng(0)))
     router = Router(predictor=predictor, policy=app.brain().router.policy, clock=app.clock)
     brain = Brain(pool=pool, router=router)
     services = OrchestratorServices(

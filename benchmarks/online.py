@@ -20,39 +20,39 @@ from ripieno.domain.training import TrainingSet, column_means
 from ripieno.encoders.static import StaticEncoder
 from ripieno.learn import analyze_prompts
 from ripieno.route import UtilityPolicy
-from ripieno.route.predictors import TrainedPredictor, make_predictor
+from ripieno.route.predictors import Checkpoint, Estimator, Observation
 from ripieno.tasks import make_training_set, read_folder
 
 SEEDS, WARM, REQUESTS, AFTER, JUDGED, FALL = range(5), 300, 2000, 1500, 1500, 0.3
 BEST = Objective(preference=1.0, preset="best", mission_criticality=0, time_criticality=0)
 
 
-def fit(data: TrainingSet, seed: int) -> TrainedPredictor:
-    predictor = make_predictor("stack")
-    predictor.fit(data, rng=np.random.default_rng(seed))
-    return predictor
+def fit(data: TrainingSet, seed: int) -> Estimator:
+    return Estimator(Checkpoint.fit("stack", data, rng=np.random.default_rng(seed)))
 
 
-def take(predictor: TrainedPredictor, data: TrainingSet, row: int, rng: np.random.Generator, *, explores: float) -> int:
+def take(estimator: Estimator, data: TrainingSet, row: int, rng: np.random.Generator, *, explores: float) -> int:
     workers = [Worker(id=worker, binding=Binding(provider="p", model="m")) for worker in data.workers]
-    policy = UtilityPolicy(exploration=explores, margin=predictor.margin)
-    estimates = predictor.estimate(data.features[row], workers)
+    policy = UtilityPolicy(exploration=explores, margin=estimator.checkpoint.margin)
+    estimates = estimator.forecast(data.features[row], workers).estimates
     choice = policy.decide(data.features[row], estimates, objective=BEST, rng=rng)
     return data.workers.index(choice.order[0])
 
 
-def serve(predictor: TrainedPredictor, data: TrainingSet, rows: np.ndarray, quality: np.ndarray, seed: int) -> None:
+def serve(estimator: Estimator, data: TrainingSet, rows: np.ndarray, quality: np.ndarray, seed: int) -> Estimator:
     rng = np.random.default_rng(seed)
     for row in rows.tolist():
-        taken = take(predictor, data, row, rng, explores=0.02)
+        taken = take(estimator, data, row, rng, explores=0.02)
         worker = Worker(id=data.workers[taken], binding=Binding(provider="p", model="m"))
-        predictor.learn(data.features[row], worker, float(quality[row, taken]))
+        seen = Observation(features=data.features[row], worker=worker, quality=float(quality[row, taken]))
+        estimator, _ = estimator.fold([seen], until=row)
+    return estimator
 
 
-def judge(predictor: TrainedPredictor, data: TrainingSet, quality: np.ndarray) -> float:
+def judge(estimator: Estimator, data: TrainingSet, quality: np.ndarray) -> float:
     rows = np.random.default_rng(0).permutation(len(data))[:JUDGED].tolist()
     rng = np.random.default_rng(0)
-    return float(np.mean([quality[row, take(predictor, data, row, rng, explores=0.0)] for row in rows]))
+    return float(np.mean([quality[row, take(estimator, data, row, rng, explores=0.0)] for row in rows]))
 
 
 def main(folder: Path) -> None:
@@ -75,16 +75,16 @@ def main(folder: Path) -> None:
         router, still = fit(warm, seed), fit(warm, seed)
         first, then = order[WARM : WARM + REQUESTS], order[WARM + REQUESTS : WARM + REQUESTS + AFTER]
         single, cold = float(fresh.quality[:, warm.best_single()].mean()), judge(router, fresh, fresh.quality)
-        serve(router, known, first, known.quality, seed)
-        learned, false_alarms = judge(router, fresh, fresh.quality), len(router.drifts)
-        serve(router, known, then, fallen, seed)
+        router = serve(router, known, first, known.quality, seed)
+        learned, false_alarms = judge(router, fresh, fresh.quality), len(router.state.drifts)
+        router = serve(router, known, then, fallen, seed)
         anew = fit(replace(known, quality=fallen).take(first), seed)
         table.append(
             (single, cold, learned, judge(still, fresh, fallen_fresh), judge(router, fresh, fallen_fresh),
              float(column_means(fallen_fresh).max()), judge(anew, fresh, fallen_fresh))
         )  # fmt: skip
         print(f"seed {seed}: {' '.join(f'{value:.4f}' for value in table[-1])}; "
-              f"{false_alarms} false alarms, then {router.drifts[false_alarms:]}", flush=True)  # fmt: skip
+              f"{false_alarms} false alarms, then {router.state.drifts[false_alarms:]}", flush=True)  # fmt: skip
     single, cold, learned, fixed, recovered, best, anew = np.mean(table, axis=0).tolist()
     print(f"best single {single:.4f}, router of {WARM} rows {cold:.4f}, after {REQUESTS} requests {learned:.4f}")
     print(f"{100 * (learned - single):+.2f} points on the best single, {100 * (learned - cold):+.2f} on the router")

@@ -15,7 +15,7 @@ from ripieno.domain import Features, Objective
 from ripieno.domain.training import TrainingSet
 from ripieno.encoders.static import StaticEncoder
 from ripieno.learn import analyze_prompts
-from ripieno.route.predictors import make_predictor
+from ripieno.route.predictors import Checkpoint
 from ripieno.route.predictors.pair import draw_folds
 from ripieno.route.utility import Priced, Scales, keep_incumbent, score_utilities, weigh_quality
 from ripieno.tasks import RoutingData, make_training_set, read_folder, split_repeats
@@ -31,9 +31,8 @@ def load(folder: Path) -> tuple[RoutingData, list[Features]]:
 
 def choose(kind: str, known: TrainingSet, fresh: TrainingSet, stated: np.ndarray | None, *, seed: int) -> np.ndarray:
     """Column that the guarded policy takes on each fresh task; with criticalities the utility is QoS."""
-    predictor = make_predictor(kind)
-    predictor.fit(known, rng=np.random.default_rng(seed))
-    found = predictor.estimate_many(fresh.features)
+    predictor = Checkpoint.fit(kind, known, rng=np.random.default_rng(seed))
+    found = predictor.predict(fresh.features)
     scores, margin = found.quality, predictor.margin
     if stated is not None:
         scores = qos(found.quality, found.latency_s, stated)

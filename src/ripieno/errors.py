@@ -5,7 +5,8 @@ RipienoError
 ├── DataError              mend the input: a data folder, task file or import is broken (file, place)
 ├── ConfigError            mend the setup: configuration, keys, plugins, ports
 │   ├── CheckpointError    mend the setup: the checkpoint is broken, newer, or belongs to another pool
-│   └── MissingExtra       mend the setup: a library that an extra of the package brings is not installed
+│   ├── MissingExtra       mend the setup: a library that an extra of the package brings is not installed
+│   └── PredictorError     mend the setup: the predictor of a checkpoint raised, or returned no estimate
 ├── NoEligibleWorker       mend the setup or the task: every worker is masked, each with its Why
 ├── Abstained              loosen the request: no answer was expected to be worth asking for
 ├── NotFound               mend the input: an id that the ledger does not hold
@@ -63,6 +64,7 @@ __all__ = [
     "NoVerdict",
     "NotFound",
     "Overloaded",
+    "PredictorError",
     "ProviderError",
     "ProviderRejected",
     "ProviderTimeout",
@@ -141,6 +143,25 @@ class MissingExtra(ConfigError):
         )
         self.extra = extra
         self.library = library
+
+
+class PredictorError(ConfigError):
+    """A predictor raised, or returned what is no estimate; `predictor` and `checkpoint` name it.
+
+    Args:
+        problem: what it did.
+        predictor: its name, as the entry point gives it.
+        checkpoint: the checkpoint that it belongs to.
+    """
+
+    def __init__(self, problem: str, *, predictor: str, checkpoint: str) -> None:
+        super().__init__(
+            f"the predictor {predictor!r} of checkpoint {checkpoint!r} failed: {problem}",
+            key="ripieno.predictors",
+            hint=f"mend the plugin {predictor!r}, or `ripieno policy promote` another checkpoint",
+        )
+        self.predictor = predictor
+        self.checkpoint = checkpoint
 
 
 class NoEligibleWorker(RipienoError):

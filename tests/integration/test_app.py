@@ -181,8 +181,8 @@ def make_outcomes(folder: Path, *, models: tuple[str, str] = ("a", "b")) -> Path
 async def save_checkpoint(app: App, folder: Path) -> str:
     data = read_folder(folder)
     features = await analyze_prompts(app.analyzer, data)
-    trained = train(data, features, recipe=Recipe(), encoder=app.analyzer.encoder.name, clock=FixedClock())
-    return app.registry.save(trained.predictor, trained.card)
+    trained = train(data, features, recipe=Recipe(), schema=app.analyzer.schema, clock=FixedClock())
+    return app.registry.save(trained.checkpoint, trained.card)
 
 
 async def test_a_promoted_checkpoint_decides_from_the_next_request_on(serve: Serve, tmp_path: Path) -> None:
@@ -205,32 +205,33 @@ async def test_a_checkpoint_of_another_pool_encoder_or_format_is_refused(serve: 
         app.registry.promote(version)
         assert (await app.orchestrator.decide(TASK)).predictor == "prior", "the old router stays"
         assert "belongs to another pool" in str(app.reload_fault)
+        schema = app.analyzer.schema
     with pytest.raises(CheckpointError, match="it knows x, y, this pool has a, b"):
         App(load_settings())
     registry = Registry(tmp_path / ".ripieno" / "checkpoints")
     with pytest.raises(CheckpointError, match="trained with the encoder"):
-        registry.load(version, encoder="other")
+        registry.load(version, schema=replace(schema, encoder="other"))
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        registry.load("gone", encoder="other")
+        registry.load("gone", schema=schema)
     card = registry.folder / version / "card.json"
     good = card.read_text()
-    card.write_text(good.replace('"format": 3', '"format": 1'))
+    card.write_text(good.replace('"format": 4', '"format": 1'))
     with pytest.raises(CheckpointError, match="format 1, which only older"):
-        registry.load(version, encoder="static-minilm-256-v1")
-    card.write_text(good.replace('"format": 3', '"format": 9'))
+        registry.load(version, schema=schema)
+    card.write_text(good.replace('"format": 4', '"format": 9'))
     with pytest.raises(CheckpointError, match="format 9"):
-        registry.load(version, encoder="static-minilm-256-v1")
+        registry.load(version, schema=schema)
     card.write_text(good.replace('"stack"', '"magic"'))
     with pytest.raises(CheckpointError, match="unknown kind 'magic'"):
-        registry.load(version, encoder="static-minilm-256-v1")
+        registry.load(version, schema=schema)
     card.write_text("{}")
     with pytest.raises(CheckpointError, match="is damaged"):
-        registry.load(version, encoder="static-minilm-256-v1")
+        registry.load(version, schema=schema)
     card.write_text(good)
     weights = registry.folder / version / "predictor.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="is damaged"):
-        registry.load(version, encoder="static-minilm-256-v1")
+        registry.load(version, schema=schema)
 
 
 async def test_an_empty_mask_is_an_error_and_nothing_is_recorded(serve: Serve) -> None:

@@ -24,8 +24,7 @@ from ripieno.learn.logs import make_log, read_decisions
 from ripieno.learn.promotion import CANARY_OUTCOMES, start_canary
 from ripieno.measure import Probing, name_probes
 from ripieno.route.explain import explain
-from ripieno.route.predictors import TrainedPredictor
-from ripieno.route.predictors.trained import EPOCH
+from ripieno.route.predictors.online import EPOCH
 from ripieno.testing import FixedClock, Reply
 
 STILL = "[route]\nexploration = 0.0\n"
@@ -85,9 +84,9 @@ async def test_a_start_goes_on_from_a_snapshot_to_the_same_beliefs(serve: Serve,
 
     async def estimate() -> tuple[int, tuple[Estimate, ...]]:
         async with App(load_settings(), clock=FixedClock()) as again:
-            predictor = again.brain().router.predictor
-            assert isinstance(predictor, TrainedPredictor)
-            return predictor.folded, (await again.orchestrator.decide(TASK)).estimates
+            estimator = again.brain().router.estimator
+            assert estimator is not None
+            return estimator.state.folded, (await again.orchestrator.decide(TASK)).estimates
 
     assert await estimate() == (EPOCH + 100, learned), "from the snapshot"
     whole = snapshot.read_bytes()

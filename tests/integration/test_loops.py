@@ -23,7 +23,6 @@ from ripieno.encoders import CachedEncoder, Encoder, GuardedEncoder
 from ripieno.gateway import serve as serving
 from ripieno.providers import Provider
 from ripieno.providers.health import UNREACHABLE
-from ripieno.route.predictors import TrainedPredictor
 
 SECRET = "/home/eva/rp-secret"
 OTHER = Task.from_text("Name a river of Norway, and say where it ends.")
@@ -103,9 +102,9 @@ async def learn_elsewhere() -> None:
 
 
 def folded(app: App) -> int:
-    predictor = app.brain().router.predictor
-    assert isinstance(predictor, TrainedPredictor)
-    return predictor.folded
+    estimator = app.brain().router.estimator
+    assert estimator is not None
+    return estimator.state.folded
 
 
 async def test_a_plugin_that_fails_stops_learning_for_no_longer_than_it_fails(

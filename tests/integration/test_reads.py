@@ -99,6 +99,6 @@ async def save_checkpoints(app: App, folder: Path) -> tuple[str, str]:
     features = await analyze_prompts(app.analyzer, data)
     saved = []
     for learned in (replace(data, quality=1.0 - data.quality), data):
-        trained = train(learned, features, recipe=Recipe(), encoder=app.analyzer.encoder.name, clock=app.clock)
-        saved.append(app.registry.save(trained.predictor, trained.card))
+        trained = train(learned, features, recipe=Recipe(), schema=app.analyzer.schema, clock=app.clock)
+        saved.append(app.registry.save(trained.checkpoint, trained.card))
     return saved[0], saved[1]

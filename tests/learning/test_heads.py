@@ -9,15 +9,13 @@ from tests.learning.test_predictors import SKILL, make_world
 
 from ripieno.domain import Price, Standing, WorkerId
 from ripieno.domain.training import TrainingSet, describe_card
-from ripieno.route.predictors import HeadsPredictor
+from ripieno.route.predictors import Checkpoint, Estimator
 from ripieno.route.predictors.cards import weigh_kin
 from ripieno.route.predictors.heads import make_targets, train_heads
 
 
-def fit(world: TrainingSet, seed: int = 0) -> HeadsPredictor:
-    predictor = HeadsPredictor()
-    predictor.fit(world, rng=np.random.default_rng(seed))
-    return predictor
+def fit(world: TrainingSet, seed: int = 0) -> Estimator:
+    return Estimator(Checkpoint.fit("heads", world, rng=np.random.default_rng(seed)))
 
 
 async def test_old_logits_are_bit_equal_when_a_worker_is_added(make_worker: MakeWorker) -> None:
@@ -25,9 +23,9 @@ async def test_old_logits_are_bit_equal_when_a_worker_is_added(make_worker: Make
     predictor = fit(world)
     known = [make_worker(name) for name in world.workers]
     newer = make_worker("coder-next")
-    before = {row: predictor.estimate(world.features[row], known) for row in range(30)}
+    before = {row: predictor.forecast(world.features[row], known).estimates for row in range(30)}
     for row in range(30):
-        after = predictor.estimate(world.features[row], [*known, newer])
+        after = predictor.forecast(world.features[row], [*known, newer]).estimates
         assert after[:3] == before[row], "every field of the old workers, to the last bit"
         scores = [e.score for e in after]
         assert scores[3] is not None
@@ -36,7 +34,7 @@ async def test_old_logits_are_bit_equal_when_a_worker_is_added(make_worker: Make
         assert chef is not None
         assert abs(scores[3] - own) < abs(scores[3] - chef), "its row is made of its kin's"
     code = next(f for f in world.features if f.kind == "code")
-    assert predictor.estimate(code, [newer])[0].quality > 0.6
+    assert predictor.forecast(code, [newer]).estimates[0].quality > 0.6
 
 
 async def test_masked_workers_teach_nothing_and_classes_count_alike() -> None:
@@ -68,7 +66,7 @@ async def test_hard_tasks_are_told_apart(make_worker: MakeWorker) -> None:
     law = np.array([kind == "law" for kind in world.kinds])
     hopeless[law] = 0.0
     predictor = fit(replace(world, quality=hopeless))
-    advice = [predictor.advise(features) for features in (await make_world(4)).features]
+    advice = [predictor.forecast(features, []).advice for features in (await make_world(4)).features]
     kinds = np.array((await make_world(4)).kinds)
     abstain = np.array([shares["abstain"] for shares in advice])
     assert abstain[kinds == "law"].mean() > 0.7 > 0.4 > abstain[kinds == "code"].mean()
@@ -78,17 +76,16 @@ async def test_hard_tasks_are_told_apart(make_worker: MakeWorker) -> None:
     unpriced = make_targets(replace(world, cost_usd=np.full_like(world.cost_usd, np.nan)))
     assert (unpriced.shares[:, 1] == 0.0).all(), "without prices nothing speaks for a cascade"
     chef = make_worker("chef")
-    assert predictor.stand(chef.id, sd=0.5) == Standing.FREE
+    assert predictor.standing(chef.id, sd=0.5) == Standing.FREE
 
 
 async def test_heads_of_another_label_set_are_refused() -> None:
     world = await make_world(0)
-    predictor = fit(world)
-    arrays = predictor.state()
+    arrays = fit(world).checkpoint.arrays()
     assert sum(array.nbytes for array in arrays.values()) < 100_000
     for workers in (world.workers[::-1], (*world.workers, WorkerId("more")), world.workers[:2]):
         with pytest.raises(ValueError, match="another label set"):
-            HeadsPredictor().restore(workers, arrays, version="v")
+            Checkpoint.restore("heads", workers, arrays, version="v")
 
 
 def test_kin_are_those_of_the_family_and_then_those_of_the_price(make_worker: MakeWorker) -> None:

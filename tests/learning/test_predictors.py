@@ -11,7 +11,7 @@ from ripieno.domain import Price, WorkerId
 from ripieno.domain.task import Task
 from ripieno.domain.training import TrainingSet
 from ripieno.encoders.static import StaticEncoder
-from ripieno.route.predictors import KINDS, PairPredictor, make_predictor
+from ripieno.route.predictors import KINDS, Checkpoint, Estimator
 from ripieno.route.predictors.calibration import BetaCalibrator, expected_calibration_error
 from ripieno.route.predictors.featurizer import Featurizer
 from ripieno.route.predictors.pair import assign_folds
@@ -49,9 +49,8 @@ async def test_each_kind_beats_the_best_single_worker_over_five_seeds(kind: str)
     gains = []
     for seed in range(5):
         world, fresh = await make_world(seed), await make_world(seed + 100)
-        predictor = make_predictor(kind)
-        predictor.fit(world, rng=np.random.default_rng(seed))
-        found = predictor.estimate_many(fresh.features)
+        checkpoint = Checkpoint.fit(kind, world, rng=np.random.default_rng(seed))
+        found = checkpoint.predict(fresh.features)
         quality, sd, cost = found.quality, found.quality_sd, found.cost_usd
         truth = np.array([SKILL[str(k)] for k in fresh.kinds])
         best = truth[:, world.best_single()].mean()
@@ -59,21 +58,20 @@ async def test_each_kind_beats_the_best_single_worker_over_five_seeds(kind: str)
         assert np.abs(quality - truth).mean() < 0.15
         assert ((sd > 0) & (sd <= 0.5)).all()
         assert np.abs(np.log(cost / fresh.cost_usd)).mean() < 0.3
-        assert predictor.metrics["ece"] < 0.1
+        assert checkpoint.metrics["ece"] < 0.1
     assert np.mean(gains) - 1.96 * np.std(gains) / np.sqrt(5) > 0.1
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 async def test_a_saved_state_estimates_the_same(kind: str, make_worker: MakeWorker) -> None:
     world = await make_world(1)
-    predictor = make_predictor(kind)
-    predictor.fit(world, rng=np.random.default_rng(0))
-    again = make_predictor(kind)
-    again.restore(world.workers, predictor.state(), version="v1")
+    checkpoint = Checkpoint.fit(kind, world, rng=np.random.default_rng(0))
+    again = Estimator(Checkpoint.restore(kind, world.workers, checkpoint.arrays(), version="v1"))
     workers = [make_worker(str(name)) for name in (*world.workers, "newcomer")]
     check_predictor(again, workers, features=world.features[0])
-    assert again.estimate(world.features[0], workers) == predictor.estimate(world.features[0], workers)
-    newcomer = again.estimate(world.features[0], workers)[-1]
+    found = again.forecast(world.features[0], workers).estimates
+    assert found == Estimator(checkpoint).forecast(world.features[0], workers).estimates
+    newcomer = found[-1]
     assert (newcomer.is_measured, newcomer.quality_sd) == (False, 0.3)
 
 
@@ -87,16 +85,13 @@ async def test_workers_may_be_unmeasured_on_some_tasks() -> None:
         features=world.features, workers=world.workers, quality=quality, counts=(~holes).astype(float),
         cost_usd=unknown, latency_s=unknown, groups=world.groups,
     )  # fmt: skip
-    predictor = PairPredictor()
-    predictor.fit(sparse, rng=np.random.default_rng(0))
-    expected = predictor.estimate_many((await make_world(103)).features)
+    expected = Checkpoint.fit("stack", sparse, rng=np.random.default_rng(0)).predict((await make_world(103)).features)
     found, sd, cost = expected.quality, expected.quality_sd, expected.cost_usd
     truth = np.array([SKILL[str(k)] for k in (await make_world(103)).kinds])
     assert np.abs(found - truth).mean() < 0.2
     assert np.isnan(cost).all()
-    whole = PairPredictor()
-    whole.fit(world, rng=np.random.default_rng(0))
-    assert sd[:, 0].mean() > 1.1 * whole.estimate_many(world.features).quality_sd[:, 0].mean(), (
+    whole = Checkpoint.fit("stack", world, rng=np.random.default_rng(0))
+    assert sd[:, 0].mean() > 1.1 * whole.predict(world.features).quality_sd[:, 0].mean(), (
         "half the samples, less certain"
     )
 
@@ -179,15 +174,11 @@ def test_folds_keep_groups_together() -> None:
 async def test_a_handful_of_tasks_is_enough_not_to_fail() -> None:
     world = await make_world(1, count=6)
     for kind in KINDS:
-        predictor = make_predictor(kind)
-        predictor.fit(world, rng=np.random.default_rng(0))
-        assert np.isfinite(predictor.estimate_many(world.features).quality).all()
+        checkpoint = Checkpoint.fit(kind, world, rng=np.random.default_rng(0))
+        assert np.isfinite(checkpoint.predict(world.features).quality).all()
     alike = replace(world, groups=("one template",) * 6)
-    lonely = PairPredictor()
-    lonely.fit(alike, rng=np.random.default_rng(0))
-    assert np.isfinite(lonely.estimate_many(world.features).quality).all(), (
-        "one group cannot be held out, and need not be"
-    )
+    lonely = Checkpoint.fit("stack", alike, rng=np.random.default_rng(0))
+    assert np.isfinite(lonely.predict(world.features).quality).all(), "one group cannot be held out, and need not be"
     assert Featurizer.fit(world.features).transform(world.features).shape[0] == 6
 
 
@@ -197,14 +188,12 @@ async def test_the_length_of_answers_prices_workers_whose_costs_were_not_measure
         np.random.default_rng(0).normal(size=(240, 3)) / 9
     )
     told = replace(world, output_tokens=lengths, cost_usd=np.full_like(world.cost_usd, np.nan))
-    predictor = PairPredictor(kind="ridge")
-    predictor.fit(told, rng=np.random.default_rng(0))
+    checkpoint = Checkpoint.fit("ridge", told, rng=np.random.default_rng(0))
     price = Price(output_usd_per_mtok=1e6)
     workers = [make_worker(name, price=price) for name in (*world.workers, "coder-next")]
-    found = predictor.estimate(world.features[0], workers)
+    found = Estimator(checkpoint).forecast(world.features[0], workers).estimates
     assert [e.output_tokens for e in found[:3]] == pytest.approx([50.0, 400.0, 1000.0], rel=0.1)
     assert [e.cost_usd for e in found[:3]] == pytest.approx([50.0, 400.0, 1000.0], rel=0.1)
     assert found[3].cost_usd == pytest.approx(found[3].output_tokens)
-    again = PairPredictor(kind="ridge")
-    again.restore(predictor.workers, predictor.state(), version="v")
-    assert again.estimate(world.features[0], workers) == found
+    again = Checkpoint.restore("ridge", checkpoint.workers, checkpoint.arrays(), version="v")
+    assert Estimator(again).forecast(world.features[0], workers).estimates == found

@@ -8,7 +8,7 @@ import pytest
 from tests.learning.test_predictors import make_world
 
 from ripieno.errors import ConfigError
-from ripieno.route.predictors import PairPredictor
+from ripieno.route.predictors import Checkpoint
 from ripieno.route.predictors.alternatives import BoostingRegressor, LogisticRegressor
 from ripieno.route.predictors.guard import NEVER, choose_margin
 from ripieno.route.predictors.kinds import KindRegressor
@@ -102,9 +102,7 @@ async def test_intervals_of_group_means_cover_what_they_say() -> None:
     cells = []
     for seed in range(8):
         world, fresh = await make_world(seed), await make_world(seed + 200)
-        predictor = PairPredictor()
-        predictor.fit(world, rng=np.random.default_rng(seed))
-        found = predictor.estimate_many(fresh.features)
+        found = Checkpoint.fit("stack", world, rng=np.random.default_rng(seed)).predict(fresh.features)
         quality, sd = found.quality, found.quality_sd
         cells.append(gather_cells(quality, sd, fresh))
     assert 0.66 <= cover(np.concatenate(cells)) <= 0.94
@@ -122,8 +120,11 @@ def test_costs_are_lognormal_with_their_mean_and_tails() -> None:
     assert fitted is not None
     np.testing.assert_allclose(np.median(fitted.median(z) / truth), 1.0, atol=0.05)
     np.testing.assert_allclose(np.median(fitted.mean(z) / truth), np.exp(0.8**2 / 2), rtol=0.06)
-    assert abs(fitted.cover(z, truth * np.exp(rng.normal(size=(4000, 1)) * 0.8)) - 0.8) < 0.03
-    assert np.isnan(fitted.cover(z, np.full((4000, 1), np.nan)))
+    left = np.log(truth) + rng.normal(size=(4000, 1)) * 0.8 - np.log(fitted.median(z))
+    assert abs(((left >= fitted.tails[0]) & (left <= fitted.tails[1])).mean() - 0.8) < 0.03
+    np.testing.assert_allclose(
+        fitted.median(z) * np.exp(fitted.tails[0]), fitted.mean(z) * np.exp(fitted.mean_tails[0])
+    )
     assert ScaleRegressor.fit(z, np.full((4000, 1), np.nan), folds=folds) is None
 
 

@@ -134,6 +134,8 @@ def make_error(kind: type[RipienoError], said: str) -> RipienoError:
         return kind(said, worker="w", hint=said)
     if kind is errors.MissingExtra:
         return errors.MissingExtra(said, extra="data", library="pyarrow")
+    if kind is errors.PredictorError:
+        return errors.PredictorError(said, predictor="theirs", checkpoint="theirs-1")
     if kind is errors.NoVerdict:
         return errors.NoVerdict(said, verifier="judge", hint=said)
     if kind is errors.DataError:

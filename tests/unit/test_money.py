@@ -106,7 +106,7 @@ def test_an_estimate_may_have_no_cost_but_no_negative_one(make_estimate: MakeEst
 def test_the_prior_does_not_guess_a_price(make_worker: MakeWorker) -> None:
     workers = [make_worker("a", price=UNKNOWN), make_worker("b", price=FREE)]
     features = make_features()
-    assert [e.cost_usd for e in PriorPredictor().estimate(features, workers)] == [None, 0.0]
+    assert [e.cost_usd for e in PriorPredictor().forecast(features, workers).estimates] == [None, 0.0]
 
 
 def test_a_budget_masks_unknown_prices_and_what_it_cannot_pay(make_worker: MakeWorker) -> None:

@@ -22,6 +22,7 @@ from ripieno.domain.grader import Exact
 from ripieno.errors import NoEligibleWorker
 from ripieno.route import Arrival, Conditions, Router
 from ripieno.route.policies import UtilityPolicy
+from ripieno.route.predictors import Forecast
 from ripieno.route.router import NAMED, STAY_MARGIN, add_waiting, stay
 from ripieno.testing import FixedClock
 from ripieno.testing.conformance import make_features
@@ -34,17 +35,12 @@ class Even:
 
     version = "even"
 
-    def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
-        return tuple(
+    def forecast(self, features: Features, workers: Sequence[Worker]) -> Forecast:
+        estimates = tuple(
             Estimate(worker=w.id, quality=0.8 + i / 100, quality_sd=0.01, cost_usd=0.001, latency_s=2.0)
             for i, w in enumerate(workers)
         )
-
-    def infer_kind(self, features: Features) -> str | None:
-        return "maths"
-
-    def advise(self, features: Features) -> dict[str, float]:
-        return {}
+        return Forecast(estimates=estimates, kind=features.kind or "maths")
 
 
 def make_router() -> Router:

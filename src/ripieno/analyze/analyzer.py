@@ -8,10 +8,13 @@ import numpy as np
 
 from ripieno.analyze.criticality import CriticalityModel
 from ripieno.analyze.language import detect_language
+from ripieno.analyze.shape import NAMES as SHAPE_NAMES
 from ripieno.analyze.shape import measure_shape
 from ripieno.analyze.terms import hash_terms
+from ripieno.analyze.tools import NAMES as TOOL_NAMES
 from ripieno.analyze.tools import measure_tools
-from ripieno.domain import Features, Need, Objective, Sensitivity, Task, Vector
+from ripieno.domain import Features, FeatureSchema, Need, Objective, Sensitivity, Task, Vector
+from ripieno.domain.features import TERM_BUCKETS
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import Encoder, clip_text, find_privacy
 from ripieno.privacy import Boundary
@@ -48,6 +51,17 @@ class Analyzer:
         self.hits = 0
         """Tasks whose features were known from an equal one."""
         self.misses = 0
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """What the features of this analyzer hold."""
+        return FeatureSchema(
+            encoder=self.encoder.name,
+            width=self.encoder.dimensions,
+            terms=TERM_BUCKETS,
+            shape=SHAPE_NAMES,
+            tool_shape=TOOL_NAMES,
+        )
 
     async def analyze(self, task: Task) -> Features:
         """Find the features of one task; of one that came lately they are still known."""

@@ -45,7 +45,7 @@ from ripieno.domain import (
 )
 from ripieno.domain.workflow import find_removed_mode
 from ripieno.encoders import CachedEncoder, GuardedEncoder
-from ripieno.errors import ConfigError, InvalidPlan, RipienoError
+from ripieno.errors import CheckpointError, ConfigError, InvalidPlan, RipienoError
 from ripieno.execute import Executor, Journals
 from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
@@ -72,7 +72,7 @@ from ripieno.route import (
     Scales,
     find_able,
 )
-from ripieno.route.predictors import PriorPredictor, TrainedPredictor
+from ripieno.route.predictors import Estimator, OnlineState, PriorPredictor
 from ripieno.verify import Grading, Verifier
 from ripieno.verify.trust import Trust
 
@@ -211,14 +211,19 @@ class App:
 
     async def prepare(self, version: str) -> int:
         """Fold what traffic has shown into a checkpoint ahead of its first start, which goes on from there."""
-        predictor, _ = self.registry.load(version, encoder=self.analyzer.encoder.name)
-        await self._learning.fold(predictor, self.pool)
-        return predictor.folded
+        estimator, _ = await self._learning.fold(self._load(version)[0], self.pool)
+        return estimator.state.folded
 
     async def refresh(self) -> None:
-        """Find out anew which workers are unavailable, and fold in what other processes have recorded."""
+        """Find out anew which workers are unavailable, and fold in what other processes have recorded.
+
+        Raises:
+            PredictorError: the predictor in traffic learns nothing.
+        """
         self._unavailable = find_unavailable(self.pool, self._providers)
         await self.catch_up()
+        if self._learning.fault is not None:
+            raise self._learning.fault
 
     def boundary(self) -> Boundary | None:
         """What keeps sensitive text near at this moment; None where nothing is restricted."""
@@ -296,13 +301,17 @@ class App:
         task = replace(decided.task, objective=old.objective)
         return router.decide(task, features, eligible, healthy, arrival=arrival)
 
-    async def _load_as_of(self, version: str) -> tuple[TrainedPredictor, ModelCard]:
-        """A checkpoint with the outcomes folded in that it knew then."""
+    async def _load_as_of(self, version: str) -> tuple[Estimator, ModelCard]:
+        """Load a checkpoint with the outcomes folded in that it knew then."""
         name, _, watermark = version.partition("+")
-        predictor, card = self.registry.load(name, encoder=self.analyzer.encoder.name)
+        estimator, card = self._load(name)
         if watermark:
-            await self._learning.fold(predictor, self.pool, until=int(watermark))
-        return predictor, card
+            estimator, _ = await self._learning.fold(estimator, self.pool, until=int(watermark))
+        return estimator, card
+
+    def _load(self, version: str) -> tuple[Estimator, ModelCard]:
+        checkpoint, card = self.registry.load(version, schema=self.analyzer.schema)
+        return Estimator(checkpoint, OnlineState(watermark=card.watermark)), card
 
     def make_profiler(self) -> Profiler:
         """A profiler on this app's workers and ledger."""
@@ -314,13 +323,28 @@ class App:
         Raises:
             ConfigError: no checkpoint decides yet, so there is nothing to hold a new worker against.
         """
-        predictor = self.brain().router.predictor
-        if not isinstance(predictor, TrainedPredictor):
+        router = self.brain().router
+        if router.estimator is None:
             raise ConfigError(
                 "no checkpoint decides yet: a new worker cannot be held against the others",
                 hint="measure the pool and train: `ripieno profile TASKS`, `ripieno train`",
             )
-        return Prober(self.make_profiler(), self.analyzer, predictor, catch_up=self.catch_up)
+        return Prober(self.make_profiler(), self.analyzer, self._learn_now)
+
+    async def _learn_now(self) -> Estimator:
+        """Fold in what has come since; return what decides.
+
+        Raises:
+            PredictorError: the predictor cannot learn.
+            CheckpointError: the checkpoint in traffic is gone.
+        """
+        await self.catch_up()
+        estimator = self.brain().router.estimator
+        if self._learning.fault is not None:
+            raise self._learning.fault
+        if estimator is None:
+            raise CheckpointError("no checkpoint decides any more", hint="`ripieno policy list`")
+        return estimator
 
     def _make_conductors(self) -> dict[Mode, Conductor]:
         """Who writes plans."""
@@ -447,9 +471,9 @@ class App:
         scales, margin = Scales(), 0.0
         workflows: dict[WorkerId, Workflow] = {}
         if version is not None:
-            trained, card = self.registry.load(version, encoder=self.analyzer.encoder.name)
+            estimator, card = self._load(version)
             require_shared_workers(card, pool.ids, version=version)
-            predictor, scales, margin = trained, card.scales, trained.margin
+            predictor, scales, margin = estimator, card.scales, estimator.checkpoint.margin
             workflows = read_workflows(card)
         route = settings.route
         options: dict[str, object] = {

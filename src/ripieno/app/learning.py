@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from itertools import islice
 
 from ripieno.analyze import Analyzer
 from ripieno.domain import Clock, Decided, Pool, Run, Worker
+from ripieno.errors import PredictorError
 from ripieno.learn.checkpoint import Canary, Registry
-from ripieno.learn.promotion import judge_canary, record_finding
+from ripieno.learn.promotion import Finding, judge_canary, record_finding
 from ripieno.learn.snapshots import Snapshots
 from ripieno.learn.train import promote
 from ripieno.ledger import Ledger, TrafficOutcome
 from ripieno.orchestrator import Brain
-from ripieno.route import Arrival, Conditions
+from ripieno.route import Arrival, Conditions, Router
 from ripieno.route.modes import make_stand_in
-from ripieno.route.predictors import TrainedPredictor
+from ripieno.route.predictors import Estimator, Observation
 
 log = logging.getLogger(__name__)
 
@@ -51,81 +53,119 @@ class Learning:
         self._conditions = conditions
         self._snapshots = Snapshots(registry.folder, ledger)
         self._lock = asyncio.Lock()
+        self.fault: PredictorError | None = None
+        """Why nothing was learned at the latest try; None where that went well."""
         self._canary: Canary | None = None
         self._canary_watermark = 0
         self._shortfalls: list[float] = []
 
     async def catch_up(self, brain: Brain) -> list[str]:
-        """Fold in what has come since; gives the changes of workers that were noticed."""
-        noticed: list[str] = []
+        """Fold in what has come since; return the changes of workers that were noticed.
+
+        A predictor that fails learns nothing and stays as it is: its outcomes wait in the ledger.
+        """
         async with self._lock:
-            for router in (brain.router, brain.canary):
-                if router is not None and isinstance(router.predictor, TrainedPredictor):
-                    noticed += await self.fold(router.predictor, brain.pool)
+            noticed, fault = await self._teach(brain.router, brain.pool)
+            if fault is not None and self.fault is None:
+                log.warning("outcomes are not learned from: %s", fault.message)
+            self.fault = fault
             if brain.canary is not None:
-                await self._watch_canary(brain)
+                more, fault = await self._teach(brain.canary, brain.pool)
+                noticed += more
+                await self._watch_canary(brain, fault or brain.canary.fault)
         return noticed
 
-    async def fold(self, predictor: TrainedPredictor, pool: Pool, *, until: int | None = None) -> list[str]:
-        """Fold outcomes into one predictor, from the latest snapshot on where it is new.
+    async def _teach(self, router: Router, pool: Pool) -> tuple[list[str], PredictorError | None]:
+        """Give a router what outcomes teach; return the changes of workers, and the fault that ended it, if any."""
+        if router.estimator is None:
+            return [], None
+        try:
+            _, noticed = await self.fold(router.estimator, pool, publish=partial(setattr, router, "predictor"))
+        except PredictorError as error:
+            return [], error
+        return noticed, None
+
+    async def fold(
+        self,
+        estimator: Estimator,
+        pool: Pool,
+        *,
+        until: int | None = None,
+        publish: Callable[[Estimator], None] = lambda estimator: None,
+    ) -> tuple[Estimator, list[str]]:
+        """Fold outcomes into an estimator, from the latest snapshot on where it is new.
 
         Args:
-            predictor: what learns.
+            estimator: what learns; it does not change.
             pool: whose outcomes count: those of workers that have changed or left are passed over.
             until: place in the ledger up to which; its head if not given.
+            publish: receives each estimator on the way to the last one.
+
+        Returns:
+            The estimator that knows all of them, and the changes of workers that were noticed.
+
+        Raises:
+            PredictorError: the predictor failed on an outcome.
         """
         noticed: list[str] = []
-        if predictor.folded == 0:
-            await asyncio.to_thread(self._snapshots.restore, predictor, pool, until=until)
-        async for late in self._read_outcomes(after=predictor.watermark, until=until):
-            learner, call = _find_learner(late.run, predictor, pool), late.run.calls[-1]
-            features = await self._analyzer.analyze(late.task) if learner is not None else None
-            predictor.watermark = late.seq  # an outcome whose task cannot be analyzed now is read again
-            if learner is None or features is None:
-                continue
-            change = predictor.learn(
-                features,
-                learner,
-                late.quality,
-                cost_usd=late.run.cost_usd if late.run.mode is not None else call.cost_usd,
-                latency_s=late.run.latency_s if late.run.mode is not None else call.latency_s,
-                first_token_s=call.first_token_s,
-            )
-            if change is not None:
-                log.warning("%s: what was learned of it counts less from here on", change)
-                noticed.append(change)
-            if predictor.is_between_epochs:
-                await asyncio.to_thread(self._snapshots.save, predictor, pool)
-        return noticed
+        if estimator.state.folded == 0:
+            estimator = await asyncio.to_thread(self._snapshots.restore, estimator, pool, until=until)
+        async for page in self._read_pages(after=estimator.state.watermark, until=until):
+            found = iter(page)
+            while batch := list(islice(found, min(BREATH, estimator.state.to_epoch))):
+                await asyncio.sleep(0)
+                matched = _match_workers(batch, estimator, pool)
+                observations = [await self._observe(outcome, worker) for outcome, worker in matched]
+                estimator, notices = estimator.fold(observations, until=batch[-1].seq)
+                publish(estimator)
+                for notice in notices:
+                    log.warning("%s: what was learned of it counts less from here on", notice)
+                noticed += notices
+                if observations and estimator.state.is_between_epochs:
+                    version, state = estimator.checkpoint.version, estimator.state
+                    await asyncio.to_thread(self._snapshots.save, version, state, pool)
+        return estimator, noticed
 
-    async def _read_outcomes(self, *, after: int, until: int | None = None) -> AsyncIterator[TrafficOutcome]:
-        """Read outcomes in a thread, page by page, and let others have their turn."""
+    async def _read_pages(self, *, after: int, until: int | None = None) -> AsyncIterator[list[TrafficOutcome]]:
+        """Read outcomes in a thread, page by page."""
 
         def read_page() -> list[TrafficOutcome]:
             return list(islice(self._ledger.outcomes.traffic(after=after, until=until), PAGE))
 
         while page := await asyncio.to_thread(read_page):
-            for place, late in enumerate(page):
-                if place % BREATH == 0:
-                    await asyncio.sleep(0)
-                yield late
+            yield page
             after = page[-1].seq
 
-    async def _watch_canary(self, brain: Brain) -> None:
-        """Take what came of the canary's decisions, and end its trial where they suffice."""
+    async def _observe(self, outcome: TrafficOutcome, worker: Worker) -> Observation:
+        run, call = outcome.run, outcome.run.calls[-1]
+        return Observation(
+            features=await self._analyzer.analyze(outcome.task),
+            worker=worker,
+            quality=outcome.quality,
+            cost_usd=run.cost_usd if run.mode is not None else call.cost_usd,
+            latency_s=run.latency_s if run.mode is not None else call.latency_s,
+            first_token_s=call.first_token_s,
+        )
+
+    async def _watch_canary(self, brain: Brain, fault: PredictorError | None) -> None:
+        """Take what came of the canary's decisions, and end its trial where they suffice, or where it fails."""
         canary = self._registry.canary()
         if canary is None:
             return
         if self._canary != canary:
             self._canary, self._shortfalls, self._canary_watermark = canary, [], canary.since
-        async for late in self._read_outcomes(after=self._canary_watermark):
-            self._canary_watermark = late.seq
-            if late.run.decision is None:
-                continue
-            decided = await asyncio.to_thread(self._ledger.decisions.find, late.run.decision)
-            if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
-                self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
-        finding = judge_canary(self._shortfalls)
+        async for page in self._read_pages(after=self._canary_watermark):
+            for outcome in page:
+                self._canary_watermark = outcome.seq
+                if outcome.run.decision is None:
+                    continue
+                decided = await asyncio.to_thread(self._ledger.decisions.find, outcome.run.decision)
+                if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
+                    self._shortfalls.append(await self._measure_shortfall(brain, decided, outcome.quality))
+        if fault is None:
+            finding = judge_canary(self._shortfalls)
+        else:
+            finding = Finding(stage="canary", passed=False, reason=f"cannot decide: {fault.message}", facts={})
         if finding is None:
             return
         incumbent = self._registry.current()
@@ -148,10 +188,17 @@ class Learning:
         return min(max(promised - quality, -1.0), 1.0)
 
 
-def _find_learner(run: Run, predictor: TrainedPredictor, pool: Pool) -> Worker | None:
-    """Of whom an outcome speaks: the workflow that was chosen by name, or the worker, unless it has changed or left."""
+def _match_workers(
+    batch: Sequence[TrafficOutcome], estimator: Estimator, pool: Pool
+) -> list[tuple[TrafficOutcome, Worker]]:
+    """Pair each outcome with the worker it speaks of; those of workers that have changed or left drop out."""
+    pairs = ((late, _find_worker(late.run, estimator, pool)) for late in batch)
+    return [(late, worker) for late, worker in pairs if worker is not None]
+
+
+def _find_worker(run: Run, estimator: Estimator, pool: Pool) -> Worker | None:
     if run.mode is not None:
-        return make_stand_in(run.mode) if run.mode in predictor.workers else None
+        return make_stand_in(run.mode) if run.mode in estimator.checkpoint.columns else None
     call = run.calls[-1]
     known = call.worker in pool and pool[call.worker].version == call.worker_version
     return pool[call.worker] if known else None

@@ -31,7 +31,6 @@ from ripieno.learn.train import promote
 from ripieno.measure import Progress
 from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing, decide_alone
 from ripieno.route import Router
-from ripieno.route.predictors import TrainedPredictor
 
 _BATCH = 16
 """Tasks analyzed in one go."""
@@ -133,10 +132,10 @@ async def audit_traffic(app: App, *, last: int) -> tuple[Audit, list[str]]:
 
     def estimate(changed: Features, decision: Decision) -> Sequence[Estimate]:
         eligible = [worker for worker in app.pool if worker.id in decision.mask.eligible]
-        return router.predictor.estimate(changed, eligible) if eligible else decision.estimates
+        return router.predictor.forecast(changed, eligible).estimates if eligible else decision.estimates
 
     found = await asyncio.to_thread(audit, rows, policy=router.policy, estimate=estimate)
-    return found, list(getattr(router.predictor, "drifts", []))
+    return found, list(router.estimator.state.drifts) if router.estimator is not None else []
 
 
 async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> AsyncIterator[Finding]:
@@ -146,7 +145,7 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     incumbent = app.make_router(current, app.pool, quiet)
     card = read_card(app.registry.folder / checkpoint)
     check_missing(card)
-    yield await _replay(app, candidate, incumbent, card)
+    yield await _replay(app, checkpoint, current, card)
     logged = await asyncio.to_thread(lambda: list(read_decisions(app.ledger)))
     rows = [row for row in logged if row.quality is not None and row.is_realised]
     log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
@@ -172,12 +171,11 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     yield judge_shadow(test, unjudged=len(done.unjudged))
 
 
-async def _replay(app: App, candidate: Router, incumbent: Router, card: ModelCard) -> Finding:
+async def _replay(app: App, candidate: str, incumbent: str, card: ModelCard) -> Finding:
     data = await asyncio.to_thread(load_measured, app, card.datasets[0])
     bench = prepare(data, await analyze_prompts(app.analyzer, data))
-    assert isinstance(candidate.predictor, TrainedPredictor)
-    assert isinstance(incumbent.predictor, TrainedPredictor)
-    return compare(bench, candidate.predictor, incumbent.predictor, objective=app.make_objective())
+    checkpoints = [app.registry.load(version, schema=app.analyzer.schema)[0] for version in (candidate, incumbent)]
+    return compare(bench, checkpoints[0], checkpoints[1], objective=app.make_objective())
 
 
 async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:

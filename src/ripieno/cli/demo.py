@@ -180,15 +180,15 @@ async def _learn(app: App, size: Size, home: Path) -> None:
     data = export_data(app.ledger, CAMPAIGN, versions=versions)
     features = await analyze_prompts(app.analyzer, data)
     recipe = Recipe(seed=size.seed, objective=app.make_objective())
-    trained = fit(data, features, recipe=recipe, encoder=app.analyzer.encoder.name, clock=app.clock)
+    trained = fit(data, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
     bench = prepare(data, features)
     extra = _hand_written([prompt.text for prompt in data.prompts], bench.test_rows, bench.held_out.workers)
     judged = judge(
-        bench, trained.predictor, objective=recipe.objective, baselines=("knn",), extra=extra, seed=size.seed
+        bench, trained.checkpoint, objective=recipe.objective, baselines=("knn",), extra=extra, seed=size.seed
     )
     show_report(judged.report)
     draw(bench, judged, home / "plots")
-    version = app.registry.save(trained.predictor, trained.card)
+    version = app.registry.save(trained.checkpoint, trained.card)
     await record_learned(app.ledger, version, trained.card)
     check_gate(trained)
     await promote(app.registry, app.ledger, version, reason=trained.card.verdict)

@@ -11,6 +11,7 @@ import click
 from ripieno.cli.output import money, print_json, print_table, say, seconds
 from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
+from ripieno.plugins import find_plugins
 
 if TYPE_CHECKING:
     from ripieno.app import App
@@ -48,7 +49,7 @@ class KindList(click.ParamType):
             return value
         names = tuple(name.strip() for name in str(value).split(",") if name.strip())
         for name in names:
-            if name not in KINDS:
+            if name not in KINDS and name not in find_plugins("ripieno.predictors"):
                 self.fail(f"{name!r} is none of {', '.join(sorted(KINDS))}", param, ctx)
         return names or self.fail("name at least one", param, ctx)
 
@@ -101,7 +102,7 @@ def evaluate(
 
     from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, judge, prepare
     from ripieno.learn import analyze_prompts, load_checkpoint
-    from ripieno.route.predictors import make_predictor
+    from ripieno.route.predictors import Checkpoint
     from ripieno.tasks import read_folder
 
     if leaves_out:
@@ -116,13 +117,12 @@ def evaluate(
         source = read_folder(data)
         bench = prepare(source, await analyze_prompts(app.analyzer, source))
         if checkpoint is not None:
-            predictor, _ = load_checkpoint(checkpoint, encoder=app.analyzer.encoder.name)
+            router, _ = load_checkpoint(checkpoint, schema=app.analyzer.schema)
         else:
-            predictor = make_predictor(kinds[0])
-            predictor.fit(bench.train, rng=np.random.default_rng(seed))
+            router = Checkpoint.fit(kinds[0], bench.train, rng=np.random.default_rng(seed))
         objective = BEST_QUALITY if preference is None else app.make_objective(preference=preference)
         baselines = tuple(dict.fromkeys((*BASELINE_KINDS, *kinds[1:])))
-        return bench, judge(bench, predictor, objective=objective, baselines=baselines, seed=seed)
+        return bench, judge(bench, router, objective=objective, baselines=baselines, seed=seed)
 
     bench, judged = run_app(config, work, decides=False)
     if predictions is not None:

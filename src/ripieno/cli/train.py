@@ -14,7 +14,8 @@ from ripieno.cli.output import print_json, say
 from ripieno.cli.removed import Names
 from ripieno.cli.running import run_app
 from ripieno.domain import Learned, Objective
-from ripieno.errors import CheckpointError, GateRefused
+from ripieno.errors import CheckpointError, GateRefused, PredictorError
+from ripieno.plugins import find_plugins
 
 if TYPE_CHECKING:
     from ripieno.app import App
@@ -47,11 +48,21 @@ _COMPARED = ("boosting", "clusters", "factors", "knn", "logistic", "ridge")
 _REMOVED = dict.fromkeys(_COMPARED, "'stack', or compare with it by `ripieno evaluate --policy`")
 
 
+class PredictorName(Names):
+    """Name of a built-in predictor, or of an installed one."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the name; help lists the built-in ones alone."""
+        if value not in _KINDS and value in find_plugins("ripieno.predictors"):
+            return value
+        return super().convert(value, param, ctx)
+
+
 @click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
 @click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
 @click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
-@click.option("--policy", "kind", type=Names(_KINDS, removed=_REMOVED), default="stack", show_default=True,
-              help="Which predictor the policy decides by.")  # fmt: skip
+@click.option("--policy", "kind", type=PredictorName(_KINDS, removed=_REMOVED), default="stack", show_default=True,
+              help="Which predictor the policy decides by: one of these, or an installed one.")  # fmt: skip
 @click.option("--criticality", "criticality_only", is_flag=True,
               help="Train what guesses criticalities, from columns of --data; nothing else.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -138,7 +149,7 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     objective = BEST_QUALITY if wanted.data is not None else app.make_objective()
     recipe = Recipe(kind=wanted.kind, seed=wanted.seed, objective=objective)
     watermark = app.ledger.head() if source.name == TRAFFIC else 0
-    trained = fit(source, features, recipe=recipe, encoder=app.analyzer.encoder.name, clock=app.clock)
+    trained = fit(source, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
     if wanted.data is None and wanted.has_modes:
         found = fit_with_modes(app.ledger, source, features, app.pool, recipe=recipe, base=trained)
         if found is not None:
@@ -152,7 +163,7 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     told = {"watermark": watermark, "checks": checks, "unjudged": unjudged}
     trained = replace(trained, card=trained.card.model_copy(update=told))
     registry = Registry(wanted.out) if wanted.out is not None else app.registry
-    version = registry.save(trained.predictor, trained.card)
+    version = registry.save(trained.checkpoint, trained.card)
     await record_learned(app.ledger, version, trained.card)
     if wanted.out is not None or not set(trained.card.workers) & set(app.pool.ids):
         return Done(
@@ -248,9 +259,11 @@ async def hold_against_incumbent(app: App, trained: Trained, version: str, objec
     if current is None or trained.bench is None:
         return
     try:
-        incumbent, _ = app.registry.load(current, encoder=app.analyzer.encoder.name)
-        finding = compare(trained.bench, trained.predictor, incumbent, objective=objective)
-    except CheckpointError as error:
+        incumbent, _ = app.registry.load(current, schema=app.analyzer.schema)
+        finding = compare(trained.bench, trained.checkpoint, incumbent, objective=objective)
+    except (CheckpointError, PredictorError) as error:
+        if isinstance(error, PredictorError) and error.checkpoint != current:
+            raise
         say(f"{current} is not compared with: {error.message}")
         return
     await record_finding(app.ledger, finding, checkpoint=version, incumbent=current)

@@ -9,7 +9,6 @@ from ripieno.dashboard.traffic import look_at_traffic
 from ripieno.dashboard.views import Views
 from ripieno.domain import Price, Privacy, Standing, Worker, WorkerId
 from ripieno.evaluate.questions import Spend
-from ripieno.route.predictors import TrainedPredictor
 
 _SETTLED = 0.0
 """Uncertainty that stands in for that of a task, where none is at hand."""
@@ -57,12 +56,12 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
 
 
 def _describe(app: App, worker: Worker, told: tuple[str, str], spend: Spend | None) -> Row:
-    predictor = app.brain().router.predictor
+    estimator = app.brain().router.estimator
     mean, standing = None, None
-    if isinstance(predictor, TrainedPredictor):
-        standing = predictor.stand(worker.id, sd=_SETTLED)
-        if worker.id in predictor.workers:
-            mean = float(predictor.means[predictor.workers.index(worker.id)])
+    if estimator is not None:
+        standing = estimator.standing(worker.id, sd=_SETTLED)
+        column = estimator.checkpoint.columns.get(worker.id)
+        mean = estimator.checkpoint.usual[column] if column is not None else None
     return Row(
         worker=worker,
         state=told[0],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Staged,
         Stepped,
     )
-    from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
+    from ripieno.domain.features import Features, FeatureSchema, Matrix, Need, Sensitivity, Vector
     from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
     from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
     from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
@@ -76,6 +76,7 @@ __all__ = [
     "Estimate",
     "Executed",
     "Failure",
+    "FeatureSchema",
     "Features",
     "Finding",
     "JsonValue",
@@ -137,7 +138,7 @@ _HOMES = {
     "bound": "Account Bound bound_call cap_output",
     "clock": "Clock SystemClock",
     "entry": "Begun Claimed Decided Entry Executed Judged Learned Promoted Proposed Resolved Staged Stepped",
-    "features": "Features Matrix Need Sensitivity Vector",
+    "features": "FeatureSchema Features Matrix Need Sensitivity Vector",
     "key": "Key KeyLimits Spend find_periods",
     "price": "FREE UNKNOWN Price Tier Usage",
     "routing": "Choice Decision Estimate Mask Reason Standing Why",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -57,3 +58,49 @@ class Features:
     """Empty where nobody has looked."""
     mission_criticality: float = 3.0
     time_criticality: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSchema:
+    """What the features of a task hold. A predictor reads only features of the schema that it was trained on.
+
+    A part is None where the predictor does not read it. The name of a scalar is empty where it was not recorded.
+    """
+
+    encoder: str
+    """Name of the encoder."""
+    width: int
+    """Length of its vectors."""
+    terms: int | None = None
+    """Buckets that words are hashed into."""
+    shape: tuple[str, ...] | None = None
+    """Names of the scalars of the text's form."""
+    tool_shape: tuple[str, ...] | None = None
+    """Names of the scalars of the offered tools."""
+
+    @property
+    def name(self) -> str:
+        """Every part with its size; a checksum follows the size where the names of the scalars are recorded."""
+        parts = [f"{self.encoder}/{self.width}"]
+        if self.terms is not None:
+            parts.append(f"terms/{self.terms}")
+        for part, names in (("shape", self.shape), ("tools", self.tool_shape)):
+            if names is not None:
+                mark = f"-{crc32(' '.join(names).encode()):08x}" if all(names) else ""
+                parts.append(f"{part}/{len(names)}{mark}")
+        return "+".join(parts)
+
+    def fits(self, given: "FeatureSchema") -> bool:
+        """Return whether a predictor of this schema can read the features of `given`."""
+        return (
+            (self.encoder, self.width) == (given.encoder, given.width)
+            and self.terms in (None, given.terms)
+            and _same_scalars(self.shape, given.shape)
+            and _same_scalars(self.tool_shape, given.tool_shape)
+        )
+
+
+def _same_scalars(read: tuple[str, ...] | None, given: tuple[str, ...] | None) -> bool:
+    if read is None or read == given:
+        return True
+    return given is not None and len(read) == len(given) and not all(read)

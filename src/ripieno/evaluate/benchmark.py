@@ -19,7 +19,7 @@ from ripieno.evaluate.report import (
     give_verdict,
     utilities,
 )
-from ripieno.route.predictors import REGRESSORS, TrainedPredictor, make_predictor
+from ripieno.route.predictors import REGRESSORS, Checkpoint
 from ripieno.route.predictors.uncertainty import cover, gather_cells
 from ripieno.route.utility import Priced, Scales, keep_incumbent, score_utilities, weigh_quality
 from ripieno.tasks import RoutingData, keep_models, make_training_set, split_repeats
@@ -96,7 +96,7 @@ def find_scales(train: TrainingSet) -> Scales:
 
 def judge(
     bench: Benchmark,
-    predictor: TrainedPredictor,
+    predictor: Checkpoint,
     *,
     objective: Objective = BEST_QUALITY,
     baselines: Sequence[str] = BASELINE_KINDS,
@@ -157,7 +157,7 @@ def judge(
     return Judged(report=report, probabilities=predicted.quality, chosen=chosen)
 
 
-def earn(bench: Benchmark, predictor: TrainedPredictor, objective: Objective) -> np.ndarray:
+def earn(bench: Benchmark, predictor: Checkpoint, objective: Objective) -> np.ndarray:
     """Utility that the default policy earns by a predictor on each held-out task, shape (t,)."""
     chosen = choose_guarded(_predict(bench, predictor), objective, bench.scales)
     return np.asarray(utilities(bench.held_out, objective, bench.scales)[np.arange(len(chosen)), chosen])
@@ -184,13 +184,13 @@ def choose_guarded(predicted: Predicted, objective: Objective, scales: Scales) -
     return keep_incumbent(scores, incumbents, predicted.margin * weigh_quality(objective))
 
 
-def _predict(bench: Benchmark, predictor: TrainedPredictor) -> Predicted:
+def _predict(bench: Benchmark, predictor: Checkpoint) -> Predicted:
     name = bench.data.name
     unknown = [worker for worker in bench.train.workers if worker not in predictor.workers]
     if unknown:
-        raise CheckpointError(f"checkpoint {predictor.checkpoint!r} does not know {unknown[0]!r} of {name!r}")
+        raise CheckpointError(f"checkpoint {predictor.version!r} does not know {unknown[0]!r} of {name!r}")
     columns = [predictor.workers.index(worker) for worker in bench.train.workers]
-    found = predictor.estimate_many(bench.test.features)
+    found = predictor.predict(bench.test.features)
     return Predicted(
         quality=found.quality[:, columns],
         sd=found.quality_sd[:, columns],
@@ -205,23 +205,24 @@ def _fill_cost(cost: np.ndarray, train: TrainingSet) -> np.ndarray:
     return np.where(np.isnan(cost), column_means(train.cost_usd), cost)
 
 
-def _learn_penalty(bench: Benchmark, predictor: TrainedPredictor) -> float:
+def _learn_penalty(bench: Benchmark, predictor: Checkpoint) -> float:
     """The price of money that kept the best single worker's quality on training tasks, each predicted unseen."""
     train = bench.train
     columns = [predictor.workers.index(worker) for worker in train.workers]
-    expected = np.nan_to_num(_fill_cost(predictor.estimate_many(train.features).cost_usd[:, columns], train))
+    expected = np.nan_to_num(_fill_cost(predictor.predict(train.features).cost_usd[:, columns], train))
     floor = float(column_means(train.quality)[train.best_single()])
     assert predictor.out_of_fold is not None
     return choose_penalty(predictor.out_of_fold[:, columns], expected, train.quality, train.cost_usd, floor=floor)
 
 
-def _describe_trust(bench: Benchmark, predictor: TrainedPredictor, predicted: Predicted) -> dict[str, object]:
+def _describe_trust(bench: Benchmark, predictor: Checkpoint, predicted: Predicted) -> dict[str, object]:
     """How far the stated uncertainties hold on held-out tasks, and the measure of pairs."""
     held_out = bench.held_out
+    costs, latencies = predictor.cover(bench.test)
     figures: dict[str, object] = {
         "coverage": _or_none(cover(gather_cells(predicted.quality, predicted.sd, bench.test))),
-        "cost_coverage": _or_none(predictor.cover_cost(bench.test)),
-        "latency_coverage": _or_none(predictor.cover_latency(bench.test)),
+        "cost_coverage": _or_none(costs),
+        "latency_coverage": _or_none(latencies),
     }
     if len(held_out.workers) == 2:
         strong = int(np.argmax(predicted.means))
@@ -253,9 +254,7 @@ def _or_none(value: float) -> float | None:
 
 def _predict_plain(bench: Benchmark, kind: str, z: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     if kind not in REGRESSORS:
-        whole = make_predictor(kind)
-        whole.fit(bench.train, rng=np.random.default_rng(0))
-        return whole.estimate_many(bench.test.features).quality
+        return Checkpoint.fit(kind, bench.train, rng=np.random.default_rng(0)).predict(bench.test.features).quality
     regressor = REGRESSORS[kind]()
     regressor.fit(z, bench.train.quality, bench.train.labels)
     return np.clip(regressor.predict(fresh), 0.0, 1.0)

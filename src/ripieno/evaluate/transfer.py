@@ -11,7 +11,7 @@ from ripieno.errors import DataError
 from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, earn, find_scales, prepare
 from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
 from ripieno.evaluate.report import utilities
-from ripieno.route.predictors import make_predictor
+from ripieno.route.predictors import Checkpoint
 from ripieno.tasks import RoutingData
 
 LEAST_TASKS = 20
@@ -55,10 +55,8 @@ def leave_dataset_out(
     lines = []
     for name in names:
         known = bench.train.take(np.flatnonzero(train != name))
-        predictor = make_predictor(kind)
-        predictor.fit(known, rng=np.random.default_rng(seed))
         apart = _cut(bench, known, np.flatnonzero(test == name))
-        routed = earn(apart, predictor, objective)
+        routed = earn(apart, Checkpoint.fit(kind, known, rng=np.random.default_rng(seed)), objective)
         best = utilities(apart.held_out, objective, apart.scales)[:, known.best_single()]
         gain = bootstrap_mean(routed - best, rng=np.random.default_rng(seed), groups=apart.held_out.groups)
         line = TransferLine(

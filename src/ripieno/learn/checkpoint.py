@@ -5,23 +5,24 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ripieno.domain import Workflow
+from ripieno.domain import FeatureSchema, Workflow
 from ripieno.domain.worker import WorkerId
 from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.ledger.tagged import load_tagged
+from ripieno.plugins import find_plugins
 from ripieno.privacy.files import make_folder, write_private
-from ripieno.route.predictors import KINDS, TrainedPredictor, make_predictor
+from ripieno.route.predictors import KINDS, Checkpoint
+from ripieno.route.predictors.checkpoint import PLUGINS, infer_schema
 from ripieno.route.utility import Scales
 from ripieno.verify.trust import Trust
 
-FORMAT = 3
+FORMAT, OLDEST_FORMAT = 4, 3
 CARD, WEIGHTS, README = "card.json", "predictor.safetensors", "README.md"
 POINTER, CANARY, QUARANTINE = "current", "canary.json", "quarantine.txt"
 
@@ -62,6 +63,8 @@ class ModelCard(BaseModel):
     format: int
     kind: str
     encoder: str
+    features: FeatureSchema | None = None
+    """What the features hold that it reads; None in format 3, where it follows from the arrays."""
     workers: tuple[str, ...]
     datasets: tuple[str, ...]
     tasks: int
@@ -115,19 +118,13 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    @property
-    def pointer(self) -> Path:
+        self.pointer = folder / POINTER
         """The file that names the version in traffic."""
-        return self.folder / POINTER
-
-    @property
-    def canary_pointer(self) -> Path:
+        self.canary_pointer = folder / CANARY
         """The file that names the checkpoint on trial."""
-        return self.folder / CANARY
 
     def canary(self) -> Canary | None:
-        """The checkpoint that decides a share of the tasks, if any.
+        """Read which checkpoint decides a share of the tasks, if any.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -149,14 +146,14 @@ class Registry:
             return
         _replace(self.canary_pointer, canary.model_dump_json() + "\n")
 
-    def save(self, predictor: TrainedPredictor, card: ModelCard) -> str:
+    def save(self, checkpoint: Checkpoint, card: ModelCard) -> str:
         """Save a checkpoint whole, or not at all; its version is the digest of what it holds."""
         from safetensors.numpy import save
 
-        arrays = {name: np.ascontiguousarray(value) for name, value in predictor.state().items()}
+        arrays = {name: np.ascontiguousarray(value) for name, value in checkpoint.arrays().items()}
         weights = save(arrays)
         packed = card.model_dump_json(indent=1)
-        version = f"{predictor.kind}-{hashlib.sha256(weights + packed.encode()).hexdigest()[:12]}"
+        version = f"{checkpoint.kind}-{hashlib.sha256(weights + packed.encode()).hexdigest()[:12]}"
         target = self.folder / version
         make_folder(self.folder)
         scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=self.folder))
@@ -206,7 +203,7 @@ class Registry:
         return previous
 
     def current(self) -> str | None:
-        """The version in traffic, if any."""
+        """Read the version in traffic, if any."""
         try:
             return self.pointer.read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
@@ -227,9 +224,9 @@ class Registry:
             for version in self.versions()
         }
 
-    def load(self, version: str, *, encoder: str) -> tuple[TrainedPredictor, ModelCard]:
+    def load(self, version: str, *, schema: FeatureSchema) -> tuple[Checkpoint, ModelCard]:
         """Load a version; see `load_checkpoint`."""
-        return load_checkpoint(self.folder / version, encoder=encoder)
+        return load_checkpoint(self.folder / version, schema=schema)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -239,32 +236,41 @@ def _replace(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
-def load_checkpoint(folder: Path, *, encoder: str) -> tuple[TrainedPredictor, ModelCard]:
+def load_checkpoint(folder: Path, *, schema: FeatureSchema) -> tuple[Checkpoint, ModelCard]:
     """Load a checkpoint folder.
 
+    Args:
+        folder: holds the card and the arrays.
+        schema: of the features that it will be asked about.
+
     Raises:
-        CheckpointError: it is missing, damaged, newer, or made for another encoder.
+        CheckpointError: it is missing, damaged, newer, or made for another encoder or other features.
+        PredictorError: its plugin cannot take the arrays.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     card = read_card(folder)
-    if card.encoder != encoder:
+    if card.encoder != schema.encoder:
         raise CheckpointError(
-            f"checkpoint {folder.name!r} was trained with the encoder {card.encoder!r}, here it is {encoder!r}",
+            f"checkpoint {folder.name!r} was trained with the encoder {card.encoder!r}, here it is {schema.encoder!r}",
             key="encoder.name",
             hint="set that encoder, or run `ripieno train`",
         )
-    predictor = make_predictor(card.kind)
     try:
-        arrays: Mapping[str, np.ndarray] = load((folder / WEIGHTS).read_bytes())
-        predictor.restore([WorkerId(worker) for worker in card.workers], arrays, version=folder.name)
+        arrays = load((folder / WEIGHTS).read_bytes())
+        for read in (card.features, infer_schema(card.kind, arrays, encoder=card.encoder)):
+            if read is not None and not read.fits(schema):
+                raise CheckpointError(
+                    f"checkpoint {folder.name!r} reads the features {read.name!r}, here they are {schema.name!r}",
+                    hint="run `ripieno train`: the outcomes it was made of are in the ledger",
+                )
+        workers = [WorkerId(worker) for worker in card.workers]
+        return Checkpoint.restore(card.kind, workers, arrays, version=folder.name), card
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {str(folder)!r} is damaged: {type(error).__name__}: {error}", hint="run `ripieno train`"
         ) from error
-    predictor.watermark = card.watermark
-    return predictor, card
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -280,7 +286,7 @@ def read_card(folder: Path) -> ModelCard:
                 f"checkpoint {str(folder)!r} has format {raw['format']}, this Ripieno reads {FORMAT}",
                 hint="upgrade ripieno, or train anew",
             )
-        if isinstance(raw, dict) and raw.get("format", FORMAT) < FORMAT:
+        if isinstance(raw, dict) and raw.get("format", FORMAT) < OLDEST_FORMAT:
             raise CheckpointError(
                 f"checkpoint {str(folder)!r} has format {raw['format']}, which only older Ripienos read",
                 hint="run `ripieno train`: the outcomes it was made of are in the ledger",
@@ -292,13 +298,16 @@ def read_card(folder: Path) -> ModelCard:
         raise CheckpointError(
             f"the card of checkpoint {str(folder)!r} is damaged", hint="run `ripieno train`"
         ) from error
-    if card.kind not in KINDS:
-        raise CheckpointError(f"checkpoint {str(folder)!r} is of the unknown kind {card.kind!r}")
+    if card.kind not in KINDS and card.kind not in find_plugins(PLUGINS):
+        raise CheckpointError(
+            f"checkpoint {str(folder)!r} is of the unknown kind {card.kind!r}",
+            hint=f"install the plugin of {PLUGINS} that is called so, or run `ripieno train`",
+        )
     return card
 
 
 def read_workflows(card: ModelCard) -> dict[WorkerId, Workflow]:
-    """The workflows of a card.
+    """Read the workflows of a card.
 
     Raises:
         CheckpointError: one of them is none.
@@ -324,7 +333,7 @@ def require_shared_workers(card: ModelCard, workers: tuple[str, ...], *, version
 
 
 def render_card(version: str, card: ModelCard) -> str:
-    """The card as a page for people."""
+    """Write the card as a page for people."""
     rows = [
         f"| {row.name} | {row.quality:.4f} | {row.quality_low:.4f} to {row.quality_high:.4f} | {row.utility:.4f} |"
         for row in card.held_out
@@ -362,7 +371,7 @@ def render_card(version: str, card: ModelCard) -> str:
 
 
 def describe_margin(margin: float) -> str:
-    """The guard in words."""
+    """Tell the guard in words."""
     if margin == 0.0:
         return "none needed, the unguarded choice gained on held-out tasks"
     if margin >= 1.0:

@@ -19,7 +19,7 @@ from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
 from ripieno.learn.train import Recipe, Trained
 from ripieno.ledger import Ledger
 from ripieno.ledger.tagged import dump_tagged
-from ripieno.route.predictors import make_predictor
+from ripieno.route.predictors import Checkpoint
 from ripieno.route.utility import Priced, Scales, score_utilities
 from ripieno.tasks import Model, RoutingData, make_training_set
 from ripieno.verify.text import reduce_answer
@@ -191,12 +191,11 @@ def fit_with_modes(
     wider = add_modes(data, answers, workflows)
     bench = prepare(wider, features)
     rows = wider.split_rows("train")
-    predictor = make_predictor(recipe.kind)
     training = make_training_set(wider, [features[int(row)] for row in rows], rows)
-    predictor.fit(training, rng=np.random.default_rng(recipe.seed))
-    with_modes = earn(replace(bench, scales=scales), predictor, recipe.objective)
+    checkpoint = Checkpoint.fit(recipe.kind, training, rng=np.random.default_rng(recipe.seed))
+    with_modes = earn(replace(bench, scales=scales), checkpoint, recipe.objective)
     shared = np.isin(base.bench.test_rows, bench.test_rows)
-    without = earn(base.bench, base.predictor, recipe.objective)[shared]
+    without = earn(base.bench, base.checkpoint, recipe.objective)[shared]
     groups = base.bench.held_out.groups[shared]
     gain = bootstrap_mean(with_modes - without, rng=np.random.default_rng(recipe.seed), groups=groups)
     if gain.low <= 0.0:
@@ -204,14 +203,14 @@ def fit_with_modes(
     added = f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility"
     card = base.card.model_copy(
         update={
-            "workers": predictor.workers,
-            "metrics": predictor.metrics,
-            "margin": predictor.margin,
+            "workers": checkpoint.workers,
+            "metrics": checkpoint.metrics,
+            "margin": checkpoint.margin,
             "workflows": {name: dump_tagged(workflow) for name, workflow in workflows.items()},
             "verdict": f"{base.card.verdict}; {added}",
         }
     )
-    return ModesFound(trained=replace(base, predictor=predictor, card=card), gain=gain)
+    return ModesFound(trained=replace(base, checkpoint=checkpoint, card=card), gain=gain)
 
 
 _OUTCOMES = ("prompt_index", "model_index", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")

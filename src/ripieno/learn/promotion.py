@@ -19,7 +19,7 @@ from ripieno.evaluate.offpolicy import Logged, estimate_difference
 from ripieno.evaluate.sequential import BettingTest
 from ripieno.learn.checkpoint import Canary, Registry
 from ripieno.ledger import Ledger
-from ripieno.route.predictors import TrainedPredictor
+from ripieno.route.predictors import Checkpoint
 
 REPLAY_LOSS = 0.002
 """Utility that the lower 95 % bound may lie below the incumbent."""
@@ -83,9 +83,7 @@ def judge_replay(
     return Finding(stage="replay", passed=True, reason=reason, facts=facts)
 
 
-def compare(
-    bench: Benchmark, candidate: TrainedPredictor, incumbent: TrainedPredictor, *, objective: Objective
-) -> Finding:
+def compare(bench: Benchmark, candidate: Checkpoint, incumbent: Checkpoint, *, objective: Objective) -> Finding:
     """The replay of two checkpoints on the held-out tasks of a data set.
 
     Raises:

@@ -15,9 +15,9 @@ import numpy as np
 from ripieno.domain import Pool, WorkerId
 from ripieno.ledger import Ledger
 from ripieno.privacy.files import write_private
-from ripieno.route.predictors import TrainedPredictor
+from ripieno.route.predictors import Estimator, OnlineState
 from ripieno.route.predictors.belief import Belief
-from ripieno.route.predictors.trained import Learnt
+from ripieno.route.predictors.drift import DriftWatch
 
 NAME = "learnt-{place:012d}.safetensors"
 FORMAT = "1"
@@ -37,64 +37,66 @@ class Snapshots:
         self._folder = folder
         self._ledger = ledger
 
-    def save(self, predictor: TrainedPredictor, pool: Pool) -> None:
-        """Keep what was learnt so far; a disk that does not take it costs time later, and nothing else."""
+    def save(self, checkpoint: str, state: OnlineState, pool: Pool) -> None:
+        """Keep a state for a checkpoint; a disk that does not take it costs time later, and nothing else."""
         from safetensors.numpy import save
 
-        learnt, folder = predictor.learnt(), self._folder / predictor.checkpoint
-        digest = self._ledger.digest_at(learnt.watermark)
+        folder = self._folder / checkpoint
+        digest = self._ledger.digest_at(state.watermark)
         if digest is None or not folder.is_dir():
             return
-        path = folder / NAME.format(place=learnt.watermark)
+        path = folder / NAME.format(place=state.watermark)
         scratch = path.with_name(f".{path.name}-{os.getpid()}")
         try:
-            write_private(scratch, save(_pack(learnt), metadata=_describe(learnt, pool) | {"digest": digest}))
+            write_private(scratch, save(_pack(state), metadata=_describe(state, pool) | {"digest": digest}))
             scratch.replace(path)
         except OSError as error:
             scratch.unlink(missing_ok=True)
-            log.warning("a snapshot of %s could not be kept: %s", predictor.checkpoint, error.strerror)
+            log.warning("a snapshot of %s could not be kept: %s", checkpoint, error.strerror)
 
-    def restore(self, predictor: TrainedPredictor, pool: Pool, *, until: int | None) -> None:
-        """Give a predictor the latest snapshot up to a place, where there is one that holds."""
-        versions = _list_versions(pool)
-        for place, path in self._list(predictor, until):
+    def restore(self, estimator: Estimator, pool: Pool, *, until: int | None) -> Estimator:
+        """Return an estimator with its latest snapshot up to a place; the same one where no snapshot holds."""
+        versions, groups = _list_versions(pool), len(estimator.checkpoint.newcomer.mean)
+        for place, path in self._list(estimator, until):
             try:
                 facts, arrays = _read(path)
                 if facts.get("format") != FORMAT or facts.get("digest") != self._ledger.digest_at(place):
                     continue
-                predictor.take(_unpack(facts, arrays, versions, place))
+                state = _unpack(facts, arrays, versions, place, groups=groups)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("snapshot %s is damaged, and left aside: %s", path.name, error)
                 continue
-            return
+            return Estimator(estimator.checkpoint, state)
+        return estimator
 
-    def _list(self, predictor: TrainedPredictor, until: int | None) -> Iterator[tuple[int, Path]]:
-        """Snapshots of a checkpoint, the latest first."""
-        for path in sorted((self._folder / predictor.checkpoint).glob("learnt-*.safetensors"), reverse=True):
+    def _list(self, estimator: Estimator, until: int | None) -> Iterator[tuple[int, Path]]:
+        """List the snapshots of a checkpoint, the latest first."""
+        folder, after = self._folder / estimator.checkpoint.version, estimator.state.watermark
+        for path in sorted(folder.glob("learnt-*.safetensors"), reverse=True):
             place = path.stem.removeprefix("learnt-")
-            if place.isdigit() and int(place) > predictor.watermark and (until is None or int(place) <= until):
+            if place.isdigit() and int(place) > after and (until is None or int(place) <= until):
                 yield int(place), path
 
 
-def _pack(learnt: Learnt) -> dict[str, np.ndarray]:
-    names = list(learnt.beliefs)
+def _pack(state: OnlineState) -> dict[str, np.ndarray]:
+    names = list(state.beliefs)
     return {
-        "mean": np.array([learnt.beliefs[name].mean for name in names]),
-        "covariance": np.array([learnt.beliefs[name].covariance for name in names]),
-        "outcomes": np.array([learnt.outcomes[name] for name in names], dtype=np.int64),
-        "factors": np.array([learnt.factors.get(name, (0.0, 0.0)) for name in names]),
-        "first_shares": np.array([learnt.first_shares.get(name, np.nan) for name in names]),
+        "mean": np.array([state.beliefs[name].mean for name in names]),
+        "covariance": np.array([state.beliefs[name].covariance for name in names]),
+        "outcomes": np.array([state.outcomes[name] for name in names], dtype=np.int64),
+        "factors": np.array([state.factors.get(name, (0.0, 0.0)) for name in names]),
+        "first_shares": np.array([state.first_shares.get(name, np.nan) for name in names]),
     }
 
 
-def _describe(learnt: Learnt, pool: Pool) -> dict[str, str]:
+def _describe(state: OnlineState, pool: Pool) -> dict[str, str]:
     versions = _list_versions(pool)
     return {
         "format": FORMAT,
-        "folded": str(learnt.folded),
-        "workers": json.dumps([[name, versions.get(name, "")] for name in learnt.beliefs]),
-        "drifts": json.dumps(learnt.drifts),
-        "changed": json.dumps(learnt.changed),
+        "folded": str(state.folded),
+        "workers": json.dumps([[name, versions.get(name, "")] for name in state.beliefs]),
+        "drifts": json.dumps(state.drifts),
+        "changed": json.dumps(sorted(state.watch.changed)),
     }
 
 
@@ -109,12 +111,14 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def _unpack(
-    facts: Mapping[str, str], arrays: Mapping[str, np.ndarray], versions: Mapping[str, str], place: int
-) -> Learnt:
+    facts: Mapping[str, str], arrays: Mapping[str, np.ndarray], versions: Mapping[str, str], place: int, *, groups: int
+) -> OnlineState:
+    if arrays["covariance"].shape[1:] != (groups, groups):
+        raise ValueError(f"beliefs are not of {groups} groups")
     listed = [(WorkerId(str(name)), str(version)) for name, version in json.loads(facts["workers"])]
     rows = {name: row for row, (name, version) in enumerate(listed) if versions.get(name, "") == version}
     factors, first = arrays["factors"], arrays["first_shares"]
-    return Learnt(
+    return OnlineState(
         watermark=place,
         folded=int(facts["folded"]),
         beliefs={
@@ -124,7 +128,7 @@ def _unpack(
         factors={name: (float(factors[row][0]), float(factors[row][1])) for name, row in rows.items()},
         first_shares={name: float(first[row]) for name, row in rows.items() if not np.isnan(first[row])},
         drifts=tuple(str(told) for told in json.loads(facts["drifts"])),
-        changed=tuple(WorkerId(str(name)) for name in json.loads(facts["changed"]) if name in rows),
+        watch=DriftWatch(WorkerId(str(name)) for name in json.loads(facts["changed"]) if name in rows),
     )
 
 

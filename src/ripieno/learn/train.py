@@ -9,13 +9,13 @@ from importlib.metadata import version
 import numpy as np
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Clock, Features, Learned, Objective, Promoted
+from ripieno.domain import Clock, Features, FeatureSchema, Learned, Objective, Promoted
 from ripieno.errors import DataError, GateRefused
 from ripieno.evaluate.benchmark import Benchmark, Judged, find_scales, judge, prepare
 from ripieno.evaluate.report import bin_calibration
 from ripieno.learn.checkpoint import FORMAT, BaselineRow, Drawn, ModelCard, Registry
 from ripieno.ledger import Ledger
-from ripieno.route.predictors import TrainedPredictor, make_predictor
+from ripieno.route.predictors import Checkpoint
 from ripieno.tasks import RoutingData, make_training_set
 
 LEAST_TASKS = 10
@@ -38,9 +38,9 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
-    """A fitted predictor with its proof, before it is saved."""
+    """A checkpoint with its proof, before it is saved."""
 
-    predictor: TrainedPredictor
+    checkpoint: Checkpoint
     card: ModelCard
     judged: Judged | None
     """None where the data hold nothing out."""
@@ -56,10 +56,13 @@ async def analyze_prompts(analyzer: Analyzer, data: RoutingData) -> list[Feature
     return found
 
 
-def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, encoder: str, clock: Clock) -> Trained:
+def train(
+    data: RoutingData, features: Sequence[Features], *, recipe: Recipe, schema: FeatureSchema, clock: Clock
+) -> Trained:
     """Fit on the training split, and prove on the test split where there is one.
 
     Raises:
+        PredictorError: the predictor of a plugin failed.
         DataError: there are too few tasks to learn from.
     """
     rows = data.split_rows("train")
@@ -70,18 +73,18 @@ def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, en
             hint="profile more tasks: `ripieno profile TASKS`",
         )
     fitted = make_training_set(data, [features[int(row)] for row in rows], rows)
-    predictor = make_predictor(recipe.kind)
-    predictor.fit(fitted, rng=np.random.default_rng(recipe.seed))
+    checkpoint = Checkpoint.fit(recipe.kind, fitted, rng=np.random.default_rng(recipe.seed))
     bench, judged = None, None
     if len(data.split_rows("test")):
         bench = prepare(data, features)
-        judged = judge(bench, predictor, objective=recipe.objective, seed=recipe.seed)
+        judged = judge(bench, checkpoint, objective=recipe.objective, seed=recipe.seed)
     scales = find_scales(fitted)
     card = ModelCard(
         format=FORMAT,
         kind=recipe.kind,
-        encoder=encoder,
-        workers=predictor.workers,
+        encoder=schema.encoder,
+        features=schema,
+        workers=checkpoint.workers,
         datasets=(data.name,),
         tasks=len(fitted),
         outcomes=int(np.nansum(fitted.counts)),
@@ -91,15 +94,15 @@ def train(data: RoutingData, features: Sequence[Features], *, recipe: Recipe, en
         trained_at=datetime.fromtimestamp(clock.now(), tz=UTC).isoformat(timespec="seconds"),
         reference_cost_usd=scales.cost_usd,
         reference_latency_s=scales.latency_s,
-        metrics=predictor.metrics,
-        margin=predictor.margin,
+        metrics=checkpoint.metrics,
+        margin=checkpoint.margin,
         held_out_tasks=judged.report.tasks if judged else 0,
         held_out=_make_rows(judged),
         drawn=_draw(bench, judged) if bench is not None and judged is not None else None,
         verdict=judged.report.verdict if judged else "nothing was held out: no gain is proven",
         limits=_LIMITS,
     )
-    return Trained(predictor=predictor, card=card, judged=judged, bench=bench)
+    return Trained(checkpoint=checkpoint, card=card, judged=judged, bench=bench)
 
 
 def check_gate(trained: Trained) -> None:

@@ -11,7 +11,7 @@ from ripieno.domain.grader import GradedTask
 from ripieno.errors import NoVerdict
 from ripieno.ledger import PROBE_PREFIX
 from ripieno.measure.profile import Campaign, Profiler, Progress, Taken, plan_samples
-from ripieno.route.predictors import TrainedPredictor
+from ripieno.route.predictors import Estimator
 from ripieno.route.predictors.belief import chance_best, choose_probe, is_settled
 
 LEAST_PROBES = 10
@@ -56,22 +56,18 @@ class Prober:
     Args:
         profiler: measures and records.
         analyzer: finds the tasks' features.
-        predictor: what is believed of all workers; it learns from each probe.
-        catch_up: folds what was recorded into `predictor`.
+        learn: folds in what was recorded, and returns what is believed of all workers then.
     """
 
     def __init__(
         self,
         profiler: Profiler,
         analyzer: Analyzer,
-        predictor: TrainedPredictor,
-        *,
-        catch_up: Callable[[], Awaitable[object]],
+        learn: Callable[[], Awaitable[Estimator]],
     ) -> None:
         self._profiler = profiler
         self._analyzer = analyzer
-        self._predictor = predictor
-        self._catch_up = catch_up
+        self._learn = learn
 
     async def run(
         self,
@@ -96,21 +92,23 @@ class Prober:
         samples = plan_samples(campaign, pool)
         features = await self._analyzer.analyze_many([task.task for task in probing.tasks])
         unjudged = await self._profiler.judge_again(campaign, pool)
-        await self._catch_up()
-        expected, weights = self._predictor.expect(features, pool[probing.worker])
+        estimator = await self._learn()
+        expected, weights = estimator.expect(features, pool[probing.worker])
         asked = {row for row, sample in enumerate(samples) if sample.run in known}
         progress = Progress(total=min(probing.budget, len(samples)), done=len(asked), resumed=len(asked))
         progress.unjudged = unjudged
         rng = np.random.default_rng(len(samples))
         while progress.done < progress.total and not progress.is_over(probing.most_cost_usd):
-            if progress.done >= LEAST_PROBES and is_settled(self._chances(probing.worker, weights, expected)):
+            if progress.done >= LEAST_PROBES and is_settled(
+                _find_chances(estimator, probing.worker, weights, expected)
+            ):
                 break
             row = choose_probe(
-                self._predictor.belief_of(probing.worker), weights, expected,
-                rivals=self._predictor.rivals, asked=asked, rng=rng,
+                estimator.belief_of(probing.worker), weights, expected,
+                rivals=estimator.checkpoint.rivals, asked=asked, rng=rng,
             )  # fmt: skip
             taken = await self._profiler.measure(samples[row], campaign=campaign.name, source=probing.source)
-            await self._catch_up()
+            estimator = await self._learn()
             asked.add(row)
             progress.done += 1
             progress.note_cost(taken.result.call.cost_usd)
@@ -118,25 +116,29 @@ class Prober:
             _refuse_blind(progress, taken)
             if on_progress is not None:
                 on_progress(progress)
-        return self._summarise(probing.worker, weights, expected, progress)
+        return _summarise(estimator, probing.worker, weights, expected, progress)
 
-    def _summarise(self, worker: WorkerId, weights: Matrix, expected: Matrix, progress: Progress) -> Profile:
-        quality, sd = self._predictor.belief_of(worker).apply(weights, expected)
-        chances = self._chances(worker, weights, expected)
-        return Profile(
-            probes=progress.done,
-            unjudged=len(progress.unjudged),
-            spent_usd=progress.spent_usd,
-            quality=float(quality.mean()),
-            quality_sd=float(sd.mean()),
-            chance_best=float((chances[weights.argmax(axis=1)] > 0.5).mean()),
-            is_settled=is_settled(chances),
-            standing=self._predictor.stand(worker, sd=float(sd.mean())),
-        )
 
-    def _chances(self, worker: WorkerId, weights: Matrix, expected: Matrix) -> Matrix:
-        belief = self._predictor.belief_of(worker)
-        return chance_best(belief, weights, expected, rivals=self._predictor.rivals)
+def _summarise(
+    estimator: Estimator, worker: WorkerId, weights: Matrix, expected: Matrix, progress: Progress
+) -> Profile:
+    quality, sd = estimator.belief_of(worker).apply(weights, expected)
+    chances = _find_chances(estimator, worker, weights, expected)
+    return Profile(
+        probes=progress.done,
+        unjudged=len(progress.unjudged),
+        spent_usd=progress.spent_usd,
+        quality=float(quality.mean()),
+        quality_sd=float(sd.mean()),
+        chance_best=float((chances[weights.argmax(axis=1)] > 0.5).mean()),
+        is_settled=is_settled(chances),
+        standing=estimator.standing(worker, sd=float(sd.mean())),
+    )
+
+
+def _find_chances(estimator: Estimator, worker: WorkerId, weights: Matrix, expected: Matrix) -> Matrix:
+    """Return the probability that a worker is as good as the best one in each group, shape (k,)."""
+    return chance_best(estimator.belief_of(worker), weights, expected, rivals=estimator.checkpoint.rivals)
 
 
 def _refuse_blind(progress: Progress, taken: Taken) -> None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ripieno.errors import ConfigError
 from ripieno.plugins import NoOptions, Plugin
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
-from ripieno.route.predictors import TrainedPredictor, make_predictor
+from ripieno.route.predictors import Learner, make_learner
 from ripieno.route.utility import Scales
 
 
@@ -43,8 +43,8 @@ utility: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_utility)
 rules: Plugin[PolicyOptions, Policy] = Plugin(PolicyOptions, _make_rules)
 
 
-def _predictor(kind: str) -> Plugin[NoOptions, TrainedPredictor]:
-    return Plugin(NoOptions, lambda options: make_predictor(kind))
+def _predictor(kind: str) -> Plugin[NoOptions, Learner]:
+    return Plugin(NoOptions, lambda options: make_learner(kind))
 
 
 stack, lowrank = _predictor("stack"), _predictor("lowrank")

@@ -1,5 +1,6 @@
 """Router: Features and Pool to a Decision."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,10 +28,13 @@ from ripieno.domain import (
 )
 from ripieno.domain.grader import Check
 from ripieno.domain.memory import Scope
-from ripieno.errors import InvalidPlan, InvalidTask
+from ripieno.errors import InvalidPlan, InvalidTask, PredictorError
 from ripieno.route.mask import Conditions, mask_workers
 from ripieno.route.modes import Cast, compose, make_stand_in
 from ripieno.route.policies import Policy
+from ripieno.route.predictors import Estimator, Forecast, PriorPredictor
+
+log = logging.getLogger(__name__)
 
 STAY_MARGIN = 0.05
 """Utility that a change of workers within a conversation must gain: what it costs to read the earlier turns anew."""
@@ -56,16 +60,12 @@ class Predictor(Protocol):
         """Names what estimated, so that a replay finds it."""
         ...
 
-    def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
-        """Estimate one task on each of `workers`, in order."""
-        ...
+    def forecast(self, features: Features, workers: Sequence[Worker]) -> Forecast:
+        """Estimate one task on each of `workers`, in order.
 
-    def infer_kind(self, features: Features) -> str | None:
-        """The kind of task, where the predictor can tell it from the features."""
-        ...
-
-    def advise(self, features: Features) -> Mapping[str, float]:
-        """Further shares in [0, 1]; empty where the predictor has no head for any."""
+        Raises:
+            PredictorError: it cannot.
+        """
         ...
 
 
@@ -99,6 +99,8 @@ class Router:
     def __init__(self, *, predictor: Predictor, policy: Policy, clock: Clock, modes: Modes | None = None) -> None:
         self._modes = modes or Modes()
         self.predictor = predictor
+        self.fault: PredictorError | None = None
+        """Why the predictor could not estimate the latest task; None where it could."""
         self.policy = policy
         self._clock = clock
 
@@ -120,12 +122,14 @@ class Router:
         if arrival.workflow is not None:
             require_eligible(arrival.workflow, mask)
         learned = self._find_learned(task, mask, arrival)
-        considered = [*(pool[worker] for worker in mask.eligible), *map(make_stand_in, learned)]
-        estimates = self.predictor.estimate(features, considered)
+        predictor, forecast = self._forecast(features, [pool[worker] for worker in mask.eligible], learned)
+        if predictor is not self.predictor:
+            learned = {}
+        estimates = forecast.estimates
         load = {worker: conditions.load[worker] for worker in mask.eligible if worker in conditions.load}
         if load:
             estimates = tuple(add_waiting(estimate, load.get(estimate.worker, 0.0)) for estimate in estimates)
-        kind = features.kind or self.predictor.infer_kind(features)
+        kind = forecast.kind
         features = replace(features, kind=kind)
         rng = np.random.default_rng(arrival.seed)
         choice = self.policy.decide(features, estimates, objective=task.objective, rng=rng)
@@ -136,6 +140,8 @@ class Router:
         reasons = choice.reasons
         if unmeasured:
             reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
+        if self.fault is not None:
+            reasons = (*reasons, f"the worker cards decide: {self.fault.message}")
         unpriced = [e.worker for e in estimates if e.cost_usd is None]
         if unpriced:
             reasons = (*reasons, f"price unknown, ranked as the most expensive: {', '.join(unpriced)}")
@@ -147,7 +153,7 @@ class Router:
             propensity=choice.propensity,
             policy=self.policy.name,
             policy_facts=self.policy.facts,
-            predictor=self.predictor.version,
+            predictor=predictor.version,
             objective=task.objective,
             mask=mask,
             estimates=estimates,
@@ -157,10 +163,30 @@ class Router:
             kind=kind,
             load=load,
             incumbent=arrival.incumbent,
-            advice=dict(self.predictor.advise(features)),
+            advice=dict(forecast.advice),
             abstains=choice.abstains,
             decide_s=self._clock.monotonic() - arrival.started,
         )
+
+    @property
+    def estimator(self) -> Estimator | None:
+        """What learns from outcomes; None where worker cards alone decide."""
+        return self.predictor if isinstance(self.predictor, Estimator) else None
+
+    def _forecast(
+        self, features: Features, workers: Sequence[Worker], learned: Mapping[WorkerId, Workflow]
+    ) -> tuple[Predictor, Forecast]:
+        """Estimate by the predictor; where it fails, by the worker cards, which know no learned workflow."""
+        try:
+            forecast = self.predictor.forecast(features, [*workers, *map(make_stand_in, learned)])
+        except PredictorError as error:
+            if self.fault is None:
+                log.warning("worker cards decide until the predictor works again: %s", error.message)
+            self.fault = error
+            prior = PriorPredictor()
+            return prior, prior.forecast(features, workers)
+        self.fault = None
+        return self.predictor, forecast
 
     def _find_learned(self, task: Task, mask: Mask, arrival: Arrival) -> dict[WorkerId, Workflow]:
         """Workflows that may be chosen unasked: no other is asked for, and all who are in them may take the task."""

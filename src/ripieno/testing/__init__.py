@@ -1,7 +1,13 @@
 """For us and for plugin authors: conformance kits, a scripted provider on a real socket, a fixed clock."""
 
 from ripieno.testing.clock import FixedClock
-from ripieno.testing.conformance import check_encoder, check_policy, check_predictor, check_provider
+from ripieno.testing.conformance import (
+    check_encoder,
+    check_learner,
+    check_policy,
+    check_predictor,
+    check_provider,
+)
 from ripieno.testing.obliging import oblige
 from ripieno.testing.scripted import Reply, ScriptedServer, Seen
 
@@ -11,6 +17,7 @@ __all__ = [
     "ScriptedServer",
     "Seen",
     "check_encoder",
+    "check_learner",
     "check_policy",
     "check_predictor",
     "check_provider",

@@ -1,14 +1,18 @@
 """Conformance kits: a plugin author's whole test. Each raises AssertionError with the clause that is broken."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ripieno.domain import Estimate, Features, Objective, Task, Worker, WorkerId
+from ripieno.domain.training import TrainingSet
 from ripieno.encoders import Encoder
 from ripieno.errors import ProviderError
 from ripieno.providers import Provider
 from ripieno.route import Policy, Predictor
+from ripieno.route.predictors import Learner
+from ripieno.route.predictors.checkpoint import require_sound
 
 _TEXTS = ("What is 2 + 2?", "Translate 'good morning' into French.", "", "word " * 20_000, "日本語のテキスト")
 
@@ -62,15 +66,48 @@ def check_policy(policy: Policy, *, features: Features | None = None) -> None:
 def check_predictor(predictor: Predictor, workers: Sequence[Worker], *, features: Features | None = None) -> None:
     """One estimate a worker, in order, that does not depend on who else is asked about."""
     shown = features or make_features()
-    together = predictor.estimate(shown, workers)
-    assert tuple(e.worker for e in together) == tuple(w.id for w in workers), "estimates are not in the workers' order"
-    for worker, estimate in zip(workers, together, strict=True):
-        assert predictor.estimate(shown, [worker])[0] == estimate, f"the estimate of {worker.id} depends on the others"
+    together = predictor.forecast(shown, workers)
+    assert tuple(e.worker for e in together.estimates) == tuple(w.id for w in workers), (
+        "estimates are not in the workers' order"
+    )
+    for worker, estimate in zip(workers, together.estimates, strict=True):
+        alone = predictor.forecast(shown, [worker]).estimates
+        assert alone == (estimate,), f"the estimate of {worker.id} depends on the others"
     assert predictor.version, "the predictor has no version"
-    kind, advice = predictor.infer_kind(shown), predictor.advise(shown)
-    assert kind is None or kind, "a kind is a word, or None"
+    assert together.kind is None or together.kind, "a kind is a word, or None"
+    advice = together.advice
     assert all(0.0 <= share <= 1.0 for share in advice.values()), f"advice {advice} holds what is no share"
-    assert predictor.estimate(shown, []) == (), "no worker must give no estimate"
+    assert predictor.forecast(shown, []).estimates == (), "no worker must give no estimate"
+
+
+def check_learner(make: Callable[[], Learner], *, data: TrainingSet | None = None) -> None:
+    """Predictions of the right shape and range, alike in any batch, and equal after saving and restoring.
+
+    Args:
+        make: makes an untrained learner.
+        data: what it learns from; outcomes of two made-up workers if not given.
+    """
+    shown = data or make_training_data()
+    learner = make()
+    learner.fit(shown, rng=np.random.default_rng(0))
+    z = learner.vectors(shown.features)
+    assert z.ndim == 2, f"vectors have shape {z.shape}, not (tasks, width)"
+    assert len(z) == len(shown), f"{len(z)} vectors are not one for each of {len(shown)} tasks"
+    assert np.isfinite(z).all(), "a vector is not finite"
+    found = learner.predict(z, shown.features)
+    try:
+        require_sound(found, (len(shown), len(shown.workers)))
+    except ValueError as error:
+        raise AssertionError(str(error)) from error
+    alone = learner.predict(z[:1], shown.features[:1])
+    assert np.allclose(alone.quality, found.quality[:1], atol=1e-9), "a prediction depends on its batch"
+    arrays = learner.state()
+    assert all(isinstance(value, np.ndarray) for value in arrays.values()), "a learned array is no numpy array"
+    again = make()
+    again.restore(shown.workers, {name: value.copy() for name, value in arrays.items()})
+    assert np.allclose(
+        again.predict(again.vectors(shown.features), shown.features).quality, found.quality, atol=1e-6
+    ), "a restored learner predicts something else"
 
 
 async def check_provider(provider: Provider, worker: Worker) -> None:
@@ -105,3 +142,24 @@ def make_features() -> Features:
 
 def _estimate(worker: str, *, quality: float, cost_usd: float) -> Estimate:
     return Estimate(worker=WorkerId(worker), quality=quality, quality_sd=0.05, cost_usd=cost_usd, latency_s=1.0)
+
+
+def make_training_data() -> TrainingSet:
+    """Forty tasks of two kinds and two workers, each of which is right on one kind."""
+    kinds = np.arange(40) % 2
+    quality = np.stack([kinds, 1 - kinds], axis=1).astype(np.float64)
+    cost = np.tile([1e-4, 1e-3], (40, 1))
+    shown = make_features()
+    embeddings = np.eye(256, dtype=np.float32)
+    return TrainingSet(
+        features=tuple(
+            replace(shown, embedding=embeddings[kind], terms=np.array([kind, 2 + row]), kind=f"kind-{kind}")
+            for row, kind in enumerate(kinds.tolist())
+        ),
+        workers=(WorkerId("cheap"), WorkerId("strong")),
+        quality=quality,
+        counts=np.ones_like(quality),
+        cost_usd=cost,
+        latency_s=100.0 * cost,
+        groups=tuple(str(row) for row in range(40)),
+    )

@@ -1,25 +1,23 @@
 """Predictors: Features and workers to Estimates."""
 
-from ripieno.route.predictors.heads import HeadsPredictor
+from ripieno.route.predictors.checkpoint import KINDS, Checkpoint, make_learner
+from ripieno.route.predictors.estimator import Estimator
+from ripieno.route.predictors.learner import FitReport, Forecast, Learner, Predictions
+from ripieno.route.predictors.online import Observation, OnlineState
 from ripieno.route.predictors.pair import KINDS as REGRESSORS
-from ripieno.route.predictors.pair import PairPredictor
 from ripieno.route.predictors.prior import PriorPredictor
-from ripieno.route.predictors.trained import TrainedPredictor
-
-KINDS = (*REGRESSORS, HeadsPredictor.kind)
-
-
-def make_predictor(kind: str) -> TrainedPredictor:
-    """An untrained predictor of one of `KINDS`."""
-    return HeadsPredictor() if kind == HeadsPredictor.kind else PairPredictor(kind=kind)
-
 
 __all__ = [
     "KINDS",
     "REGRESSORS",
-    "HeadsPredictor",
-    "PairPredictor",
+    "Checkpoint",
+    "Estimator",
+    "FitReport",
+    "Forecast",
+    "Learner",
+    "Observation",
+    "OnlineState",
+    "Predictions",
     "PriorPredictor",
-    "TrainedPredictor",
-    "make_predictor",
+    "make_learner",
 ]

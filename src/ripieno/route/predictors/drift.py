@@ -5,6 +5,7 @@ The detector comes from river, of the extra `train`. Without it everything else 
 
 import logging
 from collections.abc import Hashable, Iterable
+from copy import deepcopy
 from functools import cache
 from importlib.util import find_spec
 from typing import Protocol
@@ -59,8 +60,16 @@ class DriftWatch:
 
     def __init__(self, changed: Iterable[WorkerId] = ()) -> None:
         self._detectors: dict[Hashable, _Detector] = {}
+        self._shared: frozenset[Hashable] = frozenset()
+        """Detectors that a copy has, too: they are copied before they see anything."""
         self.changed = set(changed)
         """Workers that are known not to be what the checkpoint expects."""
+
+    def copy(self) -> "DriftWatch":
+        """Return a watch that goes on from here. This one must see no more outcomes."""
+        made = DriftWatch(self.changed)
+        made._detectors, made._shared = dict(self._detectors), frozenset(self._detectors)
+        return made
 
     def see(self, worker: WorkerId, group: int, *, expected: float, outcome: float) -> str | None:
         """Take one outcome, in [0, 1], and what was expected.
@@ -74,6 +83,9 @@ class DriftWatch:
         for key in ((worker, None), (worker, group)):
             if key not in self._detectors:
                 self._detectors[key] = _make_detector(None if worker in self.changed else expected)
+            elif key in self._shared:
+                self._detectors[key] = deepcopy(self._detectors[key])
+                self._shared -= {key}
             detector = self._detectors[key]
             before = detector.estimation
             detector.update(outcome - expected)

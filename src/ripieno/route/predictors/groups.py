@@ -37,6 +37,11 @@ class Groups:
             return cls({"weights": weights, "offsets": offsets, "names": packed})
         return cls({"centres": _find_centres(z)})
 
+    @property
+    def width(self) -> int:
+        """Length of the vectors that can be weighed."""
+        return len(self.arrays["weights"]) if "weights" in self.arrays else int(self.arrays["centres"].shape[1])
+
     def weigh(self, z: Matrix) -> Matrix:
         """Weight of each group, shape (len(z), k), rows sum to 1."""
         if "weights" in self.arrays:

@@ -20,11 +20,11 @@ import numpy as np
 from ripieno.domain import Features, Matrix, WorkerId
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.route.predictors.calibration import Calibrator
-from ripieno.route.predictors.guard import choose_margin
+from ripieno.route.predictors.learner import Arrays, FitReport, Predictions, join_arrays, narrow, split_arrays
+from ripieno.route.predictors.pair import draw_folds
 from ripieno.route.predictors.regressors import shrunk_means, sigmoid, softmax
 from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 from ripieno.route.predictors.stack import Folds
-from ripieno.route.predictors.trained import Arrays, Predicted, TrainedPredictor, split_arrays
 
 TEMPERATURE = 0.25
 """Softness of the targets: a quarter of quality apart is e times as likely."""
@@ -52,110 +52,77 @@ class Targets:
     """Weight of each task: classes of best workers count alike, shape (n,)."""
 
 
-class HeadsPredictor(TrainedPredictor):
+class HeadsLearner:
     """Heads on the encoder's vectors: the state of a language model's last token, or a sentence vector."""
 
     kind = "heads"
 
-    def fit(self, data: TrainingSet, *, rng: np.random.Generator) -> None:
+    def fit(self, data: TrainingSet, *, rng: np.random.Generator) -> FitReport:
         """Train the heads with a validation split and early stop; calibrate on out-of-fold predictions."""
-        from ripieno.route.predictors.pair import draw_folds, measure_fit
-
-        self._set_workers(data.workers)
         embeddings = np.stack([item.embedding for item in data.features]).astype(np.float64)
         self._state = {"centre": embeddings.mean(axis=0), "scale": np.array([embeddings.std() + 1e-9])}
         z = self.vectors(data.features)
         folds = draw_folds(data.groups, rng=rng)
-        raw = self._cross_predict(z, data, folds, rng=rng)
+        raw = _cross_predict(z, data, folds, rng=rng)
         self._heads = train_heads(z, make_targets(data), rng=rng)
         self._calibrator = Calibrator.fit(raw, data.quality)
-        self.out_of_fold = self._calibrator.apply(raw)
-        self.metrics = measure_fit(raw, self.out_of_fold, data.quality)
+        calibrated = self._calibrator.apply(raw)
         self._scales = _fit_scales(data)
-        self._scales["sd"] = _spread_of(data, self.out_of_fold)
-        margin = choose_margin([self.out_of_fold], data.quality, [folds])
-        self._learn_base(z, data, margin=margin, means=shrunk_means(data.quality))
-        self.restore(self.workers, self.state(), version=self.checkpoint)  # as narrow as it is saved
+        self._scales["sd"] = _spread_of(data, calibrated)
+        self._digest = _digest(data.workers)
+        self.restore(data.workers, self.state())  # as narrow as it is saved
+        return FitReport(raw=raw, calibrated=(calibrated,), folds=(folds,), is_narrow=True)
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
-        """Centred and scaled states of the backbone, shape (len(features), d)."""
+        """Return centred and scaled states of the backbone, shape (len(features), d)."""
         embeddings = np.stack([item.embedding for item in features])
         return np.asarray((embeddings - self._state["centre"]) / self._state["scale"] / np.sqrt(embeddings.shape[1]))
 
-    def predict(self, z: Matrix, features: Sequence[Features]) -> Predicted:
-        """Quality from logits and level; cost and latency from the length of the prompt."""
-        logits = _rate(z, self._heads, "worker")
-        quality = self._calibrator.apply(_read_quality(z, self._heads))
+    def predict(self, z: Matrix, features: Sequence[Features]) -> Predictions:
+        """Read quality from logits and level; cost and latency from the length of the prompt."""
+        logits, shares = _rate(z, self._heads, "worker"), sigmoid(_rate(z, self._heads, "shares"))
+        quality = self._calibrator.apply(_read_quality(logits, shares))
         lengths = np.log([[item.prompt_tokens] for item in features])
-        return Predicted(
+        cost_sd, latency_sd = self._scales["cost_sd"], self._scales["latency_sd"]
+        tails = np.array([[-1.2816], [1.2816]])
+        return Predictions(
             quality=quality,
             quality_sd=np.broadcast_to(self._scales["sd"], quality.shape),
-            cost_usd=np.exp(self._line("cost", lengths) + self._scales["cost_sd"] ** 2 / 2.0),
+            cost_usd=np.exp(self._line("cost", lengths) + cost_sd**2 / 2.0),
             latency_s=np.exp(self._line("latency", lengths)),
             score=logits,
+            latency_log_sd=latency_sd,
+            cost_tails=tails * cost_sd - cost_sd**2 / 2.0,
+            latency_tails=tails * latency_sd,
+            advice={"cascade": shares[:, 1], "verify": shares[:, 2], "abstain": shares[:, 3]},
         )
 
-    def advise(self, features: Features) -> Mapping[str, float]:
-        """Shares of the further heads: cascade rather than solo, verify, abstain."""
-        shares = sigmoid(_rate(self.vector(features), self._heads, "shares"))[0]
-        return {"cascade": float(shares[1]), "verify": float(shares[2]), "abstain": float(shares[3])}
-
-    def latency_log_sd(self, column: int) -> float:
-        """Spread of the logarithm of a known worker's latency."""
-        return float(self._scales["latency_sd"][column])
-
-    def cover_cost(self, data: TrainingSet) -> float:
-        """Share of measured costs in their 80 % intervals; NaN where nothing is known of them."""
-        return self._cover("cost", data, data.cost_usd)
-
-    def cover_latency(self, data: TrainingSet) -> float:
-        """Share of measured latencies in their 80 % intervals; NaN where nothing is known of them."""
-        return self._cover("latency", data, data.latency_s)
-
     def state(self) -> dict[str, np.ndarray]:
-        """All learned arrays, flat; large ones in 32 bits."""
+        """Return all learned arrays, flat; large ones in 32 bits."""
         groups: dict[str, Arrays] = {
             "state": self._state,
             "heads": self._heads,
             "calibrator": self._calibrator.arrays,
             "scales": self._scales,
-            "labels": {"digest": _digest(self.workers)},
+            "labels": {"digest": self._digest},
         }
-        own = {f"{group}/{name}": value for group, arrays in groups.items() for name, value in arrays.items()}
-        return {name: _narrow(value) for name, value in (self._base_state() | own).items()}
+        return narrow(join_arrays(groups))
 
-    def restore(self, workers: Sequence[WorkerId], arrays: Mapping[str, np.ndarray], *, version: str) -> None:
+    def restore(self, workers: Sequence[WorkerId], arrays: Arrays) -> None:
         """Take learned arrays back.
 
         Raises:
             ValueError: the heads were trained for another set of workers, or in another order.
         """
         groups = split_arrays(arrays)
-        if not np.array_equal(groups["labels"]["digest"], _digest(workers)):
+        self._digest = groups["labels"]["digest"]
+        if not np.array_equal(self._digest, _digest(workers)):
             raise ValueError("the heads belong to another label set than the card's workers")
-        self._set_workers(workers)
-        self.checkpoint = version
-        self._restore_base(groups)
         self._state, self._heads, self._scales = groups["state"], groups["heads"], groups["scales"]
         self._calibrator = Calibrator(groups["calibrator"])
 
-    def _cross_predict(self, z: Matrix, data: TrainingSet, folds: Folds, *, rng: np.random.Generator) -> Matrix:
-        held_out = np.tile(shrunk_means(data.quality), (len(z), 1))
-        for train, test in folds:
-            heads = train_heads(z[train], make_targets(data.take(train)), rng=rng)
-            held_out[test] = _read_quality(z[test], heads)
-        return held_out
-
     def _line(self, name: str, lengths: Matrix) -> Matrix:
         return np.asarray(self._scales[f"{name}_base"] + self._scales[f"{name}_slope"] * lengths)
-
-    def _cover(self, name: str, data: TrainingSet, target: Matrix) -> float:
-        target = self._widen(data, target)
-        known = ~np.isnan(target)
-        lengths = np.log([[item.prompt_tokens] for item in data.features])
-        half = 1.2816 * self._scales[f"{name}_sd"]
-        inside = np.abs(np.log(np.maximum(target, 1e-12)) - self._line(name, lengths)) <= half
-        return float(inside[known].mean()) if known.any() else float("nan")
 
 
 def make_targets(data: TrainingSet) -> Targets:
@@ -241,10 +208,16 @@ def _rate(z: Matrix, heads: Arrays, name: str) -> Matrix:
     return np.asarray(z @ heads[name][:-1] + heads[name][-1])
 
 
-def _read_quality(z: Matrix, heads: Arrays) -> Matrix:
-    logits = _rate(z, heads, "worker")
-    level = sigmoid(_rate(z, heads, "shares"))[:, :1]
-    return np.asarray(level + TEMPERATURE * (logits - logits.mean(axis=1, keepdims=True)))
+def _read_quality(logits: Matrix, shares: Matrix) -> Matrix:
+    return np.asarray(shares[:, :1] + TEMPERATURE * (logits - logits.mean(axis=1, keepdims=True)))
+
+
+def _cross_predict(z: Matrix, data: TrainingSet, folds: Folds, *, rng: np.random.Generator) -> Matrix:
+    held_out = np.tile(shrunk_means(data.quality), (len(z), 1))
+    for train, test in folds:
+        heads = train_heads(z[train], make_targets(data.take(train)), rng=rng)
+        held_out[test] = _read_quality(_rate(z[test], heads, "worker"), sigmoid(_rate(z[test], heads, "shares")))
+    return held_out
 
 
 def _prefer_cascade(data: TrainingSet, own: Matrix) -> Matrix:
@@ -286,7 +259,3 @@ def _spread_of(data: TrainingSet, predicted: Matrix) -> Matrix:
 def _digest(workers: Sequence[WorkerId]) -> "np.ndarray":
     packed = "\x1f".join(workers).encode()
     return np.frombuffer(hashlib.sha256(packed).digest(), dtype=np.uint8).copy()
-
-
-def _narrow(value: "np.ndarray") -> "np.ndarray":
-    return value.astype(np.float32) if value.dtype == np.float64 and value.size > 256 else value

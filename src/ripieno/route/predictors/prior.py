@@ -1,36 +1,37 @@
 """The predictor before anything was measured: worker cards only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ripieno.domain import Estimate, Features, Worker
-from ripieno.route.predictors.trained import PRIOR_OUTPUT_TOKENS, UNMEASURED_SD
+from ripieno.route.predictors.learner import Forecast
+
+PRIOR_OUTPUT_TOKENS = 256.0
+UNMEASURED_SD = 0.3
+"""Quality of a worker without outcomes is uncertain by this much: the spread of workers in the outcome sets."""
 
 
 class PriorPredictor:
-    """Gives every worker the same quality and the cost of its price list, so that the cheapest goes first."""
+    """Expects the same quality of every worker and the cost of its price list, so that the cheapest goes first."""
 
     version = "prior"
 
-    def estimate(self, features: Features, workers: Sequence[Worker]) -> tuple[Estimate, ...]:
+    def forecast(self, features: Features, workers: Sequence[Worker]) -> Forecast:
         """Estimate one task on each of `workers`, in order."""
-        return tuple(
+        estimates = tuple(
             Estimate(
                 worker=worker.id,
                 quality=0.5,
                 quality_sd=UNMEASURED_SD,
-                cost_usd=worker.price.charge(
-                    input_tokens=features.prompt_tokens, output_tokens=PRIOR_OUTPUT_TOKENS, cpu_s=1.0
-                ),
+                cost_usd=list_price(worker, features),
                 latency_s=1.0,
                 is_measured=False,
             )
             for worker in workers
         )
+        return Forecast(estimates=estimates, kind=features.kind)
 
-    def infer_kind(self, features: Features) -> str | None:
-        """Nothing is known."""
-        return None
 
-    def advise(self, features: Features) -> Mapping[str, float]:
-        """Nothing is known."""
-        return {}
+def list_price(worker: Worker, features: Features, output_tokens: float | None = None) -> float | None:
+    """Return what a call costs by the worker's price list, for an answer of usual length if none is given."""
+    length = PRIOR_OUTPUT_TOKENS if output_tokens is None else output_tokens
+    return worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=length, cpu_s=1.0)

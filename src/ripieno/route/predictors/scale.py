@@ -28,7 +28,10 @@ class ScaleRegressor:
 
     def __init__(self, arrays: Arrays) -> None:
         self.log_sd: Matrix = np.asarray(arrays["log_sd"])
-        self._quantiles: Matrix = np.asarray(arrays["quantiles"])  # (2, m): of what the line leaves, at 10 and 90 %
+        self.tails: Matrix = np.asarray(arrays["quantiles"])
+        """10 % and 90 % quantile of the logarithm over the median, shape (2, m)."""
+        self.mean_tails: Matrix = self.tails - self.log_sd**2 / 2.0
+        """The same over the expected value."""
         self._line = LowRankRegressor()
         self._line.restore({name: value for name, value in arrays.items() if name not in _SPREAD})
 
@@ -54,7 +57,7 @@ class ScaleRegressor:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The learned arrays."""
-        return {**self._line.state(), "log_sd": self.log_sd, "quantiles": self._quantiles}
+        return {**self._line.state(), "log_sd": self.log_sd, "quantiles": self.tails}
 
     def median(self, z: Matrix) -> Matrix:
         """Median, shape (len(z), m)."""
@@ -63,15 +66,6 @@ class ScaleRegressor:
     def mean(self, z: Matrix) -> Matrix:
         """Expected value, shape (len(z), m)."""
         return np.exp(self._line.predict(z) + self.log_sd**2 / 2.0)
-
-    def cover(self, z: Matrix, target: Matrix) -> float:
-        """Share of known targets, shape (len(z), m), in their 80 % intervals; NaN without any."""
-        known = ~np.isnan(target)
-        if not known.any():
-            return float("nan")
-        left = np.log(np.maximum(target, FLOOR)) - self._line.predict(z)
-        low, high = self._quantiles
-        return float(((left >= low) & (left <= high))[known].mean())
 
 
 def _column_quantile(values: Matrix, share: float) -> Matrix:
