@@ -31,6 +31,7 @@ from ripieno.learn.train import promote
 from ripieno.measure import Progress
 from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing, decide_alone
 from ripieno.route import Router
+from ripieno.route.choose import DecisionRule
 from ripieno.route.predictors import TrainedPredictor
 
 _BATCH = 16
@@ -171,7 +172,8 @@ async def _replay(app: App, candidate: Router, incumbent: Router, card: ModelCar
     bench = prepare(data, await analyze_prompts(app.analyzer, data))
     assert isinstance(candidate.predictor, TrainedPredictor)
     assert isinstance(incumbent.predictor, TrainedPredictor)
-    return compare(bench, candidate.predictor, incumbent.predictor, objective=app.make_objective())
+    rules = DecisionRule.read(candidate.policy.facts), DecisionRule.read(incumbent.policy.facts)
+    return compare(bench, candidate.predictor, incumbent.predictor, objective=app.make_objective(), rules=rules)
 
 
 async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:

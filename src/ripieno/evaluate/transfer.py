@@ -8,7 +8,7 @@ import numpy as np
 from ripieno.domain import Features, Objective
 from ripieno.domain.training import TrainingSet
 from ripieno.errors import DataError
-from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, earn, find_scales, prepare
+from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, find_scales, prepare, routed_utility
 from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
 from ripieno.evaluate.report import utilities
 from ripieno.route.predictors import make_predictor
@@ -58,7 +58,7 @@ def leave_dataset_out(
         predictor = make_predictor(kind)
         predictor.fit(known, rng=np.random.default_rng(seed))
         apart = _cut(bench, known, np.flatnonzero(test == name))
-        routed = earn(apart, predictor, objective)
+        routed = routed_utility(apart, predictor, objective)
         best = utilities(apart.held_out, objective, apart.scales)[:, known.best_single()]
         gain = bootstrap_mean(routed - best, rng=np.random.default_rng(seed), groups=apart.held_out.groups)
         line = TransferLine(

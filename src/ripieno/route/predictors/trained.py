@@ -17,6 +17,8 @@ from ripieno.route.predictors.groups import Groups
 from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 
 PRIOR_OUTPUT_TOKENS = 256.0
+UNKNOWN_LATENCY_S = 1.0
+"""Expected wait where no latency was measured."""
 UNMEASURED_SD = 0.3
 """Quality of a worker without outcomes is uncertain by this much: the spread of workers in the outcome sets."""
 KNOWN_SHARE = 0.5
@@ -381,7 +383,7 @@ class TrainedPredictor(ABC):
             lengths = expected.output_tokens
             known = None if lengths is None else lengths[0] @ kin if kin is not None else lengths[0, column]
             cost = _list_price(worker, features, None if known is None else float(known))
-        return cost, 1.0 if isnan(latency) else latency
+        return cost, UNKNOWN_LATENCY_S if isnan(latency) else latency
 
     def _weigh_kin(self, worker: Worker) -> Matrix:
         if worker.id not in self._kin:
@@ -405,7 +407,7 @@ class TrainedPredictor(ABC):
             _, first = prior.apply(weights, np.array([quality]))
             quality, sd = float(shifted[0]), min(sd * float(now[0] / max(first[0], 1e-9)), UNMEASURED_SD)
             usual = float(belief.apply(self._base["shares"], np.array([usual]))[0][0])
-        latency = (1.0 if isnan(latency) else latency) * exp(factors[1])
+        latency = (UNKNOWN_LATENCY_S if isnan(latency) else latency) * exp(factors[1])
         return Estimate(
             worker=worker.id,
             quality=quality,
