@@ -8,7 +8,7 @@ import numpy as np
 from ripieno.domain import Decision, Estimate, Mask, Objective, Reason, Solo, Standing, Why, WorkerId
 from ripieno.route import UtilityPolicy
 from ripieno.route.choose import DecisionRule, choose, gather_estimates
-from ripieno.route.explain import explain, find_spans, turn_dial
+from ripieno.route.explain import explain, turn_dial
 from ripieno.route.utility import Scales
 from ripieno.testing.conformance import make_features
 
@@ -52,7 +52,9 @@ def test_a_rival_that_cannot_catch_up_is_not_promised_to(make_estimate: Callable
     dear = make_estimate("dear", quality=0.5, quality_sd=0.0, cost_usd=100.0, latency_s=100.0)
     found = explain(make_decision((perfect, dear), scales))
     assert not [change for change in found.changes if "expected quality" in change]
-    assert len(find_spans(make_decision((perfect,), scales))) == 1
+    alone = explain(make_decision((perfect,), scales))
+    assert len(alone.spans) == 1
+    assert alone.changes == ("gone is masked (muted): unmute it",)
 
 
 def test_the_floor_and_the_ladder_hold_at_every_setting_of_the_dial(make_estimate: Callable[..., Estimate]) -> None:

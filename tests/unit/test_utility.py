@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ripieno.domain import Estimate, Objective, WorkerId
-from ripieno.route.choose import DecisionRule, choose, gather_estimates
-from ripieno.route.utility import PRESETS, Priced, Scales, chance_late, is_worth_asking, score_utilities
+from ripieno.route.choose import DecisionRule, abstain, choose, gather_estimates
+from ripieno.route.utility import PRESETS, Priced, Scales, chance_late, score_utilities
 
 UNIT = st.floats(0, 1)
 
@@ -28,7 +28,7 @@ def find_leader(estimates: Sequence[Estimate], objective: Objective, *, margin: 
 
 def is_asked(estimate: Estimate, objective: Objective) -> bool:
     """Tell whether an answer of this worker is worth more than none."""
-    return bool(is_worth_asking(np.array(estimate.quality), np.array(estimate.quality_sd), objective))
+    return not abstain(gather_estimates([estimate]), np.array([0]), objective)[0]
 
 
 def cost_of(estimate: Estimate) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ripieno.domain import Estimate, JsonValue, Matrix, Objective, Standing
-from ripieno.route.utility import Priced, Scales, is_worth_asking, score_utilities, weigh_quality
+from ripieno.route.utility import LCB_SDS, Priced, Scales, price_error, score_utilities, weigh_quality
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -255,11 +255,20 @@ def explore(
 
 
 def abstain(estimates: EstimateArrays, chosen: Rows, objective: Objective) -> Flags:
-    """Find the tasks on which no answer is worth more than the one expected of the chosen worker, shape (n,)."""
+    """Find the tasks on which no answer is worth more than the one expected of the chosen worker, shape (n,).
+
+    With e the price of a wrong answer and A that of none, in units of what a right one is worth, an answer is worth
+    q - e (1 - q), and none -A.
+
+    Source:
+        Chow (1970), On optimum recognition error and reject tradeoff; prices as in Zellinger & Thomson (2025).
+    """
     if objective.abstain_price is None:
         return np.zeros(len(chosen), dtype=bool)
     quality, sd = estimates.expected.quality, np.broadcast_to(estimates.expected.quality_sd, estimates.standing.shape)
-    return ~is_worth_asking(_take(quality, chosen), _take(sd, chosen), objective)
+    bound = LCB_SDS * objective.mission_criticality / 10.0
+    lower = np.maximum(_take(quality, chosen) - bound * _take(sd, chosen), 0.0)
+    return ~np.asarray(lower - price_error(objective) * (1.0 - lower) >= -objective.abstain_price)
 
 
 def _draw(

@@ -140,21 +140,6 @@ def score_outcome(
     return float(score_outcomes(np.array(quality), np.array(cost), np.array(latency), objective, scales))
 
 
-def is_worth_asking(quality: Matrix, quality_sd: Matrix, objective: Objective) -> "np.ndarray":
-    """Tell where an answer of the expected quality is worth more than none.
-
-    With e the price of a wrong answer and A that of none, in units of what a right one is worth, an answer is worth
-    q - e (1 - q), and none -A.
-
-    Source:
-        Chow (1970), On optimum recognition error and reject tradeoff; prices as in Zellinger & Thomson (2025).
-    """
-    if objective.abstain_price is None:
-        return np.ones(np.shape(quality), dtype=bool)
-    lower = np.maximum(quality - LCB_SDS * objective.mission_criticality / 10.0 * quality_sd, 0.0)
-    return np.asarray(lower - price_error(objective) * (1.0 - lower) >= -objective.abstain_price)
-
-
 def price_error(objective: Objective) -> float:
     """Return the price of a wrong answer, in units of what a right one is worth; 0 where abstention is not priced.
 
