@@ -14,14 +14,15 @@ from ripieno.analyze import Analyzer
 from ripieno.domain import Features, Objective
 from ripieno.domain.training import TrainingSet
 from ripieno.encoders.static import StaticEncoder
+from ripieno.evaluate.benchmark import BEST_QUALITY, expect
 from ripieno.learn import analyze_prompts
+from ripieno.route.choose import DecisionRule, choose
 from ripieno.route.predictors import Checkpoint
 from ripieno.route.predictors.pair import draw_folds
-from ripieno.route.utility import Priced, Scales, keep_incumbent, score_utilities, weigh_quality
+from ripieno.route.utility import Scales, score_outcomes
 from ripieno.tasks import RoutingData, make_training_set, read_folder, split_repeats
 
 KINDS, SEEDS = ("stack", "ridge", "knn", "boosting"), range(5)
-QOS = Objective(preset="qos")
 
 
 def load(folder: Path) -> tuple[RoutingData, list[Features]]:
@@ -29,23 +30,26 @@ def load(folder: Path) -> tuple[RoutingData, list[Features]]:
     return data, asyncio.run(analyze_prompts(Analyzer(StaticEncoder()), data))
 
 
-def choose(kind: str, known: TrainingSet, fresh: TrainingSet, stated: np.ndarray | None, *, seed: int) -> np.ndarray:
-    """Column that the guarded policy takes on each fresh task; with criticalities the utility is QoS."""
+def take(kind: str, known: TrainingSet, fresh: TrainingSet, stated: np.ndarray | None, *, seed: int) -> np.ndarray:
+    """Column that the served rule takes on each fresh task; with criticalities the utility is QoS."""
     predictor = Checkpoint.fit(kind, known, rng=np.random.default_rng(seed))
-    found = predictor.predict(fresh.features)
-    scores, margin = found.quality, predictor.margin
-    if stated is not None:
-        scores = qos(found.quality, found.latency_s, stated)
-        margin *= weigh_quality(QOS)
-    incumbent = int((predictor.means if stated is None else scores.mean(axis=0)).argmax())
-    return keep_incumbent(scores, np.full(len(fresh), incumbent), margin)
+    rule = DecisionRule(margin=predictor.margin)
+    if stated is None:
+        return choose(expect(predictor, fresh.features, fresh.workers), BEST_QUALITY, rule).leader
+    objectives = [
+        Objective(preset="qos", mission_criticality=mission, time_criticality=time) for mission, time in stated.tolist()
+    ]
+    tasks = zip(fresh.features, objectives, strict=True)
+    return np.array([choose(expect(predictor, [task], fresh.workers), each, rule).leader[0] for task, each in tasks])
 
 
 def qos(quality: np.ndarray, latency_s: np.ndarray, stated: np.ndarray) -> np.ndarray:
     """The tutorial's utility of each pair under each task's own criticalities, shape (n, m)."""
     rows = [
-        score_utilities(
-            Priced(quality=quality[row], cost_usd=np.zeros(quality.shape[1]), latency_s=latency_s[row]),
+        score_outcomes(
+            quality[row],
+            np.zeros(quality.shape[1]),
+            latency_s[row],
             Objective(preset="qos", mission_criticality=mission, time_criticality=time),
             Scales(),
         )
@@ -65,7 +69,7 @@ def show_qos(folder: Path) -> None:
         earned, static = [], []
         for seed in SEEDS:
             for train, test in draw_folds(whole.groups, rng=np.random.default_rng(seed)):
-                taken = choose(kind, whole.take(train), whole.take(test), stated[test], seed=seed)
+                taken = take(kind, whole.take(train), whole.take(test), stated[test], seed=seed)
                 earned.append(worth[test, taken].mean())
                 static.append(worth[test, int(worth[train].mean(axis=0).argmax())].mean())
         mean, fixed = float(np.mean(earned)), float(np.mean(static))
@@ -88,7 +92,7 @@ def show_headroom(folder: Path) -> None:
         earned, static = [], []
         for seed in SEEDS:
             for train, test in draw_folds(whole.groups, rng=np.random.default_rng(seed)):
-                taken = choose(kind, whole.take(train), whole.take(test), None, seed=seed)
+                taken = take(kind, whole.take(train), whole.take(test), None, seed=seed)
                 earned.append(whole.quality[test, taken].mean())
                 static.append(whole.quality[test, whole.take(train).best_single()].mean())
         mean, fixed = float(np.mean(earned)), float(np.mean(static))

@@ -18,7 +18,6 @@ from ripieno.route.predictors.regressors import RidgeRegressor, shrunk_means
 from ripieno.route.predictors.scale import ScaleRegressor
 from ripieno.route.predictors.stack import StackRegressor, split_common
 from ripieno.route.predictors.uncertainty import cover, gather_cells
-from ripieno.route.utility import keep_incumbent
 
 
 def test_low_rank_ridge_agrees_with_cross_validation_done_by_hand() -> None:
@@ -89,11 +88,6 @@ def test_the_guard_never_leaves_the_incumbent_for_luck_and_leaves_it_freely_for_
     assert choose_margin([skill], (rng.random(skill.shape) < skill).astype(float), folds) == 0.0
     wrong = choose_margin([1.0 - skill], (rng.random(skill.shape) < skill).astype(float), folds)
     assert wrong == NEVER
-
-
-def test_an_incumbent_stays_within_the_margin() -> None:
-    scores = np.array([[0.5, 0.6], [0.5, 0.52], [0.7, 0.2]])
-    assert keep_incumbent(scores, np.zeros(3, dtype=np.int64), 0.05).tolist() == [1, 0, 0]
 
 
 @pytest.mark.simulation

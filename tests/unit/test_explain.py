@@ -3,14 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from ripieno.domain import Decision, Estimate, Mask, Objective, Reason, Solo, Why, WorkerId
-from ripieno.route.explain import Terms, explain, find_spans, read_terms
-from ripieno.route.utility import Scales, score_utility
+import numpy as np
+
+from ripieno.domain import Decision, Estimate, Mask, Objective, Reason, Solo, Standing, Why, WorkerId
+from ripieno.route import UtilityPolicy
+from ripieno.route.choose import DecisionRule, choose, gather_estimates
+from ripieno.route.explain import explain, turn_dial
+from ripieno.route.utility import Scales
+from ripieno.testing.conformance import make_features
 
 
 def make_decision(estimates: tuple[Estimate, ...], scales: Scales) -> Decision:
     objective = Objective(preference=0.8)
-    utilities = {e.worker: score_utility(e, objective, scales) for e in estimates}
+    found = choose(gather_estimates(estimates), objective, DecisionRule(scales=scales))
+    utilities = dict(zip((e.worker for e in estimates), found.utility[0].tolist(), strict=True))
     order = sorted(utilities, key=lambda worker: utilities[worker], reverse=True)
     return Decision(
         id="d", workflow=Solo(worker=order[0], fallbacks=tuple(order[1:])), propensity=1.0, policy="utility",
@@ -34,7 +40,8 @@ def test_every_change_that_is_named_would_change_it(make_estimate: Callable[...,
     needed = next(change for change in found.changes if "from an expected quality of" in change)
     quality = float(needed.split("quality of ")[1].split(" ")[0])
     better = replace(rival.estimate, quality=min(1.0, quality + 0.01))
-    assert score_utility(better, found.decision.objective, scales) > found.scored[0].utility
+    again = replace(found.decision, estimates=(cheap, better) if better.worker == "strong" else (better, strong))
+    assert turn_dial(again, found.decision.objective.preference).leader == rival.estimate.worker
     assert "gone is masked (muted): unmute it" in found.changes
     assert any(change.startswith("the dial between") for change in found.changes)
 
@@ -45,12 +52,33 @@ def test_a_rival_that_cannot_catch_up_is_not_promised_to(make_estimate: Callable
     dear = make_estimate("dear", quality=0.5, quality_sd=0.0, cost_usd=100.0, latency_s=100.0)
     found = explain(make_decision((perfect, dear), scales))
     assert not [change for change in found.changes if "expected quality" in change]
-    assert len(find_spans((perfect,), Objective(), Terms(scales=scales, margin=0.0))) == 1
+    alone = explain(make_decision((perfect,), scales))
+    assert len(alone.spans) == 1
+    assert alone.changes == ("gone is masked (muted): unmute it",)
 
 
-def test_scales_fall_back_where_a_policy_has_none(make_estimate: Callable[..., Estimate]) -> None:
-    decision = replace(make_decision((make_estimate(),), Scales()), policy_facts={})
-    assert read_terms(decision) == Terms(scales=Scales(), margin=0.0)
+def test_the_floor_and_the_ladder_hold_at_every_setting_of_the_dial(make_estimate: Callable[..., Estimate]) -> None:
+    cheap = make_estimate("cheap", quality=0.6, cost_usd=0.0)
+    strong = make_estimate("strong", quality=0.8, cost_usd=0.02)
+    new = make_estimate("new", quality=0.99, cost_usd=0.0, standing=Standing.TRIAL)
+    decision = make_decision((cheap, strong, new), Scales())
+    floored = replace(
+        decision, objective=replace(decision.objective, quality_floor=0.7), workflow=Solo(worker=strong.worker)
+    )
+    found = explain(floored)
+    assert [(span.low, span.high, span.worker) for span in found.spans] == [(0.0, 1.0, "strong")]
+    assert not [change for change in found.changes if change.startswith("the dial")]
+
+
+def test_the_dial_as_it_stands_tells_the_utilities_that_were_recorded(make_estimate: Callable[..., Estimate]) -> None:
+    estimates = make_estimate("known", cost_usd=0.5), make_estimate("secret", cost_usd=None, quality=0.6)
+    policy = UtilityPolicy()
+    objective = Objective(preference=0.6)
+    choice = policy.decide(make_features(), estimates, objective=objective, rng=np.random.default_rng(0))
+    decision = make_decision(estimates, Scales())
+    decision = replace(decision, policy_facts=policy.facts, objective=objective, utilities=choice.utilities)
+    assert turn_dial(decision, 0.6).utilities == choice.utilities
+    assert turn_dial(decision, 0.6).leader == choice.order[0]
 
 
 def test_what_stands_behind_the_guard_is_told(make_estimate: Callable[..., Estimate]) -> None:

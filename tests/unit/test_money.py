@@ -49,11 +49,12 @@ from ripieno.ledger import Change, Holds, Ledger, Reserve, begin_period
 from ripieno.ledger.codec import encode_entry
 from ripieno.measure.profile import Progress
 from ripieno.route import Pacer
+from ripieno.route.choose import gather_estimates
 from ripieno.route.mask import Conditions, mask_workers
 from ripieno.route.modes import Cast
 from ripieno.route.policies import UtilityPolicy
 from ripieno.route.predictors.prior import PriorPredictor
-from ripieno.route.utility import Scales, fill_unknown_costs, gather_estimates, score_outcome, score_utilities
+from ripieno.route.utility import Scales, fill_unknown_costs, score_outcome, score_utilities
 from ripieno.testing import FixedClock
 from ripieno.testing.conformance import make_features
 
@@ -81,8 +82,8 @@ def test_unknown_costs_alone_are_ordinary_prices() -> None:
 
 def test_a_cheap_dial_takes_a_known_price_before_an_unknown_one(make_estimate: MakeEstimate) -> None:
     estimates = [make_estimate("secret", cost_usd=None), make_estimate("dear", cost_usd=5.0), make_estimate("cheap")]
-    assert np.isnan(gather_estimates(estimates).cost_usd[0])
-    scores = score_utilities(gather_estimates(estimates), Objective(preference=0.4), Scales())
+    assert np.isnan(gather_estimates(estimates).expected.cost_usd[0, 0])
+    scores = score_utilities(gather_estimates(estimates).expected, Objective(preference=0.4), Scales())[0]
     assert scores[0] == scores[1] < scores[2]
     rng = np.random.default_rng(0)
     choice = UtilityPolicy().decide(make_features(), estimates, objective=Objective(preference=0.2), rng=rng)

@@ -11,8 +11,8 @@ from ripieno.domain import Estimate, Need, Objective, Standing
 from ripieno.errors import ConfigError
 from ripieno.plugins import build_plugin, load_plugin
 from ripieno.route import RulePolicy, UtilityPolicy
+from ripieno.route.choose import TRIAL_SHARE
 from ripieno.route.plugins import PolicyOptions
-from ripieno.route.policies.utility import TRIAL_SHARE
 from ripieno.testing import check_policy
 from ripieno.testing.conformance import make_features
 
@@ -107,6 +107,21 @@ def test_a_broken_rules_file_is_refused_by_place(tmp_path: Path, text: str, told
     path.write_text(text)
     with pytest.raises(ConfigError, match=told):
         RulePolicy.load(path, otherwise=UtilityPolicy())
+
+
+def test_a_rule_that_names_only_an_unknown_worker_is_passed_by(
+    tmp_path: Path, make_estimate: Callable[..., Estimate]
+) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text("[[rule]]\nworkers = ['new']\n")
+    policy = RulePolicy.load(path, otherwise=UtilityPolicy(exploration=0.5))
+    estimates = [make_estimate("a"), make_estimate("b"), make_estimate("new", standing=Standing.MASKED)]
+    for seed in range(10):
+        choice, plain = (
+            each.decide(make_features(), estimates, objective=Objective(), rng=np.random.default_rng(seed))
+            for each in (policy, policy.otherwise)
+        )
+        assert choice == plain, "order, probability and reasons are those of the policy that chose"
 
 
 def test_the_rules_plugin_follows_its_file(tmp_path: Path, make_estimate: Callable[..., Estimate]) -> None:

@@ -1,6 +1,6 @@
 """Laws of the utility, and the seed equation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,18 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ripieno.domain import Estimate, Objective, WorkerId
-from ripieno.route.utility import (
-    PRESETS,
-    Priced,
-    Scales,
-    chance_late,
-    find_leader,
-    is_worth_asking,
-    score_utilities,
-    score_utility,
-)
+from ripieno.route.choose import DecisionRule, abstain, choose, gather_estimates
+from ripieno.route.utility import PRESETS, Priced, Scales, chance_late, score_utilities
 
 UNIT = st.floats(0, 1)
+
+
+def score_utility(estimate: Estimate, objective: Objective, scales: Scales) -> float:
+    """Score one estimate alone."""
+    return float(score_utilities(gather_estimates([estimate]).expected, objective, scales)[0, 0])
+
+
+def find_leader(estimates: Sequence[Estimate], objective: Objective, *, margin: float) -> WorkerId:
+    """Find the worker that the rule takes."""
+    found = choose(gather_estimates(estimates), objective, DecisionRule(scales=SCALES, margin=margin))
+    return estimates[int(found.leader[0])].worker
+
+
+def is_asked(estimate: Estimate, objective: Objective) -> bool:
+    """Tell whether an answer of this worker is worth more than none."""
+    return not abstain(gather_estimates([estimate]), np.array([0]), objective)[0]
 
 
 def cost_of(estimate: Estimate) -> float:
@@ -113,17 +121,17 @@ def test_a_worker_that_is_worse_in_everything_changes_nothing(
             latency_s=original.latency_s + 0.1,
         )
         objective = Objective(preference=preference)
-        before = find_leader(estimates, objective, SCALES, margin=margin)
-        assert find_leader([*estimates, worse], objective, SCALES, margin=margin) == before
+        before = find_leader(estimates, objective, margin=margin)
+        assert find_leader([*estimates, worse], objective, margin=margin) == before
 
 
 def test_the_incumbent_is_left_only_above_the_margin(make_estimate: Callable[..., Estimate]) -> None:
     usual = make_estimate("usual", quality=0.70, mean_quality=0.72)
     rival = make_estimate("rival", quality=0.73, mean_quality=0.60)
     best = Objective(preference=1.0, mission_criticality=0.0)
-    assert find_leader([usual, rival], best, SCALES, margin=0.02) == "rival"
-    assert find_leader([usual, rival], best, SCALES, margin=0.04) == "usual"
-    assert find_leader([rival, usual], best, SCALES, margin=2.0) == "usual"
+    assert find_leader([usual, rival], best, margin=0.02) == "rival"
+    assert find_leader([usual, rival], best, margin=0.04) == "usual"
+    assert find_leader([rival, usual], best, margin=2.0) == "usual"
 
 
 @given(st.floats(0.0, 1e-12), UNIT)
@@ -163,13 +171,13 @@ def test_abstention_rises_with_the_price_of_error_and_falls_with_that_of_silence
     estimate: Estimate, objective: Objective, price: float, graver: float, better: float
 ) -> None:
     priced = replace(objective, abstain_price=price)
-    assert is_worth_asking(estimate, replace(objective, abstain_price=None))
-    if is_worth_asking(estimate, priced):
-        assert is_worth_asking(estimate, replace(priced, abstain_price=price + 1.0))
+    assert is_asked(estimate, replace(objective, abstain_price=None))
+    if is_asked(estimate, priced):
+        assert is_asked(estimate, replace(priced, abstain_price=price + 1.0))
         if better >= estimate.quality:
-            assert is_worth_asking(replace(estimate, quality=better), priced)
+            assert is_asked(replace(estimate, quality=better), priced)
     elif graver >= priced.mission_criticality:
-        assert not is_worth_asking(estimate, replace(priced, mission_criticality=graver))
+        assert not is_asked(estimate, replace(priced, mission_criticality=graver))
 
 
 @given(ESTIMATES, OBJECTIVES, st.floats(0, 100))

@@ -31,6 +31,7 @@ from ripieno.learn.train import promote
 from ripieno.measure import Progress
 from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing, decide_alone
 from ripieno.route import Router
+from ripieno.route.choose import DecisionRule
 
 _BATCH = 16
 """Tasks analyzed in one go."""
@@ -145,7 +146,7 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     incumbent = app.make_router(current, app.pool, quiet)
     card = read_card(app.registry.folder / checkpoint)
     check_missing(card)
-    yield await _replay(app, checkpoint, current, card)
+    yield await _replay(app, (checkpoint, current), (candidate, incumbent), card)
     logged = await asyncio.to_thread(lambda: list(read_decisions(app.ledger)))
     rows = [row for row in logged if row.quality is not None and row.is_realised]
     log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
@@ -171,11 +172,12 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     yield judge_shadow(test, unjudged=len(done.unjudged))
 
 
-async def _replay(app: App, candidate: str, incumbent: str, card: ModelCard) -> Finding:
+async def _replay(app: App, names: tuple[str, str], routers: tuple[Router, Router], card: ModelCard) -> Finding:
     data = await asyncio.to_thread(load_measured, app, card.datasets[0])
     bench = prepare(data, await analyze_prompts(app.analyzer, data))
-    checkpoints = [app.registry.load(version, schema=app.analyzer.schema)[0] for version in (candidate, incumbent)]
-    return compare(bench, checkpoints[0], checkpoints[1], objective=app.make_objective())
+    checkpoints = [app.registry.load(version, schema=app.analyzer.schema)[0] for version in names]
+    rules = DecisionRule.read(routers[0].policy.facts), DecisionRule.read(routers[1].policy.facts)
+    return compare(bench, checkpoints[0], checkpoints[1], objective=app.make_objective(), rules=rules)
 
 
 async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:

@@ -16,7 +16,7 @@ from ripieno.plugins import find_plugins
 if TYPE_CHECKING:
     from ripieno.app import App
     from ripieno.evaluate import Interval, Report
-    from ripieno.evaluate.benchmark import Benchmark, Judged
+    from ripieno.evaluate.benchmark import Benchmark, BenchmarkResult
     from ripieno.evaluate.newcomers import ProbeLine
     from ripieno.evaluate.transfer import TransferLine
 
@@ -113,7 +113,7 @@ def evaluate(
         show_transfer(config, data, kind=kinds[0], seed=seed, as_json=as_json)
         return
 
-    async def work(app: App) -> tuple[Benchmark, Judged]:
+    async def work(app: App) -> tuple[Benchmark, BenchmarkResult]:
         source = read_folder(data)
         bench = prepare(source, await analyze_prompts(app.analyzer, source))
         if checkpoint is not None:
@@ -195,7 +195,7 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
     )
 
 
-def write_predictions(bench: Benchmark, judged: Judged, path: Path) -> None:
+def write_predictions(bench: Benchmark, judged: BenchmarkResult, path: Path) -> None:
     """Write estimated quality for each held-out (prompt, model); the name's end says the form."""
     import numpy as np
 
@@ -213,7 +213,7 @@ def write_predictions(bench: Benchmark, judged: Judged, path: Path) -> None:
     say(f"wrote {path}")
 
 
-def draw(bench: Benchmark, judged: Judged, folder: Path) -> list[Path]:
+def draw(bench: Benchmark, judged: BenchmarkResult, folder: Path) -> list[Path]:
     """Draw what a report shows; gives the files."""
     from ripieno.evaluate.page import render_page
     from ripieno.evaluate.plots import plot_calibration, plot_confusion, plot_curve

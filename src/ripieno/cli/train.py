@@ -254,13 +254,15 @@ async def hold_against_incumbent(app: App, trained: Trained, version: str, objec
         GateRefused: the new checkpoint loses.
     """
     from ripieno.learn.promotion import compare, record_finding
+    from ripieno.route.choose import DecisionRule
 
     current = app.registry.current()
     if current is None or trained.bench is None:
         return
     try:
-        incumbent, _ = app.registry.load(current, schema=app.analyzer.schema)
-        finding = compare(trained.bench, trained.checkpoint, incumbent, objective=objective)
+        incumbent, card = app.registry.load(current, schema=app.analyzer.schema)
+        ours, theirs = (DecisionRule(scales=each.scales, margin=each.margin) for each in (trained.card, card))
+        finding = compare(trained.bench, trained.checkpoint, incumbent, objective=objective, rules=(ours, theirs))
     except (CheckpointError, PredictorError) as error:
         if isinstance(error, PredictorError) and error.checkpoint != current:
             raise

@@ -1,8 +1,6 @@
 """Decision: one task with its features, its workers, its steps, and what a turn of the dial would change."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from ripieno.analyze.shape import NAMES
 from ripieno.app import App
@@ -10,24 +8,14 @@ from ripieno.dashboard.charts import Chart, Line, draw
 from ripieno.dashboard.graph import lay_out
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.views import Views
-from ripieno.domain import Decided, Decision, Estimate, Features, Judged, Run
+from ripieno.domain import Decided, Decision, Features, Judged, Run
 from ripieno.errors import InvalidTask, NotFound
-from ripieno.route.explain import Explanation, explain, read_terms
-from ripieno.route.utility import find_leader, score_utility
+from ripieno.route.explain import Explanation, explain, turn_dial
 
 DIALS = 21
 """Settings of the dial that the chart shows."""
 LONGEST = 20_000
 """Characters of a text that the page shows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhatIf:
-    """What another setting of the dial would do, all else equal."""
-
-    dial: float
-    leader: str
-    utilities: dict[str, float]
 
 
 async def show(app: App, views: Views, asked: Asked) -> Page:
@@ -54,7 +42,7 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             runs=runs,
             judged=judged,
             told=told,
-            what_if=_turn(decided.decision, told, dial),
+            what_if=turn_dial(decided.decision, dial) if told.scored else None,
             chart=await draw(chart) if chart is not None else None,
             features=_list_features(features),
             graphs=[lay_out(decided.decision.workflow, run) for run in runs]
@@ -86,33 +74,14 @@ def _read(app: App, name: str) -> tuple[Decided, list[Run], list[Judged]]:
     return decided, runs, [judged for run in runs for judged in app.ledger.runs.verdicts_of(run.id)]
 
 
-def _turn(decision: Decision, told: Explanation, dial: float) -> WhatIf | None:
-    if not told.scored:
-        return None
-    terms, objective = read_terms(decision), replace(decision.objective, preference=dial)
-    estimates = [item.estimate for item in told.scored]
-    return WhatIf(
-        dial=dial,
-        leader=find_leader(estimates, objective, terms.scales, margin=terms.margin),
-        utilities={str(e.worker): score_utility(e, objective, terms.scales) for e in estimates},
-    )
-
-
 def _plan_chart(decision: Decision, told: Explanation) -> Chart | None:
     """Utility of the leading workers over the dial."""
     if not told.scored:
         return None
-    terms = read_terms(decision)
     leaders = {span.worker for span in told.spans}
-    shown = sorted(told.scored, key=lambda item: item.estimate.worker not in leaders)[:6]
-
-    dials = [step / (DIALS - 1) for step in range(DIALS)]
-    turned = [replace(decision.objective, preference=dial) for dial in dials]
-
-    def follow(estimate: Estimate) -> Sequence[tuple[float, float]]:
-        return [(dial, score_utility(estimate, each, terms.scales)) for dial, each in zip(dials, turned, strict=True)]
-
-    lines = [Line(name=str(item.estimate.worker), points=follow(item.estimate)) for item in shown]
+    shown = [item.estimate.worker for item in sorted(told.scored, key=lambda item: item.estimate.worker not in leaders)]
+    turned = [turn_dial(decision, step / (DIALS - 1)) for step in range(DIALS)]
+    lines = [Line(name=str(name), points=[(at.dial, at.utilities[name]) for at in turned]) for name in shown[:6]]
     title = "utility of each worker over the dial"
     return Chart(title=title, lines=lines, x="dial: price (0) to quality (1)", y="utility")
 

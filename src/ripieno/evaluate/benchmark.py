@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ripieno.domain import Features, Objective
+from ripieno.domain import Features, Objective, WorkerId
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.errors import CheckpointError, DataError
 from ripieno.evaluate.curve import choose_penalty, gap_recovered
@@ -18,10 +18,14 @@ from ripieno.evaluate.report import (
     describe_costs,
     give_verdict,
     utilities,
+    value_silence,
 )
+from ripieno.route.choose import DecisionRule, EstimateArrays, abstain, choose
 from ripieno.route.predictors import REGRESSORS, Checkpoint
+from ripieno.route.predictors.prior import UNKNOWN_LATENCY_S
+from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 from ripieno.route.predictors.uncertainty import cover, gather_cells
-from ripieno.route.utility import Priced, Scales, keep_incumbent, score_utilities, weigh_quality
+from ripieno.route.utility import Priced, Scales
 from ripieno.tasks import RoutingData, keep_models, make_training_set, split_repeats
 
 BASELINE_KINDS = ("knn", "ridge", "clusters")
@@ -41,14 +45,14 @@ class Benchmark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Judged:
+class BenchmarkResult:
     """A finished benchmark: its report, and the router's own numbers on the held-out prompts."""
 
     report: Report
     probabilities: np.ndarray
     """Predicted quality, shape (t, m)."""
     chosen: np.ndarray
-    """Column of the worker that the router took, shape (t,)."""
+    """Column of the worker that the router took, shape (t,); where it abstains, the one that it would have asked."""
 
 
 def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
@@ -102,7 +106,7 @@ def judge(
     baselines: Sequence[str] = BASELINE_KINDS,
     extra: Sequence[Entrant] = (),
     seed: int = 0,
-) -> Judged:
+) -> BenchmarkResult:
     """Score the predictor beside every baseline on the held-out prompts.
 
     Args:
@@ -116,7 +120,8 @@ def judge(
     """
     best = bench.train.best_single()
     table = Table(bench.held_out, best_single=best, objective=objective, scales=bench.scales)
-    predicted = _predict(bench, predictor)
+    expected = expect(predictor, bench.test.features, bench.train.workers)
+    rule = DecisionRule(scales=bench.scales, margin=predictor.margin)
     entrants = [
         table.uniform(),
         table.always(_cheapest(bench.train), name="cheapest"),
@@ -128,9 +133,12 @@ def judge(
     z, fresh = predictor.vectors(bench.train.features), predictor.vectors(bench.test.features)
     for kind in baselines:
         plain = _predict_plain(bench, kind, z, fresh)
-        entrants.append(table.choose(_score(replace(predicted, quality=plain), objective, bench.scales), name=kind))
-    chosen = choose_guarded(predicted, objective, bench.scales)
-    entrants.append(table.take(chosen, name="router", note=_note_margin(predicted.margin)))
+        other = replace(expected, expected=replace(expected.expected, quality=plain))
+        entrants.append(table.take(choose(other, objective, replace(rule, margin=0.0)).leader, name=kind))
+    chosen = choose(expected, objective, rule).leader
+    silent = abstain(expected, chosen, objective)
+    entrants.append(table.take(chosen, name="router", note=_note_margin(rule.margin), silent=silent))
+    predicted = expected.expected
     expected_cost = np.nan_to_num(_fill_cost(predicted.cost_usd, bench.train))
     if bench.held_out.has_costs and predictor.out_of_fold is not None:
         weight = _learn_penalty(bench, predictor)
@@ -149,56 +157,55 @@ def judge(
         lines=lines,
         verdict=give_verdict(named["router"], named["oracle"]),
         calibration_error=calibration_error(bench.held_out, predicted.quality),
-        margin=predicted.margin,
-        quality_of=_by_kind(bench.held_out, bench.held_out.quality[np.arange(len(chosen)), chosen]),
-        **_describe_trust(bench, predictor, predicted),  # type: ignore[arg-type]  # fields of a report
+        margin=rule.margin,
+        quality_of=_by_kind(
+            bench.held_out, np.where(silent, 0.0, bench.held_out.quality[np.arange(len(chosen)), chosen])
+        ),
+        **_describe_trust(bench, predictor, expected),  # type: ignore[arg-type]  # fields of a report
         **figures,  # type: ignore[arg-type]  # the fields of a report, where costs are known
     )
-    return Judged(report=report, probabilities=predicted.quality, chosen=chosen)
+    return BenchmarkResult(report=report, probabilities=predicted.quality, chosen=chosen)
 
 
-def earn(bench: Benchmark, predictor: Checkpoint, objective: Objective) -> np.ndarray:
-    """Utility that the default policy earns by a predictor on each held-out task, shape (t,)."""
-    chosen = choose_guarded(_predict(bench, predictor), objective, bench.scales)
-    return np.asarray(utilities(bench.held_out, objective, bench.scales)[np.arange(len(chosen)), chosen])
+def routed_utility(
+    bench: Benchmark, predictor: Checkpoint, objective: Objective, *, rule: DecisionRule | None = None
+) -> np.ndarray:
+    """Measure what the served rule earns by a predictor on each held-out task, in utility, shape (t,).
+
+    Args:
+        bench: the data set, cut.
+        predictor: what estimates.
+        objective: what the caller wants.
+        rule: the rule that is served; if None, the predictor's margin at the scales of the benchmark.
+    """
+    expected = expect(predictor, bench.test.features, bench.train.workers)
+    rule = rule or DecisionRule(scales=bench.scales, margin=predictor.margin)
+    chosen = choose(expected, objective, rule).leader
+    earned = utilities(bench.held_out, objective, bench.scales)[np.arange(len(chosen)), chosen]
+    return np.where(abstain(expected, chosen, objective), value_silence(objective), earned)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Predicted:
-    """What a predictor expects of t tasks on m workers."""
+def expect(predictor: Checkpoint, features: Sequence[Features], workers: Sequence[str]) -> EstimateArrays:
+    """Estimate many tasks as the router does for known workers that are idle.
 
-    quality: np.ndarray
-    sd: np.ndarray
-    cost_usd: np.ndarray
-    latency_s: np.ndarray
-    means: np.ndarray
-    """Mean quality of each worker, shape (m,)."""
-    margin: float
-
-
-def choose_guarded(predicted: Predicted, objective: Objective, scales: Scales) -> np.ndarray:
-    """The column that the default policy takes on each task, shape (t,)."""
-    usual = replace(predicted, quality=np.broadcast_to(predicted.means, predicted.quality.shape))
-    incumbents = np.argmax(_score(usual, objective, scales), axis=1)
-    scores = _score(predicted, objective, scales)
-    return keep_incumbent(scores, incumbents, predicted.margin * weigh_quality(objective))
-
-
-def _predict(bench: Benchmark, predictor: Checkpoint) -> Predicted:
-    name = bench.data.name
-    unknown = [worker for worker in bench.train.workers if worker not in predictor.workers]
+    Raises:
+        CheckpointError: the predictor does not know a worker.
+    """
+    unknown = [worker for worker in workers if worker not in predictor.workers]
     if unknown:
-        raise CheckpointError(f"checkpoint {predictor.version!r} does not know {unknown[0]!r} of {name!r}")
-    columns = [predictor.workers.index(worker) for worker in bench.train.workers]
-    found = predictor.predict(bench.test.features)
-    return Predicted(
+        raise CheckpointError(f"checkpoint {predictor.version!r} does not know the worker {unknown[0]!r}")
+    columns = [predictor.columns[WorkerId(worker)] for worker in workers]
+    found = predictor.predict(features)
+    latency, spread = found.latency_s[:, columns], found.latency_log_sd
+    log_sd = UNKNOWN_LOG_SD if spread is None else spread[columns]
+    expected = Priced(
         quality=found.quality[:, columns],
-        sd=found.quality_sd[:, columns],
         cost_usd=found.cost_usd[:, columns],
-        latency_s=found.latency_s[:, columns],
-        means=predictor.means[columns],
-        margin=predictor.margin,
+        latency_s=np.where(np.isnan(latency), UNKNOWN_LATENCY_S, latency),
+        quality_sd=found.quality_sd[:, columns],
+        latency_log_sd=np.broadcast_to(log_sd, latency.shape),
     )
+    return EstimateArrays.of_known(expected, predictor.means[columns])
 
 
 def _fill_cost(cost: np.ndarray, train: TrainingSet) -> np.ndarray:
@@ -215,17 +222,17 @@ def _learn_penalty(bench: Benchmark, predictor: Checkpoint) -> float:
     return choose_penalty(predictor.out_of_fold[:, columns], expected, train.quality, train.cost_usd, floor=floor)
 
 
-def _describe_trust(bench: Benchmark, predictor: Checkpoint, predicted: Predicted) -> dict[str, object]:
-    """How far the stated uncertainties hold on held-out tasks, and the measure of pairs."""
-    held_out = bench.held_out
+def _describe_trust(bench: Benchmark, predictor: Checkpoint, estimates: EstimateArrays) -> dict[str, object]:
+    """Say how far the stated uncertainties hold on held-out tasks, and the measure of pairs."""
+    held_out, predicted = bench.held_out, estimates.expected
     costs, latencies = predictor.cover(bench.test)
     figures: dict[str, object] = {
-        "coverage": _or_none(cover(gather_cells(predicted.quality, predicted.sd, bench.test))),
+        "coverage": _or_none(cover(gather_cells(predicted.quality, np.asarray(predicted.quality_sd), bench.test))),
         "cost_coverage": _or_none(costs),
         "latency_coverage": _or_none(latencies),
     }
     if len(held_out.workers) == 2:
-        strong = int(np.argmax(predicted.means))
+        strong = int(np.argmax(estimates.usual_quality[0]))
         figures["apgr"] = _or_none(gap_recovered(predicted.quality, held_out.quality, weak=1 - strong, strong=strong))
         kinds = np.array(held_out.kinds)
         figures["apgr_of"] = {
@@ -258,17 +265,6 @@ def _predict_plain(bench: Benchmark, kind: str, z: np.ndarray, fresh: np.ndarray
     regressor = REGRESSORS[kind]()
     regressor.fit(z, bench.train.quality, bench.train.labels)
     return np.clip(regressor.predict(fresh), 0.0, 1.0)
-
-
-def _score(predicted: Predicted, objective: Objective, scales: Scales) -> np.ndarray:
-    """Utility of the estimates; an unknown cost ranks as the highest, an unknown latency counts as none."""
-    pairs = Priced(
-        quality=predicted.quality,
-        cost_usd=predicted.cost_usd,
-        latency_s=np.nan_to_num(predicted.latency_s),
-        quality_sd=predicted.sd,
-    )
-    return score_utilities(pairs, objective, scales)
 
 
 def _make_field(data: RoutingData, test: TrainingSet, rows: np.ndarray) -> Field:

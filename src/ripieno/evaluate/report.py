@@ -9,7 +9,7 @@ from ripieno.domain import Objective
 from ripieno.evaluate.bootstrap import Draws, Interval
 from ripieno.evaluate.curve import Curve, mix_curve, sweep_curve
 from ripieno.route.predictors.calibration import expected_calibration_error
-from ripieno.route.utility import Priced, Scales, score_utilities, weigh_quality
+from ripieno.route.utility import Scales, price_error, score_outcomes, weigh_quality
 
 POOL_BOUND_GAP = 0.02
 CEILING_SHARE = 0.8
@@ -43,7 +43,7 @@ class Entrant:
 
     name: str
     shares: np.ndarray
-    """Shape (t, m), rows sum to 1."""
+    """Shape (t, m), rows sum to 1; what a row lacks of 1 is the share of no answer at all."""
     note: str = ""
 
 
@@ -113,10 +113,10 @@ class Table:
         """The entrant that takes the highest score of each task; shape (t, m)."""
         return self.take(np.argmax(scores, axis=1), name=name, note=note)
 
-    def take(self, columns: np.ndarray, *, name: str, note: str = "") -> Entrant:
-        """The entrant that takes these workers, one a task; shape (t,)."""
+    def take(self, columns: np.ndarray, *, name: str, note: str = "", silent: "np.ndarray | None" = None) -> Entrant:
+        """Make the entrant that takes these workers, one a task, and asks nobody where it is silent; shape (t,)."""
         shares = np.zeros_like(self.field.quality)
-        shares[np.arange(len(shares)), columns] = 1.0
+        shares[np.arange(len(shares)), columns] = 1.0 if silent is None else 1.0 - silent
         return Entrant(name=name, shares=shares, note=note)
 
     def always(self, worker: int, *, name: str) -> Entrant:
@@ -162,7 +162,9 @@ class Table:
         """Quality and utility of an entrant on each task; a cross-fitted oracle is paid on the half it did not see."""
         halves = self.field.halves
         if entrant.name != "oracle" or halves is None:
-            return (entrant.shares * self.field.quality).sum(axis=1), (entrant.shares * self.utility).sum(axis=1)
+            silence = value_silence(self._objective) * (1.0 - entrant.shares.sum(axis=1))
+            quality = (entrant.shares * self.field.quality).sum(axis=1)
+            return quality, (entrant.shares * self.utility).sum(axis=1) + silence
         rows = np.arange(len(self.field.quality))
         quality, utility = np.zeros(len(rows)), np.zeros(len(rows))
         for known, paid in (halves, halves[::-1]):
@@ -172,13 +174,19 @@ class Table:
         return quality, utility
 
     def _utility_of(self, quality: np.ndarray) -> np.ndarray:
-        return np.asarray(self.utility + weigh_quality(self._objective) * (quality - self.field.quality))
+        worth = weigh_quality(self._objective) * (1.0 + price_error(self._objective))
+        return np.asarray(self.utility + worth * (quality - self.field.quality))
 
 
 def utilities(held_out: Field, objective: Objective, scales: Scales) -> np.ndarray:
-    """Utility of every measured pair, shape (t, m); unknown costs rank highest, unknown latencies count as none."""
-    priced = Priced(quality=held_out.quality, cost_usd=held_out.cost_usd, latency_s=np.nan_to_num(held_out.latency_s))
-    return score_utilities(priced, objective, scales)
+    """Score every measured pair, shape (t, m). Where silence has a price, a wrong answer has one, too."""
+    earned = score_outcomes(held_out.quality, held_out.cost_usd, held_out.latency_s, objective, scales)
+    return earned - weigh_quality(objective) * price_error(objective) * (1.0 - held_out.quality)
+
+
+def value_silence(objective: Objective) -> float:
+    """Return the utility of no answer: what the caller says that silence costs."""
+    return -weigh_quality(objective) * (objective.abstain_price or 0.0)
 
 
 def describe_costs(
@@ -236,5 +244,5 @@ def _mean_known(shares: np.ndarray, values: np.ndarray) -> float | None:
     if not known.any():
         return None
     weights = shares * known
-    total = weights.sum()
+    total = weights.sum() + (1.0 - shares.sum(axis=1)).sum()
     return float((weights * np.nan_to_num(values)).sum() / total) if total > 0 else None

@@ -8,7 +8,7 @@ import numpy as np
 from ripieno.domain import Features, Objective
 from ripieno.domain.training import TrainingSet
 from ripieno.errors import DataError
-from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, earn, find_scales, prepare
+from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, find_scales, prepare, routed_utility
 from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
 from ripieno.evaluate.report import utilities
 from ripieno.route.predictors import Checkpoint
@@ -56,7 +56,8 @@ def leave_dataset_out(
     for name in names:
         known = bench.train.take(np.flatnonzero(train != name))
         apart = _cut(bench, known, np.flatnonzero(test == name))
-        routed = earn(apart, Checkpoint.fit(kind, known, rng=np.random.default_rng(seed)), objective)
+        checkpoint = Checkpoint.fit(kind, known, rng=np.random.default_rng(seed))
+        routed = routed_utility(apart, checkpoint, objective)
         best = utilities(apart.held_out, objective, apart.scales)[:, known.best_single()]
         gain = bootstrap_mean(routed - best, rng=np.random.default_rng(seed), groups=apart.held_out.groups)
         line = TransferLine(

@@ -27,7 +27,7 @@ from ripieno.domain import (
 from ripieno.evaluate.observed import Observed, Tried
 from ripieno.evaluate.offpolicy import Logged
 from ripieno.ledger import Ledger
-from ripieno.route.explain import read_terms
+from ripieno.route.choose import DecisionRule
 from ripieno.route.utility import score_outcome
 from ripieno.verify.schema import fits_schema
 
@@ -60,7 +60,7 @@ class LoggedDecision:
         """What the outcome was worth to the caller; the run must be judged."""
         assert self.run is not None
         assert self.quality is not None
-        scales = read_terms(self.decision).scales
+        scales = DecisionRule.read(self.decision.policy_facts).scales
         return score_outcome(self.quality, self.run.cost_usd, self.run.latency_s, self.decision.objective, scales)
 
 

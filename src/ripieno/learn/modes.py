@@ -14,13 +14,13 @@ import numpy as np
 
 from ripieno.domain import Cascade, Ensemble, Executed, Features, Judged, Merge, Objective, Pool, WorkerId, Workflow
 from ripieno.domain.grader import Agreement
-from ripieno.evaluate.benchmark import earn, find_scales, prepare
+from ripieno.evaluate.benchmark import find_scales, prepare, routed_utility
 from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
 from ripieno.learn.train import Recipe, Trained
 from ripieno.ledger import Ledger
 from ripieno.ledger.tagged import dump_tagged
 from ripieno.route.predictors import Checkpoint
-from ripieno.route.utility import Priced, Scales, score_utilities
+from ripieno.route.utility import Scales, score_outcomes
 from ripieno.tasks import Model, RoutingData, make_training_set
 from ripieno.verify.text import reduce_answer
 
@@ -125,7 +125,8 @@ def propose_modes(
     columns = {model.id: column for column, model in enumerate(data.models)}
     rows = data.split_rows("train")
     kinds = np.array([data.prompts[row].kind for row in rows])
-    solo = _score(data, rows, objective, scales)
+    right, paid, took = (data.matrix(part)[rows] for part in (data.quality, data.cost_usd, data.latency_s))
+    solo = score_outcomes(right, paid, took, objective, scales)
     members = [WorkerId(model.id) for model in data.models if model.id in pool and not pool[model.id].is_careful]
     ranked: list[tuple[float, WorkerId, Workflow]] = []
     for name, workflow in _list_candidates(data, members, pool):
@@ -133,11 +134,7 @@ def propose_modes(
         known = ~np.isnan(quality)
         if known.sum() < LEAST_TASKS:
             continue
-        earned = score_utilities(
-            Priced(quality=quality, cost_usd=_above_known(cost, data, rows), latency_s=np.nan_to_num(latency)),
-            objective,
-            scales,
-        )
+        earned = score_outcomes(quality, _above_known(cost, data, rows), latency, objective, scales)
         gain = sum(
             max(0.0, float(earned[here].mean() - np.nanmax(np.nanmean(solo[here], axis=0)))) * here.sum()
             for here in (known & (kinds == kind) for kind in np.unique(kinds))
@@ -193,9 +190,9 @@ def fit_with_modes(
     rows = wider.split_rows("train")
     training = make_training_set(wider, [features[int(row)] for row in rows], rows)
     checkpoint = Checkpoint.fit(recipe.kind, training, rng=np.random.default_rng(recipe.seed))
-    with_modes = earn(replace(bench, scales=scales), checkpoint, recipe.objective)
+    with_modes = routed_utility(replace(bench, scales=scales), checkpoint, recipe.objective)
     shared = np.isin(base.bench.test_rows, bench.test_rows)
-    without = earn(base.bench, base.checkpoint, recipe.objective)[shared]
+    without = routed_utility(base.bench, base.checkpoint, recipe.objective)[shared]
     groups = base.bench.held_out.groups[shared]
     gain = bootstrap_mean(with_modes - without, rng=np.random.default_rng(recipe.seed), groups=groups)
     if gain.low <= 0.0:
@@ -251,13 +248,6 @@ def _replay_all(
     """As `replay`, of all repeats, each of shape (repeats, n)."""
     quality, cost, latency = zip(*(replay(workflow, found, columns) for found in answers), strict=True)
     return np.array(quality), np.array(cost), np.array(latency)
-
-
-def _score(data: RoutingData, rows: np.ndarray, objective: Objective, scales: Scales) -> np.ndarray:
-    """Utility that each worker earned on each training task, shape (n, m); NaN where it was not measured."""
-    quality, cost, latency = (data.matrix(part)[rows] for part in (data.quality, data.cost_usd, data.latency_s))
-    priced = Priced(quality=np.nan_to_num(quality), cost_usd=cost, latency_s=np.nan_to_num(latency))
-    return np.where(np.isnan(quality), np.nan, score_utilities(priced, objective, scales))
 
 
 def _above_known(cost: np.ndarray, data: RoutingData, rows: np.ndarray) -> np.ndarray:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain import JsonValue, Matrix, Objective, Staged
-from ripieno.evaluate.benchmark import Benchmark, earn
+from ripieno.evaluate.benchmark import Benchmark, routed_utility
 from ripieno.evaluate.bootstrap import bootstrap_mean
 from ripieno.evaluate.offpolicy import Logged, estimate_difference
 from ripieno.evaluate.sequential import BettingTest
 from ripieno.learn.checkpoint import Canary, Registry
 from ripieno.ledger import Ledger
+from ripieno.route.choose import DecisionRule
 from ripieno.route.predictors import Checkpoint
 
 REPLAY_LOSS = 0.002
@@ -83,15 +84,29 @@ def judge_replay(
     return Finding(stage="replay", passed=True, reason=reason, facts=facts)
 
 
-def compare(bench: Benchmark, candidate: Checkpoint, incumbent: Checkpoint, *, objective: Objective) -> Finding:
-    """The replay of two checkpoints on the held-out tasks of a data set.
+def compare(
+    bench: Benchmark,
+    candidate: Checkpoint,
+    incumbent: Checkpoint,
+    *,
+    objective: Objective,
+    rules: tuple[DecisionRule, DecisionRule],
+) -> Finding:
+    """Replay two checkpoints on the held-out tasks of a data set.
+
+    Args:
+        bench: the data set, cut; its scales measure both.
+        candidate: what may go into traffic.
+        incumbent: what is in traffic.
+        objective: what the caller wants.
+        rules: the rules that choose by the candidate and by the incumbent.
 
     Raises:
         CheckpointError: one of them does not know a worker of the data set.
     """
     return judge_replay(
-        earn(bench, candidate, objective),
-        earn(bench, incumbent, objective),
+        routed_utility(bench, candidate, objective, rule=rules[0]),
+        routed_utility(bench, incumbent, objective, rule=rules[1]),
         slices=bench.held_out.kinds,
         groups=bench.held_out.groups,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from ripieno.analyze import Analyzer
 from ripieno.domain import Clock, Features, FeatureSchema, Learned, Objective, Promoted
 from ripieno.errors import DataError, GateRefused
-from ripieno.evaluate.benchmark import Benchmark, Judged, find_scales, judge, prepare
+from ripieno.evaluate.benchmark import Benchmark, BenchmarkResult, find_scales, judge, prepare
 from ripieno.evaluate.report import bin_calibration
 from ripieno.learn.checkpoint import FORMAT, BaselineRow, Drawn, ModelCard, Registry
 from ripieno.ledger import Ledger
@@ -42,7 +42,7 @@ class Trained:
 
     checkpoint: Checkpoint
     card: ModelCard
-    judged: Judged | None
+    judged: BenchmarkResult | None
     """None where the data hold nothing out."""
     bench: Benchmark | None
 
@@ -134,7 +134,7 @@ async def record_learned(ledger: Ledger, version_: str, card: ModelCard) -> None
     await ledger.append(Learned(checkpoint=version_, card=card.model_dump(mode="json")))
 
 
-def _make_rows(judged: Judged | None) -> tuple[BaselineRow, ...]:
+def _make_rows(judged: BenchmarkResult | None) -> tuple[BaselineRow, ...]:
     if judged is None:
         return ()
     return tuple(
@@ -151,7 +151,7 @@ def _make_rows(judged: Judged | None) -> tuple[BaselineRow, ...]:
     )
 
 
-def _draw(bench: Benchmark, judged: Judged) -> Drawn:
+def _draw(bench: Benchmark, judged: BenchmarkResult) -> Drawn:
     field = bench.held_out
     costs, qualities = field.cost_usd.mean(axis=0).tolist(), field.quality.mean(axis=0).tolist()
     workers = dict(zip(field.workers, zip(costs, qualities, strict=True), strict=True)) if field.has_costs else {}

@@ -4,7 +4,7 @@ from ripieno.route.mask import Conditions, find_able, mask_workers
 from ripieno.route.pacer import Pacer
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
 from ripieno.route.router import NAMED, Arrival, ConditionsSource, Modes, Predictor, Router
-from ripieno.route.utility import PRESETS, Scales, score_utility
+from ripieno.route.utility import PRESETS, Scales
 
 __all__ = [
     "NAMED",
@@ -22,5 +22,4 @@ __all__ = [
     "UtilityPolicy",
     "find_able",
     "mask_workers",
-    "score_utility",
 ]

@@ -1,12 +1,12 @@
 """A recorded decision in words: who was masked, who was scored how, and what would change it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ripieno.domain import Decision, Estimate, Objective, Standing, WorkerId
-from ripieno.route.utility import Scales, find_leader
+from ripieno.domain import Decision, Estimate, Standing, WorkerId
+from ripieno.route.choose import DecisionRule, choose, gather_estimates
 
 DIALS = 101
 
@@ -20,20 +20,21 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """What the rule would do at another setting of the dial, all else equal, exploration apart."""
+
+    dial: float
+    leader: WorkerId
+    utilities: Mapping[WorkerId, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """A range of the dial in which one worker leads."""
 
     low: float
     high: float
     worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a utility was weighed with."""
-
-    scales: Scales
-    margin: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,28 +55,23 @@ def explain(decision: Decision) -> Explanation:
     if not decision.estimates:
         changes = ("another worker, or `auto`, as the model of the request",)
         return Explanation(decision=decision, scored=(), spans=(), changes=changes)
-    terms = read_terms(decision)
-    utilities = decision.utilities
-    free = [e for e in decision.estimates if e.standing == Standing.FREE]
-    if free and decision.policy_facts.get("has_ladder", True):
-        decision = replace(decision, estimates=tuple(free))
+    utilities, has_ladder = decision.utilities, DecisionRule.read(decision.policy_facts).has_ladder
+    free = [e for e in decision.estimates if e.standing == Standing.FREE] if has_ladder else []
     scored = sorted(
-        (Scored(estimate=e, utility=utilities[e.worker]) for e in decision.estimates),
+        (Scored(estimate=e, utility=utilities[e.worker]) for e in free or decision.estimates),
         key=lambda item: item.utility,
         reverse=True,
     )
-    spans = find_spans(decision.estimates, decision.objective, terms)
-    return Explanation(
-        decision=decision, scored=tuple(scored), spans=spans, changes=_find_changes(decision, scored, spans, terms)
-    )
+    spans = find_spans(decision)
+    found = _find_changes(decision, scored, spans)
+    return Explanation(decision=decision, scored=tuple(scored), spans=spans, changes=found)
 
 
-def find_spans(estimates: Sequence[Estimate], objective: Objective, terms: Terms) -> tuple[Span, ...]:
+def find_spans(decision: Decision) -> tuple[Span, ...]:
     """Turn the dial from 0 to 1 and see who leads."""
     spans: list[Span] = []
     for dial in np.linspace(0.0, 1.0, DIALS).round(2).tolist():
-        turned = replace(objective, preference=dial)
-        leader = find_leader(estimates, turned, terms.scales, margin=terms.margin)
+        leader = turn_dial(decision, dial).leader
         if spans and spans[-1].worker == leader:
             spans[-1] = replace(spans[-1], high=dial)
         else:
@@ -83,19 +79,16 @@ def find_spans(estimates: Sequence[Estimate], objective: Objective, terms: Terms
     return tuple(spans)
 
 
-def read_terms(decision: Decision) -> Terms:
-    """The scales and the margin that the decision was made with."""
-    facts = decision.policy_facts
-    cost, latency, margin = (facts.get(name) for name in ("reference_cost_usd", "reference_latency_s", "margin"))
-    default = Scales()
-    scales = Scales(
-        cost_usd=cost if isinstance(cost, float) else default.cost_usd,
-        latency_s=latency if isinstance(latency, float) else default.latency_s,
-    )
-    return Terms(scales=scales, margin=margin if isinstance(margin, float) else 0.0)
+def turn_dial(decision: Decision, dial: float) -> WhatIf:
+    """Choose again from the recorded estimates at another setting of the dial."""
+    workers, rule = [e.worker for e in decision.estimates], DecisionRule.read(decision.policy_facts)
+    objective = replace(decision.objective, preference=dial)
+    found = choose(gather_estimates(decision.estimates), objective, rule)
+    utilities = dict(zip(workers, found.utility[0].tolist(), strict=True))
+    return WhatIf(dial=dial, leader=workers[int(found.leader[0])], utilities=utilities)
 
 
-def _find_changes(decision: Decision, scored: Sequence[Scored], spans: Sequence[Span], terms: Terms) -> tuple[str, ...]:
+def _find_changes(decision: Decision, scored: Sequence[Scored], spans: Sequence[Span]) -> tuple[str, ...]:
     chosen = decision.worker
     changes = [
         f"the dial between {span.low:.2f} and {span.high:.2f} would take {span.worker}"
@@ -104,7 +97,7 @@ def _find_changes(decision: Decision, scored: Sequence[Scored], spans: Sequence[
     ]
     rival = next((item.estimate for item in scored if item.estimate.worker != chosen), None)
     if rival is not None:
-        needed = _quality_needed(rival, decision, terms)
+        needed = _quality_needed(rival, decision)
         if needed is not None and needed > rival.quality:
             changes.append(
                 f"{rival.worker} would be taken from an expected quality of {needed:.2f} on (now {rival.quality:.2f})"
@@ -113,12 +106,13 @@ def _find_changes(decision: Decision, scored: Sequence[Scored], spans: Sequence[
     return tuple(changes)
 
 
-def _quality_needed(rival: Estimate, decision: Decision, terms: Terms) -> float | None:
+def _quality_needed(rival: Estimate, decision: Decision) -> float | None:
     """Least quality at which a worker would lead; None where none does."""
 
     def leads(quality: float) -> bool:
         raised = [replace(e, quality=quality) if e.worker == rival.worker else e for e in decision.estimates]
-        return find_leader(raised, decision.objective, terms.scales, margin=terms.margin) == rival.worker
+        again = replace(decision, estimates=tuple(raised))
+        return turn_dial(again, decision.objective.preference).leader == rival.worker
 
     low, high = 0.0, 1.0
     if not leads(1.0):

@@ -15,16 +15,11 @@ Source:
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ripieno.domain import Estimate, Matrix, Objective, Privacy, WorkerId
-
-Rows: TypeAlias = npt.NDArray[np.int64]
+from ripieno.domain import Matrix, Objective, Privacy
 
 LCB_SDS = 1.64
 """One-sided 95 % bound of a normal, reached at mission criticality 10."""
@@ -76,8 +71,17 @@ class Priced:
     """Spread of the logarithm of latency; 0 where the latency is known."""
 
 
-def score_utilities(pairs: Priced, objective: Objective, scales: Scales) -> Matrix:
-    """Score pairs for one objective: each in [-1, 1], except under `qos` or a money weight, which have no bound."""
+def score_utilities(
+    pairs: Priced, objective: Objective, scales: Scales, *, among: "np.ndarray | None" = None
+) -> Matrix:
+    """Score pairs for one objective: each in [-1, 1], except under `qos` or a money weight, which have no bound.
+
+    Args:
+        pairs: what is expected or was measured.
+        objective: what the caller wants.
+        scales: the ordinary price and wait.
+        among: which pairs have a cost that says how expensive an unknown one may be, of the pairs' shape; all if None.
+    """
     if objective.preset == "qos":
         return score_qos(
             pairs.quality,
@@ -94,121 +98,59 @@ def score_utilities(pairs: Priced, objective: Objective, scales: Scales) -> Matr
     share = objective.time_criticality / 20.0
     if preset is not None and preset.time_share is not None:
         share = preset.time_share
-    cost = fill_unknown_costs(pairs.cost_usd, scales)
+    cost = fill_unknown_costs(pairs.cost_usd, scales, among=among)
     money = cost / (cost + scales.cost_usd)
     wait = pairs.latency_s / (pairs.latency_s + scales.latency_s)
     price = (1.0 - share) * money + share * wait
-    worth = objective.preference * quality - (1.0 - objective.preference) * price
-    return np.asarray(worth - objective.money_weight * cost)
+    worth = np.asarray(objective.preference * quality - (1.0 - objective.preference) * price)
+    return worth - objective.money_weight * cost if objective.money_weight else worth
 
 
-def fill_unknown_costs(cost_usd: Matrix, scales: Scales) -> Matrix:
-    """Costs with each unknown one (NaN) as high as the highest known one beside it, and at least an ordinary price.
+def fill_unknown_costs(cost_usd: Matrix, scales: Scales, *, among: "np.ndarray | None" = None) -> Matrix:
+    """Give each unknown cost (NaN) the highest known one beside it, and at least an ordinary price.
 
     Args:
         cost_usd: workers stand in the last axis.
         scales: the ordinary price.
+        among: whose known costs count, of the same shape; all if None.
     """
     cost = np.asarray(cost_usd, dtype=float)
     is_unknown = np.isnan(cost)
-    if not is_unknown.any():
+    if not np.count_nonzero(is_unknown):
         return cost
-    known = np.where(is_unknown, 0.0, cost)
+    known = np.where(is_unknown if among is None else is_unknown | ~among, 0.0, cost)
     highest = known.max(axis=-1, keepdims=True) if cost.ndim else known
     return np.where(is_unknown, np.maximum(highest, scales.cost_usd), cost)
+
+
+def score_outcomes(
+    quality: Matrix, cost_usd: Matrix, latency_s: Matrix, objective: Objective, scales: Scales
+) -> Matrix:
+    """Score what was measured; an unknown latency (NaN) counts as none, and an unknown quality has no utility (NaN)."""
+    return score_utilities(
+        Priced(quality=quality, cost_usd=cost_usd, latency_s=np.nan_to_num(latency_s)), objective, scales
+    )
 
 
 def score_outcome(
     quality: float, cost_usd: float | None, latency_s: float | None, objective: Objective, scales: Scales
 ) -> float:
-    """Utility of what was met; an unknown cost counts as an ordinary price, an unknown latency as none."""
-    cost = math.nan if cost_usd is None else cost_usd
-    met = Priced(quality=np.array(quality), cost_usd=np.array(cost), latency_s=np.array(latency_s or 0.0))
-    return float(score_utilities(met, objective, scales))
+    """Score one measured outcome; an unknown cost counts as an ordinary price, an unknown latency as none."""
+    cost, latency = (math.nan if value is None else value for value in (cost_usd, latency_s))
+    return float(score_outcomes(np.array(quality), np.array(cost), np.array(latency), objective, scales))
 
 
-def score_utility(estimate: Estimate, objective: Objective, scales: Scales) -> float:
-    """Score one estimate; see `score_utilities`."""
-    return float(score_utilities(gather_estimates([estimate]), objective, scales)[0])
+def price_error(objective: Objective) -> float:
+    """Return the price of a wrong answer, in units of what a right one is worth; 0 where abstention is not priced.
 
-
-def gather_estimates(estimates: Sequence[Estimate]) -> Priced:
-    """Estimates as arrays of shape (m,); an unknown cost is NaN."""
-    rows = np.array(
-        [
-            (e.quality, math.nan if e.cost_usd is None else e.cost_usd, e.latency_s, e.quality_sd, e.latency_log_sd)
-            for e in estimates
-        ]
-    )
-    quality, cost, latency, sd, log_sd = rows.T
-    return Priced(quality=quality, cost_usd=cost, latency_s=latency, quality_sd=sd, latency_log_sd=log_sd)
-
-
-def is_worth_asking(estimate: Estimate, objective: Objective) -> bool:
-    """Whether an answer of this worker is worth more than none.
-
-    With e the price of a wrong answer and A that of none, in units of what a right one is worth, an answer is worth
-    q - e (1 - q), and none -A. e rises tenfold with every five points of mission criticality and is 1 at five.
-
-    Source:
-        Chow (1970), On optimum recognition error and reject tradeoff; prices as in Zellinger & Thomson (2025).
+    It rises tenfold with every five points of mission criticality and is 1 at five.
     """
-    if objective.abstain_price is None:
-        return True
-    error = math.pow(10.0, objective.mission_criticality / 5.0 - 1.0)
-    quality = max(estimate.quality - LCB_SDS * objective.mission_criticality / 10.0 * estimate.quality_sd, 0.0)
-    return quality - error * (1.0 - quality) >= -objective.abstain_price
-
-
-def find_incumbent(estimates: Sequence[Estimate], objective: Objective, scales: Scales) -> int:
-    """Index of the worker that would lead if quality did not depend on the task."""
-    pairs = gather_estimates(estimates)
-    usual = np.array([e.quality if e.mean_quality is None else e.mean_quality for e in estimates])
-    return int(np.argmax(score_utilities(replace(pairs, quality=usual), objective, scales)))
-
-
-def find_leader(
-    estimates: Sequence[Estimate],
-    objective: Objective,
-    scales: Scales,
-    *,
-    margin: float,
-    scores: Sequence[float] | None = None,
-) -> WorkerId:
-    """The worker with the highest utility, where it passes the incumbent's by the margin; else the incumbent.
-
-    Args:
-        estimates: at least one.
-        objective: what the caller wants.
-        scales: the ordinary price and wait.
-        margin: in quality.
-        scores: the estimates' utilities, where they are known already.
-    """
-    if scores is None:
-        scores = score_utilities(gather_estimates(estimates), objective, scales).tolist()
-    best = max(range(len(estimates)), key=scores.__getitem__)
-    if margin == 0.0:
-        return estimates[best].worker
-    incumbent = find_incumbent(estimates, objective, scales)
-    is_ahead = scores[best] - scores[incumbent] > margin * weigh_quality(objective)
-    return estimates[best if is_ahead else incumbent].worker
+    return 0.0 if objective.abstain_price is None else math.pow(10.0, objective.mission_criticality / 5.0 - 1.0)
 
 
 def weigh_quality(objective: Objective) -> float:
     """How much utility one unit of quality is worth."""
     return 1.0 + objective.mission_criticality / 10.0 if objective.preset == "qos" else objective.preference
-
-
-def keep_incumbent(scores: Matrix, incumbents: Rows, margin: float) -> Rows:
-    """The highest score of each row where it passes the incumbent's by more than `margin`, else the incumbent.
-
-    Args:
-        scores: shape (n, m).
-        incumbents: column of the incumbent of each row, shape (n,).
-        margin: in the unit of the scores.
-    """
-    rows, best = np.arange(len(scores)), np.argmax(scores, axis=1)
-    return np.where(scores[rows, best] - scores[rows, incumbents] > margin, best, incumbents)
 
 
 def score_qos(quality: Matrix, latency_s: Matrix, *, mission: float, time: float) -> Matrix:
@@ -221,7 +163,5 @@ def chance_late(latency_s: Matrix, log_sd: Matrix | float, deadline_s: float) ->
     """Probability that a lognormal latency passes the deadline."""
     spread = np.maximum(log_sd, 1e-6)
     distance = (math.log(deadline_s) - np.log(np.maximum(latency_s, 1e-9))) / spread
-    return np.asarray(0.5 * _ERFC(distance / math.sqrt(2.0)))
-
-
-_ERFC = np.vectorize(math.erfc, otypes=[float])
+    tails = np.fromiter(map(math.erfc, (distance / math.sqrt(2.0)).ravel().tolist()), np.float64, distance.size)
+    return np.asarray(0.5 * tails.reshape(distance.shape))

@@ -93,7 +93,7 @@ class RulePolicy:
         """Follow the first rule that matches and names an eligible worker."""
         choice = self.otherwise.decide(features, estimates, objective=objective, rng=rng)
         for number, rule in enumerate(self.rules, start=1):
-            named = [worker for worker in rule.workers if worker in choice.utilities]
+            named = [worker for worker in rule.workers if worker in choice.order]
             if rule.matches(features) and named:
                 first = tuple(worker for name in named for worker in choice.order if worker == name)
                 return Choice(

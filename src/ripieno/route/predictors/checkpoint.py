@@ -29,7 +29,7 @@ from ripieno.route.predictors.learner import (
 )
 from ripieno.route.predictors.pair import KINDS as REGRESSORS
 from ripieno.route.predictors.pair import PairLearner, draw_folds
-from ripieno.route.predictors.prior import list_price
+from ripieno.route.predictors.prior import UNKNOWN_LATENCY_S, list_price
 from ripieno.route.predictors.regressors import shrunk_means
 from ripieno.route.predictors.scale import FLOOR
 
@@ -220,7 +220,7 @@ class Checkpoint:
             lengths = found.output_tokens
             known = None if lengths is None else lengths[0] @ kin if kin is not None else lengths[0, column]
             cost = list_price(worker, features, None if known is None else float(known))
-        return cost, 1.0 if isnan(latency) else latency
+        return cost, UNKNOWN_LATENCY_S if isnan(latency) else latency
 
 
 def infer_schema(kind: str, arrays: Arrays, *, encoder: str) -> FeatureSchema | None:

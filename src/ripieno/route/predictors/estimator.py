@@ -11,7 +11,7 @@ from ripieno.route.predictors.belief import Belief
 from ripieno.route.predictors.checkpoint import Checkpoint, mean_known
 from ripieno.route.predictors.learner import Forecast, Predictions
 from ripieno.route.predictors.online import Observation, OnlineState
-from ripieno.route.predictors.prior import UNMEASURED_SD, list_price
+from ripieno.route.predictors.prior import UNKNOWN_LATENCY_S, UNMEASURED_SD, list_price
 from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 
 FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
@@ -114,7 +114,7 @@ class Estimator:
             _, first = self.checkpoint.prior_of(worker.id).apply(sight.weights, met)
             quality, sd = float(shifted[0]), min(sd * float(now[0] / max(first[0], 1e-9)), UNMEASURED_SD)
             usual = float(belief.apply(self.checkpoint.shares, np.array([usual]))[0][0])
-        latency = (1.0 if isnan(latency) else latency) * exp(factors[1])
+        latency = (UNKNOWN_LATENCY_S if isnan(latency) else latency) * exp(factors[1])
         price = list_price(worker, sight.features, length) if isnan(cost) else cost
         return Estimate(
             worker=worker.id,

@@ -10,8 +10,8 @@ import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.domain.training import column_means
+from ripieno.route.choose import guard
 from ripieno.route.predictors.stack import Folds
-from ripieno.route.utility import keep_incumbent
 
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
 NEVER = 2.0
@@ -62,5 +62,6 @@ def _fold_gains(
 ) -> "np.ndarray":
     seen = column_means(quality[train])
     incumbent = int(np.argmax(np.where(np.isnan(seen), -np.inf, seen)))
-    chosen = keep_incumbent(predicted[test], np.full(len(test), incumbent), margin)
+    scores = predicted[test]
+    chosen = guard(scores, scores.argmax(axis=1), np.full(len(test), incumbent), margin=margin)
     return np.asarray(quality[test, chosen] - quality[test, incumbent])

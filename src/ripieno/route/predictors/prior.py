@@ -6,6 +6,8 @@ from ripieno.domain import Estimate, Features, Worker
 from ripieno.route.predictors.learner import Forecast
 
 PRIOR_OUTPUT_TOKENS = 256.0
+UNKNOWN_LATENCY_S = 1.0
+"""Expected wait where no latency was measured."""
 UNMEASURED_SD = 0.3
 """Quality of a worker without outcomes is uncertain by this much: the spread of workers in the outcome sets."""
 
@@ -23,7 +25,7 @@ class PriorPredictor:
                 quality=0.5,
                 quality_sd=UNMEASURED_SD,
                 cost_usd=list_price(worker, features),
-                latency_s=1.0,
+                latency_s=UNKNOWN_LATENCY_S,
                 is_measured=False,
             )
             for worker in workers
