@@ -18,13 +18,13 @@ import numpy as np
 from ripieno.analyze import Analyzer
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Binding, Pool, Price, Task, Worker, WorkerId
+from ripieno.domain import Binding, Pool, Price, RoutingSetup, Task, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.embedded.families import generate_tasks
 from ripieno.encoders import Encoder
 from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.static import StaticEncoder
-from ripieno.orchestrator import Brain, Orchestrator, Parts
+from ripieno.orchestrator import Orchestrator, Parts, RoutingState
 from ripieno.route.predictors import make_predictor
 from ripieno.route.router import Router
 
@@ -69,10 +69,10 @@ async def measure(app: App, encoder: Encoder, kind: str) -> np.ndarray:
     analyzer, pool = Analyzer(encoder), make_pool()
     predictor = make_predictor(kind)
     predictor.fit(await make_outcomes(analyzer), rng=np.random.default_rng(0))
-    router = Router(predictor=predictor, policy=app.brain().router.policy, clock=app.clock)
-    brain = Brain(pool=pool, router=router)
+    setup = RoutingSetup(pool=pool, features=analyzer.schema)
+    state = RoutingState(router=Router(setup=setup, predictor=predictor, policy=app.brain().router.policy))
     parts = Parts(analyzer=analyzer, executor=None, ledger=app.ledger, conditions=app.conditions, clock=app.clock)  # type: ignore[arg-type]  # nothing is executed
-    orchestrator = Orchestrator(parts, lambda: brain)
+    orchestrator = Orchestrator(parts, lambda: state)
     spent = []
     for text in make_prompts():
         start = time.perf_counter()

@@ -14,9 +14,11 @@ from ripieno.analyze import Analyzer
 from ripieno.conductor import Brief, Conductor, Directors, Roster, Written
 from ripieno.domain import (
     Account,
+    Arrival,
     Call,
     Claimed,
     Clock,
+    Configured,
     Decided,
     Decision,
     Executed,
@@ -24,12 +26,14 @@ from ripieno.domain import (
     Mode,
     Objective,
     Pool,
+    RoutingSetup,
     Run,
     Stepped,
     Task,
     Turns,
     Worker,
     WorkerId,
+    names_worker,
 )
 from ripieno.domain.grader import Check
 from ripieno.errors import (
@@ -46,24 +50,28 @@ from ripieno.ledger import Ledger
 from ripieno.memory.harness import Harness
 from ripieno.memory.shorten import Shortener
 from ripieno.providers import Called, Piece
-from ripieno.route import Arrival, ConditionsSource, Pacer, Router
+from ripieno.route import ConditionsSource, Pacer, Router
 from ripieno.route.router import require_eligible
 
 LOTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Brain:
+class RoutingState:
     """What decides at this moment; swapped whole when the pool or the checkpoint changes."""
 
-    pool: Pool
     router: Router
     canary: Router | None = None
     """What decides a share of the tasks before it is promoted or rolled back."""
     canary_share: float = 0.0
 
+    @property
+    def pool(self) -> Pool:
+        """The pool in force."""
+        return self.router.setup.pool
+
     def pick(self, arrival: Arrival) -> Router:
-        """The router of one task; the seed alone chooses, so that a replay chooses alike."""
+        """Return the router of one task; the seed alone chooses. The decision records its predictor."""
         is_canary = self.canary is not None and arrival.seed % LOTS < self.canary_share * LOTS
         return self.canary if is_canary and self.canary is not None else self.router
 
@@ -99,11 +107,15 @@ class Orchestrator:
         brain: gives the pool and router of this moment; one task sees one of them, whole.
     """
 
-    def __init__(self, parts: Parts, brain: Callable[[], Brain]) -> None:
+    def __init__(self, parts: Parts, brain: Callable[[], RoutingState]) -> None:
         self._parts = parts
         self._brain = brain
+        self._setups: dict[str, RoutingSetup | None] = {}
+        """Setups that decided, by digest; None once the ledger holds it."""
 
-    async def decide(self, task: Task, *, brain: Brain | None = None, arrival: Arrival | None = None) -> Decision:
+    async def decide(
+        self, task: Task, *, brain: RoutingState | None = None, arrival: Arrival | None = None
+    ) -> Decision:
         """Decide one task; nothing is called and nothing recorded.
 
         Raises:
@@ -111,13 +123,15 @@ class Orchestrator:
         """
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._parts.clock)
-        if task.objective.sole is not None:
+        if names_worker(task, arrival.workflow):
             features = await self._parts.analyzer.survey(task)
         else:
             features = await self._parts.analyzer.analyze(task)
             task = replace(task, objective=self._complete(task.objective, features))
         router = brain.pick(arrival)
-        return router.decide(task, features, brain.pool, self._parts.conditions(), arrival=arrival)
+        self._setups.setdefault(router.setup.digest, router.setup)
+        decision = router.decide(router.gather(task, features, self._parts.conditions(), arrival=arrival))
+        return replace(decision, decide_s=self._parts.clock.monotonic() - arrival.started)
 
     def _complete(self, objective: Objective, features: Features) -> Objective:
         """The caller's objective, with what analysis found and what the budget says."""
@@ -376,19 +390,27 @@ class Orchestrator:
     async def _record_decided(self, execution: Execution, journal: Journal | None) -> "asyncio.Future[int]":
         """Begin to record the decision; the call goes on beside it, unless the ledger was at fault just now."""
         ledger, decision = self._parts.ledger, execution.decision
-        claims: tuple[Claimed | Stepped, ...] = ()
+        claims: tuple[Claimed | Stepped | Configured, ...] = ()
         if journal is not None and self._parts.journals is not None and not decision.abstains:
             claims = (self._parts.journals.claim_new(decision.id, key=execution.key),)
             if execution.calls:
                 claims = (*claims, Stepped(run=decision.id, step="plan", calls=tuple(execution.calls)))
             execution.is_claimed = True
+        name = decision.inputs.setup if decision.inputs is not None else ""
+        if (setup := self._setups.get(name)) is not None:
+            claims = (*claims, Configured(setup=setup))
         recorded = ledger.submit(Decided(decision=decision, task=execution.task), *claims)
-        recorded.add_done_callback(_take_note)
+        recorded.add_done_callback(partial(self._take_note, name))
         if decision.abstains or ledger.is_at_fault:
             await recorded
         if decision.abstains:
             raise Abstained(decision.reasons[0], decision=decision.id)
         return recorded
+
+    def _take_note(self, setup: str, recorded: "asyncio.Future[int]") -> None:
+        """Note a recorded setup; look at a fault, so that it counts as seen if the call failed first."""
+        if not recorded.cancelled() and recorded.exception() is None:
+            self._setups[setup] = None
 
     def _note(self, execution: Execution) -> None:
         """Record the run with the next commit: nobody waits for it. One that was claimed has an end whatever it did."""
@@ -423,12 +445,6 @@ async def recorded_beside(recorded: "asyncio.Future[int]") -> AsyncIterator[None
         if not scope.expired():
             raise
     await recorded
-
-
-def _take_note(recorded: "asyncio.Future[int]") -> None:
-    """Look at a fault, so that it counts as seen where the call failed first and nobody awaits it."""
-    if not recorded.cancelled():
-        recorded.exception()
 
 
 def make_arrival(

@@ -56,21 +56,16 @@ async def test_a_named_file_that_is_gone_leaves_the_old_pool(serve: Serve) -> No
 
 
 async def test_a_recorded_decision_is_replayed_to_the_same(serve: Serve) -> None:
-    path = write_pool(serve(), serve(), extra="[route]\nexploration = 0.19")
+    write_pool(serve(), serve(), extra="[route]\nexploration = 0.19")
     async with open_app() as app:
         chosen = set()
         for _ in range(25):
             decision, _ = await app.orchestrator.handle(TASK)
             chosen.add(decision.worker)
-            replayed = await app.replay(app.ledger.find_decided(decision.id))
-            assert replayed.workflow == decision.workflow
-            assert replayed.propensity == decision.propensity
-            assert replayed.utilities == decision.utilities
-        decided = app.ledger.find_decided(decision.id)
-        write_pool(serve())
-        path.write_text(path.read_text().replace("workers.a", "workers.z"))
-        with pytest.raises(ConfigError, match="has left the pool"):
-            await app.replay(decided)
+            replayed = await app.replays.replay(app.ledger.find_decided(decision.id), app.pool)
+            assert replayed.decision.workflow == decision.workflow
+            assert replayed.decision.propensity == decision.propensity
+            assert replayed.decision.utilities == decision.utilities
 
 
 async def test_a_worker_whose_key_is_missing_is_masked_and_the_others_serve(serve: Serve) -> None:

@@ -57,7 +57,7 @@ from ripieno.domain.grader import (
 from ripieno.errors import InvalidTask, LedgerCorrupt
 from ripieno.execute.prompts import LONGEST_RESULT, clip, make_step, read_verdict
 from ripieno.ledger.codec import decode_entry, encode_entry
-from ripieno.route.modes import Cast, compose, find_check, read_schema
+from ripieno.route.modes import WorkflowInputs, compose, find_check, read_schema
 from ripieno.tasks.graders import read_check
 
 A, B, C = (WorkerId(name) for name in "abc")
@@ -215,8 +215,8 @@ def test_families_are_stated_or_the_stem_of_the_id() -> None:
     assert make_worker("x", family="y").kin == "y"
 
 
-def make_cast(*workers: Worker, **more: object) -> Cast:
-    return Cast(task=TASK, pool=Pool(workers), order=tuple(w.id for w in workers), estimates=(), **more)  # type: ignore[arg-type]  # a cast's fields
+def make_cast(*workers: Worker, **more: object) -> WorkflowInputs:
+    return WorkflowInputs(task=TASK, pool=Pool(workers), order=tuple(w.id for w in workers), estimates=(), **more)  # type: ignore[arg-type]  # a cast's fields
 
 
 def test_tools_do_not_vary_so_different_ones_are_asked() -> None:

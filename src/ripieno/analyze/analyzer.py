@@ -3,15 +3,19 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 
 from ripieno.analyze.criticality import CriticalityModel
 from ripieno.analyze.language import detect_language
+from ripieno.analyze.shape import NAMES as SHAPE_NAMES
 from ripieno.analyze.shape import measure_shape
 from ripieno.analyze.terms import hash_terms
+from ripieno.analyze.tools import NAMES as TOOL_NAMES
 from ripieno.analyze.tools import measure_tools
 from ripieno.domain import Features, Need, Objective, Sensitivity, Task, Vector
+from ripieno.domain.features import TERM_BUCKETS
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import Encoder, clip_text, find_privacy
 from ripieno.privacy import Boundary
@@ -21,6 +25,7 @@ CHARACTERS = 6000
 TOOL_CHARACTERS = 1500
 MOST_KNOWN = 512
 """Tasks whose features are kept, some kilobytes each."""
+_SCHEMA = sha256(repr((SHAPE_NAMES, TOOL_NAMES, TERM_BUCKETS, CHARACTERS, TOOL_CHARACTERS)).encode()).hexdigest()[:8]
 _NOTHING = np.zeros(0, dtype=np.float32)
 _NO_TERMS = np.zeros(0, dtype=np.int64)
 
@@ -48,6 +53,11 @@ class Analyzer:
         self.hits = 0
         """Tasks whose features were known from an equal one."""
         self.misses = 0
+
+    @property
+    def schema(self) -> str:
+        """The name of what features hold: the encoder, and a digest of the names and limits of all else."""
+        return f"{self.encoder.name}/{_SCHEMA}"
 
     async def analyze(self, task: Task) -> Features:
         """Find the features of one task; of one that came lately they are still known."""

@@ -32,11 +32,11 @@ from ripieno.config import Loaded, Settings, load_settings
 from ripieno.domain import (
     Answer,
     Clock,
-    Decided,
-    Decision,
+    JsonValue,
     Mode,
     Objective,
     Pool,
+    RoutingSetup,
     SystemClock,
     Task,
     WorkerId,
@@ -46,23 +46,20 @@ from ripieno.domain import (
 from ripieno.encoders import CachedEncoder, GuardedEncoder
 from ripieno.errors import ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
-from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
+from ripieno.learn.checkpoint import Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.ledger import HASTE_S, PATIENT_S, Ledger
 from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
 from ripieno.memory.waiting import Waiting
-from ripieno.orchestrator import Brain, Orchestrator, Parts
+from ripieno.orchestrator import Orchestrator, Parts, RoutingState
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.privacy import Boundary
 from ripieno.providers import Caller, Health, Provider, Residents
 from ripieno.route import (
-    NAMED,
     PRESETS,
-    Arrival,
     Conditions,
-    Modes,
     Pacer,
     Policy,
     Predictor,
@@ -150,7 +147,8 @@ class App:
         self.look_every_s = 0.0
         """Between two looks at the files that decide; 0 looks before each task."""
         self._looked_at = 0.0
-        self._learning = Learning(self.ledger, self.analyzer, self.registry, self.clock, self.conditions)
+        self._learning = Learning(self.ledger, self.analyzer, self.registry)
+        self.replays = self._learning.replays
         self.orchestrator = Orchestrator(parts, self.brain)
         self.runs = Runs(self.orchestrator, self.journals, self.ledger, self.clock)
 
@@ -185,7 +183,7 @@ class App:
         """The pool in force."""
         return self.brain().pool
 
-    def brain(self) -> Brain:
+    def brain(self) -> RoutingState:
         """Pool and router of this moment; a changed file is taken whole, or not at all."""
         if self.look_every_s:
             now = self.clock.monotonic()
@@ -268,41 +266,6 @@ class App:
         return Objective(
             preference=dial, preset=name, privacy=chosen.privacy, abstain_price=self.settings.route.abstain_price
         )
-
-    async def replay(self, decided: Decided) -> Decision:
-        """Decide a recorded task again: same features, checkpoint, policy parameters, eligible workers and seed.
-
-        Raises:
-            CheckpointError: the checkpoint of that decision is gone.
-            ConfigError: an eligible worker has left the pool.
-        """
-        old = decided.decision
-        gone = [worker for worker in old.mask.eligible if worker not in self.pool]
-        if gone:
-            raise ConfigError(f"decision {old.id!r} cannot be replayed: {gone[0]!r} has left the pool")
-        predictor: Predictor = PriorPredictor()
-        learned: dict[WorkerId, Workflow] = {}
-        if old.predictor not in (predictor.version, NAMED):
-            predictor, card = await self._load_as_of(old.predictor)
-            learned = read_workflows(card) if self.settings.route.chooses_modes else {}
-        options = dict(old.policy_facts) | {"rules": self.settings.route.rules}
-        name = old.policy if old.policy != NAMED else self.settings.route.policy
-        policy = cast(Policy, build_plugin("ripieno.policies", name, options, key="route"))
-        eligible = Pool(tuple(replace(self.pool[worker], is_muted=False) for worker in old.mask.eligible))
-        router = Router(predictor=predictor, policy=policy, clock=self.clock, modes=Modes(learned=learned))
-        features = await self.analyzer.analyze(decided.task)
-        arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic(), incumbent=old.incumbent)
-        healthy = Conditions(today=date.min, load=old.load, named=frozenset(old.mask.eligible))
-        task = replace(decided.task, objective=old.objective)
-        return router.decide(task, features, eligible, healthy, arrival=arrival)
-
-    async def _load_as_of(self, version: str) -> tuple[TrainedPredictor, ModelCard]:
-        """A checkpoint with the outcomes folded in that it knew then."""
-        name, _, watermark = version.partition("+")
-        predictor, card = self.registry.load(name, encoder=self.analyzer.encoder.name)
-        if watermark:
-            await self._learning.fold(predictor, self.pool, until=int(watermark))
-        return predictor, card
 
     def make_profiler(self) -> Profiler:
         """A profiler on this app's workers and ledger."""
@@ -428,14 +391,13 @@ class App:
         configured = self.settings.providers
         return {(name, repr(configured[name])): provider for name, provider in self._providers.items()}
 
-    def _build_brain(self, loaded: Loaded) -> Brain:
+    def _build_brain(self, loaded: Loaded) -> RoutingState:
         with loaded.placing():
             pool = build_pool(loaded.settings)
         if not self._decides:
-            return Brain(pool=pool, router=self.make_router(None, pool, loaded.settings))
+            return RoutingState(router=self.make_router(None, pool, loaded.settings))
         canary = self.registry.canary()
-        return Brain(
-            pool=pool,
+        return RoutingState(
             router=self.make_router(self.registry.current(), pool, loaded.settings),
             canary=self.make_router(canary.checkpoint, pool, loaded.settings) if canary is not None else None,
             canary_share=canary.share if canary is not None else 0.0,
@@ -449,26 +411,31 @@ class App:
         """
         predictor: Predictor = PriorPredictor()
         scales, margin = Scales(), 0.0
-        workflows: dict[WorkerId, Workflow] = {}
+        learned: dict[WorkerId, Workflow] = {}
         if version is not None:
             trained, card = self.registry.load(version, encoder=self.analyzer.encoder.name)
             require_shared_workers(card, pool.ids, version=version)
             predictor, scales, margin = trained, card.scales, trained.margin
-            workflows = read_workflows(card)
+            learned = read_workflows(card)
         route = settings.route
-        options: dict[str, object] = {
+        options: dict[str, JsonValue] = {
             "exploration": route.exploration,
             "reference_cost_usd": scales.cost_usd,
             "reference_latency_s": scales.latency_s,
             "margin": margin,
             "has_ladder": route.newcomers == "ladder",
-            "rules": route.rules,
         }
-        policy = cast(Policy, build_plugin("ripieno.policies", route.policy, options, key="route"))
+        given = options | {"rules": route.rules}
+        policy = cast(Policy, build_plugin("ripieno.policies", route.policy, given, key="route"))
         judge = settings.profile.judge
-        modes = Modes(
-            allowed=frozenset(route.modes),
+        setup = RoutingSetup(
+            pool=pool,
+            policy=route.policy,
+            options=options,
+            rules=route.rules.read_text(encoding="utf-8") if route.rules is not None and route.rules.is_file() else "",
+            modes=frozenset(route.modes),
             judge=WorkerId(judge) if judge is not None and judge in pool else None,
-            learned=workflows if route.chooses_modes else {},
+            chooses_workflows=route.chooses_modes,
+            features=self.analyzer.schema,
         )
-        return Router(predictor=predictor, policy=policy, clock=self.clock, modes=modes)
+        return Router(setup=setup, predictor=predictor, policy=policy, learned=learned)

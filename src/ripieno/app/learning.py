@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Clock, Decided, Pool, Run, Worker
+from ripieno.app.replay import Replays
+from ripieno.domain import Decision, Pool, Run, Worker
+from ripieno.errors import NotReplayable
 from ripieno.learn.checkpoint import Canary, Registry
 from ripieno.learn.promotion import judge_canary, record_finding
 from ripieno.learn.snapshots import Snapshots
 from ripieno.learn.train import promote
 from ripieno.ledger import Ledger
-from ripieno.orchestrator import Brain
-from ripieno.route import Arrival, Conditions
-from ripieno.route.modes import make_stand_in
+from ripieno.orchestrator import RoutingState
+from ripieno.route.modes import workflow_as_worker
 from ripieno.route.predictors import TrainedPredictor
 
 log = logging.getLogger(__name__)
@@ -29,30 +29,20 @@ class Learning:
         ledger: the record.
         analyzer: finds the features of its tasks again.
         registry: the checkpoints.
-        clock: the time.
-        conditions: health and limits of the moment.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        analyzer: Analyzer,
-        registry: Registry,
-        clock: Clock,
-        conditions: Callable[[], Conditions],
-    ) -> None:
+    def __init__(self, ledger: Ledger, analyzer: Analyzer, registry: Registry) -> None:
         self._ledger = ledger
         self._analyzer = analyzer
         self._registry = registry
-        self._clock = clock
-        self._conditions = conditions
         self._snapshots = Snapshots(registry.folder, ledger)
+        self.replays = Replays(ledger, analyzer, registry, self.fold)
         self._lock = asyncio.Lock()
         self._canary: Canary | None = None
         self._canary_watermark = 0
         self._shortfalls: list[float] = []
 
-    async def catch_up(self, brain: Brain) -> list[str]:
+    async def catch_up(self, brain: RoutingState) -> list[str]:
         """Fold in what has come since; gives the changes of workers that were noticed."""
         noticed: list[str] = []
         async with self._lock:
@@ -96,7 +86,7 @@ class Learning:
                 self._snapshots.save(predictor, pool)
         return noticed
 
-    async def _watch_canary(self, brain: Brain) -> None:
+    async def _watch_canary(self, brain: RoutingState) -> None:
         """Take what came of the canary's decisions, and end its trial where they suffice."""
         canary = self._registry.canary()
         if canary is None:
@@ -109,7 +99,11 @@ class Learning:
                 continue
             decided = self._ledger.find_decided(late.run.decision)
             if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
-                self._shortfalls.append(await self._measure_shortfall(brain, decided, late.quality))
+                try:
+                    inputs = await self.replays.restore(decided, brain.pool)
+                except NotReplayable:
+                    continue  # nothing tells what the incumbent would have done
+                self._shortfalls.append(measure_shortfall(brain.router.decide(inputs), decided.decision, late.quality))
         finding = judge_canary(self._shortfalls)
         if finding is None:
             return
@@ -122,21 +116,19 @@ class Learning:
             self._registry.quarantine(canary.checkpoint, f"as a canary it {finding.reason}")
             log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
 
-    async def _measure_shortfall(self, brain: Brain, decided: Decided, quality: float) -> float:
-        """What the incumbent promises of its own choice, minus what the canary's brought; 0 where they choose alike."""
-        features = await self._analyzer.analyze(decided.task)
-        arrival = Arrival(id=decided.decision.id, seed=decided.decision.seed, started=self._clock.monotonic())
-        ours = brain.router.decide(decided.task, features, brain.pool, self._conditions(), arrival=arrival)
-        if ours.choice == decided.decision.choice:
-            return 0.0
-        promised = next(e.quality for e in ours.estimates if e.worker == ours.choice)
-        return min(max(promised - quality, -1.0), 1.0)
+
+def measure_shortfall(ours: Decision, theirs: Decision, quality: float) -> float:
+    """Return what the incumbent promises of its choice minus what the canary's brought; 0 where they choose alike."""
+    if ours.choice == theirs.choice:
+        return 0.0
+    promised = next(e.quality for e in ours.estimates if e.worker == ours.choice)
+    return min(max(promised - quality, -1.0), 1.0)
 
 
 def _find_learner(run: Run, predictor: TrainedPredictor, pool: Pool) -> Worker | None:
     """Of whom an outcome speaks: the workflow that was chosen by name, or the worker, unless it has changed or left."""
     if run.mode is not None:
-        return make_stand_in(run.mode) if run.mode in predictor.workers else None
+        return workflow_as_worker(run.mode) if run.mode in predictor.workers else None
     call = run.calls[-1]
     known = call.worker in pool and pool[call.worker].version == call.worker_version
     return pool[call.worker] if known else None

@@ -20,7 +20,7 @@ from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
     from ripieno.app import App
-    from ripieno.route import Arrival
+    from ripieno.domain import Arrival
 
 
 Command = TypeVar("Command", bound=Callable[..., None])

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ripieno.domain.entry import (
         Begun,
         Claimed,
+        Configured,
         Decided,
         Entry,
         Executed,
@@ -21,9 +22,20 @@ if TYPE_CHECKING:
         Stepped,
     )
     from ripieno.domain.features import Features, Matrix, Need, Sensitivity, Vector
+    from ripieno.domain.inputs import Arrival, DecisionInputs, names_worker
     from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
     from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
-    from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
+    from ripieno.domain.routing import (
+        Choice,
+        Decision,
+        Estimate,
+        Mask,
+        Reason,
+        RecordedInputs,
+        RoutingSetup,
+        Standing,
+        Why,
+    )
     from ripieno.domain.run import (
         Answer,
         Call,
@@ -60,6 +72,7 @@ __all__ = [
     "UNKNOWN",
     "Account",
     "Answer",
+    "Arrival",
     "Begun",
     "Binding",
     "Bound",
@@ -69,8 +82,10 @@ __all__ = [
     "Choice",
     "Claimed",
     "Clock",
+    "Configured",
     "Decided",
     "Decision",
+    "DecisionInputs",
     "Ensemble",
     "Entry",
     "Estimate",
@@ -101,7 +116,9 @@ __all__ = [
     "Promoted",
     "Proposed",
     "Reason",
+    "RecordedInputs",
     "Resolved",
+    "RoutingSetup",
     "Run",
     "Sensitivity",
     "Solo",
@@ -129,6 +146,7 @@ __all__ = [
     "least_calls",
     "list_named",
     "list_workers",
+    "names_worker",
     "parse_worker_id",
     "sum_costs",
 ]
@@ -147,6 +165,7 @@ _HOMES = {
     "entry": (
         "Begun",
         "Claimed",
+        "Configured",
         "Decided",
         "Entry",
         "Executed",
@@ -164,6 +183,11 @@ _HOMES = {
         "Need",
         "Sensitivity",
         "Vector",
+    ),
+    "inputs": (
+        "Arrival",
+        "DecisionInputs",
+        "names_worker",
     ),
     "key": (
         "Key",
@@ -184,6 +208,8 @@ _HOMES = {
         "Estimate",
         "Mask",
         "Reason",
+        "RecordedInputs",
+        "RoutingSetup",
         "Standing",
         "Why",
     ),

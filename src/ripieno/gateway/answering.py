@@ -11,7 +11,7 @@ import msgspec
 
 from ripieno.app import App
 from ripieno.config import Loaded
-from ripieno.domain import Account, JsonValue, Objective, Task, WorkerId
+from ripieno.domain import Account, Arrival, JsonValue, Objective, Task, WorkerId
 from ripieno.errors import (
     InDoubt,
     InvalidTask,
@@ -36,7 +36,6 @@ from ripieno.gateway.spans import Spans
 from ripieno.gateway.told import make_headers, tell_answer, tell_cached, tell_limit, tell_why
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
-from ripieno.route import Arrival
 
 COMMENT_S = 10.0
 """A stream whose first piece takes longer is begun, and kept alive with comments."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from typing import Any, TypeAlias, assert_never, cast, get_args, get_type_hints
 
 import msgspec
@@ -10,14 +10,17 @@ import msgspec
 from ripieno.domain import (
     Begun,
     Claimed,
+    Configured,
     Decided,
     Decision,
     Entry,
     Executed,
+    JsonValue,
     Judged,
     Learned,
     Promoted,
     Proposed,
+    RecordedInputs,
     Resolved,
     Run,
     Solo,
@@ -67,6 +70,8 @@ def encode_entry(entry: Entry) -> Row:
                 task=task.digest,
                 task_body=_dump(task),
             )
+        case Configured(setup=setup):
+            return Row(id=entry.id, kind="configured", body=_dump(Configured(setup=setup.without_options())))
         case Executed(run=run, task=task):
             known, unknown = sum_costs([call.cost_usd for call in run.calls])
             return Row(
@@ -114,7 +119,7 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
     raise LedgerCorrupt(f"entry {entry!r} cannot be read: unknown kind {kind!r}", entry=entry)
 
 
-_Plain: TypeAlias = Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
+_Plain: TypeAlias = Configured | Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
 _PLAIN: Mapping[str, type[_Plain]] = {kind.__name__.lower(): kind for kind in get_args(_Plain)}
 """Entries whose fields say by their types how they are read."""
 
@@ -133,19 +138,42 @@ def _dump_decision(decision: Decision) -> str:
     if isinstance(decision.workflow, Solo):
         return _dump(decision)
     found = {each.name: getattr(decision, each.name) for each in fields(decision)}
-    return _dump(found | {"workflow": dump_tagged(decision.workflow)})
+    found["workflow"] = dump_tagged(decision.workflow)
+    if decision.inputs is not None and decision.inputs.check is not None:
+        check = _shorten(dump_tagged(decision.inputs.check), found["workflow"].get("check"))
+        found["inputs"] = msgspec.to_builtins(replace(decision.inputs, check=None)) | {"check": check}
+    return _dump(found)
 
 
 def _load_decision(body: str) -> Decision:
     shell: Any = msgspec.json.decode(body, type=_SHELL)
     found = {each.name: getattr(shell, each.name) for each in fields(Decision)}
-    found["workflow"] = cast(Workflow, load_tagged(msgspec.json.decode(found["workflow"])))
+    workflow = msgspec.json.decode(found["workflow"])
+    found["workflow"] = cast(Workflow, load_tagged(workflow))
+    if found["inputs"] is not None:
+        found["inputs"] = _load_inputs(found["inputs"], workflow)
     return Decision(**found)
 
 
+def _load_inputs(found: Mapping[str, Any], workflow: Mapping[str, Any]) -> RecordedInputs:
+    values = {each.name: found[each.name] for each in fields(RecordedInputs) if each.name in found}
+    values["sensitivity"] = frozenset(found.get("sensitivity", ()))
+    check = found.get("check")
+    if check is not None:
+        values["check"] = load_tagged(check if "kind" in check else workflow.get("check") | check)
+    return RecordedInputs(**values)
+
+
+def _shorten(check: Mapping[str, JsonValue], used: JsonValue) -> Mapping[str, JsonValue]:
+    """Leave out of a stated check what the workflow's own check says too: its texts are recorded once."""
+    if not isinstance(used, Mapping) or used.get("kind") != check["kind"]:
+        return check
+    return {name: part for name, part in check.items() if used[name] != part}
+
+
 def _make_shell() -> type:
-    """A decision whose workflow is still unread: which of the union it is, its own JSON says."""
-    hints = get_type_hints(Decision) | {"workflow": msgspec.Raw}
+    """A decision whose workflow and inputs are still unread: which of a union a value is, its own JSON says."""
+    hints = get_type_hints(Decision) | {"workflow": msgspec.Raw, "inputs": Any}
     parts = []
     for each in fields(Decision):
         if each.default_factory is not MISSING:

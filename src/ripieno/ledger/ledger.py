@@ -11,7 +11,19 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_column, select, text
 from sqlalchemy import Row as SqlRow
 
-from ripieno.domain import Clock, Decided, Entry, Executed, Judged, Outcome, Run, SystemClock, Task
+from ripieno.domain import (
+    Clock,
+    Configured,
+    Decided,
+    Entry,
+    Executed,
+    Judged,
+    Outcome,
+    RoutingSetup,
+    Run,
+    SystemClock,
+    Task,
+)
 from ripieno.errors import LedgerCorrupt, LedgerError, NotFound
 from ripieno.ledger.batch import Waiting
 from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
@@ -172,6 +184,17 @@ class Ledger:
         entry = decode_entry("decided", rows[0].body, entry=rows[0].id, task_body=rows[0].task_body)
         assert isinstance(entry, Decided)
         return entry
+
+    def find_setup(self, digest: str) -> RoutingSetup | None:
+        """Find the setup that decisions refer to by its digest; None if it is not recorded."""
+        query = select(entries).where(entries.c.id == f"configured:{digest}")
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return None
+        entry = decode_entry(row.kind, row.body, entry=row.id)
+        assert isinstance(entry, Configured)
+        return entry.setup
 
     def last_decision(self) -> str | None:
         """Id of the latest decision, if any was made."""
