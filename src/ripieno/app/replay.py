@@ -1,6 +1,6 @@
 """Replay: a recorded decision is made again from what the ledger holds of its inputs, and compared."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ from ripieno.errors import NotReplayable
 from ripieno.learn.checkpoint import Registry, read_workflows
 from ripieno.ledger import Ledger
 from ripieno.plugins import build_plugin
-from ripieno.route import NAMED, Policy, Predictor, Router
+from ripieno.route import NAMED, Policy, Predictor, Router, UtilityPolicy
 from ripieno.route.predictors import PriorPredictor, TrainedPredictor
 
 REMOVED = frozenset({"debate", "mixture"})
@@ -77,6 +77,8 @@ class Replays:
         self._analyzer = analyzer
         self._registry = registry
         self._fold = fold
+        self._policies: dict[str, Policy] = {}
+        """Policies by the digest of their setup: finding a plugin takes long, and a ledger has few setups."""
 
     async def replay(self, decided: Decided, pool: Pool) -> Replayed:
         """Decide a recorded task again.
@@ -162,7 +164,7 @@ class Replays:
     async def _make_router(self, decision: Decision, setup: RoutingSetup) -> Router:
         """Build the router that decided, with the outcomes folded in that it knew then."""
         if decision.policy == NAMED:
-            return Router(setup=setup, predictor=PriorPredictor(), policy=_build_policy("utility", {}, ""))
+            return Router(setup=setup, predictor=PriorPredictor(), policy=UtilityPolicy())
         if decision.inputs is None and decision.policy == "rules":
             raise NotReplayable(decision.id, missing="the text of its rules was not recorded")
         predictor: Predictor = PriorPredictor()
@@ -176,17 +178,18 @@ class Replays:
         if decision.inputs is None:
             estimated = {estimate.worker for estimate in decision.estimates}
             learned = {name: workflow for name, workflow in learned.items() if name in estimated}
-        policy = _build_policy(setup.policy, setup.options, setup.rules)
-        return Router(setup=setup, predictor=predictor, policy=policy, learned=learned)
+        if setup.digest not in self._policies:
+            self._policies[setup.digest] = _build_policy(setup)
+        return Router(setup=setup, predictor=predictor, policy=self._policies[setup.digest], learned=learned)
 
 
-def _build_policy(name: str, options: Mapping[str, object], rules: str) -> Policy:
-    """Build a policy; the text of its rules is a file for as long as it is read."""
+def _build_policy(setup: RoutingSetup) -> Policy:
+    """Build the policy of a setup; the text of its rules is a file for as long as it is read."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "rules.toml"
-        path.write_text(rules, encoding="utf-8")
-        given = dict(options) | {"rules": path if rules else None}
-        return cast(Policy, build_plugin("ripieno.policies", name, given, key="route"))
+        path.write_text(setup.rules, encoding="utf-8")
+        options = dict(setup.options) | {"rules": path if setup.rules else None}
+        return cast(Policy, build_plugin("ripieno.policies", setup.policy, options, key="route"))
 
 
 def _infer_setup(decision: Decision, pool: Pool, schema: str) -> RoutingSetup:
