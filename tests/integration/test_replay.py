@@ -200,6 +200,18 @@ async def test_the_kind_and_the_objective_of_an_equal_text_are_those_of_its_own_
         await replay_all(app)
 
 
+async def test_a_named_worker_with_a_workflow_is_estimated_by_the_whole_of_the_features(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write_pool(serve(), serve())
+    async with open_trained(tmp_path) as app:
+        check = Exact(answers=("4",))
+        task = make_task(app, workers=("b",), mode=Mode.VERIFIED)
+        decision = await app.orchestrator.decide(task, arrival=make_arrival(app.clock, check=check))
+        assert decision.workflow == Verified(worker=B, check=check)
+        assert [estimate.worker for estimate in decision.estimates] == [B]
+
+
 async def test_a_withheld_text_replays_without_its_vector_and_one_that_was_shown_needs_it(
     serve: Serve, tmp_path: Path
 ) -> None:
