@@ -110,7 +110,7 @@ class Router:
         learned = self._find_learned(inputs)
         estimates = self._estimate(inputs, learned)
         kind = inputs.features.kind or self.predictor.infer_kind(inputs.features)
-        features = replace(inputs.features, kind=kind)
+        features = inputs.features if kind == inputs.features.kind else replace(inputs.features, kind=kind)
         rng = np.random.default_rng(inputs.seed)
         choice = self.policy.decide(features, estimates, objective=inputs.task.objective, rng=rng)
         choice, name = split_workflow(choice, learned)
