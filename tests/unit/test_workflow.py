@@ -1,6 +1,7 @@
 """Workflows as values: who is in them, what they cost at least, how they are recorded, and steps in words."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from ripieno.domain import (
     Plan,
     Pool,
     Proposed,
+    RecordedInputs,
     Resolved,
     Run,
     Solo,
@@ -141,6 +143,16 @@ def decode(entry: Entry) -> Entry:
 @given(workflow=workflows)
 def test_every_workflow_is_read_back_from_the_record_as_it_was(workflow: Workflow) -> None:
     assert decode(decided(workflow)) == decided(workflow)
+
+
+@given(check=_checks, used=_checks, is_given=st.booleans())
+def test_the_check_of_a_request_is_read_back_whatever_check_the_workflow_has(
+    check: Check, used: Check, is_given: bool
+) -> None:
+    entry = decided(Verified(worker=A, check=used))
+    inputs = RecordedInputs(setup="s", sensitivity=frozenset({"secret"}), check=check, is_given=is_given)
+    recorded = replace(entry, decision=replace(entry.decision, inputs=inputs))
+    assert decode(recorded) == recorded
 
 
 def test_turns_begin_with_one_call_and_may_ask_everybody() -> None:
