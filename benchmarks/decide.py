@@ -18,14 +18,14 @@ import numpy as np
 from ripieno.analyze import Analyzer
 from ripieno.app import App
 from ripieno.config import load_settings
-from ripieno.domain import Binding, Pool, Price, Task, Worker, WorkerId
+from ripieno.domain import Binding, Pool, Price, RoutingSetup, Task, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.embedded.families import generate_tasks
 from ripieno.encoders import Encoder
 from ripieno.encoders.onnx import OnnxEncoder
 from ripieno.encoders.static import StaticEncoder
 from ripieno.execute import Executor
-from ripieno.orchestrator import Brain, Orchestrator, OrchestratorServices
+from ripieno.orchestrator import Orchestrator, OrchestratorServices, RoutingState
 from ripieno.route.predictors import Checkpoint, Estimator
 from ripieno.route.router import Router
 
@@ -69,8 +69,8 @@ async def measure(app: App, encoder: Encoder, kind: str) -> np.ndarray:
     """Seconds of each decision, shape (ROUNDS,)."""
     analyzer, pool = Analyzer(encoder), make_pool()
     predictor = Estimator(Checkpoint.fit(kind, await make_outcomes(analyzer), rng=np.random.default_rng(0)))
-    router = Router(predictor=predictor, policy=app.brain().router.policy, clock=app.clock)
-    brain = Brain(pool=pool, router=router)
+    setup = RoutingSetup(pool=pool, features=analyzer.schema.name)
+    state = RoutingState(router=Router(setup=setup, predictor=predictor, policy=app.brain().router.policy))
     services = OrchestratorServices(
         analyzer=analyzer,
         executor=Executor(app.caller, app.grading),
@@ -78,7 +78,7 @@ async def measure(app: App, encoder: Encoder, kind: str) -> np.ndarray:
         conditions=app.conditions,
         clock=app.clock,
     )
-    orchestrator = Orchestrator(services, lambda: brain)
+    orchestrator = Orchestrator(services, lambda: state)
     spent = []
     for text in make_prompts():
         start = time.perf_counter()

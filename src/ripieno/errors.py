@@ -10,6 +10,7 @@ RipienoError
 ├── NoEligibleWorker       mend the setup or the task: every worker is masked, each with its Why
 ├── Abstained              loosen the request: no answer was expected to be worth asking for
 ├── NotFound               mend the input: an id that the ledger does not hold
+├── NotReplayable          give up: what a recorded decision depended on is gone, or was never recorded
 ├── RateLimited            wait: `retry_after_s` says how long
 ├── ProviderError          try elsewhere: one worker failed
 │   ├── ProviderTimeout    it did not answer in time
@@ -63,6 +64,7 @@ __all__ = [
     "NoEligibleWorker",
     "NoVerdict",
     "NotFound",
+    "NotReplayable",
     "Overloaded",
     "PredictorError",
     "ProviderError",
@@ -193,6 +195,17 @@ class Abstained(RipienoError):
 
 class NotFound(RipienoError):
     """Nothing is recorded under this id."""
+
+
+class NotReplayable(RipienoError):
+    """A recorded decision cannot be made again; `decision` is its id, and `missing` names what it lacks."""
+
+    def __init__(self, decision: str, *, missing: str) -> None:
+        super().__init__(
+            f"decision {decision!r} cannot be replayed: {missing}", hint="`ripieno explain` still shows it"
+        )
+        self.decision = decision
+        self.missing = missing
 
 
 class RateLimited(RipienoError):

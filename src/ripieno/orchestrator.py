@@ -11,6 +11,7 @@ from ripieno.analyze import Analyzer
 from ripieno.conductor import Conductor, Directors, Planner
 from ripieno.domain import (
     Account,
+    Arrival,
     Call,
     Clock,
     Decision,
@@ -21,6 +22,7 @@ from ripieno.domain import (
     Run,
     Task,
     WorkerId,
+    names_worker,
 )
 from ripieno.domain.grader import Check
 from ripieno.execute import (
@@ -38,23 +40,27 @@ from ripieno.ledger import Ledger
 from ripieno.memory.harness import Harness
 from ripieno.memory.shorten import Shortener
 from ripieno.providers import Piece
-from ripieno.route import Arrival, ConditionsSource, Pacer, Router
+from ripieno.route import ConditionsSource, Pacer, Router
 
 LOTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Brain:
+class RoutingState:
     """What decides at this moment; swapped whole when the pool or the checkpoint changes."""
 
-    pool: Pool
     router: Router
     canary: Router | None = None
     """What decides a share of the tasks before it is promoted or rolled back."""
     canary_share: float = 0.0
 
+    @property
+    def pool(self) -> Pool:
+        """The pool in force."""
+        return self.router.setup.pool
+
     def pick(self, arrival: Arrival) -> Router:
-        """The router of one task; the seed alone chooses, so that a replay chooses alike."""
+        """Return the router of one task; the seed alone chooses. The decision records its predictor."""
         is_canary = self.canary is not None and arrival.seed % LOTS < self.canary_share * LOTS
         return self.canary if is_canary and self.canary is not None else self.router
 
@@ -90,13 +96,15 @@ class Orchestrator:
         brain: gives the pool and router of this moment; one task sees one of them, whole.
     """
 
-    def __init__(self, services: OrchestratorServices, brain: Callable[[], Brain]) -> None:
+    def __init__(self, services: OrchestratorServices, brain: Callable[[], RoutingState]) -> None:
         self._services = services
         self._brain = brain
         self._recording = Recording(services.ledger, services.pacer.observe if services.pacer is not None else None)
         self._planner = Planner(services.analyzer, services.executor.caller, services.conductors, services.directors)
 
-    async def decide(self, task: Task, *, brain: Brain | None = None, arrival: Arrival | None = None) -> Decision:
+    async def decide(
+        self, task: Task, *, brain: RoutingState | None = None, arrival: Arrival | None = None
+    ) -> Decision:
         """Decide one task; nothing is called and nothing recorded.
 
         Raises:
@@ -104,13 +112,14 @@ class Orchestrator:
         """
         brain = brain or self._brain()
         arrival = arrival or make_arrival(self._services.clock)
-        if task.objective.sole is not None:
+        if names_worker(task, arrival.workflow):
             features = await self._services.analyzer.survey(task)
         else:
             features = await self._services.analyzer.analyze(task)
             task = replace(task, objective=self._complete(task.objective, features))
         router = brain.pick(arrival)
-        return router.decide(task, features, brain.pool, self._services.conditions(), arrival=arrival)
+        decision = router.decide(router.gather(task, features, self._services.conditions(), arrival=arrival))
+        return replace(decision, decide_s=self._services.clock.monotonic() - arrival.started)
 
     def _complete(self, objective: Objective, features: Features) -> Objective:
         """The caller's objective, with what analysis found and what the budget says."""
@@ -168,7 +177,7 @@ class Orchestrator:
         return Started(
             decision=decision,
             task=task,
-            pool=brain.pool,
+            setup=brain.pick(arrival).setup,
             key=arrival.key,
             account=arrival.account,
             journal=journals.open(decision.id) if journals is not None else None,
@@ -228,10 +237,10 @@ class Orchestrator:
         journal = await journals.take_over(found) if journals is not None else None
         if journal is None:
             return None
-        pool = self._brain().pool
-        decision, director = await self._planner.attach_director(decided.decision, decided.task, pool)
+        setup = self._brain().router.setup
+        decision, director = await self._planner.attach_director(decided.decision, decided.task, setup.pool)
         run = Started(
-            decision=decision, task=decided.task, pool=pool, key=found.claim.key, journal=journal, director=director
+            decision=decision, task=decided.task, setup=setup, key=found.claim.key, journal=journal, director=director
         )
         return await self._execute(run)
 

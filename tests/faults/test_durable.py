@@ -274,7 +274,7 @@ async def test_calls_of_before_count_against_the_budget_of_a_run_that_goes_on(tm
         assert app.journals is not None
         journal = app.journals.open(answered.decision.id)
         journal.read()
-        started = Started(decision=answered.decision, task=asked, pool=app.pool, journal=journal)
+        started = Started(decision=answered.decision, task=asked, setup=app.brain().router.setup, journal=journal)
         again = await Executor(app.caller, app.grading).execute(started)
         assert len(again.run.calls) == 4
         assert again.run.ended_early is not None
@@ -289,7 +289,7 @@ async def test_an_effect_that_was_begun_is_told_with_its_step(tmp_path: Path) ->
         assert app.journals is not None
         journal = app.journals.open(decision.id)
         journal.read()
-        started = Started(decision=decision, task=TASK, pool=app.pool, journal=journal)
+        started = Started(decision=decision, task=TASK, setup=app.brain().router.setup, journal=journal)
         with pytest.raises(InDoubt, match="step '1'") as doubt:
             await Executor(app.caller, app.grading).execute(started)
         assert (doubt.value.run, doubt.value.step, doubt.value.worker) == (decision.id, "1", decision.worker)

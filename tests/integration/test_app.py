@@ -56,21 +56,16 @@ async def test_a_named_file_that_is_gone_leaves_the_old_pool(serve: Serve) -> No
 
 
 async def test_a_recorded_decision_is_replayed_to_the_same(serve: Serve) -> None:
-    path = write_pool(serve(), serve(), extra="[route]\nexploration = 0.19")
+    write_pool(serve(), serve(), extra="[route]\nexploration = 0.19")
     async with open_app() as app:
         chosen = set()
         for _ in range(25):
             decision, _ = await app.orchestrator.run(TASK)
             chosen.add(decision.worker)
-            replayed = await app.replay(app.ledger.decisions.find(decision.id))
-            assert replayed.workflow == decision.workflow
-            assert replayed.propensity == decision.propensity
-            assert replayed.utilities == decision.utilities
-        decided = app.ledger.decisions.find(decision.id)
-        write_pool(serve())
-        path.write_text(path.read_text().replace("workers.a", "workers.z"))
-        with pytest.raises(ConfigError, match="has left the pool"):
-            await app.replay(decided)
+            replayed = await app.replays.replay(app.ledger.decisions.find(decision.id), app.pool)
+            assert replayed.decision.workflow == decision.workflow
+            assert replayed.decision.propensity == decision.propensity
+            assert replayed.decision.utilities == decision.utilities
 
 
 async def test_a_worker_whose_key_is_missing_is_masked_and_the_others_serve(serve: Serve) -> None:
@@ -273,10 +268,10 @@ async def test_a_late_worker_is_hedged_within_its_allowance(serve: Serve) -> Non
         decision = replace(await app.orchestrator.decide(TASK), estimates=estimates)
         assert decision.workflow == Solo(worker=WorkerId("a"), fallbacks=(WorkerId("b"),))
         patient = replace(TASK, objective=replace(TASK.objective, deadline_s=0.5))
-        first = Started(decision=decision, task=patient, pool=app.pool)
+        first = Started(decision=decision, task=patient, setup=app.brain().router.setup)
         with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
             await executor.execute(first)  # nothing is saved up yet
-        hedged = await executor.execute(Started(decision=decision, task=TASK, pool=app.pool))
+        hedged = await executor.execute(Started(decision=decision, task=TASK, setup=app.brain().router.setup))
         assert [(call.worker, call.failure) for call in hedged.run.calls] == [("a", "cancelled"), ("b", None)]
         assert hedged.run.answer is not None
         assert hedged.run.answer.text == "from b"

@@ -4,7 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
@@ -12,7 +12,6 @@ from openai import APIStatusError, AsyncOpenAI
 from tests.integration.conftest import JSON, Serve, open_app, write_pool
 
 from ripieno.app import App
-from ripieno.domain import Choice
 from ripieno.errors import ConfigError
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply
@@ -358,20 +357,36 @@ async def test_an_open_address_without_a_key_and_a_port_in_use_are_refused(serve
         bind_socket(settings.model_copy(update={"host": "localhost", "port": 0})).close()
 
 
+FAULTY = """
+from pydantic import BaseModel
+from ripieno.plugins import Plugin
+
+class Options(BaseModel):
+    pass
+
 class Faulty:
-    """A policy plugin with a bug."""
-
     name = "faulty"
-    facts: ClassVar[dict[str, object]] = {}
+    facts = {}
 
-    def decide(self, *given: object, **options: object) -> Choice:
+    def decide(self, *given, **options):
         raise KeyError("sk-secret")
 
+policy = Plugin(Options, lambda options: Faulty())
+"""
+"""A policy plugin with a bug."""
 
-async def test_a_fault_inside_is_an_openai_error_without_its_text(serve: Serve) -> None:
-    write_pool(serve())
-    async with open_gateway() as (app, address), ClientSession() as client:
-        app.brain().router.policy = Faulty()
+
+async def test_a_fault_inside_is_an_openai_error_without_its_text(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_plugin.py").write_text(FAULTY)
+    info = tmp_path / "faulty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ripieno.policies]\nfaulty = faulty_plugin:policy\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write_pool(serve(), extra="[route]\npolicy = 'faulty'\n")
+    async with open_gateway() as (_, address), ClientSession() as client:
         status, said, _ = await post(client, f"{address}/v1/chat/completions", {"model": "auto", "messages": ASK})
         assert status == 500
         assert said["error"]["code"] == "internal_error"  # type: ignore[index]  # the error object

@@ -56,9 +56,7 @@ async def test_feedback_moves_the_next_decision_and_every_decision_is_replayed_a
         assert decisions[0].predictor == version
         assert decisions[1].predictor.startswith(f"{version}+")
         for decision in (decisions[0], decisions[7], decisions[-1]):
-            replayed = await app.replay(app.ledger.decisions.find(decision.id))
-            assert replayed.worker == decision.worker
-            assert replayed.utilities == decision.utilities
+            assert (await app.replays.replay(app.ledger.decisions.find(decision.id), app.pool)).differs == ()
     async with open_app() as again:
         assert (await again.orchestrator.decide(TASK)).worker == "a", "what was learned survives the process"
 
@@ -237,8 +235,8 @@ async def test_a_budget_turns_traffic_to_the_cheap_worker(serve: Serve, tmp_path
         assert {"a", "b"} == set(taken)
         assert spent / 120 == pytest.approx(0.0012, rel=0.1)
         paced = next(d for d in reversed(list(app.ledger.read(kinds=("decided",)))) if hasattr(d.entry, "decision"))
-        replayed = await app.replay(app.ledger.decisions.find(paced.entry.id.removeprefix("decided:")))
-        assert replayed.worker == taken[-1]
+        decided = app.ledger.decisions.find(paced.entry.id.removeprefix("decided:"))
+        assert (await app.replays.replay(decided, app.pool)).differs == ()
 
 
 async def test_no_answer_is_told_apart_from_a_fault(serve: Serve, tmp_path: Path) -> None:

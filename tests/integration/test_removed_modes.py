@@ -12,7 +12,7 @@ from tests.unit.test_codec import ENTRIES
 from ripieno.cli.main import cli
 from ripieno.config import load_settings
 from ripieno.dashboard.graph import lay_out
-from ripieno.errors import ConfigError, InvalidPlan
+from ripieno.errors import ConfigError, NotReplayable
 from ripieno.evaluate.questions import answer
 from ripieno.learn.logs import observe
 from ripieno.ledger import Ledger, export_data
@@ -45,10 +45,9 @@ async def test_a_ledger_with_decisions_of_removed_modes_is_read_verified_and_exp
         for decision, mode in (("d15", "debate"), ("d16", "mixture")):
             decided = app.ledger.decisions.find(decision)
             assert lay_out(decided.decision.workflow, app.ledger.runs.of_decision(decision)[-1]).boxes
-            with pytest.raises(
-                InvalidPlan, match=f"'{decision}' cannot be replayed: the workflow '{mode}' was removed"
-            ):
-                await app.replay(decided)
+            with pytest.raises(NotReplayable) as caught:
+                await app.replays.replay(decided, app.pool)
+            assert (caught.value.decision, f"{mode!r} was removed" in caught.value.missing) == (decision, True)
 
 
 def test_the_commands_explain_them_and_say_why_there_is_no_replay(serve: Serve) -> None:
@@ -57,7 +56,7 @@ def test_the_commands_explain_them_and_say_why_there_is_no_replay(serve: Serve) 
     told = CliRunner().invoke(cli, ["explain", "d15", "--json"])
     assert json.loads(told.output)["task"].startswith("What is 15")
     refused = CliRunner().invoke(cli, ["explain", "d15", "--replay"])
-    assert isinstance(refused.exception, InvalidPlan)
+    assert isinstance(refused.exception, NotReplayable)
     assert f"{len(ENTRIES)} entries" in CliRunner().invoke(cli, ["ledger", "verify"]).output
 
 

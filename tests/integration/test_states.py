@@ -181,7 +181,7 @@ async def test_turns_without_a_director_or_without_a_step_are_refused_by_name(se
         decision = await app.orchestrator.decide(TASK)
         turns = replace(decision, workflow=Turns(worker=A, most=2))
         executor = Executor(app.caller, app.grading)
-        nobody = Started(decision=turns, task=TASK, pool=app.pool)
+        nobody = Started(decision=turns, task=TASK, setup=app.brain().router.setup)
         with pytest.raises(ConfigError, match="nobody chooses the turns"):
             await executor.execute(nobody)
         idle = replace(nobody, director=Idle(), recorder=type(nobody.recorder)())

@@ -136,7 +136,7 @@ async def take_turns(app: App, *steps: Step | None, most: int = 5) -> Answered |
     decision = await app.orchestrator.decide(TASK)
     turns = Turns(worker=decision.worker, most=most)
     decision = replace(decision, workflow=turns)
-    started = Started(decision=decision, task=TASK, pool=app.pool, director=Told(*steps))
+    started = Started(decision=decision, task=TASK, setup=app.brain().router.setup, director=Told(*steps))
     with suppress(ProviderError):
         await Executor(app.caller, app.grading).execute(started)
     assert isinstance(started.recorder.ended, Answered | Failed)

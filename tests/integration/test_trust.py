@@ -24,7 +24,7 @@ async def record(app: App, *, found: float, accepted: float, own: float | None =
     """A run as the ledger keeps it: an answer, what the judge found of it, and what a user said later."""
     task = Task.from_text("What is it?")
     decision = await app.orchestrator.decide(task)
-    started = Started(decision=decision, task=task, pool=app.pool)
+    started = Started(decision=decision, task=task, setup=app.brain().router.setup)
     verdict = Verdict(verifier=JUDGE, quality=found, found=own)
     started.recorder.note(Finding(step="1.check", author=decision.worker, verdict=verdict))
     second = replace(verdict, quality=1.0, found=None)

@@ -580,7 +580,7 @@ async def take_turns(app: App, director: Told, *, task: Task = TASK, most: int =
     others = tuple(worker for worker in app.pool.ids if worker != decision.worker)
     turns = Turns(worker=decision.worker, fallbacks=others, most=most)
     decision = replace(decision, workflow=turns)
-    started = Started(decision=decision, task=task, pool=app.pool, director=director)
+    started = Started(decision=decision, task=task, setup=app.brain().router.setup, director=director)
     return await Executor(app.caller, app.grading).execute(started)
 
 

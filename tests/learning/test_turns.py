@@ -137,7 +137,9 @@ async def test_the_workbench_and_the_engine_take_the_same_turns_alike(stage: Sta
             decision = await app.orchestrator.decide(task.task)
             turns = Turns(worker=decision.worker, fallbacks=tuple(w for w in app.pool.ids if w != decision.worker))
             decision = replace(decision, workflow=turns)
-            started = Started(decision=decision, task=task.task, pool=app.pool, director=Replayed(chosen))
+            started = Started(
+                decision=decision, task=task.task, setup=app.brain().router.setup, director=Replayed(chosen)
+            )
             answered = await Executor(app.caller, app.grading).execute(started)
             assert answered.answer.text == played.underway.results[-1]
             assert len(answered.run.calls) == outcome.steps

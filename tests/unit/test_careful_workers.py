@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ripieno.conductor import Roster
 from ripieno.domain import (
     Answer,
+    Arrival,
     Binding,
     Cascade,
     Ensemble,
@@ -24,6 +25,7 @@ from ripieno.domain import (
     Plan,
     Pool,
     Price,
+    RoutingSetup,
     Solo,
     Step,
     Task,
@@ -39,7 +41,7 @@ from ripieno.errors import ProviderTimeout, RipienoError
 from ripieno.execute import Executor, Started, Turn
 from ripieno.providers import Caller, Health, Piece
 from ripieno.providers.base import stream_whole
-from ripieno.route import Arrival, Conditions, Modes, Router, UtilityPolicy
+from ripieno.route import Conditions, Router, UtilityPolicy
 from ripieno.route.policies import Policy
 from ripieno.route.policies.rules import Rule, RulePolicy
 from ripieno.route.predictors import PriorPredictor
@@ -158,8 +160,7 @@ class World:
     """All that a task meets."""
 
     pool: Pool
-    policy: Policy
-    modes: Modes
+    router: Router
     arrival: Arrival
     task: Task
     failing: frozenset[str]
@@ -168,9 +169,11 @@ class World:
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     learned = draw(st.none() | st.builds(Cascade, stages=_pairs, check=st.builds(Agreement, peer=_one)))
-    modes = Modes(
-        allowed=frozenset(Mode),
-        judge=draw(st.none() | _one),
+    pool = draw(pools())
+    router = Router(
+        setup=RoutingSetup(pool=pool, judge=draw(st.none() | _one)),
+        predictor=PriorPredictor(),
+        policy=draw(policies()),
         learned={} if learned is None else {LEARNED: learned},
     )
     workflow = draw(st.none() | _workflows)
@@ -179,19 +182,19 @@ def worlds(draw: st.DrawFn) -> World:
         incumbent=draw(st.none() | _one), check=draw(st.none() | _checks),
     )  # fmt: skip
     task = Task(messages=TASK.messages, objective=draw(_objectives))
-    return World(draw(pools()), draw(policies()), modes, arrival, task, frozenset(draw(_some)))
+    return World(pool, router, arrival, task, frozenset(draw(_some)))
 
 
 async def carry(world: World, *, is_stream: bool) -> list[WorkerId]:
     """Decide a task and carry it out; gives who was called."""
     clock, provider = FixedClock(), Recording(world.failing)
     caller = Caller({"p": provider}, health=Health(clock), clock=clock)
-    router = Router(predictor=PriorPredictor(), policy=world.policy, clock=clock, modes=world.modes)
     today = Conditions(today=date(2026, 11, 22))
     with suppress(RipienoError):
-        decision = router.decide(world.task, make_features(), world.pool, today, arrival=world.arrival)
+        inputs = world.router.gather(world.task, make_features(), today, arrival=world.arrival)
+        decision = world.router.decide(inputs)
         director = make_director(world, decision.mask)
-        started = Started(decision=decision, task=world.task, pool=world.pool, director=director)
+        started = Started(decision=decision, task=world.task, setup=inputs.setup, director=director)
         if isinstance(decision.workflow, Turns) and director is None:
             return []
         executor = Executor(caller, lambda: Grading({}), hedge_share=1.0)

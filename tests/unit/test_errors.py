@@ -124,7 +124,7 @@ OF_THE_GATEWAY = {
     "NotFound": "", "InvalidTask": "", "GateRefused": "", "RateLimited": "", "Overloaded": "", "Unauthorized": "",
     "Forbidden": "", "RipienoError": "", "BudgetExhausted": "", "NoEligibleWorker": "", "Abstained": "",
     "DeadlineExceeded": "", "InvalidPlan": "", "ApprovalPending": "", "ApprovalDenied": "", "InDoubt": "",
-    "ProviderRejected": "", "UnknownPrice": "",
+    "NotReplayable": "", "ProviderRejected": "", "UnknownPrice": "",
 }  # fmt: skip
 """Classes whose messages come from drivers, files and servers; those of the others are about the request itself."""
 

@@ -5,6 +5,8 @@ import json
 import sqlite3
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
+from tests.conftest import MakeWorker
 from tests.unit.test_tasks import make_folder
 
 from ripieno.domain import (
     Answer,
+    Binding,
     Call,
+    Configured,
     Decided,
     Decision,
     Entry,
@@ -29,8 +34,10 @@ from ripieno.domain import (
     Objective,
     Origin,
     Placement,
+    Pool,
     Promoted,
     Reason,
+    RoutingSetup,
     Run,
     Solo,
     Task,
@@ -352,6 +359,25 @@ except LedgerFull as error:
     assert int(done) > 10
     with Ledger(f"sqlite:///{tmp_path}/l.db") as ledger:
         assert ledger.verify().entries == int(done), "every receipt is on disk, and nothing else"
+
+
+def test_a_setup_is_read_back_under_its_digest_without_the_options_of_workers(
+    ledger: Ledger, make_worker: MakeWorker
+) -> None:
+    binding = Binding(provider="p", model="m", options={"token": "private"})
+    worker = make_worker("w", binding=binding, deprecated_on=date(2030, 1, 1))
+    setup = RoutingSetup(pool=Pool((worker,)), options={"exploration": 0.1}, rules="[[rule]]", judge=W)
+    ledger.append_now([Configured(setup=setup), Configured(setup=replace(setup))])
+    assert ledger.count("configured") == 1
+    (stored,) = ledger.read(kinds=("configured",))
+    found = ledger.decisions.find_setup(setup.digest)
+    assert stored.entry == Configured(setup=setup.without_options())
+    assert found is not None
+    assert (found.digest, found.pool["w"].version) == (setup.digest, worker.version)
+    assert found.pool["w"].binding.options == {}
+    other = replace(worker, binding=replace(binding, options={"token": "other"}))
+    assert replace(setup, pool=Pool((other,))).digest != setup.digest, "another version of the worker"
+    assert ledger.decisions.find_setup("none") is None
 
 
 def test_entries_are_plain_json(tmp_path: Path, ledger: Ledger) -> None:

@@ -4,15 +4,28 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 
-import numpy as np
 import pytest
 from tests.conftest import MakeWorker
 
-from ripieno.domain import UNKNOWN, Budget, Message, Need, Objective, Pool, Price, Privacy, Reason, Solo, Task, WorkerId
+from ripieno.domain import (
+    UNKNOWN,
+    Arrival,
+    Budget,
+    Message,
+    Need,
+    Objective,
+    Pool,
+    Price,
+    Privacy,
+    Reason,
+    RoutingSetup,
+    Solo,
+    Task,
+    WorkerId,
+)
 from ripieno.errors import NoEligibleWorker
-from ripieno.route import Arrival, Conditions, Router, UtilityPolicy, find_able, mask_workers
+from ripieno.route import Conditions, Router, UtilityPolicy, find_able, mask_workers
 from ripieno.route.predictors import PriorPredictor
-from ripieno.testing import FixedClock
 from ripieno.testing.conformance import make_features
 
 TODAY = Conditions(today=date(2026, 11, 22))
@@ -118,11 +131,11 @@ def test_an_empty_mask_is_an_error_that_lists_every_reason(make_worker: MakeWork
 
 def test_a_router_never_chooses_a_masked_worker(make_worker: MakeWorker) -> None:
     pool = Pool((make_worker("free", is_muted=True), make_worker("dear", price=Price(usd_per_call=5.0))))
-    clock = FixedClock()
-    router = Router(predictor=PriorPredictor(), policy=UtilityPolicy(exploration=0.19), clock=clock)
+    policy = UtilityPolicy(exploration=0.19)
+    router = Router(setup=RoutingSetup(pool=pool), predictor=PriorPredictor(), policy=policy)
     for seed in range(50):
-        arrival = Arrival(id=str(seed), seed=seed, started=clock.monotonic())
-        decision = router.decide(TASK, make_features(), pool, TODAY, arrival=arrival)
+        arrival = Arrival(id=str(seed), seed=seed, started=0.0)
+        decision = router.decide(router.gather(TASK, make_features(), TODAY, arrival=arrival))
         assert decision.workflow == Solo(worker=WorkerId("dear"))
         assert decision.propensity == 1.0
         assert decision.mask.masked[WorkerId("free")].reason is Reason.MUTED
@@ -133,8 +146,7 @@ def test_the_prior_takes_the_cheapest(make_pool: Callable[..., Pool], make_worke
     pool = Pool(
         (make_worker("dear", price=Price(usd_per_call=5.0)), make_worker("cheap", price=Price(usd_per_call=1.0)))
     )
-    router = Router(predictor=PriorPredictor(), policy=UtilityPolicy(), clock=FixedClock())
+    router = Router(setup=RoutingSetup(pool=pool), predictor=PriorPredictor(), policy=UtilityPolicy())
     task = Task(messages=(Message(role="user", content="x"),))
     arrival = Arrival(id="1", seed=1, started=0.0)
-    assert router.decide(task, make_features(), pool, TODAY, arrival=arrival).worker == "cheap"
-    assert np.isfinite(router.decide(task, make_features(), pool, TODAY, arrival=arrival).decide_s)
+    assert router.decide(router.gather(task, make_features(), TODAY, arrival=arrival)).worker == "cheap"

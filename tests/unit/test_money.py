@@ -51,7 +51,7 @@ from ripieno.measure.profile import Progress
 from ripieno.route import Pacer
 from ripieno.route.choose import gather_estimates
 from ripieno.route.mask import Conditions, mask_workers
-from ripieno.route.modes import Cast
+from ripieno.route.modes import WorkflowInputs
 from ripieno.route.policies import UtilityPolicy
 from ripieno.route.predictors.prior import PriorPredictor
 from ripieno.route.utility import Scales, fill_unknown_costs, score_outcome, score_utilities
@@ -133,7 +133,7 @@ def test_a_budget_masks_unknown_prices_and_what_it_cannot_pay(make_worker: MakeW
 def test_an_unknown_cost_is_not_the_cheapest(make_estimate: MakeEstimate, make_pool: Callable[..., Pool]) -> None:
     estimates = (make_estimate("a", cost_usd=None), make_estimate("b", cost_usd=9.0))
     order = (WorkerId("a"), WorkerId("b"), WorkerId("c"))
-    cast = Cast(task=Task.from_text("x"), pool=make_pool(*order), order=order, estimates=estimates)
+    cast = WorkflowInputs(task=Task.from_text("x"), pool=make_pool(*order), order=order, estimates=estimates)
     assert cast.cheapest_first()[0] == "b"
 
 

@@ -7,12 +7,15 @@ from datetime import date
 import pytest
 
 from ripieno.domain import (
+    Arrival,
     Choice,
+    Decision,
     Estimate,
     Features,
     Message,
     Objective,
     Pool,
+    RoutingSetup,
     Task,
     Verified,
     Worker,
@@ -20,11 +23,10 @@ from ripieno.domain import (
 )
 from ripieno.domain.grader import Exact
 from ripieno.errors import NoEligibleWorker
-from ripieno.route import Arrival, Conditions, Router
+from ripieno.route import Conditions, Router
 from ripieno.route.policies import UtilityPolicy
 from ripieno.route.predictors import Forecast
-from ripieno.route.router import NAMED, STAY_MARGIN, add_waiting, stay
-from ripieno.testing import FixedClock
+from ripieno.route.router import NAMED, STAY_MARGIN, add_waiting, prefer_incumbent
 from ripieno.testing.conformance import make_features
 
 TODAY = Conditions(today=date(2026, 1, 1))
@@ -43,8 +45,10 @@ class Even:
         return Forecast(estimates=estimates, kind=features.kind or "maths")
 
 
-def make_router() -> Router:
-    return Router(predictor=Even(), policy=UtilityPolicy(exploration=0.0, has_ladder=False), clock=FixedClock())
+def decide(task: Task, pool: Pool, conditions: Conditions = TODAY, *, arrival: Arrival | None = None) -> Decision:
+    policy = UtilityPolicy(exploration=0.0, has_ladder=False)
+    router = Router(setup=RoutingSetup(pool=pool), predictor=Even(), policy=policy)
+    return router.decide(router.gather(task, make_features(), conditions, arrival=arrival or make_arrival()))
 
 
 def make_arrival(incumbent: str | None = None) -> Arrival:
@@ -60,7 +64,7 @@ def test_the_only_worker_that_a_key_may_use_is_taken_like_a_named_one_and_not_ca
     make_pool: Callable[..., Pool],
 ) -> None:
     task = replace(ask(), objective=Objective(allowed=("b",)))
-    decision = make_router().decide(task, make_features(), make_pool("a", "b"), TODAY, arrival=make_arrival())
+    decision = decide(task, make_pool("a", "b"))
     assert (decision.worker, decision.policy) == ("b", NAMED)
     assert decision.reasons == ("b is the only worker that may be used",)
 
@@ -70,28 +74,28 @@ def test_a_callers_own_workflow_is_carried_out_where_the_task_names_one_worker_t
 ) -> None:
     workflow = Verified(worker=WorkerId("b"), check=Exact(answers=("4",)))
     arrival = replace(make_arrival(), workflow=workflow)
-    decision = make_router().decide(ask("b"), make_features(), make_pool("a", "b"), TODAY, arrival=arrival)
+    decision = decide(ask("b"), make_pool("a", "b"), arrival=arrival)
     assert decision.workflow == workflow
 
 
 def test_a_named_worker_is_taken_without_estimates(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool("a", "b")
-    decision = make_router().decide(ask("b"), make_features(), pool, TODAY, arrival=make_arrival())
+    decision = decide(ask("b"), pool)
     assert (decision.worker, decision.policy, decision.predictor) == ("b", NAMED, NAMED)
     assert (decision.estimates, decision.propensity) == ((), 1.0)
     muted = Pool(tuple(replace(worker, is_muted=True) for worker in pool))
     with pytest.raises(NoEligibleWorker, match="muted"):
-        make_router().decide(ask("b"), make_features(), muted, TODAY, arrival=make_arrival())
+        decide(ask("b"), muted)
     with pytest.raises(NoEligibleWorker, match="not_allowed"):
-        make_router().decide(ask("gone"), make_features(), pool, TODAY, arrival=make_arrival())
+        decide(ask("gone"), pool)
 
 
 def test_waiting_is_added_to_the_latency_of_full_workers(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool("a", "b")
-    free = make_router().decide(ask(), make_features(), pool, TODAY, arrival=make_arrival())
+    free = decide(ask(), pool)
     assert free.worker == "b"
     full = replace(TODAY, load={WorkerId("b"): 4.0, WorkerId("gone"): 9.0})
-    decision = make_router().decide(ask(), make_features(), pool, full, arrival=make_arrival())
+    decision = decide(ask(), pool, full)
     assert decision.worker == "a"
     assert decision.load == {"b": 4.0}
     assert [estimate.latency_s for estimate in decision.estimates] == [2.0, 10.0]
@@ -106,7 +110,7 @@ def test_below_one_there_is_no_waiting(make_estimate: Callable[..., Estimate]) -
 
 def test_a_conversation_stays_unless_another_is_clearly_better(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool("a", "b")
-    decision = make_router().decide(ask(), make_features(), pool, TODAY, arrival=make_arrival("a"))
+    decision = decide(ask(), pool, arrival=make_arrival("a"))
     assert (decision.worker, decision.incumbent, decision.propensity) == ("a", "a", 1.0)
     assert decision.reasons[0] == "a has answered the conversation so far"
     choice = Choice(
@@ -115,19 +119,19 @@ def test_a_conversation_stays_unless_another_is_clearly_better(make_pool: Callab
         utilities={WorkerId("a"): 0.1, WorkerId("b"): 0.2 + STAY_MARGIN},
         reasons=("b is better",),
     )
-    assert stay(choice, WorkerId("a"), is_bound=False) is choice
-    assert stay(choice, WorkerId("a"), is_bound=True).order == ("a", "b")
+    assert prefer_incumbent(choice, WorkerId("a"), must_stay=False) is choice
+    assert prefer_incumbent(choice, WorkerId("a"), must_stay=True).order == ("a", "b")
     for incumbent in (None, WorkerId("gone")):
-        assert stay(choice, incumbent, is_bound=True) is choice
-    assert stay(replace(choice, abstains=True), WorkerId("a"), is_bound=True).abstains
+        assert prefer_incumbent(choice, incumbent, must_stay=True) is choice
+    assert prefer_incumbent(replace(choice, abstains=True), WorkerId("a"), must_stay=True).abstains
 
 
 def test_when_all_rest_they_are_tried_all_the_same(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool("a", "b")
     resting = replace(TODAY, unhealthy={WorkerId("a"): "timeout", WorkerId("b"): "timeout"})
-    decision = make_router().decide(ask(), make_features(), pool, resting, arrival=make_arrival())
+    decision = decide(ask(), pool, resting)
     assert set(decision.mask.eligible) == {"a", "b"}
     limited = replace(TODAY, rate_limited={WorkerId("a"): "wait", WorkerId("b"): "wait"})
     with pytest.raises(NoEligibleWorker) as caught:
-        make_router().decide(ask(), make_features(), pool, limited, arrival=make_arrival())
+        decide(ask(), pool, limited)
     assert caught.value.is_temporary

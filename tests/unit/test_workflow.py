@@ -30,6 +30,7 @@ from ripieno.domain import (
     Pool,
     Proposed,
     Reason,
+    RecordedInputs,
     Resolved,
     Run,
     Solo,
@@ -64,7 +65,7 @@ from ripieno.domain.grader import (
 from ripieno.errors import InvalidTask, LedgerCorrupt
 from ripieno.execute.prompts import LONGEST_RESULT, clip, make_step, read_verdict
 from ripieno.ledger.codec import decode_entry, encode_entry
-from ripieno.route.modes import Cast, compose, find_check, read_schema
+from ripieno.route.modes import WorkflowInputs, compose, find_check, read_schema
 from ripieno.tasks.graders import read_check
 
 A, B, C = (WorkerId(name) for name in "abc")
@@ -150,6 +151,16 @@ def test_every_workflow_is_read_back_from_the_record_as_it_was(workflow: Workflo
     assert decode(decided(workflow)) == decided(workflow)
 
 
+@given(check=_checks, used=_checks, is_given=st.booleans())
+def test_the_check_of_a_request_is_read_back_whatever_check_the_workflow_has(
+    check: Check, used: Check, is_given: bool
+) -> None:
+    entry = decided(Verified(worker=A, check=used))
+    inputs = RecordedInputs(setup="s", sensitivity=frozenset({"secret"}), check=check, is_given=is_given)
+    recorded = replace(entry, decision=replace(entry.decision, inputs=inputs))
+    assert decode(recorded) == recorded
+
+
 def test_turns_begin_with_one_call_and_may_ask_everybody() -> None:
     turns = Turns(worker=A, fallbacks=(B, C))
     assert least_calls(turns) == 1
@@ -222,8 +233,8 @@ def test_families_are_stated_or_the_stem_of_the_id() -> None:
     assert make_worker("x", family="y").kin == "y"
 
 
-def make_cast(*workers: Worker, **more: object) -> Cast:
-    return Cast(task=TASK, pool=Pool(workers), order=tuple(w.id for w in workers), estimates=(), **more)  # type: ignore[arg-type]  # a cast's fields
+def make_cast(*workers: Worker, **more: object) -> WorkflowInputs:
+    return WorkflowInputs(task=TASK, pool=Pool(workers), order=tuple(w.id for w in workers), estimates=(), **more)  # type: ignore[arg-type]  # a cast's fields
 
 
 def test_tools_do_not_vary_so_different_ones_are_asked() -> None:

@@ -32,22 +32,21 @@ from ripieno.config import Loaded, Settings, load_settings
 from ripieno.domain import (
     Answer,
     Clock,
-    Decided,
-    Decision,
+    JsonValue,
     Mode,
     Objective,
     Pool,
+    RoutingSetup,
     SystemClock,
     Task,
     WorkerId,
     Workflow,
     parse_worker_id,
 )
-from ripieno.domain.workflow import find_removed_mode
 from ripieno.encoders import CachedEncoder, GuardedEncoder
-from ripieno.errors import CheckpointError, ConfigError, InvalidPlan, RipienoError
+from ripieno.errors import CheckpointError, ConfigError, RipienoError
 from ripieno.execute import Executor, Journals
-from ripieno.learn.checkpoint import ModelCard, Registry, read_card, read_workflows, require_shared_workers
+from ripieno.learn.checkpoint import Registry, read_card, read_workflows, require_shared_workers
 from ripieno.learn.criticality import load_criticality
 from ripieno.ledger import HASTE_S, PATIENT_S, Ledger
 from ripieno.loops import Loop
@@ -55,16 +54,13 @@ from ripieno.measure import Prober, Profiler
 from ripieno.memory import Memory
 from ripieno.memory.harness import Harness
 from ripieno.memory.waiting import Waiting
-from ripieno.orchestrator import Brain, Orchestrator, OrchestratorServices
+from ripieno.orchestrator import Orchestrator, OrchestratorServices, RoutingState
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.privacy import Boundary
 from ripieno.providers import Caller, Health, Provider, Residents, require_answer
 from ripieno.route import (
-    NAMED,
     PRESETS,
-    Arrival,
     Conditions,
-    Modes,
     Pacer,
     Policy,
     Predictor,
@@ -72,7 +68,7 @@ from ripieno.route import (
     Scales,
     find_able,
 )
-from ripieno.route.predictors import Estimator, OnlineState, PriorPredictor
+from ripieno.route.predictors import Estimator, PriorPredictor
 from ripieno.verify import Grading, Verifier
 from ripieno.verify.trust import Trust
 
@@ -154,7 +150,8 @@ class App:
         self._looked_at = 0.0
         self.learning = Loop("learning", every_s=FOLLOW_S, clock=self.clock)
         """The record of learning beside requests."""
-        self._learning = Learning(self.ledger, self.analyzer, self.registry, self.clock, self.conditions)
+        self._learning = Learning(self.ledger, self.analyzer, self.registry)
+        self.replays = self._learning.replays
         self.orchestrator = Orchestrator(services, self.brain)
         self.runs = Runs(self.orchestrator, self.journals, self.ledger, self.clock)
 
@@ -189,7 +186,7 @@ class App:
         """The pool in force."""
         return self.brain().pool
 
-    def brain(self) -> Brain:
+    def brain(self) -> RoutingState:
         """Pool and router of this moment; a changed file is taken whole, or not at all."""
         if self.look_every_s:
             now = self.clock.monotonic()
@@ -211,7 +208,8 @@ class App:
 
     async def prepare(self, version: str) -> int:
         """Fold what traffic has shown into a checkpoint ahead of its first start, which goes on from there."""
-        estimator, _ = await self._learning.fold(self._load(version)[0], self.pool)
+        estimator, _ = self.registry.load_estimator(version, schema=self.analyzer.schema)
+        estimator, _ = await self._learning.fold(estimator, self.pool)
         return estimator.state.folded
 
     async def refresh(self) -> None:
@@ -269,49 +267,6 @@ class App:
         return Objective(
             preference=dial, preset=name, privacy=chosen.privacy, abstain_price=self.settings.route.abstain_price
         )
-
-    async def replay(self, decided: Decided) -> Decision:
-        """Decide a recorded task again: same features, checkpoint, policy parameters, eligible workers and seed.
-
-        Raises:
-            CheckpointError: the checkpoint of that decision is gone.
-            ConfigError: an eligible worker has left the pool.
-            InvalidPlan: the decision took a mode that was removed.
-        """
-        old = decided.decision
-        removed = find_removed_mode(old.workflow)
-        if removed is not None:
-            raise InvalidPlan(f"decision {old.id!r} cannot be replayed: the workflow {removed!r} was removed")
-        gone = [worker for worker in old.mask.eligible if worker not in self.pool]
-        if gone:
-            raise ConfigError(f"decision {old.id!r} cannot be replayed: {gone[0]!r} has left the pool")
-        predictor: Predictor = PriorPredictor()
-        learned: dict[WorkerId, Workflow] = {}
-        if old.predictor not in (predictor.version, NAMED):
-            predictor, card = await self._load_as_of(old.predictor)
-            learned = read_workflows(card) if self.settings.route.chooses_modes else {}
-        options = dict(old.policy_facts) | {"rules": self.settings.route.rules}
-        name = old.policy if old.policy != NAMED else self.settings.route.policy
-        policy = cast(Policy, build_plugin("ripieno.policies", name, options, key="route"))
-        eligible = Pool(tuple(replace(self.pool[worker], is_muted=False) for worker in old.mask.eligible))
-        router = Router(predictor=predictor, policy=policy, clock=self.clock, modes=Modes(learned=learned))
-        features = await self.analyzer.analyze(decided.task)
-        arrival = Arrival(id=old.id, seed=old.seed, started=self.clock.monotonic(), incumbent=old.incumbent)
-        healthy = Conditions(today=date.min, load=old.load, named=frozenset(old.mask.eligible))
-        task = replace(decided.task, objective=old.objective)
-        return router.decide(task, features, eligible, healthy, arrival=arrival)
-
-    async def _load_as_of(self, version: str) -> tuple[Estimator, ModelCard]:
-        """Load a checkpoint with the outcomes folded in that it knew then."""
-        name, _, watermark = version.partition("+")
-        estimator, card = self._load(name)
-        if watermark:
-            estimator, _ = await self._learning.fold(estimator, self.pool, until=int(watermark))
-        return estimator, card
-
-    def _load(self, version: str) -> tuple[Estimator, ModelCard]:
-        checkpoint, card = self.registry.load(version, schema=self.analyzer.schema)
-        return Estimator(checkpoint, OnlineState(watermark=card.watermark)), card
 
     def make_profiler(self) -> Profiler:
         """A profiler on this app's workers and ledger."""
@@ -448,14 +403,13 @@ class App:
         configured = self.settings.providers
         return {(name, repr(configured[name])): provider for name, provider in self._providers.items()}
 
-    def _build_brain(self, loaded: Loaded) -> Brain:
+    def _build_brain(self, loaded: Loaded) -> RoutingState:
         with loaded.placing():
             pool = build_pool(loaded.settings)
         if not self._decides:
-            return Brain(pool=pool, router=self.make_router(None, pool, loaded.settings))
+            return RoutingState(router=self.make_router(None, pool, loaded.settings))
         canary = self.registry.canary()
-        return Brain(
-            pool=pool,
+        return RoutingState(
             router=self.make_router(self.registry.current(), pool, loaded.settings),
             canary=self.make_router(canary.checkpoint, pool, loaded.settings) if canary is not None else None,
             canary_share=canary.share if canary is not None else 0.0,
@@ -469,26 +423,31 @@ class App:
         """
         predictor: Predictor = PriorPredictor()
         scales, margin = Scales(), 0.0
-        workflows: dict[WorkerId, Workflow] = {}
+        learned: dict[WorkerId, Workflow] = {}
         if version is not None:
-            estimator, card = self._load(version)
+            estimator, card = self.registry.load_estimator(version, schema=self.analyzer.schema)
             require_shared_workers(card, pool.ids, version=version)
             predictor, scales, margin = estimator, card.scales, estimator.checkpoint.margin
-            workflows = read_workflows(card)
+            learned = read_workflows(card)
         route = settings.route
-        options: dict[str, object] = {
+        options: dict[str, JsonValue] = {
             "exploration": route.exploration,
             "reference_cost_usd": scales.cost_usd,
             "reference_latency_s": scales.latency_s,
             "margin": margin,
             "has_ladder": route.newcomers == "ladder",
-            "rules": route.rules,
         }
-        policy = cast(Policy, build_plugin("ripieno.policies", route.policy, options, key="route"))
+        given = options | {"rules": route.rules}
+        policy = cast(Policy, build_plugin("ripieno.policies", route.policy, given, key="route"))
         judge = settings.profile.judge
-        modes = Modes(
-            allowed=frozenset(route.modes),
+        setup = RoutingSetup(
+            pool=pool,
+            policy=route.policy,
+            options=options,
+            rules=route.rules.read_text(encoding="utf-8") if route.rules is not None and route.rules.is_file() else "",
+            modes=frozenset(route.modes),
             judge=WorkerId(judge) if judge is not None and judge in pool else None,
-            learned=workflows if route.chooses_modes else {},
+            chooses_workflows=route.chooses_modes,
+            features=self.analyzer.schema.name,
         )
-        return Router(predictor=predictor, policy=policy, clock=self.clock, modes=modes)
+        return Router(setup=setup, predictor=predictor, policy=policy, learned=learned)

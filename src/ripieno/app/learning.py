@@ -3,20 +3,20 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from itertools import islice
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Clock, Decided, Pool, Run, Worker
-from ripieno.errors import PredictorError
+from ripieno.app.replay import Replays
+from ripieno.domain import Decision, Pool, Run, Worker
+from ripieno.errors import NotReplayable, PredictorError
 from ripieno.learn.checkpoint import Canary, Registry
 from ripieno.learn.promotion import Finding, judge_canary, record_finding
 from ripieno.learn.snapshots import Snapshots
 from ripieno.learn.train import promote
 from ripieno.ledger import Ledger, TrafficOutcome
-from ripieno.orchestrator import Brain
-from ripieno.route import Arrival, Conditions, Router
-from ripieno.route.modes import make_stand_in
+from ripieno.orchestrator import RoutingState
+from ripieno.route import Router
+from ripieno.route.modes import workflow_as_worker
 from ripieno.route.predictors import Estimator, Observation
 
 log = logging.getLogger(__name__)
@@ -34,24 +34,14 @@ class Learning:
         ledger: the record.
         analyzer: finds the features of its tasks again.
         registry: the checkpoints.
-        clock: the time.
-        conditions: health and limits of the moment.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        analyzer: Analyzer,
-        registry: Registry,
-        clock: Clock,
-        conditions: Callable[[], Conditions],
-    ) -> None:
+    def __init__(self, ledger: Ledger, analyzer: Analyzer, registry: Registry) -> None:
         self._ledger = ledger
         self._analyzer = analyzer
         self._registry = registry
-        self._clock = clock
-        self._conditions = conditions
         self._snapshots = Snapshots(registry.folder, ledger)
+        self.replays = Replays(ledger, analyzer, registry, self.fold)
         self._lock = asyncio.Lock()
         self.fault: PredictorError | None = None
         """Why nothing was learned at the latest try; None where that went well."""
@@ -59,7 +49,7 @@ class Learning:
         self._canary_watermark = 0
         self._shortfalls: list[float] = []
 
-    async def catch_up(self, brain: Brain) -> list[str]:
+    async def catch_up(self, brain: RoutingState) -> list[str]:
         """Fold in what has come since; return the changes of workers that were noticed.
 
         A predictor that fails learns nothing and stays as it is: its outcomes wait in the ledger.
@@ -80,7 +70,7 @@ class Learning:
         if router.estimator is None:
             return [], None
         try:
-            _, noticed = await self.fold(router.estimator, pool, publish=partial(setattr, router, "predictor"))
+            _, noticed = await self.fold(router.estimator, pool, publish=router.publish)
         except PredictorError as error:
             return [], error
         return noticed, None
@@ -147,7 +137,7 @@ class Learning:
             first_token_s=call.first_token_s,
         )
 
-    async def _watch_canary(self, brain: Brain, fault: PredictorError | None) -> None:
+    async def _watch_canary(self, brain: RoutingState, fault: PredictorError | None) -> None:
         """Take what came of the canary's decisions, and end its trial where they suffice, or where it fails."""
         canary = self._registry.canary()
         if canary is None:
@@ -157,11 +147,8 @@ class Learning:
         async for page in self._read_pages(after=self._canary_watermark):
             for outcome in page:
                 self._canary_watermark = outcome.seq
-                if outcome.run.decision is None:
-                    continue
-                decided = await asyncio.to_thread(self._ledger.decisions.find, outcome.run.decision)
-                if decided.decision.predictor.partition("+")[0] == canary.checkpoint:
-                    self._shortfalls.append(await self._measure_shortfall(brain, decided, outcome.quality))
+                shortfall = await self._find_shortfall(outcome, canary, brain)
+                self._shortfalls += [shortfall] if shortfall is not None else []
         if fault is None:
             finding = judge_canary(self._shortfalls)
         else:
@@ -177,15 +164,29 @@ class Learning:
             self._registry.quarantine(canary.checkpoint, f"as a canary it {finding.reason}")
             log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
 
-    async def _measure_shortfall(self, brain: Brain, decided: Decided, quality: float) -> float:
-        """What the incumbent promises of its own choice, minus what the canary's brought; 0 where they choose alike."""
-        features = await self._analyzer.analyze(decided.task)
-        arrival = Arrival(id=decided.decision.id, seed=decided.decision.seed, started=self._clock.monotonic())
-        ours = brain.router.decide(decided.task, features, brain.pool, self._conditions(), arrival=arrival)
-        if ours.choice == decided.decision.choice:
-            return 0.0
-        promised = next(e.quality for e in ours.estimates if e.worker == ours.choice)
-        return min(max(promised - quality, -1.0), 1.0)
+    async def _find_shortfall(self, outcome: TrafficOutcome, canary: Canary, brain: RoutingState) -> float | None:
+        """Find the shortfall of one decision by the canary; None where another checkpoint made it, or it is lost.
+
+        It is lost where something that it depended on is gone: nothing tells what the incumbent would have done.
+        """
+        if outcome.run.decision is None:
+            return None
+        decided = await asyncio.to_thread(self._ledger.decisions.find, outcome.run.decision)
+        if decided.decision.predictor.partition("+")[0] != canary.checkpoint:
+            return None
+        try:
+            inputs = await self.replays.restore(decided, brain.pool)
+        except NotReplayable:
+            return None
+        return measure_shortfall(brain.router.decide(inputs), decided.decision, outcome.quality)
+
+
+def measure_shortfall(ours: Decision, theirs: Decision, quality: float) -> float:
+    """Return what the incumbent promises of its choice minus what the canary's brought; 0 where they choose alike."""
+    if ours.choice == theirs.choice:
+        return 0.0
+    promised = next(e.quality for e in ours.estimates if e.worker == ours.choice)
+    return min(max(promised - quality, -1.0), 1.0)
 
 
 def _match_workers(
@@ -198,7 +199,7 @@ def _match_workers(
 
 def _find_worker(run: Run, estimator: Estimator, pool: Pool) -> Worker | None:
     if run.mode is not None:
-        return make_stand_in(run.mode) if run.mode in estimator.checkpoint.columns else None
+        return workflow_as_worker(run.mode) if run.mode in estimator.checkpoint.columns else None
     call = run.calls[-1]
     known = call.worker in pool and pool[call.worker].version == call.worker_version
     return pool[call.worker] if known else None

@@ -8,8 +8,8 @@ import numpy as np
 
 from ripieno.app.app import App
 from ripieno.app.sources import find_source, load_measured, load_tasks
-from ripieno.domain import Decision, Estimate, Features, Pool, Promoted
-from ripieno.errors import NotFound
+from ripieno.domain import Decided, Decision, DecisionInputs, Estimate, Features, Promoted
+from ripieno.errors import NotFound, NotReplayable
 from ripieno.evaluate.audit import Audit, Audited, audit
 from ripieno.evaluate.benchmark import prepare
 from ripieno.evaluate.offpolicy import Logged
@@ -29,12 +29,9 @@ from ripieno.learn.promotion import (
 )
 from ripieno.learn.train import promote
 from ripieno.measure import Progress
-from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing, decide_alone
+from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing
 from ripieno.route import Router
 from ripieno.route.choose import DecisionRule
-
-_BATCH = 16
-"""Tasks analyzed in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +118,12 @@ async def audit_traffic(app: App, *, last: int) -> tuple[Audit, list[str]]:
     logged = await asyncio.to_thread(lambda: list(read_decisions(app.ledger, last=last)))
     if not logged:
         raise NotFound("no decision is recorded yet", hint="make some: `ripieno ask TEXT`, or serve traffic")
-    features: list[Features] = []
-    for start in range(0, len(logged), _BATCH):
-        features += await app.analyzer.analyze_many([row.task for row in logged[start : start + _BATCH]])
+    rows: list[Audited] = []
+    for row in logged:
+        inputs = await _restore(app, row)
+        features = inputs.features if inputs is not None else await app.analyzer.analyze(row.task)
+        rows.append(Audited(decision=row.decision, features=features, quality=row.quality if row.is_realised else None))
         await asyncio.sleep(0)  # a gateway serves others meanwhile
-    rows = [
-        Audited(decision=row.decision, features=found, quality=row.quality if row.is_realised else None)
-        for row, found in zip(logged, features, strict=True)
-    ]
     router = app.brain().router
 
     def estimate(changed: Features, decision: Decision) -> Sequence[Estimate]:
@@ -157,7 +152,7 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
     shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
     tasks = await asyncio.to_thread(load_tasks, source)
-    found = await shadow.find_pairs(tasks, rivals, app.pool, app.conditions())
+    found = await shadow.find_pairs(tasks, rivals, app.conditions())
     measured = await asyncio.to_thread(lambda: list(app.ledger.outcomes.measured(dataset=name)))
     unjudged = await asyncio.to_thread(app.ledger.outcomes.unjudged, name)
     shadowing = Shadowing(
@@ -184,12 +179,18 @@ async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router
     """Logged decisions as arrays, and what the candidate would have taken, shape (n, m)."""
     log, workers = make_log(rows)
     target = np.zeros(log.expected.shape)
-    features = await app.analyzer.analyze_many([row.task for row in rows])
-    for index, (row, found) in enumerate(zip(rows, features, strict=True)):
-        eligible = Pool(tuple(worker for worker in app.pool if worker.id in row.decision.mask.eligible))
-        if not len(eligible):
+    for index, row in enumerate(rows):
+        inputs = await _restore(app, row)
+        if inputs is None:
             target[index, log.action[index]] = 1.0
-            continue
-        taken = decide_alone(candidate, row.task, found, eligible, app.conditions())
-        target[index, workers.index(taken)] = 1.0
+        else:
+            target[index, workers.index(candidate.decide_likeliest(inputs).worker)] = 1.0
     return log, target
+
+
+async def _restore(app: App, row: LoggedDecision) -> DecisionInputs | None:
+    """Put the inputs of a logged decision together; None if something that it depended on is gone."""
+    try:
+        return await app.replays.restore(Decided(decision=row.decision, task=row.task), app.pool)
+    except NotReplayable:
+        return None

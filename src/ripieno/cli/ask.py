@@ -22,8 +22,8 @@ from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
     from ripieno.app import App
+    from ripieno.domain import Arrival
     from ripieno.execute import Answered
-    from ripieno.route import Arrival
 
 
 Command = TypeVar("Command", bound=Callable[..., None])

@@ -10,11 +10,12 @@ import click
 from ripieno.cli.ask import describe, describe_steps, list_steps, show
 from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
-from ripieno.domain import Decided, Decision, Judged, Run, Verdict
+from ripieno.domain import Decided, Judged, Run, Verdict
 from ripieno.errors import NotFound
 
 if TYPE_CHECKING:
     from ripieno.app import App
+    from ripieno.app.replay import Replayed
 
 
 @click.command(epilog="\b\nExample:\n  ripieno explain last")
@@ -26,14 +27,14 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     """Tell decision DECISION_ID in words; `last` is the latest, and a beginning of the id is enough."""
     from ripieno.route.explain import explain as explain_decision
 
-    async def work(app: App) -> tuple[Decided, list[Run], list[Judged], Decision | None]:
+    async def work(app: App) -> tuple[Decided, list[Run], list[Judged], Replayed | None]:
         name = app.ledger.decisions.last() if decision_id == "last" else decision_id
         if name is None:
             raise NotFound("no decision is recorded yet", hint="make one: `ripieno ask TEXT`")
         decided = app.ledger.decisions.find(name)
         runs = app.ledger.runs.of_decision(decided.decision.id)
         verdicts = [judged for run in runs for judged in app.ledger.runs.verdicts_of(run.id)]
-        return decided, runs, verdicts, await app.replay(decided) if wants_replay else None
+        return decided, runs, verdicts, await app.replays.replay(decided, app.pool) if wants_replay else None
 
     decided, runs, verdicts, replayed = run_app(config, work)
     explanation = explain_decision(decided.decision)
@@ -51,7 +52,9 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
                 ],
                 "steps": [step for run in runs for step in list_steps(run)],
                 "verdicts": [{"verifier": j.verdict.verifier, "quality": j.verdict.quality} for j in verdicts],
-                "replayed": None if replayed is None else replayed.worker,
+                "replayed": None if replayed is None else replayed.decision.worker,
+                "replay_differs": None if replayed is None else list(replayed.differs),
+                "replay_unrecorded": None if replayed is None else list(replayed.unrecorded),
             }
         )
         return
@@ -67,8 +70,10 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     for judged in verdicts:
         click.echo(f"verdict: {judged.verdict.verifier} {judged.verdict.quality:.2f} {judged.verdict.detail}")
     if replayed is not None:
-        same = replayed.worker == decided.decision.worker
-        say(f"replay: {replayed.worker}, {'the same decision' if same else 'another decision'}")
+        differs = f"another decision: {', '.join(replayed.differs)}" if replayed.differs else "the same decision"
+        say(f"replay: {replayed.decision.worker}, {differs}")
+        if replayed.unrecorded:
+            say(f"not recorded, and taken from the decision and today's pool: {', '.join(replayed.unrecorded)}")
 
 
 @click.command(epilog="\b\nExample:\n  ripieno feedback 3f2a91 --quality 1")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ripieno.domain.entry import (
         Begun,
         Claimed,
+        Configured,
         Decided,
         Entry,
         Executed,
@@ -21,9 +22,20 @@ if TYPE_CHECKING:
         Stepped,
     )
     from ripieno.domain.features import Features, FeatureSchema, Matrix, Need, Sensitivity, Vector
+    from ripieno.domain.inputs import Arrival, DecisionInputs, names_worker
     from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
     from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
-    from ripieno.domain.routing import Choice, Decision, Estimate, Mask, Reason, Standing, Why
+    from ripieno.domain.routing import (
+        Choice,
+        Decision,
+        Estimate,
+        Mask,
+        Reason,
+        RecordedInputs,
+        RoutingSetup,
+        Standing,
+        Why,
+    )
     from ripieno.domain.run import (
         Answer,
         Call,
@@ -60,6 +72,7 @@ __all__ = [
     "UNKNOWN",
     "Account",
     "Answer",
+    "Arrival",
     "Begun",
     "Binding",
     "Bound",
@@ -69,8 +82,10 @@ __all__ = [
     "Choice",
     "Claimed",
     "Clock",
+    "Configured",
     "Decided",
     "Decision",
+    "DecisionInputs",
     "Ensemble",
     "Entry",
     "Estimate",
@@ -102,7 +117,9 @@ __all__ = [
     "Promoted",
     "Proposed",
     "Reason",
+    "RecordedInputs",
     "Resolved",
+    "RoutingSetup",
     "Run",
     "Sensitivity",
     "Solo",
@@ -130,6 +147,7 @@ __all__ = [
     "least_calls",
     "list_named",
     "list_workers",
+    "names_worker",
     "parse_worker_id",
     "sum_costs",
 ]
@@ -137,11 +155,12 @@ __all__ = [
 _HOMES = {
     "bound": "Account Bound bound_call cap_output",
     "clock": "Clock SystemClock",
-    "entry": "Begun Claimed Decided Entry Executed Judged Learned Promoted Proposed Resolved Staged Stepped",
+    "entry": "Begun Claimed Configured Decided Entry Executed Judged Learned Promoted Proposed Resolved Staged Stepped",
     "features": "FeatureSchema Features Matrix Need Sensitivity Vector",
+    "inputs": "Arrival DecisionInputs names_worker",
     "key": "Key KeyLimits Spend find_periods",
     "price": "FREE UNKNOWN Price Tier Usage",
-    "routing": "Choice Decision Estimate Mask Reason Standing Why",
+    "routing": "Choice Decision Estimate Mask Reason RecordedInputs RoutingSetup Standing Why",
     "run": "Answer Call Failure Finding Origin Outcome Placement Run Unchecked Verdict sum_costs",
     "task": "Budget JsonValue Message Mode Objective Privacy Task",
     "worker": "Binding Pool Worker WorkerId parse_worker_id",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ripieno.domain.routing import Decision
+from ripieno.domain.routing import Decision, RoutingSetup
 from ripieno.domain.run import Answer, Call, Run, Verdict
 from ripieno.domain.task import JsonValue, Task
 from ripieno.domain.worker import WorkerId
@@ -24,6 +24,18 @@ class Decided:
     def id(self) -> str:
         """Unique name of the entry."""
         return f"decided:{self.decision.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """Decisions were made under a setup that the ledger did not hold yet."""
+
+    setup: RoutingSetup
+
+    @property
+    def id(self) -> str:
+        """Unique name of the entry: an equal setup is recorded once."""
+        return f"configured:{self.setup.digest}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,5 +213,16 @@ class Staged:
 
 
 Entry: TypeAlias = (
-    Decided | Executed | Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
+    Decided
+    | Configured
+    | Executed
+    | Judged
+    | Claimed
+    | Begun
+    | Stepped
+    | Proposed
+    | Resolved
+    | Learned
+    | Promoted
+    | Staged
 )

@@ -1,13 +1,18 @@
 """Mask, Estimate and Decision: how a task finds its worker."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
+from ripieno.domain.grader import Check
 from ripieno.domain.memory import MemoryRead
-from ripieno.domain.task import JsonValue, Objective
-from ripieno.domain.worker import WorkerId
+from ripieno.domain.task import JsonValue, Mode, Objective
+from ripieno.domain.worker import Pool, WorkerId
 from ripieno.domain.workflow import Workflow
+
+DIGEST_CHARACTERS = 16
 
 
 class Reason(StrEnum):
@@ -126,6 +131,65 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingSetup:
+    """What stays the same from one decision to the next; the ledger holds each setup once, under its digest."""
+
+    pool: Pool
+    policy: str = "utility"
+    """Name of the policy plugin."""
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Options that the policy was made with."""
+    rules: str = ""
+    """Text of the rules file, where the policy has one."""
+    modes: frozenset[Mode] = frozenset(Mode)
+    """Workflows that a request may ask for."""
+    judge: WorkerId | None = None
+    """The worker that judges answers where nothing else can check them."""
+    chooses_workflows: bool = True
+    """Whether the policy may choose a workflow of the checkpoint unasked."""
+    features: str = ""
+    """Name of the features' schema; see `FeatureSchema`."""
+    _digest: str = field(default="", init=False, repr=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Short SHA-256 of the setup. A worker's options count through its version, as the record leaves them out."""
+        if not self._digest:
+            bare = replace(self, pool=self._bare_pool())
+            packed = json.dumps(asdict(bare), sort_keys=True, default=_order)
+            digest = hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARACTERS]
+            object.__setattr__(self, "_digest", digest)  # the same whenever it is asked for
+        return self._digest
+
+    def without_options(self) -> "RoutingSetup":
+        """Return the setup as the ledger keeps it: of the same digest; see `Worker.without_options`."""
+        bare = replace(self, pool=self._bare_pool())
+        object.__setattr__(bare, "_digest", self.digest)
+        return bare
+
+    def _bare_pool(self) -> Pool:
+        return Pool(tuple(worker.without_options() for worker in self.pool))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedInputs:
+    """What a decision depended on, beside what it holds anyway: a replay reads both."""
+
+    setup: str
+    """Digest of the `RoutingSetup`, which the ledger holds once."""
+    kind: str | None = None
+    """The kind of task as the caller stated it."""
+    sensitivity: frozenset[str] = frozenset()
+    """What was found in the text that should not travel far."""
+    is_encoded: bool = True
+    """False where the features hold no vector of the text, because it may not travel to the encoder, or is empty."""
+    check: Check | None = None
+    """The check as the request stated it, where the decision read it."""
+    is_given: bool = False
+    """Whether the caller wrote the workflow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What was chosen, and all that a replay and an explanation need."""
 
@@ -160,7 +224,9 @@ class Decision:
     """Whose memory it was, and whose the task is."""
     abstains: bool = False
     """Whether nobody is asked, as the best answer to be expected is worth less than none."""
-    decide_s: float
+    inputs: RecordedInputs | None = None
+    """What the decision depended on beside the fields above; None where an older Ripieno recorded it."""
+    decide_s: float = 0.0
     """Time from the task's arrival to this decision, in seconds."""
 
     @property
@@ -172,3 +238,8 @@ class Decision:
     def choice(self) -> WorkerId:
         """What was chosen among the estimates: a worker, or a workflow by its name."""
         return self.mode or self.worker
+
+
+def _order(value: object) -> object:
+    """Give JSON a form for sets, and for what it does not know."""
+    return sorted(value) if isinstance(value, frozenset) else str(value)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import NewType
 
@@ -95,6 +95,12 @@ class Worker:
             version = hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:12]
             object.__setattr__(self, "_version", version)  # the same whenever it is asked for
         return self._version
+
+    def without_options(self) -> "Worker":
+        """Return the card as the ledger keeps it: of the same version, without the options, which may be private."""
+        bare = replace(self, binding=replace(self.binding, options={}))
+        object.__setattr__(bare, "_version", self.version)
+        return bare
 
 
 @dataclass(frozen=True, slots=True)

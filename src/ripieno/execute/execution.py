@@ -14,6 +14,7 @@ from ripieno.domain import (
     Finding,
     Origin,
     Pool,
+    RoutingSetup,
     Run,
     Solo,
     Task,
@@ -133,8 +134,8 @@ class Started:
 
     decision: Decision
     task: Task
-    pool: Pool
-    """The workers of the moment of the decision."""
+    setup: RoutingSetup
+    """What was in force at the moment of the decision; of a run that goes on, what is in force now."""
     key: str | None = None
     """Id of the virtual key that pays."""
     account: Account | None = None
@@ -150,6 +151,11 @@ class Started:
     recorder: CallRecorder = field(default_factory=CallRecorder)
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     """The loop's time when the decision was there."""
+
+    @property
+    def pool(self) -> Pool:
+        """The workers of that moment."""
+        return self.setup.pool
 
     @property
     def solo(self) -> Solo | None:

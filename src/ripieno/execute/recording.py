@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
-from ripieno.domain import Claimed, Decided, Executed, Stepped
+from ripieno.domain import Claimed, Configured, Decided, Executed, Stepped
 from ripieno.errors import Abstained
 from ripieno.execute.execution import Answered, Failed, Started, Suspended
 from ripieno.ledger import Ledger
@@ -21,6 +22,8 @@ class Recording:
     def __init__(self, ledger: Ledger, observe_cost: Callable[[float | None], None] | None) -> None:
         self._ledger = ledger
         self._observe_cost = observe_cost
+        self._setups: set[str] = set()
+        """Digests of the setups that the ledger holds for certain."""
 
     async def begin(self, started: Started) -> "asyncio.Future[int]":
         """Begin to record the decision; the call goes on beside it, unless the ledger was at fault just now.
@@ -30,13 +33,15 @@ class Recording:
             LedgerError: the decision could not be recorded.
         """
         decision, calls = started.decision, started.recorder.calls
-        claims: tuple[Claimed | Stepped, ...] = ()
+        claims: tuple[Claimed | Stepped | Configured, ...] = ()
         if started.journal is not None and not decision.abstains:
             claims = (started.journal.claim_new(key=started.key),)
             if calls:
                 claims = (*claims, Stepped(run=decision.id, step="plan", calls=calls))
+        if started.setup.digest not in self._setups:
+            claims = (*claims, Configured(setup=started.setup))
         recorded = self._ledger.submit(Decided(decision=decision, task=started.task), *claims)
-        recorded.add_done_callback(_take_note)
+        recorded.add_done_callback(partial(self._take_note, started.setup.digest))
         if decision.abstains or self._ledger.aside.is_at_fault:
             await recorded
         if decision.abstains:
@@ -53,6 +58,11 @@ class Recording:
                         self._observe_cost(run.cost_usd)
             case Suspended() | None:
                 pass
+
+    def _take_note(self, setup: str, recorded: "asyncio.Future[int]") -> None:
+        """Note a recorded setup; look at a fault, so that it counts as seen where the call failed first."""
+        if not recorded.cancelled() and recorded.exception() is None:
+            self._setups.add(setup)
 
 
 @asynccontextmanager
@@ -79,9 +89,3 @@ async def recorded_beside(recorded: "asyncio.Future[int]") -> AsyncIterator[None
         if not scope.expired():
             raise
     await recorded
-
-
-def _take_note(recorded: "asyncio.Future[int]") -> None:
-    """Look at a fault, so that it counts as seen where the call failed first and nobody awaits it."""
-    if not recorded.cancelled():
-        recorded.exception()

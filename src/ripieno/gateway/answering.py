@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ripieno.app import App
-from ripieno.domain import Account, JsonValue, Pool, Task, WorkerId
+from ripieno.domain import Account, Arrival, JsonValue, Pool, Task, WorkerId
 from ripieno.errors import (
     InDoubt,
     NoEligibleWorker,
@@ -41,7 +41,6 @@ from ripieno.gateway.sessions import Sessions
 from ripieno.gateway.told import tell_answer, tell_cached, tell_started
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
-from ripieno.route import Arrival
 
 COMMENT_S = 10.0
 """After this many seconds without a token, the gateway sends keep-alive comments."""

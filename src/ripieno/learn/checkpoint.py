@@ -17,7 +17,7 @@ from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.ledger.tagged import load_tagged
 from ripieno.plugins import find_plugins
 from ripieno.privacy.files import make_folder, write_private
-from ripieno.route.predictors import KINDS, Checkpoint
+from ripieno.route.predictors import KINDS, Checkpoint, Estimator, OnlineState
 from ripieno.route.predictors.checkpoint import PLUGINS, infer_schema
 from ripieno.route.utility import Scales
 from ripieno.verify.trust import Trust
@@ -227,6 +227,11 @@ class Registry:
     def load(self, version: str, *, schema: FeatureSchema) -> tuple[Checkpoint, ModelCard]:
         """Load a version; see `load_checkpoint`."""
         return load_checkpoint(self.folder / version, schema=schema)
+
+    def load_estimator(self, version: str, *, schema: FeatureSchema) -> tuple[Estimator, ModelCard]:
+        """Load a version as what decides: it has yet to learn from outcomes later than those it was trained on."""
+        checkpoint, card = self.load(version, schema=schema)
+        return Estimator(checkpoint, OnlineState(watermark=card.watermark)), card
 
 
 def _replace(path: Path, text: str) -> None:

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, assert_never, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, assert_never, get_args
 
 import msgspec
 
 from ripieno.domain import (
     Begun,
     Claimed,
+    Configured,
     Decided,
     Decision,
     Entry,
@@ -28,7 +29,7 @@ from ripieno.domain import (
 )
 from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import LedgerCorrupt
-from ripieno.ledger.tagged import decode_workflow, make_body
+from ripieno.ledger.tagged import InputsBody, decode_workflow, make_body, make_inputs_body, read_inputs
 
 _Kind = TypeVar("_Kind")
 
@@ -69,6 +70,9 @@ def encode_entry(entry: Entry) -> Row:
                 task=task.digest,
                 task_body=_dump(task),
             )
+        case Configured(setup=setup):
+            bare = Configured(setup=setup.without_options())
+            return Row(id=entry.id, kind="configured", body=_dump(bare, order="deterministic"))
         case Executed(run=run, task=task):
             known, unknown = sum_costs([call.cost_usd for call in run.calls])
             return Row(
@@ -116,7 +120,7 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
     raise LedgerCorrupt(f"entry {entry!r} cannot be read: unknown kind {kind!r}", entry=entry)
 
 
-_Plain: TypeAlias = Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
+_Plain: TypeAlias = Configured | Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
 _PLAIN: Mapping[str, type[_Plain]] = {kind.__name__.lower(): kind for kind in get_args(_Plain)}
 """Entries whose fields say by their types how they are read."""
 
@@ -127,17 +131,19 @@ def chain_digest(previous: str, row: Row, *, at: float) -> str:
     return hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _dump(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _dump(value: object, *, order: Literal["deterministic"] | None = None) -> str:
+    return msgspec.json.encode(value, order=order).decode()
 
 
 def load_task(body: str) -> Task:
-    """Turn the body of a task into a task.
+    """Turn the body of a task into a task, whose digest follows from what it holds and not from what the body says.
 
     Raises:
         msgspec.MsgspecError: the body is no task.
     """
-    return _load(body, Task)
+    task = _load(body, Task)
+    object.__setattr__(task, "_digest", "")  # computed when it is first asked for
+    return task
 
 
 def _load(body: str, kind: type[_Kind]) -> _Kind:
@@ -154,21 +160,28 @@ def _load(body: str, kind: type[_Kind]) -> _Kind:
 
 
 def _dump_decision(decision: Decision) -> str:
-    if isinstance(decision.workflow, Solo):
-        return _dump(decision)
-    return _dump(_take_parts(decision) | {"workflow": make_body(decision.workflow)})
+    parts = _take_parts(decision)
+    inputs = parts.pop("inputs")
+    if not isinstance(decision.workflow, Solo):
+        parts["workflow"] = make_body(decision.workflow)
+    if inputs is not None:
+        parts["inputs"] = make_inputs_body(inputs, decision.workflow)
+    return _dump(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DecisionBody(Decision):
-    """A decision whose workflow is still JSON."""
+    """A decision whose workflow is still JSON, and whose check may be a part of the workflow's."""
 
     workflow: msgspec.Raw  # type: ignore[assignment]  # replaced before anybody else sees it
+    inputs: InputsBody | None = None  # type: ignore[assignment]  # replaced, too
 
 
 def _load_decision(body: str) -> Decision:
     found = _load(body, _DecisionBody)
-    return Decision(**_take_parts(found) | {"workflow": decode_workflow(bytes(found.workflow))})
+    workflow = decode_workflow(bytes(found.workflow))
+    inputs = None if found.inputs is None else read_inputs(found.inputs, workflow)
+    return Decision(**_take_parts(found) | {"workflow": workflow, "inputs": inputs})
 
 
 def _take_parts(decision: Decision) -> dict[str, Any]:

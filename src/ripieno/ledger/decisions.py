@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select, text
 
-from ripieno.domain import Decided, Executed, Judged, Run
+from ripieno.domain import Configured, Decided, Executed, Judged, RoutingSetup, Run
 from ripieno.errors import NotFound
 from ripieno.ledger.codec import decode_entry
 from ripieno.ledger.found import Stored
@@ -52,6 +52,17 @@ class Decisions:
         entry = decode_entry("decided", rows[0].body, entry=rows[0].id, task_body=rows[0].task_body)
         assert isinstance(entry, Decided)
         return entry
+
+    def find_setup(self, digest: str) -> RoutingSetup | None:
+        """Find the setup that decisions refer to by its digest; None if it is not recorded."""
+        query = select(entries).where(entries.c.id == f"configured:{digest}")
+        with self._reader.connect() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return None
+        entry = decode_entry(row.kind, row.body, entry=row.id)
+        assert isinstance(entry, Configured)
+        return entry.setup
 
     def last(self) -> str | None:
         """Id of the latest decision, if any was made."""

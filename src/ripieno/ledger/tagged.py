@@ -14,6 +14,7 @@ from ripieno.domain import (
     JsonValue,
     Merge,
     Plan,
+    RecordedInputs,
     Solo,
     Step,
     Turns,
@@ -125,6 +126,18 @@ class _Turns(_Body):
     author: str = ""
 
 
+class InputsBody(msgspec.Struct, omit_defaults=True):
+    """The inputs of a decision as the record holds them."""
+
+    setup: str
+    kind: str | None = None
+    sensitivity: tuple[str, ...] = ()
+    is_encoded: bool = True
+    check: dict[str, JsonValue] | None = None
+    """The whole check, with its `kind`, or what differs from the check of the workflow: its texts stand there."""
+    is_given: bool = False
+
+
 _Workflow: TypeAlias = _Solo | _Cascade | _Verified | _Ensemble | _Plan | _Turns
 _CLASSES: Mapping[type[Any], type[Any]] = {
     _Exact: grader.Exact,
@@ -183,6 +196,50 @@ def decode_workflow(body: bytes) -> Workflow:
         ValueError: the fields do not make a workflow.
     """
     return cast(Workflow, _make_value(_decode(body))) if b'"kind":' in body else _decode_solo(body)
+
+
+def make_inputs_body(inputs: RecordedInputs, workflow: Workflow) -> InputsBody:
+    """Make the struct of a decision's inputs."""
+    return InputsBody(
+        setup=inputs.setup,
+        kind=inputs.kind,
+        sensitivity=tuple(sorted(inputs.sensitivity)),
+        is_encoded=inputs.is_encoded,
+        check=None if inputs.check is None else _shorten(dump_tagged(inputs.check), _dump_check(workflow)),
+        is_given=inputs.is_given,
+    )
+
+
+def read_inputs(body: InputsBody, workflow: Workflow) -> RecordedInputs:
+    """Turn the struct of a decision's inputs into a value.
+
+    Raises:
+        ValueError: the check is none.
+    """
+    check = body.check
+    if check is not None and "kind" not in check:
+        check = _dump_check(workflow) | check
+    return RecordedInputs(
+        setup=body.setup,
+        kind=body.kind,
+        sensitivity=frozenset(body.sensitivity),
+        is_encoded=body.is_encoded,
+        check=None if check is None else cast(grader.Check, load_tagged(check)),
+        is_given=body.is_given,
+    )
+
+
+def _shorten(check: dict[str, JsonValue], used: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Leave out of a stated check what the workflow's own check says too."""
+    if used.get("kind") != check["kind"]:
+        return check
+    return {name: part for name, part in check.items() if used[name] != part}
+
+
+def _dump_check(workflow: Workflow) -> dict[str, JsonValue]:
+    """Turn the check of a workflow into JSON; empty where it has none."""
+    check = getattr(workflow, "check", None)
+    return {} if check is None else dump_tagged(check)
 
 
 def _make_value(body: msgspec.Struct) -> Tagged:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ripieno.analyze import Analyzer
-from ripieno.domain import Features, Outcome, Pool, Run, Task, WorkerId
+from ripieno.domain import Arrival, Outcome, Pool, Run, WorkerId
 from ripieno.domain.grader import GradedTask
 from ripieno.evaluate.sequential import BettingTest
 from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
-from ripieno.route import Arrival, Conditions, Router
+from ripieno.route import Conditions, Router
 from ripieno.route.utility import Scales, score_outcome
 
 SHADOWS = "shadow:"
@@ -56,15 +56,15 @@ class Shadow:
         self._profiler = profiler
         self._analyzer = analyzer
 
-    async def find_pairs(
-        self, tasks: Sequence[GradedTask], rivals: Rivals, pool: Pool, conditions: Conditions
-    ) -> list[Pair]:
+    async def find_pairs(self, tasks: Sequence[GradedTask], rivals: Rivals, conditions: Conditions) -> list[Pair]:
         """The tasks on which the policies disagree, in a random but fixed order."""
         features = await self._analyzer.analyze_many([task.task for task in tasks])
         pairs = []
         for task, found in zip(tasks, features, strict=True):
-            candidate = decide_alone(rivals.candidate, task.task, found, pool, conditions)
-            incumbent = decide_alone(rivals.incumbent, task.task, found, pool, conditions)
+            arrival = Arrival(id="", seed=0, started=0.0)
+            inputs = rivals.incumbent.gather(task.task, found, conditions, arrival=arrival)
+            candidate = rivals.candidate.decide_likeliest(inputs).worker
+            incumbent = rivals.incumbent.decide_likeliest(inputs).worker
             if candidate != incumbent:
                 pairs.append(Pair(task=task, candidate=candidate, incumbent=incumbent))
         order = np.random.default_rng(0).permutation(len(pairs))
@@ -115,12 +115,3 @@ class Shadow:
                 return None
             quality, cost, latency = taken.verdict.quality, call.cost_usd, call.latency_s
         return score_outcome(quality, cost, latency, task.task.objective, shadowing.rivals.scales)
-
-
-def decide_alone(router: Router, task: Task, features: Features, pool: Pool, conditions: Conditions) -> WorkerId:
-    """Whom a policy takes, apart from what it tries out at random: the likeliest of a few draws."""
-    drawn = [
-        router.decide(task, features, pool, conditions, arrival=Arrival(id="", seed=seed, started=0.0))
-        for seed in range(3)
-    ]
-    return max(drawn, key=lambda decision: decision.propensity).worker

@@ -3,16 +3,14 @@
 from ripieno.route.mask import Conditions, find_able, mask_workers
 from ripieno.route.pacer import Pacer
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
-from ripieno.route.router import NAMED, Arrival, ConditionsSource, Modes, Predictor, Router
+from ripieno.route.router import NAMED, ConditionsSource, Predictor, Router
 from ripieno.route.utility import PRESETS, Scales
 
 __all__ = [
     "NAMED",
     "PRESETS",
-    "Arrival",
     "Conditions",
     "ConditionsSource",
-    "Modes",
     "Pacer",
     "Policy",
     "Predictor",

@@ -61,14 +61,13 @@ def _let_in_unhealthy(task: Task, features: Features, pool: Pool, conditions: Co
 
 
 def _find_why(worker: Worker, task: Task, features: Features, conditions: Conditions) -> Why | None:
-    checks = (
-        _check_standing(worker, conditions),
-        _check_permission(worker, task, features, conditions),
-        _check_ability(worker, features),
-        _check_size(worker, task, features),
-        _check_price(worker, task),
+    return (
+        _check_standing(worker, conditions)
+        or _check_permission(worker, task, features, conditions)
+        or _check_ability(worker, features)
+        or _check_size(worker, task, features)
+        or _check_price(worker, task)
     )
-    return next((why for why in checks if why is not None), None)
 
 
 def _check_standing(worker: Worker, conditions: Conditions) -> Why | None:

@@ -1,4 +1,4 @@
-"""Router: Features and Pool to a Decision."""
+"""Router: one task and what holds at that moment to DecisionInputs, and DecisionInputs to a Decision."""
 
 import logging
 import math
@@ -9,15 +9,15 @@ from typing import Protocol
 import numpy as np
 
 from ripieno.domain import (
-    Account,
+    Arrival,
     Choice,
-    Clock,
     Decision,
+    DecisionInputs,
     Estimate,
     Features,
     Mask,
-    Mode,
     Pool,
+    RoutingSetup,
     Solo,
     Task,
     Worker,
@@ -25,31 +25,22 @@ from ripieno.domain import (
     Workflow,
     list_named,
     list_workers,
+    names_worker,
 )
-from ripieno.domain.grader import Check
-from ripieno.domain.memory import Scope
 from ripieno.errors import InvalidPlan, InvalidTask, PredictorError
 from ripieno.route.mask import Conditions, mask_workers
-from ripieno.route.modes import Cast, compose, make_stand_in
+from ripieno.route.modes import WorkflowInputs, compose, workflow_as_worker
 from ripieno.route.policies import Policy
 from ripieno.route.predictors import Estimator, Forecast, PriorPredictor
 
 log = logging.getLogger(__name__)
 
 STAY_MARGIN = 0.05
-"""Utility that a change of workers within a conversation must gain: what it costs to read the earlier turns anew."""
+"""Minimum utility gain for switching workers within a conversation. It covers the cost of a cold prompt cache."""
 NAMED = "named"
-"""What stands for policy and predictor where the request names its worker."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Modes:
-    """Which workflows may be asked for, and who judges in them."""
-
-    allowed: frozenset[Mode] = frozenset(Mode)
-    judge: WorkerId | None = None
-    learned: Mapping[WorkerId, Workflow] = field(default_factory=dict)
-    """Workflows that the predictor estimates beside the workers, and may be chosen unasked."""
+"""Policy and predictor name that is recorded when the request names its worker."""
+DRAWS = 3
+"""Seeds among which the likeliest choice is looked for: a policy that explores tries a few percent of the tasks."""
 
 
 class Predictor(Protocol):
@@ -69,185 +60,220 @@ class Predictor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """When a task came in, and under what name and seed it is decided."""
-
-    id: str
-    seed: int
-    started: float
-    """The clock's monotonic time at arrival."""
-    incumbent: WorkerId | None = None
-    """The worker that has answered the earlier turns of the same conversation."""
-    key: str | None = None
-    """Id of the virtual key that pays."""
-    account: Account | None = None
-    """What holds the key's money back for each call; None where no key pays."""
-    check: Check | None = None
-    """How the request says that answers can be checked."""
-    workflow: Workflow | None = None
-    """The workflow, where the caller wrote it himself."""
-    memory: Scope | None = None
-    """Whose memory is read before, and written after; None leaves memory out."""
-    thread: str = ""
-    """The conversation that the task belongs to, as memory keeps it."""
-
-
+@dataclass(slots=True, kw_only=True, eq=False)
 class Router:
-    """Mask, estimate, decide: one pure step, replayed with the same seed to the same decision."""
+    """Decides tasks under one setup. The same inputs give the same decision, in service and in a replay."""
 
-    def __init__(self, *, predictor: Predictor, policy: Policy, clock: Clock, modes: Modes | None = None) -> None:
-        self._modes = modes or Modes()
-        self.predictor = predictor
-        self.fault: PredictorError | None = None
-        """Why the predictor could not estimate the latest task; None where it could."""
-        self.policy = policy
-        self._clock = clock
-
-    def decide(
-        self, task: Task, features: Features, pool: Pool, conditions: Conditions, *, arrival: Arrival
-    ) -> Decision:
-        """Decide one task.
-
-        Raises:
-            NoEligibleWorker: the mask is empty.
-        """
-        sole = task.objective.sole
-        if sole is not None and sole in pool and task.objective.mode in (None, Mode.SOLO) and arrival.workflow is None:
-            mask = mask_workers(task, features, Pool((pool[sole],)), conditions)
-            return self._take_named(task, mask, arrival)
-        if arrival.workflow is not None:
-            conditions = replace(conditions, named=frozenset(list_named(arrival.workflow)))
-        mask = mask_workers(task, features, pool, conditions)
-        if arrival.workflow is not None:
-            require_eligible(arrival.workflow, mask)
-        learned = self._find_learned(task, mask, arrival)
-        predictor, forecast = self._forecast(features, [pool[worker] for worker in mask.eligible], learned)
-        if predictor is not self.predictor:
-            learned = {}
-        estimates = forecast.estimates
-        load = {worker: conditions.load[worker] for worker in mask.eligible if worker in conditions.load}
-        if load:
-            estimates = tuple(add_waiting(estimate, load.get(estimate.worker, 0.0)) for estimate in estimates)
-        kind = forecast.kind
-        features = replace(features, kind=kind)
-        rng = np.random.default_rng(arrival.seed)
-        choice = self.policy.decide(features, estimates, objective=task.objective, rng=rng)
-        unmeasured = [e.worker for e in estimates if not e.is_measured]
-        choice, mode = take_mode(choice, learned)
-        if mode is None:
-            choice = stay(choice, arrival.incumbent, is_bound=task.messages[-1].role == "tool")
-        reasons = choice.reasons
-        if unmeasured:
-            reasons = (*reasons, f"not measured yet: {', '.join(unmeasured)}")
-        if self.fault is not None:
-            reasons = (*reasons, f"the worker cards decide: {self.fault.message}")
-        unpriced = [e.worker for e in estimates if e.cost_usd is None]
-        if unpriced:
-            reasons = (*reasons, f"price unknown, ranked as the most expensive: {', '.join(unpriced)}")
-        cast = Cast(task=task, pool=pool, order=choice.order, estimates=estimates, masked=mask.masked)
-        return Decision(
-            id=arrival.id,
-            workflow=self._compose(cast, choice, arrival) if mode is None else hand_over(learned[mode], choice.order),
-            mode=mode,
-            propensity=choice.propensity,
-            policy=self.policy.name,
-            policy_facts=self.policy.facts,
-            predictor=predictor.version,
-            objective=task.objective,
-            mask=mask,
-            estimates=estimates,
-            utilities=choice.utilities,
-            reasons=reasons,
-            seed=arrival.seed,
-            kind=kind,
-            load=load,
-            incumbent=arrival.incumbent,
-            advice=dict(forecast.advice),
-            abstains=choice.abstains,
-            decide_s=self._clock.monotonic() - arrival.started,
-        )
+    setup: RoutingSetup
+    predictor: Predictor
+    """Replaced whole by `publish`; each decision reads it once."""
+    policy: Policy
+    learned: Mapping[WorkerId, Workflow] = field(default_factory=dict)
+    """Workflows of the checkpoint: the predictor estimates them beside the workers, by their names."""
+    fault: PredictorError | None = None
+    """Why the predictor could not estimate the latest task; None where it could."""
 
     @property
     def estimator(self) -> Estimator | None:
         """What learns from outcomes; None where worker cards alone decide."""
         return self.predictor if isinstance(self.predictor, Estimator) else None
 
-    def _forecast(
-        self, features: Features, workers: Sequence[Worker], learned: Mapping[WorkerId, Workflow]
-    ) -> tuple[Predictor, Forecast]:
-        """Estimate by the predictor; where it fails, by the worker cards, which know no learned workflow."""
+    def publish(self, estimator: Estimator) -> None:
+        """Let all later decisions use an estimator that has learned more."""
+        self.predictor = estimator
+
+    def gather(self, task: Task, features: Features, conditions: Conditions, *, arrival: Arrival) -> DecisionInputs:
+        """Gather what the decision of one task depends on.
+
+        Raises:
+            NoEligibleWorker: no worker may take the task; the error lists every reason.
+            InvalidPlan: the caller's workflow names a worker that may not take it.
+        """
+        pool, workflow = self.setup.pool, arrival.workflow
+        sole = task.objective.sole
+        if sole in pool and names_worker(task, workflow):
+            pool = Pool((pool[str(sole)],))
+        if workflow is not None:
+            conditions = replace(conditions, named=frozenset(list_named(workflow)))
+        mask = mask_workers(task, features, pool, conditions)
+        if workflow is not None:
+            require_eligible(workflow, mask)
+        return DecisionInputs(
+            id=arrival.id,
+            seed=arrival.seed,
+            task=task,
+            features=features,
+            mask=mask,
+            setup=self.setup,
+            load={worker: conditions.load[worker] for worker in mask.eligible if worker in conditions.load},
+            incumbent=arrival.incumbent,
+            check=arrival.check,
+            workflow=workflow,
+        )
+
+    def decide(self, inputs: DecisionInputs) -> Decision:
+        """Decide one task. The setup of the inputs counts, which may be older than the router's own.
+
+        Where the predictor fails, the worker cards decide, which know no learned workflow.
+
+        Raises:
+            InvalidTask: the workflow that the request asks for is not allowed, or cannot be composed.
+        """
+        if inputs.is_named:
+            return _take_named(inputs)
         try:
-            forecast = self.predictor.forecast(features, [*workers, *map(make_stand_in, learned)])
+            decision = self._decide_by(self.predictor, inputs, self._find_learned(inputs))
         except PredictorError as error:
             if self.fault is None:
                 log.warning("worker cards decide until the predictor works again: %s", error.message)
             self.fault = error
-            prior = PriorPredictor()
-            return prior, prior.forecast(features, workers)
+            decision = self._decide_by(PriorPredictor(), inputs, {})
+            return replace(decision, reasons=(*decision.reasons, f"the worker cards decide: {error.message}"))
         self.fault = None
-        return self.predictor, forecast
+        return decision
 
-    def _find_learned(self, task: Task, mask: Mask, arrival: Arrival) -> dict[WorkerId, Workflow]:
-        """Workflows that may be chosen unasked: no other is asked for, and all who are in them may take the task."""
-        if task.objective.mode is not None or arrival.workflow is not None or task.tools:
-            return {}
-        eligible = set(mask.eligible)
-        return {name: flow for name, flow in self._modes.learned.items() if set(list_workers(flow)) <= eligible}
+    def decide_likeliest(self, inputs: DecisionInputs) -> Decision:
+        """Decide apart from what the policy tries out at random: the likeliest of a few draws."""
+        drawn = [self.decide(replace(inputs, seed=seed)) for seed in range(DRAWS)]
+        return max(drawn, key=lambda decision: decision.propensity)
 
-    def _compose(self, cast: Cast, choice: Choice, arrival: Arrival) -> Workflow:
-        """What the caller asks for, made of the policy's order."""
-        mode = cast.task.objective.mode
-        if arrival.workflow is not None:
-            return arrival.workflow
-        if mode is None or choice.abstains:
-            return cast.solo
-        if mode not in self._modes.allowed:
-            raise InvalidTask(
-                f"the workflow {mode.value!r} is not allowed here",
-                param="ripieno.workflow",
-                hint="add it to route.modes",
-            )
-        return compose(mode, replace(cast, check=arrival.check, judge=self._modes.judge))
+    def _decide_by(
+        self, predictor: Predictor, inputs: DecisionInputs, learned: Mapping[WorkerId, Workflow]
+    ) -> Decision:
+        """Decide one task by the estimates of one predictor.
 
-    def _take_named(self, task: Task, mask: Mask, arrival: Arrival) -> Decision:
-        """The one worker that the request names: nothing is estimated, as nothing depends on it."""
-        worker = mask.eligible[0]
-        why = "the worker that the request names" if task.objective.workers else "the only worker that may be used"
+        Raises:
+            PredictorError: it cannot estimate the task.
+        """
+        forecast = _forecast(predictor, inputs, learned)
+        features = replace(inputs.features, kind=forecast.kind)
+        rng = np.random.default_rng(inputs.seed)
+        choice = self.policy.decide(features, forecast.estimates, objective=inputs.task.objective, rng=rng)
+        choice, name = split_workflow(choice, learned)
+        if name is None:
+            choice = prefer_incumbent(choice, inputs.incumbent, must_stay=inputs.task.messages[-1].role == "tool")
+            workflow = _compose(inputs, choice, forecast.estimates)
+        else:
+            workflow = with_fallbacks(learned[name], choice.order)
         return Decision(
-            id=arrival.id,
-            workflow=Solo(worker=worker),
-            propensity=1.0,
-            policy=NAMED,
-            policy_facts={},
-            predictor=NAMED,
-            objective=task.objective,
-            mask=mask,
-            estimates=(),
-            utilities={},
-            reasons=(f"{worker} is {why}",),
-            seed=arrival.seed,
-            kind=task.kind,
-            decide_s=self._clock.monotonic() - arrival.started,
+            id=inputs.id,
+            workflow=workflow,
+            mode=name,
+            propensity=choice.propensity,
+            policy=self.policy.name,
+            policy_facts=self.policy.facts,
+            predictor=predictor.version,
+            objective=inputs.task.objective,
+            mask=inputs.mask,
+            estimates=forecast.estimates,
+            utilities=choice.utilities,
+            reasons=(*choice.reasons, *_list_unknown(forecast.estimates)),
+            seed=inputs.seed,
+            kind=forecast.kind,
+            load=inputs.load,
+            incumbent=inputs.incumbent,
+            advice=dict(forecast.advice),
+            abstains=choice.abstains,
+            inputs=inputs.record(workflow),
         )
 
+    def _find_learned(self, inputs: DecisionInputs) -> Mapping[WorkerId, Workflow]:
+        """Find the workflows that the policy may choose unasked: the request asks for none, all members may answer."""
+        if not self.learned or not inputs.setup.chooses_workflows:
+            return {}
+        if inputs.task.objective.mode is not None or inputs.workflow is not None or inputs.task.tools:
+            return {}
+        eligible = set(inputs.mask.eligible)
+        return {name: flow for name, flow in self.learned.items() if set(list_workers(flow)) <= eligible}
 
-def take_mode(choice: Choice, learned: Mapping[WorkerId, Workflow]) -> tuple[Choice, WorkerId | None]:
-    """The choice among workers alone, and the workflow that stood before all of them, if one did."""
+
+def _take_named(inputs: DecisionInputs) -> Decision:
+    """Take the one worker that is left: nothing is estimated, as nothing depends on it."""
+    worker, objective = inputs.mask.eligible[0], inputs.task.objective
+    why = "the worker that the request names" if objective.workers else "the only worker that may be used"
+    workflow = Solo(worker=worker)
+    return Decision(
+        id=inputs.id,
+        workflow=workflow,
+        propensity=1.0,
+        policy=NAMED,
+        policy_facts={},
+        predictor=NAMED,
+        objective=objective,
+        mask=inputs.mask,
+        estimates=(),
+        utilities={},
+        reasons=(f"{worker} is {why}",),
+        seed=inputs.seed,
+        kind=inputs.features.kind,
+        inputs=inputs.record(workflow),
+    )
+
+
+def _forecast(predictor: Predictor, inputs: DecisionInputs, learned: Mapping[WorkerId, Workflow]) -> Forecast:
+    """Estimate the eligible workers and the learned workflows, with the wait at full workers counted."""
+    eligible = frozenset(inputs.mask.eligible)
+    considered = [worker for worker in inputs.setup.pool if worker.id in eligible]
+    forecast = predictor.forecast(inputs.features, [*considered, *map(workflow_as_worker, learned)])
+    if not inputs.load:
+        return forecast
+    waiting = (add_waiting(estimate, inputs.load.get(estimate.worker, 0.0)) for estimate in forecast.estimates)
+    return replace(forecast, estimates=tuple(waiting))
+
+
+def _compose(inputs: DecisionInputs, choice: Choice, estimates: Sequence[Estimate]) -> Workflow:
+    """Make the workflow that the caller asks for out of the policy's order."""
+    mode = inputs.task.objective.mode
+    if inputs.workflow is not None:
+        return inputs.workflow
+    if mode is None or choice.abstains:
+        return Solo(worker=choice.order[0], fallbacks=choice.order[1:])
+    if mode not in inputs.setup.modes:
+        raise InvalidTask(
+            f"the workflow {mode.value!r} is not allowed here",
+            param="ripieno.workflow",
+            hint="add it to route.modes",
+        )
+    return compose(
+        mode,
+        WorkflowInputs(
+            task=inputs.task,
+            pool=inputs.setup.pool,
+            order=choice.order,
+            estimates=estimates,
+            check=inputs.check,
+            judge=inputs.setup.judge,
+            masked=inputs.mask.masked,
+        ),
+    )
+
+
+def _list_unknown(estimates: Sequence[Estimate]) -> tuple[str, ...]:
+    """Say which estimates stand on a prior, and which prices nobody knows."""
+    unmeasured = [e.worker for e in estimates if not e.is_measured]
+    unpriced = [e.worker for e in estimates if e.cost_usd is None]
+    return (
+        *([f"not measured yet: {', '.join(unmeasured)}"] if unmeasured else ()),
+        *([f"price unknown, ranked as the most expensive: {', '.join(unpriced)}"] if unpriced else ()),
+    )
+
+
+def split_workflow(choice: Choice, learned: Mapping[WorkerId, Workflow]) -> tuple[Choice, WorkerId | None]:
+    """Return the choice among workers alone, and the name of the learned workflow that led it, if one did."""
     if not learned:
         return choice, None
-    mode = choice.order[0] if choice.order[0] in learned else None
-    return replace(choice, order=tuple(worker for worker in choice.order if worker not in learned)), mode
+    name = choice.order[0] if choice.order[0] in learned else None
+    return replace(choice, order=tuple(worker for worker in choice.order if worker not in learned)), name
 
 
-def hand_over(workflow: Workflow, order: Sequence[WorkerId]) -> Workflow:
-    """A learned workflow with the policy's other workers behind its own."""
+def with_fallbacks(workflow: Workflow, order: Sequence[WorkerId]) -> Workflow:
+    """Return a learned workflow with the policy's other workers as its fallbacks."""
     members = set(list_workers(workflow))
     return replace(workflow, fallbacks=tuple(worker for worker in order if worker not in members))
 
 
 def require_eligible(workflow: Workflow, mask: Mask) -> None:
-    """Let no workflow ask a worker that may not take the task.
+    """Refuse a workflow that asks a worker which may not take the task.
 
     Raises:
         InvalidPlan: it names one.
@@ -261,18 +287,18 @@ def require_eligible(workflow: Workflow, mask: Mask) -> None:
             raise InvalidPlan(problem, hint="`ripieno route` shows who may")
 
 
-def stay(choice: Choice, incumbent: WorkerId | None, *, is_bound: bool) -> Choice:
-    """Leave a conversation with its worker, whose cache holds the earlier turns, where another is hardly better.
+def prefer_incumbent(choice: Choice, incumbent: WorkerId | None, *, must_stay: bool) -> Choice:
+    """Keep a conversation with its worker, whose cache holds the earlier turns, unless another is clearly better.
 
     Args:
         choice: of the policy.
         incumbent: the worker of the earlier turns, if any.
-        is_bound: whether the turn hands back what a tool gave: then the worker that called it goes on.
+        must_stay: True if the last message is a tool result. The worker that made the tool call must then answer.
     """
     if incumbent is None or incumbent not in choice.order or choice.abstains:
         return choice
     lead = max(choice.utilities.values(), default=0.0) - choice.utilities.get(incumbent, -math.inf)
-    if not is_bound and not lead <= STAY_MARGIN:
+    if not must_stay and not lead <= STAY_MARGIN:
         return choice
     order = (incumbent, *(worker for worker in choice.order if worker != incumbent))
     why = f"{incumbent} has answered the conversation so far"
@@ -280,7 +306,7 @@ def stay(choice: Choice, incumbent: WorkerId | None, *, is_bound: bool) -> Choic
 
 
 def add_waiting(estimate: Estimate, load: float) -> Estimate:
-    """The estimate of a worker at which calls wait: each round of those before this one takes as long as it does.
+    """Add the wait at a busy worker: each round of calls before this one takes as long as this one does.
 
     Args:
         estimate: of a worker that is free.
