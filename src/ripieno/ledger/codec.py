@@ -132,12 +132,14 @@ def _dump(value: object) -> str:
 
 
 def load_task(body: str) -> Task:
-    """Turn the body of a task into a task.
+    """Turn the body of a task into a task, whose digest follows from what it holds and not from what the body says.
 
     Raises:
         msgspec.MsgspecError: the body is no task.
     """
-    return _load(body, Task)
+    task = _load(body, Task)
+    object.__setattr__(task, "_digest", "")  # computed when it is first asked for
+    return task
 
 
 def _load(body: str, kind: type[_Kind]) -> _Kind:
