@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import count
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -22,10 +23,13 @@ provider = "far"
 """
 
 
+NUMBERS = count()
+
+
 def make_key(served: Served, key: str | None) -> int:
     """Ask for a new virtual key; gives the status."""
     headers = {"content-type": "application/json"} | ({"authorization": f"bearer {key}"} if key else {})
-    body = json.dumps({"name": "new"}).encode()
+    body = json.dumps({"name": f"new {next(NUMBERS)}"}).encode()
     try:
         with urlopen(Request(f"{served.address}/admin/keys", body, headers), timeout=60) as answer:
             return int(answer.status)

@@ -157,6 +157,19 @@ async def test_a_changed_or_missing_row_is_found(ledger: Ledger, damage: str) ->
     assert caught.value.entry
 
 
+async def test_a_changed_task_is_found_where_its_body_states_a_digest(ledger: Ledger) -> None:
+    executed = make_executed("r")
+    assert executed.task is not None
+    assert executed.task.digest, "a digest that was asked for is recorded with the task"
+    await ledger.append(executed)
+    connection = sqlite3.connect(ledger.url.removeprefix("sqlite:///"))
+    connection.execute("UPDATE tasks SET body = replace(body, 'hello', 'hullo')")
+    connection.commit()
+    connection.close()
+    with pytest.raises(LedgerCorrupt, match="was changed"):
+        ledger.verify()
+
+
 def test_a_body_that_is_not_its_kind_is_corrupt() -> None:
     with pytest.raises(LedgerCorrupt, match="cannot be read"):
         decode_entry("judged", "{}", entry="e")
