@@ -147,10 +147,13 @@ async def test_a_stream_that_its_client_left_does_not_count_as_answered(serve: S
         assert isinstance(stream, Stream), stream
         assert b"word" in await anext(stream.parts)
         await stream.parts.aclose()  # type: ignore[attr-defined]  # an async generator
+        assert stream.on_end is not None
+        stream.on_end()
         counted = gateway.metrics.render().decode()
         await gateway.close()
     assert 'ripieno_calls_total{outcome="cancelled",worker="a"} 1.0' in counted
-    assert 'ripieno_requests_total{dialect="chat"}' not in counted
+    assert 'ripieno_requests_total{route="POST /v1/chat/completions",status="499"} 1.0' in counted
+    assert 'status="200"' not in counted
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -29,7 +29,7 @@ from ripieno.gateway.dialects import (
     Writing,
     count_tokens,
 )
-from ripieno.gateway.facts import Facts
+from ripieno.gateway.facts import CLIENT_LEFT, Facts
 from ripieno.gateway.http import Response, Stream
 from ripieno.gateway.keyring import Keyring, list_own, narrow
 from ripieno.gateway.memories import own
@@ -199,6 +199,9 @@ class Answering:
             facts.error = error
             writing = writing or _begin_writing(state, decision.id, decision.worker)
             yield writing.fail(error)
+        except (asyncio.CancelledError, GeneratorExit):
+            facts.status = CLIENT_LEFT
+            raise
         finally:
             self._metrics.open_streams.dec()
             await _abandon(first, pieces)
