@@ -393,6 +393,21 @@ def test_a_setup_is_read_back_under_its_digest_without_the_options_of_workers(
     assert ledger.decisions.find_setup("none") is None
 
 
+def test_a_setup_keeps_its_bytes_and_the_digest_that_decisions_name_though_it_gains_a_field(
+    make_worker: MakeWorker,
+) -> None:
+    setup = RoutingSetup(pool=Pool((make_worker("w", modalities=frozenset({"text", "image", "audio"})),)), judge=None)
+    row = encode_entry(Configured(setup=setup))
+    assert encode_entry(decode_entry(row.kind, row.body, entry=row.id)) == row
+    body = json.loads(row.body)
+    assert body["setup"]["modes"] == sorted(body["setup"]["modes"]), "not in the order of a set"
+    body["setup"]["policy"] = "as an earlier version named it"
+    del body["setup"]["judge"]
+    earlier = decode_entry(row.kind, json.dumps(body), entry=row.id)
+    assert isinstance(earlier, Configured)
+    assert earlier.id == row.id
+
+
 def test_entries_are_plain_json(tmp_path: Path, ledger: Ledger) -> None:
     ledger.append_now(ENTRIES)
     rows = sqlite3.connect(f"{tmp_path}/ledger.db").execute("SELECT body FROM entries").fetchall()

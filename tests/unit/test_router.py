@@ -22,7 +22,7 @@ from ripieno.domain import (
     WorkerId,
 )
 from ripieno.domain.grader import Exact
-from ripieno.errors import NoEligibleWorker
+from ripieno.errors import NoEligibleWorker, PredictorError
 from ripieno.route import Conditions, Router
 from ripieno.route.policies import UtilityPolicy
 from ripieno.route.predictors import Forecast
@@ -51,6 +51,23 @@ def decide(task: Task, pool: Pool, conditions: Conditions = TODAY, *, arrival: A
     return router.decide(router.gather(task, make_features(), conditions, arrival=arrival or make_arrival()))
 
 
+class Replaced(Even):
+    """Is replaced while it estimates, or fails after that."""
+
+    version = "replaced"
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.router: Router | None = None
+        self.fails = fails
+
+    def forecast(self, features: Features, workers: Sequence[Worker]) -> Forecast:
+        assert self.router is not None
+        self.router.predictor = Even()
+        if self.fails:
+            raise PredictorError("it is broken", predictor="p", checkpoint="c")
+        return super().forecast(features, workers)
+
+
 def make_arrival(incumbent: str | None = None) -> Arrival:
     return Arrival(id="d1", seed=1, started=0.0, incumbent=WorkerId(incumbent) if incumbent else None)
 
@@ -58,6 +75,20 @@ def make_arrival(incumbent: str | None = None) -> Arrival:
 def ask(*workers: str, role: str = "user") -> Task:
     message = Message(role=role, content="What is 2 + 2?")
     return Task(messages=(message,), objective=Objective(workers=workers, deadline_s=10.0))
+
+
+@pytest.mark.parametrize(("fails", "version"), [(False, "replaced"), (True, "prior")])
+def test_a_decision_is_made_and_named_by_one_predictor_though_another_is_published_meanwhile(
+    make_pool: Callable[..., Pool], *, fails: bool, version: str
+) -> None:
+    predictor = Replaced(fails=fails)
+    router = Router(setup=RoutingSetup(pool=make_pool("a", "b")), predictor=predictor, policy=UtilityPolicy())
+    predictor.router = router
+    inputs = router.gather(ask(), make_features(), TODAY, arrival=make_arrival())
+    first, second = router.decide(inputs), router.decide(inputs)
+    assert (first.predictor, second.predictor) == (version, "even")
+    assert ("the worker cards decide" in first.reasons[-1]) is fails
+    assert router.fault is None, "the predictor of the second decision works"
 
 
 def test_the_only_worker_that_a_key_may_use_is_taken_like_a_named_one_and_not_called_so(

@@ -156,9 +156,11 @@ def test_the_check_of_a_request_is_read_back_whatever_check_the_workflow_has(
     check: Check, used: Check, is_given: bool
 ) -> None:
     entry = decided(Verified(worker=A, check=used))
-    inputs = RecordedInputs(setup="s", sensitivity=frozenset({"secret"}), check=check, is_given=is_given)
+    inputs = RecordedInputs(setup="s", sensitivity=frozenset({"secret", "pii"}), check=check, is_given=is_given)
     recorded = replace(entry, decision=replace(entry.decision, inputs=inputs))
     assert decode(recorded) == recorded
+    assert encode_entry(decode(recorded)) == encode_entry(recorded)
+    assert json.loads(encode_entry(recorded).body)["inputs"]["sensitivity"] == ["pii", "secret"]
 
 
 def test_turns_begin_with_one_call_and_may_ask_everybody() -> None:
