@@ -391,7 +391,8 @@ async def test_many_open_streams_are_held_at_once(serve_in: ServeIn, tmp_path: P
         async with ClientSession(headers=JSON, connector=TCPConnector(limit=0)) as client:
             streams = [asyncio.create_task(ask(client, served, body)) for _ in range(400)]
             while len(waiting.seen) < 400:
-                await asyncio.wait(streams, timeout=0.01)
+                done, _ = await asyncio.wait(streams, timeout=0.1)
+                assert not done, [each.result() for each in done]
             status, _ = await ask(client, served)
             assert status == 503, "one more is turned away"
             async with client.get(f"{served.address}/healthz") as health:
