@@ -15,7 +15,6 @@ from ripieno.cli.removed import Names
 from ripieno.cli.running import run_app
 from ripieno.domain import Learned, Objective
 from ripieno.errors import CheckpointError, GateRefused, PredictorError
-from ripieno.plugins import find_plugins
 
 if TYPE_CHECKING:
     from ripieno.app import App
@@ -53,6 +52,8 @@ class PredictorName(Names):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the name; help lists the built-in ones alone."""
+        from ripieno.plugins import find_plugins
+
         if value not in _KINDS and value in find_plugins("ripieno.predictors"):
             return value
         return super().convert(value, param, ctx)
