@@ -9,7 +9,7 @@ from ripieno.dashboard.quality import draw_curve
 from ripieno.dashboard.views import Views
 from ripieno.domain import Promoted, Staged
 from ripieno.errors import CheckpointError, NotFound
-from ripieno.learn.checkpoint import ModelCard, describe_margin, read_card
+from ripieno.learn.checkpoint import ModelCard, describe_margin, read_card, tabulate_card
 
 SHOWN = 100
 """Checkpoints, and steps of promotions, that the page shows."""
@@ -69,6 +69,7 @@ async def _show_card(app: App, asked: Asked, version: str) -> Page:
             asked,
             row=row,
             card=row.card,
+            proof=tabulate_card(row.card) if row.card is not None else None,
             guard=describe_margin(row.card.margin) if row.card is not None else "",
             curve=await draw_curve(drawn) if drawn is not None else None,
         )

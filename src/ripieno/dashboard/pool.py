@@ -33,7 +33,7 @@ class Row:
 async def show(app: App, views: Views, asked: Asked) -> Page:
     """Every worker of the pool."""
     kept = look_at_traffic(app, views)
-    spends = {spend.name: spend for spend in kept.value.answers.workers} if kept.value is not None else {}
+    spends = {spend.name: spend for spend in kept.value.report.workers} if kept.value is not None else {}
     states = (
         ("resting", app.health.unhealthy()),
         ("waiting", app.health.rate_limited()),

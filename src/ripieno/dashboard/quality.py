@@ -7,8 +7,8 @@ from ripieno.dashboard.charts import Chart, Line, draw
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import AUDITED, look_at_traffic, look_for_bias
 from ripieno.dashboard.views import Views
-from ripieno.evaluate.audit import LEAST_CELL
-from ripieno.learn.checkpoint import Drawn, ModelCard, read_card
+from ripieno.evaluate.audit import tabulate_audit
+from ripieno.learn.checkpoint import Drawn, ModelCard, read_card, tabulate_card
 
 _PERFECT = Line(name="perfect", points=((0.0, 0.0), (1.0, 1.0)))
 
@@ -26,15 +26,17 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             asked,
             version=version,
             card=card,
+            proof=tabulate_card(card) if card is not None else None,
             gap=_find_gap(card),
             curve=await draw_curve(drawn) if drawn is not None else None,
             calibration=await _draw_calibration("on held-out tasks", drawn.calibration) if drawn is not None else None,
             traffic=traffic,
             audit=audit,
             audited=AUDITED,
-            least=LEAST_CELL,
             met=await _draw_calibration("in traffic", met.calibration) if met is not None and met.calibration else None,
             course=await _draw_course(met.courses) if met is not None and any(met.courses.values()) else None,
+            # last: the audit may end while the charts are drawn, and the page then says that it was read
+            findings=tabulate_audit(*audit.value)[1] if audit.value is not None else None,
         )
     )
 

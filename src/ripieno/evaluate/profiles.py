@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ripieno.evaluate.bootstrap import Interval, wilson
+from ripieno.domain.report import Counted
+from ripieno.evaluate.bootstrap import wilson
 from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, mean_known
 
 LENGTHS = (0, 1_000, 4_000, 16_000, 64_000)
@@ -16,15 +17,6 @@ _Call: TypeAlias = tuple[bool, float | None, float | None]
 """Whether it failed, its cost and its time."""
 HEAVY = 0.5
 """Share of an answer that is changed from which on the correction is a heavy one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """A share with its evidence: how often something was so, of how many."""
-
-    count: int
-    share: Interval | None
-    """None where there is not enough evidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

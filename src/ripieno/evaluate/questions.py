@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ripieno.domain import Outcome
-from ripieno.evaluate.bootstrap import NORMAL_95, Interval, find_quantile, subtract_means, wilson
+from ripieno.domain.report import Interval
+from ripieno.evaluate.bootstrap import NORMAL_95, find_quantile, subtract_means, wilson
 from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed, mean_known
 from ripieno.evaluate.offpolicy import CAP
 from ripieno.evaluate.prices import PriceRow, compare_prices
@@ -72,6 +73,11 @@ class Swap:
     blocked: str = ""
     """Why it should not be moved all the same."""
 
+    @property
+    def room(self) -> str | None:
+        """What speaks against the move, or how busy the local worker would be."""
+        return self.blocked or (f"{self.load:.0%} busy" if self.load is not None else None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
@@ -99,6 +105,11 @@ class Edge:
         """Whether hardly any of its answers is accepted, and the evidence is there."""
         return self.accepted is not None and self.accepted.high < HARDLY
 
+    @property
+    def recovery(self) -> Interval | str | None:
+        """What the fallback gains over another attempt, or that it never recovers."""
+        return "never" if self.never_recovers else self.lift
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFault:
@@ -114,8 +125,8 @@ class ToolFault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """All questions, answered as far as the evidence goes."""
+class TrafficReport:
+    """All questions on traffic, answered as far as the evidence goes."""
 
     decisions: int
     judged: int
@@ -137,7 +148,7 @@ class Answers:
 
 def answer(
     rows: Sequence[Observed], *, local: Mapping[str, int] | None = None, outcomes: Iterable[Outcome] = ()
-) -> Answers:
+) -> TrafficReport:
     """Answer all questions.
 
     Args:
@@ -155,7 +166,7 @@ def answer(
     edges, tools = find_edges(rows), find_tool_faults(rows)
     said = {"overqualified": overqualified, "fallbacks": edges, "tools": tools, "local": moves}
     thin = f"not enough evidence: {judged} of {LEAST_EVIDENCE} judged"
-    return Answers(
+    return TrafficReport(
         decisions=len(rows),
         judged=judged,
         kinds=sum_up(rows, lambda row: row.kind),
