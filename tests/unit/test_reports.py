@@ -72,7 +72,6 @@ def test_headings_name_the_unit_where_values_do_not() -> None:
         "a", "b", "b, USD"
     ]  # fmt: skip
     assert format_seconds(None) == "-"
-    assert SHARE.half == 0.25
 
 
 def test_a_path_leads_through_keys_places_and_attributes() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ripieno.conductor.policy import TinyPolicy
     from ripieno.conductor.turns import TurnPolicy
-    from ripieno.evaluate.conductor import ConductorReport, Entrant, Exam
+    from ripieno.evaluate.conductor import ConductorReport, Exam, ExamRuns
     from ripieno.learn.conductor import Recipe
     from ripieno.learn.lm import LmRecipe
     from ripieno.workbench.audit import Ladder
@@ -344,7 +344,7 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
     run_app(config, work, decides=False)
 
 
-def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, Entrant]:
+def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, ExamRuns]:
     """Who does not write plans in the policy's words: heads of turns, and language models that sat this exam before."""
     from ripieno.conductor.turns import load_turn_policy
     from ripieno.evaluate import conductor as proof
@@ -367,7 +367,7 @@ def _sit_all(
     stage: Stage,
     exam: Exam,
     policies: dict[str, list[TinyPolicy]],
-    others: dict[str, Entrant],
+    others: dict[str, ExamRuns],
     advance: Callable[[int], None],
 ) -> ConductorReport:
     import numpy as np

@@ -19,11 +19,6 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def half(self) -> float:
-        """Half the width: what stands behind the +-."""
-        return (self.high - self.low) / 2.0
-
     def __format__(self, spec: str) -> str:
         """Write the mean, and the interval behind it."""
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"

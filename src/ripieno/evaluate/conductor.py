@@ -60,7 +60,7 @@ class LmMeasure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entrant:
+class ExamRuns:
     """What came of somebody who does not write plans in the policy's words."""
 
     runs: tuple[tuple[Outcome, ...], ...]
@@ -223,7 +223,7 @@ def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[Outcome]:
     ]
 
 
-def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> Entrant:
+def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> ExamRuns:
     """What comes of steps that are chosen one by one."""
     runs = []
     for policy in policies:
@@ -231,10 +231,10 @@ def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> Entra
         for scene, tasks, pools in _walk(stage, exam):
             outcomes += tell_outcomes(stage.world, play(policy, stage, scene, tasks, pools))
         runs.append(tuple(outcomes))
-    return Entrant(runs=tuple(runs), parsed=1.0)
+    return ExamRuns(runs=tuple(runs), parsed=1.0)
 
 
-def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> Entrant:
+def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> ExamRuns:
     """What comes of plans of which those that end in nothing are followed by another one."""
     runs = []
     for policy in policies:
@@ -242,10 +242,10 @@ def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> Entra
         for scene, tasks, pools in _walk(stage, exam):
             outcomes += recurse(policy, stage, scene, tasks, pools)
         runs.append(tuple(outcomes))
-    return Entrant(runs=tuple(runs), parsed=1.0)
+    return ExamRuns(runs=tuple(runs), parsed=1.0)
 
 
-def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> Entrant:
+def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> ExamRuns:
     """What comes of plans as a language model wrote them; what is none answers nothing."""
     outcomes, parsed = [], []
     for task, pool, written in zip(exam.tasks, exam.pools, texts, strict=True):
@@ -257,7 +257,7 @@ def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> Entrant:
         else:
             outcomes.append(world.run(task, read_plan(plan), pool))
             parsed.append(True)
-    return Entrant(runs=(tuple(outcomes),), parsed=float(np.mean(parsed)))
+    return ExamRuns(runs=(tuple(outcomes),), parsed=float(np.mean(parsed)))
 
 
 def mark(world: World, exam: Exam, texts: Sequence[str]) -> LmMeasure:
@@ -380,7 +380,7 @@ def report(
     plans: Mapping[str, Sequence[Sequence[Words]]],
     world: World,
     *,
-    others: Mapping[str, Entrant] | None = None,
+    others: Mapping[str, ExamRuns] | None = None,
 ) -> ConductorReport:
     """Carry out every entrant's plans, and make the table.
 

@@ -20,7 +20,7 @@ HEAVY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class WorkerProfile:
     """What a worker did."""
 
     worker: str
@@ -39,7 +39,7 @@ class Profile:
     """Of the answers that somebody corrected, those that were changed by half or more."""
 
 
-def profile_workers(rows: Sequence[Observed]) -> tuple[Profile, ...]:
+def profile_workers(rows: Sequence[Observed]) -> tuple[WorkerProfile, ...]:
     """One row for every worker that was called, the busiest first."""
     calls: dict[str, list[_Call]] = defaultdict(list)
     answers: dict[str, list[Observed]] = defaultdict(list)
@@ -52,7 +52,7 @@ def profile_workers(rows: Sequence[Observed]) -> tuple[Profile, ...]:
     return tuple(sorted(found, key=lambda profile: -profile.calls))
 
 
-def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -> Profile:
+def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -> WorkerProfile:
     answered = [(cost, latency) for has_failed, cost, latency in calls if not has_failed]
     times = [latency for _, latency in answered if latency is not None]
     own = [row for row in answers if row.is_solo]
@@ -61,7 +61,7 @@ def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -
         if row.quality is not None and row.input_tokens is not None:
             ranges[find_range(row.input_tokens)].append(row.quality)
     made, bad = sum(row.tool_calls for row in answers), sum(row.bad_tool_calls for row in answers)
-    return Profile(
+    return WorkerProfile(
         worker=worker,
         calls=len(calls),
         cost_usd=mean_known([cost for cost, _ in answered]),

@@ -18,7 +18,7 @@ from ripieno.evaluate.bootstrap import NORMAL_95, find_quantile, subtract_means,
 from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed, mean_known
 from ripieno.evaluate.offpolicy import CAP
 from ripieno.evaluate.prices import PriceRow, compare_prices
-from ripieno.evaluate.profiles import Profile, profile_workers
+from ripieno.evaluate.profiles import WorkerProfile, profile_workers
 from ripieno.evaluate.steps import StepUse, find_steps
 
 LEAST_EDGES = 20
@@ -30,7 +30,7 @@ FULL = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spend:
+class SpendRow:
     """What one kind, key or worker took, and what came of it."""
 
     name: str
@@ -130,11 +130,11 @@ class TrafficReport:
 
     decisions: int
     judged: int
-    kinds: tuple[Spend, ...]
-    keys: tuple[Spend, ...]
-    projects: tuple[Spend, ...]
-    workers: tuple[Spend, ...]
-    profiles: tuple[Profile, ...]
+    kinds: tuple[SpendRow, ...]
+    keys: tuple[SpendRow, ...]
+    projects: tuple[SpendRow, ...]
+    workers: tuple[SpendRow, ...]
+    profiles: tuple[WorkerProfile, ...]
     steps: tuple[StepUse, ...]
     overqualified: tuple[Swap, ...]
     fallbacks: tuple[Edge, ...]
@@ -184,7 +184,7 @@ def answer(
     )
 
 
-def sum_up(rows: Sequence[Observed], name: Callable[[Observed], str]) -> tuple[Spend, ...]:
+def sum_up(rows: Sequence[Observed], name: Callable[[Observed], str]) -> tuple[SpendRow, ...]:
     """What each group took, the dearest first."""
     groups: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
@@ -307,7 +307,7 @@ def _fit(swap: Swap, rows: Sequence[Observed], at_once: int) -> Swap:
     return replace(swap, p95_s=p95, load=load, blocked=blocked)
 
 
-def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> Spend:
+def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> SpendRow:
     tokens = sum(row.tokens for row in rows)
     recent = sum(row.tokens for row in rows if id(row) in later)
     qualities = [row.quality for row in rows if row.quality is not None]
@@ -315,7 +315,7 @@ def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> Spend:
     failed = sum(call.tokens for row in rows for call in row.calls if call.failure is not None)
     judged_tokens = sum(row.tokens for row in rows if row.quality is not None)
     accepted = sum(quality >= 0.5 for quality in qualities)
-    return Spend(
+    return SpendRow(
         name=name,
         runs=len(rows),
         tokens=tokens,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ripieno.domain.report import Evidence, Report, money, number, seconds, text
 from ripieno.evaluate.observed import LEAST_EVIDENCE
-from ripieno.evaluate.profiles import LENGTHS, Profile, name_range
+from ripieno.evaluate.profiles import LENGTHS, WorkerProfile, name_range
 from ripieno.evaluate.questions import LEAST_EDGES, TrafficReport
 
 MOST_ROWS = 30
@@ -73,7 +73,7 @@ def summarise_traffic(found: TrafficReport) -> str:
     )
 
 
-def tabulate_profiles(profiles: Sequence[Profile]) -> Report:
+def tabulate_profiles(profiles: Sequence[WorkerProfile]) -> Report:
     """Lay out what each worker did; only lengths at which a worker has answered have a column."""
     answered = [place for place in range(len(LENGTHS)) if any(row.accepted[place].count for row in profiles)]
     shares = [("failed", "failed"), ("bad_tool_calls", "bad tool calls")]
