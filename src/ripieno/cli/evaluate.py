@@ -10,7 +10,6 @@ import click
 from ripieno.cli.output import print_found, say
 from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
-from ripieno.plugins import find_plugins
 
 if TYPE_CHECKING:
     from ripieno.app import App
@@ -41,6 +40,7 @@ class KindList(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Check each name."""
+        from ripieno.plugins import find_plugins
         from ripieno.route.predictors import KINDS
 
         if isinstance(value, tuple):
