@@ -152,7 +152,7 @@ async def test_pages_tell_what_happened(serve: Serve) -> None:
         quality = await browser.read("quality")
         assert "No checkpoint decides yet" in quality
         assert 'aria-label="expected and met quality in traffic"' in quality
-        assert "No worker is favoured" in quality
+        assert "no worker is favoured" in quality
 
 
 async def test_reports_come_over_http_for_the_admin_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

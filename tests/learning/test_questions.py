@@ -12,7 +12,7 @@ from ripieno.evaluate.bootstrap import wilson
 from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, Tried
 from ripieno.evaluate.prices import compare_prices
 from ripieno.evaluate.profiles import name_range, profile_workers
-from ripieno.evaluate.questions import Answers, answer
+from ripieno.evaluate.questions import TrafficReport, answer
 
 WORKERS = ("frontier", "solid", "small", "local", "weak")
 PRICE = {"frontier": 0.02, "solid": 0.004, "small": 0.001, "local": 0.0001, "weak": 0.0005}
@@ -85,11 +85,11 @@ def simulate(truth: Truth, *, seed: int, count: int) -> list[Observed]:
 
 
 @pytest.fixture(scope="module")
-def planted() -> Answers:
+def planted() -> TrafficReport:
     return answer(simulate(PLANTED, seed=1, count=160_000), local={"local": 1})
 
 
-def test_the_overqualified_worker_and_the_cheap_one_that_is_good_enough_are_found(planted: Answers) -> None:
+def test_the_overqualified_worker_and_the_cheap_one_that_is_good_enough_are_found(planted: TrafficReport) -> None:
     swaps = {(swap.kind, swap.worker): swap for swap in planted.overqualified}
     assert swaps["summary", "frontier"].cheaper == "solid"
     assert swaps["classify", "frontier"].cheaper == "small", "the cheapest that does"
@@ -97,14 +97,14 @@ def test_the_overqualified_worker_and_the_cheap_one_that_is_good_enough_are_foun
     assert all(swap.saved_usd > 0.0 and swap.evidence >= LEAST_EVIDENCE for swap in planted.overqualified)
 
 
-def test_what_should_move_here_is_found_with_the_private_tokens_that_stay(planted: Answers) -> None:
+def test_what_should_move_here_is_found_with_the_private_tokens_that_stay(planted: TrafficReport) -> None:
     moves = {(swap.kind, swap.worker): swap for swap in planted.local}
     assert {kind for kind, worker in moves if worker == "frontier"} == {"redact"}
     assert moves["redact", "frontier"].private_tokens > 0
 
 
 @pytest.mark.simulation
-def test_the_fallback_that_recovers_stands_before_the_one_that_answers_and_is_wrong(planted: Answers) -> None:
+def test_the_fallback_that_recovers_stands_before_the_one_that_answers_and_is_wrong(planted: TrafficReport) -> None:
     best, worst = planted.fallbacks[0], planted.fallbacks[-1]
     assert best.then == "solid"
     assert worst.then == "weak"
@@ -217,12 +217,12 @@ def test_what_has_changed_lately_is_told() -> None:
     assert {spend.name: spend.change for spend in answer(grown).kinds} == {"k": 1.0, "x": -1.0}
 
 
-def test_the_tool_that_breaks_runs_is_found(planted: Answers) -> None:
+def test_the_tool_that_breaks_runs_is_found(planted: TrafficReport) -> None:
     assert [fault.tool for fault in planted.tools] == ["search"]
     assert planted.tools[0].harm.low > 0.2
 
 
-def test_what_each_kind_and_worker_took_is_summed_up_with_its_waste(planted: Answers) -> None:
+def test_what_each_kind_and_worker_took_is_summed_up_with_its_waste(planted: TrafficReport) -> None:
     by = {spend.name: spend for spend in planted.workers}
     assert set(by) == set(WORKERS)
     assert by["frontier"].tokens == max(spend.tokens for spend in planted.workers)

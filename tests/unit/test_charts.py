@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ripieno.dashboard import charts
-from ripieno.dashboard.charts import Chart, Line, draw, draw_here
+from ripieno.dashboard.charts import Chart, Series, draw, draw_here
 
 
 async def test_a_name_of_any_length_is_drawn_clipped() -> None:
@@ -14,7 +14,7 @@ async def test_a_name_of_any_length_is_drawn_clipped() -> None:
         assert drawn is not None
         assert "<svg" in drawn
         assert name[:60] not in drawn
-    line = Line(
+    line = Series(
         name="w" * 300, points=[(0.1, 0.2), (math.nan, 1.0), (10.0, math.inf), (3.0, 0.5)], labels=["a" * 99] * 4
     )
     for has_log_x in (False, True):
@@ -36,5 +36,6 @@ async def test_a_chart_that_takes_too_long_or_fails_is_left_out(monkeypatch: pyt
     assert await draw(Chart(title="late", x="x", bars={"a": 1.0, "b": 2.0})) is None
     monkeypatch.setattr(charts, "DRAWING_S", 60.0)
     assert (
-        await draw(Chart(title="wrong", x="x", lines=[Line(name="n", points=[(1.0, 2.0)], labels=["a", "b"])])) is None
+        await draw(Chart(title="wrong", x="x", lines=[Series(name="n", points=[(1.0, 2.0)], labels=["a", "b"])]))
+        is None
     )

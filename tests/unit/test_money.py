@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ripieno.app.build import build_pool
-from ripieno.cli.output import money, money_sum
 from ripieno.cli.prices import tell_list_date, tell_unknown_prices
 from ripieno.config import load_settings
-from ripieno.dashboard.page import tell_money, tell_money_sum
 from ripieno.dashboard.pool import tell_price
 from ripieno.domain import (
     FREE,
@@ -39,6 +37,7 @@ from ripieno.domain import (
     cap_output,
     find_periods,
 )
+from ripieno.domain.report import format_money, format_money_sum
 from ripieno.domain.run import Origin
 from ripieno.errors import InvalidTask, NoEligibleWorker
 from ripieno.evaluate.observed import Observed, Tried, mean_known
@@ -157,9 +156,8 @@ def test_a_ceiling_of_a_campaign_ends_at_an_unknown_cost() -> None:
 
 
 def test_money_is_told_as_unknown_or_as_a_least_amount() -> None:
-    for tell, tell_sum in ((money, money_sum), (tell_money, tell_money_sum)):
-        assert (tell(None), tell(0.0), tell(0.1234)) == ("unknown", "$0", "$0.123")
-        assert (tell_sum(0.5, 0), tell_sum(0.5, 3)) == ("$0.5", "at least $0.5, 3 unknown")
+    assert [format_money(value) for value in (None, 0.0, 0.1234)] == ["unknown", "$0", "$0.123"]
+    assert [format_money_sum(0.5, unknown) for unknown in (0, 3)] == ["$0.5", "at least $0.5, 3 unknown"]
 
 
 def test_pages_and_commands_tell_which_prices_are_unknown(make_worker: MakeWorker) -> None:

@@ -10,9 +10,9 @@ from tests.unit.test_evaluate import COST, QUALITY, make_field
 
 from ripieno.evaluate import Field, Table
 from ripieno.evaluate.benchmark import BEST_QUALITY
-from ripieno.evaluate.curve import sweep_curve
+from ripieno.evaluate.curve import Curve, sweep_curve
 from ripieno.evaluate.plots import plot_calibration, plot_confusion, plot_course, plot_curve
-from ripieno.evaluate.report import Report
+from ripieno.evaluate.report import BenchmarkReport
 from ripieno.route.utility import Scales
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -28,14 +28,15 @@ def read(path: Path) -> tuple[str, ET.Element]:
     return " ".join(root.itertext()), root
 
 
-def make_report(field: Field) -> Report:
+def make_report(field: Field) -> tuple[BenchmarkReport, dict[str, Curve]]:
     table = Table(field, best_single=0, objective=BEST_QUALITY, scales=Scales())
     lines = table.score([table.always(0, name="best single"), table.oracle()])
     curves = {name: sweep_curve(QUALITY, COST, field.quality, field.cost_usd) for name in ("router", "knn <&>")}
-    return Report(
-        name="set <1>", tasks=4, train_tasks=4, workers=("a", "b"), best_single="a", lines=tuple(lines), verdict="",
-        curves=curves,
+    report = BenchmarkReport(
+        name="set <1>", tasks=4, train_tasks=4, workers=("a", "b"), best_single="a", policies=tuple(lines),
+        verdict="",
     )  # fmt: skip
+    return report, curves
 
 
 @pytest.mark.parametrize("cheapest", [0.1, 0.0], ids=["powers of ten", "a free worker"])
@@ -44,7 +45,7 @@ def test_cost_and_quality_are_drawn_with_every_worker(tmp_path: Path, cheapest: 
     field = Field(
         workers=("a", "b"), quality=QUALITY, cost_usd=costs, latency_s=costs, kinds=("x",) * 4, groups=np.arange(4)
     )
-    plot_curve(make_report(field), field, tmp_path / "curve.svg")
+    plot_curve(*make_report(field), field, tmp_path / "curve.svg")
     told, _ = read(tmp_path / "curve.svg")
     for name in ("set <1>: cost and quality", "single workers", "best single: a", "router", "knn <&>", "oracle"):
         assert name in told

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.output import print_json, print_report, say
 from ripieno.cli.removed import Names
 from ripieno.cli.running import run_app
 from ripieno.domain import Decision, Mode, Run, Task
 from ripieno.domain.memory import Scope
+from ripieno.domain.report import Report, format_money, format_seconds, money, number, seconds, text
 from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import InvalidTask
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from ripieno.app import App
     from ripieno.domain import Arrival
     from ripieno.execute import Answered
+
+_SCORED = (
+    text("worker"), number("utility", spec="+.3f"), number("quality"), money("cost"), seconds("latency"),
+)  # fmt: skip
 
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -146,7 +151,10 @@ def ask(
         )
         return
     click.echo(answered.answer.text)
-    say(f"{run.worker}, {money(run.cost_usd)}, {seconds(run.latency_s)}; ripieno explain {decision.id[:12]}")
+    say(
+        f"{run.worker}, {format_money(run.cost_usd)}, {format_seconds(run.latency_s)}; "
+        f"ripieno explain {decision.id[:12]}"
+    )
     if wants_explanation:
         for reason in decision.reasons:
             say(f"why: {reason}")
@@ -203,7 +211,9 @@ def describe_steps(run: Run) -> Iterator[str]:
     lines: list[tuple[str, str]] = []
     for call in run.calls:
         fate = "answered" if call.failure is None else f"failed: {call.failure}"
-        lines.append((call.step, f"{call.worker} {fate}, {money(call.cost_usd)}, {seconds(call.latency_s)}"))
+        lines.append(
+            (call.step, f"{call.worker} {fate}, {format_money(call.cost_usd)}, {format_seconds(call.latency_s)}")
+        )
     for found in run.findings:
         verdict = found.verdict
         says = f"{verdict.verifier} gives {found.author} {verdict.quality:.2f}"
@@ -261,16 +271,16 @@ def show(decision: Decision) -> None:
     from ripieno.route.explain import explain
 
     rows = [
-        [
-            f"> {item.estimate.worker}" if item.estimate.worker == decision.choice else f"  {item.estimate.worker}",
-            f"{item.utility:+.3f}",
-            f"{item.estimate.quality:.2f} +- {item.estimate.quality_sd:.2f}",
-            money(item.estimate.cost_usd),
-            seconds(item.estimate.latency_s),
-        ]
+        {
+            "worker": f"{'>' if item.estimate.worker == decision.choice else ' '} {item.estimate.worker}",
+            "utility": item.utility,
+            "quality": f"{item.estimate.quality:.2f} +- {item.estimate.quality_sd:.2f}",
+            "cost": item.estimate.cost_usd,
+            "latency": item.estimate.latency_s,
+        }
         for item in explain(decision).scored
     ]
-    print_table("", ("worker", "utility", "quality", "cost", "latency"), rows)
+    print_report(Report(title="", columns=_SCORED, rows=rows))
     for worker, why in decision.mask.masked.items():
         click.echo(f"  {worker}: masked, {why.reason} ({why.detail})")
     for reason in decision.reasons:

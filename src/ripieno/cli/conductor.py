@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.ask import Wanted, describe, task_options
-from ripieno.cli.output import console, count_bar, print_json, print_table, say
+from ripieno.cli.output import count_bar, print_found, print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id, sum_costs
+from ripieno.domain.report import Report, number, text
 from ripieno.errors import GateRefused, NotFound
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ripieno.conductor.policy import TinyPolicy
     from ripieno.conductor.turns import TurnPolicy
-    from ripieno.evaluate.conductor import ConductorReport, Entrant, Exam, Row
+    from ripieno.evaluate.conductor import ConductorReport, Exam, ExamRuns
     from ripieno.learn.conductor import Recipe
     from ripieno.learn.lm import LmRecipe
     from ripieno.workbench.audit import Ladder
@@ -35,6 +36,9 @@ FOLDER = "conductor"
 _SHORT = {"pools": 8, "teach_steps": 50, "reinforce_steps": 5, "polish_generations": 2, "common_tasks": 32}
 """Of every stage a little: for a first look, and for tests."""
 _SHORT_HEAD = {"pools": 8, "generations": 2, "population": 4, "common_tasks": 32, "checked_tasks": 64}
+_SCORES = (
+    number("right", spec=".3f"), number("cost", unit="0.001 USD", spec=".2f"), number("reward", spec=".3f"),
+)  # fmt: skip
 
 
 @click.group(epilog="\b\nExample:\n  ripieno conductor train --seeds 3\n  ripieno conductor evaluate")
@@ -138,10 +142,7 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
             _write_by_prompt(config, stage, exam, prompted, folder)
         with count_bar("cells", pools * len(world.families)) as advance:
             found = _sit_all(world, stage, exam, policies, _load_others(folder, stage, exam), advance)
-    if as_json:
-        print_json(describe_report(found))
-    else:
-        show_report(found)
+    print_found(found.describe(), *found.tabulate(), as_json=as_json)
     lead = found.find(proof.ONE_STEP).lead_reward
     if gate and (lead is None or lead.low <= 0.0):
         raise GateRefused(found.verdict)
@@ -261,15 +262,12 @@ def _train_lm(config: Path | None, recipe: LmRecipe, *, as_json: bool) -> None:
     folder = load_settings(config).settings.home / FOLDER / f"lm-{recipe.seed}"
     with _open_bench() as (world, stage), _stage_bars("language model") as told:
         seen = train_lm(world, stage, recipe, folder, told=told)
-    if as_json:
-        print_json({"folder": str(folder)} | {name: asdict(found) for name, found in seen.items()})
-        return
-    rows = [
-        [name, f"{found.parsed:.3f}", f"{found.right:.3f}", f"{found.cost:.2f}", f"{found.reward:.3f}"]
-        for name, found in seen.items()
-    ]
-    print_table("", ("seen", "parsed", "right", "cost", "reward"), rows)
-    say(f"in {folder / 'model'}: serve it, and name it in conductor.worker")
+    measured = {name: asdict(found) for name, found in seen.items()}
+    columns = (text("seen"), number("parsed", spec=".3f"), *_SCORES)
+    report = Report(title="", columns=columns, rows=[{"seen": name} | row for name, row in measured.items()])
+    print_found({"folder": str(folder)} | measured, report, as_json=as_json)
+    if not as_json:
+        say(f"in {folder / 'model'}: serve it, and name it in conductor.worker")
 
 
 @contextmanager
@@ -346,7 +344,7 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
     run_app(config, work, decides=False)
 
 
-def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, Entrant]:
+def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, ExamRuns]:
     """Who does not write plans in the policy's words: heads of turns, and language models that sat this exam before."""
     from ripieno.conductor.turns import load_turn_policy
     from ripieno.evaluate import conductor as proof
@@ -369,7 +367,7 @@ def _sit_all(
     stage: Stage,
     exam: Exam,
     policies: dict[str, list[TinyPolicy]],
-    others: dict[str, Entrant],
+    others: dict[str, ExamRuns],
     advance: Callable[[int], None],
 ) -> ConductorReport:
     import numpy as np
@@ -399,75 +397,8 @@ def _sit_all(
     return proof.report(exam, plans, world, others=others)
 
 
-def show_report(found: ConductorReport) -> None:
-    """The table, and what stands beside it."""
-    rows = [_tell_row(row) for row in found.rows]
-    print_table("", ("entrant", "right", "cost", "reward", "steps", "lead, right", "lead, reward"), rows)
-    unread = ", ".join(f"{row.parsed:.1%} of {row.name}" for row in found.rows if row.parsed < 1.0)
-    console().print(f"plans that the grammar reads: {unread + ', ' if unread else ''}all of every other's")
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
-    lengths = ", ".join(f"{length}: {share:.0%}" for length, share in found.longest.items())
-    console().print(f"calls by kind of worker: {shares}")
-    console().print(f"plans by steps: {lengths}")
-    rows = [
-        [row.name, f"{row.one_step:.3f}", f"{row.conductor:.3f}", f"{row.ceiling:.3f}", "flat" if row.is_flat else ""]
-        for row in found.families
-    ]
-    print_table("", ("family", "one step", "conductor", "search", ""), rows)
-    for name, flat in (("its", found.flat_lead), ("behind its gate its", found.gated_flat_lead)):
-        if flat is not None:
-            lead = f"{flat.mean:+.3f} [{flat.low:+.3f}, {flat.high:+.3f}]"
-            console().print(f"where plans add nothing, {name} lead over one step is {lead} reward")
-    say(f"{found.tasks} tasks on {found.pools} unseen pools, {found.seeds} seeds; cost in thousandths of a US dollar")
-    click.echo(found.verdict)
-
-
-def _tell_row(row: Row) -> list[str]:
-    leads = [
-        "" if lead is None else f"{lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
-        for lead in (row.lead_right, row.lead_reward)
-    ]
-    return [
-        row.name,
-        f"{row.right.mean:.3f}",
-        f"{row.cost.mean:.2f}",
-        f"{row.reward.mean:.3f}",
-        f"{row.steps:.2f}",
-        *leads,
-    ]
-
-
-def describe_report(found: ConductorReport) -> dict[str, object]:
-    """The table as JSON."""
-    return {
-        "rows": [
-            {
-                "name": row.name,
-                "right": [row.right.mean, row.right.low, row.right.high],
-                "cost": row.cost.mean,
-                "reward": [row.reward.mean, row.reward.low, row.reward.high],
-                "steps": row.steps,
-                "lead_right": None if (r := row.lead_right) is None else [r.mean, r.low, r.high],
-                "lead_reward": None if (w := row.lead_reward) is None else [w.mean, w.low, w.high],
-                "parsed": row.parsed,
-            }
-            for row in found.rows
-        ],
-        "pools": found.pools,
-        "tasks": found.tasks,
-        "seeds": found.seeds,
-        "shares": dict(found.shares),
-        "steps": dict(found.longest),
-        "families": [asdict(row) for row in found.families],
-        "flat_lead": None if (flat := found.flat_lead) is None else [flat.mean, flat.low, flat.high],
-        "gated_flat_lead": None if (held := found.gated_flat_lead) is None else [held.mean, held.low, held.high],
-        "headroom": found.headroom,
-        "verdict": found.verdict,
-    }
-
-
 def tell_ladder(ladder: Ladder, *, as_json: bool) -> None:
-    """The ladder, and whether to train."""
+    """Print the ladder, and whether to train."""
     rungs = {
         "random worker": ladder.random,
         "best single": ladder.single,
@@ -475,10 +406,11 @@ def tell_ladder(ladder: Ladder, *, as_json: bool) -> None:
         "search ceiling": ladder.search,
     }
     verdict = "train" if ladder.is_worth_training else "do not train"
-    if as_json:
-        listed = {name: {"right": r, "cost": c, "reward": w} for name, (r, c, w) in rungs.items()}
-        print_json({"ladder": listed, "headroom": ladder.headroom, "verdict": verdict})
-        return
-    rows = [[name, f"{r:.3f}", f"{c:.2f}", f"{w:.3f}"] for name, (r, c, w) in rungs.items()]
-    print_table("", ("rung", "right", "cost", "reward"), rows)
-    click.echo(f"plans add {ladder.headroom:+.3f} to single steps: {verdict}")
+    listed = {name: {"right": r, "cost": c, "reward": w} for name, (r, c, w) in rungs.items()}
+    report = Report(
+        title="ladder",
+        columns=(text("rung"), *_SCORES),
+        rows=[{"rung": name} | rung for name, rung in listed.items()],
+        notes=(f"plans add {ladder.headroom:+.3f} to single steps: {verdict}",),
+    )
+    print_found({"ladder": listed, "headroom": ladder.headroom, "verdict": verdict}, report, as_json=as_json)

@@ -11,10 +11,11 @@ from zlib import crc32
 
 import click
 
-from ripieno.cli.evaluate import draw, show_report
-from ripieno.cli.output import money, print_table, say, seconds
+from ripieno.cli.evaluate import draw
+from ripieno.cli.output import print_report, print_table, say
 from ripieno.cli.profile import find_able, progress_bar, tell_unjudged
 from ripieno.domain.grader import GradedTask
+from ripieno.domain.report import Report, format_money, format_seconds, money, number, text
 from ripieno.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -154,14 +155,16 @@ def _show_profile(app: App, workers: tuple[str, ...]) -> None:
         families.setdefault(kinds[outcome.task], {}).setdefault(outcome.worker, []).append(outcome.quality)
         costs.setdefault(outcome.worker, []).append(outcome.cost_usd)
     rows = [
-        [
-            worker,
-            *(f"{np.mean(found[worker]):.2f}" if worker in found else "-" for found in families.values()),
-            money(mean_known(costs[worker])) if worker in costs else "-",
-        ]
+        {
+            "worker": worker,
+            "cost": mean_known(costs[worker]) if worker in costs else "-",
+            **{name: float(np.mean(found[worker])) if worker in found else None for name, found in families.items()},
+        }
         for worker in workers
     ]
-    print_table("\nShare of accepted answers, and mean cost of a task", ("worker", *families, "cost"), rows)
+    shares = (number(name, spec=".2f") for name in families)
+    columns = (text("worker"), *shares, money("cost"))
+    print_report(Report(title="\nShare of accepted answers, and mean cost of a task", columns=columns, rows=rows))
 
 
 def _digests(app: App) -> set[str]:
@@ -186,7 +189,7 @@ async def _learn(app: App, size: Size, home: Path) -> None:
     judged = judge(
         bench, trained.checkpoint, objective=recipe.objective, baselines=("knn",), extra=extra, seed=size.seed
     )
-    show_report(judged.report)
+    print_report(judged.report.tabulate())
     draw(bench, judged, home / "plots")
     version = app.registry.save(trained.checkpoint, trained.card)
     await record_learned(app.ledger, version, trained.card)
@@ -235,11 +238,11 @@ async def _serve(app: App, size: Size) -> None:
                         task.task.text,
                         str(answer.choices[0].message.content),
                         headers["x-ripieno-worker"],
-                        money(float(headers["x-ripieno-cost-usd"])),
+                        format_money(float(headers["x-ripieno-cost-usd"])),
                         headers["x-ripieno-why"].partition(", ")[2] or headers["x-ripieno-why"],
                     ]
                 )
-    print_table("", ("task", "answer", "worker", "cost", "why"), rows)
+    print_table(("task", "answer", "worker", "cost", "why"), rows)
     decided = app.ledger.decisions.last()
     if decided is not None:
-        say(f"   the last one was decided in {seconds(app.ledger.decisions.find(decided).decision.decide_s)}")
+        say(f"   the last one was decided in {format_seconds(app.ledger.decisions.find(decided).decision.decide_s)}")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.output import print_found, say
 from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
-from ripieno.plugins import find_plugins
 
 if TYPE_CHECKING:
     from ripieno.app import App
-    from ripieno.evaluate import Interval, Report
     from ripieno.evaluate.benchmark import Benchmark, BenchmarkResult
     from ripieno.evaluate.newcomers import ProbeLine
     from ripieno.evaluate.transfer import TransferLine
@@ -43,6 +40,7 @@ class KindList(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Check each name."""
+        from ripieno.plugins import find_plugins
         from ripieno.route.predictors import KINDS
 
         if isinstance(value, tuple):
@@ -129,10 +127,7 @@ def evaluate(
         write_predictions(bench, judged, predictions)
     if plots is not None:
         draw(bench, judged, plots)
-    if as_json:
-        print_json(describe_report(judged.report))
-    else:
-        show_report(judged.report)
+    print_found(judged.report, judged.report.tabulate(), as_json=as_json)
     gain = judged.report.line("router").utility_gain
     if gate and gain.high < 0:
         raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
@@ -140,7 +135,7 @@ def evaluate(
 
 def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_json: bool) -> None:
     """Print what leaving each kind of tasks out shows."""
-    from ripieno.evaluate.transfer import leave_dataset_out
+    from ripieno.evaluate.transfer import leave_dataset_out, tabulate_transfer
     from ripieno.learn import analyze_prompts
     from ripieno.tasks import read_folder
 
@@ -149,22 +144,13 @@ def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_j
         return leave_dataset_out(source, await analyze_prompts(app.analyzer, source), kind=kind, seed=seed)
 
     lines = run_app(config, work, decides=False)
-    if as_json:
-        print_json([asdict(line) for line in lines])
-        return
-    rows = [
-        [line.name, str(line.tasks), f"{line.best_single:.4f}", f"{line.router:.4f}", _show_interval(line.gain)]
-        for line in lines
-    ]
-    mean = sum(line.gain.mean for line in lines) / len(lines)
-    title = f"{data.resolve().name}: each kind left out of the training in turn; {100 * mean:+.2f} points on average"
-    print_table(title, ("kind", "tasks", "best single of the others", "router", "gain [95 %]"), rows)
+    print_found(lines, tabulate_transfer(lines, data.resolve().name), as_json=as_json)
 
 
 def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, seed: int, as_json: bool) -> None:
     """Print what leaving each worker out shows."""
     from ripieno.evaluate.benchmark import prepare
-    from ripieno.evaluate.newcomers import leave_one_out
+    from ripieno.evaluate.newcomers import leave_one_out, tabulate_probes
     from ripieno.learn import analyze_prompts
     from ripieno.tasks import read_folder
 
@@ -174,25 +160,7 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
         return leave_one_out(bench.train, bench.test, probes=probes, seeds=(seed, seed + 1, seed + 2))
 
     lines = run_app(config, work, decides=False)
-    if as_json:
-        print_json([asdict(line) for line in lines])
-        return
-    rows = [
-        [
-            str(line.probes),
-            f"{line.rmse:.3f}",
-            f"{line.rmse_raw:.3f}",
-            f"{line.rmse_pool:.3f}",
-            f"{100 * line.regret:.2f}",
-            f"{line.coverage:.0%}",
-        ]
-        for line in lines
-    ]
-    print_table(
-        f"{data.resolve().name}: each worker left out in turn, three seeds; error of its accuracy in each kind of task",
-        ("probes", "RMSE", "RMSE of raw means", "RMSE of the pool's mean", "regret, points", "80 % cover"),
-        rows,
-    )
+    print_found(lines, tabulate_probes(lines, data.resolve().name), as_json=as_json)
 
 
 def write_predictions(bench: Benchmark, judged: BenchmarkResult, path: Path) -> None:
@@ -215,7 +183,7 @@ def write_predictions(bench: Benchmark, judged: BenchmarkResult, path: Path) -> 
 
 def draw(bench: Benchmark, judged: BenchmarkResult, folder: Path) -> list[Path]:
     """Draw what a report shows; gives the files."""
-    from ripieno.evaluate.page import render_page
+    from ripieno.dashboard.page import render_file
     from ripieno.evaluate.plots import plot_calibration, plot_confusion, plot_curve
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -225,104 +193,10 @@ def draw(bench: Benchmark, judged: BenchmarkResult, folder: Path) -> list[Path]:
     plot_confusion(judged.chosen, bench.held_out, pictures["confusion"], name=name)
     if bench.held_out.has_costs:
         pictures["cost and quality"] = folder / "cost-quality.svg"
-        plot_curve(judged.report, bench.held_out, pictures["cost and quality"])
+        plot_curve(judged.report, judged.curves, bench.held_out, pictures["cost and quality"])
     page = folder / "report.html"
-    page.write_text(render_page(judged.report, pictures), encoding="utf-8")
+    page.write_text(render_file(judged.report.tabulate(), pictures), encoding="utf-8")
     drawn = [*pictures.values(), page]
     for path in drawn:
         say(f"drew {path}")
     return drawn
-
-
-def show_report(report: Report) -> None:
-    """The table of proof."""
-    rows = [
-        [
-            line.name,
-            f"{line.quality.mean:.4f}",
-            _show_interval(line.gain),
-            money(line.cost_usd),
-            seconds(line.latency_s),
-            f"{line.utility.mean:+.4f}",
-            _show_interval(line.utility_gain),
-            "-" if line.gap_closed is None else f"{line.gap_closed:.0%}",
-            line.note,
-        ]
-        for line in report.lines
-    ]
-    sizes = f"{report.tasks} held-out tasks, {report.train_tasks} to learn from, {len(report.workers)} workers"
-    title = f"{report.name}: {sizes}"
-    columns = (
-        "policy",
-        "quality",
-        "against best single",
-        "cost",
-        "latency",
-        "utility",
-        "gain [95 %]",
-        "gap closed",
-        "note",
-    )
-    print_table(title, columns, rows)
-    if report.area is not None and report.area_of_mix is not None:
-        saved = report.saved_at_equal_quality
-        click.echo(
-            f"cost-quality area {report.area:.4f} (mix of single workers {report.area_of_mix:.4f}); "
-            f"quality at the best single worker's cost {report.quality_at_best_cost:.4f}; "
-            f"saved at its quality {'-' if saved is None else f'{saved:.0%}'}"
-        )
-    if report.calibration_error is not None:
-        click.echo(f"calibration error {report.calibration_error:.4f}")
-    covered = (("group means of quality", report.coverage), ("costs", report.cost_coverage),
-               ("latencies", report.latency_coverage))  # fmt: skip
-    told = [f"{share:.0%} of {name}" for name, share in covered if share is not None]
-    if told:
-        click.echo(f"80 % intervals cover {', '.join(told)}")
-    if report.apgr is not None:
-        of = ", ".join(f"{kind} {value:.3f}" for kind, value in report.apgr_of.items())
-        click.echo(f"performance gap recovered between the two workers {report.apgr:.3f} ({of})")
-    click.echo(report.verdict)
-
-
-def describe_report(report: Report) -> dict[str, object]:
-    """The table of proof as JSON."""
-    return {
-        "name": report.name,
-        "tasks": report.tasks,
-        "train_tasks": report.train_tasks,
-        "workers": list(report.workers),
-        "best_single": report.best_single,
-        "verdict": report.verdict,
-        "calibration_error": report.calibration_error,
-        "area": report.area,
-        "area_of_mix": report.area_of_mix,
-        "quality_at_best_cost": report.quality_at_best_cost,
-        "saved_at_equal_quality": report.saved_at_equal_quality,
-        "margin": report.margin,
-        "coverage": {"quality": report.coverage, "cost": report.cost_coverage, "latency": report.latency_coverage},
-        "apgr": report.apgr,
-        "apgr_of": dict(report.apgr_of),
-        "quality_of": dict(report.quality_of),
-        "policies": [
-            {
-                "name": line.name,
-                "quality": _describe_interval(line.quality),
-                "gain": _describe_interval(line.gain),
-                "cost_usd": line.cost_usd,
-                "latency_s": line.latency_s,
-                "utility": _describe_interval(line.utility),
-                "utility_gain": _describe_interval(line.utility_gain),
-                "gap_closed": line.gap_closed,
-                "note": line.note,
-            }
-            for line in report.lines
-        ],
-    }
-
-
-def _describe_interval(interval: Interval) -> dict[str, float]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
-
-
-def _show_interval(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -8,9 +8,10 @@ from typing import cast
 
 import click
 
-from ripieno.cli.output import money_sum, print_json, print_table, say
+from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import open_ledger
 from ripieno.domain import KeyLimits, Privacy
+from ripieno.domain.report import format_money_sum
 
 
 @click.group(epilog="\b\nExample:\n  ripieno keys create team-a --usd-per-day 5")
@@ -82,7 +83,7 @@ def list_keys(config: Path | None, *, as_json: bool) -> None:
         ]
         for key in found
     ]
-    print_table("", ["key", "name", "state", "limits", "today", "this month"], rows)
+    print_table(["key", "name", "state", "limits", "today", "this month"], rows)
 
 
 @keys.command(epilog="\b\nExample:\n  ripieno keys revoke k0123456789")
@@ -102,6 +103,7 @@ def _tell_limits(limits: dict[str, object]) -> str:
 
 def _tell_spent(spent: list[dict[str, object]]) -> tuple[str, str]:
     told = {
-        len(str(part["period"])): money_sum(cast(float, part["cost_usd"]), cast(int, part["unknown"])) for part in spent
+        len(str(part["period"])): format_money_sum(cast(float, part["cost_usd"]), cast(int, part["unknown"]))
+        for part in spent
     }
     return told.get(10, "$0"), told.get(7, "$0")  # a period without requests has cost nothing

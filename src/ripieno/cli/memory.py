@@ -143,7 +143,7 @@ def history(config: Path | None, *, item: str, as_json: bool) -> None:
         print_json({"items": [describe_item(each) for each in found]})
         return
     rows = [[each.id[:12], _day(each.recorded_at), _day(each.valid_from), each.text or "(erased)"] for each in found]
-    print_table("", ("item", "learnt", "true from", "text"), rows)
+    print_table(("item", "learnt", "true from", "text"), rows)
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory forget 3f2a91c0")
@@ -427,7 +427,7 @@ def _show_recall(found: Recall) -> None:
         for each in found.items
     ]
     if rows:
-        print_table("", ("item", "score", "kind", "when", "text"), rows)
+        print_table(("item", "score", "kind", "when", "text"), rows)
     age = "nothing was ever recorded" if found.age_s is None else f"newest item {found.age_s:.0f} s old"
     say(f"{found.status.value}, support {found.support:.0%}; {age} {found.detail}".rstrip())
 
@@ -435,7 +435,7 @@ def _show_recall(found: Recall) -> None:
 def _show_health(found: Health) -> None:
     rows = [[each.source, _day(each.seen_at), _day(each.committed_at)] for each in found.sources]
     if rows:
-        print_table("", ("source", "seen", "committed"), rows)
+        print_table(("source", "seen", "committed"), rows)
     for version in found.quarantined:
         say(f"in quarantine: {version.source}, sync {version.nth}: {version.reason}")
     say(f"{found.pulse.value}: {found.items} items, {found.unembedded} without a vector {found.detail}".rstrip())

@@ -4,40 +4,61 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ripieno.domain.report import Column, Kind, Report
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+
+def print_found(found: object, *reports: Report, as_json: bool) -> None:
+    """Print what a command found: the whole as one JSON document, or its reports as tables."""
+    if as_json:
+        print_json(found)
+        return
+    for report in reports:
+        print_report(report)
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_make_plain))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; the first column stands left, the others right."""
+def print_report(report: Report) -> None:
+    """Print a table with what stands below it, on stdout."""
+    if report.rows or not report.title:
+        console().print(make_table(report))
+    elif report.columns:
+        click.echo(f"{report.title}: {report.absence}")
+    for note in report.notes:
+        click.echo(note)
+
+
+def make_table(report: Report, *, wraps: bool = True) -> "Table":
+    """Lay out a report for a terminal: texts stand left, numbers right, and long cells wrap or are cut off."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        is_name = index == 0 or column in (
-            "note",
-            "why",
-            "worker",
-            "seen",
-            "origin",
-            "value",
-            "target",
-            "fault",
-            "state",
-        )
-        table.add_column(column, justify="left" if is_name else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(_escape(cell) for cell in row))
-    console().print(table)
+    title = escape(report.title) if report.title else None
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in report.columns:
+        side: Literal["left", "right"] = "left" if column.kind is Kind.TEXT else "right"
+        table.add_column(column.heading, justify=side, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+    for row in report.write_rows():
+        table.add_row(*map(escape, row))
+    return table
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of texts on stdout."""
+    columns = tuple(Column(name=str(place), title=title) for place, title in enumerate(titles))
+    print_report(Report(title="", columns=columns, rows=rows))
 
 
 def say(text: str) -> None:
@@ -52,31 +73,8 @@ def console() -> "Console":
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=False)
 
 
-def money(value: float | None) -> str:
-    """US dollars with three digits that count; `unknown` is not zero."""
-    if value is None:
-        return "unknown"
-    return "$0" if value == 0 else f"${value:.3g}"
-
-
-def money_sum(known: float, unknown: int) -> str:
-    """A sum in US dollars; where parts of it are unknown, the least amount and how many."""
-    if not unknown:
-        return money(known)
-    return f"at least {money(known)}, {unknown} unknown"
-
-
-def seconds(value: float | None) -> str:
-    """Seconds, or milliseconds below one."""
-    if value is None:
-        return "-"
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.2f} s"
-
-
-def _escape(cell: str) -> str:
-    from rich.markup import escape
-
-    return escape(cell)
+def _make_plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import print_json, print_table, say
+from ripieno.cli.output import print_found, print_json, say
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
+from ripieno.domain.report import Report, number, text
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
     """List checkpoints, oldest first."""
     from ripieno.learn.checkpoint import read_card
 
-    async def work(app: App) -> tuple[list[dict[str, object]], list[str]]:
+    async def work(app: App) -> list[dict[str, object]]:
         states = app.registry.states()
         cards = [read_card(app.registry.folder / version) for version in states]
-        found: list[dict[str, object]] = [
+        return [
             {
                 "checkpoint": version,
+                "state": state,
                 "in_traffic": state == "in traffic",
                 "on_trial": state == "canary",
                 "quarantined": app.registry.quarantined(version),
@@ -45,17 +47,13 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
             }
             for (version, state), card in zip(states.items(), cards, strict=True)
         ]
-        return found, list(states.values())
 
-    found, states = run_app(config, work, decides=False)
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        [str(f["checkpoint"]), state, str(f["trained_at"]), str(f["tasks"]), str(f["quarantined"] or f["verdict"])]
-        for f, state in zip(found, states, strict=True)
-    ]
-    print_table("", ("checkpoint", "state", "trained", "tasks", "note"), rows)
+    found = run_app(config, work, decides=False)
+    rows = [row | {"note": row["quarantined"] or row["verdict"]} for row in found]
+    columns = (
+        text("checkpoint"), text("state"), text("trained_at", "trained"), number("tasks"), text("note"),
+    )  # fmt: skip
+    print_found(found, Report(title="", columns=columns, rows=rows), as_json=as_json)
 
 
 @policy.command()

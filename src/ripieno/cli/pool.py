@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.errors import OUT_OF_REACH
-from ripieno.cli.output import money, print_json, print_table, say, seconds
+from ripieno.cli.output import print_found, print_json, say
 from ripieno.cli.prices import tell_unknown_prices
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
 from ripieno.domain import Worker
+from ripieno.domain.report import Report, format_money, list_texts, money, number, seconds, text
 
 if TYPE_CHECKING:
     from ripieno.app import App
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 
 Measured = dict[str, tuple[int, float, float | None, float]]
+_COLUMNS = (
+    text("worker"), text("state"), text("privacy"), number("samples"), number("quality", spec=".2f"),
+    money("cost"), seconds("latency_s", "latency"), text("notes", "note"),
+)  # fmt: skip
 
 
 @click.group(epilog="\b\nExample:\n  ripieno pool list")
@@ -40,18 +45,11 @@ def list_pool(config: Path | None, *, as_json: bool) -> None:
         return app.pool, _summarise(app)
 
     workers, measured = run_app(config, work, decides=False)
-    if as_json:
-        print_json([_describe(worker, measured) for worker in workers])
-        return
-    rows = []
-    for worker in workers:
-        count, quality, cost, latency = measured.get(worker.id, (0, 0.0, None, 0.0))
-        profile = [f"{quality:.2f}", money(cost), seconds(latency)] if count else ["-", "-", "-"]
-        state = "muted" if worker.is_muted else "ready"
-        rows.append([worker.id, state, worker.privacy, str(count), *profile, worker.notes])
-    print_table("", ("worker", "state", "privacy", "samples", "quality", "cost", "latency", "note"), rows)
+    found = [_describe(worker, measured) for worker in workers]
+    rows = [row | {"cost": row["cost_usd"] if row["samples"] else "-"} for row in found]
+    print_found(found, Report(title="", columns=_COLUMNS, rows=rows), as_json=as_json)
     unpriced = tell_unknown_prices(workers)
-    if unpriced is not None:
+    if unpriced is not None and not as_json:
         say(unpriced)
 
 
@@ -64,11 +62,11 @@ def check(config: Path | None, *, as_json: bool) -> None:
     from ripieno.config import load_settings
 
     found = asyncio.run(check_workers(load_settings(config)))
-    if as_json:
-        print_json([{"worker": each.worker, "ok": each.is_ok, "seen": each.told} for each in found])
-    else:
-        rows = [[each.worker, "ok" if each.is_ok else "FAILED", each.told] for each in found]
-        print_table("", ("worker", "state", "seen"), rows)
+    rows = [
+        {"worker": each.worker, "ok": each.is_ok, "state": "ok" if each.is_ok else "FAILED", "seen": each.told}
+        for each in found
+    ]
+    print_found(rows, list_texts(rows, "worker", "state", "seen"), as_json=as_json)
     if not all(each.is_ok for each in found):
         raise click.exceptions.Exit(OUT_OF_REACH)
 
@@ -114,7 +112,7 @@ def probe(
     if as_json:
         print_json(asdict(found))
         return
-    click.echo(f"{worker}: {found.probes} probes, {money(found.spent_usd)} spent in this run")
+    click.echo(f"{worker}: {found.probes} probes, {format_money(found.spent_usd)} spent in this run")
     if found.unjudged:
         click.echo(f"{found.unjudged} of them have no verdict and taught nothing: their judge failed")
     click.echo(f"expected quality {found.quality:.2f} +- {found.quality_sd:.2f} over these tasks")
@@ -205,6 +203,7 @@ def _describe(worker: Worker, measured: Measured) -> dict[str, object]:
         "provider": worker.binding.provider,
         "model": worker.binding.model,
         "muted": worker.is_muted,
+        "state": "muted" if worker.is_muted else "ready",
         "privacy": worker.privacy,
         "context_window": worker.context_window,
         "input_usd_per_mtok": worker.price.input_usd_per_mtok if worker.price.is_known else None,
@@ -214,4 +213,5 @@ def _describe(worker: Worker, measured: Measured) -> dict[str, object]:
         "quality": quality,
         "cost_usd": cost,
         "latency_s": latency,
+        "notes": worker.notes,
     }

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import money_sum, print_json, say
+from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
+from ripieno.domain.report import format_money_sum
 from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def profile(
             }
         )
         return
-    spent = money_sum(done.spent_usd, done.unknown)
+    spent = format_money_sum(done.spent_usd, done.unknown)
     say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {spent} spent")
     for failure, count in sorted(done.failures.items()):
         say(f"{count} calls failed: {failure}")
@@ -156,7 +157,7 @@ def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
                 task,
                 total=progress.total,
                 completed=progress.done,
-                spent=money_sum(progress.spent_usd, progress.unknown),
+                spent=format_money_sum(progress.spent_usd, progress.unknown),
             )
 
         yield show

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.ask import describe_steps, list_steps
-from ripieno.cli.output import money, print_json, print_table, say
+from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Decided, Resolved, Run
+from ripieno.domain.report import format_money
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
         print_json({"runs": [describe_unfinished(each) for each in found]})
         return
     rows = [[each.claim.run[:12], name_state(each), each.claim.owner, _tell_time(each.at)] for each in found]
-    print_table("", ("run", "state", "owner", "last heard of"), rows)
+    print_table(("run", "state", "owner", "last heard of"), rows)
     for each in found:
         if each.proposal is not None:
             click.echo(f"{each.claim.run[:12]}  step {each.proposal.step}: {each.proposal.question}")
@@ -68,7 +69,7 @@ def resume(config: Path | None, *, run: str, as_json: bool) -> None:
         print_json({"run": ended.id, "answer": text, "cost_usd": ended.cost_usd, "steps": list_steps(ended)})
         return
     click.echo(text)
-    say(f"{ended.worker}, {money(ended.cost_usd)}; ripieno explain {ended.id[:12]}")
+    say(f"{ended.worker}, {format_money(ended.cost_usd)}; ripieno explain {ended.id[:12]}")
 
 
 @runs.command(epilog="\b\nExample:\n  ripieno runs show 3f2a91")

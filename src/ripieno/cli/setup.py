@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import print_json, print_table, say
+from ripieno.cli.output import print_found, say
+from ripieno.domain.report import list_texts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -27,12 +28,12 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
     from ripieno.config import load_settings
 
     loaded = load_settings(config_path)
-    rows = [(key, value, loaded.origins.get(key, "default")) for key, value in _flatten(loaded.settings)]
-    if as_json:
-        print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
-        return
-    print_table("", ("key", "value", "origin"), [list(row) for row in rows])
-    for name in loaded.ignored:
+    rows = [
+        {"key": key, "value": value, "origin": loaded.origins.get(key, "default")}
+        for key, value in _flatten(loaded.settings)
+    ]
+    print_found(rows, list_texts(rows, "key", "value", "origin"), as_json=as_json)
+    for name in () if as_json else loaded.ignored:
         say(f"{name} is ignored: no such provider or worker is configured here")
 
 
@@ -63,12 +64,8 @@ def show_plugins(*, as_json: bool) -> None:
     """Print every installed plugin; those that cannot load say why."""
     from ripieno.plugins import list_plugins
 
-    found = list_plugins()
-    if as_json:
-        print_json([{"group": p.group, "name": p.name, "target": p.target, "fault": p.fault} for p in found])
-        return
-    rows = [[p.group.removeprefix("ripieno."), p.name, p.target, p.fault or ""] for p in found]
-    print_table("", ("group", "name", "target", "fault"), rows)
+    rows = [{"group": p.group, "name": p.name, "target": p.target, "fault": p.fault} for p in list_plugins()]
+    print_found(rows, list_texts(rows, "group", "name", "target", "fault"), as_json=as_json)
 
 
 def _flatten(part: BaseModel, prefix: str = "") -> list[tuple[str, str]]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.evaluate import show_report
-from ripieno.cli.output import print_json, say
+from ripieno.cli.output import print_json, print_report, say
 from ripieno.cli.removed import Names
 from ripieno.cli.running import run_app
 from ripieno.domain import Learned, Objective
@@ -215,7 +214,7 @@ def tell(done: Done | None, *, as_json: bool) -> None:
         print_json({"checkpoint": done.version, "fate": done.fate, "card": done.trained.card.model_dump(mode="json")})
         return
     if done.trained.judged is not None:
-        show_report(done.trained.judged.report)
+        print_report(done.trained.judged.report.tabulate())
     click.echo(done.version)
     say(done.fate)
 

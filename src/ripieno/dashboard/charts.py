@@ -37,7 +37,7 @@ Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Series:
     """One series."""
 
     name: str
@@ -58,7 +58,7 @@ class Chart:
     """Name of the horizontal axis."""
     y: str = ""
     """Name of the vertical one."""
-    lines: Sequence[Line] = ()
+    lines: Sequence[Series] = ()
     bars: Mapping[str, float] = field(default_factory=dict)
     """In place of lines: one bar for each name, the first on top."""
     has_log_x: bool = False
@@ -125,13 +125,13 @@ def _draw_bars(asked: Chart) -> Markup:
     return _finish(chart, asked.title)
 
 
-def _bound(line: Line) -> Line:
+def _bound(line: Series) -> Series:
     """A series with names that fit, and points that can be drawn."""
     labels = [_clip(label) for label in line.labels] if line.labels else [""] * len(line.points)
     kept = [(point, label) for point, label in zip(line.points, labels, strict=True) if all(map(math.isfinite, point))][
         :MOST_POINTS
     ]
-    return Line(
+    return Series(
         name=_clip(line.name),
         points=[(px, py) for (px, py), _ in kept],
         is_joined=line.is_joined,
@@ -175,13 +175,13 @@ def _options(x: str, y: str) -> dict[str, object]:
     }
 
 
-def _take_log(line: Line) -> Line:
+def _take_log(line: Series) -> Series:
     kept = [
         ((math.log10(px), py), label)
         for (px, py), label in zip(line.points, line.labels or [""] * len(line.points), strict=True)
         if px > 0
     ]
-    return Line(
+    return Series(
         name=line.name,
         points=[point for point, _ in kept],
         is_joined=line.is_joined,
@@ -238,7 +238,7 @@ def _name_point(dots: ET.Element) -> None:
 def main() -> None:
     """Draw what stdin asks for."""
     told = json.load(sys.stdin.buffer)
-    lines = [Line(**line) for line in told.pop("lines")]
+    lines = [Series(**line) for line in told.pop("lines")]
     sys.stdout.buffer.write(draw_here(Chart(lines=lines, **told)).encode())
 
 

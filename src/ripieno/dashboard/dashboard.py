@@ -9,7 +9,7 @@ from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import look_at_traffic
 from ripieno.dashboard.views import Views
 from ripieno.errors import NotFound, RipienoError
-from ripieno.evaluate.questions import Answers
+from ripieno.evaluate.questions import TrafficReport
 
 Show = Callable[[App, Views, Asked], Awaitable[Page]]
 
@@ -51,7 +51,7 @@ class Dashboard:
             raise NotFound(f"there is no page {'/'.join(asked.path)[:100]!r}")
         return await shown(self._app, self.views, asked)
 
-    async def report(self, *, last: int) -> Answers:
+    async def report(self, *, last: int) -> TrafficReport:
         """All reports on the latest decisions, read within the last minute.
 
         Raises:
@@ -62,7 +62,7 @@ class Dashboard:
             await asyncio.shield(kept.task)
         if kept.value is None:
             raise NotFound(kept.fault, hint="make some: `ripieno ask TEXT`, or serve traffic")
-        return kept.value.answers
+        return kept.value.report
 
     def show_error(self, error: RipienoError, asked: Asked, *, status: int) -> Page:
         """The page that tells an error."""

@@ -4,7 +4,7 @@ import asyncio
 
 from ripieno.analyze.shape import NAMES
 from ripieno.app import App
-from ripieno.dashboard.charts import Chart, Line, draw
+from ripieno.dashboard.charts import Chart, Series, draw
 from ripieno.dashboard.graph import lay_out
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.views import Views
@@ -81,7 +81,7 @@ def _plan_chart(decision: Decision, told: Explanation) -> Chart | None:
     leaders = {span.worker for span in told.spans}
     shown = [item.estimate.worker for item in sorted(told.scored, key=lambda item: item.estimate.worker not in leaders)]
     turned = [turn_dial(decision, step / (DIALS - 1)) for step in range(DIALS)]
-    lines = [Line(name=str(name), points=[(at.dial, at.utilities[name]) for at in turned]) for name in shown[:6]]
+    lines = [Series(name=str(name), points=[(at.dial, at.utilities[name]) for at in turned]) for name in shown[:6]]
     title = "utility of each worker over the dial"
     return Chart(title=title, lines=lines, x="dial: price (0) to quality (1)", y="utility")
 

@@ -16,7 +16,7 @@ LONGEST = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class DecisionRow:
     """One decision with what came of it."""
 
     id: str
@@ -45,9 +45,9 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     return Page(html=render("live.html", asked, rows=rows, earlier=earlier, is_latest=not before, entries=entries))
 
 
-def read_rows(ledger: Ledger, *, before: int | None = None) -> tuple[list[Row], int | None]:
-    """The latest decisions, newest first, and the place before which others stand."""
-    found = ledger.decisions.latest(SHOWN, before=before)
+def read_rows(ledger: Ledger, *, before: int | None = None, most: int = SHOWN) -> tuple[list[DecisionRow], int | None]:
+    """Read the latest decisions, newest first, and the place before which others stand."""
+    found = ledger.decisions.latest(most, before=before)
     decided = [(stored.at, stored.entry) for stored in found if isinstance(stored.entry, Decided)]
     came = ledger.decisions.results_of([entry.decision.id for _, entry in decided])
     rows = []
@@ -56,7 +56,7 @@ def read_rows(ledger: Ledger, *, before: int | None = None) -> tuple[list[Row], 
         run, judged = came.get(decision.id, (None, []))
         has_answer = run is not None and run.answer is not None
         rows.append(
-            Row(
+            DecisionRow(
                 id=decision.id,
                 at=at,
                 kind=decision.kind or "-",
@@ -71,4 +71,4 @@ def read_rows(ledger: Ledger, *, before: int | None = None) -> tuple[list[Row], 
                 quality=judged[-1].verdict.quality if judged else None,
             )
         )
-    return rows, found[-1].seq if len(found) == SHOWN else None
+    return rows, found[-1].seq if len(found) == most else None

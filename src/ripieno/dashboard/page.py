@@ -1,12 +1,16 @@
 """Page: what was asked for, and the HTML that answers; templates escape everything that they are not told to leave."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ripieno.domain.report import Report, format_moment, format_money, format_money_sum, format_seconds
 
 ASSETS = {"style.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8"}
 """Files that pages refer to, with their kind."""
@@ -55,6 +59,18 @@ def render(template: str, asked: Asked, **facts: object) -> str:
     return _templates().get_template(template).render(asked=asked, **facts)
 
 
+def render_file(report: Report, pictures: Mapping[str, Path]) -> str:
+    """Render a report as one page with its pictures inside, to send on; nothing is loaded from elsewhere.
+
+    Args:
+        report: the table.
+        pictures: SVG files by what they show.
+    """
+    inlined = {name: base64.b64encode(path.read_bytes()).decode("ascii") for name, path in pictures.items()}
+    style = Markup(_read("style.css").decode())  # noqa: S704  # a file of this package
+    return _templates().get_template("file.html").render(report=report, pictures=inlined, style=style)
+
+
 def read_asset(name: str) -> tuple[bytes, str] | None:
     """A file that pages refer to, with its kind."""
     kind = ASSETS.get(name)
@@ -76,44 +92,14 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "money": tell_money,
-        "money_sum": tell_money_sum,
-        "seconds": tell_seconds,
-        "when": tell_when,
+        "money": format_money,
+        "money_sum": format_money_sum,
+        "seconds": format_seconds,
+        "when": format_moment,
         "share": tell_share,
         "number": tell_number,
     }
     return environment
-
-
-def tell_money(value: float | None) -> str:
-    """US dollars with three digits that count; `unknown` is not zero."""
-    if value is None:
-        return "unknown"
-    return "$0" if value == 0 else f"${value:.3g}"
-
-
-def tell_money_sum(known: float, unknown: int) -> str:
-    """A sum in US dollars; where parts of it are unknown, the least amount and how many."""
-    if not unknown:
-        return tell_money(known)
-    return f"at least {tell_money(known)}, {unknown} unknown"
-
-
-def tell_seconds(value: float | None) -> str:
-    """A time from microseconds to minutes."""
-    if value is None:
-        return "-"
-    if value < 0.001:
-        return f"{value * 1e6:.0f} µs"
-    if value < 1.0:
-        return f"{value * 1e3:.3g} ms"
-    return f"{value:.3g} s"
-
-
-def tell_when(at: float | None) -> str:
-    """A moment, in UTC."""
-    return "-" if at is None else datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def tell_share(value: float | None) -> str:

@@ -9,14 +9,14 @@ from ripieno.dashboard.quality import draw_curve
 from ripieno.dashboard.views import Views
 from ripieno.domain import Promoted, Staged
 from ripieno.errors import CheckpointError, NotFound
-from ripieno.learn.checkpoint import ModelCard, describe_margin, read_card
+from ripieno.learn.checkpoint import ModelCard, describe_margin, read_card, tabulate_card
 
 SHOWN = 100
 """Checkpoints, and steps of promotions, that the page shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class CheckpointRow:
     """One checkpoint."""
 
     version: str
@@ -38,22 +38,24 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     return Page(html=render("policies.html", asked, rows=rows, steps=steps, jobs=jobs, canary=canary))
 
 
-def _read(app: App) -> tuple[list[Row], list[tuple[float, Promoted | Staged]]]:
+def _read(app: App) -> tuple[list[CheckpointRow], list[tuple[float, Promoted | Staged]]]:
     latest = reversed(list(app.registry.states().items())[-SHOWN:])
     rows = [_describe(app, version, state) for version, state in latest]
     found = [(stored.at, stored.entry) for stored in app.ledger.decisions.policy_steps(SHOWN)]
     return rows, [(at, entry) for at, entry in found if isinstance(entry, Promoted | Staged)]
 
 
-def _describe(app: App, version: str, state: str) -> Row:
+def _describe(app: App, version: str, state: str) -> CheckpointRow:
     try:
         card = read_card(app.registry.folder / version)
     except CheckpointError as error:
-        return Row(version=version, state="unreadable", card=None, note=error.message)
-    return Row(version=version, state=state, card=card, note=app.registry.quarantined(version) or card.verdict)
+        return CheckpointRow(version=version, state="unreadable", card=None, note=error.message)
+    return CheckpointRow(
+        version=version, state=state, card=card, note=app.registry.quarantined(version) or card.verdict
+    )
 
 
-def _find_row(app: App, version: str) -> Row:
+def _find_row(app: App, version: str) -> CheckpointRow:
     state = app.registry.states().get(version)
     if state is None:
         raise NotFound(f"there is no checkpoint {version[:100]!r}")
@@ -69,6 +71,7 @@ async def _show_card(app: App, asked: Asked, version: str) -> Page:
             asked,
             row=row,
             card=row.card,
+            proof=tabulate_card(row.card) if row.card is not None else None,
             guard=describe_margin(row.card.margin) if row.card is not None else "",
             curve=await draw_curve(drawn) if drawn is not None else None,
         )

@@ -8,14 +8,14 @@ from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import look_at_traffic
 from ripieno.dashboard.views import Views
 from ripieno.domain import Price, Privacy, Standing, Worker, WorkerId
-from ripieno.evaluate.questions import Spend
+from ripieno.evaluate.questions import SpendRow
 
 _SETTLED = 0.0
 """Uncertainty that stands in for that of a task, where none is at hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class WorkerRow:
     """One worker."""
 
     worker: Worker
@@ -26,14 +26,14 @@ class Row:
     standing: Standing | None
     mean: float | None
     """Mean quality over the tasks that the checkpoint was trained on."""
-    spend: Spend | None
+    spend: SpendRow | None
     """What it took in the latest decisions."""
 
 
 async def show(app: App, views: Views, asked: Asked) -> Page:
     """Every worker of the pool."""
     kept = look_at_traffic(app, views)
-    spends = {spend.name: spend for spend in kept.value.answers.workers} if kept.value is not None else {}
+    spends = {spend.name: spend for spend in kept.value.report.workers} if kept.value is not None else {}
     states = (
         ("resting", app.health.unhealthy()),
         ("waiting", app.health.rate_limited()),
@@ -55,14 +55,14 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     )
 
 
-def _describe(app: App, worker: Worker, told: tuple[str, str], spend: Spend | None) -> Row:
+def _describe(app: App, worker: Worker, told: tuple[str, str], spend: SpendRow | None) -> WorkerRow:
     estimator = app.brain().router.estimator
     mean, standing = None, None
     if estimator is not None:
         standing = estimator.standing(worker.id, sd=_SETTLED)
         column = estimator.checkpoint.columns.get(worker.id)
         mean = estimator.checkpoint.usual[column] if column is not None else None
-    return Row(
+    return WorkerRow(
         worker=worker,
         state=told[0],
         detail=told[1],

@@ -3,14 +3,14 @@
 from markupsafe import Markup
 
 from ripieno.app import App
-from ripieno.dashboard.charts import Chart, Line, draw
+from ripieno.dashboard.charts import Chart, Series, draw
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import AUDITED, look_at_traffic, look_for_bias
 from ripieno.dashboard.views import Views
-from ripieno.evaluate.audit import LEAST_CELL
-from ripieno.learn.checkpoint import Drawn, ModelCard, read_card
+from ripieno.evaluate.audit import tabulate_audit
+from ripieno.learn.checkpoint import Drawn, ModelCard, read_card, tabulate_card
 
-_PERFECT = Line(name="perfect", points=((0.0, 0.0), (1.0, 1.0)))
+_PERFECT = Series(name="perfect", points=((0.0, 0.0), (1.0, 1.0)))
 
 
 async def show(app: App, views: Views, asked: Asked) -> Page:
@@ -26,15 +26,17 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             asked,
             version=version,
             card=card,
+            proof=tabulate_card(card) if card is not None else None,
             gap=_find_gap(card),
             curve=await draw_curve(drawn) if drawn is not None else None,
             calibration=await _draw_calibration("on held-out tasks", drawn.calibration) if drawn is not None else None,
             traffic=traffic,
             audit=audit,
             audited=AUDITED,
-            least=LEAST_CELL,
             met=await _draw_calibration("in traffic", met.calibration) if met is not None and met.calibration else None,
             course=await _draw_course(met.courses) if met is not None and any(met.courses.values()) else None,
+            # last: the audit may end while the charts are drawn, and the page then says that it was read
+            findings=tabulate_audit(*audit.value)[1] if audit.value is not None else None,
         )
     )
 
@@ -44,22 +46,24 @@ async def draw_curve(drawn: Drawn) -> Markup | None:
     if not drawn.workers:
         return None
     names = list(drawn.workers)
-    singles = Line(name="single workers", points=[drawn.workers[name] for name in names], labels=names, is_joined=False)
-    lines = [Line(name=name, points=points) for name, points in drawn.curves.items()]
+    singles = Series(
+        name="single workers", points=[drawn.workers[name] for name in names], labels=names, is_joined=False
+    )
+    lines = [Series(name=name, points=points) for name, points in drawn.curves.items()]
     x = "mean cost of a task"
     title = "cost and quality on held-out tasks"
     return await draw(Chart(title=title, lines=[*lines, singles], x=x, y="mean quality", has_log_x=True))
 
 
 async def _draw_calibration(where: str, points: tuple[tuple[float, float], ...]) -> Markup | None:
-    lines = [_PERFECT, Line(name="router", points=points)]
+    lines = [_PERFECT, Series(name="router", points=points)]
     title = f"expected and met quality {where}"
     return await draw(Chart(title=title, lines=lines, x="expected quality", y="met quality"))
 
 
 async def _draw_course(courses: dict[str, tuple[tuple[float, float], ...]]) -> Markup | None:
     longest = sorted((item for item in courses.items() if item[1]), key=lambda item: -len(item[1]))
-    lines = [Line(name=name, points=points) for name, points in longest[:6]]
+    lines = [Series(name=name, points=points) for name, points in longest[:6]]
     title = "met quality of each worker over the latest decisions"
     return await draw(Chart(title=title, lines=lines, x="oldest to newest", y="quality"))
 

@@ -49,7 +49,7 @@ def read(wanted: Wanted) -> Traffic:
     stated = np.array([row.expected[row.worker] for row in realised])
     met = np.array([float(row.quality or 0.0) for row in realised])
     return Traffic(
-        answers=found,
+        report=found,
         calibration=tuple(bin_calibration(stated, met)) if realised else (),
         courses=_follow(rows),
     )

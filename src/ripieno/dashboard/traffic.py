@@ -13,7 +13,7 @@ from ripieno.app.sources import list_campaigns, list_local
 from ripieno.dashboard.views import Kept, Views
 from ripieno.errors import LedgerError
 from ripieno.evaluate.audit import Audit
-from ripieno.evaluate.questions import Answers
+from ripieno.evaluate.questions import TrafficReport
 
 LAST = 20_000
 """Latest decisions that are read."""
@@ -27,7 +27,7 @@ AUDITED = 1_000
 class Traffic:
     """What the latest decisions show."""
 
-    answers: Answers
+    report: TrafficReport
     calibration: tuple[tuple[float, float], ...]
     """Expected and met quality of the workers that were chosen, in bins of equal count."""
     courses: dict[str, tuple[tuple[float, float], ...]]

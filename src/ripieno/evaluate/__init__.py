@@ -1,6 +1,6 @@
 """Benchmarks, baselines, intervals and plots."""
 
-from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
-from ripieno.evaluate.report import Field, Line, Report, Table
+from ripieno.evaluate.bootstrap import bootstrap_mean
+from ripieno.evaluate.report import BenchmarkReport, Field, Line, Table
 
-__all__ = ["Field", "Interval", "Line", "Report", "Table", "bootstrap_mean"]
+__all__ = ["BenchmarkReport", "Field", "Line", "Table", "bootstrap_mean"]

@@ -17,6 +17,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ripieno.domain import Decision, Estimate, Features, WorkerId
+from ripieno.domain.report import Evidence, Report, number, text
 from ripieno.route import Policy
 
 ALPHA = 0.05
@@ -26,6 +27,13 @@ MOST_TRUST = 0.05
 LONG_TOKENS, CRITICAL = 500, 6.0
 DECIDED_AGAIN = 500
 """Most tasks that are decided again."""
+_CELLS = (
+    text("slice"), text("worker"), number("share", spec=".0%"),
+    number("share_elsewhere", "elsewhere", spec=".0%"), number("judged"),
+    number("expected", spec=".2f", beside="judged", least=LEAST_CELL),
+    number("met", spec=".2f", beside="judged", least=LEAST_CELL),
+    number("met_by_others", "met by others", spec=".2f"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +75,7 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swap:
+class AttributeSwap:
     """What one changed attribute did."""
 
     attribute: str
@@ -88,7 +96,7 @@ class Audit:
     flags: tuple[Flag, ...]
     renamed: int
     """Tasks decided again under permuted names."""
-    swaps: tuple[Swap, ...]
+    swaps: tuple[AttributeSwap, ...]
 
 
 def audit(
@@ -116,6 +124,24 @@ def audit(
     return Audit(
         decisions=len(rows), judged=judged, cells=tuple(cells), flags=tuple(flags), renamed=len(picked), swaps=swaps
     )
+
+
+def tabulate_audit(found: Audit, drifts: Sequence[str]) -> tuple[Report, Report]:
+    """Lay out the shares of the slices, and what is to be looked at."""
+    evidence = Evidence(n=found.judged, least=LEAST_CELL)
+    fair = "no worker is favoured beyond what it earns"
+    notes = (
+        *(f"drift: {drift}" for drift in drifts or ("no change of a worker was noticed",)),
+        *(f"FLAG ({flag.look}): {flag.worker} on {flag.slice}: {flag.reason}" for flag in found.flags),
+        *(
+            f"{swap.attribute}: {swap.moved:.0%} of {swap.tasks} choices move"
+            + (f", most to {swap.to}" * bool(swap.to))
+            for swap in found.swaps
+        ),
+        *([] if found.flags else [f"{fair}: {evidence.shortage}" if evidence.shortage else fair]),
+    )
+    title = f"{found.decisions} decisions, {found.judged} judged"
+    return Report(title=title, columns=_CELLS, rows=found.cells), Report(title="findings", notes=notes)
 
 
 def name_slices(features: Features) -> tuple[str, ...]:
@@ -258,7 +284,7 @@ def _swap(
     rows: Sequence[Audited],
     policy: Policy,
     estimate: Callable[[Features, Decision], Sequence[Estimate]],
-) -> Swap:
+) -> AttributeSwap:
     to: dict[WorkerId, int] = {}
     for row in rows:
         changed, decision = change(row.features), row.decision
@@ -277,7 +303,7 @@ def _swap(
         if chosen != before:
             to[chosen] = to.get(chosen, 0) + 1
     most = max(to, key=lambda worker: to[worker], default=None)
-    return Swap(attribute=name, tasks=len(rows), moved=sum(to.values()) / max(len(rows), 1), to=most)
+    return AttributeSwap(attribute=name, tasks=len(rows), moved=sum(to.values()) / max(len(rows), 1), to=most)
 
 
 def _bar(looks: int) -> float:

@@ -1,6 +1,6 @@
 """One data set, every baseline of the proof, on its held-out prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,15 +8,17 @@ import numpy as np
 from ripieno.domain import Features, Objective, WorkerId
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.errors import CheckpointError, DataError
-from ripieno.evaluate.curve import choose_penalty, gap_recovered
+from ripieno.evaluate.curve import Curve, choose_penalty, gap_recovered
 from ripieno.evaluate.report import (
+    BenchmarkReport,
+    Coverage,
     Entrant,
     Field,
-    Report,
     Table,
     calibration_error,
     describe_costs,
     give_verdict,
+    trace_curves,
     utilities,
     value_silence,
 )
@@ -48,11 +50,13 @@ class Benchmark:
 class BenchmarkResult:
     """A finished benchmark: its report, and the router's own numbers on the held-out prompts."""
 
-    report: Report
+    report: BenchmarkReport
     probabilities: np.ndarray
     """Predicted quality, shape (t, m)."""
     chosen: np.ndarray
     """Column of the worker that the router took, shape (t,); where it abstains, the one that it would have asked."""
+    curves: Mapping[str, Curve]
+    """Cost against quality by name; empty where costs are unknown."""
 
 
 def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
@@ -146,15 +150,15 @@ def judge(
                                      note="price of money chosen on train"))  # fmt: skip
     entrants.append(table.oracle())
     lines = table.score(entrants, seed=seed)
-    figures = describe_costs(bench.held_out, scores=predicted.quality, expected_cost=expected_cost, best_single=best)
+    curves = trace_curves(bench.held_out, scores=predicted.quality, expected_cost=expected_cost)
     named = {line.name: line for line in lines}
-    report = Report(
+    report = BenchmarkReport(
         name=bench.data.name,
         tasks=len(bench.test),
         train_tasks=len(bench.train),
         workers=bench.held_out.workers,
         best_single=bench.held_out.workers[best],
-        lines=lines,
+        policies=lines,
         verdict=give_verdict(named["router"], named["oracle"]),
         calibration_error=calibration_error(bench.held_out, predicted.quality),
         margin=rule.margin,
@@ -162,9 +166,9 @@ def judge(
             bench.held_out, np.where(silent, 0.0, bench.held_out.quality[np.arange(len(chosen)), chosen])
         ),
         **_describe_trust(bench, predictor, expected),  # type: ignore[arg-type]  # fields of a report
-        **figures,  # type: ignore[arg-type]  # the fields of a report, where costs are known
+        **describe_costs(bench.held_out, curves, best_single=best),  # type: ignore[arg-type]  # fields of a report
     )
-    return BenchmarkResult(report=report, probabilities=predicted.quality, chosen=chosen)
+    return BenchmarkResult(report=report, probabilities=predicted.quality, chosen=chosen, curves=curves)
 
 
 def routed_utility(
@@ -227,9 +231,11 @@ def _describe_trust(bench: Benchmark, predictor: Checkpoint, estimates: Estimate
     held_out, predicted = bench.held_out, estimates.expected
     costs, latencies = predictor.cover(bench.test)
     figures: dict[str, object] = {
-        "coverage": _or_none(cover(gather_cells(predicted.quality, np.asarray(predicted.quality_sd), bench.test))),
-        "cost_coverage": _or_none(costs),
-        "latency_coverage": _or_none(latencies),
+        "coverage": Coverage(
+            quality=_or_none(cover(gather_cells(predicted.quality, np.asarray(predicted.quality_sd), bench.test))),
+            cost=_or_none(costs),
+            latency=_or_none(latencies),
+        )
     }
     if len(held_out.workers) == 2:
         strong = int(np.argmax(estimates.usual_quality[0]))

@@ -1,31 +1,18 @@
 """Intervals: paired, over tasks, with a seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+
+from ripieno.domain.report import Interval
 
 RESAMPLES = 2000
 NORMAL_95 = 1.96
 """Normal quantile of a 95 % interval."""
 ERRING = 0.05
 """Share of false findings that is accepted over all comparisons of one question."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A mean with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def half(self) -> float:
-        """Half the width: what stands behind the +-."""
-        return (self.high - self.low) / 2.0
 
 
 class Draws:

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from ripieno.conductor.tiny import tell_plan
 from ripieno.conductor.turns import TurnPolicy
 from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
+from ripieno.domain.report import Interval, Report, number, text
 from ripieno.errors import InvalidPlan
-from ripieno.evaluate.bootstrap import Draws, Interval
+from ripieno.evaluate.bootstrap import Draws
 from ripieno.workbench.audit import LEAST_HEADROOM
 from ripieno.workbench.scenes import Stage, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, list_singles, search, try_plan
@@ -58,7 +60,7 @@ class LmMeasure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entrant:
+class ExamRuns:
     """What came of somebody who does not write plans in the policy's words."""
 
     runs: tuple[tuple[Outcome, ...], ...]
@@ -68,12 +70,13 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class EntrantRow:
     """One entrant, over all seeds."""
 
     name: str
     right: Interval
-    cost: Interval
+    cost: float
+    """In thousandths of a US dollar a task."""
     reward: Interval
     steps: float
     lead_right: Interval | None
@@ -99,17 +102,29 @@ class FamilyRow:
         return self.ceiling - self.one_step < LEAST_HEADROOM
 
 
+_ENTRANTS = (
+    text("name", "entrant"), number("right.mean", "right", spec=".3f"),
+    number("cost", unit="0.001 USD", spec=".2f"), number("reward.mean", "reward", spec=".3f"),
+    number("steps", spec=".2f"), number("lead_right", "lead, right", spec="+.3f"),
+    number("lead_reward", "lead, reward", spec="+.3f"),
+)  # fmt: skip
+_FAMILIES = (
+    text("name", "family"), number("one_step", "one step", spec=".3f"), number("conductor", spec=".3f"),
+    number("ceiling", "search", spec=".3f"), text("is_flat", "flat"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConductorReport:
     """The table, and what stands beside it."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[EntrantRow, ...]
     pools: int
     tasks: int
     seeds: int
     shares: Mapping[str, float]
     """Share of the conductor's calls that each kind of worker gets: a collapse shows here."""
-    longest: Mapping[int, float]
+    steps: Mapping[int, float]
     """Share of its plans by number of steps."""
     families: tuple[FamilyRow, ...]
     flat_lead: Interval | None
@@ -117,8 +132,8 @@ class ConductorReport:
     gated_flat_lead: Interval | None
     """The same behind its gate."""
 
-    def find(self, name: str) -> Row:
-        """A row by its name."""
+    def find(self, name: str) -> EntrantRow:
+        """Find a row by its name."""
         return next(row for row in self.rows if row.name == name)
 
     @property
@@ -137,6 +152,39 @@ class ConductorReport:
         share = self.find(TRAINED).right.mean / self.find(CEILING).right.mean
         place = "near the ceiling" if share >= 0.9 else "below the ceiling"
         return f"the conductor pays: {lead.mean:+.3f} reward over the one-step router; {place} ({share:.0%} of search)"
+
+    def tabulate(self) -> tuple[Report, Report]:
+        """Lay out the entrants, and the families of tasks with the verdict."""
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
+        lengths = ", ".join(f"{length}: {share:.0%}" for length, share in self.steps.items())
+        unread = "".join(f"{row.parsed:.1%} of {row.name}, " for row in self.rows if row.parsed < 1.0)
+        leads = (("its", self.flat_lead), ("behind its gate its", self.gated_flat_lead))
+        entrants = Report(
+            title=f"{self.tasks} tasks on {self.pools} unseen pools, {self.seeds} seeds",
+            columns=_ENTRANTS,
+            rows=self.rows,
+            notes=(
+                f"plans that the grammar reads: {unread}all of every other's",
+                f"calls by kind of worker: {shares}",
+                f"plans by steps: {lengths}",
+            ),
+        )
+        flat = [
+            f"where plans add nothing, {name} lead over one step is {lead:+.3f} reward"
+            for name, lead in leads
+            if lead is not None
+        ]
+        return entrants, Report(title="families", columns=_FAMILIES, rows=self.families, notes=(*flat, self.verdict))
+
+    def describe(self) -> dict[str, object]:
+        """Make the document of `--json`, in which an interval is a list of mean, low and high."""
+        found: dict[str, object] = asdict(self, dict_factory=_list_intervals)
+        return found | {"headroom": self.headroom, "verdict": self.verdict}
+
+
+def _list_intervals(pairs: list[tuple[str, Any]]) -> Any:
+    named = dict(pairs)
+    return [*named.values()] if named.keys() == {"mean", "low", "high"} else named
 
 
 def make_exam(world: World, *, pools: int, tasks: int, seed: int, split: str = "test") -> Exam:
@@ -175,7 +223,7 @@ def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[Outcome]:
     ]
 
 
-def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> Entrant:
+def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> ExamRuns:
     """What comes of steps that are chosen one by one."""
     runs = []
     for policy in policies:
@@ -183,10 +231,10 @@ def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> Entra
         for scene, tasks, pools in _walk(stage, exam):
             outcomes += tell_outcomes(stage.world, play(policy, stage, scene, tasks, pools))
         runs.append(tuple(outcomes))
-    return Entrant(runs=tuple(runs), parsed=1.0)
+    return ExamRuns(runs=tuple(runs), parsed=1.0)
 
 
-def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> Entrant:
+def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> ExamRuns:
     """What comes of plans of which those that end in nothing are followed by another one."""
     runs = []
     for policy in policies:
@@ -194,22 +242,22 @@ def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> Entra
         for scene, tasks, pools in _walk(stage, exam):
             outcomes += recurse(policy, stage, scene, tasks, pools)
         runs.append(tuple(outcomes))
-    return Entrant(runs=tuple(runs), parsed=1.0)
+    return ExamRuns(runs=tuple(runs), parsed=1.0)
 
 
-def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> Entrant:
+def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> ExamRuns:
     """What comes of plans as a language model wrote them; what is none answers nothing."""
     outcomes, parsed = [], []
-    for task, pool, text in zip(exam.tasks, exam.pools, texts, strict=True):
+    for task, pool, written in zip(exam.tasks, exam.pools, texts, strict=True):
         try:
-            plan = parse_json(text, make_roster([worker.can_run for worker in pool.workers]))
+            plan = parse_json(written, make_roster([worker.can_run for worker in pool.workers]))
         except InvalidPlan:
             outcomes.append(Outcome(is_right=False, cost=0.0, steps=1))
             parsed.append(False)
         else:
             outcomes.append(world.run(task, read_plan(plan), pool))
             parsed.append(True)
-    return Entrant(runs=(tuple(outcomes),), parsed=float(np.mean(parsed)))
+    return ExamRuns(runs=(tuple(outcomes),), parsed=float(np.mean(parsed)))
 
 
 def mark(world: World, exam: Exam, texts: Sequence[str]) -> LmMeasure:
@@ -332,7 +380,7 @@ def report(
     plans: Mapping[str, Sequence[Sequence[Words]]],
     world: World,
     *,
-    others: Mapping[str, Entrant] | None = None,
+    others: Mapping[str, ExamRuns] | None = None,
 ) -> ConductorReport:
     """Carry out every entrant's plans, and make the table.
 
@@ -352,10 +400,10 @@ def report(
     means = {name: _mean_seeds(runs) for name, runs in outcomes.items()}
     ours = means[TRAINED]
     rows = [
-        Row(
+        EntrantRow(
             name=name,
             right=draws.interval(found["right"]),
-            cost=draws.interval(found["cost"]),
+            cost=float(found["cost"].mean()),
             reward=draws.interval(found["reward"]),
             steps=float(found["steps"].mean()),
             lead_right=None if name == TRAINED else draws.interval(ours["right"] - found["right"]),
@@ -378,7 +426,7 @@ def report(
         tasks=len(exam.tasks),
         seeds=len(plans[TRAINED]),
         shares={name: count / calls.total() for name, count in calls.most_common()},
-        longest={length: count / lengths.total() for length, count in sorted(lengths.items())},
+        steps={length: count / lengths.total() for length, count in sorted(lengths.items())},
         families=families,
         flat_lead=_find_flat_lead(exam, families, ours["reward"] - means[ONE_STEP]["reward"]),
         gated_flat_lead=_find_flat_lead(exam, families, means[GATED]["reward"] - means[ONE_STEP]["reward"]),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ripieno.domain.report import Report, number
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.errors import DataError
 from ripieno.route.predictors.belief import choose_probe, learn_prior, pooled_quality, summarise_groups
@@ -29,6 +30,19 @@ class ProbeLine:
     """Held-out quality lost by routing with these beliefs, against routing with all outcomes, in [0, 1]."""
     coverage: float
     """Share of kinds whose accuracy lies in the 80 % interval."""
+
+
+_COLUMNS = (
+    number("probes"), number("rmse", "RMSE", spec=".3f"), number("rmse_raw", "RMSE of raw means", spec=".3f"),
+    number("rmse_pool", "RMSE of the pool's mean", spec=".3f"), number("regret", spec=".2%"),
+    number("coverage", "80 % cover", spec=".0%"),
+)  # fmt: skip
+
+
+def tabulate_probes(lines: Sequence[ProbeLine], name: str) -> Report:
+    """Lay out what leaving each worker of a data set out shows."""
+    title = f"{name}: each worker left out in turn, three seeds; error of its accuracy in each kind of task"
+    return Report(title=title, columns=_COLUMNS, rows=lines)
 
 
 def leave_one_out(

@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from ripieno.evaluate.report import Field, Report, bin_calibration
+from ripieno.evaluate.curve import Curve
+from ripieno.evaluate.report import BenchmarkReport, Field, bin_calibration
 
 MOST_SHOWN = 16
 """Workers in a confusion: more cannot be read."""
@@ -24,14 +25,14 @@ PALETTE = (
 Points = Sequence[tuple[float, float]]
 
 
-def plot_curve(report: Report, held_out: Field, path: Path) -> None:
+def plot_curve(report: BenchmarkReport, curves: Mapping[str, Curve], held_out: Field, path: Path) -> None:
     """Draw the cost-quality curves and every single worker into an SVG file."""
     costs, qualities = held_out.cost_usd.mean(axis=0), held_out.quality.mean(axis=0)
     oracle = report.line("oracle")
     is_log = bool((costs > 0).all())
     singles = list(zip(costs.tolist(), qualities.tolist(), strict=True))
-    curves = {name: _extend(curve.cost_usd, curve.quality, costs.max()) for name, curve in report.curves.items()}
-    places = [x for points in (singles, *curves.values()) for x, _ in points if not is_log or x > 0]
+    extended = {name: _extend(curve.cost_usd, curve.quality, costs.max()) for name, curve in curves.items()}
+    places = [x for points in (singles, *extended.values()) for x, _ in points if not is_log or x > 0]
     chart = _start("XY", f"{report.name}: cost and quality", x="mean cost of a task, USD", y="mean quality")
     if is_log:
         chart.x_labels = _name_powers(places)
@@ -39,7 +40,7 @@ def plot_curve(report: Report, held_out: Field, path: Path) -> None:
     chart.add("single workers", _place(labelled, is_log=is_log), stroke=False, dots_size=4)
     best = labelled[report.workers.index(report.best_single)]
     chart.add(f"best single: {report.best_single}", _place([best], is_log=is_log), stroke=False, dots_size=7)
-    for name, points in curves.items():
+    for name, points in extended.items():
         shown = _place([{"value": point, "label": name} for point in points], is_log=is_log)
         chart.add(name, shown, dots_size=2, stroke_style={} if name == "router" else DASHED)
     ends = [{"value": (place, oracle.quality.mean), "label": "oracle"} for place in (min(places), max(places))]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain import Outcome
-from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
+from ripieno.domain.report import Interval
+from ripieno.evaluate.bootstrap import bootstrap_mean
 from ripieno.evaluate.observed import LEAST_EVIDENCE
 
 

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ripieno.evaluate.bootstrap import Interval, wilson
+from ripieno.domain.report import Counted
+from ripieno.evaluate.bootstrap import wilson
 from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, mean_known
 
 LENGTHS = (0, 1_000, 4_000, 16_000, 64_000)
@@ -19,16 +20,7 @@ HEAVY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
-    """A share with its evidence: how often something was so, of how many."""
-
-    count: int
-    share: Interval | None
-    """None where there is not enough evidence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class WorkerProfile:
     """What a worker did."""
 
     worker: str
@@ -47,7 +39,7 @@ class Profile:
     """Of the answers that somebody corrected, those that were changed by half or more."""
 
 
-def profile_workers(rows: Sequence[Observed]) -> tuple[Profile, ...]:
+def profile_workers(rows: Sequence[Observed]) -> tuple[WorkerProfile, ...]:
     """One row for every worker that was called, the busiest first."""
     calls: dict[str, list[_Call]] = defaultdict(list)
     answers: dict[str, list[Observed]] = defaultdict(list)
@@ -60,7 +52,7 @@ def profile_workers(rows: Sequence[Observed]) -> tuple[Profile, ...]:
     return tuple(sorted(found, key=lambda profile: -profile.calls))
 
 
-def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -> Profile:
+def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -> WorkerProfile:
     answered = [(cost, latency) for has_failed, cost, latency in calls if not has_failed]
     times = [latency for _, latency in answered if latency is not None]
     own = [row for row in answers if row.is_solo]
@@ -69,7 +61,7 @@ def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -
         if row.quality is not None and row.input_tokens is not None:
             ranges[find_range(row.input_tokens)].append(row.quality)
     made, bad = sum(row.tool_calls for row in answers), sum(row.bad_tool_calls for row in answers)
-    return Profile(
+    return WorkerProfile(
         worker=worker,
         calls=len(calls),
         cost_usd=mean_known([cost for cost, _ in answered]),

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ripieno.domain import Outcome
-from ripieno.evaluate.bootstrap import NORMAL_95, Interval, find_quantile, subtract_means, wilson
+from ripieno.domain.report import Interval
+from ripieno.evaluate.bootstrap import NORMAL_95, find_quantile, subtract_means, wilson
 from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed, mean_known
 from ripieno.evaluate.offpolicy import CAP
 from ripieno.evaluate.prices import PriceRow, compare_prices
-from ripieno.evaluate.profiles import Profile, profile_workers
+from ripieno.evaluate.profiles import WorkerProfile, profile_workers
 from ripieno.evaluate.steps import StepUse, find_steps
 
 LEAST_EDGES = 20
@@ -29,7 +30,7 @@ FULL = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spend:
+class SpendRow:
     """What one kind, key or worker took, and what came of it."""
 
     name: str
@@ -72,6 +73,11 @@ class Swap:
     blocked: str = ""
     """Why it should not be moved all the same."""
 
+    @property
+    def room(self) -> str | None:
+        """What speaks against the move, or how busy the local worker would be."""
+        return self.blocked or (f"{self.load:.0%} busy" if self.load is not None else None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
@@ -99,6 +105,11 @@ class Edge:
         """Whether hardly any of its answers is accepted, and the evidence is there."""
         return self.accepted is not None and self.accepted.high < HARDLY
 
+    @property
+    def recovery(self) -> Interval | str | None:
+        """What the fallback gains over another attempt, or that it never recovers."""
+        return "never" if self.never_recovers else self.lift
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFault:
@@ -114,16 +125,16 @@ class ToolFault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """All questions, answered as far as the evidence goes."""
+class TrafficReport:
+    """All questions on traffic, answered as far as the evidence goes."""
 
     decisions: int
     judged: int
-    kinds: tuple[Spend, ...]
-    keys: tuple[Spend, ...]
-    projects: tuple[Spend, ...]
-    workers: tuple[Spend, ...]
-    profiles: tuple[Profile, ...]
+    kinds: tuple[SpendRow, ...]
+    keys: tuple[SpendRow, ...]
+    projects: tuple[SpendRow, ...]
+    workers: tuple[SpendRow, ...]
+    profiles: tuple[WorkerProfile, ...]
     steps: tuple[StepUse, ...]
     overqualified: tuple[Swap, ...]
     fallbacks: tuple[Edge, ...]
@@ -137,7 +148,7 @@ class Answers:
 
 def answer(
     rows: Sequence[Observed], *, local: Mapping[str, int] | None = None, outcomes: Iterable[Outcome] = ()
-) -> Answers:
+) -> TrafficReport:
     """Answer all questions.
 
     Args:
@@ -155,7 +166,7 @@ def answer(
     edges, tools = find_edges(rows), find_tool_faults(rows)
     said = {"overqualified": overqualified, "fallbacks": edges, "tools": tools, "local": moves}
     thin = f"not enough evidence: {judged} of {LEAST_EVIDENCE} judged"
-    return Answers(
+    return TrafficReport(
         decisions=len(rows),
         judged=judged,
         kinds=sum_up(rows, lambda row: row.kind),
@@ -173,7 +184,7 @@ def answer(
     )
 
 
-def sum_up(rows: Sequence[Observed], name: Callable[[Observed], str]) -> tuple[Spend, ...]:
+def sum_up(rows: Sequence[Observed], name: Callable[[Observed], str]) -> tuple[SpendRow, ...]:
     """What each group took, the dearest first."""
     groups: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
@@ -296,7 +307,7 @@ def _fit(swap: Swap, rows: Sequence[Observed], at_once: int) -> Swap:
     return replace(swap, p95_s=p95, load=load, blocked=blocked)
 
 
-def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> Spend:
+def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> SpendRow:
     tokens = sum(row.tokens for row in rows)
     recent = sum(row.tokens for row in rows if id(row) in later)
     qualities = [row.quality for row in rows if row.quality is not None]
@@ -304,7 +315,7 @@ def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> Spend:
     failed = sum(call.tokens for row in rows for call in row.calls if call.failure is not None)
     judged_tokens = sum(row.tokens for row in rows if row.quality is not None)
     accepted = sum(quality >= 0.5 for quality in qualities)
-    return Spend(
+    return SpendRow(
         name=name,
         runs=len(rows),
         tokens=tokens,

@@ -1,18 +1,26 @@
 """The table of proof: policies side by side on held-out tasks, with intervals and a verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ripieno.domain import Objective
-from ripieno.evaluate.bootstrap import Draws, Interval
+from ripieno.domain.report import Interval, Report, money, number, seconds, text
+from ripieno.evaluate.bootstrap import Draws
 from ripieno.evaluate.curve import Curve, mix_curve, sweep_curve
 from ripieno.route.predictors.calibration import expected_calibration_error
 from ripieno.route.utility import Scales, price_error, score_outcomes, weigh_quality
 
 POOL_BOUND_GAP = 0.02
 CEILING_SHARE = 0.8
+_PROOF = (
+    text("name", "policy"), number("quality.mean", "quality", spec=".4f"),
+    number("gain", "against best single", spec="+.4f"), money("cost_usd", "cost"),
+    seconds("latency_s", "latency"), number("utility.mean", "utility", spec="+.4f"),
+    number("utility_gain", "gain [95 %]", spec="+.4f"), number("gap_closed", "gap closed", spec=".0%"),
+    text("note"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,16 +72,25 @@ class Line:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Report:
-    """All that `evaluate` found."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Share of held-out means that lie in their 80 % intervals; None where nothing could be measured."""
+
+    quality: float | None = None
+    """Of group means: kind of task, worker."""
+    cost: float | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkReport:
+    """The table of proof, and all else that `evaluate` found."""
 
     name: str
     tasks: int
     train_tasks: int
     workers: tuple[str, ...]
     best_single: str
-    lines: tuple[Line, ...]
     verdict: str
     calibration_error: float | None = None
     area: float | None = None
@@ -84,20 +101,48 @@ class Report:
     more."""
     margin: float = 0.0
     """Quality by which a worker must be ahead of the incumbent."""
-    coverage: float | None = None
-    """Share of group means (kind of task, worker) that lie in their 80 % intervals."""
-    cost_coverage: float | None = None
-    latency_coverage: float | None = None
+    coverage: Coverage = field(default_factory=Coverage)
     apgr: float | None = None
     """Average performance gap recovered between the two workers, where there are two; by kind in `apgr_of`."""
     apgr_of: Mapping[str, float] = field(default_factory=dict)
     quality_of: Mapping[str, float] = field(default_factory=dict)
     """The router's mean quality on each kind of task."""
-    curves: Mapping[str, Curve] = field(default_factory=dict)
+    policies: tuple[Line, ...]
 
     def line(self, name: str) -> Line:
-        """The row of one policy."""
-        return next(line for line in self.lines if line.name == name)
+        """Find the row of one policy."""
+        return next(line for line in self.policies if line.name == name)
+
+    def tabulate(self) -> Report:
+        """Lay out the table of proof, with the verdict below it."""
+        sizes = f"{self.tasks} held-out tasks, {self.train_tasks} to learn from, {len(self.workers)} workers"
+        return Report(
+            title=f"{self.name}: {sizes}",
+            columns=_PROOF,
+            rows=self.policies,
+            notes=tuple(self._list_notes()),
+            chosen="router",
+        )
+
+    def _list_notes(self) -> Iterator[str]:
+        if self.area is not None and self.area_of_mix is not None:
+            saved = self.saved_at_equal_quality
+            yield (
+                f"cost-quality area {self.area:.4f} (mix of single workers {self.area_of_mix:.4f}); "
+                f"quality at the best single worker's cost {self.quality_at_best_cost:.4f}; "
+                f"saved at its quality {'-' if saved is None else f'{saved:.0%}'}"
+            )
+        if self.calibration_error is not None:
+            yield f"calibration error {self.calibration_error:.4f}"
+        covered = (("group means of quality", self.coverage.quality), ("costs", self.coverage.cost),
+                   ("latencies", self.coverage.latency))  # fmt: skip
+        shares = [f"{share:.0%} of {name}" for name, share in covered if share is not None]
+        if shares:
+            yield f"80 % intervals cover {', '.join(shares)}"
+        if self.apgr is not None:
+            of = ", ".join(f"{kind} {value:.3f}" for kind, value in self.apgr_of.items())
+            yield f"performance gap recovered between the two workers {self.apgr:.3f} ({of})"
+        yield self.verdict
 
 
 class Table:
@@ -189,14 +234,19 @@ def value_silence(objective: Objective) -> float:
     return -weigh_quality(objective) * (objective.abstain_price or 0.0)
 
 
-def describe_costs(
-    held_out: Field, *, scores: np.ndarray, expected_cost: np.ndarray, best_single: int
-) -> dict[str, object]:
-    """The cost-quality figures of a report, where costs are known."""
+def trace_curves(held_out: Field, *, scores: np.ndarray, expected_cost: np.ndarray) -> dict[str, Curve]:
+    """Trace cost against quality for the router and the best mix; empty where costs are unknown."""
     if not held_out.has_costs:
         return {}
     router = sweep_curve(scores, expected_cost, held_out.quality, held_out.cost_usd)
-    mix = mix_curve(held_out.quality, held_out.cost_usd)
+    return {"router": router, "mix of single workers": mix_curve(held_out.quality, held_out.cost_usd)}
+
+
+def describe_costs(held_out: Field, curves: Mapping[str, Curve], *, best_single: int) -> dict[str, float | None]:
+    """Measure the cost-quality figures of a report, where costs are known."""
+    if not curves:
+        return {}
+    router, mix = curves.values()
     means = held_out.cost_usd.mean(axis=0)
     low, high, best_cost = float(means.min()), float(means.max()), float(means[best_single])
     price = router.price_of(float(held_out.quality[:, best_single].mean()))
@@ -205,7 +255,6 @@ def describe_costs(
         "area_of_mix": mix.area(low, high),
         "quality_at_best_cost": router.height_at(best_cost),
         "saved_at_equal_quality": 1.0 - price / best_cost if np.isfinite(price) and best_cost > 0 else None,
-        "curves": {"router": router, "mix of single workers": mix},
     }
 
 

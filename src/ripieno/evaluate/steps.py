@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ripieno.evaluate.bootstrap import Interval, subtract_means, wilson
+from ripieno.domain.report import Interval
+from ripieno.evaluate.bootstrap import subtract_means, wilson
 from ripieno.evaluate.observed import CHEAPER, INFERIOR, LEAST_EVIDENCE, Observed, mean_known
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ripieno.domain import Features, Objective
+from ripieno.domain.report import Interval, Report, number, text
 from ripieno.domain.training import TrainingSet
 from ripieno.errors import DataError
 from ripieno.evaluate.benchmark import BEST_QUALITY, Benchmark, find_scales, prepare, routed_utility
-from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
+from ripieno.evaluate.bootstrap import bootstrap_mean
 from ripieno.evaluate.report import utilities
 from ripieno.route.predictors import Checkpoint
 from ripieno.tasks import RoutingData
@@ -27,6 +28,19 @@ class TransferLine:
     """Quality of the worker that is best on all other kinds."""
     router: float
     gain: Interval
+
+
+_COLUMNS = (
+    text("name", "kind"), number("tasks"), number("best_single", "best single of the others", spec=".4f"),
+    number("router", spec=".4f"), number("gain", "gain [95 %]", spec="+.4f"),
+)  # fmt: skip
+
+
+def tabulate_transfer(lines: Sequence[TransferLine], name: str) -> Report:
+    """Lay out what leaving each kind of a data set out shows."""
+    mean = sum(line.gain.mean for line in lines) / len(lines)
+    title = f"{name}: each kind left out of the training in turn; {100 * mean:+.2f} points on average"
+    return Report(title=title, columns=_COLUMNS, rows=lines)
 
 
 def leave_dataset_out(

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ripieno.domain import FeatureSchema, Workflow
+from ripieno.domain.report import Interval, Report, money, number, text
 from ripieno.domain.worker import WorkerId
 from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.ledger.tagged import load_tagged
@@ -40,6 +41,11 @@ class BaselineRow(BaseModel):
     cost_usd: float | None = None
     gap_closed: float | None = None
     """Share of the utility gap between best single worker and oracle."""
+
+    @property
+    def interval(self) -> Interval:
+        """The quality with its 95 % interval."""
+        return Interval(mean=self.quality, low=self.quality_low, high=self.quality_high)
 
 
 class Drawn(BaseModel):
@@ -335,6 +341,17 @@ def require_shared_workers(card: ModelCard, workers: tuple[str, ...], *, version
             f"this pool has {', '.join(workers[:4]) or 'no worker'}",
             hint="run `ripieno profile` and `ripieno train` for this pool, or `ripieno policy promote` another one",
         )
+
+
+def tabulate_card(card: ModelCard) -> Report:
+    """Lay out what the checkpoint proved on held-out tasks."""
+    columns = (
+        text("name", "policy"), number("interval", "quality [95 %]", spec=".3f"), money("cost_usd", "cost"),
+        number("utility", spec="+.3f"), number("gap_closed", "gap closed", spec=".0%"),
+    )  # fmt: skip
+    return Report(
+        title="held-out tasks", columns=columns, rows=card.held_out, chosen="router", empty="nothing was held out"
+    )
 
 
 def render_card(version: str, card: ModelCard) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 
 from ripieno.domain import Cascade, Ensemble, Executed, Features, Judged, Merge, Objective, Pool, WorkerId, Workflow
 from ripieno.domain.grader import Agreement
+from ripieno.domain.report import Interval
 from ripieno.evaluate.benchmark import find_scales, prepare, routed_utility
-from ripieno.evaluate.bootstrap import Interval, bootstrap_mean
+from ripieno.evaluate.bootstrap import bootstrap_mean
 from ripieno.learn.train import Recipe, Trained
 from ripieno.ledger import Ledger
 from ripieno.ledger.tagged import dump_tagged

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from ripieno.evaluate.observed import Observed
-from ripieno.evaluate.questions import Answers, answer
+from ripieno.evaluate.questions import TrafficReport, answer
 from ripieno.learn.logs import observe
 from ripieno.ledger import Ledger
 
 
 def make_report(
     ledger: Ledger, *, last: int | None, local: Mapping[str, int], datasets: Sequence[str]
-) -> tuple[Answers, list[Observed]]:
+) -> tuple[TrafficReport, list[Observed]]:
     """Answer all questions; gives the decisions that were looked at, too.
 
     Args:

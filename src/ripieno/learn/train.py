@@ -147,7 +147,7 @@ def _make_rows(judged: BenchmarkResult | None) -> tuple[BaselineRow, ...]:
             cost_usd=line.cost_usd,
             gap_closed=line.gap_closed,
         )
-        for line in judged.report.lines
+        for line in judged.report.policies
     )
 
 
@@ -157,7 +157,7 @@ def _draw(bench: Benchmark, judged: BenchmarkResult) -> Drawn:
     workers = dict(zip(field.workers, zip(costs, qualities, strict=True), strict=True)) if field.has_costs else {}
     curves = {
         name: tuple(zip(curve.cost_usd.tolist(), curve.quality.tolist(), strict=True))
-        for name, curve in judged.report.curves.items()
+        for name, curve in judged.curves.items()
     }
     bins = tuple(bin_calibration(judged.probabilities, field.quality))
     return Drawn(workers=workers, curves=curves, calibration=bins)
