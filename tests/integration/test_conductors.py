@@ -58,7 +58,7 @@ async def test_a_plan_that_cannot_be_read_is_asked_for_once_more_and_then_left(s
         replies = iter(["no", "no", "alone"])
         answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
         assert isinstance(answered.decision.workflow, Solo)
-        assert "no plan came out" in answered.decision.reasons[0]
+        assert "no plan was written" in answered.decision.reasons[0]
         assert answered.run.answer is not None
         assert answered.run.answer.text == "alone"
         assert len(answered.run.calls) == 3, "what was tried is paid all the same"

@@ -159,7 +159,7 @@ async def test_prose_is_written_once_for_a_beginning_by_a_worker_of_its_own(serv
     write_pool(other, writer, extra="[memory]\ncompact_words = 300\ncompact_worker = 'b'")
     async with open_app() as app:
         first = await app.orchestrator.run_detailed(converse(13))
-        assert any("older turns were made short" in reason for reason in first.decision.reasons)
+        assert any("older turns were compacted" in reason for reason in first.decision.reasons)
         asked: Any = (writer.seen + other.seen)[-1].body["messages"]
         shown = json.dumps([seen.body["messages"] for seen in (*writer.seen, *other.seen)])
         assert "nothing about the orders was decided yet" in shown
@@ -181,7 +181,7 @@ async def test_prose_that_cannot_be_written_leaves_the_conversation_whole(serve:
     write_pool(server, extra="[memory]\ncompact_words = 300\ncompact_worker = 'auto'")
     async with open_app() as app:
         done = await app.orchestrator.run_detailed(converse(13))
-        assert any("older turns stay as they are" in reason for reason in done.decision.reasons)
+        assert any("older turns were not compacted" in reason for reason in done.decision.reasons)
         assert len(server.seen[-1].body["messages"]) == 13  # type: ignore[arg-type]  # a list
 
 

@@ -180,7 +180,7 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
             assert kept in seen[1]["content"]
         assert "Let me look" not in seen[1]["content"]
         assert seen[2]["content"] == CHAT, "what is kept begins with the user's word, and a result follows its call"
-        assert any("older turns were made short" in reason for reason in answered.decision.reasons)
+        assert any("older turns were compacted" in reason for reason in answered.decision.reasons)
         recorded = app.ledger.decisions.find(answered.decision.id)
         assert len(recorded.task.messages) == 9, "the record holds what the worker saw"
         await app.orchestrator.run_detailed(Task(messages=tuple(talk[4:])))
@@ -188,7 +188,7 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
         empty = [Message(role="user", content=CHAT * 3), *talk[3:]]
         whole = await app.orchestrator.run_detailed(Task(messages=tuple(empty)))
         assert len(server.seen[-1].body["messages"]) == len(empty)  # type: ignore[arg-type]  # a list
-        assert any("older turns stay as they are" in reason for reason in whole.decision.reasons)
+        assert any("older turns were not compacted" in reason for reason in whole.decision.reasons)
 
 
 async def test_memory_over_http_is_kept_apart_by_key_and_says_what_it_could_do(serve: Serve) -> None:

@@ -24,11 +24,11 @@ from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, DataError, MemoryUnavailable, NotFound, ProviderUnreachable
 from ripieno.memory import Memory, Store
 from ripieno.memory.harness import Harness
-from ripieno.memory.memory import BEAT_S, Pulse, tell_prompt
+from ripieno.memory.memory import BEAT_S, Pulse, outage_notice
 from ripieno.memory.opening import SCHEMA, open_memory
 from ripieno.memory.schema import vectors
 from ripieno.memory.store import LONGEST_TEXT
-from ripieno.memory.sync import VersionStatus, mark
+from ripieno.memory.sync import VersionStatus, move_watermark
 from ripieno.memory.waiting import LONGEST_PAUSE_S, Waiting
 from ripieno.memory.words import words_of
 from ripieno.testing import FixedClock
@@ -115,11 +115,11 @@ async def test_clause_1_a_read_says_what_it_could_do_and_an_outage_is_no_empty_m
 
 async def test_clause_2_the_prompt_is_told(tmp_path: Path, clock: FixedClock) -> None:
     async with opened(tmp_path / "memory.db", clock) as memory:
-        assert tell_prompt(await memory.recall("x")) == ""
+        assert outage_notice(await memory.recall("x")) == ""
         memory.close()
         (tmp_path / "memory.db").unlink()
         (tmp_path / "memory.db").mkdir()
-        assert "do not claim to remember" in tell_prompt(await memory.recall("x"))
+        assert "do not claim to remember" in outage_notice(await memory.recall("x"))
 
 
 WRITER = """
@@ -247,7 +247,7 @@ async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(url: str, c
         await memory.beat()
         store = Store(open_memory(url), clock)
         with store.writing() as connection:
-            mark(connection, "notes", seen_at=clock.now(), cursor="line 7")
+            move_watermark(connection, "notes", seen_at=clock.now(), cursor="line 7")
         stuck = await memory.health()
         assert stuck.pulse is Pulse.STALLED
         assert stuck.stalled == ("notes",)

@@ -12,7 +12,7 @@ from tests.unit.test_tasks import make_folder
 
 from ripieno.domain import Binding, Failure, Message, Price, SystemClock, Task, Worker, WorkerId
 from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderRejected, ProviderTimeout, ProviderUnreachable
-from ripieno.providers import CallAnswered, Caller, CallFailed, Health, LiveCall, Piece
+from ripieno.providers import CallAnswered, Caller, CallFailed, LiveCall, Piece, WorkerHealth
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.completions import vote
 from ripieno.providers.health import FAILURES_TO_OPEN, OPEN_S
@@ -35,7 +35,7 @@ def make_provider(server: ScriptedServer, **options: object) -> OpenAIProvider:
 
 def make_caller(server: ScriptedServer, clock: FixedClock | None = None, **options: object) -> Caller:
     chosen = clock or FixedClock()
-    return Caller({"p": make_provider(server, **options)}, health=Health(chosen), clock=chosen)
+    return Caller({"p": make_provider(server, **options)}, health=WorkerHealth(chosen), clock=chosen)
 
 
 async def test_the_openai_provider_passes_the_kit(serve: Serve) -> None:
@@ -91,10 +91,10 @@ async def test_five_samples_are_one_request_and_one_vote(serve: Serve) -> None:
         (Reply(status=400, text="bad field"), ProviderRejected, "bad field"),
         (Reply(status=500, raw=b"<html>oops</html>"), ProviderError, "<html>oops</html>"),
         (Reply(status=429, text="slow", headers={"retry-after": "7"}), ProviderError, "slow"),
-        (Reply(raw=b"<html>hello</html>"), BadAnswer, "no chat completion"),
-        (Reply(raw=b'{"choices": []}'), BadAnswer, "no chat completion"),
+        (Reply(raw=b"<html>hello</html>"), BadAnswer, "did not answer with a chat completion"),
+        (Reply(raw=b'{"choices": []}'), BadAnswer, "did not answer with a chat completion"),
         (Reply(raw=b'{"choices": [{"message": {"content": 5}}]}'), BadAnswer, "type int"),
-        (Reply(text="  "), BadAnswer, "answered nothing"),
+        (Reply(text="  "), BadAnswer, "answered with no content"),
         (Reply(hangs=True), ProviderTimeout, "did not answer in time"),
     ],
 )
@@ -316,7 +316,7 @@ async def test_a_callable_is_a_worker() -> None:
     await check_provider(provider, make_callable("shout"))
     for name, error, told in (
         ("boom", BadAnswer, "RuntimeError"),
-        ("mute", BadAnswer, "not a text"),
+        ("mute", BadAnswer, "instead of text"),
         ("dawdle", ProviderTimeout, "over 0.3 s"),
     ):
         with pytest.raises(error, match=told):
@@ -332,7 +332,7 @@ async def test_a_replay_worker_answers_as_recorded(tmp_path: Path) -> None:
     provider = ReplayProvider(ReplayOptions(folder=tmp_path / "set"))
     worker = Worker(id=WorkerId("m1"), binding=Binding(provider="p", model="m1"))
     clock = FixedClock()
-    caller = Caller({"p": provider}, health=Health(clock), clock=clock)
+    caller = Caller({"p": provider}, health=WorkerHealth(clock), clock=clock)
     hello = Task.from_text("hello")
     first, second = (await caller.call(worker, hello)), (await caller.call(worker, hello))
     assert isinstance(first, CallAnswered)
@@ -349,7 +349,7 @@ async def test_a_replay_worker_answers_as_recorded(tmp_path: Path) -> None:
 
 async def test_a_worker_without_provider_is_a_setup_fault(serve: Serve) -> None:
     clock = FixedClock()
-    caller = Caller({}, health=Health(clock), clock=clock)
+    caller = Caller({}, health=WorkerHealth(clock), clock=clock)
     called = await caller.call(make_worker(), TASK)
     assert called.call.failure is Failure.REJECTED
     assert "not configured" in str(called.call.error)
@@ -376,7 +376,7 @@ class Broken:
 
 async def test_whatever_a_plugin_raises_is_one_typed_error() -> None:
     clock = FixedClock()
-    caller = Caller({"p": Broken()}, health=Health(clock), clock=clock)  # type: ignore[dict-item]  # what is tested
+    caller = Caller({"p": Broken()}, health=WorkerHealth(clock), clock=clock)  # type: ignore[dict-item]  # what is tested
     called = await caller.call(make_worker(), TASK)
     assert called.call.failure is Failure.BAD_ANSWER
     with pytest.raises(BadAnswer, match="KeyError"):
@@ -388,7 +388,7 @@ async def test_whatever_a_plugin_raises_is_one_typed_error() -> None:
 async def test_measuring_times_the_first_token_and_retries_once(serve: Serve) -> None:
     server = serve([Reply(status=500), Reply(text="after all"), Reply(text="at once")])
     clock = SystemClock()
-    caller = Caller({"p": make_provider(server)}, health=Health(clock), clock=clock)
+    caller = Caller({"p": make_provider(server)}, health=WorkerHealth(clock), clock=clock)
     retried = await caller.measure(make_worker(), TASK)
     assert isinstance(retried, CallAnswered)
     assert (retried.answer.text, retried.call.first_token_s) == ("after all", None)

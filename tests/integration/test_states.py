@@ -49,7 +49,7 @@ async def test_a_run_with_an_answer_ends_answered_and_takes_nothing_more(serve: 
         with pytest.raises(RuntimeError, match="has ended"):
             started.recorder.record(call)
         with pytest.raises(RuntimeError, match="has ended"):
-            started.recorder.note(Finding(step="1.check", author=A, verdict=Verdict(verifier="v", quality=1.0)))
+            started.recorder.add_finding(Finding(step="1.check", author=A, verdict=Verdict(verifier="v", quality=1.0)))
         with pytest.raises(RuntimeError, match="has ended"):
             started.fail(ProviderError("late", worker="a"))
         with pytest.raises(FrozenInstanceError):
@@ -185,7 +185,7 @@ async def test_turns_without_a_director_or_without_a_step_are_refused_by_name(se
         turns = replace(decision, workflow=Turns(worker=A, most=2))
         executor = Executor(app.caller, app.grading)
         nobody = Started(decision=turns, task=TASK, setup=app.brain().router.setup)
-        with pytest.raises(ConfigError, match="nobody chooses the turns"):
+        with pytest.raises(ConfigError, match="has no director"):
             await executor.execute(nobody)
         idle = replace(nobody, director=Idle(), recorder=type(nobody.recorder)())
         with pytest.raises(InvalidPlan, match="chose no step"):

@@ -34,7 +34,7 @@ from ripieno.learn.checks import pair_checks
 from ripieno.learn.logs import read_logged
 from ripieno.ledger import Ledger
 from ripieno.measure import Campaign, Probing
-from ripieno.measure.shadow import Pair, Rivals, Shadow, Shadowing
+from ripieno.measure.shadow import Rivals, Shadow, Shadowing, WorkerPair
 from ripieno.route.utility import Scales
 from ripieno.testing import FixedClock, Reply, ScriptedServer, Seen
 
@@ -302,7 +302,7 @@ async def test_a_shadow_pair_without_a_verdict_does_not_count_and_is_judged_late
     workers = [serve([Reply(text="no")]), serve([Reply(text="yes")])]
     write_pool(*workers, judge, extra=f"{JUDGE}\n{STILL}")
     async with open_app() as app:
-        pairs = [Pair(task=task, candidate=B, incumbent=A) for task in judged_tasks(3)]
+        pairs = [WorkerPair(task=task, candidate=B, incumbent=A) for task in judged_tasks(3)]
         router = app.brain().router
         rivals = Rivals(candidate=router, incumbent=router, scales=Scales(cost_usd=1.0, latency_s=1.0))
         shadowing = Shadowing(pairs=pairs, rivals=rivals, campaign="shadow:x", known={})

@@ -409,7 +409,7 @@ async def test_a_plan_that_a_pool_cannot_carry_out_is_refused_before_anybody_is_
     async with open_app() as app:
         for steps, message in (
             (plan(Step(worker=WorkerId("nobody"), op=Op.SOLVE)), "nobody"),
-            (plan(Step(worker=A, op=Op.RUN)), "executes nothing"),
+            (plan(Step(worker=A, op=Op.RUN)), "cannot execute code"),
             (Verified(worker=A, check=Agreement(peer=A)), "no other worker is there"),
         ):
             with pytest.raises(InvalidPlan, match=message):
@@ -629,9 +629,9 @@ async def test_turns_of_which_all_fail_have_failed_and_one_that_cannot_be_taken_
     async with open_app() as app:
         with pytest.raises(ProviderError):
             await take_turns(app, Told(Step(worker=A, op=Op.SOLVE), None))
-        with pytest.raises(InvalidPlan, match="executes nothing"):
+        with pytest.raises(InvalidPlan, match="cannot execute code"):
             await take_turns(app, Told(Step(worker=A, op=Op.RUN)))
-        with pytest.raises(InvalidPlan, match="no worker is called"):
+        with pytest.raises(InvalidPlan, match="there is no worker"):
             await take_turns(app, Told(Step(worker=D, op=Op.SOLVE)))
 
 
@@ -647,7 +647,7 @@ async def test_turns_are_asked_for_by_name_and_name_who_chose_them(serve: Serve)
     head, _ = load_turn_policy(BUNDLED_HEAD, encoder=StaticEncoder().name)
     save_turn_policy(Path(".ripieno/conductor/turns/0.safetensors"), head, encoder="another", card={})
     async with open_app() as app:
-        with pytest.raises(ConfigError, match="nobody here can choose turns"):
+        with pytest.raises(ConfigError, match="no director of turns"):
             await app.orchestrator.run_detailed(task)
     settings = Path("ripieno.toml")
     settings.write_text(settings.read_text() + "\n[conductor]\nhead = 'nowhere.safetensors'\n")

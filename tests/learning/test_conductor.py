@@ -9,7 +9,7 @@ import pytest
 from tests.integration.conftest import open_app
 
 from ripieno.conductor.policy import TinyPolicy
-from ripieno.conductor.tiny import tell_plan
+from ripieno.conductor.tiny import describe_plan
 from ripieno.domain import Op
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import CheckpointError, DataError
@@ -104,7 +104,7 @@ def test_a_plan_earns_the_same_in_either_surface(bench: tuple[World, Stage], tmp
         for plan, told in zip(lesson.plans, row["plans"], strict=True):
             for task in world.tasks["train", lesson.family][:5]:
                 assert reward.of_json(task, pool, told["json"]) == reward.of_words(task, pool, plan)
-            assert told["words"] == tell_plan(plan)
+            assert told["words"] == describe_plan(plan)
     task = world.tasks["train", "story"][0]
     assert reward.of_json(task, pools[0], "no plan") == -0.1
     assert sum(lessons[0].weights) == pytest.approx(1.0)

@@ -19,7 +19,7 @@ from ripieno.evaluate import conductor as proof
 from ripieno.execute import Executor, Started, Turn
 from ripieno.learn.turns import TurnRecipe, train_turns
 from ripieno.workbench.scenes import Stage
-from ripieno.workbench.turns import Played, tell_outcomes
+from ripieno.workbench.turns import TurnRun, find_outcomes
 from ripieno.workbench.world import BenchPool, World
 
 SHORT = TurnRecipe(pools=6, generations=20, population=4, common_tasks=16, checked_tasks=64)
@@ -130,9 +130,9 @@ async def test_the_workbench_and_the_engine_take_the_same_turns_alike(stage: Sta
         for _ in range(80):
             family = world.families[int(rng.integers(5))]
             task = world.tasks["train", family][int(rng.integers(60))]
-            played = Played(task, pool)
+            played = TurnRun(task, pool)
             chosen = draw_turns(rng, world, played)
-            outcome = tell_outcomes(world, [played])[0]
+            outcome = find_outcomes(world, [played])[0]
             passed_over += any(each.is_nothing for each in played.happened)
             decision = await app.orchestrator.decide(task.task)
             turns = Turns(worker=decision.worker, fallbacks=tuple(w for w in app.pool.ids if w != decision.worker))
@@ -146,7 +146,7 @@ async def test_the_workbench_and_the_engine_take_the_same_turns_alike(stage: Sta
     assert passed_over > 20
 
 
-def draw_turns(rng: np.random.Generator, world: World, played: Played) -> list[tuple[int, int]]:
+def draw_turns(rng: np.random.Generator, world: World, played: TurnRun) -> list[tuple[int, int]]:
     chosen: list[tuple[int, int]] = []
     allowed = [place for place, (op, _) in enumerate(ACTIONS) if op is not Op.RUN]
     while True:

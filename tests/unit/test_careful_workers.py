@@ -39,7 +39,7 @@ from ripieno.domain import (
 from ripieno.domain.grader import Agreement, Check, Exact, Judge
 from ripieno.errors import ProviderTimeout, RipienoError
 from ripieno.execute import Executor, Started, Turn
-from ripieno.providers import Caller, Health, Piece
+from ripieno.providers import Caller, Piece, WorkerHealth
 from ripieno.providers.base import stream_whole
 from ripieno.route import Conditions, Router, UtilityPolicy
 from ripieno.route.policies import Policy
@@ -188,7 +188,7 @@ def worlds(draw: st.DrawFn) -> World:
 async def carry(world: World, *, is_stream: bool) -> list[WorkerId]:
     """Decide a task and carry it out; gives who was called."""
     clock, provider = FixedClock(), Recording(world.failing)
-    caller = Caller({"p": provider}, health=Health(clock), clock=clock)
+    caller = Caller({"p": provider}, health=WorkerHealth(clock), clock=clock)
     today = Conditions(today=date(2026, 11, 22))
     with suppress(RipienoError):
         inputs = world.router.gather(world.task, make_features(), today, arrival=world.arrival)

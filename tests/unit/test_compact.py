@@ -102,12 +102,12 @@ async def break_off(task: Task) -> str:
         (lambda task: written(""), "empty"),
         (lambda task: written("  \n\t "), "empty"),
         (lambda task: written(f"# Goal\n# State\n# Next\n{END}"), "headings"),
-        (lambda task: written(PROSE[: len(PROSE) // 2]), "breaks off"),
+        (lambda task: written(PROSE[: len(PROSE) // 2]), "cut off"),
         (lambda task: written(OTHER), "something else"),
         (lambda task: written(PROSE.replace("another engine", "engine X-99")), "names 'X-99'"),
-        (lambda task: written(PROSE.replace("another engine", "the search page " * 60)), "not worth"),
+        (lambda task: written(PROSE.replace("another engine", "the search page " * 60)), "not short enough"),
         (break_off, "no connection"),
-        (hang, "nothing was written within"),
+        (hang, "no summary within"),
     ],
 )  # fmt: skip
 async def test_a_faulty_writer_leaves_the_conversation_as_it_was(
@@ -144,4 +144,4 @@ def test_secrets_are_taken_out_and_the_rest_stays() -> None:
 
 
 async def test_a_conversation_of_nothing_leaves_nothing() -> None:
-    assert (await compact([Message(role="assistant", content="Fine.")])).reason == "nothing would be left"
+    assert (await compact([Message(role="assistant", content="Fine.")])).reason == "the compaction would be empty"

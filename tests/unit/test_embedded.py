@@ -127,6 +127,6 @@ def test_gym_families_are_generated_by_seed_and_distrusted_ones_refused() -> Non
     assert tasks == generate_gym_tasks(["chain_sum", "letter_counting"], count=6, seed=2)
     assert len({task.id for task in tasks}) == 12
     assert tasks[0].task.text
-    for name, told in (("game_of_life_halting", "cannot be trusted"), ("no_such_family", "no such family")):
+    for name, told in (("game_of_life_halting", "cannot be trusted"), ("no_such_family", "does not exist")):
         with pytest.raises(DataError, match=told):
             generate_gym_tasks([name], count=1, seed=1)

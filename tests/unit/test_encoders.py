@@ -119,11 +119,11 @@ async def test_an_onnx_model_is_an_encoder(tmp_path: Path) -> None:
 
 
 def test_an_onnx_folder_without_files_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no \*\.onnx") as caught:
+    with pytest.raises(ConfigError, match=r"has no \*\.onnx") as caught:
         OnnxEncoder(tmp_path)
     assert "make minilm" in str(caught.value.hint)
     (tmp_path / "m.onnx").write_bytes(b"x")
-    with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
+    with pytest.raises(ConfigError, match=r"has no tokenizer\.json"):
         OnnxEncoder(tmp_path)
 
 

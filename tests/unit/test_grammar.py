@@ -65,10 +65,10 @@ def test_a_plan_in_words() -> None:
         ("0 solve", "step 1: '0 solve'"),
         ("0 solve question extra", "step 1"),
         ("9 solve question", "step 1: there is no worker 9"),
-        ("0 dance question", "step 1: no operation is called 'dance'"),
-        ("0 solve nowhere", "step 1: no source is called 'nowhere'"),
-        ("0 solve prev", "step 1: it sees 'prev', and nothing stands before it"),
-        ("0 solve question; 1 run prev", "step 2: worker 1 executes nothing"),
+        ("0 dance question", "step 1: there is no operation 'dance'"),
+        ("0 solve nowhere", "step 1: there is no source 'nowhere'"),
+        ("0 solve prev", "step 1: the first step sees 'prev', and there is no earlier step"),
+        ("0 solve question; 1 run prev", "step 2: worker 1 cannot execute code"),
         ("0 solve question [ ]", "step 1: the subtask is empty"),
         ("; ".join(["0 solve question"] * 6), "1 to 5 steps, not 6"),
         ("0 verify question", "sees no earlier step"),
@@ -83,8 +83,8 @@ def test_words_that_are_no_plan(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("solve it", "is JSON, and this is not"),
-        ("[" * 100_000, "is JSON, and this is not"),
+        ("solve it", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
         ("[]", "an object with a list"),
         ('{"steps": []}', "an object with a list"),
         ('{"steps": [3]}', "step 1: a step is an object"),
@@ -132,11 +132,11 @@ def test_without_a_worker_that_executes_the_schema_offers_no_run() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no", "are JSON"),
+        ("no", "are not valid JSON"),
         ("{}", "1 to 4"),
         ('{"parts": [3]}', "step 1: a part needs a text"),
         ('{"parts": [{"text": " "}]}', "step 1: a part needs a text"),
-        ('{"parts": [{"text": "a", "needs": [1]}]}', "stand before it"),
+        ('{"parts": [{"text": "a", "needs": [1]}]}', "only need earlier parts"),
         ('{"parts": [{"text": "a"}, {"text": "b", "needs": [3]}]}', "step 2"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_plugin_of_another_package_is_built(tmp_path: Path, monkeypatch: pytes
     assert build_plugin("ripieno.policies", "mine", {}, key="route") == "made"
     with pytest.raises(ConfigError, match=r"route\.speed"):
         build_plugin("ripieno.policies", "mine", {"speed": 1}, key="route")
-    with pytest.raises(ConfigError, match="is no ripieno"):
+    with pytest.raises(ConfigError, match="is not a ripieno"):
         build_plugin("ripieno.policies", "odd", {}, key="route")
 
 

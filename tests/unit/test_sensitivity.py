@@ -145,7 +145,7 @@ def test_phone_numbers_are_those_of_the_stated_region_or_have_a_code() -> None:
     assert make_scanner(region="US").find(american) == {Sensitivity.PERSONAL}
     assert make_scanner().find(american) == frozenset()
     assert make_scanner().find("call +1 415 555 2671") == {Sensitivity.PERSONAL}
-    with pytest.raises(ConfigError, match="'ZZ' is no region") as caught:
+    with pytest.raises(ConfigError, match="'ZZ' is not a region") as caught:
         make_scanner(region="ZZ")
     assert caught.value.key == "route.phone_region"
 

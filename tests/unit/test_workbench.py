@@ -14,7 +14,7 @@ from ripieno.workbench.families import CHAINS, FAMILIES
 from ripieno.workbench.search import list_singles, propose, search, try_plan
 from ripieno.workbench.skills import SKILLS, UNKNOWN, find_program, take_majority
 from ripieno.workbench.workers import WORDS, garble, make_workers
-from ripieno.workbench.world import BenchPool, BenchStep, Outcome, World
+from ripieno.workbench.world import BenchOutcome, BenchPool, BenchStep, World
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -110,10 +110,10 @@ def test_an_accepting_check_ends_a_plan_and_an_outcome_has_its_price(world: Worl
     assert done.results == ["5", "5"]
     assert done.is_accepted
     assert done.cost == pytest.approx(pool.workers[0].cost + pool.workers[1].cost)
-    right, wrong = Outcome(is_right=True, cost=1.0, steps=2), Outcome(is_right=False, cost=1.0, steps=2)
+    right, wrong = BenchOutcome(is_right=True, cost=1.0, steps=2), BenchOutcome(is_right=False, cost=1.0, steps=2)
     assert right.reward == pytest.approx(0.97 - 0.003)
     assert wrong.reward == pytest.approx(-0.003)
-    assert Outcome(is_right=True, cost=1000.0, steps=1).reward == pytest.approx(0.5)
+    assert BenchOutcome(is_right=True, cost=1000.0, steps=1).reward == pytest.approx(0.5)
 
 
 def test_the_ladder_rises_and_says_whether_to_train(world: World) -> None:

@@ -16,7 +16,7 @@ from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
 
 if TYPE_CHECKING:
     from ripieno.app import App
-    from ripieno.measure import Progress
+    from ripieno.measure import CampaignProgress
 
 REASONS = 5
 """Reasons that are told."""
@@ -62,7 +62,7 @@ def profile(
 
     graded = load_tasks(tasks)
 
-    async def work(app: App) -> Progress:
+    async def work(app: App) -> CampaignProgress:
         pool = app.pool
         for worker in workers:
             if worker not in pool:
@@ -102,7 +102,7 @@ def profile(
     tell_unjudged(done)
 
 
-def tell_unjudged(done: Progress) -> None:
+def tell_unjudged(done: CampaignProgress) -> None:
     """Say on stderr how many answers have no verdict, whose they are, why, and what to do."""
     if done.judged_again:
         say(f"{done.judged_again} answers of earlier runs have got their verdict now; no worker was called again")
@@ -135,7 +135,7 @@ async def find_able(app: App) -> tuple[str, ...]:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(title: str) -> Iterator[Callable[[CampaignProgress], None]]:
     """A bar on a terminal, with money and time left; quiet elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -151,7 +151,7 @@ def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(title, total=None, spent="")
 
-        def show(progress: Progress) -> None:
+        def show(progress: CampaignProgress) -> None:
             bar.update(
                 task,
                 total=progress.total,
