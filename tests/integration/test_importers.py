@@ -1,4 +1,4 @@
-"""What is written elsewhere is taken in from where it was left, once, and without secrets."""
+"""Importers resume at their watermark, import each item once, and remove secrets."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def write(path: Path, *rows: object) -> None:
         file.writelines(f"{json.dumps(row)}\n" for row in rows)
 
 
-def test_chat_logs_are_read_on_from_where_they_were_left(store: Store, tmp_path: Path) -> None:
+def test_chat_logs_resume_at_their_watermark(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "chat.jsonl"
     write(path, {"role": "user", "content": f"Use {SECRET} for it.", "created": 1_700_000_000})
     write(path, {"session": "s1", "messages": [{"role": "user", "content": [{"type": "text", "text": "Which door?"}]},
@@ -65,7 +65,7 @@ def test_chat_logs_are_read_on_from_where_they_were_left(store: Store, tmp_path:
     assert import_source(store, "chat", wanted(path)) == 1, "a file that has shrunk is read from its beginning"
 
 
-def test_an_import_that_is_cut_off_goes_on_without_loss_or_repetition(store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_import_resumes_without_loss_or_repetition(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "chat.jsonl"
     write(
         path,
@@ -90,7 +90,7 @@ def test_an_import_that_is_cut_off_goes_on_without_loss_or_repetition(store: Sto
     assert len({item.text for item in kept(store)}) == 2 * BATCH
 
 
-def test_sessions_of_coding_agents_are_read_without_their_tools(store: Store, tmp_path: Path) -> None:
+def test_sessions_of_coding_agents_are_imported_without_tool_calls(store: Store, tmp_path: Path) -> None:
     claude, codex, stamp = tmp_path / "session.jsonl", tmp_path / "rollout-1.jsonl", "2027-03-01T10:00:00.000Z"
 
     def said(kind: str, name: str, content: object) -> dict[str, object]:
@@ -132,7 +132,7 @@ def test_shell_history_of_bash_and_zsh_is_read_with_its_times(store: Store, tmp_
     assert "abcdefgh" not in items[3].text
 
 
-def test_commits_are_read_on_from_the_last_one(store: Store, tmp_path: Path) -> None:
+def test_commits_resume_at_the_last_one(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
 
     def git(*arguments: str) -> None:
@@ -152,7 +152,7 @@ def test_commits_are_read_on_from_the_last_one(store: Store, tmp_path: Path) -> 
     assert {item.author for item in kept(store)} == {"Ada"}
 
 
-def test_a_folder_of_texts_is_read_part_by_part_and_what_changed_is_new(store: Store, tmp_path: Path) -> None:
+def test_a_folder_is_imported_by_parts_and_changed_parts_are_new(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
     (folder / "a.md").write_text("# Doors\n\nThe front door is green.\n\n# Keys\n\nUnder the mat.\n")
@@ -166,7 +166,7 @@ def test_a_folder_of_texts_is_read_part_by_part_and_what_changed_is_new(store: S
         import_source(store, "folder", wanted(folder / "a.md"))
 
 
-def test_what_cannot_be_read_is_told_with_its_place(store: Store, tmp_path: Path) -> None:
+def test_an_unreadable_source_is_reported_with_its_place(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="does not exist"):
         import_source(store, "chat", wanted(tmp_path / "nowhere"))
     bad = tmp_path / "bad.jsonl"

@@ -1,4 +1,4 @@
-"""Providers over real sockets: good days, bad days, and what is made of them."""
+"""Providers over real sockets: answers, faults, and their results."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ async def test_the_openai_provider_passes_the_kit(serve: Serve) -> None:
     await provider.close()
 
 
-async def test_requests_carry_what_the_task_says_and_the_key(serve: Serve) -> None:
+async def test_requests_contain_the_task_and_the_key(serve: Serve) -> None:
     server = serve([Reply(text="4", message={"reasoning": "two and two", "tool_calls": None})])
     provider = make_provider(server, api_key="sk-secret")
     task = Task(
@@ -116,7 +116,7 @@ async def test_each_bad_answer_has_its_error(serve: Serve, reply: Reply, error: 
         ({}, None),
     ],
 )
-async def test_waiting_times_are_read(serve: Serve, headers: dict[str, str], seconds: float | None) -> None:
+async def test_retry_after_headers_are_read(serve: Serve, headers: dict[str, str], seconds: float | None) -> None:
     provider = make_provider(serve([Reply(status=429, headers=headers)]))
     with pytest.raises(ProviderError) as caught:
         await provider.complete(make_worker(), TASK)
@@ -135,7 +135,7 @@ async def test_a_dead_address_is_unreachable() -> None:
     await provider.close()
 
 
-async def test_check_tells_whether_the_model_is_there(serve: Serve) -> None:
+async def test_check_reports_whether_the_server_has_the_model(serve: Serve) -> None:
     provider = make_provider(serve())
     assert await provider.check(make_worker()) == "reachable, model listed"
     other = Worker(id=WorkerId("x"), binding=Binding(provider="p", model="scriptde"))
@@ -156,7 +156,7 @@ async def test_check_tells_whether_the_model_is_there(serve: Serve) -> None:
         ((200, '{"data": []}'), (404, "{}"), None),
     ],
 )
-async def test_check_asks_for_the_model_where_the_list_does_not_hold_it(
+async def test_check_queries_a_model_that_is_not_listed(
     listed: tuple[int, str], one: tuple[int, str], told: str | None
 ) -> None:
     async def answer(request: web.Request) -> web.Response:
@@ -200,7 +200,7 @@ async def test_a_stream_is_counted_and_priced(serve: Serve) -> None:
         (Reply(text=""), Failure.BAD_ANSWER),
     ],
 )
-async def test_a_broken_stream_is_an_error_and_a_fact(serve: Serve, reply: Reply, failure: Failure) -> None:
+async def test_a_broken_stream_is_an_error_and_is_recorded(serve: Serve, reply: Reply, failure: Failure) -> None:
     caller = make_caller(serve([reply]), first_token_timeout_s=0.4)
     live = LiveCall(make_worker())
     with pytest.raises(ProviderError):
@@ -374,7 +374,7 @@ class Broken:
     async def close(self) -> None: ...
 
 
-async def test_whatever_a_plugin_raises_is_one_typed_error() -> None:
+async def test_any_exception_of_a_plugin_becomes_one_typed_error() -> None:
     clock = FixedClock()
     caller = Caller({"p": Broken()}, health=WorkerHealth(clock), clock=clock)  # type: ignore[dict-item]  # what is tested
     called = await caller.call(make_worker(), TASK)

@@ -202,7 +202,7 @@ def test_a_run_of_unknown_cost_is_recorded_as_such() -> None:
 
 @pytest.fixture
 def holds(ledger: Ledger) -> Holds:
-    """Holds of an empty ledger."""
+    """Return the holds of an empty ledger."""
     return ledger.keys.holds
 
 

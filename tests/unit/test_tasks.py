@@ -1,4 +1,4 @@
-"""Task files and routing folders: read whole, or refused whole with the place."""
+"""Task files and routing folders: read completely, or refused with the place."""
 
 import json
 import re
@@ -87,7 +87,7 @@ def test_short_scorers_are_read(tmp_path: Path) -> None:
         ('{"id": "ok", "prompt": "p", "grader": {"kind": "recorded"}}', "is also on line 1"),
     ],
 )
-def test_a_bad_line_is_named_and_nothing_is_read(tmp_path: Path, line: str, told: str) -> None:
+def test_an_invalid_line_is_named_and_nothing_is_read(tmp_path: Path, line: str, told: str) -> None:
     good = {"id": "ok", "prompt": "p", "grader": {"kind": "recorded"}}
     path = write_lines(tmp_path / "t.jsonl", good, "", line)
     with pytest.raises(DataError, match=told) as caught:
@@ -226,7 +226,7 @@ def test_a_broken_folder_is_refused_with_file_column_and_row(
         ("models.csv", "model_id,price_in\nm1,1e999\n", "must be a finite number", "price_in, row 0"),
     ],
 )
-def test_what_is_no_table_is_refused_with_its_place(
+def test_an_invalid_table_is_refused_with_its_place(
     tmp_path: Path, name: str, text: str, told: str, place: str | None
 ) -> None:
     folder = make_folder(tmp_path / "set", "jsonl")
@@ -237,7 +237,7 @@ def test_what_is_no_table_is_refused_with_its_place(
     assert (caught.value.path, caught.value.place) == (str(folder / name), place)
 
 
-def test_a_table_is_there_once_and_can_be_read(tmp_path: Path) -> None:
+def test_a_duplicate_or_unreadable_table_is_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "set", "jsonl")
     make_folder(folder, "csv")
     with pytest.raises(DataError, match=r"also has the file prompts\.csv"):

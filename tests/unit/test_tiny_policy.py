@@ -76,7 +76,7 @@ def test_every_plan_it_writes_is_valid(seed: int, most: int) -> None:
                 assert op is not Op.VERIFY or worker != plan[place - 1][1], "nobody verifies himself"
 
 
-def test_a_plan_is_followed_place_by_place() -> None:
+def test_the_choices_of_a_plan_are_listed_in_order() -> None:
     cursor, actions, workers = list_choices([(1, 2), (3, 0)], most_steps=5)
     assert cursor.step.tolist() == [0, 1, 2]
     assert cursor.worker.tolist() == [-1, 2, 0]
