@@ -1,4 +1,4 @@
-"""Loops: work that runs beside requests, again and again. A failure is logged, counted and shown, and ends no loop."""
+"""Loops: background work that repeats beside requests. A failure is logged and counted, and never ends a loop."""
 
 import asyncio
 import logging
@@ -11,18 +11,19 @@ from typing import Self
 from ripieno.domain import Clock
 
 LONGEST_WAIT_S = 60.0
-"""Bound of the back-off. A loop with a longer period waits at most two periods."""
+"""Longest back-off. A loop with a longer period waits at most two periods."""
 DEGRADED_AFTER = 2
 """Failures in a row after which a loop counts as failing repeatedly."""
 STALLED_PERIODS = 10
+"""Periods after which a run counts as stalled, if it also takes longer than `LEAST_STALLED_S`."""
 LEAST_STALLED_S = 60.0
-"""A run that takes longer than ten periods and a minute is stalled: memory's own canary uses the same minute."""
+"""Shortest run that counts as stalled. Memory's canary uses the same minute."""
 
 log = logging.getLogger(__name__)
 
 
 class LoopState(StrEnum):
-    """How a loop does."""
+    """State of a loop."""
 
     STARTING = "starting"
     """No run has ended yet."""
@@ -30,14 +31,14 @@ class LoopState(StrEnum):
     FAILING = "failing"
     """The latest run failed."""
     STALLED = "stalled"
-    """The run under way takes far longer than it should."""
+    """The current run takes far longer than it should."""
 
 
 class Loop:
-    """The record of one loop, and the only place where its work is entered.
+    """Runs a loop's work and records its results.
 
     Args:
-        name: what it does, as health and metrics show it.
+        name: name of the work, as health and metrics show it.
         every_s: seconds between two runs.
         clock: the time.
         rng: spreads the waits after failures.
@@ -47,21 +48,21 @@ class Loop:
         self.name = name
         self.every_s = every_s
         self.runs = 0
-        """Runs that ended well."""
+        """Successful runs."""
         self.failures = 0
         self.failures_in_a_row = 0
         self.last_error: str | None = None
-        """Class of the latest failure. Its message stands in the log alone: it may hold secrets and paths."""
+        """Class of the latest failure. Only the log has its message, which may contain secrets and paths."""
         self.succeeded_at: float | None = None
-        """When the latest run ended well, in seconds since 1970."""
+        """End of the latest successful run, in seconds since 1970."""
         self._clock = clock
-        self._rng = rng or random.Random()  # noqa: S311  # spreads waits, guards nothing
+        self._rng = rng or random.Random()  # noqa: S311  # spreads waits; no secret depends on it
         self._under_way: list[float] = []
-        """When each run under way began, on the monotonic clock, the oldest first."""
+        """Start of each current run on the monotonic clock, the oldest first."""
 
     @property
     def state(self) -> LoopState:
-        """How the loop does at this moment."""
+        """Return the current state of the loop."""
         oldest = next(iter(self._under_way), None)
         limit_s = max(STALLED_PERIODS * self.every_s, LEAST_STALLED_S)
         if oldest is not None and self._clock.monotonic() - oldest > limit_s:
@@ -72,16 +73,16 @@ class Loop:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether the loop is stalled, or fails again and again."""
+        """Return whether the loop is stalled, or failed repeatedly."""
         return self.state is LoopState.STALLED or self.failures_in_a_row >= DEGRADED_AFTER
 
     @property
     def success_age_s(self) -> float | None:
-        """Seconds since the latest run that ended well."""
+        """Return the seconds since the latest successful run."""
         return None if self.succeeded_at is None else max(self._clock.now() - self.succeeded_at, 0.0)
 
     def wait_s(self) -> float:
-        """Return the seconds until the next run: the period, or after failures a random part of a doubling bound."""
+        """Return the seconds until the next run: the period, or after failures a random part of a growing bound."""
         if not self.failures_in_a_row:
             return self.every_s
         most = max(LONGEST_WAIT_S, 2.0 * self.every_s)
@@ -96,8 +97,8 @@ class Loop:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._fail(error)  # something that the work waited for was cancelled
-        except Exception as error:  # noqa: BLE001  # plugins are entered here, and every failure is logged
+            self._fail(error)  # something that the work awaited was cancelled
+        except Exception as error:  # noqa: BLE001  # plugin code runs here, and every failure is logged
             self._fail(error)
         else:
             self._succeed()
@@ -105,11 +106,11 @@ class Loop:
             self._under_way.remove(began)
 
     def run_now(self, work: Callable[[], Exception | None]) -> None:
-        """Do the work of a thread once. It returns a failure that it has dealt with; the first of a row is logged."""
+        """Do the work of a thread once. The work returns a failure that it handled; the first in a row is logged."""
         began = self._begin()
         try:
             fault = work()
-        except Exception as error:  # noqa: BLE001  # a thread that ends takes all that waits for it along
+        except Exception as error:  # noqa: BLE001  # if the thread ends, all that waits for it hangs
             self._fail(error)
         else:
             if fault is None:
@@ -144,10 +145,10 @@ class Loop:
 
 
 class Loops:
-    """The loops of one owner, which closes them: an async context manager.
+    """The loops of one owner: an async context manager that cancels them at the end.
 
     Args:
-        others: loops that run elsewhere, such as the ledger's threads, and are shown with these.
+        others: loops that run elsewhere, such as the ledger's threads, but are shown with these.
     """
 
     def __init__(self, others: Sequence[Loop] = ()) -> None:
@@ -166,18 +167,18 @@ class Loops:
         await self.close()
 
     def start(self, loop: Loop, work: Callable[[], Awaitable[object]], *, is_due: bool = False) -> None:
-        """Begin to do some work again and again.
+        """Start to repeat the work.
 
         Args:
-            loop: the record of its runs, and the time between them.
+            loop: the record of its runs, and the period.
             work: one run.
-            is_due: whether the first run begins at once, and not after a period.
+            is_due: True starts the first run at once; False starts it after one period.
         """
         self._loops.append(loop)
         self._tasks.append(asyncio.create_task(_repeat(loop, work, is_due=is_due), name=f"loop {loop.name}"))
 
     async def close(self) -> None:
-        """End all loops that were started here, in the middle of a run too."""
+        """Cancel all loops that were started here, even during a run."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

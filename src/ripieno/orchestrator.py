@@ -30,7 +30,7 @@ from ripieno.execute import (
     CallRecorder,
     Executor,
     Journals,
-    Purse,
+    RunBudget,
     Started,
     Unfinished,
     find_solo,
@@ -159,7 +159,7 @@ class Orchestrator:
         if (shortener := self._services.shortener) is not None:
             write = partial(self._write_summary, arrival, task.objective, shortener.worker)
             task, done = await shortener.shorten(task, write=write)
-            notes += [done.tell()] if done is not None else []
+            notes += [done.describe()] if done is not None else []
         harness, read, project = self._services.harness, None, ""
         if harness is not None and arrival.memory is not None:
             task, read = await harness().before(task, arrival.memory)
@@ -170,8 +170,8 @@ class Orchestrator:
             decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
         recorder = CallRecorder()
         if arrival.workflow is None:
-            purse = Purse(task.budget, arrival.account, recorder)
-            decision = await self._planner.attach_plan(decision, task, brain.pool, purse=purse, recorder=recorder)
+            budget = RunBudget(task.budget, arrival.account, recorder)
+            decision = await self._planner.attach_plan(decision, task, brain.pool, budget=budget, recorder=recorder)
         decision, director = await self._planner.attach_director(decision, task, brain.pool)
         journals = self._services.journals if find_solo(decision.workflow, brain.pool) is None else None
         return Started(

@@ -1,4 +1,4 @@
-"""Plugins: entry points, found without importing them, loaded when asked for; and the extras of the package."""
+"""Plugins: entry points, found without an import and loaded on demand; and the package's extras."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,23 +26,23 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 class NoOptions(BaseModel):
-    """For plugins that take none."""
+    """Options model of plugins without options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin(Generic[Options, Role]):
-    """What an entry point names: a factory, and the model of its options."""
+    """Target of an entry point: a factory, and the model of its options."""
 
     options: type[Options]
     make: Callable[[Options], Role]
 
     def build(self, given: dict[str, object], *, key: str, folder: Path | None = None) -> Role:
-        """Check the options, then make the object.
+        """Check the options, then create the object.
 
         Raises:
-            ConfigError: an option is unknown or wrong; the message names it.
+            ConfigError: an option is unknown or wrong. The message names it.
         """
         return self.make(self.read(given, key=key, folder=folder))
 
@@ -51,11 +51,11 @@ class Plugin(Generic[Options, Role]):
 
         Args:
             given: the options by name.
-            key: where they stand in the settings, for errors.
-            folder: what relative paths among them are resolved against; the current folder if not given.
+            key: their dotted key in the settings, for errors.
+            folder: base of relative paths among the options. Default: the current folder.
 
         Raises:
-            ConfigError: an option is unknown or wrong; the message names it.
+            ConfigError: an option is unknown or wrong. The message names it.
         """
         try:
             options = self.options.model_validate(given)
@@ -81,17 +81,17 @@ class Listed:
     name: str
     target: str
     fault: str | None
-    """Why it cannot load, if it cannot."""
+    """Why the plugin cannot load; None if it loads."""
 
 
 @contextmanager
 def needs_extra(extra: str, what: str, *, key: str | None = None) -> Iterator[None]:
-    """Import libraries of an extra in this context: where one is missing, the error names the extra.
+    """Import libraries of an extra in this context. If one is missing, the error names the extra.
 
     Args:
-        extra: the extra of the package that brings them, as pip knows it.
-        what: what needs them, as the subject of the message: "training a router".
-        key: the setting that asked for it, where one did.
+        extra: name of the package's extra that installs them.
+        what: the feature that needs them, as the subject of the message: "training a router".
+        key: the setting that requires it, if any.
 
     Raises:
         MissingExtra: a library is not installed.
@@ -104,15 +104,15 @@ def needs_extra(extra: str, what: str, *, key: str | None = None) -> Iterator[No
 
 
 def require_extra(extra: str, what: str, libraries: Sequence[str]) -> None:
-    """Refuse before any work is done, where a library of an extra is not installed; nothing is imported.
+    """Raise if a library of an extra is not installed, before any work starts. Nothing is imported.
 
     Args:
-        extra: the extra of the package that brings them, as pip knows it.
-        what: what needs them, as the subject of the message.
-        libraries: modules that must be there.
+        extra: name of the package's extra that installs them.
+        what: the feature that needs them, as the subject of the message.
+        libraries: the required modules.
 
     Raises:
-        MissingExtra: one of them is not installed; it is the first.
+        MissingExtra: a library is not installed. It names the first.
     """
     for library in libraries:
         if find_spec(library) is None:
@@ -120,7 +120,7 @@ def require_extra(extra: str, what: str, libraries: Sequence[str]) -> None:
 
 
 def find_plugins(group: str) -> dict[str, EntryPoint]:
-    """Plugins of one group by name."""
+    """Find the plugins of one group, by name."""
     return {point.name: point for point in entry_points(group=group)}
 
 
@@ -128,7 +128,7 @@ def load_plugin(group: str, name: str) -> object:
     """Load one plugin.
 
     Raises:
-        ConfigError: it is not installed, or cannot load.
+        ConfigError: the plugin is not installed, or cannot load.
     """
     found = find_plugins(group)
     if name not in found:
@@ -138,34 +138,34 @@ def load_plugin(group: str, name: str) -> object:
     except Exception as error:
         raise ConfigError(
             f"plugin {name!r} of {group} cannot load: {type(error).__name__}: {error}",
-            hint=f"it is {found[name].value}; mend it or uninstall it",
+            hint=f"its entry point is {found[name].value}: fix it or uninstall it",
         ) from error
 
 
 def build_plugin(group: str, name: str, options: dict[str, object], *, key: str, folder: Path | None = None) -> object:
-    """Load a plugin and make its object; see `Plugin.read` for `key` and `folder`.
+    """Load a plugin and create its object. See `Plugin.read` for `key` and `folder`.
 
     Raises:
-        ConfigError: it is missing, broken, or its options are wrong.
+        ConfigError: the plugin is missing or broken, or its options are wrong.
     """
     made: object = open_plugin(group, name, key=key).build(options, key=key, folder=folder)
     return made
 
 
 def open_plugin(group: str, name: str, *, key: str) -> "Plugin[BaseModel, object]":
-    """Load a plugin, and make sure that it is one.
+    """Load a plugin and check its type.
 
     Raises:
-        ConfigError: it is missing, broken, or no `Plugin`.
+        ConfigError: the plugin is missing, broken, or not a `Plugin`.
     """
     plugin = load_plugin(group, name)
     if not isinstance(plugin, Plugin):
-        raise ConfigError(f"plugin {name!r} of {group} is no ripieno.plugins.Plugin", key=key)
+        raise ConfigError(f"plugin {name!r} of {group} is not a ripieno.plugins.Plugin", key=key)
     return plugin
 
 
 def list_plugins() -> list[Listed]:
-    """Every installed plugin, with the fault of those that cannot load."""
+    """List every installed plugin, with the fault of each that cannot load."""
     listed = []
     for group in GROUPS:
         for name, point in sorted(find_plugins(group).items()):
@@ -179,13 +179,13 @@ def list_plugins() -> list[Listed]:
 
 
 class ForeignCall:
-    """Runs a plugin's code, or what a task file brings, in a block: an exception ends the block, and is told in `text`.
+    """Runs code of a plugin or of a task file in a block. An exception ends the block and is kept in `text`.
 
-    Errors of Ripieno's own pass through, because the code has said which one it means; so does a cancellation.
+    Ripieno's own errors pass through, because the code chose them. A cancellation passes through, too.
     """
 
     text = ""
-    """How the code failed, in words; empty where it did not."""
+    """The failure in words; empty if the code did not fail."""
 
     def __enter__(self) -> Self:
         return self

@@ -106,7 +106,7 @@ def test_route_decides_and_records_nothing() -> None:
         (("fly",), 2, "No such command 'fly'"),
         (("explain", "last"), 1, "no decision is recorded yet"),
         (("explain", "abc"), 1, "no decision is recorded under 'abc'"),
-        (("--config", "none.toml", "ask", "x"), 3, "there is no configuration file"),
+        (("--config", "none.toml", "ask", "x"), 3, "the configuration file 'none.toml' does not exist"),
         (("profile", "none.jsonl"), 2, "none.jsonl"),
         (("profile", "embedded", "--worker", "nobody"), 2, "no worker is called 'nobody'"),
         (("train",), 1, "the ledger holds no measured data set"),

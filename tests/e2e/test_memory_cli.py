@@ -71,7 +71,7 @@ def test_a_conversation_is_made_short_or_left_as_it_is() -> None:
     Path("talk.jsonl").write_text('{"role": "assistant", "content": "Fine."}\n')
     refused = run("compact", "talk.jsonl", code=5)
     assert refused.stdout == ""
-    assert "nothing would be left" in refused.stderr
+    assert "the compaction would be empty" in refused.stderr
     Path("talk.json").write_text("no conversation")
     assert "no conversation" in run("compact", "talk.json", code=2).stderr
 

@@ -81,7 +81,7 @@ def test_a_key_for_no_provider_is_told_and_breaks_nothing(monkeypatch: pytest.Mo
         (WORKER.replace("[workers", "colour = 1\n[workers"), "ripieno.toml, line 4: providers.own.colour"),
         (WORKER + "[workers.x.options]\ncolour = 1\n", "ripieno.toml, line 7: workers.x.options.colour"),
         (WORKER + "[encoder.options]\ncolour = 1\n", "ripieno.toml, line 7: encoder.options.colour"),
-        (WORKER.replace("'openai'", "'opneai'"), "ripieno.toml, line 2: provider 'own': there is no kind 'opneai'"),
+        (WORKER.replace("'openai'", "'opneai'"), "ripieno.toml, line 2: provider 'own': unknown kind 'opneai'"),
         (WORKER.replace("http:", "ftp:"), "ripieno.toml, line 3: providers.own.base_url"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Runs of several steps that are killed: all end, and nothing is done twice."""
+"""Killed runs of several steps: all end, and no step is repeated."""
 
 import asyncio
 import multiprocessing
@@ -100,7 +100,7 @@ async def read_end(folder: Path) -> Run:
 
 
 async def test_a_run_killed_at_each_boundary_ends_and_repeats_no_step(tmp_path: Path) -> None:
-    """Twelve steps, killed before each of them in turn: what was done is not done again."""
+    """Kill a run of twelve steps before each of them. Finished steps are not repeated."""
     write_settings(tmp_path)
     for number in range(1, STEPS + 1):
         assert run_child(tmp_path, f"before:{number}") == -signal.SIGKILL
@@ -125,8 +125,8 @@ async def test_runs_killed_at_boundaries_drawn_at_random_end_too(tmp_path: Path,
     assert len((await read_end(tmp_path)).calls) == STEPS
 
 
-async def test_turns_that_are_killed_go_on_with_what_was_seen(tmp_path: Path) -> None:
-    """Each choice depends on the results before it: those are read back, and nobody is asked twice."""
+async def test_killed_turns_resume_with_their_results(tmp_path: Path) -> None:
+    """Each choice depends on the results before it. They are read back, and no call is repeated."""
     write_settings(tmp_path)
     told = {"DURABLE_SAYS": "I cannot tell", "DURABLE_STEPS": "4"}
     for number in (2, 3, 4):
@@ -143,7 +143,7 @@ async def test_turns_that_are_killed_go_on_with_what_was_seen(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_an_effect_whose_end_is_not_known_is_not_made_again(tmp_path: Path, moment: str) -> None:
+async def test_an_effect_with_an_unknown_end_is_not_repeated(tmp_path: Path, moment: str) -> None:
     write_settings(tmp_path, card="has_effects = true")
     assert run_child(tmp_path, f"{moment}:5") == -signal.SIGKILL
     made = read_effects(tmp_path)
@@ -154,7 +154,7 @@ async def test_an_effect_whose_end_is_not_known_is_not_made_again(tmp_path: Path
     assert len(run.calls) == 4, "the steps whose end is known"
 
 
-async def test_a_run_that_a_living_process_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
+async def test_a_run_with_a_living_owner_is_not_taken_over(tmp_path: Path) -> None:
     write_settings(tmp_path)
     assert run_child(tmp_path, "before:3") == -signal.SIGKILL
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
@@ -170,7 +170,7 @@ async def test_a_run_that_a_living_process_has_in_hand_is_left_to_it(tmp_path: P
             app.ledger.decisions.find("nobody")
 
 
-async def test_a_human_agrees_and_the_run_goes_on_once(tmp_path: Path) -> None:
+async def test_an_approved_run_resumes_once(tmp_path: Path) -> None:
     write_settings(tmp_path, card="has_effects = true\nneeds_approval = true")
     os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "1"}
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
@@ -198,7 +198,7 @@ async def test_a_human_agrees_and_the_run_goes_on_once(tmp_path: Path) -> None:
     assert read_effects(tmp_path) == ["effect 1"]
 
 
-async def test_a_plan_waits_at_the_step_that_wants_a_human_and_keeps_what_is_done(tmp_path: Path) -> None:
+async def test_a_plan_waits_for_approval_and_keeps_finished_steps(tmp_path: Path) -> None:
     write_settings(tmp_path)
     os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "2"}
     first, second = WorkerId("w1"), WorkerId("w2")
@@ -246,7 +246,7 @@ async def test_an_approval_is_of_one_version_of_the_worker_and_no_other(tmp_path
         assert not read_effects(tmp_path)
 
 
-async def test_without_an_answer_in_time_the_answer_is_no(tmp_path: Path) -> None:
+async def test_an_expired_approval_counts_as_denied(tmp_path: Path) -> None:
     write_settings(tmp_path, card="needs_approval = true")
     only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
     clock = FixedClock()
@@ -262,7 +262,7 @@ async def test_without_an_answer_in_time_the_answer_is_no(tmp_path: Path) -> Non
     assert not read_effects(tmp_path)
 
 
-async def test_calls_of_before_count_against_the_budget_of_a_run_that_goes_on(tmp_path: Path) -> None:
+async def test_earlier_calls_count_against_the_budget_of_a_resumed_run(tmp_path: Path) -> None:
     write_settings(tmp_path)
     os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "12"}
     asked = replace(TASK, budget=Budget(calls=4))
@@ -281,7 +281,7 @@ async def test_calls_of_before_count_against_the_budget_of_a_run_that_goes_on(tm
     assert len(read_effects(tmp_path)) == 4
 
 
-async def test_an_effect_that_was_begun_is_told_with_its_step(tmp_path: Path) -> None:
+async def test_an_error_names_the_step_of_a_started_effect(tmp_path: Path) -> None:
     write_settings(tmp_path, card="has_effects = true")
     async with App(load_settings(tmp_path / "ripieno.toml")) as app:
         decision = await app.orchestrator.decide(replace(TASK, objective=replace(TASK.objective, workers=("w1",))))

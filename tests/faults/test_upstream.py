@@ -1,4 +1,4 @@
-"""Upstreams that misbehave: while one worker lives, no request fails, and the ledger tells what each one met."""
+"""Faulty upstreams: while one worker lives, no request fails, and the ledger records each fault."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def say(*parts: bytes, resets: bool = False) -> Misbehave:
 
 
 async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A comment each tenth of a second, for ever."""
+    """Send a comment each tenth of a second, forever."""
     writer.write(STREAM)
     while not reader.at_eof():
         writer.write(b": still thinking\n\n")
@@ -45,13 +45,13 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def hold_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Half a header, and nothing more."""
+    """Send half a header, and nothing more."""
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
     await reader.read()
 
 
 async def send_long_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Ten megabytes without a line's end."""
+    """Send ten megabytes without a newline."""
     writer.write(STREAM + b"data: ")
     for _ in range(160):
         writer.write(b"x" * 65536)
@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[Misbehave, str]] = {
 
 @asynccontextmanager
 async def open_gateway(base_url: str, good: ScriptedServer, path: Path) -> AsyncIterator[tuple[App, str]]:
-    """A gateway with a faulty worker, which is cheaper and comes first, and a good one."""
+    """Open a gateway with a faulty worker, which is cheaper and comes first, and a good one."""
     patience = "connect_timeout_s = 1.0\nfirst_token_timeout_s = 0.4\nidle_timeout_s = 0.4\ntotal_timeout_s = 0.8"
     path.write_text(f"""
 [ledger]
@@ -107,7 +107,7 @@ usd_per_call = 2e-3
 
 @contextmanager
 def make_fault(name: str) -> Iterator[tuple[str, str]]:
-    """The address of a fault, and the failure it should be recorded as."""
+    """Return the address of a fault, and the failure that the ledger should record."""
     match name:
         case "refuses":
             with ScriptedServer() as gone:

@@ -1,4 +1,4 @@
-"""Approvals as their users meet them: over HTTP, with a serving gateway that goes on with what was agreed to."""
+"""Approvals over HTTP: a serving gateway continues an approved run."""
 
 import json
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ async def wait_for_end(client: ClientSession, address: str, run: str) -> dict[st
             return found
 
 
-async def test_a_request_waits_for_a_human_and_the_gateway_goes_on(serve: Serve) -> None:
+async def test_a_request_waits_for_approval_while_the_gateway_serves(serve: Serve) -> None:
     write_careful(serve)
     async with open_app() as app, serving(app) as (client, address):
         async with client.post(f"{address}/v1/chat/completions", json=BODY) as refused:
@@ -64,7 +64,7 @@ async def test_a_request_waits_for_a_human_and_the_gateway_goes_on(serve: Serve)
             assert late.status == 404, "it waits for nobody any more"
 
 
-async def test_what_is_denied_is_not_done(serve: Serve) -> None:
+async def test_a_denied_call_is_not_made(serve: Serve) -> None:
     write_careful(serve)
     async with open_app() as app, serving(app) as (client, address):
         async with client.post(f"{address}/v1/chat/completions", json=BODY | {"stream": True}) as refused:

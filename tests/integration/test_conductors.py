@@ -1,4 +1,4 @@
-"""Conductors by prompt, on real servers: what they are told, what they write, and what it costs."""
+"""Prompted conductors on real servers: their prompts, their plans and their cost."""
 
 import json
 from dataclasses import replace
@@ -47,7 +47,7 @@ async def test_a_worker_writes_the_plan_and_its_tokens_count(serve: Serve) -> No
         assert recorded.workflow == plan
 
 
-async def test_a_plan_that_cannot_be_read_is_asked_for_once_more_and_then_left(serve: Serve) -> None:
+async def test_an_unreadable_plan_gets_one_more_attempt(serve: Serve) -> None:
     replies = iter(["no", '{"steps": [{"worker": 0, "op": "solve", "source": "question"}]}', "fine"])
     server = serve(lambda seen: Reply(text=next(replies)))
     write_pool(server, extra=PROMPTED)
@@ -58,13 +58,13 @@ async def test_a_plan_that_cannot_be_read_is_asked_for_once_more_and_then_left(s
         replies = iter(["no", "no", "alone"])
         answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
         assert isinstance(answered.decision.workflow, Solo)
-        assert "no plan came out" in answered.decision.reasons[0]
+        assert "no plan was written" in answered.decision.reasons[0]
         assert answered.run.answer is not None
         assert answered.run.answer.text == "alone"
         assert len(answered.run.calls) == 3, "what was tried is paid all the same"
 
 
-async def test_a_writer_that_fails_or_is_none_leaves_the_task_to_one_worker(serve: Serve) -> None:
+async def test_without_a_plan_one_worker_answers(serve: Serve) -> None:
     failing = serve([Reply(status=500)])
     path = write_pool(failing, serve([Reply(text="from b")]), extra=PROMPTED)
     async with open_app() as app:
@@ -79,7 +79,7 @@ async def test_a_writer_that_fails_or_is_none_leaves_the_task_to_one_worker(serv
             assert "None is to" in answered.decision.reasons[0]
 
 
-async def test_the_parts_of_a_task_are_routed_apart_and_merged(serve: Serve) -> None:
+async def test_the_parts_of_a_task_are_routed_separately_and_merged(serve: Serve) -> None:
     def work(seen: Seen) -> Reply:
         if "response_format" in seen.body:
             parts = [{"text": "find the height", "needs": []}, {"text": "turn it into feet", "needs": [1]}]
@@ -102,7 +102,7 @@ async def test_the_parts_of_a_task_are_routed_apart_and_merged(serve: Serve) -> 
         assert [call.step for call in answered.run.calls] == ["plan", "1", "2", "3"]
 
 
-async def test_words_that_are_no_parts_leave_the_task_whole(serve: Serve) -> None:
+async def test_invalid_parts_leave_the_task_whole(serve: Serve) -> None:
     write_pool(serve([Reply(text="whole")]))
     async with open_app() as app:
         answered = await app.orchestrator.run_detailed(planned(Mode.DECOMPOSE))
@@ -110,7 +110,7 @@ async def test_words_that_are_no_parts_leave_the_task_whole(serve: Serve) -> Non
         assert len(answered.run.calls) == 2
 
 
-async def test_a_plan_can_be_looked_at_before_anybody_carries_it_out(serve: Serve) -> None:
+async def test_a_plan_can_be_shown_before_it_runs(serve: Serve) -> None:
     server = serve([Reply(text='{"steps": [{"worker": 0, "op": "solve", "source": "question"}]}')])
     write_pool(server, extra=PROMPTED)
     async with open_app() as app:

@@ -1,4 +1,4 @@
-"""Workers whose calls change something, over a real gateway: only a request that names one reaches it."""
+"""Workers with effects over a real gateway: only a request that names one reaches it."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ WRONG = Numeric(answer=42)
 
 
 def write_paying(*servers: ScriptedServer, card: str = "has_effects = true", extra: str = "") -> Path:
-    """A pool whose last worker changes something, and is the cheapest of all."""
+    """Write a pool whose last worker has effects and is the cheapest."""
     path = write_pool(*servers, extra=extra)
     last = "abcdef"[len(servers) - 1]
     dear = f'[workers.{last}]\nprovider = "{last}"\nusd_per_call = {len(servers)}e-3'
@@ -91,7 +91,7 @@ async def ask(address: str, client: ClientSession, secret: str = "", **fields: o
 
 
 @pytest.mark.parametrize("card", ["has_effects = true", "needs_approval = true"])
-async def test_auto_never_pays_and_says_why_where_nothing_else_is_there(serve: Serve, card: str) -> None:
+async def test_auto_never_calls_a_worker_with_effects_and_says_why(serve: Serve, card: str) -> None:
     plain, pay = serve([Reply(text="hello")]), serve([Reply(text="paid")])
     write_paying(plain, pay, card=card)
     async with open_gateway() as (_, address, client):
@@ -111,7 +111,7 @@ async def test_auto_never_pays_and_says_why_where_nothing_else_is_there(serve: S
 
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.SOLO])
 @pytest.mark.parametrize("status", [200, 500])
-async def test_no_workflow_reaches_it_whatever_fails(serve: Serve, mode: Mode, status: int) -> None:
+async def test_no_workflow_falls_back_to_a_worker_with_effects(serve: Serve, mode: Mode, status: int) -> None:
     servers = [serve([Reply(text=text, status=status)]) for text in ("41", "40", "39")]
     pay = serve([Reply(text="42")])
     write_paying(*servers, pay, extra=f"[route]\nmodes = {[each.value for each in Mode]}")
@@ -122,7 +122,7 @@ async def test_no_workflow_reaches_it_whatever_fails(serve: Serve, mode: Mode, s
         assert not pay.seen
 
 
-async def test_a_name_reaches_it_and_an_alias_or_the_limits_of_a_key_are_no_name(serve: Serve) -> None:
+async def test_only_its_name_reaches_a_worker_with_effects(serve: Serve) -> None:
     plain, pay = serve([Reply(text="hello")]), serve([Reply(text="paid")])
     write_paying(plain, pay, extra='[gateway.aliases]\n"gpt-4o" = "b"')
     async with open_app() as app:
@@ -154,7 +154,7 @@ async def use_names(app: App, only: str, both: str, pay: ScriptedServer) -> None
 
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_a_call_with_effects_that_fails_is_not_tried_again_by_a_client(serve: Serve, is_stream: bool) -> None:
-    """Whether it was done is not known: the official client takes 5xx for an invitation to do it once more."""
+    """The effect is uncertain, and the official client would retry a 5xx."""
     pay = serve([Reply(status=500)])
     write_paying(serve(), pay)
     async with open_gateway() as (_, address, _client), AsyncOpenAI(base_url=f"{address}/v1", api_key="x") as client:
@@ -193,7 +193,7 @@ async def test_a_call_with_effects_that_never_left_is_a_failure_and_not_in_doubt
 
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_a_call_with_effects_is_not_sent_again_over_a_new_connection(serve: Serve, is_stream: bool) -> None:
-    """A kept connection that breaks without a reply may have brought the request: the first call is read, and paid."""
+    """A kept connection that breaks without a reply may have sent the request: the first call counts."""
     pay, seen = serve(), []
 
     async def read_and_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -223,7 +223,7 @@ async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:
     return answered.run.answer.text
 
 
-async def test_a_callers_own_workflow_names_it_in_a_place_of_its_own_and_not_as_a_stand_in(serve: Serve) -> None:
+async def test_a_stated_workflow_may_name_it_as_a_step_but_not_as_a_fallback(serve: Serve) -> None:
     plain, pay = serve([Reply(text="41")]), serve([Reply(text="paid")])
     write_paying(plain, serve([Reply(text="40")]), serve([Reply(status=500)]), pay)
     async with open_app() as app:
@@ -240,8 +240,8 @@ async def test_a_callers_own_workflow_names_it_in_a_place_of_its_own_and_not_as_
         assert len(pay.seen) == 2
 
 
-async def test_one_that_is_named_among_others_is_asked_once_and_stands_in_for_none(serve: Serve) -> None:
-    """Samples, repairs and rounds would each be a call that changes something."""
+async def test_a_worker_with_effects_is_called_once_and_is_no_fallback(serve: Serve) -> None:
+    """Each sample, repair and round would be another call with effects."""
     broken, pay = serve([Reply(status=500)]), serve([Reply(text="41")])
     write_paying(broken, serve([Reply(status=500)]), serve([Reply(status=500)]), pay)
     named = Objective(workers=("a", "b", "c", "d"))
@@ -317,7 +317,7 @@ def run_command(*arguments: str) -> tuple[int, str, BaseException | None]:
 
 
 @pytest.mark.parametrize("card", ["has_effects = true", "needs_approval = true"])
-async def test_measuring_it_is_asked_for_by_name_and_flag(serve: Serve, card: str) -> None:
+async def test_measuring_it_needs_its_name_and_a_flag(serve: Serve, card: str) -> None:
     plain, pay = serve([Reply(text="yes")]), serve([Reply(status=500)])
     write_paying(plain, pay, card=card)
     write_tasks(make_tasks(3), Path("tasks.jsonl"))
@@ -349,7 +349,7 @@ async def test_measuring_it_is_asked_for_by_name_and_flag(serve: Serve, card: st
         assert len(pay.seen) == 3
 
 
-async def test_embeddings_never_reach_it(serve: Serve) -> None:
+async def test_embeddings_never_reach_a_worker_with_effects(serve: Serve) -> None:
     pay = serve()
     write_paying(serve(), pay)
     async with open_gateway() as (_, address, client):
@@ -358,8 +358,8 @@ async def test_embeddings_never_reach_it(serve: Serve) -> None:
         assert not pay.seen
 
 
-async def test_a_decision_that_had_it_is_replayed_as_it_was(serve: Serve) -> None:
-    """A ledger holds decisions of before, in which such a worker was eligible unnamed."""
+async def test_a_decision_for_a_worker_with_effects_replays_unchanged(serve: Serve) -> None:
+    """A ledger contains older decisions in which such a worker was eligible without its name."""
     write_pool(serve(), serve())
     async with open_app() as app:
         answered = await app.orchestrator.run_detailed(TASK)

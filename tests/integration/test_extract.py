@@ -1,4 +1,4 @@
-"""Workers in memory's service: facts extracted from what was said, and prose for long conversations."""
+"""Workers for memory: extracted facts, and summaries of long conversations."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ def say(items: tuple[tuple[str, str], ...] = TURNS, *, thread: str = "monday", *
     return [NewItem(text=text, author=author, thread=thread, scope=WEB, **fields) for author, text in items]
 
 
-async def test_facts_are_further_keys_and_what_their_turns_do_not_bear_is_left_out(serve: Serve) -> None:
+async def test_facts_are_additional_keys_and_unsupported_ones_are_left_out(serve: Serve) -> None:
     server = serve([Reply(text=f"Here they are:\n{json.dumps(FACTS)}")])
     write_pool(server)
     async with open_app() as app:
@@ -63,7 +63,7 @@ async def test_facts_are_further_keys_and_what_their_turns_do_not_bear_is_left_o
         assert (await app.memory.get([fact.id]))[0].erased_at is not None, "it goes with what it was made from"
 
 
-async def test_an_answer_that_is_no_list_is_counted_and_an_outage_is_gone_on_from(serve: Serve) -> None:
+async def test_an_invalid_answer_is_counted_and_an_extraction_resumes_after_an_outage(serve: Serve) -> None:
     replies = iter(
         [Reply(text="I cannot."), Reply(text="[1, 2"), Reply(status=400), Reply(text="[]"), Reply(text="[]")]
     )
@@ -81,7 +81,7 @@ async def test_an_answer_that_is_no_list_is_counted_and_an_outage_is_gone_on_fro
         assert (then.turns, then.failed) == (6, 0)
 
 
-async def test_what_was_read_before_an_outage_is_not_read_and_paid_again(serve: Serve) -> None:
+async def test_an_extraction_resumes_after_an_outage_without_repeated_calls(serve: Serve) -> None:
     replies = iter([Reply(text="[]"), Reply(text="[]"), Reply(status=400), Reply(text="[]"), Reply(text="[]")])
     server = serve(lambda seen: next(replies))
     write_pool(server)
@@ -95,7 +95,7 @@ async def test_what_was_read_before_an_outage_is_not_read_and_paid_again(serve: 
         assert (then.turns, len(server.seen)) == (6, 5), "the third batch and the fourth"
 
 
-async def test_private_turns_are_read_by_workers_they_may_travel_to(serve: Serve) -> None:
+async def test_private_turns_go_only_to_workers_within_their_boundary(serve: Serve) -> None:
     path = write_pool(serve([Reply(text=json.dumps(FACTS[:2]))]))
     path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "public"'))
     async with open_app() as app:
@@ -124,7 +124,7 @@ async def test_a_running_gateway_extracts_and_its_canary_beats(serve: Serve) -> 
                 pass
 
 
-def test_the_command_extracts_and_tells(serve: Serve) -> None:
+def test_the_command_extracts_and_reports(serve: Serve) -> None:
     write_pool(serve([Reply(text=json.dumps(FACTS))]))
     runner = CliRunner()
     for author, text in TURNS:
@@ -150,7 +150,7 @@ def converse(turns: int) -> Task:
     return Task(messages=tuple(said))
 
 
-async def test_prose_is_written_once_for_a_beginning_by_a_worker_of_its_own(serve: Serve) -> None:
+async def test_a_summary_is_written_once_per_beginning_by_its_own_worker(serve: Serve) -> None:
     def answer(seen: Seen) -> Reply:
         is_writing = "You shorten a conversation" in json.dumps(seen.body["messages"])
         return Reply(text=PROSE if is_writing else "fine")
@@ -159,7 +159,7 @@ async def test_prose_is_written_once_for_a_beginning_by_a_worker_of_its_own(serv
     write_pool(other, writer, extra="[memory]\ncompact_words = 300\ncompact_worker = 'b'")
     async with open_app() as app:
         first = await app.orchestrator.run_detailed(converse(13))
-        assert any("older turns were made short" in reason for reason in first.decision.reasons)
+        assert any("older turns were compacted" in reason for reason in first.decision.reasons)
         asked: Any = (writer.seen + other.seen)[-1].body["messages"]
         shown = json.dumps([seen.body["messages"] for seen in (*writer.seen, *other.seen)])
         assert "nothing about the orders was decided yet" in shown
@@ -173,7 +173,7 @@ async def test_prose_is_written_once_for_a_beginning_by_a_worker_of_its_own(serv
         assert kinds.count("compact") == 1
 
 
-async def test_prose_that_cannot_be_written_leaves_the_conversation_whole(serve: Serve) -> None:
+async def test_without_a_summary_the_conversation_stays_whole(serve: Serve) -> None:
     def answer(seen: Seen) -> Reply:
         return Reply(status=400) if "You shorten" in json.dumps(seen.body["messages"]) else Reply(text="fine")
 
@@ -181,11 +181,11 @@ async def test_prose_that_cannot_be_written_leaves_the_conversation_whole(serve:
     write_pool(server, extra="[memory]\ncompact_words = 300\ncompact_worker = 'auto'")
     async with open_app() as app:
         done = await app.orchestrator.run_detailed(converse(13))
-        assert any("older turns stay as they are" in reason for reason in done.decision.reasons)
+        assert any("older turns were not compacted" in reason for reason in done.decision.reasons)
         assert len(server.seen[-1].body["messages"]) == 13  # type: ignore[arg-type]  # a list
 
 
-async def test_extraction_reads_no_further_than_it_is_told(serve: Serve) -> None:
+async def test_extraction_reads_at_most_the_given_turns(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app:
         await app.memory.remember(say() * 10)

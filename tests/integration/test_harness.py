@@ -1,4 +1,4 @@
-"""Memory in the path of a task: recalled before, remembered after, told when it is away, and kept apart by key."""
+"""Memory in the path of a task: recall before, remember after, report outages, and separate keys."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def prompt(server: ScriptedServer) -> str:
     return json.dumps(server.seen[-1].body["messages"])
 
 
-async def test_what_was_said_is_recalled_the_next_time_and_the_decision_says_so(serve: Serve) -> None:
+async def test_a_conversation_is_recalled_and_the_decision_says_so(serve: Serve) -> None:
     server = serve([Reply(text="Noted: Postgres.")])
     write_pool(server)
     async with open_app() as app:
@@ -59,7 +59,7 @@ async def test_what_was_said_is_recalled_the_next_time_and_the_decision_says_so(
         assert "Postgres for" not in prompt(server), "memory is asked for, or left out"
 
 
-async def test_an_answer_that_is_streamed_is_remembered_at_its_end(serve: Serve) -> None:
+async def test_a_streamed_answer_is_remembered_at_its_end(serve: Serve) -> None:
     write_pool(serve([Reply(text="It is the green one.")]))
     async with open_app() as app:
         started = await app.orchestrator.start(Task.from_text("Which door?"), arrival=arrive(app))
@@ -70,7 +70,7 @@ async def test_an_answer_that_is_streamed_is_remembered_at_its_end(serve: Serve)
         assert {each.item.text for each in found.items} == {"Which door?", "It is the green one."}
 
 
-async def test_a_memory_that_is_away_costs_no_answer_and_the_prompt_says_so(serve: Serve) -> None:
+async def test_an_outage_of_memory_leaves_the_answer_and_the_prompt_says_so(serve: Serve) -> None:
     server = serve([Reply(text="I do not know.")])
     write_pool(server)
     Path(".ripieno/memory.db").mkdir(parents=True)
@@ -88,7 +88,7 @@ async def test_a_memory_that_is_away_costs_no_answer_and_the_prompt_says_so(serv
         assert len(back.decision.memory.items) == 6
 
 
-async def test_a_private_item_is_not_shown_to_who_may_be_far_away(serve: Serve) -> None:
+async def test_a_private_item_never_reaches_a_public_worker(serve: Serve) -> None:
     server = serve([Reply(text="fine")])
     write_pool(server)
     async with open_app() as app:
@@ -107,7 +107,7 @@ async def test_a_private_item_is_not_shown_to_who_may_be_far_away(serve: Serve) 
         assert "under the mat" in prompt(server)
 
 
-async def test_a_prompt_is_not_flooded_and_a_secret_is_not_kept(serve: Serve) -> None:
+async def test_recalled_text_is_bounded_and_secrets_are_not_stored(serve: Serve) -> None:
     server = serve([Reply(text="fine")])
     write_pool(server, extra="[memory]\nmost_tokens = 100")
     async with open_app() as app:
@@ -123,7 +123,7 @@ async def test_a_prompt_is_not_flooded_and_a_secret_is_not_kept(serve: Serve) ->
         assert any("[secret removed]" in text for text in texts)
 
 
-async def test_a_request_has_a_memory_of_its_key_and_no_other(serve: Serve) -> None:
+async def test_a_request_uses_only_the_memory_of_its_key(serve: Serve) -> None:
     server = serve([Reply(text="Noted.")])
     write_pool(server)
     async with open_app() as app:
@@ -153,7 +153,7 @@ async def test_a_request_has_a_memory_of_its_key_and_no_other(serve: Serve) -> N
 CHAT = "Let me look at that now, it should not take very long at all. " * 12
 
 
-async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serve: Serve) -> None:
+async def test_a_long_conversation_is_compacted_except_its_last_turns(serve: Serve) -> None:
     server = serve([Reply(text="fine")])
     write_pool(server, extra="[memory]\ncompact_words = 300")
     call = {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]}
@@ -180,7 +180,7 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
             assert kept in seen[1]["content"]
         assert "Let me look" not in seen[1]["content"]
         assert seen[2]["content"] == CHAT, "what is kept begins with the user's word, and a result follows its call"
-        assert any("older turns were made short" in reason for reason in answered.decision.reasons)
+        assert any("older turns were compacted" in reason for reason in answered.decision.reasons)
         recorded = app.ledger.decisions.find(answered.decision.id)
         assert len(recorded.task.messages) == 9, "the record holds what the worker saw"
         await app.orchestrator.run_detailed(Task(messages=tuple(talk[4:])))
@@ -188,10 +188,10 @@ async def test_a_long_conversation_is_made_short_and_its_last_turns_are_not(serv
         empty = [Message(role="user", content=CHAT * 3), *talk[3:]]
         whole = await app.orchestrator.run_detailed(Task(messages=tuple(empty)))
         assert len(server.seen[-1].body["messages"]) == len(empty)  # type: ignore[arg-type]  # a list
-        assert any("older turns stay as they are" in reason for reason in whole.decision.reasons)
+        assert any("older turns were not compacted" in reason for reason in whole.decision.reasons)
 
 
-async def test_memory_over_http_is_kept_apart_by_key_and_says_what_it_could_do(serve: Serve) -> None:
+async def test_memory_over_http_is_separate_per_key_and_reports_its_status(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app:
         listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))

@@ -1,4 +1,4 @@
-"""What is written elsewhere is taken in from where it was left, once, and without secrets."""
+"""Importers resume at their watermark, import each item once, and remove secrets."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, Scope
 from ripieno.errors import DataError, NotFound
 from ripieno.memory import Store
-from ripieno.memory.importers import BATCH, Wanted, split_parts, take
+from ripieno.memory.importers import BATCH, Import, import_source, split_parts
 from ripieno.memory.opening import open_memory
 from ripieno.memory.sync import list_watermarks
 from ripieno.testing import FixedClock
@@ -27,8 +27,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     engine.dispose()
 
 
-def wanted(path: Path) -> Wanted:
-    return Wanted(path=path, scope=WEB, privacy=Privacy.LOCAL)
+def wanted(path: Path) -> Import:
+    return Import(path=path, scope=WEB, privacy=Privacy.LOCAL)
 
 
 def kept(store: Store) -> list[Item]:
@@ -40,32 +40,32 @@ def write(path: Path, *rows: object) -> None:
         file.writelines(f"{json.dumps(row)}\n" for row in rows)
 
 
-def test_chat_logs_are_read_on_from_where_they_were_left(store: Store, tmp_path: Path) -> None:
+def test_chat_logs_resume_at_their_watermark(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "chat.jsonl"
     write(path, {"role": "user", "content": f"Use {SECRET} for it.", "created": 1_700_000_000})
     write(path, {"session": "s1", "messages": [{"role": "user", "content": [{"type": "text", "text": "Which door?"}]},
                                                {"role": "assistant", "content": "The green one."}]})  # fmt: skip
-    assert take(store, "chat", wanted(path)) == 3
+    assert import_source(store, "chat", wanted(path)) == 3
     items = kept(store)
     assert [item.author for item in items] == ["user", "user", "assistant"]
     assert [item.thread for item in items] == ["chat.jsonl", "s1", "s1"]
     assert items[0].happened_at == 1_700_000_000
     assert SECRET not in items[0].text
     assert {item.privacy for item in items} == {Privacy.LOCAL}
-    assert take(store, "chat", wanted(path)) == 0
+    assert import_source(store, "chat", wanted(path)) == 0
     with path.open("a") as file:
         file.write('{"role": "user", "content": "half a li')
-    assert take(store, "chat", wanted(path)) == 0, "a line that is still being written waits"
+    assert import_source(store, "chat", wanted(path)) == 0, "a line that is still being written waits"
     with path.open("a") as file:
         file.write('ne"}\n')
-    assert take(store, "chat", wanted(path)) == 1
+    assert import_source(store, "chat", wanted(path)) == 1
     assert kept(store)[-1].text == "half a line"
     path.write_text("")
     write(path, {"role": "user", "content": "begun anew"})
-    assert take(store, "chat", wanted(path)) == 1, "a file that has shrunk is read from its beginning"
+    assert import_source(store, "chat", wanted(path)) == 1, "a file that has shrunk is read from its beginning"
 
 
-def test_an_import_that_is_cut_off_goes_on_without_loss_or_repetition(store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_import_resumes_without_loss_or_repetition(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "chat.jsonl"
     write(
         path,
@@ -82,15 +82,15 @@ def test_an_import_that_is_cut_off_goes_on_without_loss_or_repetition(store: Sto
         raise CutError
 
     with pytest.raises(CutError):
-        take(store, "chat", wanted(path), told=cut)
+        import_source(store, "chat", wanted(path), on_progress=cut)
     assert store.count() == BATCH
     watermark = list_watermarks(store)[0]
     assert 0 < int(watermark.cursor) < path.stat().st_size
-    assert take(store, "chat", wanted(path)) == BATCH
+    assert import_source(store, "chat", wanted(path)) == BATCH
     assert len({item.text for item in kept(store)}) == 2 * BATCH
 
 
-def test_sessions_of_coding_agents_are_read_without_their_tools(store: Store, tmp_path: Path) -> None:
+def test_sessions_of_coding_agents_are_imported_without_tool_calls(store: Store, tmp_path: Path) -> None:
     claude, codex, stamp = tmp_path / "session.jsonl", tmp_path / "rollout-1.jsonl", "2027-03-01T10:00:00.000Z"
 
     def said(kind: str, name: str, content: object) -> dict[str, object]:
@@ -107,7 +107,7 @@ def test_sessions_of_coding_agents_are_read_without_their_tools(store: Store, tm
         said("assistant", "u2", [{"type": "text", "text": "It is mended."}, {"type": "tool_use", "input": {}}]),
         said("user", "u3", [{"type": "tool_result", "content": "ls"}]),
     )
-    assert take(store, "claude-code", wanted(claude)) == 2
+    assert import_source(store, "claude-code", wanted(claude)) == 2
     write(
         codex,
         {"timestamp": stamp, "type": "session_meta", "payload": {"id": "x"}},
@@ -115,7 +115,7 @@ def test_sessions_of_coding_agents_are_read_without_their_tools(store: Store, tm
         told(type="function_call", name="shell"),
         told(type="message", role="assistant", content=[{"type": "output_text", "text": "Painted."}]),
     )
-    assert take(store, "codex", wanted(codex)) == 2
+    assert import_source(store, "codex", wanted(codex)) == 2
     assert [item.text for item in kept(store)] == ["Mend the door.", "It is mended.", "Paint it.", "Painted."]
     assert [item.thread for item in kept(store)] == ["s", "s", "rollout-1", "rollout-1"]
 
@@ -124,15 +124,15 @@ def test_shell_history_of_bash_and_zsh_is_read_with_its_times(store: Store, tmp_
     bash, zsh = tmp_path / "bash", tmp_path / "zsh"
     bash.write_text("#1700000000\nmake test\n\nls\n")
     zsh.write_text(": 1700000100:0;git push\n: 1700000200:3;export TOKEN=abcdefgh12345678\n")
-    assert take(store, "shell", wanted(bash)) == 2
-    assert take(store, "shell", wanted(zsh)) == 2
+    assert import_source(store, "shell", wanted(bash)) == 2
+    assert import_source(store, "shell", wanted(zsh)) == 2
     items = kept(store)
     assert [item.text for item in items[:3]] == ["make test", "ls", "git push"]
     assert [item.happened_at for item in items] == [1_700_000_000, items[0].recorded_at, 1_700_000_100, 1_700_000_200]
     assert "abcdefgh" not in items[3].text
 
 
-def test_commits_are_read_on_from_the_last_one(store: Store, tmp_path: Path) -> None:
+def test_commits_resume_at_the_last_one(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
 
     def git(*arguments: str) -> None:
@@ -141,37 +141,37 @@ def test_commits_are_read_on_from_the_last_one(store: Store, tmp_path: Path) -> 
 
     folder.mkdir()
     with pytest.raises(DataError, match="no commits"):
-        take(store, "git", wanted(folder))
+        import_source(store, "git", wanted(folder))
     git("init", "-q")
     for subject in ("Open the shop", "Mend the door\n\nIt was broken; see the note."):
         git("commit", "-q", "--allow-empty", "-m", subject)
-    assert take(store, "git", wanted(folder)) == 2
+    assert import_source(store, "git", wanted(folder)) == 2
     git("commit", "-q", "--allow-empty", "-m", "Close the shop")
-    assert take(store, "git", wanted(folder)) == 1
+    assert import_source(store, "git", wanted(folder)) == 1
     assert [item.text.splitlines()[0] for item in kept(store)] == ["Open the shop", "Mend the door", "Close the shop"]
     assert {item.author for item in kept(store)} == {"Ada"}
 
 
-def test_a_folder_of_texts_is_read_part_by_part_and_what_changed_is_new(store: Store, tmp_path: Path) -> None:
+def test_a_folder_is_imported_by_parts_and_changed_parts_are_new(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
     (folder / "a.md").write_text("# Doors\n\nThe front door is green.\n\n# Keys\n\nUnder the mat.\n")
     (folder / "b.bin").write_bytes(b"\x00\x01")
-    assert take(store, "folder", wanted(folder)) == 2
-    assert take(store, "folder", wanted(folder)) == 0
+    assert import_source(store, "folder", wanted(folder)) == 2
+    assert import_source(store, "folder", wanted(folder)) == 0
     (folder / "a.md").write_text("# Doors\n\nThe front door is red.\n\n# Keys\n\nUnder the mat.\n")
-    assert take(store, "folder", wanted(folder)) == 1
+    assert import_source(store, "folder", wanted(folder)) == 1
     assert list(split_parts("one\n\n" + "x" * 3000 + "\n\ntwo")) == ["one", "x" * 3000, "two"]
-    with pytest.raises(DataError, match="no folder"):
-        take(store, "folder", wanted(folder / "a.md"))
+    with pytest.raises(DataError, match="not a folder"):
+        import_source(store, "folder", wanted(folder / "a.md"))
 
 
-def test_what_cannot_be_read_is_told_with_its_place(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="nothing at"):
-        take(store, "chat", wanted(tmp_path / "nowhere"))
+def test_an_unreadable_source_is_reported_with_its_place(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="does not exist"):
+        import_source(store, "chat", wanted(tmp_path / "nowhere"))
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"role": "user", "content": "fine"}\nno json\n')
     with pytest.raises(DataError, match="byte 36"):
-        take(store, "chat", wanted(bad))
-    with pytest.raises(DataError, match="folder"):
-        take(store, "chat", wanted(tmp_path))
+        import_source(store, "chat", wanted(bad))
+    with pytest.raises(DataError, match="not a file"):
+        import_source(store, "chat", wanted(tmp_path))

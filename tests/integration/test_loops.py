@@ -1,4 +1,4 @@
-"""Background loops of a gateway: each survives its failures, shows them, and goes on when their cause is gone."""
+"""Background loops of a gateway: each survives its failures, shows them, and recovers."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def quick_loops(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FaultyEncoder:
-    """An encoder plugin with a bug, until it is mended."""
+    """An encoder plugin with a bug that the test fixes later."""
 
     def __init__(self, inner: Encoder) -> None:
         self.inner, self.name, self.dimensions = inner, inner.name, inner.dimensions
@@ -65,7 +65,7 @@ class FaultyProvider:
 
 
 async def see(client: ClientSession, address: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Ask for the gateway's health until it is as wanted."""
+    """Poll the gateway's health until it is as expected."""
     async with asyncio.timeout(HANG_S):
         while True:
             async with client.get(f"{address}/healthz") as response:
@@ -95,7 +95,7 @@ async def count_failures(client: ClientSession, address: str, name: str) -> floa
 
 
 async def learn_elsewhere() -> None:
-    """Another process answers a task, and is told what the answer was worth."""
+    """Let another process answer a task and get feedback."""
     async with open_app() as other:
         decision, _ = await other.orchestrator.run(OTHER)
         await record_feedback(other, decision.id, judge(0.0))
@@ -141,7 +141,7 @@ async def test_a_plugin_that_fails_stops_learning_for_no_longer_than_it_fails(
 
 @contextmanager
 def damaged(table: str, key: str, name: str, damage: dict[str, object]) -> Iterator[None]:
-    """Change fields of one body in the ledger by SQL, and put them back at the end."""
+    """Change fields of one body in the ledger by SQL, and restore them at the end."""
     with closing(sqlite3.connect("ledger.db")) as connection:
         (before,) = connection.execute(f"SELECT body FROM {table} WHERE {key} = ?", (name,)).fetchone()
 

@@ -24,11 +24,11 @@ from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, DataError, MemoryUnavailable, NotFound, ProviderUnreachable
 from ripieno.memory import Memory, Store
 from ripieno.memory.harness import Harness
-from ripieno.memory.memory import BEAT_S, Pulse, tell_prompt
+from ripieno.memory.memory import BEAT_S, Pulse, outage_notice
 from ripieno.memory.opening import SCHEMA, open_memory
 from ripieno.memory.schema import vectors
 from ripieno.memory.store import LONGEST_TEXT
-from ripieno.memory.sync import VersionStatus, mark
+from ripieno.memory.sync import VersionStatus, move_watermark
 from ripieno.memory.waiting import LONGEST_PAUSE_S, Waiting
 from ripieno.memory.words import words_of
 from ripieno.testing import FixedClock
@@ -54,7 +54,7 @@ def clock() -> FixedClock:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty memory's place: a file, and a server."""
+    """Return the URL of an empty memory: a file, and a server."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/memory.db"
     where: str = request.getfixturevalue("postgres")
@@ -115,11 +115,11 @@ async def test_clause_1_a_read_says_what_it_could_do_and_an_outage_is_no_empty_m
 
 async def test_clause_2_the_prompt_is_told(tmp_path: Path, clock: FixedClock) -> None:
     async with opened(tmp_path / "memory.db", clock) as memory:
-        assert tell_prompt(await memory.recall("x")) == ""
+        assert outage_notice(await memory.recall("x")) == ""
         memory.close()
         (tmp_path / "memory.db").unlink()
         (tmp_path / "memory.db").mkdir()
-        assert "do not claim to remember" in tell_prompt(await memory.recall("x"))
+        assert "do not claim to remember" in outage_notice(await memory.recall("x"))
 
 
 WRITER = """
@@ -247,7 +247,7 @@ async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(url: str, c
         await memory.beat()
         store = Store(open_memory(url), clock)
         with store.writing() as connection:
-            mark(connection, "notes", seen_at=clock.now(), cursor="line 7")
+            move_watermark(connection, "notes", seen_at=clock.now(), cursor="line 7")
         stuck = await memory.health()
         assert stuck.pulse is Pulse.STALLED
         assert stuck.stalled == ("notes",)
@@ -384,7 +384,7 @@ async def test_clause_11_it_knows_when_it_does_not_know(url: str, clock: FixedCl
         assert known.support > unknown.support + 0.1
 
 
-async def test_an_erased_item_leaves_its_neighbours_as_if_it_had_never_been(url: str, clock: FixedClock) -> None:
+async def test_erasing_an_item_restores_the_index_of_its_neighbours(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         receipts = await memory.remember(talk())
         await memory.forget(receipts[2].id)
@@ -402,16 +402,14 @@ async def test_an_erased_item_leaves_its_neighbours_as_if_it_had_never_been(url:
 
 
 @pytest.mark.parametrize(("reach", "seen"), [("local", 3), ("private", 2), ("public", 1)])
-async def test_private_items_never_travel_further_than_they_may(
-    url: str, clock: FixedClock, reach: str, seen: int
-) -> None:
+async def test_private_items_never_cross_their_boundary(url: str, clock: FixedClock, reach: str, seen: int) -> None:
     async with opened(url, clock) as memory:
         await memory.remember([NewItem(text=f"the key {each}", privacy=each) for each in Privacy])
         found = await memory.recall("key", reach=Privacy(reach))
         assert len(found.items) == seen
 
 
-async def test_projects_and_users_see_their_own_and_what_is_for_all(url: str, clock: FixedClock) -> None:
+async def test_projects_and_users_see_their_own_and_shared_items(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         await memory.remember(
             [
@@ -428,7 +426,7 @@ async def test_projects_and_users_see_their_own_and_what_is_for_all(url: str, cl
         assert counts == [1, 2, 3, 2]
 
 
-async def test_neighbours_thread_and_author_find_what_the_words_alone_do_not(url: str, clock: FixedClock) -> None:
+async def test_neighbours_thread_and_author_improve_recall(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         await memory.remember(talk())
         found = await memory.recall("Which database did ada choose for the shop?", scope=WEB)
@@ -437,7 +435,7 @@ async def test_neighbours_thread_and_author_find_what_the_words_alone_do_not(url
         assert (await memory.recall("the of and", scope=WEB)).status is ReadStatus.EMPTY
 
 
-async def test_what_a_source_named_before_is_remembered_once(url: str, clock: FixedClock) -> None:
+async def test_an_item_with_a_known_ref_is_remembered_once(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         item = NewItem(text="line one", source="log", ref="1")
         first, same = await memory.remember([item, item])
@@ -459,7 +457,7 @@ async def test_what_a_source_named_before_is_remembered_once(url: str, clock: Fi
 @pytest.mark.parametrize(
     ("content", "told"), [(b"hello, this is not a database at all" * 40, "not a database"), (b"", "unable to open")]
 )
-def test_a_file_that_is_no_memory_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_file_that_is_not_a_memory_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "memory.db"
     path.write_bytes(content) if content else path.mkdir()
     with pytest.raises(MemoryUnavailable, match=told):
@@ -486,7 +484,7 @@ def test_another_database_a_newer_memory_and_another_url_are_refused(tmp_path: P
             open_memory(url)
 
 
-async def test_recall_survives_words_that_the_search_has_a_meaning_for(url: str, clock: FixedClock) -> None:
+async def test_recall_handles_words_with_a_meaning_in_the_search_syntax(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         await memory.remember([NewItem(text='NEAR "quoted" AND NOT x* OR (y:z)', scope=WEB)])
         for question in ('NEAR "quoted"', "AND NOT", "x* OR (y:z)", "'; DROP TABLE items; --", "\x00", "é ü ß"):

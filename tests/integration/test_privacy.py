@@ -1,4 +1,4 @@
-"""The privacy boundary over real sockets: what is sensitive reaches no worker, encoder or reader beyond it."""
+"""The privacy boundary over real sockets: sensitive text reaches no worker, encoder or reader beyond it."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ LOCAL = '[route]\nsensitive = "local"'
 
 
 def write_boundary(far: ScriptedServer, near: ScriptedServer, *, extra: str = "", route: str = LOCAL) -> Path:
-    """A public worker `a`, the cheaper one, and a local worker `b`."""
+    """Write a pool of a public worker `a`, the cheaper one, and a local worker `b`."""
     path = write_pool(far, near, extra=f"{route}\n{extra}")
     text = path.read_text().replace("usd_per_call", 'modalities = ["text", "image"]\nusd_per_call')
     path.write_text(text.replace('privacy = "local"', 'privacy = "public"', 1))
@@ -189,7 +189,7 @@ async def test_an_encoder_beyond_the_boundary_is_sent_nothing_sensitive(serve: S
     assert "plain" in json.dumps(encoder.seen[-1].body)
 
 
-def test_an_encoder_is_as_far_away_as_its_address_or_as_is_said() -> None:
+def test_the_reach_of_an_encoder_follows_its_address_or_setting() -> None:
     def far(url: str, privacy: Privacy | None = None) -> Privacy:
         return RemoteEncoder(base_url=url, model="m", dimensions=2, privacy=privacy).privacy
 
@@ -204,7 +204,7 @@ async def carry(app: App, workflow: Workflow, text: str) -> Answered:
     )
 
 
-async def test_what_a_step_found_is_not_handed_to_a_worker_beyond_the_boundary(serve: Serve) -> None:
+async def test_results_of_steps_never_cross_the_boundary(serve: Serve) -> None:
     far, near = serve([Reply(text="far")]), serve([Reply(text=f"It says: {SENSITIVE}."), Reply(text="near again")])
     write_boundary(far, near)
     steps = (Step(worker=NEAR, op=Op.SOLVE), Step(worker=FAR, op=Op.SOLVE, access=(0,)))
@@ -225,7 +225,7 @@ async def test_what_a_step_found_is_not_handed_to_a_worker_beyond_the_boundary(s
     assert far.seen == []
 
 
-async def test_a_profile_measures_no_public_worker_on_what_may_not_reach_it(serve: Serve) -> None:
+async def test_a_profile_sends_no_sensitive_task_to_a_public_worker(serve: Serve) -> None:
     far, near = serve(), serve()
     write_boundary(far, near)
     tasks = tuple(
@@ -246,7 +246,7 @@ async def test_a_profile_measures_no_public_worker_on_what_may_not_reach_it(serv
     assert SECRET not in json.dumps([seen.body for seen in far.seen])
 
 
-async def test_a_boundary_that_is_drawn_while_the_gateway_runs_holds_at_once(serve: Serve) -> None:
+async def test_a_new_boundary_applies_to_a_running_gateway_at_once(serve: Serve) -> None:
     far, near = serve(), serve()
     path = write_boundary(far, near, route="")
     async with open_gateway() as (app, address, client):
@@ -270,9 +270,7 @@ async def test_an_app_that_cannot_scan_does_not_open(serve: Serve, monkeypatch: 
     assert caught.value.hint == "pip install 'ripieno[privacy]'"
 
 
-async def test_neither_logs_nor_errors_nor_memory_hold_what_was_found(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_logs_errors_and_memory_contain_no_findings(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     write_boundary(serve(), serve())
     async with open_gateway() as (app, address, client):
@@ -291,7 +289,7 @@ async def test_neither_logs_nor_errors_nor_memory_hold_what_was_found(
         assert SECRET.encode() not in path.read_bytes()
 
 
-async def test_what_an_installation_keeps_is_for_its_owner_alone(serve: Serve, tmp_path: Path) -> None:
+async def test_files_of_an_installation_are_private_to_their_owner(serve: Serve, tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         path = write_boundary(serve(), serve(), route='[memory]\nurl = "sqlite:///kept/memory.db"')

@@ -51,7 +51,7 @@ async def test_every_sample_is_recorded_with_outcome_cost_and_place(serve: Serve
         assert app.ledger.verify().entries == 32
 
 
-async def test_failures_are_facts_and_the_campaign_goes_on(serve: Serve) -> None:
+async def test_failures_are_recorded_and_the_campaign_continues(serve: Serve) -> None:
     write_pool(serve([Reply(status=400)]))
     async with open_app() as app:
         done = await app.make_profiler().run(Campaign(name="c", tasks=make_tasks(3), workers=("a",)), app.pool)
@@ -59,7 +59,7 @@ async def test_failures_are_facts_and_the_campaign_goes_on(serve: Serve) -> None
         assert [row.failure for row in app.ledger.outcomes.measured(dataset="c")] == ["rejected"] * 3
 
 
-async def test_the_ceiling_stops_the_campaign_and_keeps_what_was_paid_for(serve: Serve) -> None:
+async def test_the_ceiling_stops_the_campaign_and_keeps_its_results(serve: Serve) -> None:
     write_pool(serve([Reply(text="yes")]))
     async with open_app() as app:
         campaign = Campaign(name="c", tasks=make_tasks(50), workers=("a",), most_cost_usd=0.01)
@@ -87,7 +87,7 @@ def count_rows(path: Path) -> int:
 
 
 def test_kill_nine_in_the_middle_repeats_and_loses_nothing(tmp_path: Path) -> None:
-    """A real process over real tasks is killed twice; the third run ends with every sample once."""
+    """Kill a real process twice. The third run ends with every sample once."""
     settings = tmp_path / "ripieno.toml"
     settings.write_text("[ledger]\nurl = 'sqlite:///ledger.db'\n")
     lines = [

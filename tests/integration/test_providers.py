@@ -1,4 +1,4 @@
-"""Providers over real sockets: good days, bad days, and what is made of them."""
+"""Providers over real sockets: answers, faults, and their results."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from tests.unit.test_tasks import make_folder
 
 from ripieno.domain import Binding, Failure, Message, Price, SystemClock, Task, Worker, WorkerId
 from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderRejected, ProviderTimeout, ProviderUnreachable
-from ripieno.providers import CallAnswered, Caller, CallFailed, Health, LiveCall, Piece
+from ripieno.providers import CallAnswered, Caller, CallFailed, LiveCall, Piece, WorkerHealth
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.completions import vote
 from ripieno.providers.health import FAILURES_TO_OPEN, OPEN_S
@@ -35,7 +35,7 @@ def make_provider(server: ScriptedServer, **options: object) -> OpenAIProvider:
 
 def make_caller(server: ScriptedServer, clock: FixedClock | None = None, **options: object) -> Caller:
     chosen = clock or FixedClock()
-    return Caller({"p": make_provider(server, **options)}, health=Health(chosen), clock=chosen)
+    return Caller({"p": make_provider(server, **options)}, health=WorkerHealth(chosen), clock=chosen)
 
 
 async def test_the_openai_provider_passes_the_kit(serve: Serve) -> None:
@@ -44,7 +44,7 @@ async def test_the_openai_provider_passes_the_kit(serve: Serve) -> None:
     await provider.close()
 
 
-async def test_requests_carry_what_the_task_says_and_the_key(serve: Serve) -> None:
+async def test_requests_contain_the_task_and_the_key(serve: Serve) -> None:
     server = serve([Reply(text="4", message={"reasoning": "two and two", "tool_calls": None})])
     provider = make_provider(server, api_key="sk-secret")
     task = Task(
@@ -91,10 +91,10 @@ async def test_five_samples_are_one_request_and_one_vote(serve: Serve) -> None:
         (Reply(status=400, text="bad field"), ProviderRejected, "bad field"),
         (Reply(status=500, raw=b"<html>oops</html>"), ProviderError, "<html>oops</html>"),
         (Reply(status=429, text="slow", headers={"retry-after": "7"}), ProviderError, "slow"),
-        (Reply(raw=b"<html>hello</html>"), BadAnswer, "no chat completion"),
-        (Reply(raw=b'{"choices": []}'), BadAnswer, "no chat completion"),
+        (Reply(raw=b"<html>hello</html>"), BadAnswer, "did not answer with a chat completion"),
+        (Reply(raw=b'{"choices": []}'), BadAnswer, "did not answer with a chat completion"),
         (Reply(raw=b'{"choices": [{"message": {"content": 5}}]}'), BadAnswer, "type int"),
-        (Reply(text="  "), BadAnswer, "answered nothing"),
+        (Reply(text="  "), BadAnswer, "answered with no content"),
         (Reply(hangs=True), ProviderTimeout, "did not answer in time"),
     ],
 )
@@ -116,7 +116,7 @@ async def test_each_bad_answer_has_its_error(serve: Serve, reply: Reply, error: 
         ({}, None),
     ],
 )
-async def test_waiting_times_are_read(serve: Serve, headers: dict[str, str], seconds: float | None) -> None:
+async def test_retry_after_headers_are_read(serve: Serve, headers: dict[str, str], seconds: float | None) -> None:
     provider = make_provider(serve([Reply(status=429, headers=headers)]))
     with pytest.raises(ProviderError) as caught:
         await provider.complete(make_worker(), TASK)
@@ -135,7 +135,7 @@ async def test_a_dead_address_is_unreachable() -> None:
     await provider.close()
 
 
-async def test_check_tells_whether_the_model_is_there(serve: Serve) -> None:
+async def test_check_reports_whether_the_server_has_the_model(serve: Serve) -> None:
     provider = make_provider(serve())
     assert await provider.check(make_worker()) == "reachable, model listed"
     other = Worker(id=WorkerId("x"), binding=Binding(provider="p", model="scriptde"))
@@ -156,7 +156,7 @@ async def test_check_tells_whether_the_model_is_there(serve: Serve) -> None:
         ((200, '{"data": []}'), (404, "{}"), None),
     ],
 )
-async def test_check_asks_for_the_model_where_the_list_does_not_hold_it(
+async def test_check_queries_a_model_that_is_not_listed(
     listed: tuple[int, str], one: tuple[int, str], told: str | None
 ) -> None:
     async def answer(request: web.Request) -> web.Response:
@@ -200,7 +200,7 @@ async def test_a_stream_is_counted_and_priced(serve: Serve) -> None:
         (Reply(text=""), Failure.BAD_ANSWER),
     ],
 )
-async def test_a_broken_stream_is_an_error_and_a_fact(serve: Serve, reply: Reply, failure: Failure) -> None:
+async def test_a_broken_stream_is_an_error_and_is_recorded(serve: Serve, reply: Reply, failure: Failure) -> None:
     caller = make_caller(serve([reply]), first_token_timeout_s=0.4)
     live = LiveCall(make_worker())
     with pytest.raises(ProviderError):
@@ -316,7 +316,7 @@ async def test_a_callable_is_a_worker() -> None:
     await check_provider(provider, make_callable("shout"))
     for name, error, told in (
         ("boom", BadAnswer, "RuntimeError"),
-        ("mute", BadAnswer, "not a text"),
+        ("mute", BadAnswer, "instead of text"),
         ("dawdle", ProviderTimeout, "over 0.3 s"),
     ):
         with pytest.raises(error, match=told):
@@ -332,7 +332,7 @@ async def test_a_replay_worker_answers_as_recorded(tmp_path: Path) -> None:
     provider = ReplayProvider(ReplayOptions(folder=tmp_path / "set"))
     worker = Worker(id=WorkerId("m1"), binding=Binding(provider="p", model="m1"))
     clock = FixedClock()
-    caller = Caller({"p": provider}, health=Health(clock), clock=clock)
+    caller = Caller({"p": provider}, health=WorkerHealth(clock), clock=clock)
     hello = Task.from_text("hello")
     first, second = (await caller.call(worker, hello)), (await caller.call(worker, hello))
     assert isinstance(first, CallAnswered)
@@ -349,7 +349,7 @@ async def test_a_replay_worker_answers_as_recorded(tmp_path: Path) -> None:
 
 async def test_a_worker_without_provider_is_a_setup_fault(serve: Serve) -> None:
     clock = FixedClock()
-    caller = Caller({}, health=Health(clock), clock=clock)
+    caller = Caller({}, health=WorkerHealth(clock), clock=clock)
     called = await caller.call(make_worker(), TASK)
     assert called.call.failure is Failure.REJECTED
     assert "not configured" in str(called.call.error)
@@ -374,9 +374,9 @@ class Broken:
     async def close(self) -> None: ...
 
 
-async def test_whatever_a_plugin_raises_is_one_typed_error() -> None:
+async def test_any_exception_of_a_plugin_becomes_one_typed_error() -> None:
     clock = FixedClock()
-    caller = Caller({"p": Broken()}, health=Health(clock), clock=clock)  # type: ignore[dict-item]  # what is tested
+    caller = Caller({"p": Broken()}, health=WorkerHealth(clock), clock=clock)  # type: ignore[dict-item]  # what is tested
     called = await caller.call(make_worker(), TASK)
     assert called.call.failure is Failure.BAD_ANSWER
     with pytest.raises(BadAnswer, match="KeyError"):
@@ -388,7 +388,7 @@ async def test_whatever_a_plugin_raises_is_one_typed_error() -> None:
 async def test_measuring_times_the_first_token_and_retries_once(serve: Serve) -> None:
     server = serve([Reply(status=500), Reply(text="after all"), Reply(text="at once")])
     clock = SystemClock()
-    caller = Caller({"p": make_provider(server)}, health=Health(clock), clock=clock)
+    caller = Caller({"p": make_provider(server)}, health=WorkerHealth(clock), clock=clock)
     retried = await caller.measure(make_worker(), TASK)
     assert isinstance(retried, CallAnswered)
     assert (retried.answer.text, retried.call.first_token_s) == ("after all", None)

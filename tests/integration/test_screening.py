@@ -1,4 +1,4 @@
-"""What leaves in a data set or a checkpoint: refused or redacted, with a count and places, and never with the text."""
+"""Exported data sets and checkpoints: refused or redacted, with counts and places, and never with the text."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def call(*arguments: str) -> Result:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data set in a folder and in the ledger, two of whose three prompts hold something."""
+    """Write a data set in a folder and in the ledger, with findings in two of its three prompts."""
     data = make_data("What is rice?", f"the password is {SECRET}", "write to jane@example.org, or joe@example.org")
     write_folder(data, tmp_path / "set")
     Path("ripieno.toml").write_text("[ledger]\nurl = 'sqlite:///ledger.db'\n")

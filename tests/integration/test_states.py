@@ -1,4 +1,4 @@
-"""How a run ends: answered, failed or suspended, once, with all its calls and what they cost."""
+"""The end of a run: answered, failed or suspended, once, with all its calls and their cost."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ FAILS = Reply(status=500)
 
 
 def read_ends(app: App) -> list[Run]:
-    """Read the ends of all runs, as they are recorded."""
+    """Read the recorded ends of all runs."""
     return [stored.entry.run for stored in app.ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)]
 
 
@@ -49,7 +49,7 @@ async def test_a_run_with_an_answer_ends_answered_and_takes_nothing_more(serve: 
         with pytest.raises(RuntimeError, match="has ended"):
             started.recorder.record(call)
         with pytest.raises(RuntimeError, match="has ended"):
-            started.recorder.note(Finding(step="1.check", author=A, verdict=Verdict(verifier="v", quality=1.0)))
+            started.recorder.add_finding(Finding(step="1.check", author=A, verdict=Verdict(verifier="v", quality=1.0)))
         with pytest.raises(RuntimeError, match="has ended"):
             started.fail(ProviderError("late", worker="a"))
         with pytest.raises(FrozenInstanceError):
@@ -57,7 +57,7 @@ async def test_a_run_with_an_answer_ends_answered_and_takes_nothing_more(serve: 
         assert [run.answer for run in read_ends(app)] == [replace(answered.answer, wire=b"")]
 
 
-async def test_a_run_of_which_every_worker_failed_ends_failed_recorded_and_priced(serve: Serve) -> None:
+async def test_a_run_whose_workers_all_fail_is_recorded_as_failed_with_its_price(serve: Serve) -> None:
     write_pool(serve([Reply(text=" ")]), serve([FAILS]))
     async with open_app() as app:
         started = await app.orchestrator.start(TASK)
@@ -106,7 +106,7 @@ async def test_a_run_that_waits_for_a_human_is_suspended_and_its_next_start_is_a
         assert read_ends(app) == [answered.run]
 
 
-async def test_a_stream_that_is_left_ends_failed_with_its_call_and_its_cost(serve: Serve) -> None:
+async def test_an_abandoned_stream_is_recorded_as_failed_with_its_cost(serve: Serve) -> None:
     write_pool(serve([LONG]))
     async with open_app() as app:
         started = await app.orchestrator.start(TASK)
@@ -122,7 +122,7 @@ async def test_a_stream_that_is_left_ends_failed_with_its_call_and_its_cost(serv
         assert [call.failure for call in run.calls] == ["cancelled"]
 
 
-async def test_an_answer_that_was_checked_is_recorded_though_the_client_leaves_while_it_is_sent(serve: Serve) -> None:
+async def test_a_checked_answer_is_recorded_even_if_the_client_leaves(serve: Serve) -> None:
     write_pool(serve([Reply(text="35 " * 50)]), serve([Reply(text="ACCEPT")]))
     whole = Plan(steps=(Step(worker=A, op=Op.SOLVE), Step(worker=B, op=Op.VERIFY, access=(0,))))
     async with open_app() as app:
@@ -134,7 +134,7 @@ async def test_an_answer_that_was_checked_is_recorded_though_the_client_leaves_w
         assert [run.answer is not None for run in read_ends(app)] == [True]
 
 
-async def test_a_stream_that_its_client_left_does_not_count_as_answered(serve: Serve) -> None:
+async def test_an_abandoned_stream_does_not_count_as_answered(serve: Serve) -> None:
     write_pool(serve([LONG]))
     body = json.dumps({"model": "auto", "stream": True, "messages": [{"role": "user", "content": "Say it."}]})
     async with open_app() as app:
@@ -157,7 +157,7 @@ async def test_a_stream_that_its_client_left_does_not_count_as_answered(serve: S
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_a_budget_that_writing_the_plan_has_used_up_is_named(serve: Serve, *, is_stream: bool) -> None:
+async def test_an_error_names_a_budget_that_the_plan_used_up(serve: Serve, *, is_stream: bool) -> None:
     server = serve([Reply(text="this is no plan")])
     write_pool(server, extra="[conductor]\nkind = 'prompted'")
     task = replace(TASK, objective=replace(TASK.objective, mode=Mode.PLAN), budget=Budget(calls=2))
@@ -185,7 +185,7 @@ async def test_turns_without_a_director_or_without_a_step_are_refused_by_name(se
         turns = replace(decision, workflow=Turns(worker=A, most=2))
         executor = Executor(app.caller, app.grading)
         nobody = Started(decision=turns, task=TASK, setup=app.brain().router.setup)
-        with pytest.raises(ConfigError, match="nobody chooses the turns"):
+        with pytest.raises(ConfigError, match="has no director"):
             await executor.execute(nobody)
         idle = replace(nobody, director=Idle(), recorder=type(nobody.recorder)())
         with pytest.raises(InvalidPlan, match="chose no step"):

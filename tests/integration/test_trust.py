@@ -1,4 +1,4 @@
-"""What a judge finds is held against what came of it: learned from the ledger, and used by workflows alone."""
+"""Calibration of judges by later outcomes: learned from the ledger, and used only by workflows."""
 
 import json
 from dataclasses import replace
@@ -21,14 +21,14 @@ JUDGE = "judge:c"
 
 
 async def record(app: App, *, found: float, accepted: float, own: float | None = None) -> None:
-    """A run as the ledger keeps it: an answer, what the judge found of it, and what a user said later."""
+    """Record a run: an answer, the judge's finding, and the user's later feedback."""
     task = Task.from_text("What is it?")
     decision = await app.orchestrator.decide(task)
     started = Started(decision=decision, task=task, setup=app.brain().router.setup)
     verdict = Verdict(verifier=JUDGE, quality=found, found=own)
-    started.recorder.note(Finding(step="1.check", author=decision.worker, verdict=verdict))
+    started.recorder.add_finding(Finding(step="1.check", author=decision.worker, verdict=verdict))
     second = replace(verdict, quality=1.0, found=None)
-    started.recorder.note(Finding(step="2.check", author=C, verdict=second))
+    started.recorder.add_finding(Finding(step="2.check", author=C, verdict=second))
     run = started.make_run(decision.worker)
     said = Judged(run=run.id, verdict=Verdict(verifier="user", quality=accepted))
     again = Judged(run=run.id, verdict=Verdict(verifier=JUDGE, quality=1.0))
@@ -38,7 +38,7 @@ async def record(app: App, *, found: float, accepted: float, own: float | None =
     await app.ledger.append(again)
 
 
-async def test_what_a_judge_found_is_paired_with_what_others_said_of_the_answer_that_was_given(serve: Serve) -> None:
+async def test_the_findings_of_a_judge_are_paired_with_later_outcomes(serve: Serve) -> None:
     write_pool(serve([Reply(text="x")]))
     async with open_app() as app:
         for place in range(40):
@@ -54,7 +54,7 @@ async def test_what_a_judge_found_is_paired_with_what_others_said_of_the_answer_
     assert fit_checks(pairs[: LEAST_OUTCOMES - 1]) == {}, "too few: it is taken at its word"
 
 
-async def test_a_judge_that_praises_everything_ends_no_cascade(serve: Serve) -> None:
+async def test_a_judge_that_accepts_everything_ends_no_cascade(serve: Serve) -> None:
     servers = [serve([Reply(text=text)]) for text in ("weak", "strong", '{"grade": 5}')]
     write_pool(*servers)
     cascade = Cascade(stages=(A, B), check=Judge(rubric="5 is best", worker=C))
@@ -75,7 +75,7 @@ async def test_a_judge_that_praises_everything_ends_no_cascade(serve: Serve) -> 
         assert kept[-1].run.findings[0].verdict == verdict  # type: ignore[union-attr]  # of runs
 
 
-async def test_a_checkpoint_says_how_far_judges_are_trusted(serve: Serve, tmp_path: Path) -> None:
+async def test_a_checkpoint_contains_the_calibration_of_judges(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve([Reply(text="x")]))
     async with open_app() as app:
         assert app.grading().trusted == {}

@@ -34,7 +34,7 @@ from ripieno.learn.checks import pair_checks
 from ripieno.learn.logs import read_logged
 from ripieno.ledger import Ledger
 from ripieno.measure import Campaign, Probing
-from ripieno.measure.shadow import Pair, Rivals, Shadow, Shadowing
+from ripieno.measure.shadow import Rivals, Shadow, Shadowing, WorkerPair
 from ripieno.route.utility import Scales
 from ripieno.testing import FixedClock, Reply, ScriptedServer, Seen
 
@@ -76,7 +76,7 @@ def count_calls(server: ScriptedServer) -> int:
     return len(server.seen)
 
 
-async def test_a_judge_is_asked_for_json_and_asked_again_where_it_cannot_be_read(serve: Serve) -> None:
+async def test_a_judge_is_asked_for_json_and_again_if_unreadable(serve: Serve) -> None:
     judge = serve([NOTHING, Reply(text="{}"), Reply(text='{"grade": 5}')])
     write_pool(serve(), serve(), judge, extra=JUDGE)
     async with open_app() as app:
@@ -100,7 +100,7 @@ async def test_a_judge_that_refuses_the_schema_is_asked_in_words(serve: Serve) -
 
 
 @pytest.mark.parametrize("broken", [NOTHING, Reply(status=400), Reply(text=""), Reply(text='{"grade": 11}')])
-def test_a_judge_that_fails_leaves_no_number_and_its_answers_are_judged_later(serve: Serve, broken: Reply) -> None:
+def test_answers_of_a_failed_judge_are_judged_later(serve: Serve, broken: Reply) -> None:
     workers, judge = [serve(), serve()], serve([broken])
     write_pool(*workers, judge, extra=JUDGE)
     write_tasks(6)
@@ -127,7 +127,7 @@ def test_a_judge_that_fails_leaves_no_number_and_its_answers_are_judged_later(se
         ledger.verify()
 
 
-def test_the_summary_says_whose_answers_lack_a_verdict_and_why(serve: Serve) -> None:
+def test_the_summary_counts_missing_verdicts_by_worker_and_reason(serve: Serve) -> None:
     write_pool(serve(), serve(), serve([NOTHING]), extra=JUDGE)
     write_tasks(2)
     _, told = run("profile", "tasks.jsonl", "--worker", "a", "--worker", "b")
@@ -145,7 +145,7 @@ def test_a_worker_never_judges_itself_and_is_reported(serve: Serve) -> None:
         assert list(ledger.outcomes.measured()) == []
 
 
-def test_too_many_missing_verdicts_refuse_promotion_and_the_card_tells(serve: Serve) -> None:
+def test_too_many_missing_verdicts_block_promotion_and_the_card_says_so(serve: Serve) -> None:
     judge = serve(lambda seen: NOTHING if "question 7" in asked_first(seen) else Reply(text='{"grade": 5}'))
     workers = [serve([Reply(text="short")]), serve([Reply(text="long")])]
     write_pool(*workers, judge, extra=JUDGE)
@@ -170,7 +170,7 @@ def asked_first(seen: Seen) -> str:
     return str(messages[1]["content"])
 
 
-async def test_failed_judges_of_older_ledgers_are_no_outcomes_and_are_judged_again(serve: Serve) -> None:
+async def test_failed_judgements_of_older_ledgers_are_judged_again(serve: Serve) -> None:
     write_pool(serve(), serve(), serve([NOTHING]), extra=JUDGE)
     campaign = Campaign(name="c", tasks=judged_tasks(2), workers=("a",))
     void = Verdict(verifier="judge_failed", quality=0.0, detail="judge 'c' gave no grade")
@@ -195,7 +195,7 @@ async def test_failed_judges_of_older_ledgers_are_no_outcomes_and_are_judged_aga
         assert pair_checks(app.ledger) == []
 
 
-async def test_a_cascade_goes_on_where_an_answer_cannot_be_checked_and_says_so(serve: Serve) -> None:
+async def test_a_cascade_continues_after_an_unchecked_answer_and_says_so(serve: Serve) -> None:
     write_pool(serve([Reply(text="42")]), serve([Reply(status=400)]), serve([Reply(text="42")]))
     async with open_app() as app:
         run = (await carry(app, Cascade(stages=(A, C), check=Agreement(peer=B)))).run
@@ -206,7 +206,7 @@ async def test_a_cascade_goes_on_where_an_answer_cannot_be_checked_and_says_so(s
         assert recorded.unchecked == run.unchecked
 
 
-async def test_a_verified_answer_without_a_verdict_is_not_mended_and_is_given_as_not_judged(serve: Serve) -> None:
+async def test_an_unchecked_answer_is_not_repaired_and_is_returned_as_unchecked(serve: Serve) -> None:
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]), serve([NOTHING]), serve())
     async with open_app() as app:
         check = Judge(rubric="r", worker=C)
@@ -218,7 +218,7 @@ async def test_a_verified_answer_without_a_verdict_is_not_mended_and_is_given_as
         assert "stated no grade" in run.ended_early
 
 
-async def test_an_answer_that_passes_is_given_though_another_could_not_be_checked(serve: Serve) -> None:
+async def test_a_passing_answer_wins_over_an_unchecked_one(serve: Serve) -> None:
     grades = iter([NOTHING] * 3 + [Reply(text='{"grade": 5}')])
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]), serve(lambda seen: next(grades)))
     async with open_app() as app:
@@ -226,7 +226,7 @@ async def test_an_answer_that_passes_is_given_though_another_could_not_be_checke
         assert (run.worker, run.ended_early, len(run.unchecked)) == ("b", None, 1)
 
 
-async def test_an_answer_that_failed_stands_behind_one_that_could_not_be_checked(serve: Serve) -> None:
+async def test_an_unchecked_answer_ranks_above_a_failed_one(serve: Serve) -> None:
     grades = iter([Reply(text='{"grade": 1}'), *[NOTHING] * 3])
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]), serve(lambda seen: next(grades)))
     async with open_app() as app:
@@ -236,7 +236,7 @@ async def test_an_answer_that_failed_stands_behind_one_that_could_not_be_checked
         assert [each.verdict.quality for each in run.findings] == [0.0]
 
 
-async def test_the_best_of_several_is_the_first_where_the_judge_fails(serve: Serve) -> None:
+async def test_best_of_several_falls_back_to_the_first_if_the_judge_fails(serve: Serve) -> None:
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]), serve([NOTHING]))
     async with open_app() as app:
         best = Ensemble(members=(A, B), merge=Merge.BEST, check=Judge(rubric="r", worker=C))
@@ -263,7 +263,7 @@ async def test_a_verifying_step_without_a_verdict_neither_accepts_nor_refuses(se
         assert len(answered.run.unchecked) == 1
 
 
-async def test_a_human_who_says_nothing_in_time_gives_no_verdict(serve: Serve) -> None:
+async def test_an_expired_approval_gives_no_verdict(serve: Serve) -> None:
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]))
     clock = FixedClock()
     async with App(load_settings(), clock=clock) as app:
@@ -278,7 +278,7 @@ async def test_a_human_who_says_nothing_in_time_gives_no_verdict(serve: Serve) -
         assert answered.run.answer.text == "from a"
 
 
-async def test_probing_stops_where_no_probe_gets_a_verdict_and_goes_on_later(serve: Serve, tmp_path: Path) -> None:
+async def test_probing_stops_without_verdicts_and_resumes_later(serve: Serve, tmp_path: Path) -> None:
     judge = serve([NOTHING])
     two, extra = [serve([Reply(text="no")]), serve([Reply(text="no")])], f"{JUDGE.replace('c', 'd')}\n{STILL}"
     new = serve([Reply(text="yes")])
@@ -302,7 +302,7 @@ async def test_a_shadow_pair_without_a_verdict_does_not_count_and_is_judged_late
     workers = [serve([Reply(text="no")]), serve([Reply(text="yes")])]
     write_pool(*workers, judge, extra=f"{JUDGE}\n{STILL}")
     async with open_app() as app:
-        pairs = [Pair(task=task, candidate=B, incumbent=A) for task in judged_tasks(3)]
+        pairs = [WorkerPair(task=task, candidate=B, incumbent=A) for task in judged_tasks(3)]
         router = app.brain().router
         rivals = Rivals(candidate=router, incumbent=router, scales=Scales(cost_usd=1.0, latency_s=1.0))
         shadowing = Shadowing(pairs=pairs, rivals=rivals, campaign="shadow:x", known={})

@@ -1,4 +1,4 @@
-"""Workflows of several steps, on real servers: who is asked, what is checked, what it costs, and what is recorded."""
+"""Workflows of several steps on real servers: calls, checks, cost and records."""
 
 import json
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ async def carry(app: App, workflow: Workflow, task: Task = TASK) -> Answered:
 
 
 def asked(server: ScriptedServer) -> list[str]:
-    """The last message of each request that a server has seen."""
+    """Return the last message of each request that a server has seen."""
     found = []
     for seen in server.seen:
         if seen.path.endswith("/chat/completions"):
@@ -79,7 +79,7 @@ async def test_a_cascade_ends_with_the_first_answer_that_passes(serve: Serve) ->
         assert not strong.seen
 
 
-async def test_a_cascade_goes_on_where_an_answer_fails_or_nobody_answers(serve: Serve) -> None:
+async def test_a_cascade_continues_after_a_failed_answer_or_worker(serve: Serve) -> None:
     wrong, broken, strong = serve([Reply(text="41")]), serve([Reply(status=500)]), serve([Reply(text="42")])
     write_pool(wrong, broken, strong)
     async with open_app() as app:
@@ -104,7 +104,7 @@ async def test_two_cheap_workers_that_agree_spare_the_strong_one(serve: Serve) -
         assert "b says '41'" in run.findings[0].verdict.detail
 
 
-async def test_what_fails_its_check_goes_back_with_what_was_found(serve: Serve) -> None:
+async def test_a_failed_answer_is_repaired_with_the_finding(serve: Serve) -> None:
     replies = iter([Reply(text="41"), Reply(text="42")])
     first = serve(lambda seen: next(replies))
     write_pool(first, serve())
@@ -116,7 +116,7 @@ async def test_what_fails_its_check_goes_back_with_what_was_found(serve: Serve) 
         assert run.answer.text == "42"
 
 
-async def test_a_verified_answer_is_sought_elsewhere_and_the_best_one_is_given_where_none_passes(serve: Serve) -> None:
+async def test_verified_tries_other_workers_and_returns_the_best_answer(serve: Serve) -> None:
     wrong, other = serve([Reply(text="41")]), serve([Reply(text="42")])
     write_pool(wrong, other, serve([Reply(status=500)]))
     async with open_app() as app:
@@ -147,7 +147,7 @@ async def test_a_vote_ends_once_the_majority_is_certain(serve: Serve) -> None:
         assert (len(run.calls), run.answer.text) == (5, "2")
 
 
-async def test_members_that_fail_are_left_out_and_all_of_them_are_replaced(serve: Serve) -> None:
+async def test_failed_members_are_left_out_and_a_fallback_replaces_all(serve: Serve) -> None:
     write_pool(serve([Reply(status=500)]), serve([Reply(text="7")]), serve([Reply(text="7")]))
     async with open_app() as app:
         run = (await carry(app, Ensemble(members=(A, B, C), merge=Merge.VOTE))).run
@@ -157,7 +157,7 @@ async def test_members_that_fail_are_left_out_and_all_of_them_are_replaced(serve
         assert run.worker == "b"
 
 
-async def test_an_ensemble_of_which_all_fail_has_failed(serve: Serve) -> None:
+async def test_an_ensemble_fails_if_all_members_fail(serve: Serve) -> None:
     write_pool(serve([Reply(status=500)]), serve([Reply(status=500)]))
     async with open_app() as app:
         with pytest.raises(ProviderError, match="500"):
@@ -178,15 +178,15 @@ async def test_the_best_of_several_by_tests_is_the_first_that_passes_them(serve:
         assert run.answer.text == "def f(): return 1", "none passes: the first is as good as any"
 
 
-async def test_all_members_fail_and_somebody_else_gives_the_best(serve: Serve) -> None:
+async def test_a_fallback_answers_if_all_members_fail(serve: Serve) -> None:
     write_pool(serve([Reply(status=500)]), serve([Reply(text="instead")]))
     async with open_app() as app:
         best = Ensemble(members=(A, A), merge=Merge.BEST, check=RIGHT, fallbacks=(B,))
         assert (await carry(app, best)).run.worker == "b"
 
 
-async def test_a_judge_that_prefers_a_place_prefers_nobody(serve: Serve) -> None:
-    """An answer takes over only where the judge prefers it in both orders."""
+async def test_a_position_biased_judge_makes_a_tie(serve: Serve) -> None:
+    """An answer wins only if the judge prefers it in both orders."""
     judge = serve([Reply(text='{"better": 2}')])
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]), judge)
     best = Ensemble(members=(A, B), merge=Merge.BEST, check=Judge(rubric="5 is best", worker=C))
@@ -287,7 +287,7 @@ async def test_budgets_end_a_workflow_with_the_best_it_has(serve: Serve) -> None
         assert len(wrong.seen) == 3, "nobody was asked for what there is no room for"
 
 
-async def test_a_deadline_gives_what_there_is_or_says_that_there_is_nothing(serve: Serve) -> None:
+async def test_a_deadline_returns_the_best_answer_or_an_error(serve: Serve) -> None:
     wrong, hanging = serve([Reply(text="41")]), serve([Reply(hangs=True)])
     write_pool(wrong, hanging)
     hurried = replace(TASK, objective=replace(TASK.objective, deadline_s=0.4))
@@ -309,7 +309,7 @@ async def test_a_worker_that_answers_megabytes_or_nothing_has_failed(serve: Serv
         assert not run.findings
 
 
-async def test_checks_that_cannot_be_made_have_neither_passed_nor_failed(serve: Serve) -> None:
+async def test_failed_checks_neither_pass_nor_fail_an_answer(serve: Serve) -> None:
     write_pool(serve([Reply(text="41")]), serve([Reply(status=500)]), serve([Reply(text="42")]))
     async with open_app() as app:
         run = (await carry(app, Cascade(stages=(A, C), check=Agreement(peer=B)))).run
@@ -325,8 +325,8 @@ def plan(*steps: Step, fallbacks: Sequence[WorkerId] = ()) -> Plan:
     return Plan(steps=steps, fallbacks=tuple(fallbacks))
 
 
-async def test_steps_that_do_not_see_each_other_run_side_by_side(serve: Serve) -> None:
-    """Each of the first two answers only once the other has been asked."""
+async def test_independent_steps_run_concurrently(serve: Serve) -> None:
+    """Each of the first two workers answers only once the other has been called."""
     first, second = serve([Reply(text="3")]), serve([Reply(text="4")])
     gates = {"first": first.came, "second": second.came}
 
@@ -356,7 +356,7 @@ async def test_steps_that_do_not_see_each_other_run_side_by_side(serve: Serve) -
         assert run.wall_s is not None
 
 
-async def test_a_step_sees_what_it_may_and_no_more(serve: Serve) -> None:
+async def test_a_step_sees_only_its_access(serve: Serve) -> None:
     third = serve([Reply(text="end")])
     write_pool(serve([Reply(text="hidden")]), serve([Reply(text="shown")]), third)
     async with open_app() as app:
@@ -403,13 +403,13 @@ async def test_a_failed_step_fails_over_to_a_worker_of_its_kind(serve: Serve) ->
             await carry(app, plan(Step(worker=A, op=Op.SOLVE)))
 
 
-async def test_a_plan_that_a_pool_cannot_carry_out_is_refused_before_anybody_is_asked(serve: Serve) -> None:
+async def test_an_unsupported_plan_is_refused_before_any_call(serve: Serve) -> None:
     server = serve()
     write_pool(server)
     async with open_app() as app:
         for steps, message in (
             (plan(Step(worker=WorkerId("nobody"), op=Op.SOLVE)), "nobody"),
-            (plan(Step(worker=A, op=Op.RUN)), "executes nothing"),
+            (plan(Step(worker=A, op=Op.RUN)), "cannot execute code"),
             (Verified(worker=A, check=Agreement(peer=A)), "no other worker is there"),
         ):
             with pytest.raises(InvalidPlan, match=message):
@@ -432,12 +432,12 @@ async def test_a_plan_that_a_pool_cannot_carry_out_is_refused_before_anybody_is_
         ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.VERIFY, access=(0,))], "what its own worker made"),
     ],
 )
-def test_cyclic_dangling_and_endless_plans_are_no_plans(steps: list[Step], message: str) -> None:
+def test_cyclic_dangling_and_endless_plans_are_refused(steps: list[Step], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Plan(steps=tuple(steps))
 
 
-def test_workflows_that_say_too_little_are_none() -> None:
+def test_incomplete_workflows_are_refused() -> None:
     for make, message in (
         (lambda: Cascade(stages=(A,), check=RIGHT), "two stages"),
         (lambda: Ensemble(members=(A,), merge=Merge.VOTE), "two members"),
@@ -488,7 +488,7 @@ async def test_a_mode_that_the_settings_leave_out_is_refused(serve: Serve) -> No
             await compose(app, Mode.VOTE)
 
 
-async def test_what_a_request_says_of_its_form_checks_it(serve: Serve) -> None:
+async def test_the_response_format_of_a_request_checks_the_answer(serve: Serve) -> None:
     write_pool(serve(), serve(), extra="[profile]\njudge = 'b'")
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
     async with open_app() as app:
@@ -517,7 +517,7 @@ async def test_a_worker_that_may_not_take_the_task_may_not_check_it(serve: Serve
             await compose(app, Mode.AGREEMENT)
 
 
-async def test_one_worker_alone_makes_no_workflow(serve: Serve) -> None:
+async def test_one_worker_is_not_enough_for_a_workflow(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app:
         for mode, message in (
@@ -548,7 +548,7 @@ async def test_a_cascade_on_one_eligible_worker_says_why_each_other_one_is_not(s
         assert app.ledger.count("decided") == 0
 
 
-async def test_outcomes_of_workflows_are_not_taken_for_a_workers_own(serve: Serve) -> None:
+async def test_outcomes_of_workflows_do_not_count_for_single_workers(serve: Serve) -> None:
     from ripieno.app.feedback import record_feedback
     from ripieno.domain import Verdict
 
@@ -564,7 +564,7 @@ async def test_outcomes_of_workflows_are_not_taken_for_a_workers_own(serve: Serv
 
 
 class Told:
-    """A director that has made up its mind beforehand, and keeps what it was shown."""
+    """A director with a fixed list of steps that keeps what it was shown."""
 
     def __init__(self, *steps: Step | None) -> None:
         self._steps = steps
@@ -624,18 +624,18 @@ async def test_turns_end_where_the_director_or_their_number_ends_them(serve: Ser
         assert poor.run.answer is not None
 
 
-async def test_turns_of_which_all_fail_have_failed_and_one_that_cannot_be_taken_is_refused(serve: Serve) -> None:
+async def test_turns_fail_if_all_fail_and_an_impossible_step_is_refused(serve: Serve) -> None:
     write_pool(serve([Reply(status=400)]))
     async with open_app() as app:
         with pytest.raises(ProviderError):
             await take_turns(app, Told(Step(worker=A, op=Op.SOLVE), None))
-        with pytest.raises(InvalidPlan, match="executes nothing"):
+        with pytest.raises(InvalidPlan, match="cannot execute code"):
             await take_turns(app, Told(Step(worker=A, op=Op.RUN)))
-        with pytest.raises(InvalidPlan, match="no worker is called"):
+        with pytest.raises(InvalidPlan, match="there is no worker"):
             await take_turns(app, Told(Step(worker=D, op=Op.SOLVE)))
 
 
-async def test_turns_are_asked_for_by_name_and_name_who_chose_them(serve: Serve) -> None:
+async def test_turns_are_requested_by_name_and_name_their_director(serve: Serve) -> None:
     write_pool(serve([Reply(text="42")]), serve([Reply(text="42")]))
     task = replace(TASK, objective=replace(TASK.objective, mode=Mode.TURNS))
     async with open_app() as app:
@@ -647,7 +647,7 @@ async def test_turns_are_asked_for_by_name_and_name_who_chose_them(serve: Serve)
     head, _ = load_turn_policy(BUNDLED_HEAD, encoder=StaticEncoder().name)
     save_turn_policy(Path(".ripieno/conductor/turns/0.safetensors"), head, encoder="another", card={})
     async with open_app() as app:
-        with pytest.raises(ConfigError, match="nobody here can choose turns"):
+        with pytest.raises(ConfigError, match="no director of turns"):
             await app.orchestrator.run_detailed(task)
     settings = Path("ripieno.toml")
     settings.write_text(settings.read_text() + "\n[conductor]\nhead = 'nowhere.safetensors'\n")

@@ -1,4 +1,4 @@
-"""The conductor learns: on the workbench, from nothing, resumed where it was cut off, and as the engine would do it."""
+"""The conductor learns on the workbench from nothing, resumes after an interruption, and agrees with the engine."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 from tests.integration.conftest import open_app
 
 from ripieno.conductor.policy import TinyPolicy
-from ripieno.conductor.tiny import tell_plan
+from ripieno.conductor.tiny import describe_plan
 from ripieno.domain import Op
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import CheckpointError, DataError
@@ -46,7 +46,7 @@ def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[
 
 
 @pytest.mark.simulation
-def test_a_training_that_is_cut_off_goes_on_to_the_same_end(bench: tuple[World, Stage], tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_to_the_same_result(bench: tuple[World, Stage], tmp_path: Path) -> None:
     world, stage = bench
     recipe = replace(SHORT, teach_steps=75, reinforce_steps=0, polish_generations=1)
     whole = Training(world, stage, recipe, tmp_path / "whole").run()
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_policy_and_another_one_another(
     assert not np.array_equal(made[0].parameters["query"], made[2].parameters["query"])
 
 
-def test_a_plan_earns_the_same_in_either_surface(bench: tuple[World, Stage], tmp_path: Path) -> None:
+def test_a_plan_has_the_same_reward_in_either_form(bench: tuple[World, Stage], tmp_path: Path) -> None:
     """Parity: the reward and the data file are the same objects for all sizes of conductor."""
     world, _ = bench
     pools = draw_pools(world, seed=0, count=3)
@@ -104,13 +104,13 @@ def test_a_plan_earns_the_same_in_either_surface(bench: tuple[World, Stage], tmp
         for plan, told in zip(lesson.plans, row["plans"], strict=True):
             for task in world.tasks["train", lesson.family][:5]:
                 assert reward.of_json(task, pool, told["json"]) == reward.of_words(task, pool, plan)
-            assert told["words"] == tell_plan(plan)
+            assert told["words"] == describe_plan(plan)
     task = world.tasks["train", "story"][0]
     assert reward.of_json(task, pools[0], "no plan") == -0.1
     assert sum(lessons[0].weights) == pytest.approx(1.0)
 
 
-def test_a_search_that_is_cut_off_goes_on_and_a_damaged_file_is_refused(
+def test_an_interrupted_search_resumes_and_a_damaged_file_is_refused(
     bench: tuple[World, Stage], tmp_path: Path
 ) -> None:
     world, _ = bench
@@ -126,9 +126,7 @@ def test_a_search_that_is_cut_off_goes_on_and_a_damaged_file_is_refused(
         read_lessons(cut)
 
 
-async def test_the_workbench_and_the_engine_carry_out_the_same_plans_alike(
-    bench: tuple[World, Stage], tmp_path: Path
-) -> None:
+async def test_the_workbench_and_the_engine_agree_on_plans(bench: tuple[World, Stage], tmp_path: Path) -> None:
     """Parity: reward and engine see the same answers, calls and verdicts."""
     world, _ = bench
     names = (

@@ -1,4 +1,4 @@
-"""The turn-level head: it pays where a result shows that a plan went wrong, and plays as the engine would."""
+"""The turn-level head pays where a result shows a wrong plan, and agrees with the engine."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from ripieno.evaluate import conductor as proof
 from ripieno.execute import Executor, Started, Turn
 from ripieno.learn.turns import TurnRecipe, train_turns
 from ripieno.workbench.scenes import Stage
-from ripieno.workbench.turns import Played, tell_outcomes
+from ripieno.workbench.turns import TurnRun, find_outcomes
 from ripieno.workbench.world import BenchPool, World
 
 SHORT = TurnRecipe(pools=6, generations=20, population=4, common_tasks=16, checked_tasks=64)
@@ -32,7 +32,7 @@ def stage():  # type: ignore[no-untyped-def]  # a fixture
         yield Stage(world, StaticEncoder())
 
 
-def test_a_head_earns_more_than_the_plans_beneath_it_on_unseen_workers(stage: Stage) -> None:
+def test_a_head_beats_its_base_plans_on_unseen_workers(stage: Stage) -> None:
     exam = proof.make_exam(stage.world, pools=30, tasks=2, seed=1)
     head, card = load_turn_policy(BUNDLED_HEAD, encoder=stage.encoder_name)
     assert card["parameters"] == head.size
@@ -43,7 +43,7 @@ def test_a_head_earns_more_than_the_plans_beneath_it_on_unseen_workers(stage: St
     assert max(each.steps for each in turned) <= 5
 
 
-def test_a_new_head_does_what_its_base_does_until_somebody_has_nothing_to_say(stage: Stage) -> None:
+def test_a_new_head_equals_its_base_until_a_worker_has_no_answer(stage: Stage) -> None:
     exam = proof.make_exam(stage.world, pools=10, tasks=2, seed=1)
     base, _ = load_policy(BUNDLED, encoder=stage.encoder_name)
     planned = proof.sit(stage.world, exam, proof.write_plans(base, stage, exam))
@@ -54,7 +54,7 @@ def test_a_new_head_does_what_its_base_does_until_somebody_has_nothing_to_say(st
         assert is_same or turn.steps >= plan.steps, "more is done only where something was missing"
 
 
-def test_a_training_that_is_cut_off_goes_on_and_another_recipe_is_refused(stage: Stage, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_and_refuses_another_recipe(stage: Stage, tmp_path: Path) -> None:
     base, _ = load_policy(BUNDLED, encoder=stage.encoder_name)
     seen: list[int] = []
 
@@ -100,7 +100,7 @@ def test_a_head_is_read_back_and_one_that_does_not_fit_is_refused(stage: Stage, 
 
 
 class Replayed:
-    """A director that chooses what was chosen on the workbench."""
+    """A director that repeats the workbench's choices."""
 
     def __init__(self, chosen: Sequence[tuple[int, int]]) -> None:
         self._chosen = chosen
@@ -113,8 +113,8 @@ class Replayed:
         return to_step(action, WorkerId(NAMES[worker]), happened)
 
 
-async def test_the_workbench_and_the_engine_take_the_same_turns_alike(stage: Stage) -> None:
-    """Parity: reward and engine see the same results, and pass over the same ones."""
+async def test_the_workbench_and_the_engine_agree_on_turns(stage: Stage) -> None:
+    """Parity: reward and engine see the same results, and skip the same ones."""
     world = stage.world
     lines = ["[ledger]", "url = 'sqlite:///ledger.db'", "[providers.bench]", 'kind = "callable"']
     for name in NAMES:
@@ -130,9 +130,9 @@ async def test_the_workbench_and_the_engine_take_the_same_turns_alike(stage: Sta
         for _ in range(80):
             family = world.families[int(rng.integers(5))]
             task = world.tasks["train", family][int(rng.integers(60))]
-            played = Played(task, pool)
+            played = TurnRun(task, pool)
             chosen = draw_turns(rng, world, played)
-            outcome = tell_outcomes(world, [played])[0]
+            outcome = find_outcomes(world, [played])[0]
             passed_over += any(each.is_nothing for each in played.happened)
             decision = await app.orchestrator.decide(task.task)
             turns = Turns(worker=decision.worker, fallbacks=tuple(w for w in app.pool.ids if w != decision.worker))
@@ -146,7 +146,7 @@ async def test_the_workbench_and_the_engine_take_the_same_turns_alike(stage: Sta
     assert passed_over > 20
 
 
-def draw_turns(rng: np.random.Generator, world: World, played: Played) -> list[tuple[int, int]]:
+def draw_turns(rng: np.random.Generator, world: World, played: TurnRun) -> list[tuple[int, int]]:
     chosen: list[tuple[int, int]] = []
     allowed = [place for place, (op, _) in enumerate(ACTIONS) if op is not Op.RUN]
     while True:

@@ -36,7 +36,7 @@ async def test_a_task_is_described_by_counts_and_needs() -> None:
     assert "get_weather" in routing_text(task)
 
 
-def test_tools_that_may_not_be_called_are_no_need() -> None:
+def test_tools_with_tool_choice_none_are_not_a_need() -> None:
     task = Task(messages=(Message(role="user", content="x"),), tools=(TOOL,), params={"tool_choice": "none"})
     assert find_needs(task) == frozenset()
     assert find_needs(Task.from_text("x")) == frozenset()

@@ -1,4 +1,4 @@
-"""For any pool, policy, workflow and failure: a worker whose calls change something is called where it is named."""
+"""For any pool, policy, workflow and failure: a worker with effects is called only if it is named."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -39,7 +39,7 @@ from ripieno.domain import (
 from ripieno.domain.grader import Agreement, Check, Exact, Judge
 from ripieno.errors import ProviderTimeout, RipienoError
 from ripieno.execute import Executor, Started, Turn
-from ripieno.providers import Caller, Health, Piece
+from ripieno.providers import Caller, Piece, WorkerHealth
 from ripieno.providers.base import stream_whole
 from ripieno.route import Conditions, Router, UtilityPolicy
 from ripieno.route.policies import Policy
@@ -63,7 +63,7 @@ _checks: st.SearchStrategy[Check] = st.one_of(
 
 @dataclass(slots=True)
 class Recording:
-    """A provider in this process: some workers fail, and it knows who was called."""
+    """A provider in this process: some workers fail, and it records the called ones."""
 
     failing: frozenset[str]
     called: list[WorkerId] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """A director that gives each turn to anybody of its roster."""
+    """A director that gives each turn to a random worker of its roster."""
 
     roster: Roster
     seed: int
@@ -157,7 +157,7 @@ def policies(draw: st.DrawFn) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that a task meets."""
+    """Everything that a task meets."""
 
     pool: Pool
     router: Router
@@ -186,9 +186,9 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 async def carry(world: World, *, is_stream: bool) -> list[WorkerId]:
-    """Decide a task and carry it out; gives who was called."""
+    """Decide and run a task. Return the called workers."""
     clock, provider = FixedClock(), Recording(world.failing)
-    caller = Caller({"p": provider}, health=Health(clock), clock=clock)
+    caller = Caller({"p": provider}, health=WorkerHealth(clock), clock=clock)
     today = Conditions(today=date(2026, 11, 22))
     with suppress(RipienoError):
         inputs = world.router.gather(world.task, make_features(), today, arrival=world.arrival)

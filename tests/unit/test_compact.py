@@ -1,4 +1,4 @@
-"""Conversations made short: what must be kept, what must not, and a gate that lets nothing else through."""
+"""Compaction: what must be kept, what must not, and a check of each result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -41,7 +41,7 @@ OTHER = (
 )
 
 
-async def test_everything_that_counts_is_kept_once_and_the_rest_is_not() -> None:
+async def test_compaction_keeps_each_important_fact_once_and_drops_the_rest() -> None:
     done = await compact(TALK)
     assert done.status == "ok"
     for kept in (
@@ -64,7 +64,7 @@ async def test_everything_that_counts_is_kept_once_and_the_rest_is_not() -> None
     assert done.marks >= 7
 
 
-async def test_it_is_still_true_after_three_rounds_and_what_came_later_counts() -> None:
+async def test_facts_survive_three_compactions_and_later_turns_override() -> None:
     context = TALK
     for more in ("To do T-20: call Ines.", "T-12 is closed.", "Decision: the search page will use Solr."):
         said = [CHAT, Message(role="assistant", content=more), Message(role="user", content="Go on.")]
@@ -78,7 +78,7 @@ async def test_it_is_still_true_after_three_rounds_and_what_came_later_counts() 
     assert "0f3ac9d" in context[0].text
 
 
-async def test_a_finished_task_is_not_opened_again_by_a_line_that_speaks_of_it() -> None:
+async def test_a_mention_does_not_reopen_a_finished_task() -> None:
     facts = find_facts([*TALK, Message(role="assistant", content="To do T-15: document the mail gateway.")])
     assert list(facts.tasks) == ["T-12"]
 
@@ -102,15 +102,15 @@ async def break_off(task: Task) -> str:
         (lambda task: written(""), "empty"),
         (lambda task: written("  \n\t "), "empty"),
         (lambda task: written(f"# Goal\n# State\n# Next\n{END}"), "headings"),
-        (lambda task: written(PROSE[: len(PROSE) // 2]), "breaks off"),
+        (lambda task: written(PROSE[: len(PROSE) // 2]), "cut off"),
         (lambda task: written(OTHER), "something else"),
         (lambda task: written(PROSE.replace("another engine", "engine X-99")), "names 'X-99'"),
-        (lambda task: written(PROSE.replace("another engine", "the search page " * 60)), "not worth"),
+        (lambda task: written(PROSE.replace("another engine", "the search page " * 60)), "not short enough"),
         (break_off, "no connection"),
-        (hang, "nothing was written within"),
+        (hang, "no summary within"),
     ],
 )  # fmt: skip
-async def test_a_faulty_writer_leaves_the_conversation_as_it_was(
+async def test_an_invalid_summary_leaves_the_conversation_unchanged(
     write: Callable[[Task], Awaitable[str]], told: str
 ) -> None:
     before = [(turn.role, turn.content) for turn in TALK]
@@ -121,7 +121,7 @@ async def test_a_faulty_writer_leaves_the_conversation_as_it_was(
     assert [(turn.role, turn.content) for turn in TALK] == before
 
 
-async def test_prose_stands_before_the_facts_and_brings_no_secret_in() -> None:
+async def test_the_summary_precedes_the_facts_without_secrets() -> None:
     asked: list[Task] = []
 
     async def write(task: Task) -> str:
@@ -137,11 +137,11 @@ async def test_prose_stands_before_the_facts_and_brings_no_secret_in() -> None:
     assert asked[0].kind == "compact"
 
 
-def test_secrets_are_taken_out_and_the_rest_stays() -> None:
+def test_redaction_removes_secrets_and_keeps_the_rest() -> None:
     assert redact(f"use {SECRET} here") == f"use {REMOVED} here"
     assert redact("commit 0f3ac9d for SHOP-4431") == "commit 0f3ac9d for SHOP-4431"
     assert "hunter22" not in redact("password: hunter22")
 
 
-async def test_a_conversation_of_nothing_leaves_nothing() -> None:
-    assert (await compact([Message(role="assistant", content="Fine.")])).reason == "nothing would be left"
+async def test_a_conversation_without_facts_is_not_compacted() -> None:
+    assert (await compact([Message(role="assistant", content="Fine.")])).reason == "the compaction would be empty"

@@ -1,4 +1,4 @@
-"""The embedded pool: every worker always answers, and families keep their templates apart."""
+"""The embedded pool: every worker always answers, and families separate their templates."""
 
 import pytest
 from hypothesis import given, settings
@@ -40,7 +40,7 @@ def accepts(task: GradedTask, answer: str) -> float:
             raise AssertionError(task.grader)
 
 
-def test_families_keep_train_and_held_out_wordings_apart() -> None:
+def test_families_separate_training_and_held_out_wordings() -> None:
     tasks = generate_tasks(train=40, test=20, seed=3)
     by_split = {s: {t.template for t in tasks if t.split == s} for s in ("train", "test")}
     assert not by_split["train"] & by_split["test"]
@@ -57,7 +57,7 @@ def test_families_keep_train_and_held_out_wordings_apart() -> None:
     assert [t.task.text for t in generate_tasks(train=40, test=20, seed=4)] != texts
 
 
-def test_the_dear_tier_is_better_and_no_specialist_rules_two_families() -> None:
+def test_the_expensive_tier_is_better_and_no_specialist_leads_two_families() -> None:
     tasks = generate_tasks(train=30, test=20, seed=9)
     share = {
         (name, family.name): sum(accepts(t, act(t.task.text)) for t in tasks if t.family == family.name) / 50
@@ -79,7 +79,7 @@ def test_the_dear_tier_is_better_and_no_specialist_rules_two_families() -> None:
     ("expression", "value"),
     [("2+3*4", 14.0), ("(2+3)*4", 20.0), ("7 % 4", 3.0), ("2 ** 10", 1024.0), ("-3 + +5", 2.0), ("8/2)", 4.0)],
 )
-def test_arithmetic_is_worked_out(expression: str, value: float) -> None:
+def test_arithmetic_is_evaluated(expression: str, value: float) -> None:
     assert evaluate(expression) == value
 
 
@@ -121,12 +121,12 @@ def test_the_keyword_rule_always_names_a_worker() -> None:
     assert choose_by_keyword("Name the capital of Peru.", (*workers, "smollm2-135m")) == "smollm2-135m"
 
 
-def test_gym_families_are_generated_by_seed_and_distrusted_ones_refused() -> None:
+def test_gym_families_are_reproducible_and_untrusted_ones_refused() -> None:
     tasks = generate_gym_tasks(["chain_sum", "letter_counting"], count=6, seed=2)
     assert [task.split for task in tasks[:6]] == ["train"] * 4 + ["test"] * 2
     assert tasks == generate_gym_tasks(["chain_sum", "letter_counting"], count=6, seed=2)
     assert len({task.id for task in tasks}) == 12
     assert tasks[0].task.text
-    for name, told in (("game_of_life_halting", "cannot be trusted"), ("no_such_family", "no such family")):
+    for name, told in (("game_of_life_halting", "cannot be trusted"), ("no_such_family", "does not exist")):
         with pytest.raises(DataError, match=told):
             generate_gym_tasks([name], count=1, seed=1)

@@ -24,7 +24,7 @@ async def test_the_static_encoder_passes_the_kit() -> None:
     await check_encoder(CachedEncoder(STATIC))
 
 
-async def test_paraphrases_stand_closer_than_strangers() -> None:
+async def test_paraphrases_are_closer_than_unrelated_texts() -> None:
     pairs = (
         ("How do I reset my password?", "I forgot my password, how can I change it?"),
         ("What is the weather in Paris today?", "Tell me today's weather for Paris"),
@@ -46,7 +46,7 @@ def test_long_texts_are_clipped_to_head_and_tail() -> None:
     assert clip_text("short", limit=100) == "short"
 
 
-async def test_a_text_that_may_not_travel_so_far_has_a_row_of_zeros() -> None:
+async def test_a_text_that_may_not_reach_the_encoder_gets_zeros() -> None:
     far = Counting()
     far.privacy = Privacy.PUBLIC
     assert (await encode_within(far, ["a", "b"], Privacy.LOCAL)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
@@ -56,7 +56,7 @@ async def test_a_text_that_may_not_travel_so_far_has_a_row_of_zeros() -> None:
 
 
 class Counting:
-    """Counts what reaches it."""
+    """Counts the texts that reach it."""
 
     name = "counting"
     dimensions = 2
@@ -74,7 +74,7 @@ class Counting:
         self.is_closed = True
 
 
-async def test_the_cache_asks_only_for_what_it_does_not_hold() -> None:
+async def test_the_cache_encodes_only_missing_texts() -> None:
     inner = Counting()
     cache = CachedEncoder(inner, size=2)
     assert (await cache.encode(["a", "bb", "a"]))[:, 0].tolist() == [1.0, 2.0, 1.0]
@@ -89,7 +89,7 @@ async def test_the_cache_asks_only_for_what_it_does_not_hold() -> None:
 
 
 def make_onnx(folder: Path) -> None:
-    """A tiny model of the same form as a sentence transformer: ids in, one vector a token out."""
+    """Make a tiny model with the interface of a sentence transformer: ids in, one vector per token out."""
     from onnx import TensorProto, helper, numpy_helper, save_model
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -118,12 +118,12 @@ async def test_an_onnx_model_is_an_encoder(tmp_path: Path) -> None:
     await encoder.close()
 
 
-def test_an_onnx_folder_without_files_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no \*\.onnx") as caught:
+def test_an_onnx_folder_without_files_is_refused_with_the_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no \*\.onnx") as caught:
         OnnxEncoder(tmp_path)
     assert "make minilm" in str(caught.value.hint)
     (tmp_path / "m.onnx").write_bytes(b"x")
-    with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
+    with pytest.raises(ConfigError, match=r"has no tokenizer\.json"):
         OnnxEncoder(tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_words_are_tokenized_as_the_whole_text_is(anything: str, tricky: str) ->
         assert encoder._tokenize([text]) == [whole], "from what is kept"
 
 
-async def test_what_the_static_encoder_keeps_is_bounded() -> None:
+async def test_the_token_cache_of_the_static_encoder_is_bounded() -> None:
     encoder = StaticEncoder()
     for start in range(0, 120_000, 10_000):
         await encoder.encode(

@@ -1,4 +1,4 @@
-"""The grammar of plans: both surfaces mean the same, and what is no plan never becomes one."""
+"""The grammar of plans: both forms are equivalent, and an invalid plan is never accepted."""
 
 import json
 
@@ -39,14 +39,14 @@ def raw_plans(draw: st.DrawFn) -> list[dict[str, object]]:
 
 
 @given(steps=raw_plans())
-def test_both_surfaces_say_the_same(steps: list[dict[str, object]]) -> None:
+def test_both_forms_of_a_plan_are_equivalent(steps: list[dict[str, object]]) -> None:
     plan = parse_json(json.dumps({"steps": steps}), ROSTER)
     assert parse_text(format_plan(plan, ROSTER), ROSTER) == plan
     assert parse_json(f"```json\n{json.dumps({'steps': steps})}\n```", ROSTER) == plan
     Draft202012Validator(make_schema(ROSTER)).validate({"steps": steps})
 
 
-def test_a_plan_in_words() -> None:
+def test_a_plan_in_words_is_parsed() -> None:
     plan = parse_text("0 extract question; 2 run prev [the sum]; 3 verify all", ROSTER, author="me")
     assert plan == Plan(
         steps=(
@@ -65,17 +65,17 @@ def test_a_plan_in_words() -> None:
         ("0 solve", "step 1: '0 solve'"),
         ("0 solve question extra", "step 1"),
         ("9 solve question", "step 1: there is no worker 9"),
-        ("0 dance question", "step 1: no operation is called 'dance'"),
-        ("0 solve nowhere", "step 1: no source is called 'nowhere'"),
-        ("0 solve prev", "step 1: it sees 'prev', and nothing stands before it"),
-        ("0 solve question; 1 run prev", "step 2: worker 1 executes nothing"),
+        ("0 dance question", "step 1: there is no operation 'dance'"),
+        ("0 solve nowhere", "step 1: there is no source 'nowhere'"),
+        ("0 solve prev", "step 1: the first step sees 'prev', and there is no earlier step"),
+        ("0 solve question; 1 run prev", "step 2: worker 1 cannot execute code"),
         ("0 solve question [ ]", "step 1: the subtask is empty"),
         ("; ".join(["0 solve question"] * 6), "1 to 5 steps, not 6"),
         ("0 verify question", "sees no earlier step"),
         (f"0 solve question [{'x' * 501}]", "501 characters"),
     ],
 )
-def test_words_that_are_no_plan(text: str, message: str) -> None:
+def test_invalid_words_are_refused_with_the_step(text: str, message: str) -> None:
     with pytest.raises(InvalidPlan, match=message.replace("(", r"\(")):
         parse_text(text, ROSTER)
 
@@ -83,8 +83,8 @@ def test_words_that_are_no_plan(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("solve it", "is JSON, and this is not"),
-        ("[" * 100_000, "is JSON, and this is not"),
+        ("solve it", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
         ("[]", "an object with a list"),
         ('{"steps": []}', "an object with a list"),
         ('{"steps": [3]}', "step 1: a step is an object"),
@@ -96,13 +96,13 @@ def test_words_that_are_no_plan(text: str, message: str) -> None:
         ('{"steps": [{"worker": -1, "op": "solve", "source": "question"}]}', "no worker -1"),
     ],
 )
-def test_json_that_is_no_plan(text: str, message: str) -> None:
+def test_invalid_json_plans_are_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidPlan, match=message):
         parse_json(text, ROSTER)
 
 
 @given(text=st.text())
-def test_nothing_else_comes_through(text: str) -> None:
+def test_only_valid_plans_are_accepted(text: str) -> None:
     for parse in (parse_text, parse_json):
         try:
             plan = parse(text, ROSTER)
@@ -111,7 +111,7 @@ def test_nothing_else_comes_through(text: str) -> None:
         assert 1 <= len(plan.steps) <= 5
 
 
-def test_what_the_grammar_cannot_say() -> None:
+def test_plans_outside_the_grammar_are_refused() -> None:
     steps = (Step(worker=WorkerId("w0"), op=Op.SOLVE),) * 2
     some = Plan(steps=(*steps, Step(worker=WorkerId("w0"), op=Op.MERGE, access=(0,))))
     with pytest.raises(InvalidPlan, match="some of the earlier steps"):
@@ -120,7 +120,7 @@ def test_what_the_grammar_cannot_say() -> None:
         format_plan(Plan(steps=(Step(worker=WorkerId("x"), op=Op.SOLVE),)), ROSTER)
 
 
-def test_without_a_worker_that_executes_the_schema_offers_no_run() -> None:
+def test_the_schema_offers_run_only_with_a_worker_that_executes() -> None:
     plain = Roster(ROSTER.workers[:2])
     raw = {"steps": [{"worker": 0, "op": "run", "source": "question"}]}
     assert not Draft202012Validator(make_schema(plain)).is_valid(raw)
@@ -132,14 +132,14 @@ def test_without_a_worker_that_executes_the_schema_offers_no_run() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no", "are JSON"),
+        ("no", "are not valid JSON"),
         ("{}", "1 to 4"),
         ('{"parts": [3]}', "step 1: a part needs a text"),
         ('{"parts": [{"text": " "}]}', "step 1: a part needs a text"),
-        ('{"parts": [{"text": "a", "needs": [1]}]}', "stand before it"),
+        ('{"parts": [{"text": "a", "needs": [1]}]}', "only need earlier parts"),
         ('{"parts": [{"text": "a"}, {"text": "b", "needs": [3]}]}', "step 2"),
     ],
 )
-def test_parts_that_are_none(text: str, message: str) -> None:
+def test_invalid_parts_are_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidPlan, match=message):
         read_parts(text)

@@ -1,4 +1,4 @@
-"""Verifier plugins that fail: no verdict, whatever goes wrong, and nobody else is held up."""
+"""Failing verifier plugins: no verdict, whatever goes wrong, and no effect on others."""
 
 import threading
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ TASK = Task.from_text("x")
 
 
 class Plugin:
-    """Does what it is told."""
+    """Does what the test sets."""
 
     def __init__(self, found: object) -> None:
         self.found = found
@@ -53,13 +53,13 @@ async def never_asked(worker: str, task: Task) -> Answer:
     raise AssertionError(worker)
 
 
-async def test_a_plugin_that_says_its_setup_is_wrong_is_believed() -> None:
+async def test_a_setup_error_of_a_plugin_passes_through() -> None:
     grading = Grading({"own": Plugin(ConfigError("no dictionary"))})
     with pytest.raises(ConfigError, match="no dictionary"):
         await grading.grade(External(verifier="own", facts={}), TASK, Answer(text="a"), author="w")
 
 
-async def test_a_plugin_that_never_returns_is_left_to_itself() -> None:
+async def test_a_plugin_that_never_returns_times_out() -> None:
     released = threading.Event()
 
     class Stuck:
@@ -80,7 +80,7 @@ async def test_a_plugin_that_never_returns_is_left_to_itself() -> None:
     [Answer(text=""), Answer(text="  \n"), Answer(text="The answer is 4", finish_reason="length")],
     ids=["empty", "blank", "cut_off"],
 )
-async def test_a_peer_that_says_nothing_whole_neither_agrees_nor_disagrees(theirs: Answer) -> None:
+async def test_an_incomplete_answer_of_a_peer_gives_no_verdict(theirs: Answer) -> None:
     async def ask(worker: str, task: Task) -> Answer:
         return theirs
 

@@ -1,4 +1,4 @@
-"""Code that nobody vouches for: it cannot get out, cannot see, cannot stay, and cannot say that it is right."""
+"""Untrusted code in a jail: it cannot escape, read, persist, or fake its verdict."""
 # ruff: noqa: E501, ISC004  # programs stand as they are run
 
 import asyncio
@@ -51,7 +51,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("code", FORGED.values(), ids=FORGED)
-async def test_code_cannot_say_that_it_passes(code: str) -> None:
+async def test_code_under_test_cannot_fake_its_verdict(code: str) -> None:
     found = await judge(code)
     assert found.quality == 0.0
     assert found.detail
@@ -74,7 +74,7 @@ async def test_code_cannot_say_that_it_passes(code: str) -> None:
     ],
     ids=["difference", "order", "membership", "error", "module", "builtin", "anything"],
 )  # fmt: skip
-async def test_what_the_tests_compare_is_compared_outside(code: str, tests: str) -> None:
+async def test_comparisons_run_outside_the_code_under_test(code: str, tests: str) -> None:
     assert (await judge(code, tests)).quality == 0.0
 
 
@@ -124,7 +124,7 @@ async def test_code_reaches_nothing_outside(reach: str, tmp_path: Path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
-async def test_code_that_fills_memory_disk_or_output_is_stopped_in_its_time() -> None:
+async def test_code_that_exhausts_memory_disk_or_output_is_stopped() -> None:
     for body in (
         "    held = []\n    while True:\n        held.append(bytearray(1 << 20))",
         "    for n in range(10 ** 6):\n        open(f'/tmp/{n}', 'wb').write(b'x' * (1 << 20))",
@@ -138,7 +138,7 @@ async def test_code_that_fills_memory_disk_or_output_is_stopped_in_its_time() ->
 
 
 async def test_a_daemon_does_not_outlive_its_check() -> None:
-    """A process with an own session, once started from code, was there when its check was over."""
+    """A process with its own session, started by code, once survived its check."""
     marker = f"ripieno-daemon-{os.getpid()}"
     code = (
         "import _posixsubprocess, os, sys\nsys.modules['__main__'].REFUSED = ()\n"
@@ -275,12 +275,12 @@ HOSTILE = {
 
 @pytest.mark.parametrize("code", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("value", ["lambda: 1", "(x for x in 'ab')", "Own()"])
-async def test_code_cannot_reach_behind_values_of_the_tests(code: str, value: str) -> None:
+async def test_code_cannot_access_internals_of_the_tests(code: str, value: str) -> None:
     tests = f"class Own:\n    def __init__(self):\n        self.x = 1\nuse({value})"
     assert (await judge(code, tests)).quality == (1.0 if "wanted" in code and value == "Own()" else 0.0)
 
 
-async def test_where_no_jail_can_be_had_nothing_is_run_and_the_error_says_what_to_install(
+async def test_without_a_jail_nothing_runs_and_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ripieno.verify import jail
@@ -307,7 +307,7 @@ async def test_where_no_jail_can_be_had_nothing_is_run_and_the_error_says_what_t
         await judge(GOOD)
 
 
-def test_the_state_of_the_jail_is_told() -> None:
+def test_the_state_of_the_jail_is_reported() -> None:
     from ripieno.verify.jail import describe_jail
 
     is_there, said = describe_jail()

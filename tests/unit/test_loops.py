@@ -1,4 +1,4 @@
-"""Loops: a failure ends none, waits grow within bounds, and each loop tells how it does."""
+"""Loops: a failure ends none, waits grow within bounds, and each loop reports its state."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ def test_the_wait_is_the_period_and_grows_within_bounds_after_failures(
         assert loop.wait_s() >= every_s * (1 - 1e-12) or whole < 2 * every_s
 
 
-async def test_a_loop_tells_how_it_does(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_loop_reports_its_state(caplog: pytest.LogCaptureFixture) -> None:
     clock = FixedClock()
     loop = make_loop(clock)
     assert (loop.state, loop.success_age_s, loop.last_error) == (LoopState.STARTING, None, None)
@@ -73,7 +73,7 @@ async def test_a_run_that_does_not_end_is_stalled(every_s: float, limit_s: float
     assert (loop.state, loop.is_degraded) == (LoopState.OK, False)
 
 
-async def test_what_a_run_waits_for_may_be_cancelled_and_the_loop_goes_on() -> None:
+async def test_a_loop_survives_the_cancellation_of_awaited_work() -> None:
     loop = make_loop(FixedClock())
 
     async def wait_for_what_is_cancelled() -> None:
@@ -85,7 +85,7 @@ async def test_what_a_run_waits_for_may_be_cancelled_and_the_loop_goes_on() -> N
     assert loop.last_error == "CancelledError"
 
 
-async def test_a_loop_goes_on_after_failures_and_ends_with_its_owner() -> None:
+async def test_a_loop_survives_failures_and_ends_with_its_owner() -> None:
     outcomes: Iterator[bool] = iter([False, False, True])
     done, ended = asyncio.Event(), asyncio.Event()
 
@@ -111,7 +111,7 @@ async def test_a_loop_goes_on_after_failures_and_ends_with_its_owner() -> None:
     assert (working.failures, working.failures_in_a_row, hanging.failures) == (2, 0, 0)
 
 
-def test_the_work_of_a_thread_is_entered_in_the_same_way(caplog: pytest.LogCaptureFixture) -> None:
+def test_thread_work_is_recorded_like_loop_work(caplog: pytest.LogCaptureFixture) -> None:
     def raise_one() -> None:
         raise ValueError("no")
 

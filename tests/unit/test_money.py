@@ -46,7 +46,7 @@ from ripieno.evaluate.questions import sum_up
 from ripieno.evaluate.steps import find_steps
 from ripieno.ledger import Change, Holds, Ledger, Reserve, begin_period
 from ripieno.ledger.codec import encode_entry
-from ripieno.measure.profile import Progress
+from ripieno.measure.profile import CampaignProgress
 from ripieno.route import Pacer
 from ripieno.route.choose import gather_estimates
 from ripieno.route.mask import Conditions, mask_workers
@@ -146,10 +146,10 @@ def test_the_pacer_counts_unknown_costs_apart() -> None:
 
 
 def test_a_ceiling_of_a_campaign_ends_at_an_unknown_cost() -> None:
-    progress = Progress(total=2, done=0, resumed=0)
-    progress.note_cost(0.1)
+    progress = CampaignProgress(total=2, done=0, resumed=0)
+    progress.add_cost(0.1)
     assert not progress.is_over(1.0)
-    progress.note_cost(None)
+    progress.add_cost(None)
     assert progress.is_over(1.0)
     assert not progress.is_over(None)
     assert (progress.spent_usd, progress.unknown) == (0.1, 1)
@@ -200,7 +200,7 @@ def test_a_run_of_unknown_cost_is_recorded_as_such() -> None:
 
 @pytest.fixture
 def holds(ledger: Ledger) -> Holds:
-    """Holds of an empty ledger."""
+    """Return the holds of an empty ledger."""
     return ledger.keys.holds
 
 

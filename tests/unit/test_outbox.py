@@ -1,4 +1,4 @@
-"""The outbox: kept durably, read back whole, bounded, and emptied into the ledger in order."""
+"""The outbox: stored durably, read back whole, bounded, and emptied into the ledger in order."""
 
 import asyncio
 import sqlite3
@@ -28,7 +28,7 @@ SIZE = len(_pack(encode_entry(make_executed("second"))))
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the database, as another program may."""
+    """Lock the database, as another program may."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -1,4 +1,4 @@
-"""Patterns and schemas of others: what is refused when it is read, what is bounded when it is used."""
+"""Untrusted patterns and schemas: refused when they are read, bounded when they are used."""
 
 import json
 import time
@@ -30,12 +30,12 @@ from ripieno.verify.text import check_pattern, find_numbers
         ("(?(1)a|b)", "a condition"),
         ("(", r"missing \)"),
         ("a{1,5000}", "invalid repetition size"),
-        ("a" * 2001, "2000 characters"),
-        ("(a{30}b{30}){30}(c{30}d{30}){30}(e{30}f{30}){30}", "too large"),
+        ("a" * 2001, "the limit is 2000"),
+        ("(a{30}b{30}){30}(c{30}d{30}){30}(e{30}f{30}){30}", "the limit is 4000"),
         ("\ud800", "surrogate"),
     ],
 )
-def test_a_pattern_that_the_engine_refuses_is_named_when_it_is_read(pattern: str, said: str) -> None:
+def test_an_unsupported_pattern_is_refused_by_name(pattern: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         compile_pattern(pattern)
     with pytest.raises(ValueError, match=f"check.pattern.pattern: .*{said}"):
@@ -44,7 +44,7 @@ def test_a_pattern_that_the_engine_refuses_is_named_when_it_is_read(pattern: str
         check_pattern(Pattern(pattern=pattern), "a")
 
 
-def test_a_pattern_matches_the_final_answer_or_the_whole_text_in_time_that_grows_with_the_text() -> None:
+def test_a_pattern_matches_the_answer_or_the_text_in_linear_time() -> None:
     assert check_pattern(Pattern(pattern=r"\d+ apples"), "I count.\nAnswer: 12 apples").quality == 1.0
     assert check_pattern(Pattern(pattern=r"\d+ apples"), "some apples").quality == 0.0
     assert matches("(a+)+", "a" * 60_000)
@@ -62,12 +62,12 @@ LADDER = {f"s{n}": {"anyOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        ({"$ref": "http://127.0.0.1:1/schema"}, "only places in the schema itself"),
-        ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "only places in the schema itself"),
+        ({"$ref": "http://127.0.0.1:1/schema"}, "only references within it"),
+        ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "only references within it"),
         ({"$ref": "#"}, "in a circle"),
         ({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"not": {"$ref": "#/$defs/a"}}}}, "in a circle"),
-        ({"$ref": "#/$defs/none"}, "does not hold"),
-        ({"$ref": "#none"}, "does not hold"),
+        ({"$ref": "#/$defs/none"}, "does not contain"),
+        ({"$ref": "#none"}, "does not contain"),
         ({"$dynamicRef": "#x"}, "not supported"),
         ({"items": {"$id": "x"}}, "cannot have an"),
         ({"pattern": "(?=a)"}, "a lookahead"),
@@ -117,7 +117,7 @@ TREE = {
         ({"children": [{"other": 1}]}, "at children/0"),
     ],
 )
-def test_a_schema_that_refers_to_itself_further_down_is_used(value: object, fault: str | None) -> None:
+def test_a_recursive_schema_is_supported(value: object, fault: str | None) -> None:
     found = find_fault(TREE, value)
     assert found is None if fault is None else found is not None and found.startswith(fault)
 
@@ -139,7 +139,7 @@ def test_checking_an_answer_against_a_schema_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("kind", ["unit_tests", "external"])
-def test_a_request_may_ask_for_code_only_where_the_owner_says_so(kind: str) -> None:
+def test_requests_may_run_code_only_if_the_owner_allows_it(kind: str) -> None:
     from ripieno.domain import Objective
 
     facts: dict[str, object] = {"tests": "assert f()"} if kind == "unit_tests" else {"verifier": "v"}
@@ -174,7 +174,7 @@ def test_names_that_a_request_states_are_bounded(
     assert caught.value.param == param
 
 
-def test_code_is_found_in_a_reply_in_time_that_grows_with_it() -> None:
+def test_code_extraction_takes_linear_time() -> None:
     began = time.process_time()
     for text in ("~" * 300_000 + "`", "```\n" * 100_000, "```json" + "\n" * 300_000, "`" * 300_000):
         list_blocks(text)
@@ -186,14 +186,14 @@ def test_code_is_found_in_a_reply_in_time_that_grows_with_it() -> None:
     assert extract_code("```\nnot code (\n```\n```\nalso not (\n```\n").startswith("not code")
 
 
-def test_numbers_are_found_in_time_that_grows_with_the_text() -> None:
+def test_number_extraction_takes_linear_time() -> None:
     began = time.process_time()
     assert find_numbers("111," * 50_000 + "x")
     assert find_numbers("(" * 200_000) == []
     assert time.process_time() - began < 5.0
 
 
-def test_a_wanted_form_that_is_refused_is_not_checked() -> None:
+def test_a_refused_response_schema_is_not_checked() -> None:
     from ripieno.domain import Task
     from ripieno.route.modes import read_schema as read_wanted
 

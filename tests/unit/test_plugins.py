@@ -1,4 +1,4 @@
-"""Plugins: listed, loaded, and their faults kept to themselves."""
+"""Plugins: listed and loaded, with isolated faults."""
 
 import sys
 from importlib import import_module
@@ -12,7 +12,7 @@ from ripieno.plugins import build_plugin, find_plugins, list_plugins, load_plugi
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, module: str, points: str) -> None:
-    """Put a small distribution on the path, as an installed plugin would be."""
+    """Put a small distribution on the path, like an installed plugin."""
     (folder / "theirs.py").write_text(module)
     info = folder / "theirs-1.0.dist-info"
     info.mkdir()
@@ -22,13 +22,13 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, module: str, point
     monkeypatch.delitem(sys.modules, "theirs", raising=False)
 
 
-def test_built_ins_use_the_same_door() -> None:
+def test_built_ins_are_registered_like_plugins() -> None:
     assert set(find_plugins("ripieno.providers")) >= {"openai", "llama", "callable", "replay"}
     assert set(find_plugins("ripieno.predictors")) >= {"stack", "lowrank", "kinds", "heads"}
     assert all(listed.fault is None for listed in list_plugins())
 
 
-def test_a_broken_plugin_is_named_and_stops_only_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_plugin_is_named_and_stops_only_its_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, module="1/0", points="[ripieno.policies]\ntheirs = theirs:policy\n")
     faults = {listed.name: listed.fault for listed in list_plugins() if listed.group == "ripieno.policies"}
     assert "ZeroDivisionError" in str(faults["theirs"])
@@ -51,17 +51,17 @@ def test_a_plugin_of_another_package_is_built(tmp_path: Path, monkeypatch: pytes
     assert build_plugin("ripieno.policies", "mine", {}, key="route") == "made"
     with pytest.raises(ConfigError, match=r"route\.speed"):
         build_plugin("ripieno.policies", "mine", {"speed": 1}, key="route")
-    with pytest.raises(ConfigError, match="is no ripieno"):
+    with pytest.raises(ConfigError, match="is not a ripieno"):
         build_plugin("ripieno.policies", "odd", {}, key="route")
 
 
-def test_a_missing_plugin_lists_what_is_there() -> None:
+def test_the_error_of_a_missing_plugin_lists_the_installed_ones() -> None:
     with pytest.raises(ConfigError) as caught:
         load_plugin("ripieno.encoders", "nope")
     assert "static" in str(caught.value.hint)
 
 
-def test_a_missing_library_names_the_extra_that_brings_it() -> None:
+def test_the_error_of_a_missing_library_names_its_extra() -> None:
     with pytest.raises(MissingExtra) as caught, needs_extra("train", "training a router", key="kind"):
         import_module("no_such_library.part")
     assert caught.value.message == "training a router needs the package 'no_such_library', which is not installed"
@@ -72,7 +72,7 @@ def test_a_missing_library_names_the_extra_that_brings_it() -> None:
         import_module("json")
 
 
-def test_an_extra_can_be_asked_for_before_any_work() -> None:
+def test_a_missing_extra_is_reported_before_any_work() -> None:
     require_extra("train", "training a router", ("json", "re"))
     with pytest.raises(MissingExtra, match="'nothing_here'"):
         require_extra("train", "training a router", ("json", "nothing_here"))

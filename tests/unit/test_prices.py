@@ -1,4 +1,4 @@
-"""Prices: found in the carried list by name and address, or unknown; never zero by accident."""
+"""Prices: found in the bundled list by name and address, or unknown; never zero by accident."""
 
 import json
 from pathlib import Path
@@ -100,12 +100,12 @@ def test_a_name_finds_its_list_price(model: str, base_url: str | None, rates: tu
         ("ft:nobody:org::id", OPENAI),
     ],
 )
-def test_a_name_that_the_list_does_not_know_there_is_unknown(model: str, base_url: str | None) -> None:
+def test_a_model_outside_the_list_has_an_unknown_price(model: str, base_url: str | None) -> None:
     assert find_price(model, base_url=base_url) == UNKNOWN
     assert find_price(model, base_url=base_url).charge(input_tokens=10, output_tokens=10, cpu_s=1.0) is None
 
 
-def test_free_is_free_only_where_openrouter_says_so() -> None:
+def test_the_tag_free_counts_only_for_openrouter() -> None:
     assert find_price("deepseek/deepseek-chat:free", base_url=OPENROUTER).is_free
     assert find_price("openrouter/deepseek/deepseek-chat:free").is_free
 
@@ -145,7 +145,7 @@ def test_cached_written_and_spoken_tokens_have_their_own_rates() -> None:
     assert price.price(Usage(input_tokens=10, cached_tokens=99)) == pytest.approx(10 / 1e6), "no more than was read"
 
 
-def test_what_a_provider_states_is_the_cost() -> None:
+def test_the_cost_that_a_provider_states_counts() -> None:
     assert UNKNOWN.price(Usage(cost_usd=0.25)) == 0.25
     assert Price(usd_per_call=1.0).price(Usage(cost_usd=0.25)) == 0.25
 
@@ -165,12 +165,12 @@ def test_what_a_provider_states_is_the_cost() -> None:
         ({}, None),
     ],
 )
-def test_usage_tells_the_price_that_the_provider_states(stated: dict[str, object], cost: float | None) -> None:
+def test_usage_contains_the_price_that_the_provider_states(stated: dict[str, object], cost: float | None) -> None:
     found = read_usage({"prompt_tokens": 10, "completion_tokens": 5} | stated).cost_usd
     assert found == (None if cost is None else pytest.approx(cost))
 
 
-def test_reasoning_counts_as_output_where_only_the_total_holds_it() -> None:
+def test_reasoning_counts_as_output_if_only_the_total_has_it() -> None:
     gemini = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
     assert read_usage(gemini).output_tokens == 105
     grok = gemini | {"completion_tokens_details": {"reasoning_tokens": 100}}
@@ -179,7 +179,7 @@ def test_reasoning_counts_as_output_where_only_the_total_holds_it() -> None:
     assert read_usage(openai | {"completion_tokens_details": {"reasoning_tokens": 100}}).output_tokens == 105
 
 
-def test_usage_tells_cached_and_written_tokens() -> None:
+def test_usage_contains_cached_and_written_tokens() -> None:
     usage = read_usage(
         {
             "prompt_tokens": 100,
@@ -215,7 +215,7 @@ def test_a_card_states_its_price_or_is_unknown() -> None:
         pool_with("price = 'free'\nusd_per_call = 0.01")
 
 
-def test_the_address_of_the_provider_tells_the_price() -> None:
+def test_the_address_of_the_provider_determines_the_price() -> None:
     provider = f'kind = "openai"\nbase_url = "{OPENROUTER}"'
     price = pool_with('model = "google/gemini-2.5-flash"', provider)
     assert (price.input_usd_per_mtok, price.output_usd_per_mtok) == pytest.approx((0.3, 2.5))

@@ -1,4 +1,4 @@
-"""Files for their owner alone: made so whatever the umask is, and made so again where they were wider."""
+"""Private files: created for their owner whatever the umask is, and narrowed if they were wider."""
 
 import os
 import stat
@@ -40,7 +40,7 @@ def test_a_file_is_made_empty_for_its_owner_and_an_old_one_keeps_its_content(tmp
     assert (mode_of(path), path.read_bytes()) == (0o600, b"new")
 
 
-def test_what_is_narrow_missing_or_no_file_stays_as_it_is(tmp_path: Path) -> None:
+def test_private_missing_and_special_files_stay_unchanged(tmp_path: Path) -> None:
     narrow(tmp_path / "missing")
     folder = tmp_path / "folder"
     folder.mkdir(mode=0o755)
@@ -52,7 +52,7 @@ def test_what_is_narrow_missing_or_no_file_stays_as_it_is(tmp_path: Path) -> Non
     assert mode_of(read_only) == 0o400
 
 
-def test_a_file_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_file_of_another_owner_stays_unchanged(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a file away")
     path = tmp_path / "theirs"

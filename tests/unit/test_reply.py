@@ -1,4 +1,4 @@
-"""What a judge's reply states: one number, or nothing; never the first number of a text."""
+"""Replies of judges: one number or none, and never the first number of a text."""
 
 import pytest
 from hypothesis import given
@@ -49,6 +49,6 @@ def test_a_reply_states_one_grade_or_none(text: str, grade: int | None) -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_read_without_a_fault_and_within_the_range(text: str) -> None:
+def test_any_reply_parses_to_a_valid_grade_or_none(text: str) -> None:
     found = read_choice(text, key="better", most=2)
     assert found in (None, 1, 2)

@@ -1,4 +1,4 @@
-"""What a text holds: secrets, personal data, in every form and carrier; and the language."""
+"""Sensitive content of a text: secrets and personal data in every form and carrier; and the language."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def test_every_planted_form_is_found_in_every_carrier(carrier: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_found_is_replaced_by_a_mark_and_found_no_more(form: str) -> None:
+def test_redaction_leaves_nothing_to_find(form: str) -> None:
     text = FORMS[form]
     done = SCANNER.redact(text)
     assert sum(done.counts.values()) >= 1
@@ -77,7 +77,7 @@ def test_what_is_found_is_replaced_by_a_mark_and_found_no_more(form: str) -> Non
         ("PuTTY-User-Key-File-3: ssh-ed25519", {Sensitivity.SECRET}),
     ],
 )
-def test_a_form_is_found_behind_another_one_and_in_other_characters(text: str, found: set[Sensitivity]) -> None:
+def test_forms_are_found_after_others_and_in_other_characters(text: str, found: set[Sensitivity]) -> None:
     assert SCANNER.find(text) == found
 
 
@@ -111,12 +111,12 @@ def test_a_form_is_found_behind_another_one_and_in_other_characters(text: str, f
         "",
     ],
 )
-def test_ordinary_text_is_no_alarm(text: str) -> None:
+def test_ordinary_text_raises_no_alarm(text: str) -> None:
     assert SCANNER.find(text) == frozenset()
     assert SCANNER.redact(text).text == text
 
 
-def test_places_are_counted_in_characters_and_hold_no_text() -> None:
+def test_findings_count_characters_and_contain_no_text() -> None:
     text = "Grüße — 見て jane@example.org, and 4111 1111 1111 1111"
     found = SCANNER.locate(text)
     assert [text[each.start : each.end] for each in found] == ["jane@example.org", "4111 1111 1111 1111"]
@@ -124,7 +124,7 @@ def test_places_are_counted_in_characters_and_hold_no_text() -> None:
     assert "jane" not in repr(found)
 
 
-def test_what_is_encoded_is_replaced_whole_and_the_rest_stays() -> None:
+def test_encoded_secrets_are_replaced_completely() -> None:
     packed = "amFuZS5kb2VAZXhhbXBsZS5vcmc="  # jane.doe@example.org
     done = SCANNER.redact(f"keep é this {packed} and that")
     assert done.text == "keep é this [personal data removed] and that"
@@ -145,12 +145,12 @@ def test_phone_numbers_are_those_of_the_stated_region_or_have_a_code() -> None:
     assert make_scanner(region="US").find(american) == {Sensitivity.PERSONAL}
     assert make_scanner().find(american) == frozenset()
     assert make_scanner().find("call +1 415 555 2671") == {Sensitivity.PERSONAL}
-    with pytest.raises(ConfigError, match="'ZZ' is no region") as caught:
+    with pytest.raises(ConfigError, match="'ZZ' is not a region") as caught:
         make_scanner(region="ZZ")
     assert caught.value.key == "route.phone_region"
 
 
-def test_patterns_of_the_users_own_count_as_secrets_and_a_bad_one_is_named() -> None:
+def test_user_patterns_count_as_secrets_and_invalid_ones_are_named() -> None:
     scanner = make_scanner(has_personal=False, patterns={"project": r"(?i)\bbluebird-\d+\b"})
     assert scanner.find("About Bluebird-7, please") == {Sensitivity.SECRET}
     assert scanner.redact("About Bluebird-7, please").counts == {"project": 1}
@@ -200,7 +200,7 @@ def test_a_value_that_is_nested_deep_is_read_without_recursion() -> None:
     assert SCANNER.find(read_text({"a": nested})) == {Sensitivity.PERSONAL}
 
 
-def test_a_text_is_unpacked_so_often_and_no_further() -> None:
+def test_unpacking_stops_at_a_depth() -> None:
     import base64
 
     packed = "jane.doe@example.org is here"
@@ -233,14 +233,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_the_time_of_a_hostile_text_grows_with_its_length_alone(name: str) -> None:
-    """Counted in steps of the interpreter, which no other process disturbs; four times the text is five at most."""
+def test_scanning_hostile_text_takes_linear_time(name: str) -> None:
+    """Count steps of the interpreter, which other processes do not disturb: four times the text takes at most five."""
     text = HOSTILE[name]
     once, again = count_steps(SCANNER, text), count_steps(SCANNER, text * 4)
     assert again <= 5 * once + 2_000
 
 
-def test_what_is_removed_of_private_keys_without_an_end_is_found_in_one_pass() -> None:
+def test_unterminated_private_keys_are_removed_in_one_pass() -> None:
     text = "-----BEGIN PRIVATE KEY-----" * 2_000
     done = SCANNER.redact(text)
     assert done.counts == {"private key": 2_000}
@@ -263,7 +263,7 @@ def count_steps(scanner: Scanner, text: str) -> int:
     return steps
 
 
-def test_without_the_extra_nothing_is_scanned_less_it_is_refused() -> None:
+def test_a_scan_without_its_extra_is_refused() -> None:
     code = (
         "import sys; sys.modules['phonenumbers'] = None\n"
         "from ripieno.privacy import make_scanner\n"
@@ -287,7 +287,7 @@ def test_without_the_extra_nothing_is_scanned_less_it_is_refused() -> None:
         ("", None),
     ],
 )
-def test_the_language_is_told_or_left_open(text: str, language: str | None) -> None:
+def test_the_language_is_detected_or_unknown(text: str, language: str | None) -> None:
     assert detect_language(text) == language
 
 
@@ -311,14 +311,14 @@ async def test_sensitive_tasks_stay_within_their_boundary(make_worker: MakeWorke
     assert blind.sensitivity == frozenset()
 
 
-async def test_a_long_text_is_read_to_its_end_beside_the_event_loop() -> None:
+async def test_a_long_text_is_scanned_outside_the_event_loop() -> None:
     boundary = Boundary(Privacy.LOCAL, SCANNER)
     text = "All is well here, thank you. " * 20_000
     assert await boundary.find(text) == frozenset()
     assert await boundary.find({"content": text + "jane@example.org"}) == {Sensitivity.PERSONAL}
 
 
-async def test_no_more_tasks_are_known_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_of_sensitivities_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ripieno.privacy.boundary.MOST_KNOWN", 2)
     boundary = Boundary(Privacy.LOCAL, SCANNER)
     for number in range(4):
@@ -327,7 +327,7 @@ async def test_no_more_tasks_are_known_than_are_kept(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("number", ["0.4532015112830366", "1.4111111111111111", "-0.5425233430109903", "12.5369012345"])
-def test_decimal_places_are_no_number_of_a_card_or_person(number: str) -> None:
+def test_decimal_places_are_not_card_or_personal_numbers(number: str) -> None:
     scanner = make_scanner()
     assert not scanner.find(f'{{"quality": {number}, "share": {number}}}')
     assert scanner.find(f"card no.{number.partition('.')[2]}") or number.startswith("12")

@@ -1,4 +1,4 @@
-"""Task files and routing folders: read whole, or refused whole with the place."""
+"""Task files and routing folders: read completely, or refused with the place."""
 
 import json
 import re
@@ -84,10 +84,10 @@ def test_short_scorers_are_read(tmp_path: Path) -> None:
         ('{"id": "x", "prompt": "p", "scorer": "last_number", "answer": "many"}', "many"),
         ('{"id": "x", "grader": {"kind": "recorded"}}', "at least one message"),
         ('{"id": "x", "prompt": "p", "grader": {"kind": "recorded"}, "colour": 1}', "colour"),
-        ('{"id": "ok", "prompt": "p", "grader": {"kind": "recorded"}}', "stands on line 1"),
+        ('{"id": "ok", "prompt": "p", "grader": {"kind": "recorded"}}', "is also on line 1"),
     ],
 )
-def test_a_bad_line_is_named_and_nothing_is_read(tmp_path: Path, line: str, told: str) -> None:
+def test_an_invalid_line_is_named_and_nothing_is_read(tmp_path: Path, line: str, told: str) -> None:
     good = {"id": "ok", "prompt": "p", "grader": {"kind": "recorded"}}
     path = write_lines(tmp_path / "t.jsonl", good, "", line)
     with pytest.raises(DataError, match=told) as caught:
@@ -98,7 +98,7 @@ def test_a_bad_line_is_named_and_nothing_is_read(tmp_path: Path, line: str, told
 def test_missing_empty_and_binary_task_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_tasks(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match="holds no task"):
+    with pytest.raises(DataError, match="has no task"):
         read_tasks(write_lines(tmp_path / "empty.jsonl", ""))
     (tmp_path / "bin.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="cannot be read"):
@@ -214,8 +214,8 @@ def test_a_broken_folder_is_refused_with_file_column_and_row(
         ("prompts.jsonl", '\n\n["p1"]\n', "must be a JSON object", "row 0"),
         ("prompts.jsonl", "", "has no rows", None),
         ("prompts.jsonl", '{"prompt_id": "p1"}\n', "the column is missing", "column prompt"),
-        ("prompts.csv", "prompt_id,prompt\np1,a,b\n", "has 3 fields, the header has 2", "row 0"),
-        ("prompts.csv", "prompt_id,prompt_id\np1,p2\n", "stands twice", "column prompt_id"),
+        ("prompts.csv", "prompt_id,prompt\np1,a,b\n", "has 3 fields, and the header has 2", "row 0"),
+        ("prompts.csv", "prompt_id,prompt_id\np1,p2\n", "occurs twice", "column prompt_id"),
         ("prompts.csv", 'prompt_id\n"p1"x\n', "not CSV", "row 0"),
         ("prompts.csv", "", "has no rows", None),
         ("models.jsonl", '{"model_id": "m1", "description": 3}\n', "must be text, got 3", "description, row 0"),
@@ -226,7 +226,7 @@ def test_a_broken_folder_is_refused_with_file_column_and_row(
         ("models.csv", "model_id,price_in\nm1,1e999\n", "must be a finite number", "price_in, row 0"),
     ],
 )
-def test_what_is_no_table_is_refused_with_its_place(
+def test_an_invalid_table_is_refused_with_its_place(
     tmp_path: Path, name: str, text: str, told: str, place: str | None
 ) -> None:
     folder = make_folder(tmp_path / "set", "jsonl")
@@ -237,10 +237,10 @@ def test_what_is_no_table_is_refused_with_its_place(
     assert (caught.value.path, caught.value.place) == (str(folder / name), place)
 
 
-def test_a_table_is_there_once_and_can_be_read(tmp_path: Path) -> None:
+def test_a_duplicate_or_unreadable_table_is_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "set", "jsonl")
     make_folder(folder, "csv")
-    with pytest.raises(DataError, match=r"there twice, the other is prompts\.csv"):
+    with pytest.raises(DataError, match=r"also has the file prompts\.csv"):
         read_folder(folder)
     data = read_folder(make_folder(tmp_path / "one", "csv"))
     assert write_folder(data, folder, form="parquet") == "parquet"

@@ -12,8 +12,8 @@ from safetensors.numpy import save
 
 from ripieno.conductor import Roster
 from ripieno.conductor.base import Brief
-from ripieno.conductor.policy import ACTIONS, NUMBERS, STOP, Cursor, Scene, TinyPolicy, follow
-from ripieno.conductor.tiny import load_policy, load_tiny, save_policy, tell_plan
+from ripieno.conductor.policy import ACTIONS, NUMBERS, STOP, Cursor, Scene, TinyPolicy, list_choices
+from ripieno.conductor.tiny import describe_plan, load_policy, load_tiny, save_policy
 from ripieno.domain import Binding, Estimate, Op, Task, Worker, WorkerId
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import CheckpointError
@@ -76,15 +76,15 @@ def test_every_plan_it_writes_is_valid(seed: int, most: int) -> None:
                 assert op is not Op.VERIFY or worker != plan[place - 1][1], "nobody verifies himself"
 
 
-def test_a_plan_is_followed_place_by_place() -> None:
-    cursor, actions, workers = follow([(1, 2), (3, 0)], most_steps=5)
+def test_the_choices_of_a_plan_are_listed_in_order() -> None:
+    cursor, actions, workers = list_choices([(1, 2), (3, 0)], most_steps=5)
     assert cursor.step.tolist() == [0, 1, 2]
     assert cursor.worker.tolist() == [-1, 2, 0]
     assert actions.tolist() == [1, 3, STOP]
     assert workers[:2].tolist() == [2, 0]
-    _, full, _ = follow([(0, 1)], most_steps=1)
+    _, full, _ = list_choices([(0, 1)], most_steps=1)
     assert full.tolist() == [0], "what is full needs no end"
-    assert tell_plan([(1, 2), (3, 0)]) == "2 extract question; 0 solve prev"
+    assert describe_plan([(1, 2), (3, 0)]) == "2 extract question; 0 solve prev"
 
 
 def test_a_policy_survives_its_file_and_a_wrong_file_is_refused(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from ripieno.workbench.families import CHAINS, FAMILIES
 from ripieno.workbench.search import list_singles, propose, search, try_plan
 from ripieno.workbench.skills import SKILLS, UNKNOWN, find_program, take_majority
 from ripieno.workbench.workers import WORDS, garble, make_workers
-from ripieno.workbench.world import BenchPool, BenchStep, Outcome, World
+from ripieno.workbench.world import BenchOutcome, BenchPool, BenchStep, World
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_exact_skills_in_the_right_order_find_the_answer_that_the_numbers_give(family, split) -> None:  # type: ignore[no-untyped-def]  # parametrized
+def test_exact_skills_in_the_right_order_find_the_answer(family, split) -> None:  # type: ignore[no-untyped-def]  # parametrized
     tasks = family.generate(split=split, count=40, rng=np.random.default_rng(3))
     assert len(tasks) == 40
     with Programs() as programs:
@@ -36,7 +36,7 @@ def test_exact_skills_in_the_right_order_find_the_answer_that_the_numbers_give(f
             assert verdict.quality == 1.0, (task.task.text, text, task.grader)
 
 
-def test_no_way_of_asking_stands_on_both_sides() -> None:
+def test_no_phrasing_is_in_both_splits() -> None:
     for family in FAMILIES:
         assert not {t.text for t in family.train} & {t.text for t in family.test}
     for known, unseen in WORDS.values():
@@ -46,7 +46,7 @@ def test_no_way_of_asking_stands_on_both_sides() -> None:
     assert {worker.split for worker in make_workers()} == {"train", "test"}
 
 
-def test_skills_say_what_they_cannot_read() -> None:
+def test_skills_report_text_that_they_cannot_read() -> None:
     for name, skill in SKILLS.items():
         if name not in ("edit", "vote"):
             assert skill("Sing me a song about rain, please") == UNKNOWN, name
@@ -63,7 +63,7 @@ def test_skills_say_what_they_cannot_read() -> None:
     assert SKILLS["read"]("Tom shares: 12 at 3 each shared among 4") == "(12 * 3) / 4"
 
 
-def test_a_clone_slips_on_the_same_texts_and_about_as_often_as_it_should() -> None:
+def test_a_clone_fails_on_fixed_texts_at_its_rate() -> None:
     clone = next(worker for worker in make_workers() if worker.id == "calculate-train-2")
     texts = [f"What is {a} + {b}?" for a in range(40) for b in range(25)]
     first = [clone.act(text, lambda code: None) for text in texts]
@@ -110,13 +110,13 @@ def test_an_accepting_check_ends_a_plan_and_an_outcome_has_its_price(world: Worl
     assert done.results == ["5", "5"]
     assert done.is_accepted
     assert done.cost == pytest.approx(pool.workers[0].cost + pool.workers[1].cost)
-    right, wrong = Outcome(is_right=True, cost=1.0, steps=2), Outcome(is_right=False, cost=1.0, steps=2)
+    right, wrong = BenchOutcome(is_right=True, cost=1.0, steps=2), BenchOutcome(is_right=False, cost=1.0, steps=2)
     assert right.reward == pytest.approx(0.97 - 0.003)
     assert wrong.reward == pytest.approx(-0.003)
-    assert Outcome(is_right=True, cost=1000.0, steps=1).reward == pytest.approx(0.5)
+    assert BenchOutcome(is_right=True, cost=1000.0, steps=1).reward == pytest.approx(0.5)
 
 
-def test_the_ladder_rises_and_says_whether_to_train(world: World) -> None:
+def test_the_ladder_rises_and_recommends_training(world: World) -> None:
     rng = np.random.default_rng(1)
     ladder = audit(world, [world.draw_pool("train", rng) for _ in range(4)], split="train", tasks=16)
     rungs = [rung[0] for rung in (ladder.random, ladder.single, ladder.one_step, ladder.search)]
@@ -143,7 +143,7 @@ def test_the_ladder_rises_and_says_whether_to_train(world: World) -> None:
         "print(",
     ],
 )
-def test_a_program_that_escapes_or_never_ends_gives_nothing_and_the_next_one_runs(code: str) -> None:
+def test_a_bad_program_returns_nothing_and_the_next_one_runs(code: str) -> None:
     with Programs(timeout_s=1.0) as programs:
         assert programs.run(code) is None
         assert programs.run("print(6 * 7)") == "42"

@@ -1,4 +1,4 @@
-"""Workflows as values: who is in them, what they cost at least, how they are recorded, and steps in words."""
+"""Workflows as values: their workers, their least cost, their records, and the prompts of steps."""
 
 import json
 from collections.abc import Callable
@@ -355,11 +355,11 @@ def test_a_model_gets_the_task_the_results_and_an_instruction() -> None:
         ("It says ACCEPT in the text", None),
     ],
 )
-def test_what_is_no_verdict_neither_accepts_nor_refuses(text: str, verdict: tuple[bool, str] | None) -> None:
+def test_a_reply_without_a_verdict_neither_accepts_nor_refuses(text: str, verdict: tuple[bool, str] | None) -> None:
     assert read_verdict(text) == verdict
 
 
-def test_long_results_are_shown_from_both_ends() -> None:
+def test_long_results_keep_both_ends() -> None:
     text = "a" * LONGEST_RESULT + "b" * LONGEST_RESULT
     shown = clip(text)
     assert len(shown) < LONGEST_RESULT + 60

@@ -1,4 +1,4 @@
-"""Task to Features: what routing may know before it chooses."""
+"""Task to Features: what the router knows before it chooses."""
 
 from ripieno.analyze.analyzer import Analyzer
 

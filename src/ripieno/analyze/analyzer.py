@@ -20,21 +20,22 @@ from ripieno.encoders import Encoder, clip_text, find_privacy
 from ripieno.privacy import Boundary
 
 CHARACTERS = 6000
-"""Longest text that features are made of: routing a long prompt costs no more than routing a page."""
+"""Characters of a text that features are computed from. The limit bounds the cost of routing a long prompt."""
 TOOL_CHARACTERS = 1500
 MOST_KNOWN = 512
-"""Tasks whose features are kept, some kilobytes each."""
+"""Tasks whose features are cached. Each entry takes some kilobytes."""
 _NOTHING = np.zeros(0, dtype=np.float32)
 _NO_TERMS = np.zeros(0, dtype=np.int64)
 
 
 class Analyzer:
-    """Finds the features of tasks; holds the encoder.
+    """Computes the features of tasks. It holds the encoder.
 
     Args:
         encoder: text to vectors.
-        criticality: guesses what the caller does not state; without, the defaults hold.
-        boundary: gives how far sensitive text may travel at this moment, and finds what is; None looks for nothing.
+        criticality: predicts the criticalities that the caller does not state; without it, the defaults apply.
+        boundary: returns the current limit on where sensitive text may travel, and finds sensitive text; None
+            disables it.
     """
 
     def __init__(
@@ -49,12 +50,12 @@ class Analyzer:
         self._boundary = boundary
         self._known: dict[tuple[object, ...], Features] = {}
         self.hits = 0
-        """Tasks whose features were known from an equal one."""
+        """Tasks whose features were in the cache."""
         self.misses = 0
 
     @property
     def schema(self) -> FeatureSchema:
-        """What the features of this analyzer hold."""
+        """Return the schema of the features that this analyzer computes."""
         return FeatureSchema(
             encoder=self.encoder.name,
             width=self.encoder.dimensions,
@@ -64,7 +65,7 @@ class Analyzer:
         )
 
     async def analyze(self, task: Task) -> Features:
-        """Find the features of one task; of one that came lately they are still known."""
+        """Compute the features of one task, or return the cached features of an equal one."""
         asked = task.objective
         is_near = not self._may_encode(asked)
         name = (
@@ -83,7 +84,7 @@ class Analyzer:
         return features
 
     async def survey(self, task: Task) -> Features:
-        """Find only what the mask asks for: size, needs and, where it is looked for, sensitivity."""
+        """Compute only what the mask needs: size, needs and, if a boundary is set, sensitivity."""
         whole = "\n".join(message.text for message in task.messages)
         characters = len(whole) + (len(_tool_text(task.tools)) if task.tools else 0)
         return Features(
@@ -105,9 +106,9 @@ class Analyzer:
         )
 
     async def analyze_many(self, tasks: Sequence[Task]) -> list[Features]:
-        """Find the features of many tasks; their texts are encoded together.
+        """Compute the features of many tasks, with one call of the encoder.
 
-        A text that may not travel to the encoder has a vector of zeros.
+        A text that may not travel to the encoder gets a vector of zeros.
         """
         found = [await self._find_sensitivity(task) for task in tasks]
         texts = [routing_text(task) for task in tasks]
@@ -126,7 +127,7 @@ class Analyzer:
         return await boundary.find_in(task) if boundary is not None else frozenset()
 
     def _may_encode(self, objective: Objective, held: frozenset[Sensitivity] = frozenset()) -> bool:
-        """Whether a task's text may travel to the encoder."""
+        """Return whether a task's text may travel to the encoder."""
         far, boundary = find_privacy(self.encoder).reach, self._boundary()
         is_within = not held or boundary is None or far <= boundary.reach.reach
         return is_within and far <= objective.privacy.reach
@@ -161,7 +162,7 @@ class Analyzer:
         return features if self.criticality is None else self._guess_criticality(features, task, self.criticality)
 
     def _guess_criticality(self, features: Features, task: Task, model: CriticalityModel) -> Features:
-        """Fill in what the caller has not stated; what is stated stands."""
+        """Predict the criticalities that the caller did not state. Stated values stay."""
         names = ("mission_criticality", "time_criticality")
         guessed = zip(names, model.predict([features])[0].tolist(), strict=True)
         open_ = {name: value for name, value in guessed if name not in task.objective.stated}
@@ -169,13 +170,13 @@ class Analyzer:
 
 
 def routing_text(task: Task) -> str:
-    """The text that routing looks at: the last user message, and what the tools are called and say."""
+    """Return the text that the router looks at: the last user message, and the names and descriptions of the tools."""
     text = clip_text(task.text, limit=CHARACTERS)
     return f"{text}\n{_tool_text(task.tools)[:TOOL_CHARACTERS]}" if task.tools else text
 
 
 def find_needs(task: Task) -> frozenset[Need]:
-    """Find what a worker must be able to do to take the task."""
+    """Find the capabilities that a worker must have for the task."""
     needs = set()
     if task.tools and task.params.get("tool_choice") != "none":
         needs.add(Need.TOOLS)

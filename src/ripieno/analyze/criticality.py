@@ -1,4 +1,4 @@
-"""Criticality: what being wrong, and being slow, would cost, guessed from the text where the caller does not say."""
+"""Criticality: the cost of a wrong answer and of a slow one, predicted where the caller does not state it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ class CriticalityModel:
     """Two ridge regressions on the encoder's vector and the text's shape.
 
     Args:
-        arrays: learned arrays, as `fit` makes them.
+        arrays: learned arrays, as `fit` returns them.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -21,12 +21,12 @@ class CriticalityModel:
 
     @classmethod
     def fit(cls, features: Sequence[Features], stated: Matrix, *, precision: float = PRECISION) -> "CriticalityModel":
-        """Learn from tasks whose criticalities were judged.
+        """Fit the model to tasks with judged criticalities.
 
         Args:
-            features: of n tasks.
+            features: features of n tasks.
             stated: mission and time criticality, shape (n, 2), in [0, 10].
-            precision: strength of the pull to the mean.
+            precision: strength of the shrinkage to the mean.
         """
         z = _vectors(features)
         centre, scale, base = z.mean(axis=0), z.std(axis=0) + 1e-6, stated.mean(axis=0)
@@ -36,7 +36,7 @@ class CriticalityModel:
         return cls({"centre": centre, "scale": scale, "base": base, "weights": weights})
 
     def predict(self, features: Sequence[Features]) -> Matrix:
-        """Mission and time criticality, shape (len(features), 2), in [0, 10]."""
+        """Predict mission and time criticality, shape (len(features), 2), in [0, 10]."""
         arrays = self.arrays
         z = _vectors(features)
         design = (z - arrays["centre"]) / arrays["scale"] / np.sqrt(z.shape[1])

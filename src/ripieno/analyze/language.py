@@ -1,6 +1,6 @@
-"""Language of a text: fast where it is plainly English, by fastText's model elsewhere.
+"""Language of a text: a word list recognises plain English fast, and fastText's model detects all others.
 
-The model is fastText's `lid.176.ftz`, unchanged; the package carries it (see NOTICE).
+The model is fastText's `lid.176.ftz`, unchanged. The package contains it (see NOTICE).
 
 Source:
     Joulin et al. (2016), Bag of Tricks for Efficient Text Classification; FastText.zip: Compressing text
@@ -16,7 +16,9 @@ CHARACTERS = 400
 LEAST_LETTERS = 12
 LEAST_SCORE = 0.5
 LEAST_ENGLISH = 0.06
-"""Share of plainly English words from which on no detector is asked; other languages have nearly none."""
+"""Share of common English words from which the text counts as English without the model. Other languages have almost
+none.
+"""
 
 _ENGLISH = frozenset(
     {"the", "and", "is", "of", "what", "how", "to", "with", "for", "this", "that", "which", "are", "you"}
@@ -24,15 +26,15 @@ _ENGLISH = frozenset(
 _WORDS = re.compile(r"[A-Za-z]+")
 _LABEL = "__label__"
 MOSTLY = 0.8
-"""Share of capital letters from which on a text is read in small ones: capitals pass for Japanese."""
+"""Share of capital letters from which the text is lower-cased first, because the model takes capitals for Japanese."""
 
 
-class _Model(Protocol):
+class _FastTextModel(Protocol):
     def predict(self, text: str, k: int, threshold: float) -> tuple[tuple[str, ...], tuple[float, ...]]: ...
 
 
 def detect_language(text: str) -> str | None:
-    """Two-letter code of the language (ISO 639-1), or three letters where it has no shorter one; None where unsure."""
+    """Detect the language: an ISO 639-1 code, a three-letter code if it has no shorter one, or None if unsure."""
     head = " ".join(text[:CHARACTERS].split())
     if sum(map(str.isalpha, head)) < (LEAST_LETTERS if head.isascii() else 4):
         return None
@@ -51,9 +53,9 @@ def _lower_capitals(text: str) -> str:
 
 
 @cache
-def _load_model() -> _Model:
+def _load_model() -> _FastTextModel:
     import fasttext
 
     with as_file(files("ripieno.analyze") / "weights" / "lid.176.ftz") as path:
-        model: _Model = fasttext.load_model(str(path))
+        model: _FastTextModel = fasttext.load_model(str(path))
     return model

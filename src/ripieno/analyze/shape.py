@@ -52,7 +52,7 @@ def measure_shape(text: str, *, tools: int = 0, tool_characters: int = 0, turns:
 
 
 def _count_characters(text: str) -> tuple[int, ...]:
-    """Digits, letters or digits, spaces and capitals; by table where the text is plain ASCII."""
+    """Count digits, letters or digits, spaces and capitals. Plain ASCII is counted by table."""
     if not text.isascii():
         return tuple(sum(map(test, text)) for test in _TESTS)
     counts = np.bincount(np.frombuffer(text.encode(), dtype=np.uint8), minlength=len(_ASCII))

@@ -1,4 +1,4 @@
-"""Hashed words and word pairs: what TF-IDF features are made of, without a vocabulary to keep.
+"""Hashed words and word pairs: the input of TF-IDF features, without a stored vocabulary.
 
 Source:
     Weinberger et al. (2009), Feature hashing for large scale multitask learning.
@@ -15,16 +15,16 @@ from ripieno.domain import Vector
 from ripieno.domain.features import TERM_BUCKETS
 
 PAIR_FACTOR = np.uint64(0x9E3779B1)
-"""Odd and near 2^32 over the golden ratio: mixes the first word's hash into all bits (Knuth, vol. 3, section 6.4)."""
+"""Odd, and near 2^32 over the golden ratio: mixes the first word's hash into all bits (Knuth, vol. 3, section 6.4)."""
 
 WORDS = 50_000
-"""Words whose hashes are kept."""
+"""Words whose hashes are cached."""
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def hash_terms(text: str) -> tuple[npt.NDArray[np.int64], Vector]:
-    """Count hashed words and pairs of neighbours; a pair's hash is made of its words'.
+    """Count hashed words and pairs of neighbouring words. A pair's hash combines the hashes of its words.
 
     Returns:
         Ascending bucket numbers, shape (t,), and log(1 + count) of each, shape (t,).

@@ -1,4 +1,4 @@
-"""Cheap scalars of the tools that a task offers: how many, how demanding, and how much the text speaks of them."""
+"""Cheap scalars of the tools that a task offers: their number, their complexity, and their overlap with the text."""
 
 import json
 import re
@@ -49,7 +49,7 @@ _KINDS = {kind: re.compile(rf'"type": "{kind}"') for kind in TYPES}
 
 
 def measure_tools(text: str, tools: Sequence[Mapping[str, JsonValue]]) -> Vector:
-    """Measure offered tools against a text, shape (len(NAMES),), all finite; zeros without tools."""
+    """Measure the offered tools against a text: shape (len(NAMES),), all finite, zeros without tools."""
     if not tools:
         return np.zeros(len(NAMES), dtype=np.float32)
     functions = [_function(tool) for tool in tools]
@@ -80,7 +80,7 @@ def measure_tools(text: str, tools: Sequence[Mapping[str, JsonValue]]) -> Vector
 
 
 def _function(tool: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """The function of a tool, in the form of chat completions or bare."""
+    """Return the function of a tool, from the form of chat completions or the bare form."""
     inner = tool.get("function")
     return inner if isinstance(inner, Mapping) else tool
 

@@ -57,7 +57,7 @@ from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import Orchestrator, OrchestratorServices, RoutingState
 from ripieno.plugins import build_plugin, find_plugins
 from ripieno.privacy import Boundary
-from ripieno.providers import Caller, Health, Provider, Residents, require_answer
+from ripieno.providers import Caller, Provider, Residents, WorkerHealth, require_answer
 from ripieno.route import (
     PRESETS,
     Conditions,
@@ -105,7 +105,7 @@ class App:
         self._providers = build_providers(self.loaded, known={}, residents=self.residents)
         self._retired: list[Provider] = []
         """Providers that a reload replaced: calls under way may still use them."""
-        self.health = Health(self.clock)
+        self.health = WorkerHealth(self.clock)
         self.caller = Caller(self._providers, health=self.health, clock=self.clock, boundary=self.boundary)
         encoder = CachedEncoder(GuardedEncoder(build_encoder(self.loaded), self.boundary))
         self.analyzer = Analyzer(

@@ -28,7 +28,7 @@ from ripieno.learn.promotion import (
     start_canary,
 )
 from ripieno.learn.train import promote
-from ripieno.measure import Progress
+from ripieno.measure import CampaignProgress
 from ripieno.measure.shadow import SHADOWS, Rivals, Shadow, Shadowing
 from ripieno.route import Router
 from ripieno.route.choose import DecisionRule
@@ -42,7 +42,7 @@ class Pairing:
     """Graded tasks; those that the candidate learned from, if not given."""
     pairs: int = MOST_PAIRS
     most_cost_usd: float | None = None
-    told: Callable[[Progress], None] | None = None
+    told: Callable[[CampaignProgress], None] | None = None
     """Hears of the progress."""
 
 

@@ -7,8 +7,8 @@ from ripieno.app.app import App
 from ripieno.app.sources import find_source, load_tasks, name_source
 from ripieno.errors import InvalidTask
 from ripieno.learn.checkpoint import read_card
-from ripieno.measure import Probing, Progress, choose_probe_tasks, name_probes, require_plain
-from ripieno.measure.probe import Profile
+from ripieno.measure import CampaignProgress, Probing, choose_probe_tasks, name_probes, require_plain
+from ripieno.measure.probe import WorkerProfile
 
 
 async def probe(
@@ -18,8 +18,8 @@ async def probe(
     budget: int,
     tasks: str | None = None,
     most_cost: float | None = None,
-    told: Callable[[Progress], None] | None = None,
-) -> Profile:
+    told: Callable[[CampaignProgress], None] | None = None,
+) -> WorkerProfile:
     """Ask a worker tasks until the budget is used or more would change little; goes on where an earlier one was.
 
     Args:

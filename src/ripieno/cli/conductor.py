@@ -60,7 +60,7 @@ def audit(*, pools: int, tasks: int, as_json: bool) -> None:
     with World() as world, count_bar("pools", pools) as advance:
         rng = np.random.default_rng([0, 29])
         drawn = [world.draw_pool("test", rng) for _ in range(pools)]
-        ladder = measure(world, drawn, split="test", tasks=tasks, told=advance)
+        ladder = measure(world, drawn, split="test", tasks=tasks, on_progress=advance)
     tell_ladder(ladder, as_json=as_json)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ripieno.app import App
     from ripieno.evaluate.report import Entrant
-    from ripieno.measure import Progress
+    from ripieno.measure import CampaignProgress
 
 
 CAMPAIGN = "demo"
@@ -137,7 +137,7 @@ def _is_skipped(task: GradedTask, worker: str) -> bool:
     return crc32(task.id.encode()) % MEASURED_SHARES.get(worker, 1) != 0
 
 
-def _tell(first: Progress, second: Progress) -> str:
+def _tell(first: CampaignProgress, second: CampaignProgress) -> str:
     fresh = first.done + second.done - first.resumed - second.resumed
     return f"{fresh} samples measured, {first.resumed + second.resumed} known from before"
 

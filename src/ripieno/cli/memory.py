@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ripieno.app import App, MemoryApp
     from ripieno.memory.compact import Compacted
     from ripieno.memory.extract import Extracted
-    from ripieno.memory.memory import Health
+    from ripieno.memory.memory import MemoryHealth
     from ripieno.memory.sync import Version
 
 
@@ -172,7 +172,7 @@ def forget(config: Path | None, *, item: str, as_json: bool) -> None:
 def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
     """Tell how memory is: its canary, its watermarks, and what is in quarantine."""
 
-    async def work(app: MemoryApp) -> Health:
+    async def work(app: MemoryApp) -> MemoryHealth:
         if beat and not await app.memory.beat():
             say("the canary did not come back")
         return await app.memory.health()
@@ -252,16 +252,16 @@ def import_(
 
     Kinds: chat logs as JSON lines, sessions of Claude Code or Codex, shell history, git log, a folder of texts.
     """
-    from ripieno.memory.importers import Wanted
+    from ripieno.memory.importers import Import
 
-    wanted = Wanted(path=path, scope=Scope(project=project, user=user), privacy=Privacy(privacy))
+    request = Import(path=path, scope=Scope(project=project, user=user), privacy=Privacy(privacy))
 
     async def work(app: MemoryApp) -> int:
-        new = await app.memory.take(kind, wanted)
+        new = await app.memory.import_source(kind, request)
         while watch is not None:
             say(f"{new} items so far")
             await asyncio.sleep(watch)
-            new += await app.memory.take(kind, wanted)
+            new += await app.memory.import_source(kind, request)
         return new
 
     new = run_memory(config, work)
@@ -406,7 +406,7 @@ def describe_item(item: Item) -> dict[str, object]:
     return describe(item) | {"project": item.scope.project, "user": item.scope.user}
 
 
-def describe_health(found: Health) -> dict[str, object]:
+def describe_health(found: MemoryHealth) -> dict[str, object]:
     """Health as JSON."""
     return {
         "status": found.pulse,
@@ -432,7 +432,7 @@ def _show_recall(found: Recall) -> None:
     say(f"{found.status.value}, support {found.support:.0%}; {age} {found.detail}".rstrip())
 
 
-def _show_health(found: Health) -> None:
+def _show_health(found: MemoryHealth) -> None:
     rows = [[each.source, _day(each.seen_at), _day(each.committed_at)] for each in found.sources]
     if rows:
         print_table(("source", "seen", "committed"), rows)

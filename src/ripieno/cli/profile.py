@@ -17,7 +17,7 @@ from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
 
 if TYPE_CHECKING:
     from ripieno.app import App
-    from ripieno.measure import Progress
+    from ripieno.measure import CampaignProgress
 
 REASONS = 5
 """Reasons that are told."""
@@ -63,7 +63,7 @@ def profile(
 
     graded = load_tasks(tasks)
 
-    async def work(app: App) -> Progress:
+    async def work(app: App) -> CampaignProgress:
         pool = app.pool
         for worker in workers:
             if worker not in pool:
@@ -103,7 +103,7 @@ def profile(
     tell_unjudged(done)
 
 
-def tell_unjudged(done: Progress) -> None:
+def tell_unjudged(done: CampaignProgress) -> None:
     """Say on stderr how many answers have no verdict, whose they are, why, and what to do."""
     if done.judged_again:
         say(f"{done.judged_again} answers of earlier runs have got their verdict now; no worker was called again")
@@ -136,7 +136,7 @@ async def find_able(app: App) -> tuple[str, ...]:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(title: str) -> Iterator[Callable[[CampaignProgress], None]]:
     """A bar on a terminal, with money and time left; quiet elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -152,7 +152,7 @@ def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(title, total=None, spent="")
 
-        def show(progress: Progress) -> None:
+        def show(progress: CampaignProgress) -> None:
             bar.update(
                 task,
                 total=progress.total,

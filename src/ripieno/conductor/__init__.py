@@ -1,4 +1,4 @@
-"""Task to Plan: what writes workflows, and the one grammar that they are written in."""
+"""Task to Plan: the writers of workflows, and the one grammar for plans."""
 
 from ripieno.conductor.base import Brief, Conductor, Directors, Roster, Written
 from ripieno.conductor.decompose import Decomposer

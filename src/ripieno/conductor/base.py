@@ -13,10 +13,10 @@ from ripieno.providers import CallResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A worker as a conductor sees it: what it can do, what it costs, how fast it is; never its name."""
+    """A worker as a conductor sees it: skills, cost and speed, without its name."""
 
     skills: str
-    """In words."""
+    """Description in words."""
     cost_usd: float
     """Expected price of one call, in US dollars."""
     latency_s: float
@@ -31,13 +31,13 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Eligible workers under the numbers that a plan names them by: in an order that says nothing."""
+    """Eligible workers with the numbers that a plan uses for them, in random order."""
 
     workers: tuple[Worker, ...]
 
     @classmethod
     def draw(cls, pool: Pool, eligible: Sequence[WorkerId], rng: np.random.Generator) -> "Roster":
-        """Number the eligible workers at random: a name or a place must not decide."""
+        """Draw a random numbering of the eligible workers, so that neither name nor place decides."""
         present = [pool[worker] for worker in eligible if not pool[worker].is_careful]
         return cls(tuple(present[index] for index in rng.permutation(len(present))))
 
@@ -45,26 +45,26 @@ class Roster:
         return len(self.workers)
 
     def find(self, worker: WorkerId) -> int | None:
-        """The number of a worker."""
+        """Find the number of a worker."""
         return next((place for place, each in enumerate(self.workers) if each.id == worker), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brief:
-    """All that a conductor knows when it writes."""
+    """The input of a conductor."""
 
     task: Task
     features: Features | None
-    """None where only a worker by prompt writes, which reads the task itself."""
+    """None if only a prompted worker writes, which reads the task itself."""
     roster: Roster
     estimates: Mapping[WorkerId, Estimate]
     author: WorkerId | None = None
-    """Who writes, where a worker does."""
+    """The worker that writes, if a worker does."""
     call: Callable[[Worker, Task], Awaitable[CallResult]] | None = None
-    """How a worker is called within the run's budget; None calls it without one."""
+    """Calls a worker within the run's budget; None calls it without one."""
 
     def describe(self, worker: Worker) -> Card:
-        """One worker's card."""
+        """Return one worker's card."""
         estimate = self.estimates.get(worker.id)
         return Card(
             skills=worker.notes or ("a tool" if worker.is_tool else "a language model"),
@@ -77,7 +77,7 @@ class Brief:
         )
 
     def _expect_cost(self, worker: WorkerId) -> float:
-        """Expected cost of a worker; an unknown one is as high as the highest known."""
+        """Return the expected cost of a worker; an unknown one counts as the highest known."""
         costs = {name: estimate.cost_usd for name, estimate in self.estimates.items()}
         known = costs.get(worker)
         return max((cost for cost in costs.values() if cost is not None), default=0.0) if known is None else known
@@ -91,36 +91,36 @@ def _find_usual(estimate: Estimate | None) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What a conductor wrote, with the calls that it took: they are part of what the run costs."""
+    """A conductor's plan, with its calls, which are part of the run's cost."""
 
     plan: Plan | None
-    """None where nothing came out that is a plan."""
+    """None if the output is not a plan."""
     calls: tuple[Call, ...] = ()
     fault: str = ""
     """Why there is no plan."""
 
 
 class Directors(Protocol):
-    """Gives each run of turns who chooses its steps."""
+    """Gives each run of turns its director."""
 
     @property
     def version(self) -> str:
-        """Names who chooses, so that a record says it."""
+        """Return the name of the director, for the record."""
         ...
 
     async def direct(self, brief: Brief) -> Director:
-        """A director for one task."""
+        """Make a director for one task."""
         ...
 
 
 class Conductor(Protocol):
-    """Writes plans. Built-in and plugin conductors fill the same role."""
+    """Writes plans. Built-in and plugin conductors have the same role."""
 
     @property
     def version(self) -> str:
-        """Names who wrote, so that a record says it."""
+        """Return the name of the conductor, for the record."""
         ...
 
     async def write(self, brief: Brief) -> Written:
-        """Write the plan of one task; what comes out wrong is told, not raised."""
+        """Write the plan of one task. A failure is returned, not raised."""
         ...

@@ -1,4 +1,4 @@
-"""Decomposition: a worker names the parts of a task, each part is routed apart, and one answer is made of them."""
+"""Decomposition: a worker names the parts of a task, each part is routed separately, and one answer merges them."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -39,7 +39,7 @@ _SCHEMA: dict[str, JsonValue] = {
 }
 
 Route = Callable[[str, Brief], Awaitable[WorkerId]]
-"""Who of a roster should own a part, given its text."""
+"""Chooses the worker of a part from a brief, given the part's text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Decomposer:
     """Writes plans by splitting.
 
     Args:
-        caller: how the splitting worker is asked.
+        caller: calls the splitting worker.
         route: finds the worker of a part.
     """
 
@@ -65,14 +65,14 @@ class Decomposer:
 
     @property
     def version(self) -> str:
-        """`decompose`."""
+        """Return `decompose`."""
         return "decompose"
 
     async def write(self, brief: Brief) -> Written:
-        """Have the task split, route each part, and let the splitting worker merge."""
+        """Let a worker split the task, route each part, and let the same worker merge."""
         number = brief.roster.find(brief.author) if brief.author is not None else None
         if number is None:
-            return Written(plan=None, fault=f"{brief.author!r} is to split the task, and may not take it")
+            return Written(plan=None, fault=f"{brief.author!r} should split the task, and is not eligible for it")
         worker = brief.roster.workers[number]
         result = await (brief.call or self._caller.call)(worker, make_prompt(brief.task))
         if isinstance(result, CallFailed):
@@ -93,7 +93,7 @@ class Decomposer:
 
 
 def make_prompt(task: Task) -> Task:
-    """What the splitting worker is asked."""
+    """Make the task that asks a worker to split."""
     form: JsonValue = {"type": "json_schema", "json_schema": {"name": "parts", "schema": _SCHEMA, "strict": True}}
     text = json.dumps(task.text[:8000], ensure_ascii=False)
     return Task(
@@ -106,12 +106,12 @@ def read_parts(text: str) -> list[Part]:
     """Read the parts of a task.
 
     Raises:
-        InvalidPlan: they are none, or one needs a part that does not stand before it.
+        InvalidPlan: the text has no parts, or one needs a part that is not before it.
     """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidPlan(f"parts are JSON, and this is not: {str(error)[:100]}") from error
+        raise InvalidPlan(f"the parts are not valid JSON: {str(error)[:100]}") from error
     listed = found.get("parts") if isinstance(found, Mapping) else None
     if not isinstance(listed, list) or not 1 <= len(listed) <= MOST_PARTS:
         raise InvalidPlan(f'a task is split into an object with 1 to {MOST_PARTS} "parts"')
@@ -122,6 +122,6 @@ def read_parts(text: str) -> list[Part]:
         if not isinstance(words, str) or not words.strip():
             raise InvalidPlan("a part needs a text", step=place)
         if not isinstance(needs, list) or not all(isinstance(need, int) and 1 <= need < place for need in needs):
-            raise InvalidPlan(f"needs {needs!r}: it can only need parts that stand before it", step=place)
+            raise InvalidPlan(f"needs {needs!r}: a part can only need earlier parts", step=place)
         parts.append(Part(text=words.strip(), needs=tuple(sorted({need - 1 for need in needs}))))
     return parts

@@ -1,4 +1,4 @@
-"""The grammar of plans: one meaning, two surfaces, one parser.
+"""The grammar of plans: one meaning, two forms, one parser.
 
     plan   := step (";" step)*                      at most five
     step   := worker op source ["[" text "]"]
@@ -6,9 +6,9 @@
     op     := solve | extract | transform | run | verify | merge
     source := question | prev | all
 
-The words above are what a small policy emits, token by token. A language model writes the same as JSON:
-`{"steps": [{"worker": 0, "op": "solve", "source": "question", "text": "..."}]}`. Either way nothing reaches the engine
-that is not a whole, valid plan.
+A small policy emits the words above, token by token. A language model writes the same as JSON:
+`{"steps": [{"worker": 0, "op": "solve", "source": "question", "text": "..."}]}`. In both forms, only complete, valid
+plans reach the engine.
 """
 
 import json
@@ -23,13 +23,13 @@ from ripieno.domain.workflow import MOST_STEPS
 from ripieno.errors import InvalidPlan
 
 LONGEST_TEXT = 500
-"""Characters of a subtask."""
+"""Most characters of a subtask."""
 _STEP = re.compile(r"\s*(\d+)\s+([a-z]+)\s+([a-z]+)\s*(?:\[([^\[\]]*)\])?\s*")
 _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?```\s*$", re.DOTALL)
 
 
 class Source(StrEnum):
-    """What a step sees."""
+    """The input that a step sees."""
 
     QUESTION = "question"
     PREV = "prev"
@@ -38,7 +38,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
-    """One step as either surface says it."""
+    """One step in either form."""
 
     worker: int
     op: str
@@ -50,7 +50,7 @@ def parse_text(text: str, roster: Roster, *, author: str = "", fallbacks: Sequen
     """Read the words of a plan.
 
     Raises:
-        InvalidPlan: they are none; names the step.
+        InvalidPlan: the text is not a plan. It names the step.
     """
     phrases = []
     for place, part in enumerate(text.split(";"), start=1):
@@ -67,13 +67,13 @@ def parse_json(text: str, roster: Roster, *, author: str = "", fallbacks: Sequen
     """Read a plan in JSON, alone or as the only fenced block.
 
     Raises:
-        InvalidPlan: it is none; names the step.
+        InvalidPlan: the text is not a plan. It names the step.
     """
     fenced = _FENCE.match(text)
     try:
         found = json.loads(fenced.group(1) if fenced else text)
     except (ValueError, RecursionError) as error:
-        raise InvalidPlan(f"a plan is JSON, and this is not: {str(error)[:100]}") from error
+        raise InvalidPlan(f"the plan is not valid JSON: {str(error)[:100]}") from error
     steps = found.get("steps") if isinstance(found, dict) else None
     if not isinstance(steps, list) or not steps:
         raise InvalidPlan('a plan is an object with a list of "steps"')
@@ -84,7 +84,7 @@ def parse_json(text: str, roster: Roster, *, author: str = "", fallbacks: Sequen
 def make_plan(
     phrases: Sequence[Phrase], roster: Roster, *, author: str = "", fallbacks: Sequence[WorkerId] = ()
 ) -> Plan:
-    """The plan of some steps: the one place where either surface becomes what the engine carries out.
+    """Make the plan of some steps: the only place that converts either form for the engine.
 
     Raises:
         InvalidPlan: a worker, operation or source is unknown, or does not fit its place.
@@ -99,10 +99,10 @@ def make_plan(
 
 
 def format_plan(plan: Plan, roster: Roster) -> str:
-    """The words of a plan; `parse_text` reads them back.
+    """Write the words of a plan. `parse_text` reads them back.
 
     Raises:
-        InvalidPlan: it sees single steps, or names a worker that the roster does not hold.
+        InvalidPlan: a step sees single steps, or names a worker that is not on the roster.
     """
     parts = []
     for place, step in enumerate(plan.steps):
@@ -115,10 +115,10 @@ def format_plan(plan: Plan, roster: Roster) -> str:
 
 
 def name_source(step: Step, place: int) -> Source:
-    """What a step sees, as the grammar says it.
+    """Return the grammar's name of a step's source.
 
     Raises:
-        InvalidPlan: it sees some earlier steps, which the grammar cannot say.
+        InvalidPlan: the step sees some earlier steps, which the grammar cannot express.
     """
     if not step.access:
         return Source.QUESTION
@@ -126,11 +126,11 @@ def name_source(step: Step, place: int) -> Source:
         return Source.PREV
     if step.access == tuple(range(place)):
         return Source.ALL
-    raise InvalidPlan("it sees some of the earlier steps, which the grammar cannot say", step=place + 1)
+    raise InvalidPlan("the step sees some of the earlier steps, which the grammar cannot express", step=place + 1)
 
 
 def make_schema(roster: Roster) -> dict[str, JsonValue]:
-    """JSON schema of all plans of a roster: what a language model's decoding is held to."""
+    """Make the JSON schema of all plans of a roster, which constrains a language model's decoding."""
     runners = [place for place, worker in enumerate(roster.workers) if worker.can_run]
     everyone = list(range(len(roster)))
     plain = [op.value for op in Op if op is not Op.RUN]
@@ -176,17 +176,17 @@ def _make_step(phrase: Phrase, place: int, roster: Roster) -> Step:
         raise InvalidPlan(f"there is no worker {phrase.worker}, the roster has 0 to {len(roster) - 1}", step=number)
     worker = roster.workers[phrase.worker]
     if phrase.op not in tuple(Op):
-        raise InvalidPlan(f"no operation is called {phrase.op!r}; operations: {', '.join(Op)}", step=number)
+        raise InvalidPlan(f"there is no operation {phrase.op!r}; operations: {', '.join(Op)}", step=number)
     if phrase.source not in tuple(Source):
-        raise InvalidPlan(f"no source is called {phrase.source!r}; sources: {', '.join(Source)}", step=number)
+        raise InvalidPlan(f"there is no source {phrase.source!r}; sources: {', '.join(Source)}", step=number)
     if phrase.op == Op.RUN and not worker.can_run:
-        raise InvalidPlan(f"worker {phrase.worker} executes nothing, and is asked to run something", step=number)
+        raise InvalidPlan(f"worker {phrase.worker} cannot execute code, and its step is `run`", step=number)
     if phrase.text is not None and not phrase.text.strip():
-        raise InvalidPlan("the subtask is empty; leave it out, or say what is to be done", step=number)
+        raise InvalidPlan("the subtask is empty; leave it out, or say what to do", step=number)
     if phrase.text is not None and len(phrase.text) > LONGEST_TEXT:
-        raise InvalidPlan(f"the subtask has {len(phrase.text)} characters, at most {LONGEST_TEXT}", step=number)
+        raise InvalidPlan(f"the subtask has {len(phrase.text)} characters; the limit is {LONGEST_TEXT}", step=number)
     if phrase.source != Source.QUESTION and place == 0:
-        raise InvalidPlan(f"it sees {phrase.source!r}, and nothing stands before it", step=number)
+        raise InvalidPlan(f"the first step sees {phrase.source!r}, and there is no earlier step", step=number)
     access = {Source.QUESTION: (), Source.PREV: (place - 1,), Source.ALL: tuple(range(place))}
     return Step(
         worker=worker.id, op=Op(phrase.op), access=access[Source(phrase.source)], text=(phrase.text or "").strip()

@@ -1,4 +1,4 @@
-"""Papers: weights in one safetensors file with what they are for, written and read whole."""
+"""Weights files: weights in one safetensors file with their metadata, written atomically."""
 
 import hashlib
 import json
@@ -17,22 +17,22 @@ from ripieno.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Papers:
-    """Weights with what they are for."""
+    """Weights with their metadata."""
 
     tensors: Mapping[str, Floats]
     form: str
     """Format of the file."""
     encoder: str
-    """Whose vectors they were trained on."""
+    """Encoder whose vectors the weights were trained on."""
     card: Mapping[str, JsonValue]
     more: Mapping[str, str] = field(default_factory=dict)
-    """Further facts."""
+    """Further metadata."""
     digest: str = ""
-    """Of the file that they were read from."""
+    """Digest of the file that was read."""
 
 
 def save_papers(path: Path, papers: Papers) -> None:
-    """Write them, whole or not at all."""
+    """Write the weights file, whole or not at all."""
     facts = {"format": papers.form, "encoder": papers.encoder, "actions": _name_actions()}
     facts |= {"card": json.dumps(papers.card), **papers.more}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,16 +42,16 @@ def save_papers(path: Path, papers: Papers) -> None:
 
 
 def load_papers(path: Path, *, what: str, form: str, encoder: str) -> Papers:
-    """Read them.
+    """Read a weights file.
 
     Args:
         path: the file.
-        what: whose weights they are, for errors.
-        form: the format that is read.
-        encoder: in use.
+        what: the owner of the weights, for errors.
+        form: the supported format.
+        encoder: the encoder in use.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another format, or was trained with another encoder.
+        CheckpointError: the file is missing, damaged, of another format, or was trained with another encoder.
     """
     try:
         data = path.read_bytes()
@@ -64,10 +64,10 @@ def load_papers(path: Path, *, what: str, form: str, encoder: str) -> Papers:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{what} {path} cannot be read: {error}", path=str(path)) from error
     if known["format"] != form or actions != json.loads(_name_actions()):
-        raise CheckpointError(f"{what} {path} is of another format", path=str(path), hint="train it again")
+        raise CheckpointError(f"{what} {path} has another format", path=str(path), hint="train it again")
     if known["encoder"] != encoder:
         raise CheckpointError(
-            f"{what} {path} was trained with the encoder {known['encoder']!r}, in use is {encoder!r}",
+            f"{what} {path} was trained with the encoder {known['encoder']!r}, and {encoder!r} is in use",
             path=str(path),
             hint="train it again, or set encoder.name",
         )

@@ -1,4 +1,4 @@
-"""Planner: completes a decision before its run starts, with a plan or with who chooses its turns."""
+"""Planner: completes a decision before its run starts, with a plan or with a director of its turns."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,19 +9,19 @@ from ripieno.analyze import Analyzer
 from ripieno.conductor.base import Brief, Conductor, Directors, Roster, Written
 from ripieno.domain import Call, Decision, Mode, Pool, Task, Turns, Worker
 from ripieno.errors import BudgetExhausted, ConfigError, UnknownPrice
-from ripieno.execute import CallRecorder, Director, Purse
+from ripieno.execute import CallRecorder, Director, RunBudget
 from ripieno.providers import Caller, CallResult
 from ripieno.route.router import require_eligible
 
 
 class Planner:
-    """Has plans written and directors made.
+    """Gets plans from conductors, and directors for runs of turns.
 
     Args:
-        analyzer: says what a conductor knows of a task.
-        caller: how workers that write are called.
-        conductors: who writes the plans of each mode that needs one.
-        directors: who chooses the steps of runs of turns; None where nobody can.
+        analyzer: computes the features that a conductor sees.
+        caller: calls the workers that write.
+        conductors: writers of plans, by mode.
+        directors: make directors of runs of turns; None if there are none.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class Planner:
         self._directors = directors
 
     async def attach_plan(
-        self, decision: Decision, task: Task, pool: Pool, *, purse: Purse, recorder: CallRecorder
+        self, decision: Decision, task: Task, pool: Pool, *, budget: RunBudget, recorder: CallRecorder
     ) -> Decision:
-        """Have a plan written in place of the chosen worker, which stays where none comes out.
+        """Replace the chosen worker by a written plan. Without a valid plan, the worker stays.
 
         Args:
-            decision: what was decided.
-            task: what is asked; its mode says whether a plan is wanted.
-            pool: the workers of this moment.
-            purse: pays the calls that writing takes.
-            recorder: takes these calls in.
+            decision: the decision.
+            task: the task; its mode says whether it needs a plan.
+            pool: the current workers.
+            budget: pays the calls of the conductor.
+            recorder: records these calls.
         """
         conductor = self._conductors.get(task.objective.mode or Mode.SOLO)
         if conductor is None or decision.abstains:
@@ -50,7 +50,7 @@ class Planner:
         made: list[Call] = []
 
         async def call(worker: Worker, asked: Task) -> CallResult:
-            result = await purse.call(self._caller, worker, asked)
+            result = await budget.call(self._caller, worker, asked)
             made.append(result.call)
             return result
 
@@ -60,7 +60,7 @@ class Planner:
             written = Written(plan=None, calls=tuple(made), fault=error.message)
         recorder.record(*(replace(each, step="plan") for each in written.calls))
         if written.plan is None:
-            reason = f"no plan came out, {decision.worker} answers alone: {written.fault}"
+            reason = f"no plan was written, {decision.worker} answers alone: {written.fault}"
             return replace(decision, reasons=(reason, *decision.reasons))
         require_eligible(written.plan, decision.mask)
         reason = f"{written.plan.author} wrote a plan of {len(written.plan.steps)} steps"
@@ -70,13 +70,13 @@ class Planner:
         """Give a run of turns its director.
 
         Raises:
-            ConfigError: the workflow is one of turns, and nobody can choose them.
+            ConfigError: the workflow is one of turns, and there is no director.
         """
         workflow, directors = decision.workflow, self._directors
         if not isinstance(workflow, Turns):
             return decision, None
         if directors is None:
-            raise ConfigError("nobody here can choose turns", key="conductor.head", hint="use --workflow plan")
+            raise ConfigError("no director of turns is configured", key="conductor.head", hint="use --workflow plan")
         director = await directors.direct(await self._make_brief(decision, task, pool))
         return replace(decision, workflow=replace(workflow, author=directors.version)), director
 

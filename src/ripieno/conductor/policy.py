@@ -1,7 +1,7 @@
 """The tiny policy: reads a task and its workers' cards, and writes a plan word by word.
 
-At each step it draws an action, an operation with its source or the end, and then points at a worker. Gradients are
-written out: the whole network is four layers, and needs no library but numpy.
+At each step it draws an action (an operation with its source, or the end), and then points at a worker. Gradients are
+explicit: the network has four layers and needs only numpy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ ACTIONS: tuple[tuple[Op, int], ...] = (
     (Op.VERIFY, 1),
     (Op.MERGE, 2),
 )
-"""Operation and source (0 question, 1 prev, 2 all) of each action; one more, the last, ends the plan."""
+"""Operation and source (0 question, 1 prev, 2 all) of each action. One more, the last, ends the plan."""
 STOP = len(ACTIONS)
 NUMBERS = 7
-"""Scalars of a card beside its words: see `Scene`."""
+"""Scalars of a card beside its words. See `Scene`."""
 KEY = 32
-"""Dimensions in which workers are pointed at."""
+"""Dimensions of the space in which the policy points at workers."""
 _HIDDEN, _ACTION = 96, 16
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What the policy sees of some tasks and their pools, as arrays.
+    """The policy's input: some tasks and their pools, as arrays.
 
     Args:
         tasks: features of each task, shape (n, t).
@@ -52,40 +52,40 @@ class Scene:
     numbers: Floats
     present: npt.NDArray[np.bool_]
 
-    def take(self, rows: Rows) -> "Scene":
-        """Some of them."""
+    def select(self, rows: Rows) -> "Scene":
+        """Select some rows."""
         return Scene(self.tasks[rows], self.words[rows], self.numbers[rows], self.present[rows])
 
     @property
     def runners(self) -> npt.NDArray[np.bool_]:
-        """Workers that execute, shape (n, k)."""
+        """Return the workers that execute, shape (n, k)."""
         return np.asarray(self.present & (self.numbers[:, :, 5] > 0.5))
 
 
 @dataclass(slots=True)
 class Cursor:
-    """How far the plans of a scene have come."""
+    """The positions in the plans of a scene."""
 
     step: Rows
-    """How many steps each has, shape (n,)."""
+    """Steps of each plan so far, shape (n,)."""
     action: Rows
-    """The latest action, or `STOP` where there is none."""
+    """The latest action, or `STOP` if there is none."""
     worker: Rows
     """The latest worker, or -1."""
 
     @classmethod
     def start(cls, count: int) -> "Cursor":
-        """At the beginning of `count` plans."""
+        """Start `count` plans."""
         return cls(np.zeros(count, np.int64), np.full(count, STOP, np.int64), np.full(count, -1, np.int64))
 
-    def take(self, rows: Rows) -> "Cursor":
-        """Some of them."""
+    def select(self, rows: Rows) -> "Cursor":
+        """Select some rows."""
         return Cursor(self.step[rows], self.action[rows], self.worker[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """What the forward pass keeps for the way back."""
+    """Values of the forward pass that the backward pass needs."""
 
     scene: Scene
     cursor: Cursor
@@ -101,7 +101,7 @@ class TinyPolicy:
 
     Args:
         parameters: arrays by name; see `init`.
-        most_steps: of its plans; 1 makes it a one-step router.
+        most_steps: most steps of a plan; 1 makes it a one-step router.
     """
 
     def __init__(self, parameters: Mapping[str, Floats], *, most_steps: int = MOST_STEPS) -> None:
@@ -110,13 +110,13 @@ class TinyPolicy:
 
     @classmethod
     def init(cls, *, tasks: int, words: int, rng: np.random.Generator, most_steps: int = MOST_STEPS) -> "TinyPolicy":
-        """A policy that has learned nothing.
+        """Make an untrained policy.
 
         Args:
-            tasks: features of a task.
+            tasks: number of features of a task.
             words: dimensions of a description's embedding.
             rng: draws the weights.
-            most_steps: of its plans.
+            most_steps: most steps of a plan.
         """
         width = tasks + 2 * KEY + MOST_STEPS + STOP + 1
 
@@ -137,11 +137,11 @@ class TinyPolicy:
 
     @property
     def size(self) -> int:
-        """Number of parameters."""
+        """Return the number of parameters."""
         return sum(value.size for value in self.parameters.values())
 
     def look(self, scene: Scene, cursor: Cursor) -> _Pass:
-        """Read the scene where the plans stand."""
+        """Run the forward pass at the cursor."""
         p = self.parameters
         cards = np.concatenate([scene.words, scene.numbers], axis=2)
         keys = np.tanh(cards @ p["key"]) * scene.present[:, :, None]
@@ -161,7 +161,7 @@ class TinyPolicy:
         return _Pass(scene, cursor, keys, inputs, hidden, _softmax(np.where(allowed, logits, -np.inf)))
 
     def point(self, seen: _Pass, action: Rows) -> Floats:
-        """Probabilities of workers once the action is known, shape (n, k); those of an end mean nothing."""
+        """Return the probabilities of workers given the action, shape (n, k); meaningless for the end."""
         p = self.parameters
         joint = np.concatenate([seen.hidden, p["said"][action]], axis=1)
         query, taste = joint @ p["query"], joint @ p["taste"]
@@ -170,7 +170,7 @@ class TinyPolicy:
         return _softmax(np.where(_allow_workers(seen, action), logits, -np.inf))
 
     def allow(self, scene: Scene, cursor: Cursor) -> npt.NDArray[np.bool_]:
-        """Actions that keep a plan valid, shape (n, actions + 1)."""
+        """Return the actions that keep a plan valid, shape (n, actions + 1)."""
         allowed = np.ones((len(cursor.step), STOP + 1), dtype=bool)
         is_first, has_two = cursor.step == 0, cursor.step >= 2
         has_runner, has_peer = scene.runners.any(axis=1), scene.present.sum(axis=1) > 1
@@ -194,13 +194,13 @@ class TinyPolicy:
     def gradient(
         self, seen: _Pass, action: Rows, worker: Rows, weight: Floats, *, entropy: float = 0.0
     ) -> tuple[dict[str, Floats], Floats]:
-        """Gradient of the weighted log probability of some choices, and those log probabilities.
+        """Return the gradient of the weighted log probability of some choices, and those log probabilities.
 
         Args:
-            seen: the pass that they were made at.
+            seen: the forward pass of the choices.
             action: chosen actions, shape (n,).
-            worker: chosen workers, shape (n,); what stands beside an end is not read.
-            weight: of each choice, shape (n,).
+            worker: chosen workers, shape (n,); ignored for an end.
+            weight: weight of each choice, shape (n,).
             entropy: weight of the actions' and workers' entropy.
         """
         p = self.parameters
@@ -248,26 +248,26 @@ class TinyPolicy:
         return gradient, logs
 
     def write(self, scene: Scene, *, rng: np.random.Generator | None = None) -> list[list[tuple[int, int]]]:
-        """Plans as (action, worker) pairs: drawn where there is an `rng`, else the most probable word by word."""
+        """Write plans as (action, worker) pairs: drawn if there is an `rng`, else the most probable word by word."""
         count = len(scene.tasks)
         plans: list[list[tuple[int, int]]] = [[] for _ in range(count)]
         open_rows, cursor = np.arange(count), Cursor.start(count)
         for _ in range(self.most_steps):
-            seen = self.look(scene.take(open_rows), cursor)
+            seen = self.look(scene.select(open_rows), cursor)
             action = _choose(seen.action_p, rng)
             going = action != STOP
             if not going.any():
                 break
             worker = _choose(self.point(seen, np.where(going, action, 0)), rng)
-            for row, act, who in zip(open_rows[going], action[going], worker[going], strict=True):
-                plans[row].append((int(act), int(who)))
+            for row, act, chosen in zip(open_rows[going], action[going], worker[going], strict=True):
+                plans[row].append((int(act), int(chosen)))
             open_rows = open_rows[going]
             cursor = Cursor(cursor.step[going] + 1, action[going], worker[going])
         return plans
 
 
-def follow(plan: Sequence[tuple[int, int]], most_steps: int) -> tuple[Cursor, Rows, Rows]:
-    """The places of a plan as a policy comes by them, with the choice made at each; its end is one, too."""
+def list_choices(plan: Sequence[tuple[int, int]], most_steps: int) -> tuple[Cursor, Rows, Rows]:
+    """List a plan's positions as the policy reaches them, with the choice at each, including its end."""
     step, last_action, last_worker, actions, workers = [], [], [], [], []
     before = (STOP, -1)
     for place in range(len(plan) + (len(plan) < most_steps)):
@@ -282,7 +282,7 @@ def follow(plan: Sequence[tuple[int, int]], most_steps: int) -> tuple[Cursor, Ro
 
 
 def _allow_workers(seen: _Pass, action: Rows) -> npt.NDArray[np.bool_]:
-    """Who may take an action, shape (n, k): to run only who executes, to verify anybody but who made it."""
+    """Return the workers that may take an action, shape (n, k): `run` needs a runner, `verify` another worker."""
     runs = np.array([op is Op.RUN for op, _ in ACTIONS] + [False])[action]
     verifies = np.array([op is Op.VERIFY for op, _ in ACTIONS] + [False])[action]
     allowed = np.where(runs[:, None], seen.scene.runners, seen.scene.present)
@@ -303,7 +303,7 @@ def _softmax(logits: Floats) -> Floats:
 
 
 def _entropy_slope(p: Floats) -> Floats:
-    """Gradient of the entropy by the logits."""
+    """Return the gradient of the entropy by the logits."""
     logs = np.log(np.maximum(p, 1e-12))
     return np.asarray(-p * (logs - (p * logs).sum(axis=1, keepdims=True)))
 

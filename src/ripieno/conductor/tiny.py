@@ -1,4 +1,4 @@
-"""The tiny conductor: a trained pointer policy over workers' descriptions, on any CPU, in a millisecond."""
+"""The tiny conductor: a trained pointer policy over workers' descriptions. It takes a millisecond on any CPU."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -21,16 +21,16 @@ _SHAPE_SCALE = 0.3
 
 
 BUNDLED = Path(str(files("ripieno.conductor"))) / "weights" / "tiny.safetensors"
-"""The policy that comes with the package: trained on the workbench, with its card inside."""
+"""The bundled policy: trained on the workbench, with its card inside."""
 
 
 class TinyConductor:
     """Writes plans with a trained policy.
 
     Args:
-        policy: as trained.
-        encoder: the one that it was trained with.
-        version: names it.
+        policy: the trained policy.
+        encoder: the encoder it was trained with.
+        version: name of the policy.
     """
 
     def __init__(self, policy: TinyPolicy, encoder: Encoder, *, version: str) -> None:
@@ -39,10 +39,10 @@ class TinyConductor:
         self.version = version
 
     async def write(self, brief: Brief) -> Written:
-        """The most probable plan, word by word."""
+        """Write the most probable plan, word by word."""
         scene = await make_scene(brief, self._encoder)
         if scene is None:
-            return Written(plan=None, fault="nobody is on the roster, or nothing is known of the task")
+            return Written(plan=None, fault="the roster is empty, or the task has no features")
         chosen = self._policy.write(scene)[0]
         phrases = [
             Phrase(worker=worker, op=ACTIONS[action][0].value, source=_SOURCES[ACTIONS[action][1]].value)
@@ -56,7 +56,7 @@ class TinyConductor:
 
 
 async def make_scene(brief: Brief, encoder: Encoder) -> Scene | None:
-    """What a policy sees of one task; None where there is nothing to see."""
+    """Make the scene of one task; None without workers or features."""
     if not len(brief.roster) or brief.features is None:
         return None
     cards = [brief.describe(worker) for worker in brief.roster.workers]
@@ -74,14 +74,14 @@ async def make_scene(brief: Brief, encoder: Encoder) -> Scene | None:
 
 
 def task_features(embedding: "np.ndarray", shape: "np.ndarray") -> Floats:
-    """What the policy reads of tasks: embedding and form, shape (n, e + s)."""
+    """Return the policy's features of tasks: embedding and form, shape (n, e + s)."""
     return np.concatenate([embedding, _SHAPE_SCALE * shape], axis=1).astype(np.float64)
 
 
 def card_numbers(
     *, quality: Floats, usual: Floats, cost: Floats, latency: Floats, is_tool: "np.ndarray", can_run: "np.ndarray"
 ) -> Floats:
-    """Scalars of the cards of one pool, shape (k, 7); price and time count against the pool's mean alone."""
+    """Return the scalars of a pool's cards, shape (k, 7). Price and time are relative to the pool's mean."""
     return np.stack(
         [quality, usual, _against_mean(cost), _against_mean(latency), is_tool, can_run, np.ones(len(quality))], axis=1
     ).astype(np.float64)
@@ -94,7 +94,7 @@ def _against_mean(values: Floats) -> Floats:
 
 
 def load_tiny(path: Path, encoder: Encoder) -> TinyConductor:
-    """A conductor from a file.
+    """Load a conductor from a file.
 
     Raises:
         CheckpointError: see `load_papers`.
@@ -104,13 +104,13 @@ def load_tiny(path: Path, encoder: Encoder) -> TinyConductor:
 
 
 def save_policy(path: Path, policy: TinyPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
-    """Write a policy and its papers, whole or not at all."""
+    """Write a policy and its metadata, whole or not at all."""
     more = {"most_steps": str(policy.most_steps)}
     save_papers(path, Papers(tensors=policy.parameters, form=str(FORMAT), encoder=encoder, card=card, more=more))
 
 
 def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, Mapping[str, JsonValue]]:
-    """Read a policy and its papers.
+    """Read a policy and its metadata.
 
     Raises:
         CheckpointError: see `load_papers`.
@@ -127,6 +127,6 @@ def _make_policy(papers: Papers) -> TinyPolicy:
     return TinyPolicy(dict(papers.tensors), most_steps=int(papers.more["most_steps"]))
 
 
-def tell_plan(plan: Sequence[tuple[int, int]]) -> str:
-    """A plan in the grammar's words, for logs and tables."""
+def describe_plan(plan: Sequence[tuple[int, int]]) -> str:
+    """Describe a plan in the grammar's words, for logs and tables."""
     return "; ".join(f"{worker} {ACTIONS[action][0]} {_SOURCES[ACTIONS[action][1]]}" for action, worker in plan)

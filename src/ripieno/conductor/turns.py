@@ -1,10 +1,10 @@
-"""The turn-level head: chooses each next step after the result before it, on top of the tiny policy, which is frozen.
+"""The turn-level head: chooses each next step after the result before it, on top of the frozen tiny policy.
 
 Source:
     TRINITY (arXiv 2512.04695): a head of some thousand weights on a frozen model chooses worker and role of each turn,
-    evolved by separable CMA-ES; a run ends where a verifier accepts. Here the frozen model is the tiny policy: it is
-    asked what comes next, and what it would begin with if the latest result were the question. The head weighs both by
-    what was seen.
+    evolved by separable CMA-ES; a run ends when a verifier accepts. Here the frozen model is the tiny policy: it gives
+    the next step, and the first step if the latest result were the question. The head weighs both by the results so
+    far.
 """
 
 import re
@@ -28,9 +28,9 @@ from ripieno.execute import Turn
 
 FORMAT = 1
 SEEN = 9 + MOST_STEPS
-"""Features of what was seen: see `tell_seen`."""
+"""Number of features of the results so far. See `make_seen`."""
 STATES = 3
-"""Facts of each worker in this run: whether it was asked, said nothing, gave an answer that a verifier refused."""
+"""Facts of each worker in this run: it was called, had no answer, gave an answer that a verifier refused."""
 BUNDLED_HEAD = Path(str(files("ripieno.conductor"))) / "weights" / "turns.safetensors"
 _NOTHING = re.compile(
     r"\s*(?:$|I (?:cannot|can't|can not|could not|don't know)|cannot\b|unable\b|unknown\b)", re.IGNORECASE
@@ -41,39 +41,39 @@ _BEGINS = {
     ACTIONS.index((Op.TRANSFORM, 1)): ACTIONS.index((Op.EXTRACT, 0)),
     ACTIONS.index((Op.RUN, 1)): ACTIONS.index((Op.RUN, 0)),
 }
-"""What goes on from the latest result, and what would begin with it."""
+"""Actions that continue from the latest result, with the actions that would start with it."""
 _GOES_ON, _BEGUN = np.array(list(_BEGINS)), np.array(list(_BEGINS.values()))
 _LEAST_LOG = -6.0
 _NEVER_AGAIN = -4.0
-"""Of a worker that said nothing: where a head begins."""
+"""Initial weight of a worker without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """One turn as the head sees it: which action, by which worker of the roster, and what was said."""
+    """One turn as the head sees it: the action, the worker's number and its text."""
 
     action: int
     worker: int
     text: str
     is_refused: bool = False
-    """Whether it is a verifier's, who did not accept."""
+    """Whether a verifier refused."""
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the worker had nothing to say: it failed, or says that it cannot."""
-        return says_nothing(self.text)
+        """Return whether the worker had no answer: it failed, or said that it cannot answer."""
+        return is_empty_answer(self.text)
 
 
-def says_nothing(text: str) -> bool:
-    """Whether a result is empty, or says that its worker cannot."""
+def is_empty_answer(text: str) -> bool:
+    """Return whether a result is empty, or says that its worker cannot answer."""
     return _NOTHING.match(text) is not None
 
 
 class TurnPolicy:
-    """A frozen tiny policy, and the head that corrects it by what was seen.
+    """A frozen tiny policy, and the head that corrects it by the results so far.
 
     Args:
-        base: the policy that plans without seeing.
+        base: the policy that plans without results.
         head: arrays by name; see `init`.
     """
 
@@ -83,7 +83,7 @@ class TurnPolicy:
 
     @classmethod
     def init(cls, base: TinyPolicy) -> "TurnPolicy":
-        """A head that does what the base does, and passes over who said nothing."""
+        """Make a head that does what the base does, and avoids workers without an answer."""
         shapes = {
             "look": (SEEN, STOP + 1),
             "reach": (SEEN, KEY),
@@ -97,11 +97,11 @@ class TurnPolicy:
 
     @property
     def size(self) -> int:
-        """Weights of the head."""
+        """Return the number of the head's weights."""
         return sum(value.size for value in self.head.values())
 
     def choose(self, view: "View") -> tuple[Rows, Rows]:
-        """The most probable next action of each run, and its worker; `STOP` takes the latest answer."""
+        """Return the most probable next action of each run, and its worker. `STOP` accepts the latest answer."""
         scene, cursor, seen = view.scene, view.cursor, view.seen
         looked = self.base.look(scene, cursor)
         afresh = self.base.look(replace(scene, tasks=view.latest), Cursor.start(len(seen)))
@@ -124,14 +124,14 @@ class TurnPolicy:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a policy of turns sees of some runs.
+    """The input of a policy of turns: some runs.
 
     Args:
         scene: tasks and pools.
-        cursor: where the runs stand; turns in which nothing was said do not count.
-        latest: features of the latest result that says something, as if it were a task, shape (n, t).
-        seen: what was seen, shape (n, `SEEN`).
-        states: what the workers did, shape (n, k, `STATES`).
+        cursor: positions of the runs, without turns that had no answer.
+        latest: features of the latest non-empty result, as if it were a task, shape (n, t).
+        seen: features of the results so far, shape (n, `SEEN`).
+        states: facts of the workers, shape (n, k, `STATES`).
     """
 
     scene: Scene
@@ -142,12 +142,12 @@ class View:
 
 
 def find_latest(question: str, happened: Sequence[Happened]) -> str:
-    """The latest result that says something, or the question."""
+    """Return the latest non-empty result, or the question."""
     return next((each.text for each in reversed(happened) if not each.is_nothing), question)
 
 
-def tell_seen(question: str, happened: Sequence[Happened]) -> Floats:
-    """What was seen so far, shape (`SEEN`,): form of the latest result, what it agrees with, and how many turns."""
+def make_seen(question: str, happened: Sequence[Happened]) -> Floats:
+    """Compute the features of the results so far, shape (`SEEN`,): form of the latest, agreement, number of turns."""
     turn = np.eye(MOST_STEPS)[min(len(happened), MOST_STEPS - 1)]
     if not happened:
         return np.concatenate([np.zeros(9), turn])
@@ -169,8 +169,8 @@ def tell_seen(question: str, happened: Sequence[Happened]) -> Floats:
     return np.concatenate([np.array(facts, dtype=np.float64), turn])
 
 
-def tell_states(workers: int, happened: Sequence[Happened]) -> Floats:
-    """What each worker did so far, shape (workers, `STATES`)."""
+def make_states(workers: int, happened: Sequence[Happened]) -> Floats:
+    """Compute the facts of each worker so far, shape (workers, `STATES`)."""
     states = np.zeros((workers, STATES))
     for place, each in enumerate(happened):
         states[each.worker, 0] = 1.0
@@ -182,7 +182,7 @@ def tell_states(workers: int, happened: Sequence[Happened]) -> Floats:
 
 
 def make_cursor(happened: Sequence[Sequence[Happened]]) -> Cursor:
-    """Where some runs stand, without the turns in which nothing was said."""
+    """Return the positions of some runs, without turns that had no answer."""
     happened = [[turn for turn in each if not turn.is_nothing] for each in happened]
     return Cursor(
         np.array([len(each) for each in happened], dtype=np.int64),
@@ -195,9 +195,9 @@ class TurnDirectors:
     """Gives each run its director.
 
     Args:
-        policy: as trained.
-        encoder: the one that it was trained with.
-        version: names it.
+        policy: the trained policy.
+        encoder: the encoder it was trained with.
+        version: name of the policy.
     """
 
     def __init__(self, policy: TurnPolicy, encoder: Encoder, *, version: str) -> None:
@@ -206,10 +206,10 @@ class TurnDirectors:
         self.version = version
 
     async def direct(self, brief: Brief) -> "TurnDirector":
-        """A director for one task.
+        """Make a director for one task.
 
         Raises:
-            NoEligibleWorker: nobody is on the roster.
+            NoEligibleWorker: the roster is empty.
         """
         scene = await make_scene(brief, self._encoder)
         if scene is None:
@@ -230,7 +230,7 @@ class TurnDirector:
         self._chosen: list[int] = []
 
     async def choose(self, seen: Sequence[Turn]) -> Step | None:
-        """The most probable next step."""
+        """Choose the most probable next step."""
         happened = [self._read(turn, self._chosen[place]) for place, turn in enumerate(seen)]
         latest = find_latest(self._question, happened)
         vectors = await encode_within(self._encoder, [latest], self._reach)
@@ -238,8 +238,8 @@ class TurnDirector:
             scene=self._scene,
             cursor=make_cursor([happened]),
             latest=task_features(vectors, measure_shape(latest)[None, :]),
-            seen=tell_seen(self._question, happened)[None, :],
-            states=tell_states(len(self._roster), happened)[None, :, :],
+            seen=make_seen(self._question, happened)[None, :],
+            states=make_states(len(self._roster), happened)[None, :, :],
         )
         action, worker = self._policy.choose(view)
         self._chosen.append(int(action[0]))
@@ -249,22 +249,22 @@ class TurnDirector:
 
     def _read(self, turn: Turn, action: int) -> Happened:
         number = self._roster.find(turn.worker)
-        assert number is not None, f"a turn was given to {turn.worker!r}, who is on no roster"
+        assert number is not None, f"a turn names {turn.worker!r}, which is not on the roster"
         return Happened(action, number, turn.text, is_refused=turn.accepts is False)
 
 
 def to_step(action: int, worker: WorkerId, happened: Sequence[Happened]) -> Step:
-    """An action as the engine does it: what said nothing is not shown again."""
+    """Convert an action into a step of the engine. Empty results are not shown again."""
     op, source = ACTIONS[action]
-    told = tuple(place for place, each in enumerate(happened) if not each.is_nothing)
-    access = () if source == 0 else told[-1:] if source == 1 else told
+    answered = tuple(place for place, each in enumerate(happened) if not each.is_nothing)
+    access = () if source == 0 else answered[-1:] if source == 1 else answered
     if not access and op in (Op.VERIFY, Op.MERGE, Op.TRANSFORM):
         op = Op.SOLVE
     return Step(worker=worker, op=op, access=access)
 
 
 def load_turns(path: Path, encoder: Encoder) -> TurnDirectors:
-    """Directors from a file.
+    """Load directors from a file.
 
     Raises:
         CheckpointError: see `load_papers`.
@@ -274,14 +274,14 @@ def load_turns(path: Path, encoder: Encoder) -> TurnDirectors:
 
 
 def save_turn_policy(path: Path, policy: TurnPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
-    """Write base, head and their papers, whole or not at all."""
+    """Write base, head and their metadata, whole or not at all."""
     tensors = {f"base.{name}": value for name, value in policy.base.parameters.items()}
     tensors |= {f"head.{name}": value for name, value in policy.head.items()}
     save_papers(path, Papers(tensors=tensors, form=f"turns-{FORMAT}", encoder=encoder, card=card))
 
 
 def load_turn_policy(path: Path, *, encoder: str) -> tuple[TurnPolicy, Mapping[str, JsonValue]]:
-    """Read base, head and their papers.
+    """Read base, head and their metadata.
 
     Raises:
         CheckpointError: see `load_papers`.

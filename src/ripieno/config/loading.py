@@ -1,4 +1,4 @@
-"""Loading: settings merged from file, variables and flags; every fault is named with its place."""
+"""Loading: settings merged from file, variables and flags. Every fault is named with its place."""
 
 import difflib
 import logging
@@ -24,7 +24,7 @@ from ripieno.plugins import find_plugins
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-"""The name by which a request asks for the router's choice."""
+"""Model name that lets the router choose."""
 
 FILE = "ripieno.toml"
 HOME = ".ripieno"
@@ -32,16 +32,16 @@ PREFIX = "RIPIENO_"
 _PATHS = (("home",), ("ledger", "outbox"), ("route", "rules"), ("conductor", "checkpoint"), ("conductor", "head"))
 _URLS = (("ledger", "url"), ("memory", "url"))
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?].*)", re.DOTALL)
-"""A SQLite URL with a relative path, and not `:memory:`."""
+"""Matches a SQLite URL with a relative path, but not `:memory:`."""
 _NEEDED = (("providers", "kind"), ("workers", "provider"))
-"""What makes an entry of a table whole; variables without it only add to an entry that is there."""
+"""Keys that make an entry of a table complete. Variables without them only extend an entry that exists."""
 
 Tree = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Settings, and where they came from."""
+    """Settings, and the origin of each value."""
 
     settings: Settings
     path: Path
@@ -50,12 +50,12 @@ class Loaded:
     ignored: tuple[str, ...] = ()
     """RIPIENO_* variables of providers and workers that are not configured here."""
     is_named: bool = False
-    """Whether the file was named, and must be there."""
+    """Whether the caller named the file. A named file must exist."""
     flags: Mapping[str, object] | None = None
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths of the file are resolved against."""
+        """Return the folder that relative paths of the file are resolved against."""
         return self.path.parent
 
     def reload(self) -> "Loaded":
@@ -87,12 +87,12 @@ def load_settings(
     """Read the settings.
 
     Args:
-        path: the file; `ripieno.toml` of the current folder where not given. It may be missing.
-        flags: nested values that stand above all others.
-        text: what the file is going to hold; read from it where not given.
+        path: the file. Default: `ripieno.toml` of the current folder, which may be missing.
+        flags: nested values that override all others.
+        text: future content of the file. Default: the content is read from the file.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is wrong; names it, its place and the mend.
+        ConfigError: the file cannot be read, or a key or value is wrong. It names the value, the place and the fix.
     """
     where = path if path is not None else Path(FILE)
     content = text if text is not None else _read_text(where, is_required=path is not None)
@@ -135,7 +135,7 @@ def _warn_of_former_keys(origins: Mapping[str, str], path: Path, text: str) -> N
     for key in sorted(FORMER & origins.keys()):
         names = tuple(key.split("."))
         place = f"{path}{_tell_line(text, names)}" if origins[key] == "file" else _name_variable(names)
-        log.warning("%s: %s follows from `scale` now; the value given here counts, until it is removed", place, key)
+        log.warning("%s: %s now follows from `scale`; this value overrides it until you remove it", place, key)
 
 
 def _read_text(path: Path, *, is_required: bool) -> str:
@@ -144,7 +144,7 @@ def _read_text(path: Path, *, is_required: bool) -> str:
     except FileNotFoundError as error:
         if not is_required:
             return ""
-        raise ConfigError(f"there is no configuration file {str(path)!r}", path=str(path)) from error
+        raise ConfigError(f"the configuration file {str(path)!r} does not exist", path=str(path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read: {error}", path=str(path), hint="name a readable file with --config"
@@ -155,7 +155,7 @@ def _parse(path: Path, text: str) -> Tree:
     try:
         parsed = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        hint = "an id may stand only once" if "declare" in str(error) or "overwrite" in str(error) else None
+        hint = "write each id only once" if "declare" in str(error) or "overwrite" in str(error) else None
         raise ConfigError(f"{path}: {error}{_name_repeat(text, str(error))}", path=str(path), hint=hint) from error
     for name, provider in _tables(parsed.get("providers")).items():
         if "api_key" in provider:
@@ -169,7 +169,7 @@ def _parse(path: Path, text: str) -> Tree:
 
 
 def _name_repeat(text: str, error: str) -> str:
-    """The header that a TOML error about a second declaration speaks of."""
+    """Return the header that a TOML error about a second declaration refers to."""
     line = re.search(r"line (\d+)", error)
     if "declare" not in error or line is None:
         return ""
@@ -177,9 +177,9 @@ def _name_repeat(text: str, error: str) -> str:
 
 
 def _read_variables(base: Mapping[str, object]) -> tuple[Tree, tuple[str, ...]]:
-    """Read the RIPIENO_* variables, without those of providers and workers that are not configured.
+    """Read the RIPIENO_* variables, except those of providers and workers that are not configured.
 
-    A key in the environment serves every folder of a user; it must not break those without that provider.
+    A key in the environment serves all folders of a user. It must not break a folder without that provider.
 
     Raises:
         ConfigError: a variable names a table that does not exist, or its value cannot be read.
@@ -227,7 +227,7 @@ def _resolve(layer: Tree, folder: Path) -> Tree:
 
 
 def _change(tree: Tree, path: tuple[str, ...], change: Callable[[str], str]) -> Tree:
-    """Replace one text in a tree, where it is there."""
+    """Replace one text in a tree, if the tree holds it."""
     value = tree.get(path[0])
     if len(path) > 1:
         return {**tree, path[0]: _change(value, path[1:], change)} if isinstance(value, dict) else tree
@@ -235,7 +235,7 @@ def _change(tree: Tree, path: tuple[str, ...], change: Callable[[str], str]) -> 
 
 
 def _fill_in(merged: Tree, folder: Path) -> None:
-    """Set what follows from where the file is: the home next to it, and the ledger in the home."""
+    """Set the values that follow from the file's place: the home next to it, and the ledger in the home."""
     home = merged.setdefault("home", str(folder / HOME))
     ledger = merged.get("ledger", {})
     if isinstance(ledger, dict) and not ledger.get("url"):
@@ -243,7 +243,7 @@ def _fill_in(merged: Tree, folder: Path) -> None:
 
 
 def _check_kinds(settings: Settings, path: Path, text: str, layers: Mapping[str, Tree]) -> None:
-    """Every provider is of an installed kind, whether a worker uses it or not.
+    """Check that every provider has an installed kind, whether a worker uses it or not.
 
     Raises:
         ConfigError: a kind is unknown.
@@ -255,21 +255,22 @@ def _check_kinds(settings: Settings, path: Path, text: str, layers: Mapping[str,
             near = difflib.get_close_matches(provider.kind, installed, n=1)
             meant = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(
-                f"{_find_origin(place, path, text, layers)}: provider {name!r}: there is no kind {provider.kind!r}",
+                f"{_find_origin(place, path, text, layers)}: provider {name!r}: unknown kind {provider.kind!r}",
                 key=".".join(place),
                 path=str(path),
-                hint=f"{meant}kinds here: {', '.join(installed)}; a plugin brings its own",
+                hint=f"{meant}installed kinds: {', '.join(installed)}; a plugin can add others",
             )
 
 
 def _check_references(settings: Settings, path: Path, text: str) -> None:
     for name in settings.providers:
         if not re.fullmatch(r"[a-z0-9_]+", name):
+            place = _tell_line(text, ("providers", name))
             raise ConfigError(
-                f"{path}{_tell_line(text, ('providers', name))}: provider {name!r} must be named in a-z, 0-9 and _",
+                f"{path}{place}: the name of provider {name!r} may contain only a-z, 0-9 and _",
                 key=f"providers.{name}",
                 path=str(path),
-                hint="so that RIPIENO_PROVIDERS__NAME__API_KEY can name it",
+                hint="RIPIENO_PROVIDERS__NAME__API_KEY must be able to name it",
             )
     for worker, card in settings.workers.items():
         if card.provider not in settings.providers:
@@ -278,22 +279,22 @@ def _check_references(settings: Settings, path: Path, text: str) -> None:
                 f"{path}{place}: worker {worker!r} names the provider {card.provider!r}, which is not configured",
                 key=f"workers.{worker}.provider",
                 path=str(path),
-                hint=f"providers here: {', '.join(sorted(settings.providers)) or 'none'}",
+                hint=f"configured providers: {', '.join(sorted(settings.providers)) or 'none'}",
             )
     for worker in settings.pool.muted:
         if worker not in settings.workers:
             place = _tell_line(text, ("pool", "muted"))
             raise ConfigError(
-                f"{path}{place}: pool.muted names {worker!r}, which is no worker", key="pool.muted", path=str(path)
+                f"{path}{place}: pool.muted names {worker!r}, which is not a worker", key="pool.muted", path=str(path)
             )
     _check_names(settings, path, text)
 
 
 def _check_names(settings: Settings, path: Path, text: str) -> None:
-    """What names a worker or a preset names one that is there, and no name stands for two things.
+    """Check that every reference to a worker or preset exists, and that every name is unique.
 
     Raises:
-        ConfigError: a name is unknown, or taken.
+        ConfigError: a name is unknown or already used.
     """
     workers, known_presets = settings.workers, _list_presets(settings)
     presets = (AUTO, *(f"{AUTO}:{preset}" for preset in known_presets))
@@ -312,16 +313,16 @@ def _check_names(settings: Settings, path: Path, text: str) -> None:
         if is_preset or (place[0] == "gateway" and name in workers):
             fault = f"{name!r} is the name of {'the router' if is_preset else 'a worker'}"
             raise ConfigError(f"{path}{_tell_line(text, place)}: {fault}", key=".".join(place), path=str(path))
-    for place, told, known in named:
-        if told is not None and told not in known:
+    for place, value, known in named:
+        if value is not None and value not in known:
             key = ".".join(place)
-            fault = f"{key} names {told!r}, which is not there"
+            fault = f"{key} names {value!r}, which does not exist"
             hint = f"one of {', '.join(sorted(known)[:20])}"
             raise ConfigError(f"{path}{_tell_line(text, place)}: {fault}", key=key, path=str(path), hint=hint)
 
 
 def _list_presets(settings: Settings) -> tuple[str, ...]:
-    """The presets; they are looked up only where the settings name one, as routing takes long to import."""
+    """List the presets. Routing is imported only if the settings name one, because that import is slow."""
     usual = type(settings.route)().preset
     if settings.route.preset == usual and not settings.gateway.aliases:
         return (usual,)
@@ -346,7 +347,7 @@ def _explain(error: ValidationError, path: Path, text: str, layers: Mapping[str,
 
 
 def _find_origin(place: tuple[int | str, ...], path: Path, text: str, layers: Mapping[str, Tree]) -> str:
-    """Name the source of a wrong value: the last layer that holds most of its path."""
+    """Find the source of a wrong value: the last layer that holds most of its path."""
     depth = {origin: len(trim(layer, place)) for origin, layer in layers.items()}
     most = max(depth.values())
     origin = [name for name, held in depth.items() if held == most][-1] if most else "file"
@@ -359,7 +360,7 @@ def _find_origin(place: tuple[int | str, ...], path: Path, text: str, layers: Ma
 
 
 def _known_keys(place: tuple[int | str, ...]) -> list[str]:
-    """The keys that stand beside one place of the tree."""
+    """Return the keys beside one place of the tree."""
     model: type[BaseModel] | None = Settings
     for part in place[:-1]:
         if model is None:
@@ -370,14 +371,14 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
 
 
 def _find_model(annotation: object) -> type[BaseModel] | None:
-    """The model that an annotation holds: itself, or the values of a table."""
+    """Find the model that an annotation holds: itself, or the values of a table."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _find_model(part)) is not None), None)
 
 
 def _locate(path: Path, key: str) -> str | None:
-    """File and line of a dotted key; None where the file does not hold it."""
+    """Find file and line of a dotted key. Return None if the file does not hold it."""
     try:
         text = path.read_text(encoding="utf-8")
         names = split_key(tomllib.loads(text), key)

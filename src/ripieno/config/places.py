@@ -1,18 +1,18 @@
-"""Places: on which line of a TOML file a key stands."""
+"""Places: the line of a key in a TOML file."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
 
 
 def find_line(text: str, path: Sequence[str]) -> int | None:
-    """Find the line on which a key, or the header of a table, stands first.
+    """Find the first line of a key, or of the header of a table.
 
     Args:
         text: a whole TOML document.
         path: the names of the tables, then the key.
 
     Returns:
-        The line, counted from 1; None where the document does not hold the key.
+        The line, counted from 1; None if the document does not hold the key.
     """
     lines = text.split("\n")
     begin = 0
@@ -20,7 +20,7 @@ def find_line(text: str, path: Sequence[str]) -> int | None:
     for end in (*ends, len(lines)):
         tree = _parse(lines[begin:end])
         if tree is None:
-            continue  # the bracket stands within a value of several lines
+            continue  # the bracket is part of a value of several lines
         if holds(tree, path):
             return begin + _find_statement(lines[begin:end], path)
         begin = end
@@ -38,13 +38,13 @@ def holds(tree: Mapping[str, object], path: Sequence[str]) -> bool:
 
 
 def trim(tree: Mapping[str, object], path: Sequence[object]) -> tuple[str, ...]:
-    """Cut a path down to that part which a tree holds."""
+    """Cut a path to the part that a tree holds."""
     names = tuple(str(name) for name in path)
     return next((names[:count] for count in range(len(names), 0, -1) if holds(tree, names[:count])), ())
 
 
 def split_key(tree: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """Split a dotted key as far as a tree holds it; names in the tree may hold dots themselves."""
+    """Split a dotted key as far as a tree holds it. Names in the tree may contain dots."""
     parts = key.split(".")
     for count in range(len(parts), 0, -1):
         name = ".".join(parts[:count])

@@ -1,4 +1,4 @@
-"""Scale: the limits that follow from one setting, `scale`, and were settings of their own in earlier versions."""
+"""Scale: limits that follow from the setting `scale`. Earlier versions had a setting for each."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,6 @@ SERVER: Mapping[str, Mapping[str, float]] = {
     "cache": {"answer_bytes": 1024 * MIB},
     "memory": {"read_s": 5.0},
 }
-"""Limits of `scale = "server"`: for a machine of its own, with at least 8 GiB. Those of `laptop` are the defaults."""
+"""Limits of `scale = "server"`: for a dedicated machine with at least 8 GiB. The defaults are those of `laptop`."""
 FORMER = frozenset(f"{table}.{key}" for table, limits in SERVER.items() for key in limits)
-"""Dotted keys that `scale` sets. A file may still hold one: its value counts, and a warning names its line."""
+"""Dotted keys that `scale` sets. A file may still contain one: its value applies, and a warning names its line."""

@@ -1,4 +1,4 @@
-"""Settings: one typed tree of everything that can be set; unknown keys are errors."""
+"""Settings: one typed tree of all settings. Unknown keys are errors."""
 
 import re
 from datetime import date
@@ -24,42 +24,42 @@ class GatewaySettings(_Part):
     """The HTTP address."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; anything but loopback needs `api_key`."""
+    """Address to listen on. Any other than loopback needs `api_key`."""
     port: int = Field(default=4141, ge=0, le=65535)
-    """0 takes a free port."""
+    """Port to listen on; 0 takes a free port."""
     api_key: SecretStr | None = None
-    """The master key, which may do everything; set RIPIENO_GATEWAY__API_KEY."""
+    """The master key, which allows everything; set RIPIENO_GATEWAY__API_KEY."""
     viewer_key: SecretStr | None = None
-    """Lets its holder look at the dashboard, and change nothing; set RIPIENO_GATEWAY__VIEWER_KEY."""
+    """Key that may read the dashboard and change nothing; set RIPIENO_GATEWAY__VIEWER_KEY."""
     needs_key: bool = False
-    """Whether loopback clients need a key too; with `api_key`, all do."""
+    """Whether loopback clients need a key, too. With `api_key`, all clients need one."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names that the gateway answers to beside loopback names: `router.example.org`, `*.example.org`, an IP address."""
+    """Host names the gateway accepts beside loopback names: `router.example.org`, `*.example.org`, an IP address."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API, such as `https://chat.example.org`; never `/ui` or `/admin`."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Further model names, each for a worker or for `auto` with a preset."""
     max_in_flight: int = Field(default=2000, ge=1)
-    """Requests at once; more are turned away with 503."""
+    """Most concurrent requests. The gateway rejects more with 503."""
     allow_code_checks: bool = False
-    """Whether a request may ask for checks that run code, in a jail: `unit_tests`, and plugins (`external`)."""
+    """Whether a request may use checks that run code in a jail: `unit_tests`, and plugins (`external`)."""
     body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
-    """Largest request body."""
+    """Largest request body in bytes."""
     memory_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
-    """Of all request bodies that are being read or worked on; more are turned away with 503."""
+    """Most bytes of all request bodies in progress. The gateway rejects more with 503."""
     shared_url: SecretStr | None = None
-    """Redis or Valkey that replicas share rates, spend and resting workers in; set RIPIENO_GATEWAY__SHARED_URL."""
+    """Redis or Valkey where replicas share rates, spend and worker health; set RIPIENO_GATEWAY__SHARED_URL."""
     traces_url: str | None = None
-    """Where spans go by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; None sends none."""
+    """OTLP over HTTP address for spans, such as http://127.0.0.1:4318/v1/traces; None sends none."""
     drain_s: float = Field(default=30.0, ge=0)
-    """How long requests under way are waited for when the gateway ends."""
+    """Seconds that the gateway waits for open requests when it stops."""
 
     @field_validator("allowed_hosts")
     @classmethod
     def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
             if len(host) > LONGEST_NAME or not re.fullmatch(_HOST_NAME, host):
-                raise ValueError(f"{host!r} is no host name without port, no *.name, and no IP address")
+                raise ValueError(f"{host!r} is not a host name without a port, *.name, or an IP address")
         return hosts
 
     @field_validator("allowed_origins")
@@ -68,55 +68,57 @@ class GatewaySettings(_Part):
         for origin in origins:
             if len(origin) > LONGEST_NAME or not re.fullmatch(_WEB_ORIGIN, origin):
                 raise ValueError(
-                    f"{origin!r} is no origin such as 'https://chat.example.org' (no path, no slash, no *)"
+                    f"{origin!r} is not an origin such as 'https://chat.example.org' (no path, no slash, no *)"
                 )
         return origins
 
 
 class LedgerSettings(_Part):
-    """The record."""
+    """The ledger."""
 
     url: str = ""
-    """Database URL: sqlite:///path, or postgresql://user@host/database; `ledger.db` in `home` if not given."""
+    """Database URL: sqlite:///path, or postgresql://user@host/database. Default: `ledger.db` in `home`."""
     on_fault: Literal["refuse", "spool"] = "refuse"
-    """While the database takes no entries: refuse tasks, or keep entries in the outbox and go on."""
+    """While the database accepts no entries: `refuse` refuses tasks, `spool` keeps entries in the outbox and
+    continues.
+    """
     outbox: Path | None = None
-    """File of the outbox; `outbox.jsonl` in `home` where not given. Best on another disk than the ledger."""
+    """File of the outbox. Default: `outbox.jsonl` in `home`. Use another disk than the ledger's if you can."""
     durable_runs: bool = True
-    """Whether each step of a run is recorded as it is made, so that the run survives the process."""
+    """Whether each step of a run is recorded immediately, so that the run survives the process."""
     outbox_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
-    """What the outbox may hold; then tasks are refused."""
+    """Most bytes in the outbox. Beyond it, tasks are refused."""
 
 
 class RouteSettings(_Part):
-    """How tasks are decided where the caller does not say."""
+    """How the router decides if the caller does not say."""
 
     policy: str = "utility"
     """Policy plugin: utility, rules, or an installed one."""
     preset: str = "balanced"
-    """balanced, best, fast, cheap, private or qos."""
+    """Preset: balanced, best, fast, cheap, private or qos."""
     preference: float | None = Field(default=None, ge=0, le=1)
-    """The dial, 0 = cheapest, 1 = best; None takes the preset's."""
+    """The dial: 0 = cheapest, 1 = best; None takes the preset's value."""
     exploration: float = Field(default=0.02, ge=0, lt=0.2)
-    """Share of tasks on which a plausible worker is tried at random; never on critical ones."""
+    """Share of tasks for which the router tries a plausible worker at random; never critical tasks."""
     newcomers: Literal["ladder", "free"] = "ladder"
-    """Whether a worker without outcomes climbs from shadow over trial, or takes tasks at once."""
+    """How a worker without outcomes starts: `ladder` in shadow, then on trial; `free` with tasks at once."""
     budget_usd_per_task: float | None = Field(default=None, gt=0)
-    """Mean price of a task that the pacer holds; None spends as the dial says."""
+    """Mean price of a task that the pacer keeps; None spends as the dial says."""
     abstain_price: float | None = Field(default=None, ge=0)
-    """What no answer costs, in units of what a right one is worth; None always answers."""
+    """Cost of no answer, in units of the value of a right answer; None always answers."""
     sensitive: Privacy | None = None
-    """How far a text that holds secrets or personal data may travel: local or private; None does not look for any."""
+    """How far a text with secrets or personal data may travel: local or private; None does not scan for them."""
     phone_region: str | None = "US"
-    """Where phone numbers without a country code are from, by ISO 3166 (US, DE); None finds only those with one."""
+    """Region of phone numbers without a country code, by ISO 3166 (US, DE); None finds only those with a code."""
     sensitive_patterns: dict[str, str] = Field(default_factory=dict)
-    """Further forms of what is secret here: names, each with a pattern in the syntax of RE2."""
+    """Additional kinds of secrets: a name and a pattern in the syntax of RE2 for each."""
     hedge_share: float = Field(default=0.0, ge=0, le=0.5)
-    """Share of tasks for which a second worker may be asked too, when the first is later than it usually is."""
+    """Largest share of tasks that call a second worker when the first is later than usual."""
     modes: tuple[Mode, ...] = tuple(Mode)
-    """Workflows that a request may ask for."""
+    """Workflows that a request may name."""
     chooses_modes: bool = True
-    """Whether the router may choose a workflow unasked, where training proved that it pays."""
+    """Whether the router may choose a workflow itself, if training proved that it pays."""
     rules: Path | None = None
     """TOML file for `policy = "rules"`."""
 
@@ -129,12 +131,12 @@ class RouteSettings(_Part):
 
 
 class CacheSettings(_Part):
-    """What is kept of earlier requests."""
+    """What is cached of earlier requests."""
 
     answers: bool = False
-    """Whether exactly the same request is given the answer it had before; a request may say otherwise."""
+    """Whether an identical request gets the earlier answer. A request can override it."""
     answer_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
-    """Memory for kept answers."""
+    """Bytes of memory for cached answers."""
 
 
 class EncoderSettings(_Part):
@@ -146,51 +148,51 @@ class EncoderSettings(_Part):
 
 
 class ConductorSettings(_Part):
-    """Who writes plans, where a task is to be worked on by plan."""
+    """The writer of plans, for tasks that run by plan."""
 
     kind: Literal["tiny", "prompted"] = "tiny"
-    """The trained policy, or a worker that is asked for a plan."""
+    """`tiny` is the trained policy; `prompted` calls a worker for a plan."""
     checkpoint: Path | None = None
-    """File of the trained policy; the one of `ripieno conductor train` in `home` if not given, else the bundled one."""
+    """File of the trained policy. Default: that of `ripieno conductor train` in `home`, else the bundled one."""
     head: Path | None = None
-    """File of the turn-level head; the one of `ripieno conductor train` in `home`, else the bundled one."""
+    """File of the turn-level head. Default: that of `ripieno conductor train` in `home`, else the bundled one."""
     has_examples: bool = True
-    """Whether who writes by prompt is shown examples; a model trained for it needs none."""
+    """Whether the prompt for plans contains examples. A model trained to write plans needs none."""
     worker: str | None = None
-    """Who writes by prompt; the model of which most is expected if not given."""
+    """Worker that writes plans by prompting. Default: the model with the highest expected quality."""
 
 
 class MemorySettings(_Part):
-    """What is remembered, and where."""
+    """Memory: its database and its limits."""
 
     url: str | None = None
-    """SQLite or PostgreSQL URL of the memory; `memory.db` in `home` if not given."""
+    """SQLite or PostgreSQL URL of the memory. Default: `memory.db` in `home`."""
     read_s: float = Field(default=2.0, gt=0)
-    """Seconds in which a read answers; then it is `unavailable`."""
+    """Seconds until a read gives up and reports `unavailable`."""
     most_tokens: int = Field(default=800, ge=50)
-    """Of a prompt that what is remembered may take, counted roughly."""
+    """Most tokens of a prompt that recalled items may take, counted roughly."""
     compact_words: int | None = Field(default=None, ge=200)
-    """Words of a conversation beyond which its older turns are made short; None leaves all as they are."""
+    """Words of a conversation beyond which its older turns are compacted; None compacts nothing."""
     compact_worker: str | None = None
-    """Who writes prose beside what is always kept of them: a worker, or `auto` for the router's choice."""
+    """Worker that writes a summary beside the facts that are always kept, or `auto` for the router's choice."""
     extract_worker: str | None = None
-    """Who extracts facts from what was said, while the gateway runs: a worker, or `auto`; None leaves that out."""
+    """Worker that extracts facts from conversations while the gateway runs, or `auto`; None extracts nothing."""
 
 
 class ProfileSettings(_Part):
-    """Measuring workers."""
+    """Measurement of workers."""
 
     judge: str | None = None
     """Worker that grades tasks with a rubric."""
 
 
 class PoolSettings(_Part):
-    """What is said of workers beside their cards."""
+    """Settings of workers beside their cards."""
 
     muted: tuple[str, ...] = ()
     """Workers that may not take tasks for now."""
     memory_mb: int | None = Field(default=None, ge=1)
-    """Memory for all local models together; the one that was used longest ago is unloaded for the next."""
+    """Memory for all local models together, in MB. The least recently used model is unloaded for the next."""
 
 
 class ProviderSettings(BaseModel):
@@ -204,30 +206,31 @@ class ProviderSettings(BaseModel):
 
 
 class WorkerSettings(_Part):
-    """A worker card with its binding."""
+    """A worker card with its provider binding."""
 
     provider: str
     model: str | None = None
-    """The provider's name for it; the worker's id where not given."""
+    """The provider's name for the model. Default: the worker's id."""
     options: dict[str, object] = Field(default_factory=dict)
     price: Literal["free"] | None = None
-    """`free` states that calls cost nothing. Without any price, the carried price list is asked; what it does not know
-    either is unknown, and no budget can use the worker."""
+    """`free` states that calls cost nothing. Without any price, the bundled price list applies. If that does not know
+    the model, the price is unknown, and no task with a budget can use the worker.
+    """
     input_usd_per_mtok: float | None = Field(default=None, ge=0)
-    """US dollars for a million tokens in; the price list's where not given."""
+    """US dollars per million input tokens. Default: the price list's."""
     output_usd_per_mtok: float | None = Field(default=None, ge=0)
-    """US dollars for a million tokens out; the price list's where not given. A worker that only embeds needs none."""
+    """US dollars per million output tokens. Default: the price list's. A worker that only embeds needs none."""
     cached_usd_per_mtok: float | None = Field(default=None, ge=0)
-    """Of input tokens that the provider had read before."""
+    """US dollars per million input tokens that the provider reads from its cache."""
     cache_write_usd_per_mtok: float | None = Field(default=None, ge=0)
-    """Of input tokens that the provider writes into its cache."""
+    """US dollars per million input tokens that the provider writes into its cache."""
     usd_per_cpu_s: float | None = Field(default=None, ge=0)
-    """US dollars for a second of CPU time, for a worker that runs here."""
+    """US dollars per second of CPU time, for a worker that runs here."""
     usd_per_call: float | None = Field(default=None, ge=0)
-    """US dollars for a call, whatever its length."""
+    """US dollars per call, whatever its length."""
     context_window: int | None = Field(default=None, ge=1)
     max_output_tokens: int | None = Field(default=None, ge=1)
-    """Largest `max_tokens` that the worker takes; a request for more is cut down to it."""
+    """Largest `max_tokens` that the worker accepts. A larger request is cut to it."""
     modalities: tuple[Literal["text", "image", "audio"], ...] = ("text",)
     has_tools: bool = True
     has_json_mode: bool = True
@@ -237,28 +240,28 @@ class WorkerSettings(_Part):
     deprecated_on: date | None = None
     notes: str = ""
     family: str = ""
-    """What it shares its faults with; two of one family that agree prove little. Empty takes the id's stem."""
+    """Model family. Agreement within a family is weak evidence. Default: the id up to its first separator."""
     is_tool: bool = False
-    """Whether it is a solver and no model: it is given the bare input of a step, without instructions."""
+    """Whether it is a solver instead of a model: it gets the bare input of a step, without instructions."""
     can_run: bool = False
-    """Whether it executes what it is given, as a plan's `run` asks."""
+    """Whether it executes the code it gets, as a plan's `run` step needs."""
     has_effects: bool = False
-    """Whether a call changes something outside: it is made at most once, and nobody stands in for it."""
+    """Whether a call changes something outside. Such a call is made at most once and has no fallback."""
     needs_approval: bool = False
-    """Whether a human must agree to each call."""
+    """Whether a human must approve each call."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     model_config = SettingsConfigDict(
         env_prefix="RIPIENO_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
     )
 
     home: Path = Path(".ripieno")
-    """Folder for ledger, memory, checkpoints and keys; `.ripieno` next to the settings file if not given."""
+    """Folder for ledger, memory, checkpoints and keys. Default: `.ripieno` next to the settings file."""
     scale: Literal["laptop", "server"] = "laptop"
-    """Size of what Ripieno may hold: request bodies, open requests, outbox, kept answers, time to drain and to read."""
+    """Size of Ripieno's limits: request bodies, open requests, outbox, cached answers, time to drain and to read."""
     gateway: GatewaySettings = GatewaySettings()
     ledger: LedgerSettings = LedgerSettings()
     route: RouteSettings = RouteSettings()
@@ -280,5 +283,5 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """All sources are merged by `load_settings`, which also remembers where each value came from."""
+        """Use the given values only: `load_settings` merges all sources, and records where each value came from."""
         return (init_settings,)

@@ -1,1 +1,1 @@
-"""What comes with the package: workers that run anywhere, and task families with known answers."""
+"""The embedded pool: workers that run anywhere, and task families with known answers."""

@@ -1,4 +1,4 @@
-"""What people write instead of learning: a keyword rule, and asking workers in turn until one answers."""
+"""Baselines that people write instead of learning: a keyword rule, and calling workers in turn until one answers."""
 
 import re
 
@@ -15,7 +15,7 @@ OTHERWISE = "smollm2-135m"
 
 
 def choose_by_keyword(text: str, workers: tuple[str, ...]) -> str:
-    """The worker that a careful hand-written list of keywords names."""
+    """Choose the worker that a hand-written keyword list names."""
     low = text.lower()
     for pattern, worker in _RULES:
         if re.search(pattern, low):

@@ -1,4 +1,4 @@
-"""Encoder: text to vectors, behind one small door."""
+"""Encoder: text to vectors, one small interface."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from ripieno.privacy import Boundary
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors of unit length. Built-in and plugin encoders fill the same role."""
+    """Turns texts into vectors of unit length. Built-in and plugin encoders have the same role."""
 
     name: str
-    """Name and version; a checkpoint trained on one encoder refuses another."""
+    """Name and version. A checkpoint trained on one encoder refuses another."""
     dimensions: int
 
     async def encode(self, texts: Sequence[str]) -> Vector:
@@ -26,24 +26,24 @@ class Encoder(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release what the encoder holds."""
+        """Release the encoder's resources."""
         ...
 
 
 def find_privacy(encoder: object) -> Privacy:
-    """How far a text travels that an encoder is given: its attribute `privacy`; without, it works on this machine."""
+    """Return how far an encoder sends texts: its attribute `privacy`, or local if it has none."""
     return Privacy(getattr(encoder, "privacy", Privacy.LOCAL))
 
 
 async def encode_within(encoder: Encoder, texts: Sequence[str], reach: Privacy) -> Vector:
-    """Encode texts that may travel so far; rows of zeros where the encoder is farther away."""
+    """Encode texts that may travel up to `reach`. Rows are zero if the encoder is farther away."""
     if reach.reach < find_privacy(encoder).reach:
         return np.zeros((len(texts), encoder.dimensions), dtype=np.float32)
     return await encoder.encode(texts)
 
 
 def clip_text(text: str, *, limit: int) -> str:
-    """Keep the head and the tail of a long text, `limit` characters in all: the cost of encoding stays bounded."""
+    """Keep the head and tail of a long text, `limit` characters in all, to bound the cost of encoding."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -51,13 +51,13 @@ def clip_text(text: str, *, limit: int) -> str:
 
 
 def normalise_rows(matrix: Vector) -> Vector:
-    """Scale each row to length 1; rows of zeros stay zero."""
+    """Scale each row to length 1. Rows of zeros stay zero."""
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     return np.asarray(matrix / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 class CachedEncoder:
-    """Keeps the vectors of the last `size` distinct texts."""
+    """Caches the vectors of the last `size` distinct texts."""
 
     def __init__(self, inner: Encoder, *, size: int = 4096) -> None:
         self.inner = inner
@@ -70,7 +70,7 @@ class CachedEncoder:
         self._rows: OrderedDict[str, Vector] = OrderedDict()
 
     async def encode(self, texts: Sequence[str]) -> Vector:
-        """Encode texts; only those not seen lately reach the inner encoder."""
+        """Encode texts. Only uncached texts reach the inner encoder."""
         missing = list(dict.fromkeys(text for text in texts if text not in self._rows))
         self.misses += len(missing)
         self.hits += len(texts) - len(missing)
@@ -83,7 +83,7 @@ class CachedEncoder:
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), dtype=np.float32)
 
     async def close(self) -> None:
-        """Close the inner encoder and forget all rows."""
+        """Close the inner encoder and drop all rows."""
         self._rows.clear()
         await self.inner.close()
 
@@ -95,11 +95,11 @@ class CachedEncoder:
 
 
 class GuardedEncoder:
-    """Gives an encoder beyond the boundary no text that is sensitive: such a text has a row of zeros.
+    """Keeps sensitive text from an encoder beyond the boundary: such a text gets a row of zeros.
 
     Args:
         inner: the encoder.
-        boundary: gives how far sensitive text may travel at this moment; None does not restrict it.
+        boundary: returns the current limit on where sensitive text may travel; None does not restrict it.
     """
 
     def __init__(self, inner: Encoder, boundary: Callable[[], Boundary | None]) -> None:
@@ -110,7 +110,7 @@ class GuardedEncoder:
         self._boundary = boundary
 
     async def encode(self, texts: Sequence[str]) -> Vector:
-        """Encode texts; those that may not travel to the inner encoder stay here."""
+        """Encode texts, except those that may not travel to the inner encoder."""
         boundary = self._boundary()
         if boundary is None or self.privacy.reach <= boundary.reach.reach:
             return await self.inner.encode(texts)

@@ -26,18 +26,18 @@ class CausalOptions(BaseModel):
     model: str = "Qwen/Qwen3-0.6B"
     """A name on the hub, or a folder."""
     gguf_file: str | None = None
-    """Name of a GGUF file in that folder, where the model is kept so."""
+    """Name of a GGUF file in that folder, if it contains one."""
     tokens: int = Field(default=512, ge=8)
-    """Longest text that is read, in tokens; its end is kept."""
+    """Most tokens of a text. The end of a longer text is kept."""
     layer: int = -1
-    """Whose states are taken: -1 is the last layer, -2 the one before."""
+    """Layer whose states are used: -1 is the last layer, -2 the one before."""
     pooling: Literal["last", "mean"] = "last"
     device: str = "auto"
-    """A torch device; `auto` takes a GPU where there is one."""
+    """A torch device. `auto` uses a GPU if there is one."""
 
 
 class CausalEncoder:
-    """Loads the model on the first text; its weights are never changed.
+    """Loads the model on creation. Its weights never change.
 
     Raises:
         ConfigError: torch or transformers is not installed, or the model cannot be loaded.
@@ -69,11 +69,11 @@ class CausalEncoder:
         return await asyncio.to_thread(self._encode, [clip_text(text, limit=CHARACTERS) for text in texts])
 
     async def close(self) -> None:
-        """Nothing to release: the model ends with the process."""
+        """Do nothing: the model ends with the process."""
 
     def _encode(self, texts: Sequence[str]) -> Vector:
         rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for index, text in enumerate(texts):  # alone: padding would move the last token
+        for index, text in enumerate(texts):  # one by one: padding would move the last token
             if text.strip():
                 rows[index] = self._pool(text).float().cpu().numpy()
         return normalise_rows(rows)

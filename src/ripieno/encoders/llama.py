@@ -11,7 +11,7 @@ from ripieno.errors import ConfigError, ProviderUnreachable
 from ripieno.providers.llama import LlamaChild, LlamaOptions, find_weights
 
 CHARACTERS = 1500
-"""What surely fits the child's context, whatever the language."""
+"""Characters that fit the child's context in any language."""
 BATCH = 16
 
 
@@ -22,7 +22,7 @@ class LlamaEncoderOptions(LlamaOptions):
     parallel: int = 1
     dimensions: int = 576
     pooling: Literal["last", "mean"] = "last"
-    """Whose state stands for the text: the last token's, or the mean of all."""
+    """State that represents the text: the last token's, or the mean of all."""
 
 
 class LlamaEncoder:
@@ -52,17 +52,17 @@ class LlamaEncoder:
             worded = [index for index, text in enumerate(clipped) if text.strip()]
             for start in range(0, len(worded), BATCH):
                 part = worded[start : start + BATCH]
-                wanted = [clipped[index] for index in part]
+                batch = [clipped[index] for index in part]
                 try:
-                    rows[part] = await inner.encode(wanted)
-                except ConfigError:  # the child died; a fresh one is asked once
+                    rows[part] = await inner.encode(batch)
+                except ConfigError:  # the child died; a new one gets one try
                     await self.close()
                     inner = await self._start()
-                    rows[part] = await inner.encode(wanted)
+                    rows[part] = await inner.encode(batch)
             return rows
 
     async def close(self) -> None:
-        """End the child."""
+        """Kill the child."""
         if self._child is not None:
             await self._child.close()
         self._child = self._inner = None

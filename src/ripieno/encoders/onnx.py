@@ -28,7 +28,7 @@ class OnnxEncoder:
         if not models or not tokenizers:
             missing = "*.onnx" if not models else "tokenizer.json"
             raise ConfigError(
-                f"the ONNX encoder's folder {str(folder)!r} holds no {missing}",
+                f"the ONNX encoder's folder {str(folder)!r} has no {missing}",
                 key="encoder.folder",
                 hint="run `make minilm`, or point encoder.folder at a folder with model.onnx and tokenizer.json",
             )
@@ -51,14 +51,14 @@ class OnnxEncoder:
         return await asyncio.to_thread(self._encode, [clip_text(text, limit=CHARACTERS) for text in texts])
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _encode(self, texts: Sequence[str]) -> Vector:
         rows = [self._encode_one(text) for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), dtype=np.float32)
 
     def _encode_one(self, text: str) -> Vector:
-        """Encode alone: int8 scales follow the batch, so a text would else depend on its neighbours."""
+        """Encode one text alone. In a batch, int8 scales would make it depend on its neighbours."""
         encoding = self._tokenizer.encode(text)
         attention = np.array([encoding.attention_mask], dtype=np.int64)
         ids = np.array([encoding.ids], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The built-in encoders, behind the same door as any plugin."""
+"""The built-in encoders, registered like any plugin."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class RemoteOptions(BaseModel):
     dimensions: int = Field(ge=1)
     api_key: SecretStr | None = None
     privacy: Privacy | None = None
-    """How far a text travels to it; without, an address of this machine is local, and any other public."""
+    """How far a text travels to it. Default: local for an address of this machine, else public."""
 
 
 def _make_remote(options: RemoteOptions) -> Encoder:

@@ -10,21 +10,21 @@ import numpy as np
 from ripieno.domain import Privacy, Vector
 from ripieno.encoders.base import clip_text, normalise_rows
 from ripieno.errors import ConfigError
-from ripieno.providers.http import HttpClient, Patience
+from ripieno.providers.http import HttpClient, Timeouts
 
 CHARACTERS = 8000
 TIMEOUT_S = 30.0
 
 
 class RemoteEncoder:
-    """Asks an OpenAI-compatible server for embeddings.
+    """Requests embeddings from an OpenAI-compatible server.
 
     Args:
-        base_url: of the server.
-        model: its name there.
-        dimensions: of a vector.
-        api_key: of the server.
-        privacy: how far a text travels to it; without, an address of this machine is local, and any other public.
+        base_url: address of the server.
+        model: name of the model there.
+        dimensions: dimensions of a vector.
+        api_key: key of the server.
+        privacy: how far a text travels to it. Default: local for an address of this machine, else public.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RemoteEncoder:
         self._model = model
         self._url = f"{base_url.rstrip('/')}/embeddings"
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
-        self._client = HttpClient(base_url, headers=headers, patience=Patience(total_s=TIMEOUT_S))
+        self._client = HttpClient(base_url, headers=headers, timeouts=Timeouts(total_s=TIMEOUT_S))
 
     async def encode(self, texts: Sequence[str]) -> Vector:
         """Encode texts, shape (len(texts), dimensions).
@@ -74,7 +74,7 @@ class RemoteEncoder:
 
 
 def _is_here(url: str) -> bool:
-    """Whether an address is one of this machine."""
+    """Return whether an address is on this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback

@@ -1,6 +1,6 @@
-"""The default encoder: a static token table distilled from all-MiniLM-L6-v2, well under a millisecond a text.
+"""The default encoder: a static token table distilled from all-MiniLM-L6-v2, far under a millisecond per text.
 
-The table ships with the package (29,525 tokens x 256, int8) and is made by `scripts/build_static_encoder.py`.
+The package contains the table (29,525 tokens x 256, int8), which `scripts/build_static_encoder.py` builds.
 
 Source:
     Tulkens & van Dongen (2024), Model2Vec: distillation of sentence transformers into static vectors.
@@ -16,11 +16,11 @@ from ripieno.domain import Vector
 from ripieno.encoders.base import clip_text, normalise_rows
 
 CHARACTERS = 6000
-"""Longest text that is read, head and tail together: about 1,500 tokens, 1 ms."""
+"""Characters of head and tail that are encoded: about 1,500 tokens, 1 ms."""
 WORDS = 50_000
-"""Words whose tokens are kept; forgotten all at once when there are more."""
+"""Words whose tokens are cached. The cache is cleared beyond this."""
 WORD_CHARACTERS = 64
-"""Longer words are rare and not kept: what is kept stays bounded."""
+"""Longest cached word. Longer words are rare, and this bounds the cache."""
 
 _SPACES = re.compile("[ \t\n\r]+")
 
@@ -52,7 +52,7 @@ class StaticEncoder:
         return normalise_rows(rows)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, word by word: the tokenizer never looks across a space, so words can be kept."""
+        """Tokenize word by word: the tokenizer never reads across a space, so words can be cached."""
         split = [_SPACES.split(text) for text in texts]
         known = self._known
         missing = {word for words in split for word in words if word not in known}
@@ -64,4 +64,4 @@ class StaticEncoder:
         return ids
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""

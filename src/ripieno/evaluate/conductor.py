@@ -9,7 +9,7 @@ import numpy as np
 
 from ripieno.conductor import Roster, parse_json, parse_text
 from ripieno.conductor.policy import ACTIONS, STOP, Scene, TinyPolicy
-from ripieno.conductor.tiny import tell_plan
+from ripieno.conductor.tiny import describe_plan
 from ripieno.conductor.turns import TurnPolicy
 from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
@@ -19,8 +19,8 @@ from ripieno.evaluate.bootstrap import Draws
 from ripieno.workbench.audit import LEAST_HEADROOM
 from ripieno.workbench.scenes import Stage, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, list_singles, search, try_plan
-from ripieno.workbench.turns import play, recurse, tell_outcomes
-from ripieno.workbench.world import BenchPool, Outcome, World
+from ripieno.workbench.turns import find_outcomes, play, recurse
+from ripieno.workbench.world import BenchOutcome, BenchPool, World
 
 _SOLVE = ACTIONS.index((Op.SOLVE, 0))
 _VERIFY = ACTIONS.index((Op.VERIFY, 1))
@@ -63,7 +63,7 @@ class LmMeasure:
 class ExamRuns:
     """What came of somebody who does not write plans in the policy's words."""
 
-    runs: tuple[tuple[Outcome, ...], ...]
+    runs: tuple[tuple[BenchOutcome, ...], ...]
     """Outcomes of the exam, one row a seed."""
     parsed: float
     """Share of answers that are plans."""
@@ -216,7 +216,7 @@ def _walk(stage: Stage, exam: Exam) -> Iterator[tuple[Scene, Sequence[GradedTask
         yield stage.make(tasks, pools), tasks, pools
 
 
-def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[Outcome]:
+def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[BenchOutcome]:
     """What comes of one plan a task."""
     return [
         world.run(task, to_steps(plan), pool) for task, plan, pool in zip(exam.tasks, plans, exam.pools, strict=True)
@@ -227,9 +227,9 @@ def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> ExamR
     """What comes of steps that are chosen one by one."""
     runs = []
     for policy in policies:
-        outcomes: list[Outcome] = []
+        outcomes: list[BenchOutcome] = []
         for scene, tasks, pools in _walk(stage, exam):
-            outcomes += tell_outcomes(stage.world, play(policy, stage, scene, tasks, pools))
+            outcomes += find_outcomes(stage.world, play(policy, stage, scene, tasks, pools))
         runs.append(tuple(outcomes))
     return ExamRuns(runs=tuple(runs), parsed=1.0)
 
@@ -238,7 +238,7 @@ def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> ExamR
     """What comes of plans of which those that end in nothing are followed by another one."""
     runs = []
     for policy in policies:
-        outcomes: list[Outcome] = []
+        outcomes: list[BenchOutcome] = []
         for scene, tasks, pools in _walk(stage, exam):
             outcomes += recurse(policy, stage, scene, tasks, pools)
         runs.append(tuple(outcomes))
@@ -252,7 +252,7 @@ def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> ExamRuns:
         try:
             plan = parse_json(written, make_roster([worker.can_run for worker in pool.workers]))
         except InvalidPlan:
-            outcomes.append(Outcome(is_right=False, cost=0.0, steps=1))
+            outcomes.append(BenchOutcome(is_right=False, cost=0.0, steps=1))
             parsed.append(False)
         else:
             outcomes.append(world.run(task, read_plan(plan), pool))
@@ -367,7 +367,7 @@ def measure_parsed(exam: Exam, runs: Sequence[Sequence[Words]]) -> float:
             if place not in rosters:
                 rosters[place] = make_roster([worker.can_run for worker in pool.workers])
             try:
-                parse_text(tell_plan(plan), rosters[place])
+                parse_text(describe_plan(plan), rosters[place])
             except InvalidPlan:
                 read.append(0.0)
             else:
@@ -390,7 +390,7 @@ def report(
         world: where they are carried out.
         others: entrants of which the outcomes are there.
     """
-    outcomes: dict[str, Sequence[Sequence[Outcome]]] = {
+    outcomes: dict[str, Sequence[Sequence[BenchOutcome]]] = {
         name: [sit(world, exam, run) for run in runs] for name, runs in plans.items()
     }
     parsed = {name: measure_parsed(exam, runs) for name, runs in plans.items()}
@@ -455,7 +455,7 @@ def _find_flat_lead(exam: Exam, families: Sequence[FamilyRow], lead: np.ndarray)
     return Draws(exam.group[rows], rng=np.random.default_rng(0)).interval(lead[rows])
 
 
-def _mean_seeds(runs: Sequence[Sequence[Outcome]]) -> dict[str, np.ndarray]:
+def _mean_seeds(runs: Sequence[Sequence[BenchOutcome]]) -> dict[str, np.ndarray]:
     return {
         "right": np.mean([[each.is_right for each in run] for run in runs], axis=0),
         "cost": np.mean([[each.cost for each in run] for run in runs], axis=0),

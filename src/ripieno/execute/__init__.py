@@ -1,6 +1,6 @@
 """Workflow to Run."""
 
-from ripieno.execute.budget import Purse
+from ripieno.execute.budget import RunBudget
 from ripieno.execute.director import Director, Turn
 from ripieno.execute.execution import Answered, CallRecorder, Ended, Failed, Started, Suspended, find_solo
 from ripieno.execute.executor import Executor
@@ -15,7 +15,7 @@ __all__ = [
     "Failed",
     "Journal",
     "Journals",
-    "Purse",
+    "RunBudget",
     "Started",
     "Suspended",
     "Turn",

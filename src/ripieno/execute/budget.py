@@ -1,4 +1,4 @@
-"""Purse: what a run of several calls may still spend."""
+"""Budget: the remaining ceilings of a run of several calls."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,24 +14,24 @@ from ripieno.providers.caller import ATTEMPTS
 
 @dataclass(slots=True)
 class Hold:
-    """Money that is held back while one call is under way."""
+    """Money that is reserved while one call runs."""
 
     task: Task
-    """What may be asked: its answer is limited to what can be paid."""
+    """The task to send. Its answer length is limited to what the hold can pay."""
     usd: float = 0.0
     call: Call | None = None
-    """The finished call, as soon as there is one."""
+    """The finished call, once there is one."""
     is_unused: bool = False
-    """Whether no call was begun: then nothing is spent."""
+    """Whether no call was started. Then nothing is spent."""
 
 
-class Purse:
-    """Holds the ceilings of one run: each call reserves the most that it can cost before it begins, and settles after.
+class RunBudget:
+    """Enforces the ceilings of one run. Each call reserves its largest cost before it starts, and settles after.
 
     Args:
         budget: the ceilings.
-        account: what pays for the calls; None where no key pays.
-        recorder: its calls are what is spent.
+        account: the account that pays for the calls; None if no key pays.
+        recorder: the recorder whose calls are the spend.
     """
 
     def __init__(self, budget: Budget, account: Account | None, recorder: CallRecorder) -> None:
@@ -41,17 +41,17 @@ class Purse:
         self._begun = len(recorder.calls)
         self._reserved_usd = 0.0
         self.abandoned: Call | None = None
-        """The latest call that was cancelled on its way."""
+        """The latest cancelled call."""
         self._unpriced_usd = 0.0
-        """Reserved for calls that ended without a known cost: they count as what was reserved."""
+        """Reserved money of calls that ended without a known cost. It counts as spent."""
 
     @asynccontextmanager
     async def reserve(self, worker: Worker, task: Task) -> AsyncIterator[Hold]:
-        """Hold back the most that one call can cost while it is under way; who calls puts the call into the hold.
+        """Reserve the largest cost of one call while it runs. The caller puts the finished call into the hold.
 
         Raises:
-            BudgetExhausted: a ceiling leaves no room for it; it must not be made.
-            UnknownPrice: there is a ceiling of money, and nobody knows what the worker costs.
+            BudgetExhausted: a ceiling leaves no room for the call, which must not be made.
+            UnknownPrice: there is a money ceiling, and the worker's price is unknown.
         """
         budget, tokens = self._budget, sum(call.tokens for call in self._recorder.calls)
         if budget.calls is not None and self._begun >= budget.calls:
@@ -66,7 +66,7 @@ class Purse:
             self._settle(hold)
 
     async def call(self, caller: Caller, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> CallResult:
-        """Ask a worker within the budget; one that is cancelled counts as a call whose question was sent.
+        """Call a worker within the budget. A cancelled call counts as a call whose prompt was sent.
 
         Raises:
             BudgetExhausted: see `reserve`.
@@ -97,7 +97,7 @@ class Purse:
             most = min(most, ceiling - committed)
             if most < bound.least_usd:
                 raise BudgetExhausted("money (USD)", spent=committed, limit=ceiling)
-        self._reserved_usd += most  # before anything is awaited: calls side by side see it
+        self._reserved_usd += most  # before any await, so that concurrent calls see it
         granted = 0.0
         try:
             granted = await account.reserve(most, least_usd=bound.least_usd) if account is not None else most
@@ -106,7 +106,7 @@ class Purse:
         return Hold(self._limit(worker, task, bound, granted), granted)
 
     def _limit(self, worker: Worker, task: Task, bound: Bound, usd: float) -> Task:
-        """The task with its answer cut to what is paid for, where that is shorter or nothing else limits it."""
+        """Cap the task's answer at what is paid for, if that is shorter or nothing else limits it."""
         tokens = bound.afford(usd)
         if bound.is_limited and tokens >= bound.output_tokens:
             return task

@@ -1,4 +1,4 @@
-"""Execution: the states of one run, and the recorder of its calls, which is all that changes while it runs."""
+"""Execution: the states of one run, and the recorder of its calls, which is the only part that changes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ from ripieno.providers import CallAnswered
 
 
 class CallRecorder:
-    """Collects what one run does: calls and findings are added, never changed, and none after the run has ended."""
+    """Collects the calls and findings of one run. They are never changed, and none is added after its end."""
 
     def __init__(self) -> None:
         self._calls: list[Call] = []
@@ -44,38 +44,38 @@ class CallRecorder:
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """Calls so far, in the order in which they ended."""
+        """Return the calls so far, in order of their ends."""
         return tuple(self._calls)
 
     @property
     def found(self) -> tuple[Finding | Unchecked, ...]:
-        """What the workflow's own checks found, or could not find out, in their order."""
+        """Return the findings of the workflow's own checks, and the checks without a verdict, in order."""
         return tuple(self._found.values())
 
     @property
     def cost_usd(self) -> float:
-        """Known part of the price of all calls so far, in US dollars."""
+        """Return the known part of the price of all calls so far, in US dollars."""
         return sum_costs([call.cost_usd for call in self._calls])[0]
 
     @property
     def price_usd(self) -> float | None:
-        """Price of all calls so far, in US dollars; None where any is unknown."""
+        """Return the price of all calls so far, in US dollars; None if any is unknown."""
         known, unknown = sum_costs([call.cost_usd for call in self._calls])
         return None if unknown else known
 
     @property
     def serving(self) -> WorkerId | None:
-        """The worker that is answering, while a stream runs."""
+        """Return the worker that is answering, while a stream runs."""
         return self._serving
 
     @property
     def limited_tokens(self) -> int | None:
-        """Longest answer, in tokens, of the latest call that the budget has cut; None where it cut none."""
+        """Return the longest answer, in tokens, of the latest call that the budget limited; None if none was."""
         return self._limited_tokens
 
     @property
     def ended(self) -> "Ended | None":
-        """How the run ended; None while it is under way."""
+        """Return the end of the run; None while it runs."""
         return self._ended
 
     def record(self, *calls: Call) -> None:
@@ -87,12 +87,12 @@ class CallRecorder:
         self._require_open()
         self._calls += calls
 
-    def note(self, found: Finding | Unchecked, *, about: str | None = None) -> None:
-        """Add what a check found, once for each step that checks.
+    def add_finding(self, found: Finding | Unchecked, *, about: str | None = None) -> None:
+        """Add the finding of a check, once per checking step.
 
         Args:
             found: the finding.
-            about: name of the step whose answer was checked.
+            about: name of the checked step.
 
         Raises:
             RuntimeError: the run has ended.
@@ -103,68 +103,68 @@ class CallRecorder:
             self._verdicts[about] = found.verdict
 
     def serve(self, worker: WorkerId) -> None:
-        """Note which worker answers from now on."""
+        """Record which worker answers from now on."""
         self._serving = worker
 
     def limit(self, tokens: int) -> None:
-        """Note that the budget cuts the answer of a call."""
+        """Record that the budget limits the answer of a call."""
         self._limited_tokens = tokens
 
     def end(self, ended: "Ended") -> None:
         """End the run.
 
         Raises:
-            RuntimeError: it has ended before.
+            RuntimeError: the run has already ended.
         """
         self._require_open()
         self._ended = ended
 
     def verdict_of(self, step: str) -> Verdict | None:
-        """Return what was found last about the answer of a step."""
+        """Return the latest verdict on the answer of a step."""
         return self._verdicts.get(step)
 
     def _require_open(self) -> None:
         if self._ended is not None:
-            raise RuntimeError("the run has ended: nothing can be added to it")
+            raise RuntimeError("the run has ended: it accepts no more calls or findings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A run that has been decided; `recorder` collects what it does, until it ends in one of three states."""
+    """A decided run. `recorder` collects its calls until it ends in one of three states."""
 
     decision: Decision
     task: Task
     setup: RoutingSetup
-    """What was in force at the moment of the decision; of a run that goes on, what is in force now."""
+    """The routing setup at the time of the decision; for a resumed run, the current one."""
     key: str | None = None
     """Id of the virtual key that pays."""
     account: Account | None = None
-    """What holds the key's money back for each call; None where no key pays."""
+    """The account that holds the key's money for each call; None if no key pays."""
     journal: Journal | None = None
-    """The record of its steps; None where they are not recorded one by one. The ledger waits for its end then."""
+    """The record of its steps; None if they are not recorded one by one. The ledger waits for the end then."""
     director: Director | None = None
-    """Who chooses the steps, where the workflow is one of turns."""
+    """Chooses the steps of a workflow of turns."""
     memory: Scope | None = None
-    """Whose memory keeps what is asked and answered; None leaves memory out."""
+    """Scope of the memory that keeps question and answer; None leaves memory out."""
     thread: str = ""
-    """The conversation that the task belongs to, as memory keeps it; empty stands for the run alone."""
+    """The conversation of the task, as memory keeps it; empty stands for the run alone."""
     recorder: CallRecorder = field(default_factory=CallRecorder)
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-    """The loop's time when the decision was there."""
+    """The loop's time of the decision."""
 
     @property
     def pool(self) -> Pool:
-        """The workers of that moment."""
+        """Return the workers of the setup."""
         return self.setup.pool
 
     @property
     def solo(self) -> Solo | None:
-        """The workflow, where it needs no steps; see `find_solo`."""
+        """Return the workflow if it needs no steps. See `find_solo`."""
         return find_solo(self.decision.workflow, self.pool)
 
     @property
     def limit_s(self) -> float | None:
-        """Seconds that the task may take from its arrival on."""
+        """Return the seconds that the task may take from its arrival on."""
         deadline, seconds = self.task.objective.deadline_s, self.task.budget.seconds
         if deadline is None or seconds is None:
             return seconds if deadline is None else deadline
@@ -174,8 +174,8 @@ class Started:
         """Return the run with its answer, once it has ended.
 
         Raises:
-            RuntimeError: it has not ended.
-            RipienoError: it has ended without an answer.
+            RuntimeError: the run has not ended.
+            RipienoError: the run ended without an answer.
         """
         match self.recorder.ended:
             case Answered() as answered:
@@ -189,8 +189,8 @@ class Started:
         """End the run with an answer.
 
         Args:
-            result: whose answer it is.
-            ended_early: why the workflow was not carried through, where this is the best that it had.
+            result: the call with the answer.
+            ended_early: why the workflow stopped early with its best answer.
         """
         answer, author = result.answer, result.call.worker
         recorded = replace(answer, wire=b"") if answer.wire else answer
@@ -210,7 +210,7 @@ class Started:
         self.recorder.end(Failed(run=self.make_run(author), error=error))
 
     def make_run(self, author: WorkerId, *, answer: Answer | None = None, ended_early: str | None = None) -> Run:
-        """Make the record of the run as it stands."""
+        """Make the record of the run at its current state."""
         calls, found = self.recorder.calls, self.recorder.found
         workflow = self.decision.workflow
         return Run(
@@ -238,13 +238,13 @@ class Answered:
     started: Started
     run: Run
     answer: Answer
-    """With the bytes of its wire, which the record leaves out."""
+    """The answer with its wire bytes, which the record leaves out."""
     verdict: Verdict | None
-    """What the workflow itself found about the answer; None where nothing checked it."""
+    """The workflow's own verdict on the answer; None if nothing checked it."""
 
     @property
     def decision(self) -> Decision:
-        """What was decided."""
+        """Return the decision."""
         return self.started.decision
 
 
@@ -254,28 +254,28 @@ class Failed:
 
     run: Run
     error: BaseException
-    """Why: an error of the package, a fault, or the cancellation by who asked."""
+    """The cause: an error of the package, a fault, or a cancellation by the caller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspended:
-    """A run that waits for a human; it is taken up again under the same id, as another `Started`."""
+    """A run that waits for a human. It resumes under the same id, as another `Started`."""
 
     pending: ApprovalPending
 
 
 Ended: TypeAlias = Answered | Failed | Suspended
-"""How a run that was started can leave this process."""
+"""The ways in which a started run can leave this process."""
 
 
 def find_solo(workflow: Workflow, pool: Pool) -> Solo | None:
-    """Return a workflow that needs no steps: that of a single worker, where a call of it is a question and no more."""
+    """Return a workflow of a single worker that needs no steps, because a call only asks; else None."""
     return workflow if isinstance(workflow, Solo) and not pool[workflow.worker].is_careful else None
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Ends a run that leaves the block with an error, unless it has ended before; the error passes on."""
+    """Ends the run if an error leaves the block, unless it has ended already. The error propagates."""
 
     started: Started
 
@@ -283,7 +283,7 @@ class Ending:
         """Enter the block."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """End the run as suspended or failed; a closed stream is a cancelled one."""
+        """End the run as suspended or failed. A closed stream counts as cancelled."""
         if error is None or self.started.recorder.ended is not None:
             return
         if isinstance(error, ApprovalPending):
@@ -294,11 +294,11 @@ class Ending:
 
 @asynccontextmanager
 async def in_time(started: Started) -> AsyncIterator[None]:
-    """Hold the deadline, counted from the task's arrival, and the budget's time.
+    """Enforce the deadline, counted from the task's arrival, and the budget's time.
 
     Raises:
         DeadlineExceeded: the deadline passed.
-        BudgetExhausted: the budget's time ended before it.
+        BudgetExhausted: the budget's time ended before the deadline.
     """
     deadline, limit = started.task.objective.deadline_s, started.limit_s
     if limit is None:

@@ -8,55 +8,55 @@ from typing import assert_never
 from ripieno.domain import Cascade, Ensemble, Plan, Solo, Turns, Verified, least_calls
 from ripieno.errors import BudgetExhausted, ConfigError, DeadlineExceeded, NoVerdict, ProviderError, RipienoError
 from ripieno.execute.execution import Answered, Ending, Started, in_time
-from ripieno.execute.modes import run_cascade, run_ensemble, run_verified
 from ripieno.execute.plans import run_plan
 from ripieno.execute.solo import SoloRunner
 from ripieno.execute.steps import Checker, Steps
 from ripieno.execute.turns import run_turns
+from ripieno.execute.workflows import run_cascade, run_ensemble, run_verified
 from ripieno.providers import CallAnswered, Caller, Piece
 from ripieno.providers.base import stream_whole
 
 MOST_AHEAD = 16
-"""Pieces of a stream that wait for the client, before the worker's connection is read no further."""
+"""Pieces of a stream that wait for the client before the executor stops reading from the worker."""
 
 
 class Executor:
-    """Carries out workflows: a single worker's at once, all others step by step.
+    """Runs workflows: a single worker directly, all others step by step.
 
     Args:
-        caller: how workers are called.
-        checker: gives what answers are checked with on the way.
-        hedge_share: share of tasks for which a second worker may be asked while the first is late.
+        caller: calls workers.
+        checker: returns the checker of intermediate answers.
+        hedge_share: largest share of tasks that call a second worker while the first is late.
     """
 
     def __init__(self, caller: Caller, checker: Callable[[], Checker], *, hedge_share: float = 0.0) -> None:
         self.caller = caller
-        """How workers are called."""
+        """Calls workers."""
         self._checker = checker
         self._solo = SoloRunner(caller, hedge_share=hedge_share)
 
     async def execute(self, started: Started) -> Answered:
-        """Carry out a whole workflow; how it ended is recorded in the run, whatever is raised.
+        """Run a whole workflow. The run records its end, whatever is raised.
 
         Raises:
-            ProviderError: no worker that was asked answered.
-            DeadlineExceeded: the deadline passed before there was any answer.
-            BudgetExhausted: a ceiling was reached before there was any answer.
-            InvalidPlan: the plan cannot be carried out by this pool.
-            ApprovalPending: a human must agree first; the run goes on from there.
-            ApprovalDenied: a human did not agree.
-            InDoubt: a step that changes something was begun before, and its end is not known.
+            ProviderError: no called worker answered.
+            DeadlineExceeded: the deadline passed before any answer.
+            BudgetExhausted: a ceiling was reached before any answer.
+            InvalidPlan: this pool cannot run the plan.
+            ApprovalPending: a human must approve first. The run continues from there.
+            ApprovalDenied: a human did not approve.
+            InDoubt: a step with effects was started before, and its end is unknown.
         """
         with Ending(started):
             if (solo := started.solo) is not None:
                 return started.end(await self._solo.ask(started, solo))
-            return await _carry_out(started, Steps(self.caller, self._checker(), started))
+            return await _run_steps(started, Steps(self.caller, self._checker(), started))
 
     def stream(self, started: Started) -> AsyncIterator[Piece]:
-        """Carry out a workflow piece by piece: of several steps, the last one is streamed where it is known to be.
+        """Run a workflow piece by piece. Of several steps, the last one is streamed if it is known in advance.
 
         Raises:
-            RipienoError: there is no answer, or it broke off after its first piece; see `execute`.
+            RipienoError: there is no answer, or it failed after its first piece. See `execute`.
         """
         solo = started.solo
         return self._stream_steps(started) if solo is None else self._solo.stream(started, solo)
@@ -71,7 +71,7 @@ class Executor:
 
         with Ending(started):
             steps = Steps(self.caller, self._checker(), started, sink=give)
-            work = asyncio.create_task(_carry_out(started, steps))
+            work = asyncio.create_task(_run_steps(started, steps))
             work.add_done_callback(lambda _: pieces.put_nowait(None))
             try:
                 while (next_piece := await pieces.get()) is not None:
@@ -88,8 +88,8 @@ class Executor:
                     await work
 
 
-async def _carry_out(started: Started, steps: Steps) -> Answered:
-    """Carry out a workflow of steps; where it must end early, the best answer so far is given."""
+async def _run_steps(started: Started, steps: Steps) -> Answered:
+    """Run a workflow of steps. If it must end early, return the best answer so far."""
     try:
         _check_calls(started)
         async with in_time(started):
@@ -102,7 +102,7 @@ async def _carry_out(started: Started, steps: Steps) -> Answered:
 
 
 def _check_calls(started: Started) -> None:
-    """Refuse a workflow that the budget's calls can never carry, before anybody is called."""
+    """Refuse a workflow that needs more calls than the budget allows, before any call."""
     least, most = least_calls(started.decision.workflow), started.task.budget.calls
     if most is not None and least > most and not started.recorder.calls:
         raise BudgetExhausted("calls", spent=least, limit=most)
@@ -123,7 +123,9 @@ async def _dispatch(started: Started, steps: Steps) -> CallAnswered:
             return await run_plan(workflow, steps)
         case Turns():
             if started.director is None:
-                raise ConfigError(f"nobody chooses the turns of {started.decision.id}", hint="use --workflow plan")
+                raise ConfigError(
+                    f"run {started.decision.id} has no director for its turns", hint="use --workflow plan"
+                )
             return await run_turns(workflow, steps, started.director)
         case _:
             assert_never(workflow)

@@ -1,4 +1,4 @@
-"""Journal: the steps of one run as the ledger has them, so that a run that was cut off goes on where it was."""
+"""Journal: the steps of one run in the ledger, so that an interrupted run can continue."""
 
 import asyncio
 import os
@@ -11,18 +11,18 @@ from ripieno.domain import Begun, Claimed, Clock, Executed, Proposed, Resolved, 
 from ripieno.ledger import Ledger
 
 LEASE_S = 60.0
-"""A run of another machine that has recorded nothing for so long, and whose step takes no longer, is stranded."""
+"""Seconds without an entry after which another machine's run counts as stranded, if its step takes no longer."""
 APPROVAL_S = 24 * 3600.0
-"""How long a human may take, where nothing else is said."""
+"""Default time for a human's approval, in seconds."""
 
 
 def name_owner() -> str:
-    """Name of the running process, by which others find out whether it lives."""
+    """Name this process, so that others can find out whether it is alive."""
     return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
 
 
 def is_alive(owner: str) -> bool | None:
-    """Whether a process of this machine still runs; None where it is another machine's."""
+    """Return whether a process of this machine still runs; None if it is on another machine."""
     host, pid, began = owner.rsplit("/", 2)
     if host != socket.gethostname():
         return None
@@ -36,10 +36,10 @@ class Journal:
     """The record of one run's steps.
 
     Args:
-        ledger: where it stands.
-        clock: the time, for what expires.
+        ledger: the ledger of the entries.
+        clock: the time, for expiry.
         run: id of the run.
-        owner: name of the process that has the run in hand.
+        owner: name of the process that owns the run.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, run: str, owner: str) -> None:
@@ -53,11 +53,11 @@ class Journal:
         self._proposed: dict[tuple[str, str], Proposed] = {}
 
     def claim_new(self, *, key: str | None) -> Claimed:
-        """Make the first claim of the run: recorded together with its decision."""
+        """Make the first claim of the run, which is recorded together with its decision."""
         return Claimed(run=self.run, owner=self.owner, key=key)
 
     def read(self) -> None:
-        """Take in what is recorded: for a run that was begun before."""
+        """Read the recorded entries of a run that was started before."""
         for stored in self._ledger.runs.entries_of(self.run):
             match stored.entry:
                 case Stepped() as done:
@@ -73,27 +73,27 @@ class Journal:
 
     @property
     def steps(self) -> list[Stepped]:
-        """Steps that are done, in the order in which they were."""
+        """Return the finished steps, in order."""
         return list(self._steps.values())
 
     def find(self, step: str) -> Stepped | None:
-        """A step that is done."""
+        """Find a finished step."""
         return self._steps.get(step)
 
     async def record(self, done: Stepped) -> None:
-        """Record that a step is done; durable when this returns."""
+        """Record a finished step. It is durable when this returns."""
         self._steps[done.step] = done
         await self._ledger.append(done)
 
     async def begin(self, step: str, worker: WorkerId) -> bool:
-        """Whether a step that changes something may be made: True once, and never again."""
+        """Return whether a step with effects may start: True once, and never again."""
         if step in self._begun:
             return False
         self._begun.add(step)
         return await self._ledger.append(Begun(run=self.run, step=step, worker=worker)) == 1
 
     async def propose(self, proposed: Proposed) -> Proposed:
-        """Ask a human; a proposal that stands already is left as it is, with its time."""
+        """Ask a human for approval. An existing proposal stays, with its time."""
         place = (proposed.step, proposed.digest)
         if place not in self._proposed:
             await self._ledger.append(proposed)
@@ -101,11 +101,11 @@ class Journal:
         return self._proposed[place]
 
     def find_resolution(self, step: str, digest: str) -> Resolved | None:
-        """What a human said."""
+        """Find the human's answer to a proposal."""
         return self._resolved.get((step, digest))
 
     async def resolve(self, resolved: Resolved) -> Resolved:
-        """Record an answer; where one was recorded before, that one counts."""
+        """Record an answer. If one was recorded before, that one counts."""
         place = (resolved.step, resolved.digest)
         if await self._ledger.append(resolved) == 0:
             await asyncio.to_thread(self.read)
@@ -114,25 +114,25 @@ class Journal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """A run of several steps that has no end yet."""
+    """A run of several steps without an end."""
 
     claim: Claimed
     at: float
-    """Unix time of the latest of its entries."""
+    """Unix time of its latest entry."""
     proposal: Proposed | None
-    """What it waits for, where that is a human."""
+    """The proposal it waits for, if it waits for a human."""
     is_owned: bool
-    """Whether a living process has it in hand."""
+    """Whether a living process owns it."""
 
 
 class Journals:
     """All runs of several steps.
 
     Args:
-        ledger: where they stand.
+        ledger: the ledger of the entries.
         clock: the time.
-        owner: the name of this process.
-        lease_s: how long another machine's run may record nothing before it counts as stranded, in seconds.
+        owner: name of this process.
+        lease_s: seconds without an entry after which another machine's run counts as stranded.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, *, owner: str | None = None, lease_s: float = LEASE_S) -> None:
@@ -142,11 +142,11 @@ class Journals:
         self._lease_s = lease_s
 
     def open(self, run: str) -> Journal:
-        """The journal of a run that begins."""
+        """Open the journal of a new run."""
         return Journal(self._ledger, self._clock, run, self.owner)
 
     async def take_over(self, found: Unfinished) -> Journal | None:
-        """Claim a run that nobody has in hand; None where another process was faster."""
+        """Claim a run without an owner. Return None if another process was faster."""
         claim = Claimed(run=found.claim.run, owner=self.owner, nth=found.claim.nth + 1, key=found.claim.key)
         if await self._ledger.append(claim) == 0:
             return None
@@ -155,7 +155,7 @@ class Journals:
         return journal
 
     def find(self, run: str) -> Unfinished | None:
-        """One run, if it has no end yet."""
+        """Find a run by id, if it has no end yet."""
         entries = list(self._ledger.runs.entries_of(run))
         if not entries or any(isinstance(stored.entry, Executed) for stored in entries):
             return None

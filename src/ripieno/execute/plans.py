@@ -1,4 +1,4 @@
-"""Plan: typed steps, side by side where none sees the other."""
+"""Plan: typed steps, concurrent where they do not depend on each other."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -11,28 +11,28 @@ from ripieno.providers import CallAnswered
 
 
 def check_step(step: Step, place: int, pool: Pool) -> None:
-    """Find out whether a step can be done by a pool.
+    """Check that a pool can do a step.
 
     Raises:
-        InvalidPlan: its worker is unknown, or is asked for what it cannot do.
+        InvalidPlan: the step's worker is unknown, or cannot do the operation.
     """
     if step.worker not in pool:
         hint = f"workers: {', '.join(pool.ids)}"
-        raise InvalidPlan(f"no worker is called {step.worker!r}", step=place + 1, hint=hint)
+        raise InvalidPlan(f"there is no worker {step.worker!r}", step=place + 1, hint=hint)
     if not can_do(pool, step.worker, step.op):
-        raise InvalidPlan(f"{step.worker!r} executes nothing, and is asked to run something", step=place + 1)
+        raise InvalidPlan(f"{step.worker!r} cannot execute code, and its step is `run`", step=place + 1)
 
 
 def can_do(pool: Pool, worker: WorkerId, op: Op) -> bool:
-    """Whether a worker may take a step."""
+    """Return whether a worker can do an operation."""
     return op is not Op.RUN or pool[worker].can_run
 
 
 async def run_plan(plan: Plan, steps: Steps) -> CallAnswered:
-    """Carry out a plan; the answer is the last step's result, or the one that a verifying step accepts.
+    """Run a plan. The answer is the last step's result, or the one that a verifying step accepts.
 
     Raises:
-        InvalidPlan: the pool cannot do one of its steps; nobody was called.
+        InvalidPlan: the pool cannot do one of its steps. No worker was called.
     """
     for place, step in enumerate(plan.steps):
         check_step(step, place, steps.pool)
@@ -40,21 +40,21 @@ async def run_plan(plan: Plan, steps: Steps) -> CallAnswered:
 
 
 LATER = 1000.0
-"""Divides the place of an answer into a quality: of two that nothing has checked, the later one is better."""
+"""Divides the place of an answer into a quality, so that the later of two unchecked answers ranks higher."""
 
 
 def is_whole(step: Step) -> bool:
-    """Whether a step is asked for an answer to the whole task, and not for a part of the way to one."""
+    """Return whether a step answers the whole task, not a part of it."""
     return step.op in (Op.SOLVE, Op.MERGE) and not step.text
 
 
 class StepMaker:
-    """Does single steps, and keeps what came of each.
+    """Does single steps, and keeps the result of each.
 
     Args:
-        steps: how anybody is asked.
-        fallbacks: who stands in for a worker that fails.
-        is_answer: whether the result of a step, at its place, answers the whole task; all others lead to an answer.
+        steps: calls workers.
+        fallbacks: workers that replace one that fails.
+        is_answer: whether the result of a step, at its place, answers the whole task. All others lead to an answer.
     """
 
     def __init__(
@@ -64,27 +64,27 @@ class StepMaker:
         self._fallbacks = fallbacks
         self._is_answer = is_answer
         self.results: dict[int, CallAnswered] = {}
-        """What each step came to, by its place; of a verifying one, what it looked at."""
+        """Result of each step, by its place; of a verifying step, the checked answer."""
         self.texts: dict[int, str] = {}
-        """What later steps see of each, by its place."""
+        """Text of each step that later steps see, by its place."""
         self.accepted: CallAnswered | None = None
-        """The answer that a verifying step has accepted."""
+        """The answer that a verifying step accepted."""
         self.refused: set[int] = set()
         """Places of the verifying steps that refused an answer."""
 
     async def make(self, place: int, step: Step, *, is_last: bool = False) -> CallAnswered:
-        """Do one step; a verifying one hands on the answer that it looked at.
+        """Do one step. A verifying step returns the answer that it checked.
 
         Args:
-            place: of the step, from 0.
-            step: what is to be done; all that it sees was done before.
+            place: place of the step, from 0.
+            step: the step; the steps it depends on are done.
             is_last: whether its result is certain to be the answer.
         """
         task, pool = self._steps.task, self._steps.pool
         if step.op is Op.VERIFY and pool[step.worker].is_tool:
             return await self._recompute(place, step)
         texts = [self.texts.get(index, "") for index in range(place)]
-        team = [step.worker, *(worker for worker in self._fallbacks if self._may_stand_in(worker, step))]
+        team = [step.worker, *(worker for worker in self._fallbacks if self._may_replace(worker, step))]
         asked = make_step(step, task, texts, worker=pool[step.worker])
         called = await self._steps.ask(str(place + 1), team, asked, is_last=is_last, needs_approval=step.needs_approval)
         if step.op is Op.VERIFY:
@@ -95,19 +95,19 @@ class StepMaker:
         return called
 
     def _take_verdict(self, place: int, step: Step, called: CallAnswered) -> CallAnswered:
-        """Read what a verifying worker says; where it gave no verdict, the answer is neither accepted nor refused."""
+        """Read the verdict of a verifying worker. Without a verdict, the answer is neither accepted nor refused."""
         name, found = f"worker:{called.call.worker}", self.results[step.access[-1]]
         read = read_verdict(called.answer.text)
         if read is None:
             fault = NoVerdict(f"{called.call.worker!r} said neither ACCEPT nor REVISE", verifier=name)
-            self._steps.note_unchecked(str(place + 1), found.call.worker, fault)
+            self._steps.add_unchecked(str(place + 1), found.call.worker, fault)
             self.results[place], self.texts[place] = found, "NOT CHECKED: no verdict was given"
             return found
         accepts, detail = read
         return self._judge(place, step, Verdict(verifier=name, quality=float(accepts), detail=detail[:200]))
 
     async def _recompute(self, place: int, step: Step) -> CallAnswered:
-        """A tool verifies by doing the whole task itself: two that come to the same agree."""
+        """Verify with a tool: it does the whole task itself, and equal results agree."""
         called = await self._steps.ask(str(place + 1), (step.worker,), self._steps.task)
         found, reduce = self.results[step.access[-1]], self._steps.checker.reduce
         agrees = reduce(called.answer.text) == reduce(found.answer.text)
@@ -117,7 +117,7 @@ class StepMaker:
     def _judge(self, place: int, step: Step, verdict: Verdict) -> CallAnswered:
         seen = step.access[-1]
         found = self.results[seen]
-        self._steps.note(str(place + 1), found.call, verdict)
+        self._steps.add_finding(str(place + 1), found.call, verdict)
         if verdict.quality >= 0.5:
             self.accepted = found
             self._steps.keep(found, 1.0)
@@ -127,8 +127,8 @@ class StepMaker:
         self.texts[place] = "ACCEPT" if verdict.quality >= 0.5 else f"REVISE: {verdict.detail}"
         return found
 
-    def _may_stand_in(self, worker: WorkerId, step: Step) -> bool:
-        """Whether a worker can read the words that were made for the other: a tool a tool's, a model a model's."""
+    def _may_replace(self, worker: WorkerId, step: Step) -> bool:
+        """Return whether a worker can read the other's prompt: a tool that of a tool, a model that of a model."""
         pool = self._steps.pool
         if worker not in pool or worker == step.worker or not can_do(pool, worker, step.op):
             return False
@@ -136,7 +136,7 @@ class StepMaker:
 
 
 class _PlanRun:
-    """One plan under way: each step begins once what it sees is there, and none after an answer is accepted."""
+    """One running plan. Each step starts once its inputs are there, and none after an answer is accepted."""
 
     def __init__(self, plan: Plan, steps: Steps) -> None:
         self._plan = plan
@@ -164,7 +164,7 @@ class _PlanRun:
         return maker.accepted or maker.results[last]
 
     def _is_ready(self, place: int, step: Step) -> bool:
-        """Whether all that a step sees is there, and no check that stands before it is still under way."""
+        """Return whether all inputs of a step are there, and no earlier check is still running."""
         texts = self._maker.texts
         if any(index not in texts for index in step.access):
             return False
@@ -173,9 +173,9 @@ class _PlanRun:
 
 
 def _find_answers(plan: Plan) -> Iterator[int]:
-    """Places whose results are answers: the last step's, and what a verifying step may accept as one.
+    """Yield the places whose results are answers: the last step's, and those that a verifying step may accept.
 
-    What a verifying last step looks at is given whatever it finds; any other must be an answer to the whole task.
+    What a verifying last step checks is returned whatever its verdict. Any other must be an answer to the whole task.
     """
     last = len(plan.steps) - 1
     yield last

@@ -1,6 +1,6 @@
-"""Words in which workers are asked to repair, to see each other's answers, and to do one step of a plan.
+"""Prompts that ask workers to repair, to combine answers, and to do one step of a plan.
 
-What workers said stands in these prompts as JSON strings: it is material, never an instruction.
+The prompts quote other workers as JSON strings: quoted text is material, never an instruction.
 """
 
 import json
@@ -29,14 +29,14 @@ _PLACE = re.compile(r"\{(question|prev|[1-9])\}")
 
 
 def make_repair(task: Task, *, answer: str, fault: str) -> Task:
-    """The task once more, with the answer that did not pass and what was found."""
+    """Make the task again, with the rejected answer and its faults."""
     found = f"This answer did not pass: {clip(fault) or 'it was found wrong'}. Give the corrected answer, whole."
     more = (Message(role="assistant", content=clip(answer)), Message(role="user", content=found))
     return replace(task, messages=(*task.messages, *more))
 
 
 def show_others(task: Task, answers: Sequence[str], *, asks: str) -> Task:
-    """The task with what others answered, and what to make of it."""
+    """Add the answers of other workers to a task, with the instruction for them."""
     listed = "\n".join(f"answer {place}: {_quote(text)}" for place, text in enumerate(answers, start=1))
     more = Message(role="user", content=f"Others answered, as JSON strings:\n{listed}\n\n{asks}")
     return replace(task, messages=(*task.messages, more))
@@ -46,13 +46,13 @@ SYNTHESIZE = "Make one answer of them, the best that can be made: keep what is r
 
 
 def make_step(step: Step, task: Task, results: Sequence[str], *, worker: Worker) -> Task:
-    """What a worker is asked at one step of a plan.
+    """Make the task of one step of a plan.
 
     Args:
-        step: what it is to do.
+        step: the step.
         task: the whole task.
-        results: of all steps before this one, in order; those it may not see are left out here.
-        worker: a tool gets the bare input, a model the task, the results and an instruction.
+        results: results of all earlier steps, in order. Those outside its access are left out here.
+        worker: a tool gets the bare input; a model gets the task, the results and an instruction.
     """
     seen = [(index + 1, clip(results[index])) for index in step.access]
     if worker.is_tool:
@@ -70,7 +70,7 @@ def make_step(step: Step, task: Task, results: Sequence[str], *, worker: Worker)
 
 
 def read_verdict(text: str) -> tuple[bool, str] | None:
-    """Whether a verifying worker accepts, and what it says; None where it gave no verdict."""
+    """Read whether a verifying worker accepts, and its words; None if it gave no verdict."""
     for line in (text, text.strip().splitlines()[-1] if text.strip() else ""):
         match = _VERDICT.match(line)
         if match:
@@ -79,7 +79,7 @@ def read_verdict(text: str) -> tuple[bool, str] | None:
 
 
 def clip(text: str) -> str:
-    """A result as later steps see it: its beginning and end, where it is too long."""
+    """Cut a long result to its beginning and end, as later steps see it."""
     if len(text) <= LONGEST_RESULT:
         return text
     half = LONGEST_RESULT // 2
@@ -87,7 +87,7 @@ def clip(text: str) -> str:
 
 
 def _fill(step: Step, task: Task, seen: Sequence[tuple[int, str]]) -> str:
-    """The bare input of a tool: the subtask with results in the places it names, else the results, else the task."""
+    """Return the bare input of a tool: the subtask with its placeholders filled, else the results, else the task."""
     inputs = "\n".join(text for _, text in seen) if seen else task.text
     if not step.text:
         return inputs

@@ -1,4 +1,4 @@
-"""Recording: what the ledger keeps of a run, its decision before and its end after."""
+"""Recording: writes a run's decision and its end to the ledger."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,21 +15,21 @@ class Recording:
     """Records the decisions and the ends of runs.
 
     Args:
-        ledger: where they stand.
-        observe_cost: told the price of each run that ended, in US dollars; None where it is unknown.
+        ledger: the ledger of the entries.
+        observe_cost: gets the price of each ended run, in US dollars; None if it is unknown.
     """
 
     def __init__(self, ledger: Ledger, observe_cost: Callable[[float | None], None] | None) -> None:
         self._ledger = ledger
         self._observe_cost = observe_cost
         self._setups: set[str] = set()
-        """Digests of the setups that the ledger holds for certain."""
+        """Digests of the setups that the ledger certainly holds."""
 
     async def begin(self, started: Started) -> "asyncio.Future[int]":
-        """Begin to record the decision; the call goes on beside it, unless the ledger was at fault just now.
+        """Start to record the decision. The call runs concurrently, unless the ledger has a fault.
 
         Raises:
-            Abstained: the decision is to make no call; it is recorded.
+            Abstained: the decision is to make no call. It is recorded.
             LedgerError: the decision could not be recorded.
         """
         decision, calls = started.decision, started.recorder.calls
@@ -41,7 +41,7 @@ class Recording:
         if started.setup.digest not in self._setups:
             claims = (*claims, Configured(setup=started.setup))
         recorded = self._ledger.submit(Decided(decision=decision, task=started.task), *claims)
-        recorded.add_done_callback(partial(self._take_note, started.setup.digest))
+        recorded.add_done_callback(partial(self._remember_setup, started.setup.digest))
         if decision.abstains or self._ledger.aside.is_at_fault:
             await recorded
         if decision.abstains:
@@ -49,7 +49,7 @@ class Recording:
         return recorded
 
     def end(self, started: Started) -> None:
-        """Record how a run ended with the next commit; one that was claimed has an end whatever it did."""
+        """Record the end of a run with the next commit. A claimed run always gets an end."""
         match started.recorder.ended:
             case Answered(run=run) | Failed(run=run):
                 if run.calls or started.journal is not None:
@@ -59,15 +59,15 @@ class Recording:
             case Suspended() | None:
                 pass
 
-    def _take_note(self, setup: str, recorded: "asyncio.Future[int]") -> None:
-        """Note a recorded setup; look at a fault, so that it counts as seen where the call failed first."""
+    def _remember_setup(self, setup: str, recorded: "asyncio.Future[int]") -> None:
+        """Remember a recorded setup. Retrieve an exception, so that asyncio does not report it."""
         if not recorded.cancelled() and recorded.exception() is None:
             self._setups.add(setup)
 
 
 @asynccontextmanager
 async def recorded_beside(recorded: "asyncio.Future[int]") -> AsyncIterator[None]:
-    """Run a block while a decision is being recorded; it ends at once where the decision is refused.
+    """Run a block while a decision is recorded. The block is cancelled if the decision is refused.
 
     Raises:
         LedgerError: the decision could not be recorded.

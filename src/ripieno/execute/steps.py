@@ -1,4 +1,4 @@
-"""Steps: the only way in which a workflow asks anybody. Each is within the budget, recorded, and made once."""
+"""Steps: the only way for a workflow to call workers. Each step is within the budget, recorded, and done once."""
 
 import asyncio
 import hashlib
@@ -32,7 +32,7 @@ from ripieno.errors import (
     ProviderError,
     ProviderRejected,
 )
-from ripieno.execute.budget import Purse
+from ripieno.execute.budget import RunBudget
 from ripieno.execute.execution import Started
 from ripieno.execute.journal import APPROVAL_S
 from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult, LiveCall, Piece
@@ -40,47 +40,47 @@ from ripieno.providers.base import Ask
 from ripieno.providers.caller import ATTEMPTS
 
 LONGEST_ANSWER = 1_000_000
-"""Characters; a step that answers more has failed."""
+"""Most characters of an answer. A step with a longer one has failed."""
 UNKNOWN = 0.5
-"""Rank of an answer that could not be checked: above those that failed, below those that are likely to be right."""
+"""Rank of an unchecked answer: above failed answers, below those that are likely to be right."""
 
 Sink: TypeAlias = Callable[[Piece], Awaitable[None]]
 
 
 class Checker(Protocol):
-    """Finds out what an answer is worth while its task is under way."""
+    """Checks answers while their task runs."""
 
     async def check(self, check: Check, task: Task, answer: Answer, *, author: WorkerId, ask: Ask) -> Verdict:
-        """Check one answer; workers that have to be asked for that are asked through `ask`."""
+        """Check one answer. The check calls its workers through `ask`."""
         ...
 
     async def prefer(
         self, check: Check, task: Task, answers: Sequence[str], *, authors: Sequence[str], ask: Ask
     ) -> int:
-        """Which of several answers is the best: its place."""
+        """Return the place of the best of several answers."""
         ...
 
     def reduce(self, text: str) -> str:
-        """The final answer of a text, in a form in which equal answers are equal."""
+        """Return the final answer of a text in canonical form."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An answer that could be given, and what was found about it."""
+    """An answer that the run could return, and its quality."""
 
     result: CallAnswered
     quality: float
 
 
 class Steps:
-    """Makes the steps of one run.
+    """Does the steps of one run.
 
     Args:
-        caller: how workers are called.
-        checker: what answers are checked with on the way.
-        started: the run; its recorder takes in calls and findings, its journal has what was done before.
-        sink: takes the pieces of the step that is certain to give the final answer, where somebody listens.
+        caller: calls workers.
+        checker: checks intermediate answers.
+        started: the run. Its recorder gets calls and findings; its journal has the finished steps.
+        sink: gets the pieces of the step that certainly makes the final answer, if the run is streamed.
     """
 
     def __init__(self, caller: Caller, checker: Checker, started: Started, *, sink: Sink | None = None) -> None:
@@ -88,7 +88,7 @@ class Steps:
         self.checker = checker
         self.pool = started.pool
         self.best: Candidate | None = None
-        """What can be given if the run must end now: an answer to the whole task, never a part of the way to one."""
+        """The answer if the run must end now: one to the whole task, never to a part of it."""
         self.has_streamed = False
         self._caller = caller
         self._run = started.decision.id
@@ -99,16 +99,16 @@ class Steps:
         for done in self._journal.steps if self._journal is not None else ():
             self._recorder.record(*done.calls)
             if done.verdict is not None and done.author is not None and not done.verdict.is_void:
-                self._recorder.note(Finding(step=done.step, author=done.author, verdict=done.verdict))
-        self._purse = Purse(started.task.budget, started.account, self._recorder)
+                self._recorder.add_finding(Finding(step=done.step, author=done.author, verdict=done.verdict))
+        self._budget = RunBudget(started.task.budget, started.account, self._recorder)
 
-    def find_stand_ins(self, workers: Sequence[WorkerId]) -> tuple[WorkerId, ...]:
-        """Which of some workers may stand in for others: those of which a call is a question and no more."""
+    def find_fallbacks(self, workers: Sequence[WorkerId]) -> tuple[WorkerId, ...]:
+        """Return the workers that may replace others: those without effects or approval."""
         present = dict.fromkeys(worker for worker in workers if worker in self.pool)
         return tuple(worker for worker in present if not self.pool[worker].is_careful)
 
     def keep(self, result: CallAnswered, quality: float) -> None:
-        """Remember an answer to the whole task as one that could be given."""
+        """Keep an answer to the whole task as a candidate."""
         if self.best is None or quality > self.best.quality:
             self.best = Candidate(result=result, quality=quality)
 
@@ -121,28 +121,28 @@ class Steps:
         is_last: bool = False,
         needs_approval: bool = False,
     ) -> CallAnswered:
-        """Ask the first of some workers that answers.
+        """Call some workers in order until one answers.
 
         Args:
-            step: name of the step, the same whenever the run comes by.
-            workers: in order; those after the first stand in for it.
-            task: what is asked.
+            step: name of the step, the same in a resumed run.
+            workers: the first, then its fallbacks.
+            task: the task of the step.
             is_last: whether the answer is certain to be the run's.
-            needs_approval: whether a human must agree, whoever is asked.
+            needs_approval: whether a human must approve, for any worker.
 
         Raises:
-            ProviderError: nobody answered.
+            ProviderError: no worker answered.
             BudgetExhausted: there is no room for the call.
-            ApprovalPending: a human must agree first.
-            ApprovalDenied: a human did not agree.
-            InDoubt: it changes something, was begun before, and its end is not known.
+            ApprovalPending: a human must approve first.
+            ApprovalDenied: a human did not approve.
+            InDoubt: the step has effects, was started before, and its end is unknown.
         """
         done = self._journal.find(step) if self._journal is not None else None
         if done is not None and done.answer is not None:
             return CallAnswered(call=done.calls[-1], answer=done.answer)
         calls: list[Call] = []
         error: ProviderError | None = None
-        for worker in _take_team(workers, self.pool):
+        for worker in _list_workers(workers, self.pool):
             if worker.needs_approval or needs_approval:
                 await self._approve(step, worker, task)
             result = await self._ask_one(step, worker, task, is_last=is_last)
@@ -155,19 +155,19 @@ class Steps:
             is_rejected = isinstance(error, ProviderRejected) and not error.blames_worker
             if is_rejected or (is_last and self.has_streamed):
                 break
-        raise error or ProviderRejected(f"{workers[0]!r} is no worker of the pool any more", worker=workers[0])
+        raise error or ProviderRejected(f"worker {workers[0]!r} is no longer in the pool", worker=workers[0])
 
     async def check(self, step: str, check: Check, given: CallAnswered) -> Verdict:
         """Check an answer.
 
         Raises:
-            NoVerdict: it could not be checked; the run says so. It has neither passed nor failed.
-            BudgetExhausted: there is no room for the calls that it takes.
-            ApprovalPending: a human is to say.
+            NoVerdict: the answer could not be checked, and the run says so. It neither passed nor failed.
+            BudgetExhausted: there is no room for the calls of the check.
+            ApprovalPending: a human must decide first.
         """
         done = self._journal.find(step) if self._journal is not None else None
         if done is not None and done.verdict is not None and not done.verdict.is_void:
-            self.note(step, given.call, done.verdict)
+            self.add_finding(step, given.call, done.verdict)
             return done.verdict
         author = given.call.worker
         try:
@@ -176,35 +176,35 @@ class Steps:
             else:
                 verdict = await self.checker.check(check, self.task, given.answer, author=author, ask=self._asker(step))
         except NoVerdict as error:
-            self.note_unchecked(step, author, error)
+            self.add_unchecked(step, author, error)
             raise
-        self.note(step, given.call, verdict)
+        self.add_finding(step, given.call, verdict)
         await self._record(Stepped(run="", step=step, author=author, verdict=verdict))
         return verdict
 
-    def note(self, step: str, about: Call, verdict: Verdict) -> None:
-        """Take in what a step found about the answer of a call."""
-        self._recorder.note(Finding(step=step, author=about.worker, verdict=verdict), about=about.step)
+    def add_finding(self, step: str, about: Call, verdict: Verdict) -> None:
+        """Record a verdict on the answer of a call."""
+        self._recorder.add_finding(Finding(step=step, author=about.worker, verdict=verdict), about=about.step)
 
-    def note_unchecked(self, step: str, author: WorkerId, error: NoVerdict) -> None:
-        """Take in that an answer could not be checked."""
-        self._recorder.note(Unchecked(step=step, author=author, verifier=error.verifier, reason=error.message))
+    def add_unchecked(self, step: str, author: WorkerId, error: NoVerdict) -> None:
+        """Record that an answer could not be checked."""
+        self._recorder.add_finding(Unchecked(step=step, author=author, verifier=error.verifier, reason=error.message))
 
     async def prefer(self, step: str, check: Check, given: Sequence[CallAnswered]) -> int:
         """Return the place of the best of several answers.
 
         Raises:
-            NoVerdict: the judge failed; the run says so.
+            NoVerdict: the judge failed, and the run says so.
         """
         texts, authors = [each.answer.text for each in given], [each.call.worker for each in given]
         try:
             return await self.checker.prefer(check, self.task, texts, authors=authors, ask=self._asker(step))
         except NoVerdict as error:
-            self.note_unchecked(step, authors[0], error)
+            self.add_unchecked(step, authors[0], error)
             raise
 
     def _asker(self, step: str) -> Ask:
-        """What a check asks its workers through: steps of their own, and nobody is asked the same twice."""
+        """Make the function through which a check calls workers. Its calls are steps, and repeats are cached."""
         asked = 0
 
         async def ask(worker: WorkerId, task: Task) -> Answer:
@@ -219,14 +219,14 @@ class Steps:
         return ask
 
     async def _ask_one(self, step: str, worker: Worker, task: Task, *, is_last: bool) -> CallResult:
-        async with self._purse.reserve(worker, task) as hold:
+        async with self._budget.reserve(worker, task) as hold:
             if worker.has_effects and self._journal is not None and not await self._journal.begin(step, worker.id):
                 hold.is_unused = True
                 raise InDoubt(self._run, step=step, worker=worker.id)
             live, began = LiveCall(worker), asyncio.get_running_loop().time()
             try:
                 result = await self._make(live, hold.task, is_last=is_last)
-            except asyncio.CancelledError:  # what was sent is read, and paid
+            except asyncio.CancelledError:  # the sent prompt is read and billed
                 waited = asyncio.get_running_loop().time() - began
                 left = live.ended or self._caller.abandon(worker, hold.task, latency_s=waited)
                 hold.call = replace(left.call, step=step)
@@ -252,13 +252,13 @@ class Steps:
                 self.has_streamed = True
                 await sink(piece)
         except ProviderError:
-            pass  # it stands in the result
+            pass  # the result has it
         finally:  # the run may be cancelled while the sink is full
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
         return live.result()
 
     async def _approve(self, step: str, worker: Worker, task: Task) -> None:
-        """Return if a human has agreed to exactly this call."""
+        """Return if a human approved exactly this call."""
         digest = digest_proposal(worker, task, self.task)
         question = f"May {worker.id} be called with this?"
         resolved = await self._wait_for_human(step, digest, worker.id, arguments=task.text, question=question)
@@ -277,10 +277,10 @@ class Steps:
     async def _wait_for_human(
         self, step: str, digest: str, worker: WorkerId, *, arguments: str, question: str
     ) -> Resolved:
-        """What a human said; the run is put aside where nobody has said anything yet."""
+        """Return the human's answer. Suspend the run if there is none yet."""
         if self._journal is None:
             raise ConfigError(
-                f"{worker!r} needs approval, and runs are not durable here",
+                f"{worker!r} needs approval, which needs durable runs",
                 key="ledger.durable_runs",
                 hint="set it to true",
             )
@@ -308,8 +308,8 @@ class Steps:
             await self._journal.record(replace(done, run=self._run))
 
 
-def _take_team(workers: Sequence[WorkerId], pool: Pool) -> list[Worker]:
-    """Who is asked at one step, in order: nobody stands in for a worker that changes something, nor it for others."""
+def _list_workers(workers: Sequence[WorkerId], pool: Pool) -> list[Worker]:
+    """Return the workers of a step in order. Workers with effects have no fallback and are no fallback."""
     present = [pool[worker] for worker in dict.fromkeys(workers) if worker in pool]
     if present and present[0].id == workers[0] and present[0].has_effects:
         return present[:1]
@@ -317,6 +317,6 @@ def _take_team(workers: Sequence[WorkerId], pool: Pool) -> list[Worker]:
 
 
 def digest_proposal(worker: Worker, asked: Task, whole: Task) -> str:
-    """What a human agrees to: the worker in its version, what it is given, and the task that it belongs to."""
+    """Digest what a human approves: the worker with its version, its input, and the whole task."""
     packed = f"{worker.id}\x1f{worker.version}\x1f{asked.digest}\x1f{whole.digest}"
     return hashlib.sha256(packed.encode()).hexdigest()

@@ -9,10 +9,10 @@ from ripieno.providers import CallAnswered
 
 
 async def run_turns(workflow: Turns, steps: Steps, director: Director) -> CallAnswered:
-    """Turn after turn, until a verifier or the director accepts an answer, or there are no turns left.
+    """Do turn after turn until a verifier or the director accepts an answer, or no turns are left.
 
-    A worker that fails has had its turn: the director chooses who goes on. Where the last turn failed, what was found
-    before it is only an answer if it was asked for as one.
+    A failed worker has used its turn, and the director chooses the next step. If the last turn failed, an earlier
+    result is the answer only if its step was to answer the whole task.
 
     Raises:
         ProviderError: the last turn failed, or all of them.

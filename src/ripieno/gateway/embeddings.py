@@ -32,7 +32,7 @@ from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant, Keyring, list_own
 from ripieno.gateway.objective import AUTO, UnknownModel
 from ripieno.gateway.told import tell_cost
-from ripieno.privacy import tell_kinds
+from ripieno.privacy import describe_kinds
 from ripieno.providers.caller import is_unbilled
 from ripieno.providers.completions import read_usage
 
@@ -136,7 +136,7 @@ class Embeddings:
         found = await boundary.find(texts)
         if found:
             raise WithheldTask(
-                f"nothing was sent to encoder {encoder.name!r}: it is {far}, and the texts hold {tell_kinds(found)}",
+                f"encoder {encoder.name!r} is {far}, and the texts hold {describe_kinds(found)}: nothing was sent",
                 worker=encoder.name,
                 hint=f"name a worker that is {boundary.reach}, or set encoder.name to 'static'",
             )

@@ -10,7 +10,7 @@ from ripieno.errors import NotFound
 from ripieno.memory import Memory
 from ripieno.memory.harness import examine
 from ripieno.memory.harness import recall as read_memory
-from ripieno.memory.memory import tell_prompt
+from ripieno.memory.memory import outage_notice
 from ripieno.plugins import needs_extra
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def tell(found: Recall) -> dict[str, Any]:
     return {
         "status": found.status.value,
         "support": round(found.support, 3),
-        "detail": tell_prompt(found) or found.detail,
+        "detail": outage_notice(found) or found.detail,
         "items": [_tell_item(each.item) for each in found.items],
     }
 

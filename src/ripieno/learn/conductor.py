@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, follow
+from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, list_choices
 from ripieno.conductor.tiny import save_policy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import CheckpointError
@@ -210,7 +210,7 @@ class Training:
         for step in range(self.progress.step, recipe.reinforce_steps):
             tasks, pools = self._draw_tasks(recipe.tasks_a_step)
             scene = self._blur(self._stage.make(tasks, pools))
-            scene = scene.take(np.repeat(np.arange(len(tasks)), recipe.rollouts))
+            scene = scene.select(np.repeat(np.arange(len(tasks)), recipe.rollouts))
             plans = self.policy.write(scene, rng=self._rng)
             places = np.arange(len(plans)) // recipe.rollouts
             earned = [
@@ -289,14 +289,14 @@ class Training:
             plans: row of the scene, plan and weight of each.
             entropy: weight of the entropy.
         """
-        followed = [follow(plan, self._recipe.most_steps) for _, plan, _ in plans]
+        followed = [list_choices(plan, self._recipe.most_steps) for _, plan, _ in plans]
         lengths = [len(actions) for _, actions, _ in followed]
         cursor = Cursor(
             np.concatenate([each.step for each, _, _ in followed]),
             np.concatenate([each.action for each, _, _ in followed]),
             np.concatenate([each.worker for each, _, _ in followed]),
         )
-        seen = self.policy.look(scene.take(np.repeat([row for row, _, _ in plans], lengths)), cursor)
+        seen = self.policy.look(scene.select(np.repeat([row for row, _, _ in plans], lengths)), cursor)
         gradient, _ = self.policy.gradient(
             seen,
             np.concatenate([actions for _, actions, _ in followed]),

@@ -12,7 +12,7 @@ import numpy as np
 from ripieno.conductor import Roster, parse_json, parse_text
 from ripieno.conductor.grammar import name_source
 from ripieno.conductor.policy import ACTIONS
-from ripieno.conductor.tiny import tell_plan
+from ripieno.conductor.tiny import describe_plan
 from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
 from ripieno.domain.workflow import MOST_STEPS
@@ -20,7 +20,7 @@ from ripieno.errors import DataError, InvalidPlan
 from ripieno.privacy.files import make_folder, make_private
 from ripieno.workbench.scenes import SOURCES, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, search
-from ripieno.workbench.world import UNREADABLE_PRICE, BenchPool, Outcome, World
+from ripieno.workbench.world import UNREADABLE_PRICE, BenchOutcome, BenchPool, World
 
 SOFTNESS = 0.05
 """Temperature of the soft targets, in reward."""
@@ -55,7 +55,7 @@ class Reward:
     world: World
     counts_cost: bool = True
 
-    def of_outcome(self, outcome: Outcome) -> float:
+    def of_outcome(self, outcome: BenchOutcome) -> float:
         """What an outcome is worth."""
         return outcome.reward if self.counts_cost else float(outcome.is_right)
 
@@ -171,7 +171,7 @@ def _rank(
 
 def _dump(lesson: Lesson, pool: BenchPool) -> str:
     plans = [
-        {"words": tell_plan(plan), "json": tell_json(plan), "weight": weight}
+        {"words": describe_plan(plan), "json": tell_json(plan), "weight": weight}
         for plan, weight in zip(lesson.plans, lesson.weights, strict=True)
     ]
     runs = [worker.can_run for worker in pool.workers]

@@ -19,7 +19,7 @@ from ripieno.learn.conductor import blur, pack, unpack
 from ripieno.learn.lessons import Reward, Told, draw_pools
 from ripieno.plugins import needs_extra
 from ripieno.workbench.scenes import Stage
-from ripieno.workbench.turns import play, tell_outcomes
+from ripieno.workbench.turns import find_outcomes, play
 
 SAVE_EVERY = 10
 _STATE, _FACTS = "state.safetensors", "progress.json"
@@ -93,7 +93,7 @@ class _Course:
         scene = blur(self._stage.make(tasks, pools), tasks=recipe.noise, words=recipe.noise, rng=rng)
         found = []
         for policy in policies:
-            outcomes = tell_outcomes(world, play(policy, self._stage, scene, tasks, pools))
+            outcomes = find_outcomes(world, play(policy, self._stage, scene, tasks, pools))
             found.append(float(np.mean([self._reward.of_outcome(each) for each in outcomes])))
         return found
 

@@ -1,14 +1,14 @@
-"""Workers on tasks: outcomes for the ledger."""
+"""Measures workers on tasks, and records the outcomes in the ledger."""
 
 from ripieno.measure.probe import Prober, Probing, choose_probe_tasks, name_probes
-from ripieno.measure.profile import Campaign, Profiler, Progress, require_plain
+from ripieno.measure.profile import Campaign, CampaignProgress, Profiler, require_plain
 
 __all__ = [
     "Campaign",
+    "CampaignProgress",
     "Prober",
     "Probing",
     "Profiler",
-    "Progress",
     "choose_probe_tasks",
     "name_probes",
     "require_plain",

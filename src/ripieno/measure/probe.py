@@ -1,4 +1,4 @@
-"""Probe: a few well-chosen tasks that say where a new worker should be used."""
+"""Probe: a few well-chosen tasks that show where to use a new worker."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -10,53 +10,53 @@ from ripieno.domain import Matrix, Pool, Standing, WorkerId
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import NoVerdict
 from ripieno.ledger import PROBE_PREFIX
-from ripieno.measure.profile import Campaign, Profiler, Progress, Taken, plan_samples
+from ripieno.measure.profile import Campaign, CampaignProgress, Profiler, Taken, plan_samples
 from ripieno.route.predictors import Estimator
 from ripieno.route.predictors.belief import chance_best, choose_probe, is_settled
 
 LEAST_PROBES = 10
-"""Asked in any case: what is believed before the first answer is a guess from the card."""
+"""Fewest probes. The estimate before the first answer is only a guess from the card."""
 MOST_UNJUDGED = 5
-"""Probes without a verdict, where none has one: the judge does not work, and further calls would teach nothing."""
+"""Probes after which probing stops if none has a verdict: the judge fails, and more calls teach nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probing:
-    """What to find out."""
+    """What to probe."""
 
     worker: WorkerId
     tasks: tuple[GradedTask, ...]
     budget: int
-    """Most probes, those of earlier runs included."""
+    """Most probes, including those of earlier runs."""
     most_cost_usd: float | None = None
     source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """What is known of a worker after its probes."""
+class WorkerProfile:
+    """A worker's profile after its probes."""
 
     probes: int
     unjudged: int
-    """Of the probes, those that taught nothing because their judge failed."""
+    """Probes without a verdict because the judge failed."""
     spent_usd: float
     quality: float
-    """Expected over the tasks on offer."""
+    """Mean expected quality over the given tasks."""
     quality_sd: float
     chance_best: float
-    """Share of the tasks on offer in whose group the worker is likelier than not to be the best one."""
+    """Share of the given tasks in whose group the worker is probably the best one."""
     is_settled: bool
     """Whether more probes would hardly change where it is used."""
     standing: Standing
 
 
 class Prober:
-    """Asks one task after the other, each chosen by what the answers so far leave open.
+    """Runs one task after the other, each chosen to reduce the remaining uncertainty.
 
     Args:
         profiler: measures and records.
-        analyzer: finds the tasks' features.
-        learn: folds in what was recorded, and returns what is believed of all workers then.
+        analyzer: computes the tasks' features.
+        learn: learns from the recorded outcomes, and returns the new estimator.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class Prober:
         pool: Pool,
         *,
         known: set[str],
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> Profile:
-        """Probe until the budget is spent or nothing is left to find out.
+        on_progress: Callable[[CampaignProgress], None] | None = None,
+    ) -> WorkerProfile:
+        """Probe until the budget is spent or the profile is settled.
 
         Args:
-            probing: what to find out.
+            probing: what to probe.
             pool: the worker's pool.
-            known: ids of the runs that earlier probes of it have recorded.
-            on_progress: told after each probe.
+            known: ids of the recorded runs of earlier probes.
+            on_progress: called after each probe.
 
         Raises:
-            NoVerdict: the judge fails on every probe; what was answered is recorded.
+            NoVerdict: the judge fails on every probe. The answers are recorded.
         """
         campaign = Campaign(name=name_probes(probing.worker), tasks=probing.tasks, workers=(probing.worker,))
         samples = plan_samples(campaign, pool)
@@ -95,7 +95,7 @@ class Prober:
         estimator = await self._learn()
         expected, weights = estimator.expect(features, pool[probing.worker])
         asked = {row for row, sample in enumerate(samples) if sample.run in known}
-        progress = Progress(total=min(probing.budget, len(samples)), done=len(asked), resumed=len(asked))
+        progress = CampaignProgress(total=min(probing.budget, len(samples)), done=len(asked), resumed=len(asked))
         progress.unjudged = unjudged
         rng = np.random.default_rng(len(samples))
         while progress.done < progress.total and not progress.is_over(probing.most_cost_usd):
@@ -111,8 +111,8 @@ class Prober:
             estimator = await self._learn()
             asked.add(row)
             progress.done += 1
-            progress.note_cost(taken.result.call.cost_usd)
-            progress.take(samples[row].run, probing.worker, taken)
+            progress.add_cost(taken.result.call.cost_usd)
+            progress.count_sample(samples[row].run, probing.worker, taken)
             _refuse_blind(progress, taken)
             if on_progress is not None:
                 on_progress(progress)
@@ -120,11 +120,11 @@ class Prober:
 
 
 def _summarise(
-    estimator: Estimator, worker: WorkerId, weights: Matrix, expected: Matrix, progress: Progress
-) -> Profile:
+    estimator: Estimator, worker: WorkerId, weights: Matrix, expected: Matrix, progress: CampaignProgress
+) -> WorkerProfile:
     quality, sd = estimator.belief_of(worker).apply(weights, expected)
     chances = _find_chances(estimator, worker, weights, expected)
-    return Profile(
+    return WorkerProfile(
         probes=progress.done,
         unjudged=len(progress.unjudged),
         spent_usd=progress.spent_usd,
@@ -141,25 +141,25 @@ def _find_chances(estimator: Estimator, worker: WorkerId, weights: Matrix, expec
     return chance_best(estimator.belief_of(worker), weights, expected, rivals=estimator.checkpoint.rivals)
 
 
-def _refuse_blind(progress: Progress, taken: Taken) -> None:
-    """Stop where no probe gets a verdict.
+def _refuse_blind(progress: CampaignProgress, taken: Taken) -> None:
+    """Stop if no probe gets a verdict.
 
     Raises:
-        NoVerdict: the judge does not work; the answers are recorded, and the next probe has them judged.
+        NoVerdict: the judge fails. The answers are recorded, and the next run judges them.
     """
     if taken.verdict is None and len(progress.unjudged) >= MOST_UNJUDGED and len(progress.unjudged) == progress.done:
         raise NoVerdict(
             f"none of {progress.done} probes has a verdict: {taken.fault}",
             verifier="probe",
-            hint="the answers are recorded; mend the judge (profile.judge), then probe again",
+            hint="the answers are recorded; fix the judge (profile.judge), then probe again",
         )
 
 
 def name_probes(worker: WorkerId) -> str:
-    """Name of the data set that the probes of a worker are recorded under."""
+    """Name the data set of a worker's probes."""
     return f"{PROBE_PREFIX}{worker}"
 
 
 def choose_probe_tasks(tasks: Sequence[GradedTask]) -> tuple[GradedTask, ...]:
-    """Tasks that may be asked: those of the training split, so that held-out ones stay unseen."""
+    """Return the tasks of the training split, so that held-out ones stay unseen."""
     return tuple(task for task in tasks if task.split == "train")

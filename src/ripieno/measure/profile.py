@@ -1,4 +1,4 @@
-"""Profile: tasks by workers by repeats, into the ledger. Interrupted at any moment, it goes on where it was.
+"""Profile: measures tasks by workers by repeats, and records them in the ledger. An interrupted profile resumes.
 
 An answer whose judge fails is recorded without a verdict. The next run of the campaign judges the recorded answer, and
 does not call the worker again.
@@ -18,7 +18,7 @@ from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult
 from ripieno.verify import Grading
 
 JUDGED_AT_ONCE = 8
-"""Answers that are judged side by side: more would crowd out a judge that takes this many calls at once."""
+"""Answers that are judged concurrently. More would exceed a judge that allows this many concurrent calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,13 @@ class Campaign:
     workers: tuple[str, ...]
     repeats: int = 1
     most_cost_usd: float | None = None
-    """Ceiling for this campaign as a whole, what was spent before included."""
+    """Most cost of the whole campaign, including earlier runs."""
     skip: Callable[[GradedTask, str], bool] = lambda task, worker: False
     """Pairs to leave unmeasured."""
     source: str = ""
-    """Where the tasks can be read again."""
+    """Path or URL of the tasks, to read them again."""
     with_effects: bool = False
-    """Whether workers may be measured whose calls change something or need approval: each sample is such a call."""
+    """Whether to measure workers whose calls have effects or need approval. Each sample is such a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +47,16 @@ class Sample:
     worker: Worker
     repeat: int
     run: str
-    """Id of its run: the same campaign gives the same sample the same id, always."""
+    """Id of its run. The same sample of the same campaign always gets the same id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What came of one sample."""
+    """Result of one sample."""
 
     result: CallResult
     verdict: Verdict | None
-    """None where the judge failed: nothing is known of the answer."""
+    """None if the judge failed, so that the quality is unknown."""
     fault: str = ""
     """Why there is no verdict."""
 
@@ -70,31 +70,31 @@ class Unjudged:
 
 
 @dataclass(slots=True)
-class Progress:
-    """How far a campaign is; changed in place as samples end."""
+class CampaignProgress:
+    """CampaignProgress of a campaign, changed in place as samples end."""
 
     total: int
     done: int
-    """Samples recorded, those of earlier runs included."""
+    """Recorded samples, including those of earlier runs."""
     resumed: int
     spent_usd: float = 0.0
-    """Known part of it."""
+    """Known part of the cost."""
     unknown: int = 0
     """Samples whose cost is unknown."""
     accepted: float = 0.0
-    """Sum of the qualities that were found."""
+    """Sum of the qualities."""
     judged_again: int = 0
-    """Answers of earlier runs that have got their verdict now."""
+    """Answers of earlier runs that have a verdict now."""
     unjudged: dict[str, Unjudged] = field(default_factory=dict)
-    """Answers that have no verdict, by run."""
+    """Answers without a verdict, by run."""
     failures: dict[str, int] = field(default_factory=dict)
 
     def is_over(self, ceiling: float | None) -> bool:
-        """Whether the money is spent, or nobody can say that it is not."""
+        """Return whether the ceiling is reached, or might be, because a cost is unknown."""
         return ceiling is not None and (self.unknown > 0 or self.spent_usd >= ceiling)
 
-    def note_cost(self, cost_usd: float | None) -> None:
-        """Count what one sample has cost."""
+    def add_cost(self, cost_usd: float | None) -> None:
+        """Add the cost of one sample."""
         if cost_usd is None:
             self.unknown += 1
         else:
@@ -102,16 +102,16 @@ class Progress:
 
     @property
     def unjudged_workers(self) -> dict[str, int]:
-        """How many answers of each worker have no verdict."""
+        """Count the answers without a verdict by worker."""
         return dict(sorted(Counter(str(each.worker) for each in self.unjudged.values()).items()))
 
     @property
     def unjudged_reasons(self) -> dict[str, int]:
-        """Why answers have no verdict, the commonest reason first."""
+        """Count the reasons for missing verdicts, the most common first."""
         return dict(Counter(each.why for each in self.unjudged.values()).most_common())
 
-    def take(self, run: str, worker: WorkerId, taken: Taken) -> None:
-        """Count what is known of an answer."""
+    def count_sample(self, run: str, worker: WorkerId, taken: Taken) -> None:
+        """Count the result of one sample."""
         if taken.verdict is None:
             self.unjudged[run] = Unjudged(worker=worker, why=taken.fault)
             return
@@ -129,20 +129,20 @@ class Profiler:
         self._judging = asyncio.Semaphore(JUDGED_AT_ONCE)
 
     async def run(
-        self, campaign: Campaign, pool: Pool, *, on_progress: Callable[[Progress], None] | None = None
-    ) -> Progress:
-        """Measure all samples that are not recorded yet; each is recorded the moment it ends.
+        self, campaign: Campaign, pool: Pool, *, on_progress: Callable[[CampaignProgress], None] | None = None
+    ) -> CampaignProgress:
+        """Measure all samples that are not recorded yet. Each is recorded as soon as it ends.
 
         Raises:
             InvalidTask: a worker has effects or needs approval, and the campaign does not allow that.
-            BudgetExhausted: the ceiling was reached; all that was measured is recorded.
-            LedgerError: the record refuses; samples under way are lost, recorded ones are safe.
+            BudgetExhausted: the ceiling was reached. All finished samples are recorded.
+            LedgerError: the ledger refuses entries. Current samples are lost; recorded ones are safe.
         """
         samples = plan_samples(campaign, pool)
         known = await asyncio.to_thread(self._ledger.campaigns.run_ids, campaign.name)
         waiting = [sample for sample in samples if sample.run not in known]
         done = len(samples) - len(waiting)
-        progress = Progress(total=len(samples), done=done, resumed=done)
+        progress = CampaignProgress(total=len(samples), done=done, resumed=done)
         planned = {sample.run: sample for sample in samples}
         try:
             if done:
@@ -153,7 +153,7 @@ class Profiler:
                     queue = [sample for sample in waiting if sample.worker.id == worker.id]
                     lanes = iter(queue)
                     for _ in range(min(worker.max_concurrency, len(queue))):
-                        group.create_task(self._work(lanes, campaign, progress, on_progress))
+                        group.create_task(self._measure_lane(lanes, campaign, progress, on_progress))
             if progress.done > done and progress.unjudged:
                 await self._judge_again(campaign.name, planned, progress)
         except BaseExceptionGroup as errors:
@@ -166,28 +166,27 @@ class Profiler:
         return progress
 
     async def judge_again(self, campaign: Campaign, pool: Pool) -> dict[str, Unjudged]:
-        """Judge recorded answers of a campaign that have no verdict, once each; gives those that still have none."""
-        progress = Progress(total=0, done=0, resumed=0)
+        """Judge the recorded answers of a campaign without a verdict, once each. Return those still without one."""
+        progress = CampaignProgress(total=0, done=0, resumed=0)
         planned = {sample.run: sample for sample in plan_samples(campaign, pool)}
         await self._judge_again(campaign.name, planned, progress)
         return progress.unjudged
 
     async def measure(self, sample: Sample, *, campaign: str, source: str = "", recorded: Run | None = None) -> Taken:
-        """Take one sample, judge it and record it under the name of a campaign.
+        """Take one sample, judge it, and record it under the name of a campaign.
 
         Args:
-            sample: what is measured.
-            campaign: its name.
-            source: where the task can be read again.
-            recorded: the sample's run, where its answer is recorded already and lacks a verdict; it is judged then, and
-                the worker is not called again.
+            sample: the sample.
+            campaign: name of the campaign.
+            source: path or URL of the task, to read it again.
+            recorded: the sample's run, if its answer is recorded without a verdict. Then only the judge is called.
         """
         if recorded is not None and recorded.answer is not None:
             taken = await self._judge(sample, CallAnswered(call=recorded.calls[-1], answer=recorded.answer))
             if taken.verdict is not None:
                 await self._ledger.append(Judged(run=sample.run, verdict=taken.verdict))
             return taken
-        if sample.worker.is_careful:  # once and no more: a call that failed may have changed something
+        if sample.worker.is_careful:  # at most once: a failed call may have had effects
             result = await self._caller.call(sample.worker, sample.task.task, attempts=1)
         else:
             result = await self._caller.measure(sample.worker, sample.task.task)
@@ -197,41 +196,41 @@ class Profiler:
         await self._record(sample, taken, campaign=campaign, source=source)
         return taken
 
-    async def _work(
+    async def _measure_lane(
         self,
         lane: Iterator[Sample],
         campaign: Campaign,
-        progress: Progress,
-        on_progress: Callable[[Progress], None] | None,
+        progress: CampaignProgress,
+        on_progress: Callable[[CampaignProgress], None] | None,
     ) -> None:
         while not progress.is_over(campaign.most_cost_usd) and (sample := next(lane, None)) is not None:
             taken = await self.measure(sample, campaign=campaign.name, source=campaign.source)
             call = taken.result.call
             progress.done += 1
-            progress.note_cost(call.cost_usd)
-            progress.take(sample.run, sample.worker.id, taken)
+            progress.add_cost(call.cost_usd)
+            progress.count_sample(sample.run, sample.worker.id, taken)
             if call.failure is not None:
                 progress.failures[call.failure.value] = progress.failures.get(call.failure.value, 0) + 1
             if on_progress is not None:
                 on_progress(progress)
 
-    async def _judge_again(self, campaign: str, planned: Mapping[str, Sample], progress: Progress) -> int:
-        """Judge recorded answers that have no verdict, once each; gives how many have one now."""
+    async def _judge_again(self, campaign: str, planned: Mapping[str, Sample], progress: CampaignProgress) -> int:
+        """Judge the recorded answers without a verdict, once each. Return how many have one now."""
         unjudged = await asyncio.to_thread(self._ledger.outcomes.unjudged, campaign)
         runs = [run for run in unjudged if run.id in planned]
         lanes = iter(runs)
 
-        async def work(runs: Iterable[Run]) -> int:
+        async def judge_lane(runs: Iterable[Run]) -> int:
             judged = 0
             for run in runs:
                 sample = planned[run.id]
                 taken = await self.measure(sample, campaign=campaign, recorded=run)
-                progress.take(run.id, sample.worker.id, taken)
+                progress.count_sample(run.id, sample.worker.id, taken)
                 judged += taken.verdict is not None
             return judged
 
         async with asyncio.TaskGroup() as group:
-            found = [group.create_task(work(lanes)) for _ in range(min(JUDGED_AT_ONCE, len(runs)))]
+            found = [group.create_task(judge_lane(lanes)) for _ in range(min(JUDGED_AT_ONCE, len(runs)))]
         return sum(each.result() for each in found)
 
     async def _judge(self, sample: Sample, result: CallResult) -> Taken:
@@ -272,7 +271,7 @@ class Profiler:
 
 
 def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:
-    """All samples of a campaign, tasks in order, so that an early stop leaves every worker measured alike.
+    """List the samples of a campaign by task, so that an early stop leaves all workers equally measured.
 
     Raises:
         InvalidTask: a worker has effects or needs approval, and the campaign does not allow that.
@@ -297,7 +296,7 @@ def plan_samples(campaign: Campaign, pool: Pool) -> list[Sample]:
 
 
 def require_plain(workers: Sequence[Worker]) -> None:
-    """Let no worker be measured whose calls change something or need approval.
+    """Refuse to measure workers whose calls have effects or need approval.
 
     Raises:
         InvalidTask: one of them is such a worker.
@@ -307,7 +306,7 @@ def require_plain(workers: Sequence[Worker]) -> None:
             what = "change something" if worker.has_effects else "need a human's approval"
             raise InvalidTask(
                 f"{worker.id!r} is not measured: its calls {what}, and each sample is a call",
-                hint=f"`ripieno profile TASKS --worker {worker.id} --with-effects` measures it all the same",
+                hint=f"`ripieno profile TASKS --worker {worker.id} --with-effects` measures it anyway",
             )
 
 

@@ -1,4 +1,4 @@
-"""Shadow: both policies' workers on the tasks where the policies disagree, until one is proven better."""
+"""Shadow: runs both policies' workers on the tasks where the policies disagree, until one is proven better."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ripieno.analyze import Analyzer
 from ripieno.domain import Arrival, Outcome, Pool, Run, WorkerId
 from ripieno.domain.grader import GradedTask
 from ripieno.evaluate.sequential import BettingTest
-from ripieno.measure.profile import Campaign, Profiler, Progress, plan_samples
+from ripieno.measure.profile import Campaign, CampaignProgress, Profiler, plan_samples
 from ripieno.route import Conditions, Router
 from ripieno.route.utility import Scales, score_outcome
 
@@ -18,7 +18,7 @@ SHADOWS = "shadow:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rivals:
-    """Who is held against whom."""
+    """The two policies of a comparison."""
 
     candidate: Router
     incumbent: Router
@@ -26,8 +26,8 @@ class Rivals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A task on which the policies take different workers."""
+class WorkerPair:
+    """A task for which the policies choose different workers."""
 
     task: GradedTask
     candidate: WorkerId
@@ -36,28 +36,28 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadowing:
-    """What to find out, and for how much."""
+    """What to compare, and within which cost."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[WorkerPair]
     rivals: Rivals
     campaign: str
-    """Name that the calls are recorded under."""
+    """Name under which the calls are recorded."""
     known: Mapping[str, Outcome]
-    """Outcomes of runs that an earlier call of the same campaign has recorded, by run."""
+    """Recorded outcomes of earlier runs of the same campaign, by run."""
     unjudged: Mapping[str, Run] = field(default_factory=dict)
-    """Runs that it has recorded without a verdict: their answers are judged, and their workers not called again."""
+    """Recorded runs without a verdict. Their answers are judged, and their workers not called again."""
     most_cost_usd: float | None = None
 
 
 class Shadow:
-    """Runs paired calls; each is recorded, so that an interrupted shadow goes on where it was."""
+    """Runs paired calls. Each is recorded, so that an interrupted shadow can resume."""
 
     def __init__(self, profiler: Profiler, analyzer: Analyzer) -> None:
         self._profiler = profiler
         self._analyzer = analyzer
 
-    async def find_pairs(self, tasks: Sequence[GradedTask], rivals: Rivals, conditions: Conditions) -> list[Pair]:
-        """The tasks on which the policies disagree, in a random but fixed order."""
+    async def find_pairs(self, tasks: Sequence[GradedTask], rivals: Rivals, conditions: Conditions) -> list[WorkerPair]:
+        """Find the tasks on which the policies disagree, in a random but fixed order."""
         features = await self._analyzer.analyze_many([task.task for task in tasks])
         pairs = []
         for task, found in zip(tasks, features, strict=True):
@@ -66,7 +66,7 @@ class Shadow:
             candidate = rivals.candidate.decide_likeliest(inputs).worker
             incumbent = rivals.incumbent.decide_likeliest(inputs).worker
             if candidate != incumbent:
-                pairs.append(Pair(task=task, candidate=candidate, incumbent=incumbent))
+                pairs.append(WorkerPair(task=task, candidate=candidate, incumbent=incumbent))
         order = np.random.default_rng(0).permutation(len(pairs))
         return [pairs[index] for index in order]
 
@@ -76,13 +76,13 @@ class Shadow:
         pool: Pool,
         test: BettingTest,
         *,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> Progress:
-        """Ask both workers of each pair until the test is decided; gives what was spent and what has no verdict.
+        on_progress: Callable[[CampaignProgress], None] | None = None,
+    ) -> CampaignProgress:
+        """Call both workers of each pair until the test is decided. Return the cost and the missing verdicts.
 
-        A pair of which an answer could not be judged says nothing, and the test does not see it.
+        The test ignores a pair with an answer that could not be judged.
         """
-        progress = Progress(total=len(shadowing.pairs), done=0, resumed=0)
+        progress = CampaignProgress(total=len(shadowing.pairs), done=0, resumed=0)
         for pair in shadowing.pairs:
             if test.is_rejected or progress.is_over(shadowing.most_cost_usd):
                 break
@@ -96,9 +96,9 @@ class Shadow:
         return progress
 
     async def _try(
-        self, task: GradedTask, worker: WorkerId, pool: Pool, shadowing: Shadowing, progress: Progress
+        self, task: GradedTask, worker: WorkerId, pool: Pool, shadowing: Shadowing, progress: CampaignProgress
     ) -> float | None:
-        """Utility of one worker's answer; None where it could not be judged."""
+        """Return the utility of one worker's answer; None if it could not be judged."""
         campaign = Campaign(name=shadowing.campaign, tasks=(task,), workers=(worker,))
         sample = plan_samples(campaign, pool)[0]
         known = shadowing.known.get(sample.run)
@@ -109,8 +109,8 @@ class Shadow:
             taken = await self._profiler.measure(sample, campaign=shadowing.campaign, recorded=recorded)
             call = taken.result.call
             if recorded is None:
-                progress.note_cost(call.cost_usd)
-            progress.take(sample.run, worker, taken)
+                progress.add_cost(call.cost_usd)
+            progress.count_sample(sample.run, worker, taken)
             if taken.verdict is None:
                 return None
             quality, cost, latency = taken.verdict.quality, call.cost_usd, call.latency_s

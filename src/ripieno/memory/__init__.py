@@ -1,4 +1,4 @@
-"""Recall before, remember after."""
+"""Recall before a task, remember after it."""
 
 from ripieno.memory.memory import Memory
 from ripieno.memory.store import Store

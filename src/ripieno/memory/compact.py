@@ -1,6 +1,6 @@
-"""Compaction: a long conversation made short, by facts alone or with prose by a worker, behind a gate on its bytes.
+"""Compaction: a long conversation made shorter, by facts alone or with a worker's summary, and checked on its bytes.
 
-Where the gate does not hold, nothing is given, and the conversation stays as it was.
+If the check fails, the compaction returns nothing and the conversation stays as it is.
 """
 
 import asyncio
@@ -13,18 +13,20 @@ from typing import TypeAlias
 
 from ripieno.domain import Message, Task
 from ripieno.errors import RipienoError
-from ripieno.memory.facts import Facts, find_facts, find_marks
+from ripieno.memory.facts import KeptFacts, find_facts, find_marks
 from ripieno.memory.redact import redact
 
 KIND = "compact"
-"""Kind of the task that a worker is asked to do: it is routed apart from the conversation's own."""
+"""Kind of the task that writes the summary. It is routed separately from the conversation's own task."""
 END = "[END OF SUMMARY]"
 LEAST_PROSE = 20
-"""Words of a summary, below which it is none."""
+"""Fewest words of a valid summary."""
 KNOWN_SHARE = 0.4
-"""Of a summary's longer words that must stand in the conversation: a summary of another one is none."""
+"""Share of a summary's longer words that must occur in the conversation; below it, the summary is about something
+else.
+"""
 SHORTER = 0.5
-"""Share of the conversation's words that a compaction may have."""
+"""Largest length of a compaction, as a share of the conversation's words."""
 WRITE_S = 60.0
 _LONG = re.compile(r"[a-z]{5,}")
 _ORDERS = (
@@ -35,54 +37,54 @@ _ORDERS = (
 )
 
 Write: TypeAlias = Callable[[Task], Awaitable[str]]
-"""Has a worker write the prose."""
+"""Calls a worker for the text of a task."""
 
 
 class CompactionStatus(StrEnum):
-    """What a compaction came to."""
+    """Result of a compaction."""
 
     OK = "ok"
     FAILED = "failed"
-    """The gate did not hold, or nobody wrote: the old context stays."""
+    """A check failed, or no worker wrote: the old context stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compacted:
-    """What a compaction came to."""
+    """Result of a compaction."""
 
     status: CompactionStatus
     text: str = ""
-    """The new context; empty where it failed."""
+    """The new context; empty if it failed."""
     words: int = 0
-    """Of the new context."""
+    """Words of the new context."""
     words_before: int = 0
     marks: int = 0
     """Identifiers, dates, amounts and links that were checked."""
     reason: str = ""
     """Why it failed."""
 
-    def tell(self) -> str:
-        """In a few words, for a decision's reasons."""
+    def describe(self) -> str:
+        """Describe the result in a few words, for a decision's reasons."""
         if self.status is CompactionStatus.OK:
-            return f"older turns were made short: {self.words} of {self.words_before} words, {self.marks} marks kept"
-        return f"older turns stay as they are: {self.reason}"
+            return f"older turns were compacted: {self.words} of {self.words_before} words, {self.marks} marks kept"
+        return f"older turns were not compacted: {self.reason}"
 
     @property
     def share(self) -> float:
-        """Words that are left, as a share."""
+        """Return the share of words that is left."""
         return self.words / self.words_before if self.words_before else 1.0
 
 
 async def compact(
     turns: Sequence[Message], *, write: Write | None = None, write_s: float = WRITE_S, has_ask: bool = True
 ) -> Compacted:
-    """Make a conversation short.
+    """Make a conversation shorter.
 
     Args:
         turns: the conversation; the result of an earlier compaction may be its first turn.
-        write: has a worker write prose beside the facts; without, the facts stand alone.
-        write_s: in which it must be written.
-        has_ask: whether the latest ask stands in these turns, and must be kept with them.
+        write: calls a worker for a summary beside the facts; without it, the facts stand alone.
+        write_s: timeout of `write` in seconds.
+        has_ask: whether the latest request is in these turns and must be kept with them.
     """
     facts = await asyncio.to_thread(find_facts, turns, has_ask=has_ask)
     before = sum(len(turn.text.split()) for turn in turns)
@@ -92,7 +94,7 @@ async def compact(
             async with asyncio.timeout(write_s):
                 prose = await write(make_task(turns, facts, words=max(before // 10, 2 * LEAST_PROSE)))
         except (RipienoError, TimeoutError) as error:
-            reason = error.message if isinstance(error, RipienoError) else f"nothing was written within {write_s:g} s"
+            reason = error.message if isinstance(error, RipienoError) else f"no summary within {write_s:g} s"
             return _fail(before, reason)
         fault = check_prose(prose, turns)
         if fault:
@@ -111,8 +113,8 @@ async def compact(
     )
 
 
-def make_task(turns: Sequence[Message], facts: Facts, *, words: int) -> Task:
-    """What a worker is asked to write."""
+def make_task(turns: Sequence[Message], facts: KeptFacts, *, words: int) -> Task:
+    """Make the task that asks a worker for the summary."""
     told = json.dumps([[turn.role, redact(turn.text)] for turn in turns if turn.role != "tool"], ensure_ascii=False)
     asked = f"Conversation: {told}\nList: {json.dumps(facts.render(), ensure_ascii=False)}"
     messages = (
@@ -123,34 +125,34 @@ def make_task(turns: Sequence[Message], facts: Facts, *, words: int) -> Task:
 
 
 def check_prose(prose: str, turns: Sequence[Message]) -> str:
-    """Why prose is no summary of a conversation; empty where it is one. What is kept beside it does not help it."""
+    """Return why a text is not a summary of a conversation; empty if it is one. Kept facts do not count."""
     body, mark, _ = prose.partition(END)
     if not body.strip():
-        return "what was written is empty"
+        return "the summary is empty"
     if not mark:
-        return "what was written breaks off before its end"
+        return "the summary is cut off"
     told = [line for line in body.splitlines() if line.strip() and not line.strip().startswith("#")]
     if sum(len(line.split()) for line in told) < LEAST_PROSE:
-        return "what was written has headings, and hardly a word beside them"
+        return "the summary has headings and almost no text"
     source = " ".join(" ".join(turn.text.split()) for turn in turns)
     invented = next((mark for mark in find_marks(redact(body)) if mark not in source), None)
     if invented is not None:
-        return f"what was written names {invented!r}, and the conversation does not"
+        return f"the summary names {invented!r}, which the conversation does not"
     if share_known(body, source) < KNOWN_SHARE:
-        return "what was written is about something else"
+        return "the summary is about something else"
     return ""
 
 
 def share_known(text: str, source: str) -> float:
-    """Share of a text's longer words that stand in its source, in [0, 1]; 1 where it has none."""
+    """Return the share of a text's longer words that occur in its source, in [0, 1]; 1 if it has none."""
     known, words = set(_LONG.findall(source.lower())), _LONG.findall(text.lower())
     return sum(word in known for word in words) / len(words) if words else 1.0
 
 
-def check_kept(text: str, facts: Facts, *, before: int) -> str:
-    """Why a text does not keep what must be kept; empty where it does."""
+def check_kept(text: str, facts: KeptFacts, *, before: int) -> str:
+    """Return why a text does not keep what must be kept; empty if it does."""
     if not text.strip():
-        return "nothing would be left"
+        return "the compaction would be empty"
     folded = " ".join(text.split())
     lost = next((mark for mark in facts.marks if mark not in folded), None)
     if lost is not None:
@@ -159,9 +161,9 @@ def check_kept(text: str, facts: Facts, *, before: int) -> str:
         return "a secret would be kept"
     again = find_facts([Message(role="assistant", content=facts.render())])
     if again.stand != facts.stand:
-        return "decisions, rules or tasks would be read otherwise the next time"
+        return "the next compaction would read other decisions, rules or tasks"
     if before and len(text.split()) > max(SHORTER * before, 2 * LEAST_PROSE):
-        return f"it has {len(text.split())} words of {before}: not worth what is lost"
+        return f"the compaction has {len(text.split())} of {before} words, which is not short enough"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What a conversation must not lose, found without a model: decisions, rules, tasks, failures, identifiers, the ask."""
+"""Facts that a compaction must keep, found without a model: decisions, rules, tasks, failures, marks, the request."""
 
 import re
 from collections import Counter
@@ -9,11 +9,11 @@ from ripieno.domain import Message
 from ripieno.memory.redact import redact
 
 LONGEST_ASK = 400
-"""Words of the latest ask that are kept."""
+"""Words of the latest request that are kept."""
 RARE = 2
-"""Lines of tool output of one form, up to which the form is no routine."""
+"""Most lines of one form in tool output before the form counts as routine."""
 LEAST_ROUTINE = 5
-"""Lines of tool output, below which nothing is routine."""
+"""Fewest lines of tool output before any line counts as routine."""
 
 IDENTIFIER = re.compile(
     r"\b[A-Z]{1,6}-\d{1,6}\b|\b[A-Z]{1,3}\d{3,6}\b|\b(?=[0-9a-f]*\d)[0-9a-f]{7,40}\b|\b[\w.-]+/[\w./-]*\w\.\w{1,5}\b"
@@ -50,24 +50,24 @@ _PLAIN = frozenset(
 
 
 @dataclass(slots=True)
-class Facts:
-    """What must be kept, each once, in the order in which it came."""
+class KeptFacts:
+    """KeptFacts that must be kept, each once, in order of appearance."""
 
     decisions: list[str] = field(default_factory=list)
-    """Those in force; one that was superseded is gone."""
+    """Decisions in force, without superseded ones."""
     rules: list[str] = field(default_factory=list)
     tasks: dict[str, str] = field(default_factory=dict)
-    """Open ones by their ids."""
+    """Open tasks by their ids."""
     done: list[str] = field(default_factory=list)
-    """Ids of tasks that were finished: they must not be opened again."""
+    """Ids of finished tasks. They must not be reopened."""
     failures: list[str] = field(default_factory=list)
-    """What was tried and did not work."""
+    """Attempts that did not work."""
     notes: list[str] = field(default_factory=list)
-    """Sentences that carry an identifier, a date, an amount or a link."""
+    """Sentences with an identifier, a date, an amount or a link."""
     ask: str = ""
 
     def render(self) -> str:
-        """As text that says each once, and that can be read again."""
+        """Write the facts as text, each once, that `find_facts` can read again."""
         parts = [
             _list("Decisions in force", self.decisions),
             _list("Rules", self.rules),
@@ -81,24 +81,24 @@ class Facts:
 
     @property
     def stand(self) -> tuple[object, ...]:
-        """How things stand: what a later reading must come to again."""
+        """Return the state that a later reading must reproduce: decisions, rules, open and finished tasks."""
         return (self.decisions, self.rules, self.tasks, self.done)
 
     @property
     def marks(self) -> list[str]:
-        """Every string that a text made of this must hold: identifiers, dates, amounts, links."""
+        """Return every string that the text must contain: identifiers, dates, amounts, links."""
         kept = [*self.decisions, *self.rules, *self.tasks.values(), *self.failures, *self.notes, self.ask]
         return list(dict.fromkeys(mark for text in kept for mark in find_marks(text)))
 
 
-def find_facts(turns: Sequence[Message], *, has_ask: bool = True) -> Facts:
-    """Read a conversation from its beginning to its end; what comes later counts for more. Secrets are left out.
+def find_facts(turns: Sequence[Message], *, has_ask: bool = True) -> KeptFacts:
+    """Read a conversation from beginning to end. Later turns override earlier ones. Secrets are left out.
 
     Args:
         turns: the conversation.
-        has_ask: whether the latest ask stands in them; it stands behind them where only older turns are given.
+        has_ask: whether the latest request is in the turns; False if only older turns are given.
     """
-    facts = Facts()
+    facts = KeptFacts()
     routine = _count_forms(turns)
     for turn in turns:
         text = redact(turn.text)
@@ -116,17 +116,17 @@ def find_facts(turns: Sequence[Message], *, has_ask: bool = True) -> Facts:
 
 
 def find_marks(text: str) -> Iterator[str]:
-    """Identifiers, dates, amounts and links of a text."""
+    """Find the identifiers, dates, amounts and links of a text."""
     for pattern in (LINK, IDENTIFIER, DATE, AMOUNT):
         yield from (match.rstrip(".,;:") for match in pattern.findall(text))
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences and lines of a text, without marks of lists."""
+    """Split a text into sentences and lines, without list marks."""
     return [part for part in (each.strip().removeprefix("- ").strip() for each in _SENTENCE.split(text)) if part]
 
 
-def _read_talk(facts: Facts, text: str) -> None:
+def _read_talk(facts: KeptFacts, text: str) -> None:
     previous = ""
     for sentence in split_sentences(text):
         if sentence.endswith(":") and len(sentence.split()) <= 4:
@@ -135,7 +135,7 @@ def _read_talk(facts: Facts, text: str) -> None:
         previous = sentence
 
 
-def _read_sentence(facts: Facts, sentence: str, previous: str) -> None:
+def _read_sentence(facts: KeptFacts, sentence: str, previous: str) -> None:
     done = _DONE.search(sentence)
     if done is not None:
         _close(facts, re.findall(r"[A-Z]{1,6}-\d{1,6}", done.group(1) or done.group(2)))
@@ -155,7 +155,7 @@ def _read_sentence(facts: Facts, sentence: str, previous: str) -> None:
         _add(facts.notes, sentence)
 
 
-def _read_output(facts: Facts, text: str, routine: Counter[str]) -> None:
+def _read_output(facts: KeptFacts, text: str, routine: Counter[str]) -> None:
     total = sum(routine.values())
     for line in text.splitlines():
         bare = _STAMP.sub("", line).strip()
@@ -167,14 +167,14 @@ def _read_output(facts: Facts, text: str, routine: Counter[str]) -> None:
             _add(facts.notes, bare)
 
 
-def _close(facts: Facts, names: Sequence[str]) -> None:
+def _close(facts: KeptFacts, names: Sequence[str]) -> None:
     for name in names:
         facts.tasks.pop(name, None)
         _add(facts.done, name)
 
 
-def _decide(facts: Facts, sentence: str) -> None:
-    """Take a decision; one about the same matter, or about what it replaces, is not in force any more."""
+def _decide(facts: KeptFacts, sentence: str) -> None:
+    """Add a decision, and remove earlier ones about the same subject or about what it replaces."""
     matter, old = _matter(sentence), _OLD.search(sentence)
 
     def is_replaced(earlier: str) -> bool:
@@ -186,7 +186,7 @@ def _decide(facts: Facts, sentence: str) -> None:
 
 
 def _matter(sentence: str) -> set[str]:
-    """The words that say what a decision is about: those before its verb."""
+    """Return the words of a decision's subject: those before its verb."""
     head = re.split(r"\b(?:will|should|shall|is to|are to|uses?)\b", sentence, maxsplit=1)[0]
     return set(_WORD.findall(head.lower())) - _PLAIN
 
@@ -198,7 +198,7 @@ def _count_forms(turns: Sequence[Message]) -> Counter[str]:
 
 
 def _form(line: str) -> str:
-    """A line with all that varies taken out."""
+    """Return a line with its variable parts replaced."""
     return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", line.lower()).replace("#-#", "#")
 
 

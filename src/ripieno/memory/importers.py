@@ -1,7 +1,7 @@
-"""Importers: what is already written elsewhere, read on from where it was left; the same thing is kept once.
+"""Importers read external records from the last watermark on. Each item is stored once.
 
-Secrets are taken out of everything that is read. The forms of foreign files are those seen in Claude Code 2.1 and
-Codex 0.169; lines of other kinds are passed over.
+Secrets are removed from all text. The formats of foreign files are those of Claude Code 2.1 and Codex 0.169. Other
+lines are skipped.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from ripieno.domain.task import Privacy
 from ripieno.errors import DataError, NotFound
 from ripieno.memory.redact import redact
 from ripieno.memory.store import LONGEST_TEXT, Store
-from ripieno.memory.sync import list_watermarks, mark
+from ripieno.memory.sync import list_watermarks, move_watermark
 
 BATCH = 500
-"""Items of one commit, with the watermark."""
+"""Items of one commit, which also moves the watermark."""
 TEXTS = (".md", ".txt", ".rst", ".org")
 LONGEST_PART = 2000
-"""Characters of a part of a text file."""
+"""Most characters of one part of a text file."""
 _ZSH = re.compile(r"^: (\d+):\d+;(.*)$")
 _FIELD, _END = "\x1f", "\x1e"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is imported, and as what."""
+class Import:
+    """What to import, and into which scope and privacy."""
 
     path: Path
     scope: Scope
@@ -39,64 +39,64 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One item of a source, with where reading goes on behind it."""
+class ImportedItem:
+    """One item of a source, and the cursor behind it."""
 
     item: NewItem
     cursor: str
 
 
-Reader = Callable[[Wanted, str], Iterator[Piece]]
+ImportReader = Callable[[Import, str], Iterator[ImportedItem]]
 
 
-def take(store: Store, kind: str, wanted: Wanted, *, told: Callable[[int], None] | None = None) -> int:
-    """Import what a source holds beyond its watermark; tells how many items are new.
+def import_source(store: Store, kind: str, request: Import, *, on_progress: Callable[[int], None] | None = None) -> int:
+    """Import the items of a source beyond its watermark, and return the number of new ones.
 
-    Each commit holds its items with the watermark behind them: an import that is killed goes on there.
+    Each commit contains items and the watermark behind them, so an interrupted import continues there.
 
     Raises:
-        NotFound: there is no such file or folder.
-        DataError: it is not of that kind.
+        NotFound: the file or folder does not exist.
+        DataError: the source is not of that kind.
     """
-    if not wanted.path.exists():
-        raise NotFound(f"there is nothing at {str(wanted.path)!r}")
-    source = f"{kind}:{wanted.path.resolve()}"
+    if not request.path.exists():
+        raise NotFound(f"the file or folder {str(request.path)!r} does not exist")
+    source = f"{kind}:{request.path.resolve()}"
     cursor = next((each.cursor for each in list_watermarks(store) if each.source == source), "")
     new, batch = 0, []
-    for piece in READERS[kind](wanted, cursor):
-        batch.append(piece)
+    for imported in READERS[kind](request, cursor):
+        batch.append(imported)
         if len(batch) == BATCH:
-            new += _commit(store, source, wanted, batch)
+            new += _commit(store, source, request, batch)
             batch = []
-            if told is not None:
-                told(new)
-    return new + _commit(store, source, wanted, batch)
+            if on_progress is not None:
+                on_progress(new)
+    return new + _commit(store, source, request, batch)
 
 
-def _commit(store: Store, source: str, wanted: Wanted, batch: Sequence[Piece]) -> int:
+def _commit(store: Store, source: str, request: Import, batch: Sequence[ImportedItem]) -> int:
     now = store.clock.now()
     with store.writing() as connection:
         items = [
             replace(
-                piece.item,
-                text=redact(piece.item.text)[:LONGEST_TEXT],
-                scope=wanted.scope,
-                privacy=wanted.privacy,
+                imported.item,
+                text=redact(imported.item.text)[:LONGEST_TEXT],
+                scope=request.scope,
+                privacy=request.privacy,
                 source=source,
             )
-            for piece in batch
+            for imported in batch
         ]
         receipts = store.add(connection, items)
-        mark(connection, source, seen_at=now, committed_at=now, cursor=batch[-1].cursor if batch else None)
+        move_watermark(connection, source, seen_at=now, committed_at=now, cursor=batch[-1].cursor if batch else None)
     return sum(receipt.is_new for receipt in receipts)
 
 
-def read_chat(wanted: Wanted, cursor: str) -> Iterator[Piece]:
-    """Chat logs, one JSON object a line: a message, or an object with `messages`."""
-    for raw, place, behind in _read_json_lines(wanted.path, cursor):
+def read_chat(request: Import, cursor: str) -> Iterator[ImportedItem]:
+    """Read chat logs with one JSON object per line: a message, or an object with `messages`."""
+    for raw, place, behind in _read_json_lines(request.path, cursor):
         found = raw.get("messages")
         messages = found if isinstance(found, list) else [raw]
-        thread = str(raw.get("session") or raw.get("conversation_id") or raw.get("id") or wanted.path.name)
+        thread = str(raw.get("session") or raw.get("conversation_id") or raw.get("id") or request.path.name)
         for nth, message in enumerate(messages):
             text = _read_content(message.get("content")) if isinstance(message, Mapping) else ""
             if text:
@@ -107,12 +107,12 @@ def read_chat(wanted: Wanted, cursor: str) -> Iterator[Piece]:
                     ref=_ref(f"{place}.{nth}", text),
                     happened_at=_read_time(raw.get("created") or raw.get("timestamp")),
                 )
-                yield Piece(item, behind if len(messages) == 1 else str(place))  # a line is read again, or whole
+                yield ImportedItem(item, behind if len(messages) == 1 else str(place))  # never ends within a line
 
 
-def read_claude_code(wanted: Wanted, cursor: str) -> Iterator[Piece]:
-    """A session of Claude Code: what the user and the assistant said, without calls of tools."""
-    for raw, place, behind in _read_json_lines(wanted.path, cursor):
+def read_claude_code(request: Import, cursor: str) -> Iterator[ImportedItem]:
+    """Read a session of Claude Code: the text of user and assistant, without tool calls."""
+    for raw, place, behind in _read_json_lines(request.path, cursor):
         message = raw.get("message")
         if raw.get("type") not in ("user", "assistant") or not isinstance(message, Mapping):
             continue
@@ -121,16 +121,16 @@ def read_claude_code(wanted: Wanted, cursor: str) -> Iterator[Piece]:
             item = NewItem(
                 text=text,
                 author=str(message.get("role") or raw["type"]),
-                thread=str(raw.get("sessionId") or wanted.path.stem),
+                thread=str(raw.get("sessionId") or request.path.stem),
                 ref=str(raw.get("uuid") or _ref(place, text)),
                 happened_at=_read_time(raw.get("timestamp")),
             )
-            yield Piece(item, behind)
+            yield ImportedItem(item, behind)
 
 
-def read_codex(wanted: Wanted, cursor: str) -> Iterator[Piece]:
-    """A session of Codex: its messages."""
-    for raw, place, behind in _read_json_lines(wanted.path, cursor):
+def read_codex(request: Import, cursor: str) -> Iterator[ImportedItem]:
+    """Read the messages of a session of Codex."""
+    for raw, place, behind in _read_json_lines(request.path, cursor):
         payload = raw.get("payload")
         if not isinstance(payload, Mapping) or payload.get("type") != "message":
             continue
@@ -139,17 +139,17 @@ def read_codex(wanted: Wanted, cursor: str) -> Iterator[Piece]:
             item = NewItem(
                 text=text,
                 author=str(payload["role"]),
-                thread=wanted.path.stem,
+                thread=request.path.stem,
                 ref=_ref(place, text),
                 happened_at=_read_time(raw.get("timestamp")),
             )
-            yield Piece(item, behind)
+            yield ImportedItem(item, behind)
 
 
-def read_shell(wanted: Wanted, cursor: str) -> Iterator[Piece]:
-    """The history of bash (with or without times) or zsh; one command an item."""
+def read_shell(request: Import, cursor: str) -> Iterator[ImportedItem]:
+    """Read the history of bash (with or without times) or zsh, one item per command."""
     at: float | None = None
-    for line, place, behind in _read_lines(wanted.path, cursor):
+    for line, place, behind in _read_lines(request.path, cursor):
         zsh = _ZSH.match(line)
         if zsh is not None:
             at, command = float(zsh.group(1)), zsh.group(2)
@@ -159,40 +159,42 @@ def read_shell(wanted: Wanted, cursor: str) -> Iterator[Piece]:
         else:
             command = line
         if command.strip():
-            yield Piece(NewItem(text=command, thread="shell", ref=_ref(place, command), happened_at=at), behind)
+            yield ImportedItem(NewItem(text=command, thread="shell", ref=_ref(place, command), happened_at=at), behind)
         at = None
 
 
-def read_git(wanted: Wanted, cursor: str) -> Iterator[Piece]:
-    """The commits of a repository, the oldest first."""
+def read_git(request: Import, cursor: str) -> Iterator[ImportedItem]:
+    """Read the commits of a repository, the oldest first."""
     form = _FIELD.join(("%H", "%an", "%at", "%B")) + _END
-    known = cursor and _git(wanted.path, "cat-file", "-e", f"{cursor}^{{commit}}") is not None
-    told = _git(wanted.path, "log", "--reverse", f"--format={form}", *([f"{cursor}..HEAD"] if known else ["HEAD"]))
-    if told is None:
-        raise DataError("git tells no commits of it", path=str(wanted.path), hint="name the folder of a repository")
-    for record in told.split(_END):
+    known = cursor and _git(request.path, "cat-file", "-e", f"{cursor}^{{commit}}") is not None
+    listed = _git(request.path, "log", "--reverse", f"--format={form}", *([f"{cursor}..HEAD"] if known else ["HEAD"]))
+    if listed is None:
+        raise DataError("git finds no commits there", path=str(request.path), hint="name the folder of a repository")
+    for record in listed.split(_END):
         parts = record.strip("\n").split(_FIELD)
         if len(parts) == 4 and parts[3].strip():
             name, author, at, text = parts
             item = NewItem(text=text.strip(), author=author, thread="git", ref=name, happened_at=float(at))
-            yield Piece(item, name)
+            yield ImportedItem(item, name)
 
 
-def read_folder(wanted: Wanted, cursor: str) -> Iterator[Piece]:
-    """The text files of a folder, part by part; a part that has changed is another one."""
-    if not wanted.path.is_dir():
-        raise DataError("it is no folder", path=str(wanted.path))
-    for path in sorted(wanted.path.rglob("*")):
+def read_folder(request: Import, cursor: str) -> Iterator[ImportedItem]:
+    """Read the text files of a folder, one item per part. A changed part is a new item."""
+    if not request.path.is_dir():
+        raise DataError("it is not a folder", path=str(request.path))
+    for path in sorted(request.path.rglob("*")):
         if path.suffix.lower() not in TEXTS or not path.is_file():
             continue
-        name = str(path.relative_to(wanted.path))
+        name = str(path.relative_to(request.path))
         for part in split_parts(path.read_text(encoding="utf-8", errors="replace")):
             digest = hashlib.sha256(part.encode()).hexdigest()[:16]
             changed = path.stat().st_mtime
-            yield Piece(NewItem(text=part, author=name, thread=name, ref=f"{name}#{digest}", happened_at=changed), "")
+            yield ImportedItem(
+                NewItem(text=part, author=name, thread=name, ref=f"{name}#{digest}", happened_at=changed), ""
+            )
 
 
-READERS: Mapping[str, Reader] = {
+READERS: Mapping[str, ImportReader] = {
     "chat": read_chat,
     "claude-code": read_claude_code,
     "codex": read_codex,
@@ -203,7 +205,7 @@ READERS: Mapping[str, Reader] = {
 
 
 def split_parts(text: str) -> Iterator[str]:
-    """Paragraphs, those of one heading together, up to `LONGEST_PART` characters each."""
+    """Split a text into parts of up to `LONGEST_PART` characters: the paragraphs of one heading stay together."""
     part = ""
     for paragraph in map(str.strip, re.split(r"\n\s*\n", text)):
         is_heading = paragraph.startswith("#")
@@ -216,7 +218,7 @@ def split_parts(text: str) -> Iterator[str]:
 
 
 def _read_lines(path: Path, cursor: str) -> Iterator[tuple[str, int, str]]:
-    """Whole lines beyond a place in bytes, each with its place and the one behind it; half a line waits for its end."""
+    """Read the complete lines beyond a byte offset, each with its own offset and the next one."""
     start = int(cursor) if cursor.isdigit() and int(cursor) <= path.stat().st_size else 0
     with path.open("rb") as file:
         file.seek(start)
@@ -231,25 +233,25 @@ def _read_lines(path: Path, cursor: str) -> Iterator[tuple[str, int, str]]:
 
 def _read_json_lines(path: Path, cursor: str) -> Iterator[tuple[dict[str, object], int, str]]:
     if path.is_dir():
-        raise DataError("it is a folder, and a file is wanted", path=str(path))
+        raise DataError("it is a folder, not a file", path=str(path))
     for line, place, behind in _read_lines(path, cursor):
         if not line.strip():
             continue
         try:
             raw = json.loads(line)
         except ValueError as error:
-            raise DataError(f"a line is no JSON: {error}", path=str(path), place=f"byte {place}") from error
+            raise DataError(f"a line is not JSON: {error}", path=str(path), place=f"byte {place}") from error
         if isinstance(raw, dict):
             yield raw, place, behind
 
 
 def _ref(place: object, text: str) -> str:
-    """A name for what stands at a place: something else that is written there later has another one."""
+    """Make a reference from a place and its text. If other text stands there later, it gets another reference."""
     return f"{place}:{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _read_content(content: object) -> str:
-    """The text of a message: a string, or the text parts of a list."""
+    """Return the text of a message: a string, or the text parts of a list."""
     if isinstance(content, str):
         return content.strip()
     if not isinstance(content, list):

@@ -1,4 +1,4 @@
-"""Memory: what the harness, the gateway and the commands use. Reads say what they could do; receipts mean durable."""
+"""Memory: the interface for harness, gateway and commands. Reads report outages; a receipt means durable."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -22,47 +22,47 @@ from ripieno.domain.memory import (
 )
 from ripieno.encoders import Encoder, find_privacy
 from ripieno.errors import MemoryUnavailable, RipienoError
-from ripieno.memory.importers import Wanted, take
+from ripieno.memory.importers import Import, import_source
 from ripieno.memory.redact import redact
 from ripieno.memory.schema import items, sources, upsert, vectors
-from ripieno.memory.search import Reader, search
-from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, tell, to_item
-from ripieno.memory.sync import LARGEST_LOSS, Version, Watermark, list_versions, list_watermarks, mark, sync
+from ripieno.memory.search import SearchScope, search
+from ripieno.memory.store import CANARY_PROJECT, Store, rebuild, to_item, with_author
+from ripieno.memory.sync import LARGEST_LOSS, Version, Watermark, list_versions, list_watermarks, move_watermark, sync
 
 READ_S = 2.0
-"""In which a read answers, or says that it could not."""
+"""Seconds until a read returns or reports an outage."""
 BEAT_S = 60.0
-"""Between two beats of the canary."""
+"""Seconds between two writes of the canary."""
 CANARY = "canary"
 _BATCH = 256
 _LOCAL = Scope(project=CANARY_PROJECT)
 
 
 class Pulse(StrEnum):
-    """How memory is."""
+    """State of memory."""
 
     OK = "ok"
     STALLED = "stalled"
-    """It answers, and nothing has gone through it for two beats, or what a source has seen is not committed."""
+    """It answers, but the canary is two periods late, or a source has seen more than is committed."""
     UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """What the canary and the watermarks say."""
+class MemoryHealth:
+    """Results of the canary and the watermarks."""
 
     pulse: Pulse
     items: int = 0
     newest_at: float | None = None
     unembedded: int = 0
-    """Items without a vector: how far that projection lags."""
+    """Items without a vector: the lag of that projection."""
     beat_at: float | None = None
-    """When the canary was last written and read back."""
+    """Time at which the canary was last written and read back."""
     sources: tuple[Watermark, ...] = ()
     stalled: tuple[str, ...] = ()
-    """Sources of which more was seen than committed."""
+    """Sources that have seen more than is committed."""
     quarantined: tuple[Version, ...] = ()
-    """The latest sync of each source, where it is in quarantine."""
+    """Latest sync of each source that is in quarantine."""
     detail: str = ""
 
 
@@ -70,10 +70,10 @@ class Memory:
     """Remembers, recalls and forgets.
 
     Args:
-        store: where items are.
-        encoder: of meaning; where it fails, words alone are searched, and the read says so.
-        clock: tells the time.
-        read_s: in which a read answers.
+        store: the store of items.
+        encoder: encodes meaning. If it fails, the search uses words alone, and the read says so.
+        clock: the time.
+        read_s: timeout of a read in seconds.
     """
 
     def __init__(self, store: Store, encoder: Encoder, clock: Clock, *, read_s: float = READ_S) -> None:
@@ -83,17 +83,19 @@ class Memory:
         self._read_s = read_s
 
     async def remember(self, new: Sequence[NewItem]) -> list[Receipt]:
-        """Write items; each receipt means that its item is on disk.
+        """Write items. Each receipt means that its item is on disk.
 
         Raises:
             DataError: a text is too long.
-            NotFound: an item refers to one that is not there.
+            NotFound: an item refers to one that does not exist.
             MemoryUnavailable: nothing was written.
         """
         receipts = await asyncio.to_thread(self._store.write, new)
         fresh = {receipt.place: item for receipt, item in zip(receipts, new, strict=True) if receipt.is_new}
         listed = [
-            (place, tell(item.author, redact(item.text))) for place, item in fresh.items() if self._may_encode(item)
+            (place, with_author(item.author, redact(item.text)))
+            for place, item in fresh.items()
+            if self._may_encode(item)
         ]
         for start in range(0, len(listed), _BATCH):
             if not await self._give_vectors(listed[start : start + _BATCH]):
@@ -101,22 +103,24 @@ class Memory:
         return receipts
 
     def _may_encode(self, item: NewItem) -> bool:
-        """Whether an item may travel to the encoder."""
+        """Return whether an item may travel to the encoder."""
         return item.privacy.reach >= find_privacy(self._encoder).reach
 
     def write(self, new: Sequence[NewItem]) -> list[Receipt]:
-        """Write items without vectors, which `embed` gives them later; see `Store.write`."""
+        """Write items without vectors. `embed` adds them later. See `Store.write`."""
         return self._store.write(new)
 
     async def sync(self, source: str, new: Sequence[NewItem], *, bound: float = LARGEST_LOSS) -> Version:
-        """Take a source's whole content; see `sync`."""
+        """Replace a source's whole content. See `sync`."""
         version = await asyncio.to_thread(sync, self._store, source, new, bound=bound)
         await self.embed()
         return version
 
-    async def take(self, kind: str, wanted: Wanted, *, told: Callable[[int], None] | None = None) -> int:
-        """Import what a source holds beyond its watermark; see `take`."""
-        new = await asyncio.to_thread(take, self._store, kind, wanted, told=told)
+    async def import_source(
+        self, kind: str, request: Import, *, on_progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Import the items of a source beyond its watermark. See `import_source`."""
+        new = await asyncio.to_thread(import_source, self._store, kind, request, on_progress=on_progress)
         await self.embed()
         return new
 
@@ -130,18 +134,18 @@ class Memory:
         as_of: float | None = None,
         kinds: Sequence[ItemKind] = (),
     ) -> Recall:
-        """Find what fits a question; never raises for an outage, and never calls one an empty memory.
+        """Find the items that fit a question. An outage raises nothing and never reads as an empty memory.
 
         Args:
-            question: in words.
-            scope: whose memory; that which holds for all if not given.
-            most: items that are wanted.
-            reach: how far what is recalled will travel, and how far the question may; an encoder beyond it is not
-                asked. None recalls all, and asks the encoder wherever it is.
-            as_of: what was known and true then.
+            question: the question in words.
+            scope: scope of the memory. Default: the scope shared by all.
+            most: most items to return.
+            reach: how far the recalled items will travel, and how far the question may. An encoder beyond it is not
+                called. None recalls all items, and calls any encoder.
+            as_of: a past time; the result is what was known and true then.
             kinds: kinds of items; none means all.
         """
-        reader = Reader(
+        reader = SearchScope(
             scope=scope or Scope(),
             reach=reach or Privacy.LOCAL,
             now=self._clock.now(),
@@ -158,26 +162,26 @@ class Memory:
         return replace(found, status=status, detail=fault)
 
     async def get(self, ids: Sequence[str]) -> list[Item]:
-        """Items by their ids; see `Store.get`."""
+        """Return items by their ids. See `Store.get`."""
         return await asyncio.to_thread(self._store.get, ids)
 
     async def history(self, name: str) -> list[Item]:
-        """All versions of an item, which the beginning of its id names; see `Store.history`."""
+        """Return all versions of the item whose id begins so. See `Store.history`."""
         return await asyncio.to_thread(lambda: self._store.history(self._store.find(name)))
 
     async def forget(self, name: str) -> Erasure:
-        """Erase an item, which the beginning of its id names; see `Store.erase`."""
+        """Erase the item whose id begins so. See `Store.erase`."""
         return await asyncio.to_thread(lambda: self._store.erase(self._store.find(name)))
 
     async def rebuild(self) -> int:
-        """Make all projections anew from the items; tells how many items there are."""
+        """Rebuild all projections from the items, and return the number of items."""
         count = await asyncio.to_thread(rebuild, self._store)
         await asyncio.to_thread(self._drop_vectors)
         await self.embed()
         return count
 
     async def embed(self) -> int:
-        """Give vectors to items that have none; tells how many got one. An encoder that fails leaves them for later."""
+        """Encode the items without a vector, and return how many got one. If the encoder fails, the rest stays."""
         done = 0
         while missing := await asyncio.to_thread(self._list_unembedded):
             if not await self._give_vectors(missing):
@@ -186,7 +190,7 @@ class Memory:
         return done
 
     async def _give_vectors(self, listed: Sequence[tuple[int, str]]) -> bool:
-        """Give vectors to the words at some places; false where the encoder fails."""
+        """Encode the words of some places. Return False if the encoder fails."""
         try:
             rows = await self._encoder.encode([words for _, words in listed])
         except RipienoError:
@@ -199,10 +203,10 @@ class Memory:
         return True
 
     async def read_onward(self, reader: str, *, most: int) -> tuple[int, list[Item]]:
-        """What was said since a reader's cursor, in order; gives the cursor, too.
+        """Return a reader's cursor and the turns beyond it, in order.
 
         Raises:
-            MemoryUnavailable: it cannot be read.
+            MemoryUnavailable: memory cannot be read.
         """
         return await asyncio.to_thread(self._read_onward, reader, most)
 
@@ -210,12 +214,12 @@ class Memory:
         """Move a reader's cursor to the place of an item.
 
         Raises:
-            MemoryUnavailable: it cannot be moved.
+            MemoryUnavailable: the cursor cannot be moved.
         """
         await asyncio.to_thread(self._mark_read, reader, place)
 
     async def beat(self) -> bool:
-        """Write a marked item and read it back through the public path; tells whether it came back."""
+        """Write a canary and read it back through the public path. Return whether it came back."""
         now = self._clock.now()
         mark_ = f"canary {now:.6f}"
         await asyncio.to_thread(self._store.write, [NewItem(text=mark_, scope=_LOCAL, kind=ItemKind.NOISE)])
@@ -225,16 +229,16 @@ class Memory:
             await asyncio.to_thread(self._mark, CANARY, now)
         return is_back
 
-    async def health(self, *, beat_s: float = BEAT_S) -> Health:
-        """What the canary and the watermarks say, without raising."""
+    async def health(self, *, beat_s: float = BEAT_S) -> MemoryHealth:
+        """Return the results of the canary and the watermarks. Never raises."""
         try:
             async with asyncio.timeout(self._read_s):
                 return await asyncio.to_thread(self._examine, beat_s)
         except (MemoryUnavailable, TimeoutError) as error:
-            return Health(pulse=Pulse.UNAVAILABLE, detail=_reason(error))
+            return MemoryHealth(pulse=Pulse.UNAVAILABLE, detail=_reason(error))
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the database."""
         self._store.engine.dispose()
 
     async def _read_meaning(self, question: str, reach: Privacy) -> tuple[np.ndarray | None, str]:
@@ -245,7 +249,7 @@ class Memory:
         except RipienoError as error:
             return None, f"searched by words alone: {error.message}"
 
-    def _look_up(self, question: str, meaning: np.ndarray | None, reader: Reader, most: int) -> Recall:
+    def _look_up(self, question: str, meaning: np.ndarray | None, reader: SearchScope, most: int) -> Recall:
         with self._store.reading() as connection:
             found = search(connection, question, meaning, reader, most=most)
         newest = self._store.newest()
@@ -267,7 +271,7 @@ class Memory:
         query = select(items.c.place, items.c.author, items.c.text).where(*self._lacks_vector())
         with self._store.reading() as connection:
             rows = connection.execute(query.order_by(items.c.place).limit(_BATCH)).all()
-        return [(row.place, tell(row.author, row.text)) for row in rows]
+        return [(row.place, with_author(row.author, row.text)) for row in rows]
 
     def _lacks_vector(self) -> tuple[ColumnElement[bool], ...]:
         has_one = exists().where(vectors.c.place == items.c.place, vectors.c.encoder == self._encoder.name)
@@ -301,14 +305,14 @@ class Memory:
     def _mark_read(self, reader: str, place: int) -> None:
         now = self._clock.now()
         with self._store.writing() as connection:
-            mark(connection, reader, seen_at=now, committed_at=now, cursor=str(place))
+            move_watermark(connection, reader, seen_at=now, committed_at=now, cursor=str(place))
 
     def _mark(self, source: str, at: float) -> None:
         with self._store.writing() as connection:
-            mark(connection, source, seen_at=at, committed_at=at)
+            move_watermark(connection, source, seen_at=at, committed_at=at)
             connection.execute(update(items).where(items.c.project == _LOCAL.project).values(expires_at=at))
 
-    def _examine(self, beat_s: float) -> Health:
+    def _examine(self, beat_s: float) -> MemoryHealth:
         marks = list_watermarks(self._store)
         now = self._clock.now()
         beat_at = next((each.committed_at for each in marks if each.source == CANARY), None)
@@ -325,7 +329,7 @@ class Memory:
         with self._store.reading() as connection:
             query = select(func.count()).select_from(items).where(*self._lacks_vector())
             unembedded = connection.execute(query).scalar_one()
-        return Health(
+        return MemoryHealth(
             pulse=Pulse.STALLED if stalled or is_late else Pulse.OK,
             items=self._store.count(),
             newest_at=self._store.newest(),
@@ -334,19 +338,19 @@ class Memory:
             sources=tuple(named),
             stalled=tuple(stalled),
             quarantined=tuple(each for found in latest for each in found if each.status == "quarantined"),
-            detail="the canary has not come back for two beats" if is_late else "",
+            detail="the canary is more than two periods late" if is_late else "",
         )
 
 
-def tell_prompt(recall: Recall) -> str:
-    """The one line that a prompt says where memory could not be read; empty where it could."""
+def outage_notice(recall: Recall) -> str:
+    """Return the line that tells the model about an outage; empty if memory could be read."""
     if recall.status is not ReadStatus.UNAVAILABLE:
         return ""
     return "Memory is unavailable now: do not claim to remember anything, and say so if it matters."
 
 
 def _calibrate(likeness: float) -> float:
-    """Likeness in meaning as the chance that what is asked for is there: a logistic with its middle at 0.5."""
+    """Convert a similarity into the probability that memory holds the answer: a logistic with its middle at 0.5."""
     return float(1.0 / (1.0 + np.exp(-10.0 * (likeness - 0.5))))
 
 

@@ -1,4 +1,4 @@
-"""Opening: the database of a memory, with what is missing made; its faults in words."""
+"""Opening: opens the database of a memory, creates what is missing, and explains its faults."""
 
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -11,17 +11,17 @@ from ripieno.memory.words import words_of
 
 FORMAT = 2
 SCHEMA = "ripieno_memory"
-"""In PostgreSQL; a ledger may be in the same database."""
+"""Schema in PostgreSQL. A ledger may be in the same database."""
 _LOCK = 7269706966
 _FORMS = "write sqlite:///path/to/memory.db, or postgresql://user@host/database"
 
 
 def open_memory(url: str) -> Engine:
-    """Open a memory, and make what is missing.
+    """Open a memory, and create what is missing.
 
     Raises:
-        ConfigError: the URL is not one that a memory can be at.
-        MemoryUnavailable: it cannot be opened, is damaged, or is no memory.
+        ConfigError: the URL is not a valid memory URL.
+        MemoryUnavailable: the database cannot be opened, is damaged, or is not a memory.
     """
     try:
         parsed = make_url(url)
@@ -44,13 +44,13 @@ def open_memory(url: str) -> Engine:
 
 
 def lock_writers(connection: Connection) -> None:
-    """Let writers of a server take turns, as those of a file do: where an item stands follows from the others."""
+    """Serialize the writers of a server, as a file does: the place of an item depends on the others."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
 
 
 def explain(error: SQLAlchemyError) -> MemoryUnavailable:
-    """The memory's error for what the database says."""
+    """Convert a database error into memory's error."""
     reason = str(getattr(error, "orig", None) or error)
     return MemoryUnavailable(f"memory: {reason}", hint="check memory.url, its disk and its permissions")
 
@@ -63,11 +63,11 @@ def _open(parsed: URL) -> Engine:
         return engine
     if kind != "sqlite" or not parsed.database:
         shown = parsed.render_as_string()
-        raise ConfigError(f"memory.url {shown!r} is not one that a memory can be at", key="memory.url", hint=_FORMS)
+        raise ConfigError(f"memory.url {shown!r} is not a valid memory URL", key="memory.url", hint=_FORMS)
     try:
         return open_sqlite(parsed)
     except OSError as error:
-        said = f"memory: the folder of {parsed.database!r} cannot be made ({error.strerror})"
+        said = f"memory: the folder of {parsed.database!r} cannot be created ({error.strerror})"
         raise MemoryUnavailable(said, hint="check memory.url and its permissions") from error
 
 
@@ -109,5 +109,6 @@ def _prepare_server(connection: Connection) -> None:
 def _require_known(found: int, where: str) -> None:
     if found > FORMAT:
         raise MemoryUnavailable(
-            f"memory {where!r} has format {found}, this Ripieno knows {FORMAT}", hint="upgrade ripieno"
+            f"memory {where!r} has format {found}, and this version of Ripieno reads up to {FORMAT}",
+            hint="upgrade ripieno",
         )

@@ -1,6 +1,6 @@
-"""Secrets taken out of a text before anything is kept of it, by the scanner that the boundary has.
+"""Removal of secrets from a text before anything of it is stored, by the scanner of the privacy boundary.
 
-Personal data stay: memory is the owner's, and what it holds is scanned again before it leaves.
+Personal data stay: memory belongs to its owner, and its content is scanned again before it leaves.
 """
 
 from ripieno.domain import Sensitivity
@@ -11,10 +11,10 @@ REMOVED = MARKS[Sensitivity.SECRET]
 
 
 def redact(text: str) -> str:
-    """The text with a mark in the place of each secret."""
+    """Replace each secret of a text with a mark."""
     return remove_secrets(text).text
 
 
 def remove_secrets(text: str) -> Redacted:
-    """The text with a mark in the place of each secret, and how many of which form there were."""
+    """Replace each secret of a text with a mark, and count the secrets of each form."""
     return make_scanner(has_personal=False).redact(text)

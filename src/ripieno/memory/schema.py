@@ -1,4 +1,4 @@
-"""The memory's tables: items, which are only added to, and projections, which can be made again."""
+"""The memory's tables: items, which are only appended to, and projections, which can be rebuilt."""
 
 from sqlalchemy import (
     BigInteger,
@@ -54,7 +54,7 @@ links = Table(
     Column("origin", String, primary_key=True),
     Index("links_origin", "origin"),
 )
-"""Which items were made from which."""
+"""Which items were derived from which."""
 
 vectors = Table(
     "vectors",
@@ -72,7 +72,7 @@ sources = Table(
     Column("committed_at", Float),
     Column("cursor", String, nullable=False, server_default=""),
 )
-"""The watermark of each source: when something was last seen there, and when something was last committed."""
+"""Watermark of each source: when something was last seen there, and last committed."""
 
 authors = Table(
     "authors",
@@ -88,7 +88,7 @@ retired = Table(
     Column("id", String, primary_key=True),
     Column("at", Float, nullable=False),
 )
-"""Items that the current version of their source does not hold any more."""
+"""Items that are no longer in the current version of their source."""
 
 versions = Table(
     "versions",
@@ -102,9 +102,9 @@ versions = Table(
     Column("ids", String, nullable=False),
     UniqueConstraint("source", "nth"),
 )
-"""What each sync of a source held: the current one, those before it, and those that were put into quarantine."""
+"""What each sync of a source held: current, superseded and quarantined versions."""
 
 
 def upsert(connection: Connection, into: Table) -> sqlite.Insert | postgresql.Insert:
-    """An insert that may say what to do with rows that are there."""
+    """Make an insert that can handle existing rows."""
     return postgresql.insert(into) if connection.dialect.name == "postgresql" else sqlite.insert(into)

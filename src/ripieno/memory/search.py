@@ -1,8 +1,8 @@
-"""Search: which items fit a question, by words and by meaning, among those that a reader may see.
+"""Search: find the visible items that fit a question, by words and by meaning.
 
 Source:
-    Weighted sums of scaled scores keep how sure a key is; fusion by rank does not, and lost to words alone when it was
-    measured on evidence recall. The weights were set on LoCoMo's development part (Maharana et al., ACL 2024).
+    A weighted sum of scaled scores keeps the strength of each key. Fusion by rank does not: on evidence recall, it
+    was worse than words alone. The weights were set on LoCoMo's development part (Maharana et al., ACL 2024).
 """
 
 import re
@@ -21,40 +21,40 @@ from ripieno.memory.words import AFTER, BEFORE, Sought, words_of
 Floats = npt.NDArray[np.float64]
 
 WEIGHTS = {"before": 1.0, "after": 0.5, "meaning": 0.5, "thread": 0.5, "author": 0.5, "derived": 0.5}
-"""Of each key; each is scaled to its best item first."""
+"""Weight of each key. Each key is scaled to its best item first."""
 MOST_CANDIDATES = 200
-"""Items of one key that go on."""
+"""Candidates of each key."""
 THREAD_ITEMS = 5
-"""Best items of a thread that speak for it."""
-MEANT = 50
-"""Items of which the likeness in meaning counts."""
+"""Best items of a thread that make its score."""
+SEMANTIC_TOP_K = 50
+"""Items whose similarity in meaning counts."""
 MOST_TERMS = 24
-"""Words of a question that are looked for."""
+"""Most words of a question that are searched."""
 COMMON_SHARE, LEAST_COMMON, MOST_COMMON = 0.02, 1000, 10_000
-"""A word is too common where it stands in more items than this share, within these bounds."""
+"""A word is too common if more items than this share contain it, within these bounds."""
 _STOP = frozenset(
     "a an and are as at be been by did do does for from had has have her his how i in is it its of on or she he s t "  # noqa: SIM905
     "that the their them they this to was were what when where which who whom whose will with would you your".split()
 )
-"""Question words count as such: they say nothing of what is asked about."""
+"""Question words are included: they do not say what the question is about."""
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """Who asks: what may be shown, and of which time."""
+class SearchScope:
+    """Limits of a search: what may be returned, and as of which time."""
 
     scope: Scope
     reach: Privacy = Privacy.LOCAL
-    """How far what is shown will travel; items that may not go so far are left out."""
+    """How far the result will travel. Items that may not travel so far are left out."""
     now: float
     as_of: float | None = None
-    """Reads what was known, and true, then; None reads what is."""
+    """A past time, to search what was known and true then; None searches the present."""
     kinds: tuple[str, ...] = ()
     """Kinds of items; none means all."""
 
     def where(self) -> tuple[ColumnElement[bool], ...]:
-        """What holds of the items that it may see."""
+        """Return the conditions of the items that may be returned."""
         then = self.as_of if self.as_of is not None else self.now
         later = items.alias("later")
         allowed = [boundary.value for boundary in Privacy if boundary.reach >= self.reach.reach]
@@ -75,15 +75,15 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What fits, best first."""
+class SearchResult:
+    """Matching items, best first."""
 
     places: tuple[int, ...]
     scores: tuple[float, ...]
     because: tuple[tuple[str, ...], ...]
     """Derived items through which each was found."""
     support: float
-    """Likeness in meaning of the best derived item about whom the question names, else of the best item."""
+    """Similarity in meaning of the best derived item about the named author, else of the best item."""
 
 
 @dataclass(slots=True)
@@ -99,35 +99,35 @@ class _Candidate:
 
 
 def search(
-    connection: Connection, question: str, meaning: npt.NDArray[np.float32] | None, reader: Reader, *, most: int
-) -> Found:
+    connection: Connection, question: str, meaning: npt.NDArray[np.float32] | None, limits: SearchScope, *, most: int
+) -> SearchResult:
     """Find the items that fit a question.
 
     Args:
-        connection: of a read.
-        question: in words.
-        meaning: its vector; None leaves likeness out.
-        reader: who asks.
-        most: items that are wanted.
+        connection: a read connection.
+        question: the question in words.
+        meaning: its vector; None leaves out similarity.
+        limits: what may be returned.
+        most: most items to return.
     """
-    sought, words = _find_sought(connection, question, reader), words_of(connection)
+    sought, words = _find_sought(connection, question, limits), words_of(connection)
     candidates: dict[int, _Candidate] = {}
     if sought.terms:
         for row in words.match(connection, BEFORE, sought):
-            _take(candidates, row).before = float(row["score"])
+            _find_or_add(candidates, row).before = float(row["score"])
         for row in words.match(connection, AFTER, sought):
-            _take(candidates, row).after = float(row["score"])
+            _find_or_add(candidates, row).after = float(row["score"])
     if not candidates:
-        return Found(places=(), scores=(), because=(), support=0.0)
+        return SearchResult(places=(), scores=(), because=(), support=0.0)
     if meaning is not None:
         _measure_meaning(connection, candidates, meaning)
-    named = _find_named(connection, question, reader.scope)
+    named = _find_named(connection, question, limits.scope)
     raw = [each for each in candidates.values() if not each.is_derived]
     derived = [each for each in candidates.values() if each.is_derived]
     scores = dict(zip((each.place for each in raw), _mix(raw, named), strict=True))
-    reasons = _spread(connection, derived, scores, reader)
+    reasons = _spread(connection, derived, scores, limits)
     order = sorted(scores, key=lambda place: (-scores[place], place))[:most]
-    return Found(
+    return SearchResult(
         places=tuple(order),
         scores=tuple(scores[place] for place in order),
         because=tuple(tuple(reasons.get(place, ())) for place in order),
@@ -135,22 +135,22 @@ def search(
     )
 
 
-def _take(candidates: dict[int, _Candidate], row: RowMapping) -> _Candidate:
+def _find_or_add(candidates: dict[int, _Candidate], row: RowMapping) -> _Candidate:
     place = row["place"]
     if place not in candidates:
         candidates[place] = _Candidate(place, row["id"], row["author"], row["thread"], bool(row["derived_from"]))
     return candidates[place]
 
 
-def _find_sought(connection: Connection, question: str, reader: Reader) -> Sought:
-    """The words of a question that tell items apart: one that stands in too many costs time, and says little."""
+def _find_sought(connection: Connection, question: str, limits: SearchScope) -> Sought:
+    """Choose the words of a question that distinguish items. A very common word costs time and adds little."""
     words = [word for word in dict.fromkeys(_WORD.findall(question.lower())) if word not in _STOP][:MOST_TERMS]
     size = int(connection.execute(select(func.max(items.c.place))).scalar() or 0)
     most = int(min(max(COMMON_SHARE * size, LEAST_COMMON), MOST_COMMON))
     counts = {word: words_of(connection).count(connection, word, most + 1) for word in words}
     rare = {word: count for word, count in counts.items() if count <= most}
     terms = rare or {word: counts[word] for word in words[:1]}
-    return Sought(terms=terms, size=size, where=reader.where(), most=MOST_CANDIDATES)
+    return Sought(terms=terms, size=size, where=limits.where(), most=MOST_CANDIDATES)
 
 
 def _measure_meaning(
@@ -165,7 +165,7 @@ def _measure_meaning(
 
 
 def _find_named(connection: Connection, question: str, scope: Scope) -> str | None:
-    """The one author whom a question names."""
+    """Return the one author that the question names; None if it names none or several."""
     mine = (authors.c.project.in_(scope.projects), authors.c.user.in_(("", scope.user)))
     rows = connection.execute(select(authors.c.author).distinct().where(*mine)).all()
     words = f" {' '.join(_WORD.findall(question.lower()))} "
@@ -174,7 +174,7 @@ def _find_named(connection: Connection, question: str, scope: Scope) -> str | No
 
 
 def _mix(raw: Sequence[_Candidate], named: str | None) -> list[float]:
-    """The weighted sum of all keys, each scaled to its best."""
+    """Return the weighted sum of all keys, each scaled to its best."""
     if not raw:
         return []
     before = np.array([each.before for each in raw])
@@ -194,9 +194,9 @@ def _mix(raw: Sequence[_Candidate], named: str | None) -> list[float]:
 
 
 def _spread(
-    connection: Connection, derived: Sequence[_Candidate], scores: dict[int, float], reader: Reader
+    connection: Connection, derived: Sequence[_Candidate], scores: dict[int, float], limits: SearchScope
 ) -> dict[int, list[str]]:
-    """Give the score of derived items to those that they were made from, which may be found through them alone."""
+    """Add the score of derived items to their origins, which may be found through them alone."""
     if not derived:
         return {}
     words = _scale(np.array([each.before for each in derived]))
@@ -208,7 +208,7 @@ def _spread(
     query = (
         select(links.c.derived, items.c.place)
         .select_from(links.join(items, items.c.id == links.c.origin))
-        .where(links.c.derived.in_(list(worth)), *reader.where())
+        .where(links.c.derived.in_(list(worth)), *limits.where())
     )
     rows = connection.execute(query).all()
     best: dict[int, float] = {}
@@ -230,10 +230,10 @@ def _find_support(raw: Sequence[_Candidate], derived: Sequence[_Candidate], name
 
 
 def _above(values: Floats) -> Floats:
-    """Likenesses above that of the last one that counts."""
-    if len(values) <= MEANT:
+    """Return the similarities above that of the last one that counts."""
+    if len(values) <= SEMANTIC_TOP_K:
         return np.asarray(np.maximum(values - values.min(), 0.0))
-    return np.asarray(np.maximum(values - np.partition(values, -MEANT)[-MEANT], 0.0))
+    return np.asarray(np.maximum(values - np.partition(values, -SEMANTIC_TOP_K)[-SEMANTIC_TOP_K], 0.0))
 
 
 def _scale(values: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Store: items on disk. They are added, superseded, retired and erased, and never changed."""
+"""Store: items on disk. Items are added, superseded, retired and erased, and never changed."""
 
 import hashlib
 import os
@@ -19,20 +19,20 @@ from ripieno.memory.schema import authors, items, links, upsert, vectors
 from ripieno.memory.words import AFTER, BEFORE, words_of
 
 LONGEST_TEXT = 100_000
-"""Characters of an item."""
+"""Most characters of an item."""
 NEIGHBOURS = 2
-"""Items before one, of its thread, that lend it their words."""
+"""Items before one, in its thread, whose words are indexed with it."""
 CANARY_PROJECT = "\x01canary"
-"""No project that anybody can name."""
+"""A project that no caller can name."""
 _CHUNK = 500
 
 
 class Store:
-    """Items, their order, and the words by which they are found.
+    """Items, their order, and their word index.
 
     Args:
         engine: an opened memory.
-        clock: tells when something is recorded.
+        clock: the time of each record.
     """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
@@ -40,20 +40,20 @@ class Store:
         self.clock = clock
 
     def write(self, new: Sequence[NewItem]) -> list[Receipt]:
-        """Write items, all or none; what a source named before is there already.
+        """Write all items or none. An item with a known `ref` of its source is not written again.
 
         Returns:
             A receipt for each, once all are durable.
 
         Raises:
             DataError: a text is too long.
-            NotFound: an item is to supersede, or was made from, one that is not there.
+            NotFound: an item supersedes, or is derived from, one that does not exist.
             MemoryUnavailable: nothing was written.
         """
         for each in new:
             if len(each.text) > LONGEST_TEXT:
                 raise DataError(
-                    f"an item of {len(each.text)} characters is too long, at most {LONGEST_TEXT} are kept",
+                    f"an item of {len(each.text)} characters is too long; the limit is {LONGEST_TEXT}",
                     path=each.source or "memory",
                     place=each.ref or None,
                     hint="split it",
@@ -62,7 +62,7 @@ class Store:
             return self.add(connection, new)
 
     def add(self, connection: Connection, new: Sequence[NewItem]) -> list[Receipt]:
-        """As `write`, within a transaction; secrets are taken out of each text, whoever brings it."""
+        """Write items within a transaction, as `write` does. Secrets are always removed from each text."""
         redacted = [remove_secrets(each.text) for each in new]
         new = [replace(each, text=clean.text) for each, clean in zip(new, redacted, strict=True)]
         names = [_name(each) for each in new]
@@ -72,7 +72,7 @@ class Store:
             if name not in known:
                 fresh.setdefault(name, each)
         self._require_origins(connection, fresh)
-        start = connection.execute(select(func.max(items.c.place))).scalar() or 0  # no item ever goes
+        start = connection.execute(select(func.max(items.c.place))).scalar() or 0  # no row is ever deleted
         places = {name: start + nth for nth, name in enumerate(fresh, start=1)}
         now = self.clock.now()
         if fresh:
@@ -94,25 +94,25 @@ class Store:
         ]
 
     def find(self, beginning: str) -> str:
-        """The id of the one item whose id begins so.
+        """Find the id of the only item whose id begins so.
 
         Raises:
-            NotFound: there is none, or several.
+            NotFound: no item or several items match.
         """
         query = select(items.c.id).where(items.c.id.startswith(beginning, autoescape=True)).limit(2)
         with self.reading() as connection:
             found = [row.id for row in connection.execute(query)]
         if len(found) != 1:
             raise NotFound(
-                f"memory holds {'several items' if found else 'no item'} {beginning!r}", hint="give its whole id"
+                f"memory holds {'several items' if found else 'no item'} {beginning!r}", hint="give the whole id"
             )
         return str(found[0])
 
     def get(self, ids: Sequence[str]) -> list[Item]:
-        """Items by their ids, in the order asked for, erased ones too.
+        """Return items by their ids, in the order of the ids, including erased ones.
 
         Raises:
-            NotFound: one is not there.
+            NotFound: an item does not exist.
         """
         found: dict[str, Item] = {}
         with self.reading() as connection:
@@ -125,7 +125,7 @@ class Store:
         return [found[name] for name in ids]
 
     def at(self, places: Sequence[int]) -> list[Item]:
-        """Items by their places; those that are not there are left out."""
+        """Return items by their places, without those that do not exist."""
         with self.reading() as connection:
             found: list[Item] = []
             for start in range(0, len(places), _CHUNK):
@@ -134,10 +134,10 @@ class Store:
             return found
 
     def history(self, name: str) -> list[Item]:
-        """An item, all that it superseded and all that superseded it, the oldest first.
+        """Return an item, all that it superseded and all that superseded it, the oldest first.
 
         Raises:
-            NotFound: there is no such item.
+            NotFound: the item does not exist.
         """
         chain = self.get([name])
         with self.reading() as connection:
@@ -152,10 +152,10 @@ class Store:
                 chain.append(to_item(later))
 
     def erase(self, name: str) -> Erasure:
-        """Erase an item's text and all that was made from it; a tombstone with its digest stays.
+        """Erase an item's text and all items derived from it. A tombstone with its digest stays.
 
         Raises:
-            NotFound: there is no such item.
+            NotFound: the item does not exist.
         """
         item = self.get([name])[0]
         now = self.clock.now()
@@ -171,13 +171,13 @@ class Store:
         return Erasure(id=name, digest=str(digest), erased_at=now, derived=tuple(derived))
 
     def count(self) -> int:
-        """Items that are there, without erased ones and canaries."""
+        """Count the items, without erased ones and canaries."""
         query = select(func.count()).where(items.c.erased_at.is_(None), items.c.project != CANARY_PROJECT)
         with self.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
     def newest(self) -> float | None:
-        """When the latest item was recorded."""
+        """Return the time at which the latest item was recorded."""
         query = select(items.c.recorded_at).where(items.c.project != CANARY_PROJECT)
         query = query.order_by(items.c.recorded_at.desc()).limit(1)
         with self.reading() as connection:
@@ -185,10 +185,10 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction; its end is durable.
+        """Open a transaction. Its commit is durable.
 
         Raises:
-            MemoryUnavailable: it cannot be begun or ended; nothing of it stays.
+            MemoryUnavailable: the transaction cannot start or commit. Nothing of it stays.
         """
         try:
             with self.engine.begin() as connection:
@@ -199,10 +199,10 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A read that no writer waits for.
+        """Open a read that blocks no writer.
 
         Raises:
-            MemoryUnavailable: nothing can be read.
+            MemoryUnavailable: memory cannot be read.
         """
         try:
             with self.engine.connect().execution_options(reads_only=True) as connection:
@@ -224,7 +224,7 @@ class Store:
         wanted |= {origin for each in fresh.values() for origin in each.derived_from}
         known = self._find_places(connection, sorted(wanted - set(fresh)))
         for name in sorted(wanted - set(fresh) - set(known)):
-            raise NotFound(f"memory holds no item {name!r}, which another is to supersede or to be made from")
+            raise NotFound(f"memory holds no item {name!r}, which a new item supersedes or is derived from")
 
 
 @dataclass(slots=True)
@@ -232,11 +232,11 @@ class _Thread:
     """The end of one thread while items are added to it."""
 
     last: list[tuple[int, str]] = field(default_factory=list)
-    """Places and words of its latest items, the newest last."""
+    """Places and words of the thread's latest items, the newest last."""
 
 
 def index(connection: Connection, new: Sequence[tuple[int, NewItem]]) -> None:
-    """Make the words of new items findable, each with its neighbours."""
+    """Index the words of new items, each with its neighbours."""
     if not new:
         return
     before: dict[int, str] = {}
@@ -244,7 +244,7 @@ def index(connection: Connection, new: Sequence[tuple[int, NewItem]]) -> None:
     changed: dict[int, str] = {}
     threads: dict[tuple[str, str, str], _Thread] = {}
     for place, item in new:
-        words = tell(item.author, item.text)
+        words = with_author(item.author, item.text)
         key = (item.scope.project, item.scope.user, item.thread)
         thread = _Thread()
         if item.thread:
@@ -262,22 +262,22 @@ def index(connection: Connection, new: Sequence[tuple[int, NewItem]]) -> None:
     kept.add(connection, AFTER, after)
     for place, words in changed.items():
         kept.change(connection, AFTER, place, words)
-    told = {(item.scope.project, item.scope.user, item.author) for _, item in new if item.author}
-    if told:
+    known_authors = {(item.scope.project, item.scope.user, item.author) for _, item in new if item.author}
+    if known_authors:
         connection.execute(
             upsert(connection, authors).on_conflict_do_nothing(),
-            [{"project": project, "user": user, "author": author} for project, user, author in sorted(told)],
+            [{"project": project, "user": user, "author": author} for project, user, author in sorted(known_authors)],
         )
 
 
 def unindex(connection: Connection, item: Item) -> None:
-    """Take an item out of all projections."""
+    """Remove an item from all projections."""
     words_of(connection).remove(connection, item.place)
     connection.execute(delete(vectors).where(vectors.c.place == item.place))
 
 
 def heal_thread(connection: Connection, item: Item) -> None:
-    """Make the words of an item's neighbours anew, once it is gone: nobody else has any of its words."""
+    """Reindex the neighbours of an erased item, so that its words remain nowhere."""
     if not item.thread:
         return
     key = (item.scope.project, item.scope.user, item.thread)
@@ -286,7 +286,7 @@ def heal_thread(connection: Connection, item: Item) -> None:
         *_of_thread(key), items.c.place > item.place, items.c.erased_at.is_(None)
     )
     rows = connection.execute(query.order_by(items.c.place).limit(NEIGHBOURS)).all()
-    later = [(int(row.place), tell(row.author, row.text)) for row in rows]
+    later = [(int(row.place), with_author(row.author, row.text)) for row in rows]
     around, kept = [*earlier, *later], words_of(connection)
     for nth, (place, words) in enumerate(later, start=len(earlier)):
         lent = [each for _, each in around[max(nth - NEIGHBOURS, 0) : nth]]
@@ -297,7 +297,7 @@ def heal_thread(connection: Connection, item: Item) -> None:
 
 
 def rebuild(store: Store) -> int:
-    """Throw the words away and make them anew from the items; tells how many."""
+    """Rebuild the word index from the items, and return their number."""
     with store.writing() as connection:
         words_of(connection).clear(connection)
         connection.execute(delete(authors))
@@ -307,13 +307,13 @@ def rebuild(store: Store) -> int:
     return len(kept)
 
 
-def tell(author: str, words: str) -> str:
-    """An item's words with who said them."""
+def with_author(author: str, words: str) -> str:
+    """Return an item's words with their author."""
     return f"{author}: {words}" if author else words
 
 
 def to_item(found: RowMapping) -> Item:
-    """A row as an item."""
+    """Convert a row into an item."""
     return Item(
         id=found["id"],
         place=found["place"],
@@ -338,7 +338,7 @@ def to_item(found: RowMapping) -> Item:
 
 
 def _renew(item: Item) -> NewItem:
-    """An item as it is indexed."""
+    """Return an item in the form that is indexed."""
     return NewItem(text=item.text, author=item.author, thread=item.thread, scope=item.scope)
 
 
@@ -388,4 +388,4 @@ def _read_end(connection: Connection, key: tuple[str, str, str], before: int) ->
         .order_by(items.c.place.desc())
         .limit(NEIGHBOURS)
     ).all()
-    return [(row.place, tell(row.author, row.text)) for row in reversed(rows)]
+    return [(row.place, with_author(row.author, row.text)) for row in reversed(rows)]

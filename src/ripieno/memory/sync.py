@@ -1,4 +1,4 @@
-"""Syncs: what a source holds as a whole. A sync that is empty or much smaller than before is put into quarantine."""
+"""Syncs: the whole content of a source. A sync that is empty or much smaller than before is put into quarantine."""
 
 import json
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from ripieno.memory.schema import retired, sources, upsert, versions
 from ripieno.memory.store import Store
 
 LARGEST_LOSS = 0.5
-"""Share of a source's live items that a sync may take away."""
+"""Share of a source's live items that a sync may remove."""
 
 
 class VersionStatus(StrEnum):
-    """What became of a sync."""
+    """Status of a sync."""
 
     CURRENT = "current"
     SUPERSEDED = "superseded"
@@ -43,27 +43,27 @@ class Watermark:
 
     source: str
     seen_at: float | None
-    """When something was last seen there."""
+    """Time at which something was last seen there."""
     committed_at: float | None
-    """When something was last committed from there."""
+    """Time of the last commit from there."""
     cursor: str
-    """Where reading goes on."""
+    """Where the next read starts."""
 
 
 def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LARGEST_LOSS) -> Version:
-    """Take a source's whole content; what it does not hold any more is retired, and stays readable as of before.
+    """Replace a source's whole content. Missing items are retired, and stay readable as of earlier times.
 
     Args:
-        store: where to.
-        source: its name; items are told apart by their `ref`.
-        new: all that it holds now.
-        bound: share of its live items that may be missing; beyond it the last good version stays current.
+        store: the store to write to.
+        source: name of the source; `ref` identifies its items.
+        new: the whole content of the source.
+        bound: share of its live items that may be missing. Beyond it, the last good version stays current.
 
     Raises:
         DataError: an item has no `ref`.
     """
     if any(not item.ref for item in new):
-        raise DataError(f"an item of {source!r} has no ref: a sync could not tell it from others", path=source)
+        raise DataError(f"an item of {source!r} has no ref, which a sync needs to identify it", path=source)
     items = [replace(item, source=source) for item in new]
     now = store.clock.now()
     with store.writing() as connection:
@@ -93,19 +93,19 @@ def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LA
                 upsert(connection, retired).on_conflict_do_nothing(), [{"id": name, "at": now} for name in gone]
             )
         connection.execute(delete(retired).where(retired.c.id.in_(ids)))
-        mark(connection, source, seen_at=now, committed_at=now)
+        move_watermark(connection, source, seen_at=now, committed_at=now)
     return _to_version(row)
 
 
 def list_versions(store: Store, source: str) -> list[Version]:
-    """All syncs of a source, the oldest first."""
+    """List all syncs of a source, the oldest first."""
     with store.reading() as connection:
         shown = [column for column in versions.c if column is not versions.c.ids]
         query = select(*shown).where(versions.c.source == source).order_by(versions.c.nth)
         return [_to_version(dict(row)) for row in connection.execute(query).mappings()]
 
 
-def mark(
+def move_watermark(
     connection: Connection,
     source: str,
     *,
@@ -113,7 +113,7 @@ def mark(
     committed_at: float | None = None,
     cursor: str | None = None,
 ) -> None:
-    """Move a source's watermark; what is not given stays."""
+    """Move a source's watermark. Values that are not given stay."""
     given = {"seen_at": seen_at, "committed_at": committed_at, "cursor": cursor}
     values = {name: value for name, value in given.items() if value is not None}
     statement = upsert(connection, sources).values(name=source, **values)
@@ -124,7 +124,7 @@ def mark(
 
 
 def list_watermarks(store: Store) -> list[Watermark]:
-    """How far each source was read."""
+    """List how far each source was read."""
     with store.reading() as connection:
         rows = connection.execute(select(sources).order_by(sources.c.name)).all()
     return [
@@ -135,9 +135,9 @@ def list_watermarks(store: Store) -> list[Watermark]:
 
 def _find_fault(items: int, before: int, bound: float) -> str:
     if items == 0:
-        return "it is empty"
+        return "the sync is empty"
     if before and items < (1.0 - bound) * before:
-        return f"it holds {items} items, the version before it {before}: more than {bound:.0%} would be lost"
+        return f"the sync has {items} items and the version before it {before}: more than {bound:.0%} would be lost"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Waiting: what memory cannot take now, kept on disk until it can; tried again with growing pauses, and once only."""
+"""Waiting: a durable queue of items that memory cannot accept now. Retries back off, and each item is written once."""
 
 import fcntl
 import os
@@ -16,16 +16,16 @@ from ripieno.privacy.files import make_folder, make_private
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 LARGEST = 64 * 1024 * 1024
-"""Bytes that may wait."""
+"""Most bytes in the queue."""
 
 
 class Waiting:
-    """Items that wait, for all processes of an installation.
+    """Waiting items, shared by all processes of an installation.
 
     Args:
-        path: of the file.
-        clock: tells when to try again.
-        largest: bytes that may wait.
+        path: path of the file.
+        clock: the time, for retries.
+        largest: most bytes in the queue.
     """
 
     def __init__(self, path: Path, clock: Clock, *, largest: int = LARGEST) -> None:
@@ -39,25 +39,25 @@ class Waiting:
         return len(self._open()) if self._path.exists() else 0
 
     def put(self, items: Sequence[NewItem]) -> None:
-        """Keep items durably; each has a name from here on, so that it is remembered once.
+        """Store items durably. Each gets a `ref` here, so that it is remembered once.
 
         Raises:
-            MemoryUnavailable: no more may wait, or the file is damaged.
+            MemoryUnavailable: the queue is full, or the file is damaged.
         """
         named = [item if item.ref else replace(item, ref=f"waiting:{os.urandom(16).hex()}") for item in items]
         with self._locked():
             self._open().put(named)
 
     def drain(self, write: Callable[[Sequence[NewItem]], object]) -> int:
-        """Hand all that waits to `write`, in order; tells how much. What it does not take waits on, for longer.
+        """Pass all waiting items to `write`, in order, and return their number. After a failure, the pause grows.
 
         Raises:
-            MemoryUnavailable: it was not taken, or is not tried again yet.
+            MemoryUnavailable: `write` failed, or the next retry is not due yet.
         """
         if not self._path.exists():
             return 0
         if self._clock.monotonic() < self._not_before:
-            raise MemoryUnavailable("memory is tried again in a while")
+            raise MemoryUnavailable("memory is unavailable, and the next retry is not due yet")
         with self._locked():
             spool = self._open()
             items = spool.read()
@@ -66,7 +66,7 @@ class Waiting:
                     write(items)
             except MemoryUnavailable:
                 self._pause_s = min(max(2.0 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
-                jitter = random.uniform(0.5, 1.0)  # noqa: S311  # so that processes do not come all at once
+                jitter = random.uniform(0.5, 1.0)  # noqa: S311  # so that processes do not retry all at once
                 self._not_before = self._clock.monotonic() + jitter * self._pause_s
                 raise
             spool.clear()
@@ -89,4 +89,4 @@ class Waiting:
             except LedgerError as error:
                 raise MemoryUnavailable(error.message, hint=error.hint) from error
             except OSError as error:
-                raise MemoryUnavailable(f"what memory cannot take now cannot be kept either: {error}") from error
+                raise MemoryUnavailable(f"the queue of items for memory cannot be written: {error}") from error

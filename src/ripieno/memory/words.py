@@ -1,4 +1,4 @@
-"""Words: the projection by which items are found, in each of the databases that a memory can be in."""
+"""Words: the full-text index of items, for each database that memory supports."""
 
 import math
 from abc import ABC, abstractmethod
@@ -35,31 +35,31 @@ from sqlalchemy.dialects.postgresql import ARRAY, REAL, TSVECTOR
 from ripieno.memory.schema import items
 
 BEFORE, AFTER = "lexical_before", "lexical_after"
-"""Words of each item by its place: with the two items before it in its thread, and with the one after it."""
+"""Indexes of each item's words by its place: with the two items before it in its thread, and with the one after it."""
 PROJECTIONS = (BEFORE, AFTER)
 MOST_RANKED = 4_000
-"""Rows that PostgreSQL ranks for one question: each is read from its table."""
+"""Most rows that PostgreSQL ranks for one question. Each is read from its table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sought:
-    """What is looked for."""
+    """A search for words."""
 
     terms: Mapping[str, int]
-    """Words, with the number of items in which each stands."""
+    """Words, with the number of items that contain each."""
     size: int
-    """Items in all."""
+    """Number of all items."""
     where: Sequence[ColumnElement[bool]]
-    """What holds of items that may be found."""
+    """Conditions of the items that may be found."""
     most: int
 
 
 class Words(ABC):
-    """Keeps and finds words.
+    """Stores and finds words.
 
     Args:
-        tables: the projections by their names.
-        place: name of the column that holds an item's place.
+        tables: the projections by name.
+        place: name of the column with an item's place.
     """
 
     def __init__(self, tables: Mapping[str, TableClause], *, place: str) -> None:
@@ -72,39 +72,39 @@ class Words(ABC):
         connection.execute(insert(self._tables[name]), listed)
 
     def change(self, connection: Connection, name: str, place: int, words: str) -> None:
-        """Put other words in the place of those that are there."""
+        """Replace the words of a place."""
         found = self._tables[name]
         connection.execute(update(found).where(found.c[self._place] == place).values(words=words))
 
     def remove(self, connection: Connection, place: int) -> None:
-        """Take an item out of all projections."""
+        """Remove an item from all projections."""
         for found in self._tables.values():
             connection.execute(delete(found).where(found.c[self._place] == place))
 
     def clear(self, connection: Connection) -> None:
-        """Take all items out."""
+        """Remove all items."""
         for found in self._tables.values():
             connection.execute(delete(found))
 
     @abstractmethod
     def prepare(self, connection: Connection) -> None:
-        """Make what is missing."""
+        """Create what is missing."""
 
     @abstractmethod
     def count(self, connection: Connection, word: str, most: int) -> int:
-        """Items in which a word stands, counted up to `most`."""
+        """Count the items that contain a word, up to `most`."""
 
     @abstractmethod
     def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
-        """Items with any of the words: place, id, author, thread, derived_from and score, the highest first."""
+        """Find items with any of the words: place, id, author, thread, derived_from and score, the highest first."""
 
     @abstractmethod
     def scrub(self, engine: Engine, connection: Connection | None) -> None:
-        """Leave nothing readable of what was erased: called with the transaction, and without it once it has ended."""
+        """Remove all traces of erased text. Called within the transaction, and once without it after the commit."""
 
 
 class Fts5(Words):
-    """SQLite's full-text search; its own rank is BM25."""
+    """SQLite's full-text search, with its own BM25 rank."""
 
     def __init__(self) -> None:
         super().__init__({name: _virtual(name) for name in PROJECTIONS}, place="rowid")
@@ -152,10 +152,10 @@ class Fts5(Words):
 
 
 class Tsvector(Words):
-    """PostgreSQL's full-text search; its ranks know nothing of how rare a word is, so that is weighed in here.
+    """PostgreSQL's full-text search. Its ranks ignore the rarity of a word, so the query weighs it.
 
-    The score of an item is the sum over its words of log-odds of their rarity times how often they stand in it, for its
-    length: the shape of BM25 (Robertson & Zaragoza, 2009), with `ts_rank` as the saturating count.
+    The score of an item is the sum over its words of the log-odds of their rarity times their frequency, scaled by the
+    item's length: the shape of BM25 (Robertson & Zaragoza, 2009), with `ts_rank` as the saturating count.
     """
 
     def __init__(self) -> None:
@@ -200,7 +200,7 @@ class Tsvector(Words):
         return connection.execute(query).mappings().all()
 
     def scrub(self, engine: Engine, connection: Connection | None) -> None:
-        """See `Words`: rows that are gone are vacuumed; pages and logs are the server's."""
+        """Vacuum the tables after the commit. Pages and logs belong to the server. See `Words`."""
         if connection is None:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as after:
                 after.exec_driver_sql(f"VACUUM items, vectors, {', '.join(PROJECTIONS)}")
@@ -234,7 +234,7 @@ def _seek(term: str) -> ColumnElement[object]:
 
 
 def _take_rarest(terms: Mapping[str, int]) -> dict[str, int]:
-    """The rarest words, as long as all that stand with them are not too many to be ranked; at least one."""
+    """Return the rarest words whose items together are few enough to be ranked; at least one word."""
     taken: dict[str, int] = {}
     for term, count in sorted(terms.items(), key=lambda item: item[1]):
         if taken and sum(taken.values()) + count > MOST_RANKED:
@@ -252,5 +252,5 @@ _KNOWN: Mapping[str, Words] = {"sqlite": Fts5(), "postgresql": Tsvector()}
 
 
 def words_of(bind: Connection | Engine) -> Words:
-    """The words of a database."""
+    """Return the word index of a database."""
     return _KNOWN[bind.dialect.name]

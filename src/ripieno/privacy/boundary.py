@@ -1,4 +1,4 @@
-"""Boundary: how far text that holds secrets or personal data may travel."""
+"""Boundary: limits where text with secrets or personal data may travel."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -8,22 +8,22 @@ from ripieno.privacy.scanner import Scanner
 from ripieno.privacy.unpack import read_text
 
 LONG = 50_000
-"""Characters from which a text is read beside the event loop."""
+"""Characters from which a text is scanned in a thread, outside the event loop."""
 MOST_KNOWN = 1024
-"""Tasks whose sensitivity is kept."""
+"""Tasks whose sensitivity is cached."""
 
 
-def tell_kinds(found: Collection[Sensitivity]) -> str:
-    """What was found, as reasons and errors name it; never the text."""
+def describe_kinds(found: Collection[Sensitivity]) -> str:
+    """Describe what was found, for reasons and errors, without the text."""
     return " and ".join(sorted(found)) + " data"
 
 
 class Boundary:
-    """What may leave, and how far.
+    """A limit on where sensitive text may travel, and the scanner that finds such text.
 
     Args:
-        reach: how far what is sensitive may travel.
-        scanner: finds what is.
+        reach: how far sensitive text may travel.
+        scanner: finds sensitive text.
     """
 
     def __init__(self, reach: Privacy, scanner: Scanner) -> None:
@@ -32,14 +32,14 @@ class Boundary:
         self._known: dict[str, frozenset[Sensitivity]] = {}
 
     async def find(self, value: object) -> frozenset[Sensitivity]:
-        """What a value holds: a text, or whatever JSON can hold, with the names of its fields."""
+        """Find the sensitive data of a value: a text, or any JSON value with its field names."""
         text = read_text(value)
         if len(text) < LONG:
             return self._scanner.find(text)
         return await asyncio.to_thread(self._scanner.find, text)
 
     async def find_in(self, task: Task) -> frozenset[Sensitivity]:
-        """What all that a worker sees of a task holds; of a task that came lately it is still known."""
+        """Find the sensitive data in all that a worker sees of a task. Results are cached."""
         name = task.digest
         known = self._known.get(name)
         if known is None:
@@ -50,14 +50,14 @@ class Boundary:
 
 
 def list_seen(task: Task) -> list[object]:
-    """All that a worker sees of a task: each message whole, the tools, and the fields that are passed on."""
+    """List all that a worker sees of a task: each whole message, the tools, and the fields that are passed on."""
     messages = [[message.role, message.content, message.extra] for message in task.messages]
     joined = [_join_parts(message.content) for message in task.messages]
     return [*messages, *joined, list(task.tools), task.params]
 
 
 def _join_parts(content: object) -> str | None:
-    """The text parts of one message as a worker reads them, one behind the other; None where there are not several."""
+    """Join the text parts of one message, as a worker reads them; None unless there are several."""
     if not isinstance(content, list | tuple):
         return None
     texts = [part.get("text") for part in content if isinstance(part, Mapping)]

@@ -1,7 +1,7 @@
 """Personal data: addresses, phone numbers, payment and personal numbers, by form and check digit.
 
-Check digits are python-stdnum's, phone numbers libphonenumber's. A number with a weak check or none counts only where
-its name stands before it.
+python-stdnum checks digits, and libphonenumber checks phone numbers. A number with a weak check or none counts only
+after its name.
 """
 
 import re
@@ -13,12 +13,12 @@ from string import ascii_uppercase
 
 from ripieno.domain import Sensitivity
 from ripieno.errors import ConfigError
-from ripieno.privacy.rules import Retry, Rule
+from ripieno.privacy.rules import Retry, SensitivityRule
 
 EXTRA = "pip install 'ripieno[privacy]'"
 _FIRST, _LAST = r"(?:^|[^A-Za-z0-9])", r"(?:[^A-Za-z0-9]|$)"
 _FIRST_DIGIT = r"(?:^\.?|[^A-Za-z0-9.]|[^0-9]\.)"
-"""What stands before a number of digits alone: not the whole part of a decimal fraction."""
+"""Text before a number of digits alone, so that it is not part of a decimal fraction."""
 _CARD = (
     r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|3[47]\d{2}|30[0-5]\d|3[689]\d{2}|35[2-8]\d|6011|64[4-9]\d|65\d{2}|62\d{2}|"
     r"50[0-9]{2}|5[6-9]\d{2}|67\d{2}|60\d{2}"
@@ -49,7 +49,7 @@ NUMBERS: tuple[tuple[str, str, str], ...] = (
     ("in pan", r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]", "in_.pan"),
     ("no personal number", r"\d{6} ?\d{5}", "no.fodselsnummer"),
 )
-"""Forms that stand without their name: their shape or check digits seldom come by chance."""
+"""Forms that count without their name, because their shape or check digits rarely occur by chance."""
 
 NAMED: tuple[tuple[str, str, str, str], ...] = (
     ("us employer number", r"\bein (?:is|n)|\bein:|employer id", r"\d{2}-?\d{7}", "us.ein"),
@@ -83,7 +83,7 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
     ("il identity number", r"teudat|israeli id", r"\d{9}", "il.idnr"),
     ("ie pps", r"\bpps n|\bppsn|\bpps:", r"\d{7}[A-Za-z]{1,2}", "ie.pps"),
 )  # fmt: skip
-"""Form, what its name looks like, its digits, and the module of python-stdnum that checks them."""
+"""Form, pattern of its name, pattern of its digits, and the module of python-stdnum that checks them."""
 
 _DOCUMENT = (
     r"passport|reisepass|passeport|pasaporte|passaporto|passaporte|paspoort|паспорт|护照|旅券|"
@@ -96,7 +96,7 @@ _SOCIAL = r"ssn|social sec|taxpayer id|\bmy social"
 
 
 def require_extra() -> None:
-    """Refuse to look for personal data without the libraries that check it.
+    """Refuse to scan for personal data without the libraries that check it.
 
     Raises:
         ConfigError: the extra `privacy` is not installed.
@@ -106,18 +106,18 @@ def require_extra() -> None:
             import_module(module)
         except ImportError as error:
             raise ConfigError(
-                f"personal data cannot be looked for: the package {module!r} is not installed", hint=EXTRA
+                f"the scan for personal data needs a package: {module!r} is not installed", hint=EXTRA
             ) from error
 
 
-def list_rules(region: str | None) -> Iterator[Rule]:
-    """All forms of personal data.
+def list_rules(region: str | None) -> Iterator[SensitivityRule]:
+    """Yield a rule for each form of personal data.
 
     Args:
-        region: where phone numbers without a country's code are from, as ISO 3166 has it; None finds none of them.
+        region: ISO 3166 region of phone numbers without a country code; None finds none of them.
 
     Raises:
-        ConfigError: the extra is missing, or there is no such region.
+        ConfigError: the extra is missing, or the region does not exist.
     """
     require_extra()
     yield _personal(
@@ -136,7 +136,7 @@ def list_rules(region: str | None) -> Iterator[Rule]:
         is_wide=True,
     )
     yield _personal("payment card", rf"{_FIRST_DIGIT}((?:{_CARD})(?:[ .-]?\d){{9,15}}){_LAST}", check=_is_card)
-    yield Rule(
+    yield SensitivityRule(
         form="iban",
         pattern=rf"{_FIRST}([A-Za-z]{{2}}\d{{2}}(?:[ .-]?[A-Za-z0-9]){{11,30}})",
         alphabet=_LETTERS,
@@ -177,7 +177,7 @@ def list_rules(region: str | None) -> Iterator[Rule]:
 
 
 def _literals(name: str) -> tuple[str, ...]:
-    """Texts of which one stands wherever a pattern of alternatives matches: what each begins with, up to a choice."""
+    """Return texts of which each match of a pattern contains one: the literal start of each alternative."""
     found = set()
     for each in re.split(r"\|(?![^(]*\))", name):
         plain = each.removeprefix(r"\b")
@@ -196,9 +196,9 @@ def _personal(
     triggers: tuple[str, ...] = (),
     retry: Retry = Retry.NEXT,
     is_wide: bool = False,
-) -> Rule:
+) -> SensitivityRule:
     alphabet = _LETTERS if form in _WITH_LETTERS else _DIGITS
-    return Rule(
+    return SensitivityRule(
         form=form,
         pattern=pattern,
         check=check,
@@ -211,7 +211,7 @@ def _personal(
 
 
 class _Number:
-    """Checks a number by a module of python-stdnum, loaded when it is first asked."""
+    """Checks a number by a module of python-stdnum, loaded on first use."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -227,10 +227,10 @@ class _Number:
 
 @cache
 def _iban_lengths() -> dict[str, int]:
-    """How many letters and digits an IBAN has, by its country.
+    """Return the letters and digits of an IBAN, by country.
 
     Source:
-        SWIFT, IBAN registry, as python-stdnum carries it.
+        SWIFT, IBAN registry, in python-stdnum.
     """
     from stdnum import numdb
 
@@ -271,7 +271,7 @@ def _is_card(value: str) -> bool:
 
 
 def _is_social(value: str) -> bool:
-    """Whether it is in a range that the United States give out; numbers that are known as examples count, too.
+    """Return whether a number is in a range that the United States issue. Known example numbers count, too.
 
     Source:
         SSA, randomization of 2011: no area 000, 666 or 900 to 999, no group 00, no serial 0000.
@@ -282,7 +282,7 @@ def _is_social(value: str) -> bool:
 
 
 def _is_address(value: str) -> bool:
-    """Whether it is an address of a person or a box: the login of a repository is none."""
+    """Return whether it is a mail address. The login of a repository is not one."""
     name, _, domain = value.partition("@")
     ending = domain.rpartition(".")[2].lower()
     return name.lower() not in ("git", "hg", "svn") and ending not in _FILES and not name.endswith(".")
@@ -309,7 +309,7 @@ _FILES = frozenset(
         "so",
     }
 )
-"""Endings of files that follow an `@` in versions and assets, and that are no domain of mail."""
+"""File extensions that follow an `@` in versions and assets, and are not mail domains."""
 
 
 def _is_wide_address(value: str) -> bool:
@@ -321,7 +321,7 @@ def _is_insurance(value: str) -> bool:
 
 
 def _is_machine_read(value: str) -> bool:
-    """Whether the second line of a passport's machine-readable zone holds its check digits.
+    """Return whether the second line of a passport's machine-readable zone has valid check digits.
 
     Source:
         ICAO 9303, part 3: weights 7, 3, 1.
@@ -335,7 +335,7 @@ def _check_digit(part: str) -> str:
     return str(sum(value * weight for value, weight in zip(values, cycle((7, 3, 1)), strict=False)) % 10)
 
 
-def _phone_rules(region: str | None) -> Iterator[Rule]:
+def _phone_rules(region: str | None) -> Iterator[SensitivityRule]:
     yield _personal(
         "phone number", r"(?:^|[^A-Za-z0-9+])(\+ ?\(?[1-9](?:[ ().\-/]{0,3}\d){6,14})(?:[^\d]|$)", check=_Phone(None)
     )
@@ -351,9 +351,9 @@ def _phone_rules(region: str | None) -> Iterator[Rule]:
     code = phonenumbers.country_code_for_region(region)
     if not code:
         raise ConfigError(
-            f"route.phone_region {region!r} is no region",
+            f"route.phone_region {region!r} is not a region",
             key="route.phone_region",
-            hint="write its two letters of ISO 3166, as US or DE",
+            hint="write the two letters of ISO 3166, such as US or DE",
         )
     yield _personal(
         "phone number",
@@ -374,8 +374,8 @@ class _Phone:
     """Checks a number by libphonenumber.
 
     Args:
-        region: where it is from; None takes only numbers with a country's code.
-        is_strict: whether its digits must be grouped as they are written there.
+        region: region of the number; None accepts only numbers with a country code.
+        is_strict: whether its digits must be grouped as usual in the region.
     """
 
     def __init__(self, region: str | None, *, is_strict: bool = False) -> None:

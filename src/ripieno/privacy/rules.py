@@ -1,4 +1,4 @@
-"""Rule: one form of a secret or of personal data, as a pattern of linear time and a check of what it finds."""
+"""SensitivityRule: one form of a secret or of personal data: a linear-time pattern, and a check of its matches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,38 +8,38 @@ from ripieno.domain import Sensitivity
 
 
 class Retry(Enum):
-    """Where the search goes on after a value that did not pass its check."""
+    """Where the search continues after a value that fails its check."""
 
     START = "start"
-    """At the value: it may begin with the name of another one."""
+    """At the value, which may begin with the name of another."""
     NEXT = "next"
-    """Behind the first character of the value: a number may stand behind another one."""
+    """After the first character of the value, because a number may follow another."""
     END = "end"
-    """Behind the value: no part of it can pass."""
+    """After the value: no part of it can pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One form; its pattern runs only where a trigger stands in the text.
+class SensitivityRule:
+    """One form. Its pattern runs only if a trigger occurs in the text.
 
-    The value is the group of the pattern that matched, or the whole match where the pattern has no group.
+    The value is the group of the pattern that matched, or the whole match if the pattern has no group.
     """
 
     form: str
-    """What reports and counts call it."""
+    """Name in reports and counts."""
     pattern: str
-    """In the syntax of RE2, where letters, digits and `\\b` are those of ASCII."""
+    """Pattern in the syntax of RE2, where letters, digits and `\\b` are those of ASCII."""
     triggers: tuple[str, ...] = ()
     """Texts of which one must occur, in any case."""
     alphabet: str = ""
-    """Of a rule without triggers: rules of one alphabet are looked for together, which keeps their automaton small."""
+    """For rules without triggers: rules of one alphabet are searched together, which keeps their automaton small."""
     is_wide: bool = False
-    """Whether it finds nothing in a text of ASCII alone."""
+    """Whether it finds nothing in ASCII text."""
     check: Callable[[str], bool] | None = None
-    """Whether a value is one; None takes each."""
+    """Returns whether a value counts; None accepts each."""
     kind: Sensitivity = Sensitivity.SECRET
     retry: Retry = Retry.END
     trim: Callable[[str], str] | None = None
-    """Cuts off what stands behind a value whose pattern takes more than one; gives nothing where it is none."""
+    """Cuts off text after a value if the pattern takes too much. Returns an empty text if there is no value."""
     goes_on: str = ""
-    """Pattern of what is removed together with the value and stands behind it."""
+    """Pattern of text that follows the value and is removed with it."""

@@ -1,4 +1,4 @@
-"""Scanner: what of a text is a secret or personal data; in time that grows with the length of the text alone."""
+"""Scanner: finds secrets and personal data in a text, in time linear in its length."""
 
 import re
 from collections import Counter
@@ -11,21 +11,21 @@ import re2
 from ripieno.domain import Sensitivity
 from ripieno.errors import ConfigError
 from ripieno.privacy import personal, secrets
-from ripieno.privacy.rules import Retry, Rule
+from ripieno.privacy.rules import Retry, SensitivityRule
 from ripieno.privacy.unpack import clean, find_packed, unpack
 
 MEMORY, GATE_MEMORY = 4 * 1024 * 1024, 16 * 1024 * 1024
-"""Bytes that the automaton of one pattern, and of one gate, may take; beyond, a search is slower and as right."""
+"""Most bytes of the automaton of one pattern, and of one gate. Beyond them, a search is slower but still correct."""
 MOST_SCANNERS = 8
-"""Scanners that are kept ready, by what they look for."""
+"""Scanners in the cache, by their rules."""
 MARKS = {Sensitivity.SECRET: "[secret removed]", Sensitivity.PERSONAL: "[personal data removed]"}
 _NOTHING: frozenset[Sensitivity] = frozenset()
 _WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Where a text holds something; never what."""
+class SensitiveSpan:
+    """Place and form of sensitive data in a text, without the data."""
 
     form: str
     kind: Sensitivity
@@ -35,26 +35,26 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redacted:
-    """A text with marks in the place of what it held."""
+    """A text with marks in place of the sensitive data."""
 
     text: str
     counts: Mapping[str, int]
-    """How often each form was found."""
+    """Number of findings of each form."""
 
 
 class Scanner:
     """Finds secrets and personal data.
 
     Args:
-        rules: the forms to look for.
+        rules: the forms to find.
     """
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[SensitivityRule]) -> None:
         self._rules = [_Compiled(rule) for rule in rules]
         self._gates = list(_make_gates(rules))
 
     def find(self, text: str) -> frozenset[Sensitivity]:
-        """The kinds of sensitive data that a text holds, in whatever form they are written in it."""
+        """Return the kinds of sensitive data in a text, including encoded data."""
         kinds = {rule.rule.kind for rule in self._rules}
         found: set[Sensitivity] = set()
         text = clean(text)
@@ -65,15 +65,15 @@ class Scanner:
                 break
         return frozenset(found)
 
-    def locate(self, text: str) -> list[Found]:
-        """What stands in a text as it is, in order; places that overlap are one, and a secret where one of them is."""
+    def locate(self, text: str) -> list[SensitiveSpan]:
+        """Locate sensitive data in the literal text, in order. Overlapping places merge, and secrets win."""
         data = text.encode("utf-8", "surrogatepass" if text.isprintable() else "replace")
         places = [
             (start, end, rule.rule) for rule in self._relevant(data) for start, end in rule.places(data, is_whole=True)
         ]
-        found: list[Found] = []
+        found: list[SensitiveSpan] = []
         for start, end, rule in sorted(places, key=lambda place: (place[0], -place[1])):
-            each = Found(form=rule.form, kind=rule.kind, start=start, end=end)
+            each = SensitiveSpan(form=rule.form, kind=rule.kind, start=start, end=end)
             if found and start < found[-1].end:
                 found[-1] = _join(found[-1], each)
             else:
@@ -81,7 +81,7 @@ class Scanner:
         return found if text.isascii() else _count_characters(found, data)
 
     def redact(self, text: str) -> Redacted:
-        """The text without what `find` finds: the value alone, or all that it is written in where it is encoded."""
+        """Replace all that `find` finds: the value alone, or the whole encoded text that contains it."""
         counts: Counter[str] = Counter()
         text = self._remove(text, counts)
         if not self.find(text):
@@ -123,7 +123,7 @@ class Scanner:
         return MARKS[min(kinds, key=lambda kind: kind is not Sensitivity.SECRET)] + end
 
     def _look(self, text: str, kinds: set[Sensitivity], found: set[Sensitivity]) -> None:
-        """Add the kinds that a text holds as it is; each is looked for once."""
+        """Add the kinds of a literal text. Each is searched once."""
         data = text.encode("utf-8", "replace")
         for rule in self._relevant(data):
             if rule.rule.kind not in found and any(rule.places(data, is_whole=False)):
@@ -132,7 +132,7 @@ class Scanner:
                     return
 
     def _relevant(self, data: bytes) -> Iterator["_Compiled"]:
-        """The rules that can find something."""
+        """Yield the rules that can find something."""
         names = {name for gate in self._gates for name in gate.open_for(data)}
         is_wide = not data.isascii()
         rules = (self._rules[name] for name in sorted(names))
@@ -140,11 +140,11 @@ class Scanner:
 
 
 class _Gate:
-    """Texts or patterns that are looked for in one pass, each with the rules that it opens the way for.
+    """Texts or patterns that are searched in one pass, each with the rules that it enables.
 
     Args:
-        opens: rules by what is looked for.
-        is_literal: whether that are plain texts, in any case.
+        opens: rules by text or pattern.
+        is_literal: whether these are plain texts, in any case.
     """
 
     def __init__(self, opens: Mapping[str, Sequence[int]], *, is_literal: bool) -> None:
@@ -153,19 +153,19 @@ class _Gate:
         options.literal = is_literal
         options.max_mem = GATE_MEMORY
         self._set = re2.Set.SearchSet(options)
-        self._set.Add("")  # stands in every text: where it is not found, the automaton ran out of memory
-        for wanted in opens:
-            self._set.Add(wanted)
+        self._set.Add("")  # occurs in every text: if it is missing, the automaton ran out of memory
+        for searched in opens:
+            self._set.Add(searched)
         self._set.Compile()
         self._opens = [[], *opens.values()]
 
     def open_for(self, data: bytes) -> set[int]:
-        """The rules that can find something in a text."""
+        """Return the rules that can find something in a text."""
         hits = self._set.Match(data)
         return {name for hit in (hits if 0 in hits else range(len(self._opens))) for name in self._opens[hit]}
 
 
-def _make_gates(rules: Sequence[Rule]) -> Iterator[_Gate]:
+def _make_gates(rules: Sequence[SensitivityRule]) -> Iterator[_Gate]:
     triggers: dict[str, list[int]] = {}
     alphabets: dict[str, dict[str, list[int]]] = {}
     for place, rule in enumerate(rules):
@@ -179,16 +179,16 @@ def _make_gates(rules: Sequence[Rule]) -> Iterator[_Gate]:
 
 
 class _Compiled:
-    """A rule that is ready to run."""
+    """A compiled rule."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: SensitivityRule) -> None:
         self.rule = rule
         self._pattern = _compile(rule.pattern)
         self._groups = tuple(range(1, self._pattern.groups + 1)) or (0,)
         self._goes_on = _compile(rule.goes_on) if rule.goes_on else None
 
     def places(self, data: bytes, *, is_whole: bool) -> Iterator[tuple[int, int]]:
-        """Where values stand, in bytes; `is_whole` adds what is removed with them."""
+        """Yield the places of values, in bytes. `is_whole` adds the text that is removed with them."""
         rule, pattern, at = self.rule, self._pattern, 0
         refused: set[bytes] = set()
         while (match := pattern.search(data, at)) is not None:
@@ -206,7 +206,7 @@ class _Compiled:
             at = max({Retry.START: start, Retry.NEXT: start + 1, Retry.END: end}[rule.retry], at + 1)
 
     def _measure(self, value: bytes) -> int:
-        """How many bytes of a value are what is looked for; 0 where it is none."""
+        """Return how many bytes of a value count; 0 if none do."""
         rule, text = self.rule, value.decode("utf-8", "replace")
         if rule.trim is not None:
             text = rule.trim(text)
@@ -216,15 +216,15 @@ class _Compiled:
 def make_scanner(
     *, has_personal: bool = True, region: str | None = None, patterns: Mapping[str, str] | None = None
 ) -> Scanner:
-    """A scanner of all known forms.
+    """Make a scanner of all known forms.
 
     Args:
-        has_personal: whether personal data are looked for as well, which needs the extra `privacy`.
-        region: where phone numbers without a country's code are from, in two letters.
-        patterns: forms of the user's own by their names, in the syntax of RE2; what they find counts as a secret.
+        has_personal: whether to find personal data, too, which needs the extra `privacy`.
+        region: two-letter region of phone numbers without a country code.
+        patterns: the user's own forms by name, in the syntax of RE2. Their matches count as secrets.
 
     Raises:
-        ConfigError: the extra is missing, there is no such region, or a pattern is none.
+        ConfigError: the extra is missing, the region does not exist, or a pattern is invalid.
     """
     own = tuple(sorted((patterns or {}).items()))
     return _make(own, region=region, has_personal=has_personal)
@@ -239,11 +239,11 @@ def _make(own: tuple[tuple[str, str], ...], *, region: str | None, has_personal:
     return Scanner(rules)
 
 
-def _make_own(name: str, pattern: str) -> Rule:
-    """A form of the user's own.
+def _make_own(name: str, pattern: str) -> SensitivityRule:
+    """Make a rule of the user's own form.
 
     Raises:
-        ConfigError: RE2 refuses the pattern, or it finds the empty text.
+        ConfigError: RE2 refuses the pattern, or it matches the empty text.
     """
     key = f"route.sensitive_patterns.{name}"
     try:
@@ -251,11 +251,11 @@ def _make_own(name: str, pattern: str) -> Rule:
     except re2.error as error:
         said = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
         raise ConfigError(
-            f"the pattern {name!r} is none: {said}", key=key, hint="write it in the syntax of RE2, without look-around"
+            f"the pattern {name!r} is invalid: {said}", key=key, hint="use the syntax of RE2, without look-around"
         ) from error
     if compiled.search(b"") is not None:
-        raise ConfigError(f"the pattern {name!r} finds the empty text, so every text", key=key, hint="ask for more")
-    return Rule(form=name, pattern=f"({pattern})")
+        raise ConfigError(f"the pattern {name!r} matches the empty text, so all text", key=key, hint="narrow it")
+    return SensitivityRule(form=name, pattern=f"({pattern})")
 
 
 def _compile(pattern: str) -> "re2._Regexp[str]":
@@ -265,17 +265,17 @@ def _compile(pattern: str) -> "re2._Regexp[str]":
     return re2.compile(pattern, options)
 
 
-def _join(first: Found, second: Found) -> Found:
+def _join(first: SensitiveSpan, second: SensitiveSpan) -> SensitiveSpan:
     named = second if second.kind is Sensitivity.SECRET and first.kind is not Sensitivity.SECRET else first
-    return Found(form=named.form, kind=named.kind, start=first.start, end=max(first.end, second.end))
+    return SensitiveSpan(form=named.form, kind=named.kind, start=first.start, end=max(first.end, second.end))
 
 
-def _count_characters(found: Sequence[Found], data: bytes) -> list[Found]:
-    """The same places, counted in characters."""
+def _count_characters(found: Sequence[SensitiveSpan], data: bytes) -> list[SensitiveSpan]:
+    """Convert places from bytes to characters."""
     counted, last, characters = [], 0, 0
     for each in found:
         characters += len(data[last : each.start].decode("utf-8", "replace"))
         width = len(data[each.start : each.end].decode("utf-8", "replace"))
-        counted.append(Found(form=each.form, kind=each.kind, start=characters, end=characters + width))
+        counted.append(SensitiveSpan(form=each.form, kind=each.kind, start=characters, end=characters + width))
         characters, last = characters + width, each.end
     return counted

@@ -1,15 +1,15 @@
 """Secrets: the forms of keys, tokens and passwords.
 
-The prefixes are those that the vendors publish for secret scanning. Patterns that a word could meet have a check.
+The prefixes are those that vendors publish for secret scanning. Patterns that could match a word have a check.
 """
 
 import re
 from collections.abc import Iterator
 
-from ripieno.privacy.rules import Retry, Rule
+from ripieno.privacy.rules import Retry, SensitivityRule
 
 _EDGE = r"(?:^|[^A-Za-z0-9])"
-"""What stands before a key: RE2 knows no look-behind."""
+"""Text before a key, because RE2 has no look-behind."""
 
 PREFIXES: tuple[tuple[str, str, str], ...] = (
     ("anthropic", "sk-ant-", r"[A-Za-z0-9_-]{16,}"),
@@ -86,7 +86,7 @@ PREFIXES: tuple[tuple[str, str, str], ...] = (
     ("square", "sq0atp-", r"[A-Za-z0-9_-]{20,}"),
     ("ripieno", "rp-", r"[A-Za-z0-9_-]{30,}"),
 )
-"""Vendor, prefix, and what follows it."""
+"""Vendor, prefix, and pattern of the rest."""
 
 _NAME = (
     r"api[_ .-]?key|apikey|secret[_ .-]?(?:access[_ .-]?)?key|access[_ .-]?key|private[_ .-]?key|client[_ .-]?secret|"
@@ -139,11 +139,11 @@ _PLAIN = frozenset(
 """Words that follow `password is` in ordinary sentences."""
 
 
-def list_rules() -> Iterator[Rule]:
-    """All forms of secrets."""
+def list_rules() -> Iterator[SensitivityRule]:
+    """Yield a rule for each form of secrets."""
     for vendor, prefix, rest in PREFIXES:
         edge = "" if prefix[0] in "./" or prefix.startswith(("hooks", "1//")) else _EDGE
-        yield Rule(
+        yield SensitivityRule(
             form=f"{vendor} key",
             pattern=rf"{edge}({re.escape(prefix)}{rest})",
             triggers=(prefix.lower(),),
@@ -153,7 +153,7 @@ def list_rules() -> Iterator[Rule]:
 
 
 def _is_no_word(value: str) -> bool:
-    """Whether a text has letters and digits: words joined by hyphens have none."""
+    """Return whether a text has letters and digits. Words joined by hyphens have no digits."""
     return any(map(str.isdigit, value)) and any(map(str.isalpha, value))
 
 
@@ -162,7 +162,7 @@ def _is_mixed(value: str) -> bool:
 
 
 def _is_token(value: str) -> bool:
-    """Whether what follows the name of a key is one: long, of letters and digits, and no expression of a program."""
+    """Return whether text after a key's name is a key: long, of letters and digits, and not program code."""
     if len(value) < 12 or _PLACEHOLDER.match(value) or _CODE.search(value):
         return False
     digits = sum(map(str.isdigit, value))
@@ -173,7 +173,7 @@ def _is_token(value: str) -> bool:
 
 
 def _is_password(value: str) -> bool:
-    """Whether what follows `password =` is one."""
+    """Return whether text after `password =` is a password."""
     value = value.rstrip(".!?…。")
     if len(value) < 4 or _PLACEHOLDER.match(value) or _CODE.search(value) or value.lower() in _PLAIN:
         return False
@@ -183,27 +183,27 @@ def _is_password(value: str) -> bool:
 
 
 def _cut(value: str) -> str:
-    """A word without the quotes around it, and without what ends its sentence or its JSON."""
+    """Cut the closing quotes, and the end of a sentence or of JSON, off a word."""
     opening = len(value) - len(value.lstrip("\"'“”`*"))
     closing = re.search(r"[\"'”`}\])*]|[.!?,;:…。]+$", value[opening:])
     return value[: opening + closing.start()] if closing is not None else value
 
 
 def _is_said(value: str) -> bool:
-    """Whether what follows `password is` is one: it has a digit or a mark."""
+    """Return whether text after `password is` is a password: it has a digit or a mark."""
     bare = value.strip("\"'“”`*")
     is_phrase = bare.count("-") + bare.count("_") >= 2 and not bare.startswith("-")
     return bare.lower() not in _PLAIN and (_is_password(bare) or (is_phrase and not _CODE.search(bare)))
 
 
 def _is_told(value: str) -> bool:
-    """Whether a word that ends a sentence after `my password is` is one."""
+    """Return whether a word at the end of `my password is` is a password."""
     bare = value.strip("\"'“”`*")
     return len(bare) >= 4 and bare.lower() not in _PLAIN and not bare.lower().endswith(("ed", "ing", "ly"))
 
 
 def _is_chosen(value: str) -> bool:
-    """Whether a word that ends what follows `password:` is one, and no word of a form or a schema."""
+    """Return whether a word at the end of `password:` is a password, not part of a form or schema."""
     return value not in _PLAIN and not _PLACEHOLDER.match(value)
 
 
@@ -216,18 +216,18 @@ def _is_session(value: str) -> bool:
 
 
 _SPECIAL = (
-    Rule(
+    SensitivityRule(
         form="openai key",
         pattern=_EDGE + r"(sk-[A-Za-z0-9_-]{20,})",
         triggers=("sk-",),
         check=_is_no_word,
     ),
-    Rule(
+    SensitivityRule(
         form="aws key id",
         pattern=_EDGE + r"((?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16})(?:[^A-Za-z0-9]|$)",
         triggers=("akia", "asia", "abia", "acca"),
     ),
-    Rule(
+    SensitivityRule(
         form="aws secret key",
         pattern=(
             r"(?i:aws|secret|access[_ -]?key)(?:[^\n]{0,40}[^A-Za-z0-9/+\n]|[^\n]{0,12}\n[^\n]{0,24}[^A-Za-z0-9/+\n])"
@@ -237,20 +237,22 @@ _SPECIAL = (
         check=_is_mixed,
         retry=Retry.START,
     ),
-    Rule(form="slack token", pattern=_EDGE + r"(xox[a-z]-[A-Za-z0-9-]{10,})", triggers=("xox",), check=_is_no_word),
-    Rule(
+    SensitivityRule(
+        form="slack token", pattern=_EDGE + r"(xox[a-z]-[A-Za-z0-9-]{10,})", triggers=("xox",), check=_is_no_word
+    ),
+    SensitivityRule(
         form="bearer token",
         pattern=r"(?i:bearer)(?:\s+|%20|\+)([A-Za-z0-9._~+/=-]{12,})",
         triggers=("bearer",),
         check=_is_session,
     ),
-    Rule(
+    SensitivityRule(
         form="authorization header",
         pattern=r"(?i:authorization)[\"']?\s*[:=]\s*[\"']?(?i:basic|token|apikey|digest)\s+([A-Za-z0-9._~+/=-]{8,})",
         triggers=("authorization",),
         check=lambda value: not _PLACEHOLDER.match(value),
     ),
-    Rule(
+    SensitivityRule(
         form="private key",
         pattern=r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
         triggers=("private key",),
@@ -259,19 +261,19 @@ _SPECIAL = (
             r"|[A-Za-z0-9+/=\s\\]*"
         ),
     ),
-    Rule(form="private key", pattern=r"PuTTY-User-Key-File-\d", triggers=("putty-user-key-file",)),
-    Rule(
+    SensitivityRule(form="private key", pattern=r"PuTTY-User-Key-File-\d", triggers=("putty-user-key-file",)),
+    SensitivityRule(
         form="json web token",
         pattern=_EDGE + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)",
         triggers=("eyj",),
     ),
-    Rule(
+    SensitivityRule(
         form="url with a password",
         pattern=r"://[^\s/:@\"'<>]*:([^\s/@\"'<>]{3,})@[A-Za-z0-9\[_.-]",
         triggers=("://",),
         check=_is_login,
     ),
-    Rule(
+    SensitivityRule(
         form="azure key",
         pattern=(
             r"(?i:AccountKey|SharedAccessKey|SharedSecretValue)\s*[=:]\s*([A-Za-z0-9+/]{20,}={0,2})"
@@ -280,7 +282,7 @@ _SPECIAL = (
         ),
         triggers=("accountkey", "sharedaccesskey", "sharedsecretvalue", "sig=", "8q~", "7q~"),
     ),
-    Rule(
+    SensitivityRule(
         form="discord token",
         pattern=(
             _EDGE + r"([MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40})"
@@ -290,31 +292,31 @@ _SPECIAL = (
         check=_is_mixed,
         retry=Retry.START,
     ),
-    Rule(
+    SensitivityRule(
         form="telegram token",
         pattern=r"(?:^|[^0-9])(\d{8,10}:[A-Za-z0-9_-]{35})(?:[^A-Za-z0-9_-]|$)",
         triggers=(":aa", "telegram", "bot"),
         check=_is_mixed,
         retry=Retry.START,
     ),
-    Rule(
+    SensitivityRule(
         form="twilio key",
         pattern=_EDGE + r"((?:SK|AC)[a-f0-9]{32})(?:[^A-Za-z0-9]|$)",
         alphabet="hexadecimal",
     ),
-    Rule(
+    SensitivityRule(
         form="mailchimp key",
         pattern=r"\b([a-f0-9]{32}-us\d{1,2})\b",
         triggers=("-us",),
     ),
-    Rule(
+    SensitivityRule(
         form="named key",
         pattern=rf"(?i:{_NAME})[\"'`]?\s*(?:{_MARK}|\b(?i:is|was|ist|est|es)\b)\s*[\"'`]?([A-Za-z0-9_\-./+=~!@#%^&*:]{{12,96}})",
         triggers=("key", "secret", "token", "credential"),
         check=_is_token,
         retry=Retry.START,
     ),
-    Rule(
+    SensitivityRule(
         form="password",
         pattern=(
             rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw|pass))[\"'`*_]*"
@@ -324,7 +326,7 @@ _SPECIAL = (
         check=_is_password,
         retry=Retry.START,
     ),
-    Rule(
+    SensitivityRule(
         form="password",
         pattern=(
             rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))"
@@ -335,7 +337,7 @@ _SPECIAL = (
         check=_is_said,
         retry=Retry.START,
     ),
-    Rule(
+    SensitivityRule(
         form="password",
         pattern=(
             rf"(?i:my|our|the|his|her|their|mein|das|unser|mon|le|notre|mi|la|nuestra|minha|a)\s+(?:[A-Za-z-]+\s+)?(?i:{_NAMES_OF_PASSWORDS})\s+{_IS}\s*[:：]?\s+"
@@ -346,7 +348,7 @@ _SPECIAL = (
         check=_is_told,
         retry=Retry.START,
     ),
-    Rule(
+    SensitivityRule(
         form="password",
         pattern=(
             rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))[\"'`*_]*"
@@ -356,7 +358,7 @@ _SPECIAL = (
         check=_is_chosen,
         retry=Retry.START,
     ),
-    Rule(
+    SensitivityRule(
         form="password",
         pattern=r"(?:密码|密碼|パスワード|비밀번호)(?:是|为|為|は|는|은)\s*([!-~]{4,64})",
         triggers=("密码", "密碼", "パスワード", "비밀번호"),

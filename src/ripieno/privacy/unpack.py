@@ -1,4 +1,4 @@
-"""Unpack: all text of a value that JSON can hold, and the texts that are written in it in another form."""
+"""Unpack: finds all text of a JSON value, and the encoded texts within it."""
 
 import html
 import re
@@ -10,15 +10,15 @@ from urllib.parse import unquote
 import re2
 
 DEPTH = 3
-"""How often a text is taken out of another one: base64 in JSON in base64."""
+"""Levels of nested encodings that are decoded, such as base64 in JSON in base64."""
 
 _PACKED = re2.compile(
     r"base64,([A-Za-z0-9+/_-]{4,}={0,2})|([A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]*[A-Za-z0-9+/_-]{4,})*={0,2})"
 )
-"""Runs of the alphabets of base64, over several lines as in mail; those of a data URL may be short."""
+"""Runs of base64 characters, over several lines as in mail. Those of a data URL may be short."""
 _SHORTEST = 16
 _HEAD = 32
-"""Characters of base64 that are looked at before all of it is decoded."""
+"""Characters of base64 that are decoded first, to decide on the rest."""
 _PERCENT = re2.compile(r"%[0-9A-Fa-f]{2}")
 _CODE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _ESCAPED = re2.compile(r"\\[nrtux\"'/@_.:=+-]")
@@ -31,15 +31,15 @@ _OTHERS = (
     f"[{_HYPHENS}{_BLANKS}{_WIDTHLESS}"
     "\u00b2\u00b3\u00b9\u2070-\u2089\uff0b\uff0d-\uff1a\uff1d\uff20-\uff3a\uff3f\uff41-\uff5a\U0001d400-\U0001d7ff]"
 )
-"""Characters that have a plain form, which a keyboard has: hyphens, blanks, other widths, the alphabets of formulas."""
+"""Characters with a plain form on a keyboard: hyphens, blanks, other widths, mathematical alphabets."""
 _HAS_OTHERS, _OTHER = re2.compile(_OTHERS), re.compile(_OTHERS)
 
 
 def read_text(value: object) -> str:
-    """All text of a value, with the names of its fields; numbers are text as well.
+    """Return all text of a value, with its field names. Numbers count as text.
 
-    Each text stands on lines of its own, behind the name of its field, as in `name: text`. The walk has no recursion,
-    since a caller chooses how deep a value is nested.
+    Each text has its own line after the name of its field, as in `name: text`. The walk has no recursion, because a
+    caller chooses how deep a value is nested.
     """
     if isinstance(value, str):
         return value
@@ -63,7 +63,7 @@ def read_text(value: object) -> str:
 
 
 def clean(text: str) -> str:
-    """A text with characters of one meaning in one form: digits of other widths, hyphens, blanks."""
+    """Replace variants of a character by one form: digits of other widths, hyphens, blanks."""
     if text.isascii() or _HAS_OTHERS.search(text.encode("utf-8", "replace")) is None:
         return text
     return _OTHER.sub(lambda match: _plain(match.group()), text)
@@ -78,9 +78,9 @@ def _plain(character: str) -> str:
 
 
 def unpack(text: str) -> Iterator[str]:
-    """The texts that stand in a text in another form: percent-encoded, escaped, as entities, as base64.
+    """Yield the encoded texts within a text: percent-encoding, escapes, entities, base64.
 
-    Each is unpacked in its turn, down to `DEPTH`; none is longer than the text that it stands in.
+    Each is unpacked in turn, down to `DEPTH`. None is longer than the text that contains it.
     """
     for _ in range(DEPTH):
         plain = unescape(text)
@@ -94,21 +94,21 @@ def unpack(text: str) -> Iterator[str]:
 
 
 def unescape(text: str) -> str:
-    """A text with its percent-encoded characters, escapes and entities as what they stand for."""
+    """Decode the percent-encoded characters, escapes and entities of a text."""
     if "%" in text and _PERCENT.search(text):
         text = unquote(text)
     if "\\" in text and _ESCAPED.search(text):
         if "\\u" in text or "\\x" in text:
             text = _CODE.sub(lambda code: chr(int(code.group(1) or code.group(2), 16)), text)
-        for written, meant in _ESCAPES:
-            text = text.replace(written, meant)
+        for written, character in _ESCAPES:
+            text = text.replace(written, character)
     if "&" in text and _ENTITY.search(text):
         text = html.unescape(text)
     return text
 
 
 def find_packed(data: bytes) -> Iterator[tuple[int, int, str]]:
-    """Where base64 stands that decodes to text, counted in bytes, and that text."""
+    """Find base64 that decodes to text. Yield its place in bytes, and the decoded text."""
     for match in _PACKED.finditer(data):
         start, end = match.span(1)
         if start < 0:
@@ -122,7 +122,7 @@ def find_packed(data: bytes) -> Iterator[tuple[int, int, str]]:
 
 
 def _decode_parts(packed: bytes) -> str | None:
-    """The text of those parts of a path that are base64."""
+    """Decode the parts of a path that are base64."""
     if b"/" not in packed:
         return None
     parts = (part for part in packed.split(b"/") if len(part) >= _SHORTEST and not part.islower())
@@ -134,7 +134,7 @@ def _decode(packed: bytes) -> str | None:
     head = a2b_base64(bare[:_HEAD] if len(bare) >= _HEAD else _pad(bare))
     if head[0] < 32 and head[0] not in b"\t\n\r":
         return None
-    if head[1::2].count(0) > 0.4 * len(head):  # UTF-16, as PowerShell packs its commands
+    if head[1::2].count(0) > 0.4 * len(head):  # UTF-16, as PowerShell encodes its commands
         return a2b_base64(_pad(bare)).decode("utf-16-le", "replace")
     return a2b_base64(_pad(bare)).decode("utf-8", "ignore") if _is_text(head) else None
 
@@ -145,7 +145,7 @@ def _pad(bare: bytes) -> bytes:
 
 
 def _is_text(raw: bytes) -> bool:
-    """Whether bytes are UTF-8 without control characters; a last character that is cut is left out."""
+    """Return whether bytes are UTF-8 without control characters. An incomplete last character is ignored."""
     if raw.translate(None, _CONTROLS) != raw:
         return False
     try:

@@ -1,8 +1,8 @@
-"""How a worker is called: wires, retries, breakers, prices."""
+"""Calls to workers: wires, retries, breakers, prices."""
 
 from ripieno.providers.base import Piece, Provider, find_fault
 from ripieno.providers.caller import Caller
-from ripieno.providers.health import Health
+from ripieno.providers.health import WorkerHealth
 from ripieno.providers.residents import Resident, Residents, is_resident
 from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall, require_answer
 from ripieno.providers.unavailable import UnavailableProvider
@@ -12,13 +12,13 @@ __all__ = [
     "CallFailed",
     "CallResult",
     "Caller",
-    "Health",
     "LiveCall",
     "Piece",
     "Provider",
     "Resident",
     "Residents",
     "UnavailableProvider",
+    "WorkerHealth",
     "find_fault",
     "is_resident",
     "require_answer",

@@ -1,4 +1,4 @@
-"""Assembly: the pieces of a stream, put together to the answer that is recorded."""
+"""Assembly: builds the recorded answer from the pieces of a stream."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from ripieno.providers.base import Piece
 
 
 class Assembly:
-    """What a stream has brought so far."""
+    """The content of a stream so far."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -19,7 +19,7 @@ class Assembly:
         self._others: dict[str, list[str]] = {}
 
     def add(self, piece: Piece, *, at: float) -> None:
-        """Take one piece, `at` seconds after the call began."""
+        """Add one piece, `at` seconds after the call began."""
         delta = piece.delta
         if delta:
             text = delta.get("content")
@@ -36,7 +36,7 @@ class Assembly:
             self.usage = piece.usage
 
     def _add_others(self, delta: Mapping[str, JsonValue]) -> None:
-        """Tool calls are put together by their index, other texts by their name."""
+        """Join tool calls by index, and other texts by name."""
         for name, value in delta.items():
             if name == "tool_calls" and isinstance(value, Sequence):
                 for part in value:
@@ -48,7 +48,7 @@ class Assembly:
                 self.has_content = True
 
     def answer(self) -> Answer:
-        """The answer so far."""
+        """Return the answer so far."""
         message: dict[str, JsonValue] = {name: "".join(parts) for name, parts in self._others.items()}
         if self._tool_calls:
             message["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]

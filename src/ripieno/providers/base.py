@@ -1,4 +1,4 @@
-"""Provider: how a worker is called."""
+"""Provider: the interface for calls to workers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,39 +14,39 @@ class Piece:
     """One piece of a streamed answer."""
 
     delta: Mapping[str, JsonValue] = field(default_factory=dict)
-    """The chat-completions delta as it came, content included."""
+    """The chat-completions delta as received, including the content."""
     finish_reason: str | None = None
     usage: Usage | None = None
-    """Given once, at the end, where the provider counts."""
+    """Set once, at the end, if the provider counts tokens."""
     chunk: Mapping[str, msgspec.Raw] | None = None
-    """The whole completion chunk as it came, field by field, where the provider speaks that form."""
+    """The whole completion chunk as received, field by field, if the provider uses that form."""
 
     @property
     def text(self) -> str:
-        """The piece's own text."""
+        """Return the piece's own text."""
         content = self.delta.get("content")
         return content if isinstance(content, str) else ""
 
 
 class Provider(Protocol):
-    """Carries tasks to workers. Built-in and plugin providers fill the same role.
+    """Carries tasks to workers. Built-in and plugin providers have the same role.
 
-    Every method raises a `ProviderError` (or `RateLimited`) for a fault of the worker; nothing else may escape.
+    Every method raises a `ProviderError` (or `RateLimited`) for a fault of the worker, and no other error.
     """
 
     can_stream: bool
-    """Whether a stream brings the answer as it is made, so that its first token can be timed."""
+    """Whether a stream sends the answer while it is made, so that the first token can be timed."""
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
-        """Ask for a whole answer."""
+        """Request a whole answer."""
         ...
 
     def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
-        """Ask for an answer piece by piece; closing the iterator cancels the call."""
+        """Request an answer piece by piece. Closing the iterator cancels the call."""
         ...
 
     async def check(self, worker: Worker) -> str:
-        """Find out whether the worker could answer now; a short word on what was seen."""
+        """Check whether the worker could answer now. Return a short description of the result."""
         ...
 
     async def close(self) -> None:
@@ -56,16 +56,16 @@ class Provider(Protocol):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """What a provider is too, where its workers make embeddings."""
+    """Additional interface of a provider whose workers make embeddings."""
 
     async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
-        """Ask for embeddings, in OpenAI's form; the reply as it came."""
+        """Request embeddings in OpenAI's form. Return the reply as received."""
         ...
 
 
 @runtime_checkable
 class Inspectable(Protocol):
-    """What a provider is too, where it can say without a call that a worker cannot be opened on this machine."""
+    """Additional interface of a provider that can find local faults of a worker without a call."""
 
     def find_fault(self, worker: Worker) -> str | None:
         """Find what is missing for the worker: a package, a model file, a key.
@@ -73,7 +73,7 @@ class Inspectable(Protocol):
         Cheap and local: no network, no import of the worker's own code.
 
         Returns:
-            What is missing and how to mend it; None where nothing is known to be missing.
+            What is missing and how to fix it; None if nothing is known to be missing.
 
         Raises:
             ConfigError: the worker's card is wrong; `key` names the setting.
@@ -82,15 +82,15 @@ class Inspectable(Protocol):
 
 
 def find_fault(provider: Provider, worker: Worker) -> str | None:
-    """Find what is missing for a worker; see `Inspectable`. None where the provider cannot say."""
+    """Find what is missing for a worker, or None if the provider cannot say. See `Inspectable`."""
     return provider.find_fault(worker) if isinstance(provider, Inspectable) else None
 
 
 Ask: TypeAlias = Callable[[WorkerId, Task], Awaitable[Answer]]
-"""Asks a worker on behalf of a check; raises a ProviderError where there is no answer."""
+"""Calls a worker on behalf of a check. Raises a ProviderError if there is no answer."""
 
 
 async def stream_whole(answer: Answer) -> AsyncIterator[Piece]:
-    """Give a whole answer as a stream of one piece, for providers that cannot stream."""
+    """Yield a whole answer as a stream, for providers that cannot stream."""
     yield Piece(delta={"role": "assistant", "content": answer.text, **answer.message})
     yield Piece(finish_reason=answer.finish_reason, usage=answer.usage)

@@ -1,4 +1,4 @@
-"""Python callables as workers: solvers, searches, classifiers, whatever takes a text and gives one."""
+"""Python callables as workers: solvers, searches, classifiers, and any other function from text to text."""
 
 import asyncio
 import importlib.util
@@ -22,15 +22,15 @@ class CallableOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     timeout_s: float = Field(default=10.0, gt=0)
-    """An answer later than this counts as none; the thread itself cannot be stopped, and nothing waits for it."""
+    """Seconds until the call counts as failed. The thread cannot be stopped, and nothing waits for it."""
     needs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Packages that a function imports when it is called, by `module:function`; without them its worker is masked."""
+    """Packages that a function imports when it is called, by `module:function`. Without them its worker is masked."""
     install: str = ""
-    """The command that installs them, for the hint."""
+    """Command that installs them, for the hint."""
 
 
 class CallableProvider:
-    """Calls `module:function`, the worker's model name, with the task's text, in a thread."""
+    """Calls the worker's model name, `module:function`, with the task's text, in a thread."""
 
     can_stream = False
 
@@ -39,7 +39,7 @@ class CallableProvider:
         self._targets: dict[str, Callable[[str], str]] = {}
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
-        """Call the function; the CPU time of its thread is what it cost."""
+        """Call the function. Its cost is the CPU time of its thread."""
         target = self._load(worker)
         text = task.text
         try:
@@ -47,12 +47,12 @@ class CallableProvider:
                 answer, cpu_s = await _call_in_thread(target, text)
         except TimeoutError as error:
             raise ProviderTimeout(f"{worker.id!r} took over {self.options.timeout_s} s", worker=worker.id) from error
-        except ConfigError:  # what the function needs is missing: a fault of the setup, not an answer
+        except ConfigError:  # a missing package is a fault of the setup
             raise
         except Exception as error:
             raise BadAnswer(f"{worker.id!r} raised {type(error).__name__}: {error}", worker=worker.id) from error
         if not isinstance(answer, str) or not answer:
-            raise BadAnswer(f"{worker.id!r} gave {type(answer).__name__}, not a text", worker=worker.id)
+            raise BadAnswer(f"{worker.id!r} returned {type(answer).__name__} instead of text", worker=worker.id)
         usage = Usage(
             input_tokens=1 + int(len(text) / CHARACTERS_PER_TOKEN),
             output_tokens=1 + int(len(answer) / CHARACTERS_PER_TOKEN),
@@ -61,12 +61,12 @@ class CallableProvider:
         return Answer(text=answer, usage=usage)
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
-        """Give the whole answer as one piece."""
+        """Yield the whole answer as one piece."""
         async for piece in stream_whole(await self.complete(worker, task)):
             yield piece
 
     def find_fault(self, worker: Worker) -> str | None:
-        """Return which package the function lacks; imports none of them."""
+        """Return which package the function lacks, without importing it."""
         name = worker.binding.model
         module = name.partition(":")[0].partition(".")[0]
         missing = [each for each in (module, *self.options.needs.get(name, ())) if not _is_installed(each)]
@@ -76,7 +76,7 @@ class CallableProvider:
         return f"worker {worker.id!r}: the package {missing[0]!r} is not installed{hint}"
 
     async def check(self, worker: Worker) -> str:
-        """Import the function and what it needs.
+        """Import the function and its packages.
 
         Raises:
             ConfigError: one of them cannot be imported.
@@ -94,7 +94,7 @@ class CallableProvider:
         return "importable"
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _load(self, worker: Worker) -> Callable[[str], str]:
         name = worker.binding.model
@@ -107,7 +107,7 @@ def load_callable(name: str, *, worker: str) -> Callable[[str], str]:
     """Import `module:function`.
 
     Raises:
-        ConfigError: there is no such module or function.
+        ConfigError: the module or function does not exist.
     """
     module, _, function = name.partition(":")
     try:
@@ -125,15 +125,15 @@ def load_callable(name: str, *, worker: str) -> Callable[[str], str]:
 
 
 def _is_installed(package: str) -> bool:
-    """Return whether a top-level package is there, without importing it."""
+    """Return whether a top-level package is installed, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # it is loaded, and was not imported from a file: `__main__`
+    except ValueError:  # it was not imported from a file: `__main__`
         return True
 
 
 async def _call_in_thread(target: Callable[[str], str], text: str) -> tuple[str, float]:
-    """Call in a daemon thread: one that never returns delays neither other callables nor the end of the process."""
+    """Call in a daemon thread. A call that never returns blocks neither other callables nor the end of the process."""
     loop = asyncio.get_running_loop()
     waiting: asyncio.Future[tuple[str, float]] = loop.create_future()
 
@@ -146,16 +146,16 @@ async def _call_in_thread(target: Callable[[str], str], text: str) -> tuple[str,
         else:
             waiting.set_result(answered.result())
 
-    def work() -> None:
+    def run() -> None:
         answered: Future[tuple[str, float]] = Future()
         try:
             answered.set_result(_call_metered(target, text))
-        except Exception as error:  # noqa: BLE001  # handed to who waits
+        except Exception as error:  # noqa: BLE001  # passed to the caller
             answered.set_exception(error)
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+        with suppress(RuntimeError):  # the loop has ended, and nothing waits
             loop.call_soon_threadsafe(settle, answered)
 
-    threading.Thread(target=work, name="ripieno-callable", daemon=True).start()
+    threading.Thread(target=run, name="ripieno-callable", daemon=True).start()
     return await waiting
 
 

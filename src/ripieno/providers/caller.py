@@ -1,4 +1,4 @@
-"""Caller: one exchange with one worker, with retries, limits, price and health. Failures come back as facts."""
+"""Caller: one exchange with one worker, with retries, limits, price and health. Failures are returned as values."""
 
 import asyncio
 import random
@@ -17,36 +17,36 @@ from ripieno.errors import (
     WithheldTask,
     WorkerBusy,
 )
-from ripieno.privacy import Boundary, tell_kinds
+from ripieno.privacy import Boundary, describe_kinds
 from ripieno.providers.assembly import Assembly
 from ripieno.providers.base import Embedder, Piece, Provider
-from ripieno.providers.health import Health
+from ripieno.providers.health import WorkerHealth
 from ripieno.providers.lane import Lane
 from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall
 
 ATTEMPTS = 2
-"""Of one worker; after that the next worker is the better retry."""
+"""Attempts per worker. After them, the next worker is a better retry."""
 LONGEST_RETRY_AFTER_S = 2.0
-"""A provider that asks for more is left for another."""
+"""Longest wait that a retry accepts. If the provider asks for more, another worker is called."""
 BACKOFF_S = 0.2
-"""Longest wait before the first retry; twice that before the next."""
+"""Longest wait before the first retry. It doubles for each further retry."""
 
 
 class Caller:
-    """Calls workers through their providers; nothing that is sensitive passes it to a worker beyond the boundary.
+    """Calls workers through their providers. Sensitive content never passes it to a worker beyond the boundary.
 
     Args:
-        providers: by their names.
-        health: of the workers.
+        providers: the providers by name.
+        health: the health of the workers.
         clock: the time.
-        boundary: gives how far sensitive text may travel at this moment; None does not restrict it.
+        boundary: returns the current limit on where sensitive text may travel; None does not restrict it.
     """
 
     def __init__(
         self,
         providers: Mapping[str, Provider],
         *,
-        health: Health,
+        health: WorkerHealth,
         clock: Clock,
         boundary: Callable[[], Boundary | None] = lambda: None,
     ) -> None:
@@ -55,10 +55,10 @@ class Caller:
         self._providers = providers
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
-        self._rng = random.Random()  # noqa: S311  # spreads waits, guards nothing
+        self._rng = random.Random()  # noqa: S311  # spreads waits; no secret depends on it
 
     async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> CallResult:
-        """Ask for a whole answer; a failure is returned, not raised."""
+        """Request a whole answer. A failure is returned, not raised."""
         start = began = self._clock.monotonic()
         tries, lane = 0, self._lane(worker)
         wasted: list[float | None] = []
@@ -86,10 +86,10 @@ class Caller:
         return CallAnswered(call=_add_costs(call, wasted), answer=answer)
 
     async def stream(self, live: LiveCall, task: Task) -> AsyncIterator[Piece]:
-        """Ask for an answer piece by piece.
+        """Request an answer piece by piece.
 
         Raises:
-            ProviderError: the worker failed; before the first piece another may take over.
+            ProviderError: the worker failed. Before the first piece, another worker may replace it.
         """
         worker, start = live.worker, self._clock.monotonic()
         collected, lane = Assembly(), self._lane(worker)
@@ -118,7 +118,7 @@ class Caller:
         live.ended = CallAnswered(call=replace(call, first_token_s=collected.first_s), answer=answer)
 
     async def measure(self, worker: Worker, task: Task) -> CallResult:
-        """Ask for a whole answer with its first token timed, where the provider can; told like `call`."""
+        """Call the worker, and time the first token if the provider streams. Failures are returned, as in `call`."""
         if not self._find(worker).can_stream:
             return await self.call(worker, task)
         live = LiveCall(worker)
@@ -131,10 +131,10 @@ class Caller:
         return live.result()
 
     async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
-        """Ask for embeddings; the reply as it came.
+        """Request embeddings, and return the reply as received.
 
         Raises:
-            ProviderError: the worker makes none, or failed.
+            ProviderError: the worker makes no embeddings, or failed.
         """
         provider = self._find(worker)
         if not isinstance(provider, Embedder):
@@ -148,18 +148,18 @@ class Caller:
             lane.leave()
 
     def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> CallFailed:
-        """Price a call that was cancelled on its way; what was sent is paid all the same."""
+        """Price a call that was cancelled before its end. The sent prompt is billed anyway."""
         return self._cancel(worker, task, Answer(text=""), latency_s=latency_s)
 
     async def check(self, worker: Worker) -> str:
-        """Find out whether the worker could answer now."""
+        """Check whether the worker could answer now."""
         return await self._find(worker).check(worker)
 
     async def probe_resting(self, pool: Pool) -> None:
         """Probe the unreachable workers, and close the breaker of each that responds.
 
         Raises:
-            Exception: what the check of a provider plugin raised, after all workers were probed.
+            Exception: a provider plugin's check raised it. All workers were probed first.
         """
         fault: Exception | None = None
         for worker in self.health.unreachable():
@@ -170,8 +170,8 @@ class Caller:
             except ProviderUnreachable:
                 continue
             except (ProviderError, ConfigError):
-                pass  # it speaks: the next task will tell what it says
-            except Exception as error:  # noqa: BLE001  # of a plugin: the other workers are probed all the same
+                pass  # it responds: the next task will show the fault
+            except Exception as error:  # noqa: BLE001  # plugin code: the others are still probed
                 fault = error
                 continue
             self.health.note_reachable(worker)
@@ -184,10 +184,10 @@ class Caller:
             await provider.close()
 
     async def _withhold(self, worker: Worker, sent: Task | Mapping[str, JsonValue]) -> None:
-        """Refuse to send what may not travel to a worker, whatever step, judge or extraction asks for it.
+        """Refuse to send content beyond the boundary, for every step, judge or extraction.
 
         Raises:
-            WithheldTask: it holds secrets or personal data, and the worker is beyond the boundary.
+            WithheldTask: the content holds secrets or personal data, and the worker is beyond the boundary.
         """
         boundary = self._boundary()
         if boundary is None or worker.privacy.reach <= boundary.reach.reach:
@@ -195,9 +195,9 @@ class Caller:
         found = await (boundary.find_in(sent) if isinstance(sent, Task) else boundary.find(sent))
         if found:
             raise WithheldTask(
-                f"nothing was sent to {worker.id!r}: it is {worker.privacy}, and the text holds {tell_kinds(found)}",
+                f"{worker.id!r} is {worker.privacy}, and the text holds {describe_kinds(found)}: nothing was sent",
                 worker=worker.id,
-                hint=f"name a worker that is {boundary.reach}, or take the text out",
+                hint=f"name a worker that is {boundary.reach}, or remove the text",
             )
 
     async def _ask(self, worker: Worker, task: Task) -> Answer:
@@ -218,11 +218,11 @@ class Caller:
         return provider
 
     def load(self) -> Mapping[WorkerId, float]:
-        """Calls under way or waiting, for each that the worker takes at once; only workers that are full."""
+        """Return current and waiting calls divided by the worker's concurrency, for workers at full load."""
         return {WorkerId(worker): lane.load for worker, lane in self._lanes.items() if lane.load >= 1.0}
 
     def crowded(self) -> Mapping[WorkerId, str]:
-        """Workers that no further call can wait for."""
+        """Return the workers whose queue is full, with a description."""
         return {WorkerId(worker): lane.describe() for worker, lane in self._lanes.items() if lane.is_crowded}
 
     def _lane(self, worker: Worker) -> Lane:
@@ -232,7 +232,7 @@ class Caller:
         return lane
 
     def _wait_s(self, error: ProviderError, tries: int) -> float:
-        """As long as the provider asks, or else a random part of a doubling bound.
+        """Return the provider's requested wait, or else a random part of a doubling bound.
 
         Source:
             Brooker (2015), Exponential backoff and jitter: "full jitter".
@@ -279,12 +279,12 @@ class Caller:
         answer = partial or Answer(text="", usage=nothing)
         call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
         if is_nothing and call.cost_usd is None:
-            call = replace(call, cost_usd=0.0)  # nothing was made, so nothing is charged, whatever the price
+            call = replace(call, cost_usd=0.0)  # nothing was generated, so nothing is charged
         return CallFailed(call=replace(call, failure=failure, error=error.message), error=error)
 
 
 def _add_costs(call: Call, wasted: Sequence[float | None]) -> Call:
-    """The call with what its earlier tries have cost: a reply that is no answer is paid all the same."""
+    """Add the cost of earlier attempts to a call: an unusable reply is billed, too."""
     if not wasted:
         return call
     known, unknown = sum_costs([call.cost_usd, *wasted])
@@ -292,9 +292,9 @@ def _add_costs(call: Call, wasted: Sequence[float | None]) -> Call:
 
 
 def _complete_usage(answer: Answer, task: Task) -> Usage:
-    """Count tokens by their usual length where a call ended without usage: what was sent is read, and paid.
+    """Estimate the tokens of a call that ended without usage: the prompt was read and billed.
 
-    Not every server counts its streams, and none does where the client leaves.
+    Not every server counts its streams, and none does if the client disconnects.
     """
     usage = answer.usage
     if usage.output_tokens is not None:
@@ -309,16 +309,16 @@ def _complete_usage(answer: Answer, task: Task) -> Usage:
 
 
 _UNBILLED = frozenset({Failure.UNREACHABLE, Failure.REJECTED, Failure.RATE_LIMITED, Failure.SERVER_ERROR, Failure.BUSY})
-"""Failures of calls that made nothing."""
+"""Failures of calls that generated nothing."""
 
 
 def is_unbilled(error: ProviderError) -> bool:
-    """Whether a call that failed so has made nothing, and costs nothing."""
+    """Return whether a call that failed so generated nothing, and costs nothing."""
     return classify_failure(error) in _UNBILLED
 
 
 def classify_failure(error: ProviderError) -> Failure:
-    """Name the way in which a call failed."""
+    """Return the kind of failure of a call."""
     match error:
         case ProviderTimeout():
             return Failure.TIMEOUT
@@ -336,7 +336,7 @@ def classify_failure(error: ProviderError) -> Failure:
 
 
 def is_worth_retrying(error: ProviderError) -> bool:
-    """Whether the same worker may do better at once."""
+    """Return whether an immediate retry with the same worker may succeed."""
     if not error.is_transient or isinstance(error, ProviderTimeout | WorkerBusy):
         return False
     return error.retry_after_s is None or error.retry_after_s <= LONGEST_RETRY_AFTER_S

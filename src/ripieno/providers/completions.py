@@ -1,4 +1,4 @@
-"""The chat-completions form as providers speak it: whole replies and server-sent events, read once."""
+"""The chat-completions form of providers: whole replies and server-sent events."""
 
 import math
 import re
@@ -15,7 +15,7 @@ LONGEST_EVENT = 4 * 1024 * 1024
 LONGEST_ERROR = 300
 LONGEST_CODE = 80
 CARRIERS = ("tool_calls", "refusal", "audio", "function_call", "reasoning_content", "reasoning")
-"""Fields of a message that make it an answer without any text."""
+"""Message fields that make a message without text an answer."""
 
 _decode = msgspec.json.Decoder().decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -23,25 +23,25 @@ _BLANK = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"(?m)^data: ?(.*?)\r?$")
 
 
-class _Choice(msgspec.Struct):
+class _StreamChoice(msgspec.Struct):
     delta: dict[str, object] | None = None
     finish_reason: str | None = None
     index: int = 0
 
 
-_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
+_decode_choices = msgspec.json.Decoder(list[_StreamChoice]).decode
 
 
 def read_completion(worker: Worker, content: bytes, *, is_sampled: bool = False) -> Answer:
     """Read a whole reply.
 
     Args:
-        worker: who answered.
+        worker: the worker that answered.
         content: the body.
-        is_sampled: whether the choices are samples of one answer: the most frequent is taken, and the rest dropped.
+        is_sampled: whether the choices are samples of one answer. Then the most frequent is taken and the rest dropped.
 
     Raises:
-        BadAnswer: it is no chat completion, or an empty one.
+        BadAnswer: the reply is not a chat completion, or is empty.
     """
     try:
         body = _decode(content)
@@ -53,12 +53,12 @@ def read_completion(worker: Worker, content: bytes, *, is_sampled: bool = False)
         finish = choices[index].get("finish_reason") or "stop"
     except (msgspec.MsgspecError, KeyError, TypeError, IndexError, AttributeError) as error:
         shown = content[:80].decode("utf-8", "replace")
-        raise BadAnswer(f"{worker.id!r} answered no chat completion: {shown!r}", worker=worker.id) from error
+        raise BadAnswer(f"{worker.id!r} did not answer with a chat completion: {shown!r}", worker=worker.id) from error
     if not isinstance(text, str):
         raise BadAnswer(f"{worker.id!r} answered content of type {type(text).__name__}", worker=worker.id)
     message = {name: value for name, value in message.items() if value is not None}
     if not text.strip() and not any(message.get(name) for name in CARRIERS):
-        raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
+        raise BadAnswer(f"{worker.id!r} answered with no content", worker=worker.id)
     return Answer(
         text=text,
         usage=read_usage(body.get("usage")),
@@ -69,10 +69,10 @@ def read_completion(worker: Worker, content: bytes, *, is_sampled: bool = False)
 
 
 async def read_events(parts: AsyncIterator[bytes], *, worker: str) -> AsyncIterator[bytes]:
-    """Cut a body into the data of its server-sent events, up to `[DONE]`.
+    """Split a body into the data of its server-sent events, up to `[DONE]`.
 
     Raises:
-        BadAnswer: it ends without `[DONE]`, or an event is too long.
+        BadAnswer: the body ends without `[DONE]`, or an event is too long.
     """
     rest = b""
     async for part in parts:
@@ -93,17 +93,17 @@ def read_piece(worker: Worker, data: bytes) -> Piece:
     """Read one chunk of a stream.
 
     Raises:
-        BadAnswer: it is none, or tells an error.
+        BadAnswer: the data is not a chunk, or reports an error.
     """
     try:
         fields = _decode_fields(data)
         if "error" in fields and bytes(fields["error"]) != b"null":
-            raise BadAnswer(f"{worker.id!r} broke off: {read_error(data)}", worker=worker.id)
+            raise BadAnswer(f"{worker.id!r} ended its stream with an error: {read_error(data)}", worker=worker.id)
         choices = _decode_choices(fields["choices"])
         raw_usage = fields.get("usage")
         usage = None if raw_usage is None or bytes(raw_usage) == b"null" else read_usage(_decode(raw_usage))
     except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise BadAnswer(f"{worker.id!r} sent an event that is no completion chunk", worker=worker.id) from error
+        raise BadAnswer(f"{worker.id!r} sent an event that is not a completion chunk", worker=worker.id) from error
     first = next((choice for choice in choices if choice.index == 0), None)
     if first is None:
         return Piece(usage=usage, chunk=fields)
@@ -111,7 +111,7 @@ def read_piece(worker: Worker, data: bytes) -> Piece:
 
 
 def read_usage(usage: object) -> Usage:
-    """Token counts, and the price where the provider states one; what is no count is unknown."""
+    """Read token counts, and the price if the provider states one. An invalid count is unknown."""
     if not isinstance(usage, Mapping):
         return Usage()
     read, written = _fields(usage, "prompt_tokens_details"), _fields(usage, "completion_tokens_details")
@@ -129,7 +129,7 @@ def read_usage(usage: object) -> Usage:
 
 
 def _count_output(usage: Mapping[str, object], reasoning: int | None) -> int | None:
-    """Tokens out with those of reasoning, which some providers count in the total alone."""
+    """Count output tokens including reasoning tokens, which some providers count only in the total."""
     asked, said = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     total = _count(usage.get("total_tokens"))
     if asked is None or said is None or total is None:
@@ -139,7 +139,7 @@ def _count_output(usage: Mapping[str, object], reasoning: int | None) -> int | N
 
 
 def _read_cost(usage: Mapping[str, object]) -> float | None:
-    """The price that the provider states, in US dollars: OpenRouter a number, Perplexity a table."""
+    """Read the price that the provider states, in US dollars: a number from OpenRouter, a table from Perplexity."""
     cost = usage.get("cost")
     stated = _amount(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
     if stated is None or not usage.get("is_byok"):
@@ -165,7 +165,7 @@ def _amount(value: object) -> float | None:
 
 
 def read_error(content: bytes) -> str:
-    """What an error body says, in one short line."""
+    """Return the message of an error body in one short line."""
     try:
         said = _decode(content)["error"]
         text = said["message"] if isinstance(said, Mapping) else said
@@ -175,7 +175,7 @@ def read_error(content: bytes) -> str:
 
 
 def read_code(content: bytes) -> str | None:
-    """The code of an error body, where it has one."""
+    """Return the code of an error body, if it has one."""
     try:
         code = _decode(content)["error"]["code"]
     except (msgspec.MsgspecError, KeyError, TypeError):
@@ -184,7 +184,7 @@ def read_code(content: bytes) -> str | None:
 
 
 def vote(texts: Sequence[str]) -> int:
-    """Index of the answer that agrees most with the others, apart from case and outer punctuation; first on ties."""
+    """Return the index of the most frequent answer, ignoring case and outer punctuation; the first on ties."""
     keys = [re.sub(r"\W+", " ", text).strip().lower() for text in texts]
     counts = Counter(key for key in keys if key)
     if not counts:

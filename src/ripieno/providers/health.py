@@ -1,4 +1,4 @@
-"""Health: a circuit breaker for each worker, and its waits. The mask reads it."""
+"""WorkerHealth: a circuit breaker and a wait time for each worker. The mask reads both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ class _Breaker:
     fault: str = ""
 
 
-class Health:
-    """Counts failures in a row; after three the worker rests, twice as long each time it fails again."""
+class WorkerHealth:
+    """Counts failures in a row. After three the breaker opens, and each further failure doubles the time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._breakers: dict[WorkerId, _Breaker] = {}
 
     def unhealthy(self) -> Mapping[WorkerId, str]:
-        """Workers that rest now, with the fault that made them."""
+        """Return the workers with an open breaker, with their faults."""
         now = self._clock.monotonic()
         return {
-            worker: f"{b.fault}; tried again in {b.closed_again_at - now:.0f} s"
+            worker: f"{b.fault}; next try in {b.closed_again_at - now:.0f} s"
             for worker, b in self._breakers.items()
             if b.closed_again_at > now
         }
 
     def rate_limited(self) -> Mapping[WorkerId, str]:
-        """Workers that asked to wait."""
+        """Return the workers that asked for a wait."""
         now = self._clock.monotonic()
         return {
             worker: f"asked to wait {b.waits_until - now:.1f} s more"
@@ -46,34 +46,34 @@ class Health:
         }
 
     def resting(self) -> Mapping[WorkerId, float]:
-        """Workers whose own failures make them rest here, and for how many seconds more."""
+        """Return the workers whose own failures opened the breaker here, with the remaining seconds."""
         now = self._clock.monotonic()
         return {w: b.closed_again_at - now for w, b in self._breakers.items() if b.closed_again_at > now and b.failures}
 
     def unreachable(self) -> list[WorkerId]:
-        """Workers that rest because no connection could be made: those that a short look can clear."""
+        """Return the workers whose breaker opened because no connection succeeded. A probe can close it."""
         return [worker for worker in self.resting() if self._breakers[worker].fault == UNREACHABLE]
 
     def note_reachable(self, worker: WorkerId) -> None:
-        """A connection could be made again: the worker is tried at once, and rests again if that fails."""
+        """Close the breaker after a successful connection. The next failure opens it again."""
         breaker = self._breakers.get(worker)
         if breaker is not None:
             breaker.closed_again_at = 0.0
             breaker.failures = FAILURES_TO_OPEN - 1
 
     def note_resting(self, worker: WorkerId, left_s: float) -> None:
-        """Another replica lets the worker rest."""
+        """Open the breaker because another replica opened its own."""
         breaker = self._breakers.setdefault(worker, _Breaker())
         if breaker.closed_again_at <= self._clock.monotonic():
             breaker.closed_again_at = self._clock.monotonic() + left_s
             breaker.fault, breaker.failures = "failed at another replica", 0
 
     def note_success(self, worker: WorkerId) -> None:
-        """A call went well: the count of failures starts anew."""
+        """Reset the count of failures after a successful call."""
         self._breakers.pop(worker, None)
 
     def note_failure(self, worker: WorkerId, fault: str, *, is_final: bool = False) -> None:
-        """A call failed by the worker's fault; `is_final` opens the breaker at once."""
+        """Count a failure of the worker. `is_final` opens the breaker at once."""
         breaker = self._breakers.setdefault(worker, _Breaker())
         breaker.failures += 1
         breaker.fault = fault
@@ -83,6 +83,6 @@ class Health:
             breaker.closed_again_at = self._clock.monotonic() + rest
 
     def note_wait(self, worker: WorkerId, seconds: float) -> None:
-        """The worker asked to wait."""
+        """Record that the worker asked for a wait."""
         breaker = self._breakers.setdefault(worker, _Breaker())
         breaker.waits_until = max(breaker.waits_until, self._clock.monotonic() + seconds)

@@ -1,7 +1,7 @@
-"""HTTP to one address, over connections that are kept: requests out, whole or streamed replies in.
+"""HTTP to one address over persistent connections: requests, and whole or streamed replies.
 
-httptools parses; what is here keeps connections, bounds memory and time, and closes a connection whose reply is no
-longer wanted, so that a server need not write what nobody reads.
+httptools parses. This module keeps connections, bounds memory and time, and closes a connection whose reply is no
+longer needed, so that the server stops writing.
 """
 
 import asyncio
@@ -16,28 +16,28 @@ from urllib.parse import urlsplit
 import httptools
 
 LONGEST_REPLY = 64 * 1024 * 1024
-"""Bytes of a whole reply; a longer one is broken off."""
+"""Most bytes of a whole reply. The client aborts a longer one."""
 MOST_BUFFERED = 256 * 1024
-"""Bytes of a stream that wait to be read, before the connection stops reading."""
+"""Unread bytes of a stream before the connection stops reading."""
 MOST_IDLE = 256
-"""Connections kept without a request under way."""
+"""Most idle connections that are kept."""
 END_S = 1.0
-"""How long the end of a reply may come after its last part."""
+"""Seconds that the end of a reply may come after its last part."""
 KEPT_S = 30.0
-"""How long an idle connection is kept: servers close theirs after a minute or more."""
+"""Seconds that an idle connection is kept. Servers close theirs after a minute or more."""
 
 
 class Unreachable(OSError):
-    """No connection could be made."""
+    """No connection was possible."""
 
 
 class Broken(OSError):
-    """The connection ended, or what came is no HTTP."""
+    """The connection ended early, or the reply was not HTTP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long to wait, in seconds."""
+class Timeouts:
+    """Timeouts in seconds."""
 
     connect_s: float = 5.0
     first_s: float = 60.0
@@ -57,7 +57,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """A whole reply."""
 
     status: int
@@ -69,57 +69,57 @@ class HttpClient:
     """Connections to one address.
 
     Args:
-        base_url: http or https, with a path that stands before every other.
-        headers: sent with each request.
-        patience: time-outs.
+        base_url: an http or https URL; its path is the prefix of every request path.
+        headers: headers of each request.
+        timeouts: limits in seconds.
     """
 
     def __init__(
-        self, base_url: str, *, headers: Mapping[str, str] | None = None, patience: Patience | None = None
+        self, base_url: str, *, headers: Mapping[str, str] | None = None, timeouts: Timeouts | None = None
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or parts.hostname is None:
             raise ValueError(f"{base_url!r} is not an http or https address")
-        self.patience = patience or Patience()
+        self.timeouts = timeouts or Timeouts()
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._path = parts.path.rstrip("/")
         lines = {"host": parts.netloc.rpartition("@")[2], "accept-encoding": "identity", **(headers or {})}
         self._head = "".join(f"{name}: {_clean(value)}\r\n" for name, value in lines.items())
-        self._idle: deque[tuple[float, _Connection]] = deque()
-        self._busy: set[_Connection] = set()
+        self._idle: deque[tuple[float, _ClientConnection]] = deque()
+        self._busy: set[_ClientConnection] = set()
 
     async def fetch(
         self, method: str, path: str, body: bytes = b"", *, total_s: float | None = None, is_once: bool = False
-    ) -> Reply:
-        """Ask for a whole reply.
+    ) -> HttpReply:
+        """Request a whole reply.
 
         Args:
-            method: of the request.
-            path: below that of the address.
-            body: of the request.
-            total_s: how long to wait; what `patience` says if not given.
-            is_once: whether the server may get the request once at most: then it goes over a new connection, as a
-                request over a kept connection is sent again where that connection breaks without a reply.
+            method: method of the request.
+            path: path below that of the address.
+            body: body of the request.
+            total_s: timeout in seconds. Default: that of `timeouts`.
+            is_once: whether the server may get the request at most once. Then it uses a new connection, because a
+                request over a kept connection is sent again if that connection breaks without a reply.
 
         Raises:
-            Unreachable: no connection.
-            Broken: it ended early, or brought no HTTP.
-            TimeoutError: it took too long.
+            Unreachable: no connection was possible.
+            Broken: the reply ended early, or was not HTTP.
+            TimeoutError: the reply took too long.
         """
-        async with asyncio.timeout(self.patience.total_s if total_s is None else total_s):
+        async with asyncio.timeout(self.timeouts.total_s if total_s is None else total_s):
             return await self._fetch(self._request(method, path, body), is_once=is_once)
 
     def stream(self, method: str, path: str, body: bytes = b"", *, is_once: bool = False) -> "Streaming":
-        """Ask for a reply part by part, inside an `async with`; leaving the block early closes the connection.
+        """Request a reply part by part, inside an `async with`. Leaving the block early closes the connection.
 
         See `fetch` for `is_once`.
         """
         return Streaming(self, self._request(method, path, body), is_once)
 
     async def close(self) -> None:
-        """Close all connections, those in use too."""
+        """Close all connections, including those in use."""
         for _, connection in self._idle:
             connection.abort()
         self._idle.clear()
@@ -127,20 +127,20 @@ class HttpClient:
             connection.abort()
         await asyncio.sleep(0)  # a transport closes its socket at the loop's next turn
 
-    async def _fetch(self, request: bytes, *, is_once: bool) -> Reply:
+    async def _fetch(self, request: bytes, *, is_once: bool) -> HttpReply:
         while True:
-            connection, is_fresh = await self.take(is_new=is_once)
+            connection, is_fresh = await self.acquire(is_new=is_once)
             try:
                 return await connection.fetch(request)
             except Broken:
-                # A kept connection may have been closed by the server just now: then nothing of the request was read.
+                # The server may just have closed a kept connection: then it read nothing of the request.
                 if is_fresh or connection.has_reply:
                     raise
             finally:
-                self.give_back(connection, is_read=False)
+                self.release(connection, is_read=False)
 
-    async def take(self, *, is_new: bool = False) -> "tuple[_Connection, bool]":
-        """A connection of one's own, and whether it was made just now; with `is_new` it always is."""
+    async def acquire(self, *, is_new: bool = False) -> "tuple[_ClientConnection, bool]":
+        """Acquire a connection, and return whether it is new. With `is_new` it always is."""
         now = asyncio.get_running_loop().time()
         while self._idle and now - self._idle[0][0] > KEPT_S:
             self._idle.popleft()[1].abort()
@@ -153,14 +153,14 @@ class HttpClient:
         self._busy.add(connection)
         return connection, True
 
-    def give_back(self, connection: "_Connection", *, is_read: bool = True) -> None:
+    def release(self, connection: "_ClientConnection", *, is_read: bool = True) -> None:
         """Keep a connection whose reply is complete, or close it.
 
         Args:
-            connection: no longer used.
-            is_read: whether all that was wanted of the reply is there: then its end may still be on its way.
+            connection: the unused connection.
+            is_read: whether the needed part of the reply was read. Then its end may still arrive.
         """
-        if is_read and connection.awaits_end(self.give_back):
+        if is_read and connection.awaits_end(self.release):
             return
         self._busy.discard(connection)
         if connection.is_reusable and len(self._idle) < MOST_IDLE:
@@ -168,19 +168,19 @@ class HttpClient:
         else:
             connection.abort()
 
-    async def _connect(self) -> "_Connection":
+    async def _connect(self) -> "_ClientConnection":
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.patience.connect_s):
+            async with asyncio.timeout(self.timeouts.connect_s):
                 _, connection = await loop.create_connection(
-                    _Connection,
+                    _ClientConnection,
                     self._host,
                     self._port,
                     ssl=self._tls,
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError as error:
-            raise Unreachable(f"no connection within {self.patience.connect_s} s") from error
+            raise Unreachable(f"no connection within {self.timeouts.connect_s} s") from error
         except (OSError, ValueError) as error:
             raise Unreachable(str(error)) from error
         return connection
@@ -193,22 +193,22 @@ class HttpClient:
 
 @dataclass(slots=True)
 class Streaming:
-    """A reply that is read part by part; `head` is there inside the block."""
+    """A reply that is read part by part. `head` is set inside the block."""
 
     client: HttpClient
     request: bytes
     is_once: bool
     head: Head = field(init=False)
-    _connection: "_Connection | None" = field(init=False, default=None)
+    _connection: "_ClientConnection | None" = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
 
     async def __aenter__(self) -> Self:
-        patience = self.client.patience
+        timeouts = self.client.timeouts
         self._began = asyncio.get_running_loop().time()
         while True:
-            connection, is_fresh = await self.client.take(is_new=self.is_once)
+            connection, is_fresh = await self.client.acquire(is_new=self.is_once)
             try:
-                async with asyncio.timeout_at(self._began + patience.first_s):
+                async with asyncio.timeout_at(self._began + timeouts.first_s):
                     self.head = await connection.open(self.request)
                 self._connection = connection
                 return self
@@ -217,44 +217,44 @@ class Streaming:
                     raise
             finally:
                 if self._connection is None:
-                    self.client.give_back(connection, is_read=False)
+                    self.client.release(connection, is_read=False)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._connection is not None:
-            self.client.give_back(self._connection, is_read=kind is None)
+            self.client.release(self._connection, is_read=kind is None)
             self._connection = None
 
     async def read(self) -> bytes:
-        """The whole body, where the status says that it is no stream."""
+        """Read the whole body, if the status says that it is not a stream."""
         return b"".join([part async for part in self.parts()])
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """The body as it comes.
+        """Yield the parts of the body.
 
         Raises:
-            Broken: it ended early.
-            TimeoutError: nothing came for too long.
+            Broken: the body ended early.
+            TimeoutError: no data arrived in time.
         """
         connection = self._connection
         assert connection is not None
-        patience = self.client.patience
+        timeouts = self.client.timeouts
         connection.expect(
-            self._began + patience.first_s, then_within=patience.idle_s, ends=self._began + patience.total_s
+            self._began + timeouts.first_s, then_within=timeouts.idle_s, ends=self._began + timeouts.total_s
         )
         while (part := await connection.next_part()) is not None:
             yield part
 
 
-class _Connection(asyncio.Protocol):
-    """One connection; carries one exchange at a time."""
+class _ClientConnection(asyncio.Protocol):
+    """One connection, with one exchange at a time."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.is_open = False
         self.has_reply = False
-        """Whether any byte of the present reply has come."""
+        """Whether any byte of the current reply has arrived."""
         self._is_complete = True
         self._keeps_alive = True
         self._error: OSError | TimeoutError | None = None
@@ -266,23 +266,23 @@ class _Connection(asyncio.Protocol):
         self._has_head = False
         self._has_length = False
         self._headers: dict[str, str] = {}
-        self._gives_back: Callable[[_Connection], None] | None = None
+        self._release_when_ended: Callable[[_ClientConnection], None] | None = None
         self._idle_s = 0.0
         self._due = self._ends = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another exchange may follow."""
+        """Return whether another exchange may follow."""
         return self.is_open and self._is_complete and self._keeps_alive and self._error is None
 
-    async def fetch(self, request: bytes) -> Reply:
+    async def fetch(self, request: bytes) -> HttpReply:
         self._begin(request, is_whole=True)
         while not self._is_complete:
             await self._wait()
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
-        return Reply(self._parser.get_status_code(), self._headers, body)
+        return HttpReply(self._parser.get_status_code(), self._headers, body)
 
     async def open(self, request: bytes) -> Head:
         self._begin(request, is_whole=False)
@@ -291,7 +291,7 @@ class _Connection(asyncio.Protocol):
         return Head(self._parser.get_status_code(), self._headers)
 
     def expect(self, due: float, *, then_within: float, ends: float) -> None:
-        """Break off where no part comes until `due`, later `then_within` seconds of the last one, and at `ends`."""
+        """Fail if no part arrives until `due`, later within `then_within` seconds of the last one, and at `ends`."""
         self._idle_s, self._ends = then_within, ends
         self._due = self._loop.time() + then_within if self._parts else due
         self._arm()
@@ -309,11 +309,11 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return part
 
-    def awaits_end(self, give_back: "Callable[[_Connection], None]") -> bool:
-        """Wait shortly, unseen, for the end of a reply whose last part is there; False where there is none to come."""
-        if self._is_complete or not self.is_open or self._error is not None or self._gives_back is not None:
+    def awaits_end(self, release: "Callable[[_ClientConnection], None]") -> bool:
+        """Wait briefly in the background for the end of a reply. Return False if there is none to wait for."""
+        if self._is_complete or not self.is_open or self._error is not None or self._release_when_ended is not None:
             return False
-        self._gives_back = give_back
+        self._release_when_ended = release
         self.expect(self._loop.time() + END_S, then_within=END_S, ends=self._loop.time() + END_S)
         return True
 
@@ -344,11 +344,11 @@ class _Connection(asyncio.Protocol):
             raise self._error
 
     def _wake(self) -> None:
-        if self._gives_back is not None and (self._is_complete or not self.is_open):
+        if self._release_when_ended is not None and (self._is_complete or not self.is_open):
             self._disarm()
-            give_back = self._gives_back
-            give_back(self)
-            self._gives_back = None
+            release = self._release_when_ended
+            release(self)
+            self._release_when_ended = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -368,13 +368,13 @@ class _Connection(asyncio.Protocol):
             self._timer = None
 
     def _check_time(self) -> None:
-        """Each part moves the due time; the timer itself is set anew only when it fires."""
+        """Fail after a timeout. Each part moves the due time; the timer is only reset when it fires."""
         self._timer = None
         now = self._loop.time()
-        if self._is_paused:  # it is the reader who is slow
+        if self._is_paused:  # the reader is slow, not the server
             self._due = now + self._idle_s
         if now >= min(self._due, self._ends):
-            self._fail(TimeoutError("nothing came for too long"))
+            self._fail(TimeoutError("no data arrived in time"))
         elif not self._is_complete:
             self._arm()
 
@@ -383,14 +383,14 @@ class _Connection(asyncio.Protocol):
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        if self._is_complete:  # nothing was asked: the server speaks out of turn
+        if self._is_complete:  # data without a request
             self.abort()
             return
         self.has_reply = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(Broken(f"no HTTP came ({error})"))
+            self._fail(Broken(f"the reply is not HTTP ({error})"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
@@ -408,7 +408,7 @@ class _Connection(asyncio.Protocol):
             self._has_length = True
 
     def on_headers_complete(self) -> None:
-        if self._parser.get_status_code() < 200:  # an interim answer; the real one follows
+        if self._parser.get_status_code() < 200:  # an interim reply; the final one follows
             self._headers = {}
             return
         self._has_head = True
@@ -416,7 +416,7 @@ class _Connection(asyncio.Protocol):
             self._wake()
 
     def on_body(self, body: bytes) -> None:
-        if self._gives_back is not None:
+        if self._release_when_ended is not None:
             return
         self._parts.append(body)
         self._buffered += len(body)
@@ -439,5 +439,5 @@ class _Connection(asyncio.Protocol):
 
 
 def _clean(value: str) -> str:
-    """A header value without what would end it."""
+    """Remove the characters that would end a header value."""
     return "".join(character for character in value if character >= " " and character != "\x7f")

@@ -1,4 +1,4 @@
-"""Lane: who is with one worker, and who waits for it."""
+"""Lane: the current and waiting calls of one worker."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ from ripieno.domain import Worker
 from ripieno.errors import WorkerBusy
 
 PLACES = 4
-"""Calls that may wait for a worker, for each that it takes at once: more would wait longer than anyone has patience."""
+"""Calls that may wait for a worker, per concurrent call. More would wait too long."""
 
 
 class Lane:
-    """The calls of one worker; at most `limit` at once, the others wait in order."""
+    """The calls of one worker: at most `limit` at once; the others wait in order."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -19,23 +19,23 @@ class Lane:
 
     @property
     def load(self) -> float:
-        """Calls under way or waiting, for each that the worker takes at once."""
+        """Return current and waiting calls, divided by the limit."""
         return self._here / self.limit
 
     @property
     def is_crowded(self) -> bool:
-        """Whether no further call may wait."""
+        """Return whether the queue is full."""
         return self._here >= self.limit * (1 + PLACES)
 
     def describe(self) -> str:
-        """How many there are, in words."""
-        return f"{self._here} calls are with it or wait for it, it takes {self.limit} at once"
+        """Describe the number of calls in words."""
+        return f"{self._here} calls run or wait, and it runs {self.limit} at once"
 
     async def enter(self, worker: Worker) -> None:
-        """Wait for a turn with the worker; `leave` must follow.
+        """Wait for a slot of the worker. `leave` must follow.
 
         Raises:
-            WorkerBusy: too many wait already.
+            WorkerBusy: the queue is full.
         """
         if self.is_crowded:
             raise WorkerBusy(f"{worker.id!r} is full: {self.describe()}", worker=worker.id, retry_after_s=1.0)
@@ -48,6 +48,6 @@ class Lane:
                 self._here -= 1
 
     def leave(self) -> None:
-        """The turn is over."""
+        """Release the slot."""
         self._here -= 1
         self._slots.release()

@@ -1,4 +1,4 @@
-"""A language model on this machine: llama.cpp in a child process, from a GGUF file or a package that carries one."""
+"""A local language model: llama.cpp in a child process, from a GGUF file or a package that contains one."""
 
 import asyncio
 import importlib.util
@@ -30,7 +30,7 @@ class LlamaOptions(BaseModel):
     path: Path | None = None
     """A GGUF file."""
     package: str | None = None
-    """A Python package that carries one GGUF file; it is located, not imported."""
+    """A Python package that contains one GGUF file. It is located, not imported."""
     threads: int = Field(default=2, ge=1)
     context: int = Field(default=1024, ge=64)
     """Tokens of prompt and answer of one sequence."""
@@ -39,7 +39,7 @@ class LlamaOptions(BaseModel):
 
 
 class LlamaChild:
-    """A llama.cpp server in a process of its own, reached by loopback with a key; it ends with its parent.
+    """A llama.cpp server in a child process, reached by loopback with a key. It ends with its parent.
 
     Args:
         weights: a GGUF file.
@@ -61,17 +61,17 @@ class LlamaChild:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Return whether the child was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self, *, asker: str) -> OpenAIOptions:
-        """Start it, and wait until it serves.
+        """Start the child, and wait until it serves.
 
         Args:
-            asker: who needs it, for errors.
+            asker: name of the worker that needs it, for errors.
 
         Raises:
-            ProviderUnreachable: it did not start.
+            ProviderUnreachable: the child did not start.
         """
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -86,18 +86,18 @@ class LlamaChild:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 line = await self._process.stdout.readline()
-            told = json.loads(line)
-            return OpenAIOptions(base_url=f"{told['address']}/v1", api_key=SecretStr(told["key"]))
+            started = json.loads(line)
+            return OpenAIOptions(base_url=f"{started['address']}/v1", api_key=SecretStr(started["key"]))
         except (TimeoutError, ValueError, KeyError) as error:
             await self.close()
             raise ProviderUnreachable(
-                f"the child that should serve {asker!r} did not start",
+                f"the llama.cpp process for {asker!r} did not start",
                 worker=asker,
                 hint="try `python -c 'import xllamacpp'`, and check the model file",
             ) from error
 
     def read_cpu(self) -> float:
-        """Its CPU time so far, in seconds; 0 where it has just died."""
+        """Return the child's CPU time so far, in seconds; 0 if it has just died."""
         import psutil
 
         assert self._process is not None
@@ -108,7 +108,7 @@ class LlamaChild:
         return float(times.user + times.system)
 
     async def close(self) -> None:
-        """End it."""
+        """Kill the child."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -117,9 +117,9 @@ class LlamaChild:
 
 
 class LlamaProvider:
-    """Starts the child on the first call, serves one request at a time, so that its CPU time is that request's.
+    """Starts the child on the first call, and serves one request at a time to meter its CPU time.
 
-    Several workers may share one model; the child ends with its parent.
+    Several workers may share one model. The child ends with its parent.
     """
 
     can_stream = True
@@ -134,34 +134,34 @@ class LlamaProvider:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the weights; what a context takes beside them is small."""
+        """Return the size of the weights. A context adds little to it."""
         return find_weights(self.options, asker="a local model").stat().st_size
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is loaded, and nobody waits for an answer."""
+        """Return whether the model is loaded and no call waits for an answer."""
         return self._client is not None and not self._turn.locked()
 
     async def unload(self) -> None:
-        """End the child; the next task starts it again."""
+        """Kill the child. The next task starts it again."""
         async with self._turn:
             await self.close()
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
-        """Ask for a whole answer, and meter the child's CPU time."""
+        """Request a whole answer, and meter the child's CPU time."""
         async with self._turn:
             client = await self._start(worker)
             before = self._read_cpu()
             try:
                 answer = await client.complete(worker, task)
-            except ProviderUnreachable:  # the child died; a fresh one is asked once
+            except ProviderUnreachable:  # the child died; a new one gets one try
                 await self.close()
                 client, before = await self._start(worker), 0.0
                 answer = await client.complete(worker, task)
             return replace(answer, usage=replace(answer.usage, cpu_s=max(self._read_cpu() - before, 0.0)))
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
-        """Ask for an answer piece by piece, and meter the child's CPU time."""
+        """Request an answer piece by piece, and meter the child's CPU time."""
         async with self._turn:
             client = await self._start(worker)
             before = self._read_cpu()
@@ -169,7 +169,7 @@ class LlamaProvider:
                 yield piece if piece.usage is None else self._meter(piece, piece.usage, before)
 
     def find_fault(self, worker: Worker) -> str | None:
-        """Return why the model cannot be loaded here: the engine or the weights are missing."""
+        """Return why the model cannot load here: the engine or the weights are missing."""
         try:
             require_engine(asker=_name(worker))
             find_weights(self.options, asker=_name(worker))
@@ -178,7 +178,7 @@ class LlamaProvider:
         return None
 
     async def check(self, worker: Worker) -> str:
-        """Find the weights and import the engine, in a process of its own; the model is not loaded for this.
+        """Find the weights, and import the engine in a separate process. The model is not loaded.
 
         Raises:
             ConfigError: the engine or the weights are missing, or the engine cannot be imported.
@@ -191,7 +191,7 @@ class LlamaProvider:
         return f"weights at {weights.name}, engine importable"
 
     async def close(self) -> None:
-        """End the child."""
+        """Kill the child."""
         if self.residents is not None:
             self.residents.forget(self)
         if self._client is not None:
@@ -226,10 +226,10 @@ def _name(worker: Worker) -> str:
 
 
 def require_engine(*, asker: str) -> None:
-    """Make sure that the engine is installed, without importing it.
+    """Check that the engine is installed, without importing it.
 
     Raises:
-        ConfigError: it is not; the hint says how to get it.
+        ConfigError: the engine is not installed. The hint says how to install it.
     """
     if importlib.util.find_spec(ENGINE) is None:
         raise ConfigError(
@@ -268,7 +268,7 @@ def find_weights(options: LlamaOptions, *, asker: str) -> Path:
     """Locate the GGUF file.
 
     Raises:
-        ConfigError: there is none; the hint says how to get it.
+        ConfigError: there is no such file. The hint says how to get it.
     """
     if options.path is not None:
         if not options.path.is_file():

@@ -20,13 +20,13 @@ from ripieno.errors import (
 )
 from ripieno.providers.base import Piece
 from ripieno.providers.completions import read_code, read_completion, read_error, read_events, read_piece
-from ripieno.providers.http import HttpClient, Patience, Unreachable
+from ripieno.providers.http import HttpClient, Timeouts, Unreachable
 
 NO_ROUTE = (404, 405, 501)
-"""Statuses of a server that has no list of models."""
+"""Statuses of a server without a list of models."""
 NOT_VERIFIED = "reachable, model not verified: the server has no list of models"
 MOST_CARDS = 1000
-"""Worker cards whose options are kept validated; forgotten all at once when there are more."""
+"""Worker cards whose validated options are cached. The cache is cleared beyond this."""
 
 
 class OpenAIOptions(BaseModel):
@@ -35,9 +35,9 @@ class OpenAIOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str
-    """Address up to and with `/v1`."""
+    """Address up to and including `/v1`."""
     api_key: SecretStr | None = None
-    """Comes from RIPIENO_PROVIDERS__NAME__API_KEY, never from the file."""
+    """Set by RIPIENO_PROVIDERS__NAME__API_KEY, never in the file."""
     api_key_env: str | None = None
     """Name of another environment variable that holds the key."""
     needs_key: bool = False
@@ -62,17 +62,17 @@ class WorkerOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str | None = None
-    """A system message for tasks that bring none."""
+    """A system message for tasks without one."""
     has_developer_role: bool = False
-    """Whether the server knows the role `developer`; it is called `system` where not."""
+    """Whether the server accepts the role `developer`. If not, it is sent as `system`."""
     params: dict[str, object] = Field(default_factory=dict)
-    """Fields for the request, where the task does not state them."""
+    """Request fields for tasks that do not state them."""
     samples: int = Field(default=1, ge=1, le=64)
-    """Answers to draw; above 1 the most frequent one is taken."""
+    """Answers to sample; above 1, the most frequent is taken."""
 
 
 class OpenAIProvider:
-    """Speaks chat completions over HTTP, on kept connections."""
+    """Sends chat completions over persistent HTTP connections."""
 
     can_stream = True
 
@@ -81,27 +81,27 @@ class OpenAIProvider:
         headers = {"content-type": "application/json"}
         if options.api_key is not None:
             headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
-        patience = Patience(
+        timeouts = Timeouts(
             connect_s=options.connect_timeout_s,
             first_s=options.first_token_timeout_s,
             idle_s=options.idle_timeout_s,
             total_s=options.total_timeout_s,
         )
         try:
-            self._client = HttpClient(options.base_url, headers=headers, patience=patience)
+            self._client = HttpClient(options.base_url, headers=headers, timeouts=timeouts)
         except ValueError as error:
             raise ConfigError(str(error), key="providers.base_url", hint="write http://host:port/v1") from error
         self._options: dict[int, tuple[Worker, WorkerOptions]] = {}
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
-        """Ask for a whole answer; where the worker samples, the most frequent of its answers."""
+        """Request a whole answer. If the worker samples, return the most frequent answer."""
         options = self._read_options(worker)
         body = msgspec.json.encode(_make_body(worker, task, options))
         content = await self._fetch(worker, "POST", "/chat/completions", body)
         return read_completion(worker, content, is_sampled=options.samples > 1)
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
-        """Ask for an answer piece by piece."""
+        """Request an answer piece by piece."""
         options = self._read_options(worker)
         if options.samples > 1:
             answer = await self.complete(worker, task)
@@ -120,12 +120,12 @@ class OpenAIProvider:
             raise _translate(worker, error) from error
 
     async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
-        """Ask for embeddings; the reply as it came."""
+        """Request embeddings. Return the reply as received."""
         asked = {**self._read_options(worker).params, **body, "model": worker.binding.model}
         return await self._fetch(worker, "POST", "/embeddings", msgspec.json.encode(asked))
 
     def find_fault(self, worker: Worker) -> str | None:
-        """Check the worker's options; nothing else can be missing on this machine.
+        """Check the worker's options. Nothing else can be missing on this machine.
 
         Raises:
             ConfigError: an option is unknown or wrong.
@@ -141,10 +141,10 @@ class OpenAIProvider:
         return None
 
     async def check(self, worker: Worker) -> str:
-        """Find out whether the server knows the model.
+        """Check whether the server has the model.
 
         Raises:
-            ProviderRejected: it answers, and does not know the model.
+            ProviderRejected: the server answers, and does not have the model.
         """
         names = await self._list_models(worker)
         if names is None:
@@ -161,7 +161,7 @@ class OpenAIProvider:
         )
 
     async def _list_models(self, worker: Worker) -> set[str] | None:
-        """The models that the server lists; None where it has no such list."""
+        """List the models of the server; None if it has no such list."""
         try:
             content = await self._fetch(worker, "GET", "/models", total_s=self.options.connect_timeout_s + 5.0)
         except ProviderError as error:
@@ -174,7 +174,7 @@ class OpenAIProvider:
             raise BadAnswer(f"{worker.id!r}: /models is not a list of models", worker=worker.id) from error
 
     async def _has_model(self, worker: Worker) -> bool:
-        """Whether the server knows one model by name: long lists come in pages, and aliases stand in none."""
+        """Return whether the server has one model by name: long lists have pages, and omit aliases."""
         path = f"/models/{quote(worker.binding.model, safe='/:')}"
         try:
             content = await self._fetch(worker, "GET", path, total_s=self.options.connect_timeout_s + 5.0)
@@ -190,7 +190,7 @@ class OpenAIProvider:
     async def _fetch(
         self, worker: Worker, method: str, path: str, body: bytes = b"", *, total_s: float | None = None
     ) -> bytes:
-        """The body of a good reply; every other one is a provider error."""
+        """Return the body of a successful reply. All others raise a provider error."""
         try:
             reply = await self._client.fetch(method, path, body, total_s=total_s, is_once=worker.has_effects)
         except OSError as error:
@@ -199,7 +199,7 @@ class OpenAIProvider:
         return reply.body
 
     def _read_options(self, worker: Worker) -> WorkerOptions:
-        """The worker's own options, validated once a card."""
+        """Return the worker's own options, validated once per card."""
         known = self._options.get(id(worker))
         if known is None or known[0] is not worker:
             if len(self._options) > MOST_CARDS:
@@ -230,7 +230,7 @@ def _make_body(worker: Worker, task: Task, options: WorkerOptions) -> dict[str, 
 
 
 def _clamp(body: dict[str, JsonValue], worker: Worker) -> None:
-    """Cut the wanted length of an answer down to what the worker takes: clients ask for the most they know of."""
+    """Cut the requested answer length to the worker's limit: clients ask for the largest they know."""
     most = worker.max_output_tokens or worker.context_window
     if most is None:
         return
@@ -241,7 +241,7 @@ def _clamp(body: dict[str, JsonValue], worker: Worker) -> None:
 
 
 def _translate(worker: Worker, error: OSError) -> ProviderError:
-    """The client's faults as provider errors; messages carry no header and no body that was sent."""
+    """Convert the client's faults into provider errors. Messages contain no header and no sent body."""
     match error:
         case TimeoutError():
             return ProviderTimeout(f"{worker.id!r} did not answer in time", worker=worker.id)
@@ -251,7 +251,7 @@ def _translate(worker: Worker, error: OSError) -> ProviderError:
             unreachable.is_unsent = True
             return unreachable
         case _:
-            return ProviderUnreachable(f"the connection to {worker.id!r} broke: {error}", worker=worker.id)
+            return ProviderUnreachable(f"the connection to {worker.id!r} failed: {error}", worker=worker.id)
 
 
 def _refuse_status(worker: Worker, status: int, headers: Mapping[str, str], content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The built-in providers, behind the same door as any plugin."""
+"""The built-in providers, registered like any plugin."""
 
 import os
 

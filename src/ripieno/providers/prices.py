@@ -1,4 +1,4 @@
-"""List prices, where `genai-prices` knows the model at its address. The list is carried; nothing is fetched."""
+"""List prices from `genai-prices`, by model and address. The list is part of the package; nothing is fetched."""
 
 import logging
 import re
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROUTER_SUFFIXES = (":nitro", ":floor", ":online", ":exacto", ":extended", ":thinking")
-"""How OpenRouter is told to choose among the hosts of one model."""
+"""Suffixes that tell OpenRouter how to choose among the hosts of one model."""
 _HOSTED = re.compile(r"(gpt-\d|chatgpt-|o[134](-|$)|claude-|gemini-\d|grok-\d)")
-"""Names of models that only their maker serves: an address that the list does not know is a proxy before it."""
+"""Models that only their maker serves. An address that the list does not know is a proxy for it."""
 _BEDROCK = re.compile(r"([a-z]{2,6}\.)?(anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen)\.[a-z]")
 _FOLDER = re.compile(r"^(.*/)?(models|publishers/[^/]+/models)/")
 _RATES = {
@@ -34,21 +34,21 @@ _RATES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceList:
-    """The list that the installed package carries."""
+    """The price list of the installed package."""
 
     version: str
     """Version of the package `genai-prices`."""
     changed_on: date
-    """Day of the latest change of a price that it dates; it knows nothing later."""
+    """Day of the latest dated price change in the list."""
 
 
 def find_price(model: str, *, base_url: str | None = None, provider: str | None = None) -> Price:
-    """List price of a model; `UNKNOWN` where the list does not know the model there.
+    """Find the list price of a model; `UNKNOWN` if the list does not contain it.
 
     Args:
-        model: the name that the provider takes; dates, prefixes and suffixes may stand in it.
-        base_url: address of the provider; without it, the name alone tells the maker.
-        provider: id of the provider in the list, where that is known without an address.
+        model: the provider's name for the model; it may contain dates, prefixes and suffixes.
+        base_url: address of the provider; without it, the name alone identifies the maker.
+        provider: id of the provider in the list, if known without an address.
     """
     if _is_free(model.lower(), base_url):
         return FREE
@@ -65,7 +65,7 @@ def find_price(model: str, *, base_url: str | None = None, provider: str | None 
 
 
 def describe_list() -> PriceList:
-    """Version and date of the carried list."""
+    """Return version and date of the price list."""
     from genai_prices import __version__
     from genai_prices.data import providers
     from genai_prices.types import StartDateConstraint
@@ -83,7 +83,7 @@ def describe_list() -> PriceList:
 
 
 def _list_candidates(model: str, base_url: str | None, provider: str | None) -> "Iterator[tuple[Provider, str]]":
-    """Providers of the list with a name there, the most certain first."""
+    """Yield the list's providers with a name there, the most certain first."""
     from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 
     snapshot = get_snapshot()
@@ -103,7 +103,7 @@ def _list_candidates(model: str, base_url: str | None, provider: str | None) -> 
 
 
 def _name_alone(snapshot: "DataSnapshot", model: str, *, is_proxied: bool) -> "list[tuple[Provider, str]]":
-    """Where a name tells its maker: by prefix, or, at an address of our own, where only its maker serves it."""
+    """Find the maker by name: by prefix, or, behind a proxy, if only the maker serves the model."""
     from genai_prices.data_snapshot import find_provider_by_id
 
     prefix, _, rest = model.partition("/")
@@ -125,7 +125,7 @@ def _name_alone(snapshot: "DataSnapshot", model: str, *, is_proxied: bool) -> "l
 
 
 def _is_free(model: str, base_url: str | None) -> bool:
-    """Whether OpenRouter serves it without a price: a tag `:free` of a server of one's own says nothing."""
+    """Return whether OpenRouter serves the model for free. The tag `:free` of another server means nothing."""
     is_there = base_url is None or "openrouter.ai" in (urlsplit(base_url).hostname or "")
     return model.endswith(":free") and (is_there or model.startswith("openrouter/"))
 
@@ -140,7 +140,7 @@ def _find_place(snapshot: "DataSnapshot", base_url: str | None) -> "Provider | N
 
 
 def _spell(name: str) -> Iterator[str]:
-    """The ways in which the list may spell a name, as it came first."""
+    """Yield the spellings of a name in the list, the given one first."""
     yield name
     plain = _FOLDER.sub("", name)
     for suffix in ROUTER_SUFFIXES:
@@ -158,7 +158,7 @@ def _find_model(snapshot: "DataSnapshot", place: "Provider", name: str) -> "Mode
 
 
 def _read_price(model: "ModelInfo") -> Price | None:
-    """The model's price; None where the list names the model and no amount."""
+    """Return the model's price; None if the list has the model without an amount."""
     listed = _choose_prices(model)
     rates = {ours: getattr(listed, theirs) for theirs, ours in _RATES.items()}
     known = {name: value for name, value in rates.items() if value is not None}
@@ -167,10 +167,10 @@ def _read_price(model: "ModelInfo") -> Price | None:
     if not (asks and (writes or "embed" in model.id)):
         return None
     if not any(_base(value) for value in known.values()):
-        return None  # a list that says zero without `:free` does not know
+        return None  # zero without `:free` means unknown
     written = known.get("cache_write_usd_per_mtok")
     if written is not None and _base(written) < _base(known["input_usd_per_mtok"]):
-        del known["cache_write_usd_per_mtok"]  # what an hour of keeping costs, beside the price of reading
+        del known["cache_write_usd_per_mtok"]  # the price of an hour of storage, not of a write
     return Price(
         **{name: _base(value) for name, value in known.items()},  # type: ignore[arg-type]  # rates alone
         usd_per_call=_base(calls) / 1000.0 if calls is not None else 0.0,
@@ -179,7 +179,7 @@ def _read_price(model: "ModelInfo") -> Price | None:
 
 
 def _choose_prices(model: "ModelInfo") -> "ModelPrice":
-    """Prices of today; where they change with the hour, the highest."""
+    """Return the prices of today; the highest if they change with the hour."""
     from genai_prices.types import TimeOfDateConstraint
 
     now = datetime.now(tz=UTC)
@@ -197,7 +197,7 @@ def _read_tiers(known: dict[str, object]) -> tuple[Tier, ...]:
 
 
 def _rate_above(value: object, start: int) -> float:
-    """The rate of prompts longer than `start` tokens."""
+    """Return the rate of prompts longer than `start` tokens."""
     above = [tier.price for tier in getattr(value, "tiers", ()) if tier.start <= start]
     return float(above[-1]) if above else _base(value)
 
@@ -207,7 +207,7 @@ def _base(value: object) -> float:
 
 
 def complete_price(listed: Price, stated: dict[str, float | None]) -> Price:
-    """A list price with what the configuration states instead: a stated rate holds for prompts of every length."""
+    """Override parts of a list price with configured rates. Such a rate applies to prompts of every length."""
     given = {name: value for name, value in stated.items() if value is not None}
     rates = {name: value for name, value in given.items() if name in _RATES.values()}
     tiers = tuple(replace(tier, **rates) for tier in listed.tiers)  # type: ignore[arg-type]  # rates alone

@@ -1,4 +1,4 @@
-"""A replay worker: answers from recorded outcomes, with the cost and latency they had."""
+"""A replay worker: answers from recorded outcomes, with their cost and latency."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,11 +17,11 @@ class ReplayOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: Path
-    """A routing-data folder; the worker's model name is a `model_id` in it."""
+    """A routing-data folder. The worker's model name is a `model_id` in it."""
 
 
 class ReplayProvider:
-    """Looks a task up by its text; repeats of one pair are answered in turn."""
+    """Finds a task by its text. Repeats of one pair are returned in turn."""
 
     can_stream = False
 
@@ -32,12 +32,12 @@ class ReplayProvider:
         self._served: dict[tuple[str, str], int] = {}
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
-        """Give the recorded outcome of this task on this worker."""
+        """Return the recorded outcome of this task on this worker."""
         data = self._load()
         key = (worker.binding.model, task.text)
         rows = self._rows.get(key)
         if not rows:
-            raise BadAnswer(f"nothing is recorded of this task on {worker.id!r}", worker=worker.id)
+            raise BadAnswer(f"no outcome of this task is recorded for {worker.id!r}", worker=worker.id)
         row = rows[self._served.get(key, 0) % len(rows)]
         self._served[key] = self._served.get(key, 0) + 1
         return Answer(
@@ -49,12 +49,12 @@ class ReplayProvider:
         )
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
-        """Give the recorded outcome as one piece."""
+        """Yield the recorded outcome as one piece."""
         async for piece in stream_whole(await self.complete(worker, task)):
             yield piece
 
     async def check(self, worker: Worker) -> str:
-        """Read the folder and look for the model."""
+        """Read the folder and find the model."""
         data = self._load()
         count = sum(model == worker.binding.model for model, _ in self._rows)
         if not count:
@@ -62,7 +62,7 @@ class ReplayProvider:
         return f"{count} recorded prompts"
 
     async def close(self) -> None:
-        """Forget the records."""
+        """Drop the records."""
         self._data = None
         self._rows.clear()
 

@@ -1,4 +1,4 @@
-"""Residents: models that hold memory on this machine; they load when asked, and the idlest makes room for the next."""
+"""Residents: local models that use memory. They load on demand, and the least recently used one is unloaded first."""
 
 import logging
 from typing import Protocol, TypeGuard
@@ -7,53 +7,53 @@ log = logging.getLogger(__name__)
 
 
 class Resident(Protocol):
-    """A provider whose model takes memory while it is loaded."""
+    """A provider whose model uses memory while it is loaded."""
 
     residents: "Residents | None"
 
     @property
     def size_bytes(self) -> int:
-        """Memory that the model takes, as far as it is known before."""
+        """Return the memory that the model takes, as far as known in advance."""
         ...
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is loaded, and nobody waits for an answer."""
+        """Return whether the model is loaded and no call waits for an answer."""
         ...
 
     async def unload(self) -> None:
-        """Give the memory back; the next task loads it again."""
+        """Release the memory. The next task loads the model again."""
         ...
 
 
 def is_resident(provider: object) -> TypeGuard[Resident]:
-    """Return whether a provider's model takes memory while it is loaded.
+    """Return whether a provider's model uses memory while it is loaded.
 
-    Reads the class and never the object: `isinstance` with a protocol would evaluate the object's properties, and
+    The check reads only the class: `isinstance` with a protocol would evaluate the object's properties, and
     `size_bytes` needs a model file that may be missing.
     """
     return all(hasattr(type(provider), name) for name in ("size_bytes", "is_idle", "unload"))
 
 
 class Residents:
-    """Holds the models of one process within a bound.
+    """Keeps the models of one process within a memory limit.
 
     Args:
-        bound_bytes: memory of all loaded models together; None does not bound it.
+        bound_bytes: memory of all loaded models together; None sets no limit.
     """
 
     def __init__(self, bound_bytes: int | None) -> None:
         self._bound_bytes = bound_bytes
         self._loaded: list[Resident] = []
-        """The one that was used last stands last."""
+        """Least recently used first."""
 
     @property
     def loaded(self) -> tuple[Resident, ...]:
-        """What is loaded, the idlest first."""
+        """Return the loaded models, the least recently used first."""
         return tuple(self._loaded)
 
     async def admit(self, one: Resident) -> None:
-        """Make room for a model that is about to load; models that are answering stay, even over the bound."""
+        """Make room for a model that is about to load. Busy models stay loaded, even beyond the limit."""
         self.forget(one)
         if self._bound_bytes is not None:
             for other in tuple(self._loaded):
@@ -63,17 +63,17 @@ class Residents:
                     self.forget(other)
                     await other.unload()
             if self._total() + one.size_bytes > self._bound_bytes:
-                log.warning("models take more memory than pool.memory_mb: those loaded are at work")
+                log.warning("models use more memory than pool.memory_mb, because the loaded models are busy")
         self._loaded.append(one)
 
     def touch(self, one: Resident) -> None:
-        """The model is used now."""
+        """Mark a model as just used."""
         if self._loaded and self._loaded[-1] is not one and one in self._loaded:
             self._loaded.remove(one)
             self._loaded.append(one)
 
     def forget(self, one: Resident) -> None:
-        """The model is loaded no longer."""
+        """Remove a model that is no longer loaded."""
         if one in self._loaded:
             self._loaded.remove(one)
 

@@ -1,4 +1,4 @@
-"""Result: how one exchange with a worker ended."""
+"""Result: the end of one exchange with a worker."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -17,7 +17,7 @@ class CallAnswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailed:
-    """A finished exchange without an answer; one that was cancelled among them."""
+    """A finished exchange without an answer, which may be a cancelled one."""
 
     call: Call
     error: ProviderError
@@ -27,10 +27,10 @@ CallResult: TypeAlias = CallAnswered | CallFailed
 
 
 def require_answer(result: CallResult) -> CallAnswered:
-    """Return an exchange that has an answer.
+    """Return an exchange with an answer.
 
     Raises:
-        ProviderError: it has none.
+        ProviderError: the exchange has no answer.
     """
     match result:
         case CallAnswered():
@@ -45,7 +45,7 @@ class LiveCall:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.ended: CallResult | None = None
-        """The finished exchange, as soon as its pieces have ended."""
+        """The finished exchange, once its pieces have ended."""
 
     def result(self) -> CallResult:
         """Return the finished exchange.

@@ -1,4 +1,4 @@
-"""A provider that could not be made: it names the reason wherever it is asked."""
+"""A provider that could not be created. Every call returns the reason."""
 
 from collections.abc import AsyncIterator
 
@@ -8,10 +8,10 @@ from ripieno.providers.base import Piece, stream_whole
 
 
 class UnavailableProvider:
-    """Stands for a provider whose key, package or plugin is missing on this machine.
+    """Replaces a provider whose key, package or plugin is missing on this machine.
 
     Args:
-        fault: why it could not be made.
+        fault: why the provider could not be created.
     """
 
     can_stream = False
@@ -20,24 +20,24 @@ class UnavailableProvider:
         self._fault = fault
 
     def find_fault(self, worker: Worker) -> str | None:
-        """Return the reason, and the mend where one is known."""
+        """Return the reason, and the fix if one is known."""
         return self._fault.message if self._fault.hint is None else f"{self._fault.message}; {self._fault.hint}"
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
-        """Refuse with the reason."""
+        """Raise the reason."""
         raise self._refuse()
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
-        """Refuse with the reason."""
+        """Raise the reason."""
         async for piece in stream_whole(await self.complete(worker, task)):
             yield piece
 
     async def check(self, worker: Worker) -> str:
-        """Refuse with the reason."""
+        """Raise the reason."""
         raise self._refuse()
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _refuse(self) -> ConfigError:
         return ConfigError(self._fault.message, key=self._fault.key, hint=self._fault.hint)

@@ -1,4 +1,4 @@
-"""Task files: JSON lines, one graded task each, read whole or refused whole."""
+"""Task files: JSON lines with one graded task each. A file is read completely or not at all."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -13,16 +13,16 @@ from ripieno.errors import DataError
 from ripieno.tasks.graders import GraderRow, dump_grader, make_grader
 
 
-class _Model(BaseModel):
+class _TaskFileModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _MessageRow(_Model):
+class _MessageRow(_TaskFileModel):
     role: str
     content: str
 
 
-class _Row(_Model):
+class _Row(_TaskFileModel):
     id: str = Field(min_length=1)
     family: str = "task"
     prompt: str | None = None
@@ -32,7 +32,7 @@ class _Row(_Model):
     template: str = ""
     answer: str | None = None
     scorer: str | None = None
-    """The short form: a name of a scorer, with `answer` and `meta` beside it."""
+    """The short form: the name of a scorer, which uses `answer` and `meta`."""
     meta: dict[str, object] = Field(default_factory=dict)
 
 
@@ -40,7 +40,7 @@ def read_tasks(path: Path) -> list[GradedTask]:
     """Read a task file.
 
     Raises:
-        DataError: the file is missing or empty, a line is not a task, or an id stands twice; names the line.
+        DataError: the file is missing or empty, a line is not a task, or an id occurs twice. It names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -54,17 +54,17 @@ def read_tasks(path: Path) -> list[GradedTask]:
         task = _parse_line(line, path=str(path), place=f"line {number}")
         if task.id in line_of:
             raise DataError(
-                f"id {task.id!r} stands on line {line_of[task.id]} too", path=str(path), place=f"line {number}"
+                f"id {task.id!r} is also on line {line_of[task.id]}", path=str(path), place=f"line {number}"
             )
         line_of[task.id] = number
         tasks.append(task)
     if not tasks:
-        raise DataError("the file holds no task", path=str(path))
+        raise DataError("the file has no task", path=str(path))
     return tasks
 
 
 def write_tasks(tasks: Iterable[GradedTask], path: Path) -> None:
-    """Write tasks as JSON lines; `read_tasks` gives the same tasks back."""
+    """Write tasks as JSON lines. `read_tasks` reads them back."""
     lines = [json.dumps(_dump(task), ensure_ascii=False) for task in tasks]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -91,7 +91,7 @@ def _parse_line(line: str, *, path: str, place: str) -> GradedTask:
 def _make_short(row: _Row) -> Grader:
     make = _SHORT.get(row.scorer or "")
     if make is None:
-        raise ValueError(f"needs a grader, or a scorer out of {', '.join(sorted(_SHORT))}; got {row.scorer!r}")
+        raise ValueError(f"needs a grader, or one of the scorers {', '.join(sorted(_SHORT))}; got {row.scorer!r}")
     return make(row.answer or "", row.meta)
 
 

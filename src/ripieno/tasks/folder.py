@@ -12,13 +12,13 @@ import numpy as np
 
 from ripieno.domain import JsonValue, Message, Task
 from ripieno.errors import DataError
-from ripieno.tasks.tables import ENDINGS, Floats, Indices, Table, find_table, read_table, write_table
+from ripieno.tasks.tables import ENDINGS, DataTable, Floats, Indices, find_table, read_table, write_table
 
 PROMPT_COLUMNS = ("prompt_id", "prompt", "task", "source", "split")
 OUTCOME_COLUMNS = ("prompt_id", "model_id", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")
 MODEL_COLUMNS = ("model_id", "price_in", "price_out", "context_window", "description")
 WHOLE = ("input_tokens", "output_tokens", "context_window")
-"""Columns of whole numbers."""
+"""Columns of integers."""
 CRITICALITY_COLUMNS = ("mission_criticality", "time_criticality")
 ALIASES = {"price_in_usd_per_mtok": "price_in", "price_out_usd_per_mtok": "price_out"}
 
@@ -35,17 +35,17 @@ class Prompt:
     source: str
     split: str
     group: str = ""
-    """Prompts of one group never stand on both sides of a split; empty means the text alone."""
+    """A split never separates prompts of one group; empty means that the text is the group."""
     tools: tuple[Mapping[str, JsonValue], ...] = ()
     domain: str | None = None
     """A finer label than the kind, from the optional column `domain`."""
     mission_criticality: float | None = None
-    """What being wrong costs, in [0, 10], from the optional column of that name."""
+    """Cost of a wrong answer, in [0, 10], from the optional column of that name."""
     time_criticality: float | None = None
 
     @property
     def task(self) -> Task:
-        """The prompt as a task of one user message."""
+        """Return the prompt as a task of one user message."""
         return Task(messages=(Message(role="user", content=self.text),), tools=self.tools, kind=self.kind)
 
 
@@ -63,7 +63,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RoutingData:
-    """A data set: n prompts, m models, k outcomes; NaN where a cost, latency or count is unknown."""
+    """A data set: n prompts, m models, k outcomes. NaN means an unknown cost, latency or count."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -79,11 +79,11 @@ class RoutingData:
     output_tokens: Floats
 
     def split_rows(self, split: str) -> Indices:
-        """Rows of the prompts of one split."""
+        """Return the rows of the prompts of one split."""
         return np.array([row for row, prompt in enumerate(self.prompts) if prompt.split == split], dtype=np.int64)
 
     def matrix(self, values: Floats) -> np.ndarray:
-        """Mean of `values` for each (prompt, model), shape (n, m); NaN where a pair has none."""
+        """Return the mean of `values` for each (prompt, model), shape (n, m); NaN if a pair has none."""
         shape = (len(self.prompts), len(self.models))
         known = ~np.isnan(values)
         flat = self.prompt_index[known] * shape[1] + self.model_index[known]
@@ -92,17 +92,17 @@ class RoutingData:
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
 
     def counts(self) -> np.ndarray:
-        """Outcomes of each (prompt, model), shape (n, m)."""
+        """Count the outcomes of each (prompt, model), shape (n, m)."""
         shape = (len(self.prompts), len(self.models))
         flat = self.prompt_index * shape[1] + self.model_index
         return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
 
 
 def read_folder(folder: Path) -> RoutingData:
-    """Read a routing-data folder; each table may be parquet, JSON Lines or CSV.
+    """Read a routing-data folder. Each table may be parquet, JSON Lines or CSV.
 
     Raises:
-        DataError: a file, a column or a value is broken; the error names file, column and first bad row.
+        DataError: a file, a column or a value is broken. The error names file, column and first bad row.
         MissingExtra: a file is parquet, and the extra `data` is not installed.
     """
     prompts_at, outcomes_at, models_at = (find_table(folder, name) for name in ("prompts", "outcomes", "models"))
@@ -138,18 +138,18 @@ def read_folder(folder: Path) -> RoutingData:
 
 
 def write_folder(data: RoutingData, folder: Path, *, form: Form | None = None) -> Form:
-    """Write a data set in the same layout; the folder is made, existing files of the layout are replaced.
+    """Write a data set in the same layout. The folder is created, and existing files of the layout are replaced.
 
     Args:
-        data: what to write.
-        folder: where.
-        form: of the files; parquet where the extra `data` is installed, else JSON Lines, if not given.
+        data: the data set.
+        folder: the folder to write to.
+        form: format of the files. Default: parquet if the extra `data` is installed, else JSON Lines.
 
     Returns:
-        The form that was written.
+        The format of the files.
 
     Raises:
-        MissingExtra: the form is parquet, and the extra `data` is not installed; no file was changed.
+        MissingExtra: the format is parquet, and the extra `data` is not installed. No file was changed.
     """
     chosen: Form = form or ("parquet" if find_spec("pyarrow") is not None else "jsonl")
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def _list_models(data: RoutingData) -> dict[str, list[object]]:
 
 
 def keep_models(data: RoutingData, keep: Sequence[int]) -> RoutingData:
-    """The same data set with only these models, in this order."""
+    """Return the data set with only these models, in this order."""
     place = {column: index for index, column in enumerate(keep)}
     rows = np.flatnonzero(np.isin(data.model_index, list(keep)))
     columns = np.array([place[int(column)] for column in data.model_index[rows]], dtype=np.int64)
@@ -231,8 +231,8 @@ def _read_prompts(path: Path) -> tuple[Prompt, ...]:
     )
 
 
-def _optional(table: Table, name: str) -> list[str | None]:
-    """A column of texts that need not be there; an empty text is none."""
+def _optional(table: DataTable, name: str) -> list[str | None]:
+    """Return an optional column of texts. An empty text counts as None."""
     if name not in table.columns:
         return [None] * len(table)
     values = table.texts(name)
@@ -260,7 +260,7 @@ def _read_models(path: Path) -> tuple[Model, ...]:
     )
 
 
-def _open_table(path: Path, required: Sequence[str]) -> Table:
+def _open_table(path: Path, required: Sequence[str]) -> DataTable:
     table = read_table(path, aliases=ALIASES)
     if not len(table):
         raise DataError("the file has no rows", path=str(path))
@@ -270,7 +270,7 @@ def _open_table(path: Path, required: Sequence[str]) -> Table:
     return table
 
 
-def _strings(table: Table, name: str) -> list[str]:
+def _strings(table: DataTable, name: str) -> list[str]:
     found: list[str] = []
     for row, value in enumerate(table.texts(name)):
         if not isinstance(value, str):
@@ -279,7 +279,7 @@ def _strings(table: Table, name: str) -> list[str]:
     return found
 
 
-def _floats(table: Table, name: str, *, is_required: bool) -> Floats:
+def _floats(table: DataTable, name: str, *, is_required: bool) -> Floats:
     if name not in table.columns:
         return np.full(len(table), np.nan)
     values = table.numbers(name)
@@ -294,7 +294,7 @@ def _refuse_repeats(values: Sequence[str], name: str, path: str) -> None:
     seen: set[str] = set()
     for row, value in enumerate(values):
         if value in seen:
-            raise DataError(f"{value!r} stands twice", path=path, place=f"{name}, row {row}")
+            raise DataError(f"{value!r} occurs twice", path=path, place=f"{name}, row {row}")
         seen.add(value)
 
 

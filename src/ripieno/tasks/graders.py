@@ -1,4 +1,4 @@
-"""Graders and checks as JSON: one form for task files and requests."""
+"""Graders and checks as JSON, in one form for task files and requests."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, assert_never
@@ -25,49 +25,49 @@ from ripieno.tasks.patterns import compile_pattern
 from ripieno.tasks.schemas import read_schema
 
 RUNS_CODE = (UnitTests, External)
-"""Checks that run code which an answer or a request brings, or a plugin on facts that a request brings."""
+"""Checks that run code of an answer or a request, or a plugin on facts of a request."""
 
 
-class _Model(BaseModel):
+class _GraderModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _ExactRow(_Model):
+class _ExactRow(_GraderModel):
     kind: Literal["exact"]
     answers: tuple[str, ...] = Field(min_length=1)
 
 
-class _NumericRow(_Model):
+class _NumericRow(_GraderModel):
     kind: Literal["numeric"]
     answer: float
     tolerance: float = 1e-6
 
 
-class _ChoiceRow(_Model):
+class _ChoiceRow(_GraderModel):
     kind: Literal["choice"]
     letter: str = Field(min_length=1)
     options: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=tuple("ABCDEFGHIJ"), min_length=1)
 
 
-class _SchemaRow(_Model):
+class _SchemaRow(_GraderModel):
     kind: Literal["json_schema"]
     schema_: dict[str, object] = Field(alias="schema")
 
     @field_validator("schema_")
     @classmethod
-    def _look_over(cls, schema: dict[str, object]) -> dict[str, object]:
+    def _check_schema(cls, schema: dict[str, object]) -> dict[str, object]:
         read_schema(schema)
         return schema
 
 
-class _TestsRow(_Model):
+class _TestsRow(_GraderModel):
     kind: Literal["unit_tests"]
     tests: str
     prefix: str = ""
     timeout_s: float = Field(default=5.0, gt=0)
 
 
-class _PatternRow(_Model):
+class _PatternRow(_GraderModel):
     kind: Literal["pattern"]
     pattern: str
 
@@ -78,45 +78,45 @@ class _PatternRow(_Model):
         return pattern
 
 
-class _JudgeRow(_Model):
+class _JudgeRow(_GraderModel):
     kind: Literal["judge"]
     rubric: str
     reference: str | None = None
     worker: str | None = None
 
 
-class _ExternalRow(_Model):
+class _ExternalRow(_GraderModel):
     kind: Literal["external"]
     verifier: str
     facts: dict[str, object] = Field(default_factory=dict)
 
 
-class _RecordedRow(_Model):
+class _RecordedRow(_GraderModel):
     kind: Literal["recorded"]
 
 
-class _AgreementRow(_Model):
+class _AgreementRow(_GraderModel):
     kind: Literal["agreement"]
     peer: str
 
 
-class _HumanRow(_Model):
+class _HumanRow(_GraderModel):
     kind: Literal["human"]
     question: str = Human().question
 
 
 _Alone = _ExactRow | _NumericRow | _ChoiceRow | _SchemaRow | _PatternRow | _TestsRow | _JudgeRow | _ExternalRow
 GraderRow = Annotated[_Alone | _RecordedRow, Field(discriminator="kind")]
-"""A grader as a task file has it."""
+"""A grader in the form of a task file."""
 _CheckRow = Annotated[_Alone | _AgreementRow | _HumanRow, Field(discriminator="kind")]
 _CHECKS: TypeAdapter[_Alone | _AgreementRow | _HumanRow] = TypeAdapter(_CheckRow)
 
 
 def read_check(raw: Mapping[str, JsonValue]) -> Check:
-    """A check as a request states it.
+    """Read the check of a request.
 
     Raises:
-        ValueError: it is none; says where.
+        ValueError: the value is not a check. The message names the place.
     """
     try:
         row = _CHECKS.validate_python(dict(raw))
@@ -134,7 +134,7 @@ def read_check(raw: Mapping[str, JsonValue]) -> Check:
 
 
 def make_grader(row: _Alone | _RecordedRow) -> Grader:
-    """The grader of a row."""
+    """Make the grader of a row."""
     return Recorded() if isinstance(row, _RecordedRow) else _make_alone(row)
 
 
@@ -163,7 +163,7 @@ def _make_alone(
 
 
 def dump_grader(grader: Grader) -> dict[str, object]:
-    """A grader as a row."""
+    """Convert a grader into a row."""
     fields = {name: getattr(grader, name) for name in grader.__dataclass_fields__}
     return {"kind": _KIND_OF[type(grader)], **fields}
 

@@ -1,4 +1,4 @@
-"""Patterns: regular expressions that somebody else wrote, on an engine whose time grows with the text alone (RE2)."""
+"""Patterns: untrusted regular expressions, on an engine whose time is linear in the text (RE2)."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -7,13 +7,13 @@ if TYPE_CHECKING:
     import re2
 
 LONGEST_PATTERN = 2_000
-"""Characters of a pattern."""
+"""Most characters of a pattern."""
 MOST_STEPS = 4_000
-"""Instructions that a pattern may be compiled to: each character of a text costs at most that many steps."""
+"""Most instructions of a compiled pattern. Each character of a text costs at most that many steps."""
 MEMORY_BYTES = 1 << 20
-"""Of a compiled pattern with its cache."""
+"""Memory of a compiled pattern with its cache."""
 LONGEST_TEXT = 64 * 1024
-"""Characters of a text that is matched."""
+"""Characters of a text that are matched."""
 
 
 @lru_cache(maxsize=256)
@@ -21,12 +21,12 @@ def compile_pattern(pattern: str) -> "re2._Regexp[str]":
     """Compile a pattern.
 
     Raises:
-        ValueError: the engine does not take it; names the construct.
+        ValueError: the engine refuses the pattern. The message names the construct.
     """
     import re2
 
     if len(pattern) > LONGEST_PATTERN:
-        raise ValueError(f"a pattern may have {LONGEST_PATTERN} characters, and this one has {len(pattern)}")
+        raise ValueError(f"the pattern has {len(pattern)} characters; the limit is {LONGEST_PATTERN}")
     options = re2.Options()
     options.max_mem = MEMORY_BYTES
     options.log_errors = False
@@ -37,19 +37,19 @@ def compile_pattern(pattern: str) -> "re2._Regexp[str]":
         said = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
         raise ValueError(f"the pattern {pattern[:60]!r} is refused: {_explain(said)}") from error
     except UnicodeEncodeError as error:
-        raise ValueError("the pattern holds half of a surrogate pair, which is no character") from error
+        raise ValueError("the pattern contains half of a surrogate pair, which is not a character") from error
     if compiled.programsize > MOST_STEPS:
-        raise ValueError(f"the pattern {pattern[:60]!r} is too large: {compiled.programsize} steps, of {MOST_STEPS}")
+        raise ValueError(f"the pattern {pattern[:60]!r} has {compiled.programsize} steps; the limit is {MOST_STEPS}")
     return compiled
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a pattern matches a whole text."""
+    """Return whether a pattern matches a whole text."""
     return compile_pattern(pattern).fullmatch(_clean(text)) is not None
 
 
 def occurs(pattern: str, text: str) -> bool:
-    """Whether a pattern matches anywhere in a text."""
+    """Return whether a pattern matches anywhere in a text."""
     return compile_pattern(pattern).search(_clean(text)) is not None
 
 
@@ -69,10 +69,10 @@ _CONSTRUCTS = (
 
 
 def _explain(said: str) -> str:
-    """What RE2 says, with the name of the construct where it is one that other engines take."""
+    """Return RE2's message, with the name of the construct if other engines support it."""
     what, _, part = said.partition(": ")
     if what == "invalid perl operator":
-        return next((told for sign, told in _CONSTRUCTS if part.startswith(sign)), said)
+        return next((named for sign, named in _CONSTRUCTS if part.startswith(sign)), said)
     if what == "invalid escape sequence" and part[1:].isdigit():
         return f"a reference to a group, {part}, is not supported"
     return said

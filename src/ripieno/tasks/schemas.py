@@ -1,4 +1,4 @@
-"""JSON schemas that somebody else wrote: read with bounds, never fetched from anywhere, checked within a step count."""
+"""Untrusted JSON schemas: read with bounds, never fetched, and checked within a step count."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -11,28 +11,28 @@ from ripieno.domain import JsonValue
 from ripieno.tasks.patterns import compile_pattern, occurs
 
 MOST_PARTS = 5_000
-"""Values of a schema, each counted; and of what it comes to at one place of an answer, with its references followed."""
+"""Most values of a schema; also at one place of an answer, with references followed."""
 DEEPEST = 64
-"""Levels of a schema."""
+"""Most levels of a schema."""
 MOST_STEPS = 100_000
-"""Keywords that are looked at for one answer."""
+"""Most keywords that are evaluated for one answer."""
 QUICK_PARTS = 300
-"""A schema up to this size is compared with the schema of schemas when it is read; a larger one when it is used."""
+"""A schema up to this size is validated when it is read; a larger one when it is used."""
 _DATA = frozenset({"enum", "const", "default", "examples"})
 _REFUSED = ("$dynamicRef", "$recursiveRef")
 _LISTS, _SINGLE, _MAPS = ("allOf", "anyOf", "oneOf"), ("not", "if", "then", "else"), ("dependentSchemas",)
-"""Keywords whose schemas look at the same place of the answer."""
+"""Keywords whose schemas apply to the same place of the answer."""
 
 Node = Mapping[str, JsonValue]
 
 
 class TooMuch(ValueError):
-    """Checking an answer took more steps than one may."""
+    """Checking an answer took more steps than allowed."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What a walk through a schema has met."""
+    """Findings of a walk through a schema."""
 
     parts: int = 0
     anchors: dict[str, Node] = field(default_factory=dict)
@@ -41,11 +41,11 @@ class _Seen:
 
 
 def read_schema(schema: Mapping[str, JsonValue]) -> None:
-    """Look a schema over before it is used.
+    """Validate a schema before it is used.
 
     Raises:
-        ValueError: it is no schema, is too large or too deep, refers to something outside of itself or in a circle,
-            or holds a pattern that is refused.
+        ValueError: it is not a schema, is too large or too deep, has an external or circular reference, or contains a
+            pattern that is refused.
     """
     seen = _walk(schema)
     if {"patternProperties", "unevaluatedProperties"} <= seen.keywords:
@@ -58,10 +58,10 @@ def read_schema(schema: Mapping[str, JsonValue]) -> None:
 
 
 def find_fault(schema: Mapping[str, JsonValue], value: JsonValue) -> str | None:
-    """Where and how a value does not fit a schema; None where it does.
+    """Find where and how a value does not fit a schema. Return None if it fits.
 
     Raises:
-        TooMuch: it takes too many steps to find out.
+        TooMuch: the check takes too many steps.
         ValueError: the schema is refused.
     """
     from referencing import Registry
@@ -74,7 +74,7 @@ def find_fault(schema: Mapping[str, JsonValue], value: JsonValue) -> str | None:
         checker = _make_validator()(dict(schema), registry=Registry())
         fault = next(iter(checker.iter_errors(value)), None)
     except Unresolvable as error:
-        raise ValueError(f"the schema refers to {str(error)[:100]}, which it does not hold") from error
+        raise ValueError(f"the schema refers to {str(error)[:100]}, which it does not contain") from error
     except RecursionError as error:
         raise TooMuch("the answer is nested too deep") from error
     finally:
@@ -97,7 +97,7 @@ def _compare_with_rules(schema: Mapping[str, JsonValue]) -> None:
 
 
 def _walk(schema: Node) -> _Seen:
-    """Count, and refuse what is refused wherever it stands; without recursion, as depth is what is bounded."""
+    """Count the parts and reject unsupported ones. The walk has no recursion, because the depth is untrusted."""
     seen = _Seen()
     waiting: list[tuple[JsonValue, int, str]] = [(dict(schema), 1, "")]
     while waiting:
@@ -123,7 +123,7 @@ def _look_at(node: Node, key: str, seen: _Seen, *, is_top: bool) -> None:
         raise ValueError("a schema within a schema cannot have an $id")
     link = node.get("$ref")
     if isinstance(link, str) and not link.startswith("#"):
-        raise ValueError(f"the schema refers to {link[:100]!r}; only places in the schema itself, '#/...', are read")
+        raise ValueError(f"the schema refers to {link[:100]!r}; only references within it, '#/...', are supported")
     if isinstance(node.get("pattern"), str):
         compile_pattern(str(node["pattern"]))
     if key == "patternProperties":
@@ -138,10 +138,10 @@ def _look_at(node: Node, key: str, seen: _Seen, *, is_top: bool) -> None:
 def _measure(
     node: JsonValue, top: Node, anchors: Mapping[str, Node], *, sizes: dict[int, int], above: list[int]
 ) -> int:
-    """How many schemas look at one place of an answer, with references followed.
+    """Count the schemas that apply to one place of an answer, with references followed.
 
     Raises:
-        ValueError: a reference leads back to where it came from without going on in the answer, or there are too many.
+        ValueError: references form a circle at one place of the answer, or there are too many.
     """
     if not isinstance(node, Mapping):
         return 1
@@ -178,10 +178,10 @@ def _list_same_place(node: Node, top: Node, anchors: Mapping[str, Node]) -> Iter
 
 
 def _resolve(link: str, top: Node, anchors: Mapping[str, Node]) -> JsonValue:
-    """The place in the schema that a reference names.
+    """Return the part of the schema that a reference names.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such part.
     """
     from urllib.parse import unquote
 
@@ -193,7 +193,7 @@ def _resolve(link: str, top: Node, anchors: Mapping[str, Node]) -> JsonValue:
         try:
             place = place[int(name)] if isinstance(place, list | tuple) else place[name]
         except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"the schema refers to {link[:100]!r}, which it does not hold") from error
+            raise ValueError(f"the schema refers to {link[:100]!r}, which it does not contain") from error
     return place
 
 
@@ -202,7 +202,7 @@ _steps: ContextVar[list[int]] = ContextVar("_steps")
 
 @cache
 def _make_validator() -> Any:
-    """The library's checker with counted steps, patterns on RE2, and unique items in one pass."""
+    """Make the library's validator with counted steps, patterns on RE2, and unique items in one pass."""
     from jsonschema import Draft202012Validator, validators
 
     keywords = dict(Draft202012Validator.VALIDATORS) | {
@@ -222,7 +222,7 @@ def _count(check: Keyword) -> Keyword:
         left = _steps.get()
         left[0] -= 1
         if left[0] < 0:
-            raise TooMuch(f"it takes more than {MOST_STEPS:,} steps to compare the answer with the schema")
+            raise TooMuch(f"the comparison of the answer with the schema takes more than {MOST_STEPS:,} steps")
         return check(validator, value, instance, schema)
 
     return counted
@@ -243,7 +243,7 @@ def _check_pattern_properties(validator: Any, patterns: Any, instance: Any, sche
                     yield from validator.descend(value, inner, path=name, schema_path=pattern)
 
 
-def _check_additional(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
+def _check_additional(validator: Any, required: Any, instance: Any, schema: Any) -> Iterator[Any]:
     from jsonschema.exceptions import ValidationError
 
     if not isinstance(instance, dict):
@@ -252,23 +252,23 @@ def _check_additional(validator: Any, wanted: Any, instance: Any, schema: Any) -
     for name, value in instance.items():
         if name in known or any(occurs(pattern, name) for pattern in patterns):
             continue
-        if isinstance(wanted, dict):
-            yield from validator.descend(value, wanted, path=name)
-        elif not wanted:
+        if isinstance(required, dict):
+            yield from validator.descend(value, required, path=name)
+        elif not required:
             yield ValidationError(f"{name[:100]!r} is not one of its properties")
 
 
-def _check_unique(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
+def _check_unique(validator: Any, required: Any, instance: Any, schema: Any) -> Iterator[Any]:
     from jsonschema.exceptions import ValidationError
 
-    if wanted and isinstance(instance, list):
+    if required and isinstance(instance, list):
         forms = {json.dumps(_level(each), sort_keys=True) for each in instance}
         if len(forms) < len(instance):
             yield ValidationError("an item occurs twice")
 
 
 def _level(value: Any) -> Any:
-    """A value in a form in which equal ones are written alike: 1 and 1.0 are equal in JSON, 1 and true are not."""
+    """Convert a value so that equal JSON values become equal: 1 equals 1.0, and 1 does not equal true."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):

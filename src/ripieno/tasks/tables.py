@@ -1,6 +1,6 @@
-"""Tables of routing data: one file of columns, as parquet, JSON Lines or CSV, read whole or refused whole.
+"""Tables of routing data: one file of columns, as parquet, JSON Lines or CSV, read completely or not at all.
 
-JSON Lines and CSV need nothing beside the package; parquet needs the extra `data`.
+JSON Lines and CSV need only the package; parquet needs the extra `data`.
 """
 
 import csv
@@ -23,38 +23,38 @@ Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 ENDINGS = ("parquet", "jsonl", "csv")
 LONGEST_FIELD = 64 * 1024 * 1024
-"""Characters of one field of a CSV file; Python's own limit of 131,072 is under what prompts reach."""
+"""Most characters of one field of a CSV file. Python's default limit of 131,072 is too small for prompts."""
 
 
-class Table(Protocol):
-    """Columns of one file. Rows are counted from 0, without any header."""
+class DataTable(Protocol):
+    """Columns of one file. Rows are counted from 0, without the header."""
 
     path: str
 
     @property
     def columns(self) -> Sequence[str]:
-        """Names of the columns."""
+        """Return the names of the columns."""
         ...
 
     def __len__(self) -> int: ...
 
     def texts(self, name: str) -> list[object]:
-        """Values of a column of texts; None where there is none."""
+        """Return the values of a text column; None if a value is missing."""
         ...
 
     def numbers(self, name: str) -> Floats:
-        """Values of a column of numbers, NaN where there is none.
+        """Return the values of a number column; NaN if a value is missing.
 
         Raises:
-            DataError: a value is no number.
+            DataError: a value is not a number.
         """
         ...
 
     def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
-        """Place of each value of a column among the known ones.
+        """Return the place of each value of a column among the known ones.
 
         Raises:
-            DataError: a value is not among them; the error calls them `where`.
+            DataError: a value is unknown. The error names the known ones by `where`.
         """
         ...
 
@@ -63,32 +63,30 @@ def find_table(folder: Path, name: str) -> Path:
     """Find the file of a table: `NAME.parquet`, `NAME.jsonl` or `NAME.csv`.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: there is no such file, or more than one.
     """
     found = [path for ending in ENDINGS if (path := folder / f"{name}.{ending}").exists()]
     if not found:
         raise DataError(
             "the file is missing",
             path=str(folder / f"{name}.parquet"),
-            hint="a data set holds prompts, outcomes and models, each as .parquet, .jsonl or .csv",
+            hint="a data set has prompts, outcomes and models, each as .parquet, .jsonl or .csv",
         )
     if len(found) > 1:
-        raise DataError(
-            f"the table is there twice, the other is {found[1].name}", path=str(found[0]), hint="remove one of them"
-        )
+        raise DataError(f"this table also has the file {found[1].name}", path=str(found[0]), hint="remove one of them")
     return found[0]
 
 
-def read_table(path: Path, *, aliases: Mapping[str, str]) -> Table:
-    """Read a table by the end of its name.
+def read_table(path: Path, *, aliases: Mapping[str, str]) -> DataTable:
+    """Read a table in the format of its extension.
 
     Args:
         path: the file.
-        aliases: what columns may be called instead.
+        aliases: other names of columns.
 
     Raises:
-        DataError: the file is not what its name says.
-        MissingExtra: it is parquet, and the extra `data` is not installed.
+        DataError: the content does not match the extension.
+        MissingExtra: the file is parquet, and the extra `data` is not installed.
     """
     if path.suffix == ".parquet":
         return _read_parquet(path, aliases)
@@ -102,15 +100,15 @@ def read_table(path: Path, *, aliases: Mapping[str, str]) -> Table:
 
 
 def write_table(columns: Mapping[str, Sequence[object]], path: Path, *, whole: Sequence[str] = ()) -> None:
-    """Write a table by the end of its name: `.jsonl`, `.csv`, and parquet for every other one.
+    """Write a table in the format of its extension: `.jsonl`, `.csv`, or parquet for any other.
 
     Args:
-        columns: values of each column; None where there is none, one kind of value in a column.
+        columns: values of each column, of one type; None if a value is missing.
         path: the file, which is replaced.
-        whole: columns of whole numbers.
+        whole: columns of integers.
 
     Raises:
-        MissingExtra: it is parquet, and the extra `data` is not installed; nothing was written.
+        MissingExtra: the format is parquet, and the extra `data` is not installed. Nothing was written.
     """
     names = list(columns)
     match path.suffix:
@@ -128,7 +126,7 @@ def write_table(columns: Mapping[str, Sequence[object]], path: Path, *, whole: S
 
 
 class _Plain:
-    """Columns of plain values, as JSON Lines and CSV have them; a CSV file knows nothing but text."""
+    """Columns of plain values from JSON Lines or CSV. CSV values are texts."""
 
     def __init__(self, path: str, columns: Mapping[str, list[object]], rows: int, *, reads_text: bool) -> None:
         self.path = path
@@ -160,10 +158,10 @@ class _Plain:
         if value is None or (self._reads_text and value == ""):
             return math.nan
         if isinstance(value, bool) or isinstance(value, str) is not self._reads_text:
-            raise ValueError("no number")
+            raise ValueError("not a number")
         if isinstance(value, str | int | float):
             return float(value)
-        raise ValueError("no number")
+        raise ValueError("not a number")
 
     def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
         places = np.empty(self._rows, dtype=np.int64)
@@ -242,11 +240,11 @@ def _read_csv(path: Path) -> list[dict[str, object]]:
             names = next(reader, [])
             if len(set(names)) < len(names):
                 twice = next(name for place, name in enumerate(names) if name in names[:place])
-                raise DataError("the column stands twice", path=str(path), place=f"column {twice}")
+                raise DataError("the column occurs twice", path=str(path), place=f"column {twice}")
             for row in reader:
                 if len(row) != len(names):
-                    told = f"has {len(row)} fields, the header has {len(names)}"
-                    raise DataError(told, path=str(path), place=f"row {len(rows)}")
+                    fault = f"has {len(row)} fields, and the header has {len(names)}"
+                    raise DataError(fault, path=str(path), place=f"row {len(rows)}")
                 rows.append(dict(zip(names, row, strict=True)))
     except csv.Error as error:
         raise DataError(f"not CSV: {error}", path=str(path), place=f"row {len(rows)}") from error
@@ -255,7 +253,7 @@ def _read_csv(path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def _read_parquet(path: Path, aliases: Mapping[str, str]) -> Table:
+def _read_parquet(path: Path, aliases: Mapping[str, str]) -> DataTable:
     with needs_extra("data", f"reading {path.name}"):
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""Routing data and features to a TrainingSet."""
+"""Converts routing data and features into a TrainingSet."""
 
 from collections.abc import Sequence
 
@@ -45,7 +45,7 @@ def _describe(model: Model) -> np.ndarray:
 
 
 def split_repeats(data: RoutingData) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean quality of even and of odd repeats, each of shape (n, m); None unless some pair has two."""
+    """Return the mean quality of even and of odd repeats, each of shape (n, m); None unless a pair has two."""
     seen: dict[tuple[int, int], int] = {}
     is_odd = np.zeros(len(data.quality), dtype=bool)
     for index, pair in enumerate(zip(data.prompt_index.tolist(), data.model_index.tolist(), strict=True)):

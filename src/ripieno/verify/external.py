@@ -1,4 +1,4 @@
-"""Verifier plugins: named checks with facts of their own."""
+"""Verifier plugins: named checks with their own facts."""
 
 import asyncio
 import sysconfig
@@ -12,48 +12,48 @@ import msgspec
 from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import ConfigError, NoVerdict, ProviderError, RipienoError
 from ripieno.plugins import ForeignCall, require_extra
-from ripieno.verify.jail import Limits
+from ripieno.verify.jail import JailLimits
 from ripieno.verify.text import final_answer
 from ripieno.verify.warm import WarmJail
 
 EXTERNAL_S = 60.0
-"""Seconds that a plugin may take for one answer; later it has no verdict, and its thread is left to itself."""
-_AUTHOR = "report it to the author of the plugin, or mend its facts"
+"""Seconds that a plugin may take for one answer. After them there is no verdict, and its thread is abandoned."""
+_AUTHOR = "report it to the author of the plugin, or fix its facts"
 MEMORY_BYTES = 4 * 1024 * 1024 * 1024
-"""Address space of the generators: their libraries reserve much that they never touch."""
+"""Address space of the generators, whose libraries reserve much more than they use."""
 SCORE_S = 20.0
-"""That scoring one answer may take."""
+"""Seconds that scoring one answer may take."""
 MADE = b"made "
-"""What the jail says once the generator has made the task."""
+"""Prefix of the jail's reply once the generator has made the task."""
 
 
 class Verifier(Protocol):
     """Checks an answer against facts that only this verifier understands."""
 
     def check(self, facts: Mapping[str, JsonValue], text: str) -> Verdict:
-        """Find out what the answer is worth."""
+        """Check an answer."""
         ...
 
 
 class ReasoningGymVerifier:
     """Scores an answer with the generator that made the task (package `reasoning-gym`), in a jail.
 
-    Some of its generators evaluate an answer as Python to score it.
+    Some generators evaluate an answer as Python to score it.
     """
 
     def __init__(self) -> None:
         libraries = tuple({path for name in ("purelib", "platlib") if (path := sysconfig.get_path(name))})
-        limits = Limits(memory_bytes=MEMORY_BYTES, libraries=libraries, may_fork=True)
+        limits = JailLimits(memory_bytes=MEMORY_BYTES, libraries=libraries, may_fork=True)
         self._jail = WarmJail("reasoning_gym", seconds=SCORE_S, limits=limits)
 
     def check(self, facts: Mapping[str, JsonValue], text: str) -> Verdict:
-        """Score as the generator does; under 0.99 is not accepted, as its partial credit rewards form.
+        """Score as the generator does. A score under 0.99 is not accepted, because partial credit rewards form.
 
         Raises:
-            ConfigError: the generator does not make the task.
-            NoJail: no jail can be had here, so nothing is known of the answer.
-            NoVerdict: scoring failed or took too long, so nothing is known of the answer.
-            TypeError: a fact is not of its kind.
+            ConfigError: the generator cannot make the task.
+            NoJail: there is no jail here, so the quality is unknown.
+            NoVerdict: scoring failed or took too long, so the quality is unknown.
+            TypeError: a fact has the wrong type.
         """
         require_extra("tasks", "the verifier 'reasoning_gym'", ("reasoning_gym",))
         asked: dict[str, Any] = {
@@ -63,18 +63,18 @@ class ReasoningGymVerifier:
         }
         is_done, said = self._jail.run(msgspec.json.encode(asked))
         if not said.startswith(MADE):
-            raise ConfigError(f"the task {asked['dataset'][:60]!r} cannot be made by the package reasoning-gym")
+            raise ConfigError(f"the task {asked['dataset'][:60]!r} is not one that the package reasoning-gym can make")
         if not is_done:
-            raise NoVerdict("scoring it failed, or took too long", verifier="reasoning_gym")
+            raise NoVerdict("the scoring failed or took too long", verifier="reasoning_gym")
         score = msgspec.json.decode(said.removeprefix(MADE), type=float)
         return Verdict(verifier="reasoning_gym", quality=float(score >= 0.99), detail=f"scored {score:.2f}")
 
 
 class Guarded:
-    """Calls one plugin: a call at a time, in a thread, within its time, and whatever it raises is no verdict.
+    """Calls one plugin: one call at a time, in a thread, with a timeout. An exception means no verdict.
 
     Args:
-        name: of the plugin.
+        name: name of the plugin.
         verifier: the plugin.
         timeout_s: seconds that one answer may take.
     """
@@ -86,18 +86,18 @@ class Guarded:
         self._turn = threading.Lock()
 
     async def check(self, facts: Mapping[str, JsonValue], text: str) -> Verdict:
-        """Have an answer checked.
+        """Check an answer with the plugin.
 
         Raises:
-            ConfigError: the plugin says that the setup is wrong.
-            NoVerdict: it failed, took too long, or returned something that is no verdict.
+            ConfigError: the plugin reports a wrong setup.
+            NoVerdict: the plugin failed, took too long, or returned something else than a verdict.
         """
         done: Future[object] = Future()
         done.set_running_or_notify_cancel()
-        work = threading.Thread(
-            target=self._work, args=(done, facts, text), name=f"ripieno-verifier-{self._name}", daemon=True
+        thread = threading.Thread(
+            target=self._run_check, args=(done, facts, text), name=f"ripieno-verifier-{self._name}", daemon=True
         )
-        work.start()
+        thread.start()
         try:
             async with asyncio.timeout(self._timeout_s):
                 found = await asyncio.wrap_future(done)
@@ -109,7 +109,7 @@ class Guarded:
             raise self._fail(f"returned {type(found).__name__}, not a Verdict")
         return found
 
-    def _work(self, done: "Future[object]", facts: Mapping[str, JsonValue], text: str) -> None:
+    def _run_check(self, done: "Future[object]", facts: Mapping[str, JsonValue], text: str) -> None:
         try:
             with ForeignCall() as fault, self._turn:
                 done.set_result(self._verifier.check(facts, text))
@@ -124,5 +124,5 @@ class Guarded:
 
 def _int(value: JsonValue) -> int:
     if not isinstance(value, int):
-        raise TypeError(f"must be a whole number, got {value!r}")
+        raise TypeError(f"must be an integer, got {value!r}")
     return value

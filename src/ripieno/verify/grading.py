@@ -1,4 +1,4 @@
-"""One answer against the grader of its task, or against the check of a workflow under way."""
+"""Checks one answer against its task's grader, or against the check of a running workflow."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,18 @@ from ripieno.verify.external import Guarded, Verifier
 from ripieno.verify.judge import choose_answer, grade_answer
 from ripieno.verify.schema import check_schema
 from ripieno.verify.text import check_agreement, check_choice, check_exact, check_numeric, check_pattern, reduce_answer
-from ripieno.verify.trust import Trust, hold
+from ripieno.verify.trust import Trust, calibrate
 from ripieno.verify.unit_tests import check_tests
 
 
 class Grading:
-    """Holds what verifiers need from outside: plugins, the judge, and how workers are asked.
+    """Checks answers with the plugins, the judge and the workers it was given.
 
     Args:
         verifiers: plugins by name.
-        judge: who judges where the grader names nobody.
-        ask: how workers are asked where no workflow is under way.
-        trusted: what findings of verifiers were worth; of workflows alone, as a measurement is no forecast.
+        judge: judge for graders that name none.
+        ask: calls workers outside of a workflow.
+        trusted: calibration of each verifier, which only workflows use: a measurement is not a forecast.
     """
 
     def __init__(
@@ -55,29 +55,29 @@ class Grading:
         self._ask = ask or _refuse
 
     async def grade(self, grader: Grader, task: Task, answer: Answer, *, author: WorkerId | str) -> Verdict:
-        """Find out what an answer is worth.
+        """Grade an answer.
 
         Raises:
-            ConfigError: the grader needs a verifier, a judge or a jail that is not there.
-            NoVerdict: the verifier or judge failed, so that nothing is known of the answer.
+            ConfigError: the grader needs a verifier, a judge or a jail that is missing.
+            NoVerdict: the verifier or judge failed, so the quality is unknown.
         """
         if isinstance(grader, Recorded):
             return _check_recorded(answer)
-        return await self._find_out(grader, task, answer, author=author, ask=self._ask)
+        return await self._verify(grader, task, answer, author=author, ask=self._ask)
 
     async def check(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
-        """Find out what an answer is worth while its task is under way; workers are asked through `ask`.
+        """Check an answer while its task runs. Workers are called through `ask`.
 
         Returns:
-            As quality the probability that the answer is accepted, where enough is known of the verifier.
+            The verdict; its quality is the probability of acceptance if the verifier is calibrated.
 
         Raises:
-            ConfigError: the check needs a verifier, a judge or a jail that is not there.
-            NoVerdict: the verifier or a worker that was asked failed, so that nothing is known of the answer.
+            ConfigError: the check needs a verifier, a judge or a jail that is missing.
+            NoVerdict: the verifier or a called worker failed, so the quality is unknown.
         """
-        return hold(await self._find_out(check, task, answer, author=author, ask=ask), self.trusted)
+        return calibrate(await self._verify(check, task, answer, author=author, ask=ask), self.trusted)
 
-    async def _find_out(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
+    async def _verify(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
         match check:
             case UnitTests() | Pattern() | Exact() | Numeric() | Choice() | JsonSchema():
                 return await _check_alone(check, answer.text)
@@ -89,46 +89,44 @@ class Grading:
             case External(verifier=name, facts=facts):
                 return await self._find(name).check(facts, answer.text)
             case Human():
-                raise ConfigError("a human is asked by workflows only")
+                raise ConfigError("only workflows can ask a human")
             case _:
                 assert_never(check)
 
     async def prefer(
         self, check: Check, task: Task, answers: Sequence[str], *, authors: Sequence[str], ask: Ask
     ) -> int:
-        """Which of several answers a judge holds for the best: its place.
+        """Return the place of the answer that a judge prefers.
 
         Raises:
-            ConfigError: the check is no judge, or none is configured.
+            ConfigError: the check is not a judge, or no judge is configured.
             NoVerdict: the judge failed, or is an author.
         """
         if not isinstance(check, Judge):
-            raise ConfigError(f"only a judge compares answers, not {type(check).__name__}")
+            raise ConfigError(f"only a judge can compare answers, not {type(check).__name__}")
         return await choose_answer(check, task, answers, judge=self._find_judge(check), authors=authors, ask=ask)
 
     def reduce(self, text: str) -> str:
-        """The final answer of a text, in a form in which equal answers are equal."""
+        """Return the final answer of a text in canonical form."""
         return reduce_answer(text)
 
     def _find(self, name: str) -> Guarded:
         if name not in self._verifiers:
-            raise ConfigError(
-                f"no verifier is called {name!r}", hint="`ripieno doctor --plugins` shows those installed"
-            )
+            raise ConfigError(f"there is no verifier {name!r}", hint="`ripieno doctor --plugins` lists those installed")
         return self._verifiers[name]
 
     def _find_judge(self, check: Judge) -> WorkerId:
         judge = check.worker or self._judge
         if judge is None:
-            raise ConfigError("a task wants a judge, and none is configured", key="profile.judge")
+            raise ConfigError("a task needs a judge, and none is configured", key="profile.judge")
         return judge
 
 
 async def _compare(answer: Answer, task: Task, *, peer: WorkerId, ask: Ask) -> Verdict:
-    """Hold an answer against a peer's.
+    """Compare an answer with that of another worker.
 
     Raises:
-        NoVerdict: the peer failed, or gave no whole answer.
+        NoVerdict: the other worker failed, or gave no complete answer.
     """
     try:
         theirs = await ask(peer, task)
@@ -140,10 +138,10 @@ async def _compare(answer: Answer, task: Task, *, peer: WorkerId, ask: Ask) -> V
 
 
 async def _check_alone(check: UnitTests | Pattern | Exact | Numeric | Choice | JsonSchema, text: str) -> Verdict:
-    """Check a text by itself.
+    """Check a text without calling a worker.
 
     Raises:
-        NoVerdict: the check itself failed, say on a schema that is none, or as no sandbox could be started.
+        NoVerdict: the check itself failed, for example on an invalid schema.
     """
     with ForeignCall() as fault:
         match check:
@@ -152,7 +150,7 @@ async def _check_alone(check: UnitTests | Pattern | Exact | Numeric | Choice | J
             case _:
                 return await asyncio.to_thread(_check_text, check, text)
     name = type(check).__name__.lower()
-    raise NoVerdict(f"the {name} check failed: {fault.text}", verifier=name, hint="mend the task's grader")
+    raise NoVerdict(f"the {name} check failed: {fault.text}", verifier=name, hint="fix the task's grader")
 
 
 def _check_text(check: Exact | Numeric | Choice | JsonSchema | Pattern, text: str) -> Verdict:
@@ -172,10 +170,10 @@ def _check_text(check: Exact | Numeric | Choice | JsonSchema | Pattern, text: st
 
 
 async def _refuse(worker: WorkerId, task: Task) -> Answer:
-    raise ProviderRejected("nobody can be asked here", worker=worker)
+    raise ProviderRejected("this check cannot call workers", worker=worker)
 
 
 def _check_recorded(answer: Answer) -> Verdict:
     if answer.recorded_quality is None:
-        raise ConfigError("the grader 'recorded' only fits replay workers")
+        raise ConfigError("the grader 'recorded' works only with replay workers")
     return Verdict(verifier="recorded", quality=answer.recorded_quality)

@@ -1,7 +1,7 @@
-"""Jail: where code that nobody vouches for runs; bubblewrap makes it, and without bubblewrap there is none.
+"""Jail: runs untrusted code in bubblewrap. Without bubblewrap there is no jail, and the code does not run.
 
-Inside there is no network, no process but the one, no file but Python's own and an empty folder of limited size, no
-variable of the environment, and no way to more. A jail ends with this process at the latest.
+A jail has no network, one process, Python's own files, an empty folder of limited size, and no environment variables.
+It ends with this process at the latest.
 """
 
 import asyncio
@@ -21,41 +21,41 @@ from ripieno.errors import ConfigError
 from ripieno.verify.jailed.syscalls import MACHINES, make_filter
 
 MEMORY_BYTES = 512 * 1024 * 1024
-"""Of one process in a jail."""
+"""Memory of one process in a jail."""
 FOLDER_BYTES = 16 * 1024 * 1024
-"""Of all files that a jail writes."""
+"""Size of all files that a jail writes."""
 START_S = 60.0
-"""A jail that has not started by then cannot be had."""
+"""Seconds until a jail that has not started counts as unavailable."""
 SCRIPTS = Path(__file__).parent / "jailed"
 INSIDE = "/jailed/ripieno/verify/jailed"
-"""Where a jail has them, under the names by which they import each other."""
+"""Folder of the scripts inside a jail, with the package path that their imports need."""
 LIBRARIES = "/libraries"
-"""Where a jail has further folders."""
+"""Folder of further libraries inside a jail."""
 INSTALL = "install bubblewrap: `scripts/install_jail.sh`, or `apt-get install bubblewrap`, `dnf install bubblewrap`"
 
 
 class NoJail(ConfigError):
-    """No jail can be had here, so the code was not run, and nothing is known of it."""
+    """No jail is available here. The code did not run, and its result is unknown."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the code was not run: no jail can be had, as {why}", hint=INSTALL)
+        super().__init__(f"the code was not run: no jail is available: {why}", hint=INSTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one process in a jail may take."""
+class JailLimits:
+    """JailLimits of one process in a jail."""
 
     memory_bytes: int = MEMORY_BYTES
     libraries: tuple[str, ...] = ()
-    """Further folders that can be read."""
+    """Further readable folders."""
     may_fork: bool = False
-    """For a trusted server that takes this right from each program before it runs."""
+    """Only for a trusted server, which removes this right from each program before it runs."""
 
 
 def describe_jail() -> tuple[bool, str]:
-    """Whether a jail can be had, and what is to be said of it: one is started to find out."""
+    """Start a jail. Return whether one is available, and a description."""
     try:
-        command, seccomp = make_command(["-c", "print('free')"], Limits())
+        command, seccomp = make_command(["-c", "print('free')"], JailLimits())
     except NoJail as error:
         return False, f"{error.message}; {error.hint}"
     try:
@@ -69,33 +69,33 @@ def describe_jail() -> tuple[bool, str]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return False, f"no jail can be had: {error}; {INSTALL}"
+        return False, f"no jail is available: {error}; {INSTALL}"
     finally:
         os.close(seccomp)
     if done.returncode or done.stdout != b"free\n":
         why = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return False, f"no jail can be had: {why[-1] if why else f'it ended with {done.returncode}'}; {INSTALL}"
+        return False, f"no jail is available: {why[-1] if why else f'it ended with {done.returncode}'}; {INSTALL}"
     return True, f"ok ({command[0]})"
 
 
 def find_bwrap() -> str:
-    """The path of bubblewrap.
+    """Find the path of bubblewrap.
 
     Raises:
-        NoJail: there is none for this machine.
+        NoJail: there is no bubblewrap for this machine.
     """
     if sys.platform != "linux":
         raise NoJail(f"jails need Linux, and this is {sys.platform}")
     if platform.machine() not in MACHINES:
-        raise NoJail(f"its filter knows the processors {', '.join(MACHINES)}, not {platform.machine()}")
+        raise NoJail(f"its filter supports the processors {', '.join(MACHINES)}, not {platform.machine()}")
     found = shutil.which("bwrap", path=os.defpath + os.pathsep + os.environ.get("PATH", ""))
     if found is None:
         raise NoJail("`bwrap` is not installed")
     return found
 
 
-def make_command(python: Sequence[str], limits: Limits) -> tuple[list[str], int]:
-    """The command that runs Python in a new jail, and the file descriptor that it must inherit.
+def make_command(python: Sequence[str], limits: JailLimits) -> tuple[list[str], int]:
+    """Make the command that runs Python in a new jail, and the file descriptor that it must inherit.
 
     Raises:
         NoJail: there is no bubblewrap for this machine.
@@ -117,22 +117,22 @@ def make_command(python: Sequence[str], limits: Limits) -> tuple[list[str], int]
     for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
         command += ["--dev-bind", device, device]
     command += ["--ro-bind", str(SCRIPTS), INSIDE, "--size", str(FOLDER_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
-    command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]  # noqa: S108  # its own, not this machine's
+    command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]  # noqa: S108  # the jail's own
     return [*command, _find_python(), "-I", "-S", "-B", *python], seccomp
 
 
-def name_libraries(limits: Limits) -> list[str]:
-    """Where the libraries stand inside a jail: outside they may stand below a /tmp, which is another one there."""
+def name_libraries(limits: JailLimits) -> list[str]:
+    """Name the libraries' folders inside a jail, where /tmp is another folder than outside."""
     return [f"{LIBRARIES}/{place}" for place in range(len(limits.libraries))]
 
 
 def _find_python() -> str:
-    """The interpreter itself: what a virtual environment links to."""
+    """Return the path of the interpreter that a virtual environment links to."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 def _list_readable() -> list[str]:
-    """What Python needs: itself, its library, and the system's shared libraries; parents before what is in them."""
+    """List the files that Python needs: itself, its library, and shared libraries; parents first."""
     system = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache"]
     own = [f"{prefix}/{part}" for prefix in (sys.base_prefix, sys.base_exec_prefix) for part in ("lib", "lib64")]
     own.append(str(Path(os.__file__).parent))
@@ -149,7 +149,7 @@ _turns: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]" = Weak
 
 @contextlib.asynccontextmanager
 async def take_turn() -> AsyncIterator[None]:
-    """Wait until one more program may run: as many at once as there are processors."""
+    """Wait until one more program may run: one per processor at a time."""
     loop = asyncio.get_running_loop()
     turn = _turns.setdefault(loop, asyncio.Semaphore(max(1, os.cpu_count() or 1)))
     async with turn:
@@ -158,9 +158,9 @@ async def take_turn() -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def open_jail(
-    python: Sequence[str], limits: Limits, *, pass_fds: Sequence[int] = ()
+    python: Sequence[str], limits: JailLimits, *, pass_fds: Sequence[int] = ()
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run Python in a jail; all that runs in it has ended when this returns.
+    """Run Python in a jail. All its processes have ended when this returns.
 
     Raises:
         NoJail: there is no bubblewrap for this machine, or it cannot be started.
@@ -174,16 +174,16 @@ async def open_jail(
 
 
 def end_jail(pid: int) -> None:
-    """End all that runs in a jail, given the number of its bubblewrap.
+    """Kill all processes of a jail, given the pid of its bubblewrap.
 
-    A jail's first process dies with bubblewrap, and with it every process of its namespace. Before it has asked the
-    kernel for that, it still is in bubblewrap's group, and dies with the group.
+    A jail's first process dies with bubblewrap, and with it every process of its namespace. Until it has set that up,
+    it is in bubblewrap's process group and dies with the group.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
-async def _spawn(python: Sequence[str], limits: Limits, pass_fds: Sequence[int]) -> asyncio.subprocess.Process:
+async def _spawn(python: Sequence[str], limits: JailLimits, pass_fds: Sequence[int]) -> asyncio.subprocess.Process:
     command, seccomp = make_command(python, limits)
     making = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
@@ -200,7 +200,7 @@ async def _spawn(python: Sequence[str], limits: Limits, pass_fds: Sequence[int])
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
-        child = await making  # asyncio never comes back from a start that is cancelled half-way
+        child = await making  # a start that is cancelled half-way would leak the process
         end_jail(child.pid)
         await child.communicate()
         raise

@@ -1,4 +1,4 @@
-"""The built-in verifiers with facts of their own, behind the same door as any plugin."""
+"""The built-in verifiers with their own facts, registered like any plugin."""
 
 from ripieno.plugins import NoOptions, Plugin
 from ripieno.verify.external import ReasoningGymVerifier, Verifier

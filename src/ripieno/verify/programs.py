@@ -1,24 +1,24 @@
-"""Programs: many small Python programs in one jail, a process each, with what they print."""
+"""Programs: runs many small Python programs in one jail, a process each, and returns their output."""
 
 from types import TracebackType
 from typing import Self
 
-from ripieno.verify.jail import Limits
+from ripieno.verify.jail import JailLimits
 from ripieno.verify.warm import WarmJail
 
 USUAL_S = 2.0
-"""That a program may take."""
+"""Default time limit of a program in seconds."""
 
 
 class Programs:
-    """Runs programs one after the other; use as a context manager.
+    """Runs programs one after the other. Use it as a context manager.
 
     Args:
-        timeout_s: that each may take, in seconds.
+        timeout_s: time limit of each program in seconds.
     """
 
     def __init__(self, *, timeout_s: float = USUAL_S) -> None:
-        self._jail = WarmJail("programs", seconds=timeout_s, limits=Limits(may_fork=True))
+        self._jail = WarmJail("programs", seconds=timeout_s, limits=JailLimits(may_fork=True))
         self._known: dict[str, str | None] = {}
 
     def __enter__(self) -> Self:
@@ -30,10 +30,10 @@ class Programs:
         self.close()
 
     def run(self, code: str) -> str | None:
-        """What a program prints; None where it fails, prints too much, or takes too long. The same one runs once.
+        """Return a program's output; None if it fails, prints too much, or takes too long. Repeats are cached.
 
         Raises:
-            NoJail: no jail can be had here, so nothing was run.
+            NoJail: no jail is available here, so nothing ran.
         """
         if code not in self._known:
             is_done, said = self._jail.run(code.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Read one number out of a judge's reply: from one JSON object, or from a reply that is the number and nothing else."""
+"""Read one number from a judge's reply: from one JSON object, or from a reply that contains only the number."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 LONGEST_REPLY = 10_000
-"""Characters of a reply that are read, from its end: a judge that thinks aloud concludes there."""
+"""Characters read from the end of a reply, where a judge that thinks aloud concludes."""
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _OBJECT = re.compile(r'\{\s*"')
 _OUTER = " \t\r\n*_`'\".!#"
@@ -18,12 +18,12 @@ def read_choice(text: str, *, key: str, most: int) -> int | None:
     """Find the number from 1 to `most` that a reply states under `key`.
 
     Args:
-        text: the reply: `{"grade": 4}` alone, in a fence, or between words; or `4`, `4/5`, `grade: 4` and nothing else.
+        text: the reply: `{"grade": 4}` alone, in a fence, or between words; or only `4`, `4/5` or `grade: 4`.
         key: the field's name.
         most: the largest number allowed.
 
     Returns:
-        None where the reply states no such number, several different ones, or one out of range.
+        The number; None if the reply states none, several different ones, or one out of range.
     """
     reply = _THOUGHT.sub(" ", text)[-LONGEST_REPLY:]
     stated = list(_find_stated(reply, key))
@@ -35,7 +35,7 @@ def read_choice(text: str, *, key: str, most: int) -> int | None:
 
 
 def _find_stated(reply: str, key: str) -> Iterator[JsonValue]:
-    """Each value that a JSON object of the reply holds under the key; objects may stand in others, or in words."""
+    """Yield each value that a JSON object of the reply has under the key. Objects may be nested, or between words."""
     decoder = json.JSONDecoder(object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant)
     place = 0
     while (found := _OBJECT.search(reply, place)) is not None:
@@ -52,7 +52,7 @@ def _find_stated(reply: str, key: str) -> Iterator[JsonValue]:
 def _refuse_twice(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return made
 
 
@@ -61,7 +61,7 @@ def _refuse_constant(name: str) -> JsonValue:
 
 
 def _to_whole(value: JsonValue) -> int | None:
-    """A value as a whole number; `true` is none, and neither is 4.5."""
+    """Return a value as an integer; None for `true` and for 4.5."""
     if isinstance(value, bool):
         return None
     try:
@@ -71,7 +71,7 @@ def _to_whole(value: JsonValue) -> int | None:
 
 
 def _read_alone(reply: str, *, key: str, most: int) -> int | None:
-    """The number of a reply that states it and nothing else."""
+    """Return the number of a reply that contains nothing else."""
     form = rf"(?:{key}\W{{0,5}})?([1-{most}])(?:\s*(?:/|of|out of)\s*{most})?"
     match = re.fullmatch(form, reply.strip(_OUTER), re.IGNORECASE)
     return int(match.group(1)) if match else None

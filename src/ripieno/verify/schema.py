@@ -11,10 +11,10 @@ from ripieno.verify.jailed.extract import list_blocks
 
 
 def check_schema(grader: JsonSchema, text: str) -> Verdict:
-    """Whether the whole reply, or its only fenced block, is JSON that fits the schema.
+    """Check whether the whole reply, or its only fenced block, is JSON that fits the schema.
 
     Raises:
-        ConfigError: the schema is refused, so nothing is known of the answer.
+        ConfigError: the schema is refused, so the quality is unknown.
     """
     fenced = [block for tag, block in list_blocks(text) if tag.lower() in ("", "json")]
     source = fenced[0] if len(fenced) == 1 else text
@@ -36,7 +36,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def fits_schema(schema: Mapping[str, JsonValue], text: str) -> bool:
-    """Whether a text is JSON that fits a schema; a schema that is none, or refers elsewhere, asks for nothing."""
+    """Return whether a text is JSON that fits a schema. An unusable schema accepts every text."""
     try:
         return check_schema(JsonSchema(schema=schema), text).quality == 1.0
     except ConfigError:

@@ -1,4 +1,4 @@
-"""Checks on texts: what the final answer of a reply is, and whether it is the right one."""
+"""Checks on texts: find the final answer of a reply, and compare it."""
 
 import re
 import string
@@ -9,7 +9,7 @@ from ripieno.errors import ConfigError
 from ripieno.tasks.patterns import matches
 
 LONGEST_ANSWER = 20_000
-"""Characters of a reply that are looked at for its final answer: its end."""
+"""Characters at the end of a reply that are searched for its final answer."""
 _MARKER = re.compile(r"(?:final answer|answer|result)\s*(?:is\b|:|=)+\s*", re.IGNORECASE)
 _NUMBER = re.compile(
     r"(?<![\w.])[-−+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:/\d+)?(?![\w])"
@@ -23,7 +23,7 @@ _OUTER = string.punctuation + string.whitespace + "“”‘’«»…"
 
 
 def final_answer(text: str) -> str:
-    """The part of a reply that claims to be the answer: after the last marker, else the last line with words."""
+    """Return the final answer of a reply: after the last marker, else the last line with words."""
     text = text[-LONGEST_ANSWER:]
     lines = [line for line in text.strip().splitlines() if line.strip()]
     if not lines:
@@ -36,12 +36,12 @@ def final_answer(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Lower case, single spaces, no outer punctuation."""
+    """Normalise to lower case, single spaces and no outer punctuation."""
     return " ".join(text.casefold().split()).strip(_OUTER)
 
 
 def check_exact(grader: Exact, text: str) -> Verdict:
-    """Whether the final answer is one of the accepted ones; hedging and denial are not answers."""
+    """Check whether the final answer is an accepted one. Hedged and denied answers fail."""
     wanted = [normalise(answer) or answer for answer in grader.answers]
     longest = max(LONGEST_ANSWER, *map(len, grader.answers))
     for candidate in (text if len(text) <= longest else "", final_answer(text)):
@@ -55,12 +55,12 @@ def check_exact(grader: Exact, text: str) -> Verdict:
 
 
 def check_numeric(grader: Numeric, text: str) -> Verdict:
-    """Whether the last number of the final answer is the right one."""
+    """Check whether the last number of the final answer is the right one."""
     numbers = find_numbers(final_answer(text)) or find_numbers(text[-LONGEST_ANSWER:])
     if not numbers:
         return _reject("numeric", "no number in the answer")
     if _HEDGE.search(final_answer(text)) and len(set(numbers)) > 1:
-        return _reject("numeric", "several numbers are offered")
+        return _reject("numeric", "the answer offers several numbers")
     given = numbers[-1]
     allowed = grader.tolerance * max(abs(grader.answer), 1.0)
     if abs(given - grader.answer) <= allowed:
@@ -69,7 +69,7 @@ def check_numeric(grader: Numeric, text: str) -> Verdict:
 
 
 def check_choice(grader: Choice, text: str) -> Verdict:
-    """Whether exactly the right letter is chosen in the final answer."""
+    """Check whether the final answer chooses exactly the right letter."""
     letters = "".join(re.escape(option) for option in grader.options)
     final = final_answer(text)
     alone = re.fullmatch(rf"[\s(\[*]*([{letters}])(?:[\s).\]:*].*)?", final, re.IGNORECASE | re.DOTALL)
@@ -83,10 +83,10 @@ def check_choice(grader: Choice, text: str) -> Verdict:
 
 
 def check_pattern(grader: Pattern, text: str) -> Verdict:
-    """Whether the final answer, or the whole text, matches a regular expression (RE2).
+    """Check whether the final answer, or the whole text, matches a regular expression (RE2).
 
     Raises:
-        ConfigError: the pattern is refused, so nothing is known of the answer.
+        ConfigError: the pattern is refused, so the quality is unknown.
     """
     try:
         is_met = any(matches(grader.pattern, candidate) for candidate in (text.strip(), final_answer(text)))
@@ -96,14 +96,14 @@ def check_pattern(grader: Pattern, text: str) -> Verdict:
 
 
 def check_agreement(ours: str, theirs: str, *, peer: str) -> Verdict:
-    """Whether two texts come to the same final answer."""
+    """Check whether two texts have the same final answer."""
     if reduce_answer(ours) == reduce_answer(theirs):
         return _accept("agreement")
     return _reject("agreement", f"{peer} says {final_answer(theirs)[:60]!r}")
 
 
 def reduce_answer(text: str) -> str:
-    """The final answer in a form in which equal answers are equal: its number, its option letter, or its words."""
+    """Return the final answer in canonical form: its number, its option letter, or its words."""
     final = final_answer(text)
     plain = normalise(final)
     letter = _LETTER.match(final)
@@ -116,7 +116,7 @@ def reduce_answer(text: str) -> str:
 
 
 def find_numbers(text: str) -> list[float]:
-    """All numbers of a text, in order; thousands commas and simple fractions are read."""
+    """Find all numbers of a text in order, including thousands commas and simple fractions."""
     found = []
     for match in _NUMBER.findall(text.replace("−", "-")):
         value = _parse_number(match.replace(",", ""))
@@ -134,7 +134,7 @@ def _parse_number(text: str) -> float | None:
 
 
 def _is_plain(before: str, answer: str) -> bool:
-    """Whether the words before an answer let it stand alone: no other candidate, no denial."""
+    """Return whether the words before an answer leave it unchanged: no other candidate, no denial."""
     if _DENIAL.search(before) or _HEDGE.search(before):
         return False
     return not before.rstrip().endswith((",", ";", "/", "&")) and f"not {answer}" not in before

@@ -1,4 +1,4 @@
-"""Trust: what a verifier's findings have been worth, by the outcomes that came after them."""
+"""Trust: calibrates a verifier's qualities by later outcomes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,23 +10,23 @@ from ripieno.domain import Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """A rising map from what a verifier finds to the share of such answers that were accepted."""
+    """A monotone map from a verifier's quality to the share of accepted answers."""
 
     found: tuple[float, ...]
-    """Qualities that it gave, rising, in [0, 1]."""
+    """Qualities that the verifier gave, rising, in [0, 1]."""
     accepted: tuple[float, ...]
     """Share accepted at each of them, in [0, 1]."""
     outcomes: int
-    """How many it was learned from."""
+    """Number of outcomes it was learned from."""
 
     def apply(self, verdict: Verdict) -> Verdict:
-        """The verdict with the probability that its answer is accepted in place of what was found."""
+        """Replace the verdict's quality with the probability that its answer is accepted."""
         held = float(np.interp(verdict.quality, self.found, self.accepted))
-        told = f"{verdict.detail}; such answers were accepted {held:.0%} of the time".removeprefix("; ")
-        return replace(verdict, quality=held, detail=told, found=verdict.quality)
+        detail = f"{verdict.detail}; such answers were accepted {held:.0%} of the time".removeprefix("; ")
+        return replace(verdict, quality=held, detail=detail, found=verdict.quality)
 
 
-def hold(verdict: Verdict, trusted: Mapping[str, Trust]) -> Verdict:
-    """A verdict as far as its verifier is to be trusted; one of whom too little is known is taken at its word."""
+def calibrate(verdict: Verdict, trusted: Mapping[str, Trust]) -> Verdict:
+    """Calibrate a verdict by its verifier's record. Without enough outcomes, it stays unchanged."""
     trust = trusted.get(verdict.verifier)
     return verdict if trust is None else trust.apply(verdict)

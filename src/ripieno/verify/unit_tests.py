@@ -1,7 +1,7 @@
-"""Unit tests of a reply's code: the code in one jail, the tests in another, and only the tests' side decides.
+"""Unit tests of a reply's code: the code runs in one jail, the tests in another, and the tests decide.
 
-The code under test never sees the tests, their process, or where their verdict goes: it is asked to call its functions
-and answers with data, which the tests compare on their side.
+The code under test never sees the tests, their process, or their verdict. The tests call its functions, it answers with
+data, and the tests compare the data on their side.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ import msgspec
 
 from ripieno.domain import Verdict
 from ripieno.domain.grader import UnitTests
-from ripieno.verify.jail import INSIDE, START_S, Limits, NoJail, open_jail, take_turn
+from ripieno.verify.jail import INSIDE, START_S, JailLimits, NoJail, open_jail, take_turn
 
 LONGEST_REPORT = 64 * 1024
 MOST_S = 60.0
-"""That tests may ever take, whatever their grader allows."""
+"""Longest time that tests may take, whatever their grader allows."""
 LAST_WORDS_S = 2.0
-"""How long a process that could not start may take to say why."""
+"""Seconds that a process that failed to start may take to write the reason."""
 
 _Process = asyncio.subprocess.Process
 
@@ -31,10 +31,10 @@ class _Report(msgspec.Struct):
 
 
 async def check_tests(grader: UnitTests, text: str) -> Verdict:
-    """Whether the reply's code passes the tests within its time.
+    """Check whether the reply's code passes the tests in time.
 
     Raises:
-        NoJail: no jail can be had or started, so nothing is known of the code.
+        NoJail: no jail is available or starts, so the quality is unknown.
     """
     timeout_s = min(grader.timeout_s, MOST_S)
     async with take_turn(), _open_pair(timeout_s) as (candidate, driver):
@@ -48,28 +48,28 @@ async def check_tests(grader: UnitTests, text: str) -> Verdict:
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
-    detail = found.detail if found is not None else "the tests have ended early, or took too much"
+    detail = found.detail if found is not None else "the tests ended early, or used too much memory or time"
     return Verdict(verifier="unit_tests", quality=float(found is not None and found.passed), detail=detail)
 
 
 @contextlib.asynccontextmanager
 async def _open_pair(timeout_s: float) -> AsyncIterator[tuple[_Process, _Process]]:
-    """The jail of the code and that of its tests, with a connection that nobody else has."""
+    """Open the jails of the code and of its tests, with a private connection between them."""
     ours, theirs = socket.socketpair()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(ours)
         stack.enter_context(theirs)
-        limits = Limits()
+        limits = JailLimits()
         pair = []
         for name, end in (("candidate", ours), ("driver", theirs)):
             python = [f"{INSIDE}/{name}.py", str(end.fileno()), str(limits.memory_bytes), str(round(timeout_s) + 1)]
             pair.append(await stack.enter_async_context(open_jail(python, limits, pass_fds=(end.fileno(),))))
-            end.close()  # the end of a process must be seen at the other end
+            end.close()  # so that each side sees the other's end
         yield pair[0], pair[1]
 
 
 async def _feed(child: _Process, *texts: str) -> None:
-    """Write what a process reads before it starts; one that has ended reads nothing."""
+    """Write a process's input before it starts. A process that has ended reads nothing."""
     assert child.stdin is not None
     with contextlib.suppress(ConnectionError):
         for text in texts:
@@ -79,10 +79,10 @@ async def _feed(child: _Process, *texts: str) -> None:
 
 
 async def _wait_until_ready(candidate: _Process, driver: _Process) -> None:
-    """Wait until both run, before anything of the reply does.
+    """Wait until both jails run, before any code of the reply runs.
 
     Raises:
-        NoJail: one of them does not; says what it said.
+        NoJail: a jail did not start. The error quotes its output.
     """
     try:
         async with asyncio.timeout(START_S):
@@ -94,19 +94,19 @@ async def _wait_until_ready(candidate: _Process, driver: _Process) -> None:
 
 
 async def _find_fault(children: Sequence[_Process]) -> str:
-    """The last line that a process wrote which could not start."""
+    """Return the last line of a process that failed to start."""
     for child in children:
         assert child.stderr is not None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):  # the one that did start goes on, and says nothing
+            async with asyncio.timeout(LAST_WORDS_S):  # a process that started writes nothing
                 said = (await child.stderr.read(LONGEST_REPORT)).decode("utf-8", "replace").strip().splitlines()
                 if said:
                     return said[-1][:200]
-    return "it says nothing"
+    return "it gave no reason"
 
 
 async def _read_report(driver: _Process) -> _Report | None:
-    """The next line of the process of the tests; None where there is none."""
+    """Read the next line of the tests' process; None if there is none."""
     assert driver.stdout is not None
     try:
         return msgspec.json.decode(await driver.stdout.readuntil(b"\n"), type=_Report)

@@ -1,4 +1,4 @@
-"""Warm jail: one that takes many programs, one after the other, each in a process of its own."""
+"""Warm jail: runs many programs one after the other, each in its own process."""
 
 import contextlib
 import os
@@ -9,23 +9,23 @@ import time
 import weakref
 from typing import IO
 
-from ripieno.verify.jail import INSIDE, START_S, Limits, NoJail, end_jail, make_command, name_libraries
+from ripieno.verify.jail import INSIDE, START_S, JailLimits, NoJail, end_jail, make_command, name_libraries
 
 SPARE_S = 30.0
-"""Beyond a program's own time, after which its jail is given up."""
+"""Seconds beyond a program's own time until its jail is given up."""
 LONGEST = 1 << 20
 
 
 class WarmJail:
-    """Runs programs in one jail, which is started when the first comes; for use by several threads.
+    """Runs programs in one jail, which starts with the first program. It is thread-safe.
 
     Args:
-        kind: what a request is, as `jailed/server.py` knows it.
-        seconds: that each may take.
-        limits: of each.
+        kind: kind of the requests, a key of `KINDS` in `jailed/server.py`.
+        seconds: time limit of each program.
+        limits: limits of each program.
     """
 
-    def __init__(self, kind: str, *, seconds: float, limits: Limits) -> None:
+    def __init__(self, kind: str, *, seconds: float, limits: JailLimits) -> None:
         self._kind = kind
         self._seconds = seconds
         self._limits = limits
@@ -33,10 +33,10 @@ class WarmJail:
         self._server: subprocess.Popen[bytes] | None = None
 
     def run(self, request: bytes) -> tuple[bool, bytes]:
-        """Whether a program came to its end in time, and what it has printed.
+        """Run a program. Return whether it succeeded in time, and its output.
 
         Raises:
-            NoJail: no jail can be had or started, so nothing was run.
+            NoJail: no jail is available or starts, so nothing ran.
         """
         with self._lock:
             server = self._server or self._start()
@@ -46,12 +46,12 @@ class WarmJail:
                 server.stdin.flush()
                 said = _read_frame(server.stdout, time.monotonic() + self._seconds + SPARE_S)
             except (OSError, EOFError):
-                self._end()  # the program hit the jail itself; the next one gets a new jail
+                self._end()  # the program broke the jail; the next one gets a new jail
                 return False, b""
             return said[:1] == b"+", said[1:]
 
     def close(self) -> None:
-        """End the jail, and what runs in it."""
+        """Kill the jail and all its processes."""
         with self._lock:
             self._end()
 
@@ -88,11 +88,11 @@ class WarmJail:
 
 
 def _kill(server: "subprocess.Popen[bytes]") -> str:
-    """End a jail; returns the last line that it wrote of what is wrong."""
+    """Kill a jail. Return the last line of its error output."""
     end_jail(server.pid)
     with contextlib.suppress(ValueError, OSError):
         said = server.communicate()[1].decode("utf-8", "replace").strip().splitlines()
-        return said[-1][:200] if said else "it says nothing"
+        return said[-1][:200] if said else "it gave no reason"
     return "it has ended"
 
 

@@ -1,1 +1,1 @@
-"""Where conductors are trained and measured: tasks with answers, and workers that really execute."""
+"""The workbench trains and measures conductors: tasks with answers, and workers that really execute."""

@@ -1,7 +1,7 @@
-"""Headroom: random < best single < one-step ceiling < search ceiling, before anything is trained.
+"""Headroom: random < best single < one-step ceiling < search ceiling, before any training.
 
-Ceilings are cross-fitted: what is chosen on one half of the tasks is measured on the other, so that luck counts for
-nothing.
+Ceilings are cross-fitted: plans are chosen on one half of the tasks and measured on the other, so that luck does not
+count.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain.grader import GradedTask
-from ripieno.workbench.search import Tried, list_singles, search, try_plan
+from ripieno.workbench.search import PlanResult, list_singles, search, try_plan
 from ripieno.workbench.world import BenchPool, World
 
 LEAST_HEADROOM = 0.08
-"""Points of accuracy between one step and search below which training a conductor is not worth its while."""
+"""Gap in accuracy between one step and search below which training a conductor is not worthwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
-    """What can be had from some pools: each entry is right, cost, reward, as means over pools, families and tasks."""
+    """Results that some pools can reach: mean accuracy, cost and reward per task."""
 
     random: tuple[float, float, float]
     single: tuple[float, float, float]
@@ -31,12 +31,12 @@ class Ladder:
 
     @property
     def headroom(self) -> float:
-        """Accuracy that plans add to single steps."""
+        """Return the accuracy that plans add to single steps."""
         return self.search[0] - self.one_step[0]
 
     @property
     def is_worth_training(self) -> bool:
-        """Whether there is enough to be learned."""
+        """Return whether the headroom is large enough for training."""
         return self.headroom >= LEAST_HEADROOM
 
 
@@ -47,17 +47,17 @@ def audit(
     split: str,
     tasks: int = 40,
     seed: int = 0,
-    told: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Ladder:
     """Measure the ladder of some pools.
 
     Args:
-        world: where plans are tried.
+        world: runs the plans.
         pools: the workers.
-        split: of the tasks.
-        tasks: of each family and pool; half of them choose, the other half measures, and then the other way round.
-        seed: draws the tasks.
-        told: called with the number of pools that are done.
+        split: split of the tasks.
+        tasks: tasks of each family and pool. One half chooses and the other measures, then the reverse.
+        seed: seed of the drawn tasks.
+        on_progress: called with the number of finished pools.
     """
     rungs: dict[str, list[tuple[float, float, float]]] = {"random": [], "single": [], "one_step": [], "search": []}
     for place, pool in enumerate(pools):
@@ -68,8 +68,8 @@ def audit(
             measured = {family: halves[family][other] for family in world.families}
             for name, rung in _climb(world, pool, chosen, measured).items():
                 rungs[name].append(rung)
-        if told is not None:
-            told(place + 1)
+        if on_progress is not None:
+            on_progress(place + 1)
     means = {name: np.mean(values, axis=0) for name, values in rungs.items()}
     return Ladder(**{name: (float(m[0]), float(m[1]), float(m[2])) for name, m in means.items()})
 
@@ -83,7 +83,7 @@ def _climb(
     usual = np.mean([[tried.right for tried in seen[family]] for family in seen], axis=0)
     best = int(np.argmax(usual))
     one_step = [then[family][int(np.argmax([tried.reward for tried in seen[family]]))] for family in seen]
-    found: list[Tried] = []
+    found: list[PlanResult] = []
     for family, tasks in chosen.items():
         plan = search(world, pool, tasks, first=max(len(tasks) // 3, 1))[0].plan
         found.append(try_plan(world, pool, plan, measured[family]))
@@ -96,7 +96,7 @@ def _climb(
     }
 
 
-def _mean(tried: Sequence[Tried]) -> tuple[float, float, float]:
+def _mean(tried: Sequence[PlanResult]) -> tuple[float, float, float]:
     return (
         float(np.mean([each.right for each in tried])),
         float(np.mean([each.cost for each in tried])),

@@ -1,6 +1,6 @@
-"""Ten families of tasks whose answers are computed; each with ways of asking that training never sees.
+"""Ten families of tasks with computed answers, each with phrasings that training never sees.
 
-Answers come from the numbers that a task was made of, never from the skills that are to find them.
+Answers come from the numbers that a task was made of, never from the skills that solve it.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def _story(formula: Callable[[int, int, int, int], int]) -> Make:
 
 
 def _table(formula: Callable[[int, int, int, int, int], int]) -> Make:
-    """Formula of the prices of x and y, the counts k and m, and the sum p that is paid."""
+    """Make tasks from a formula of the prices of x and y, the counts k and m, and the paid sum p."""
 
     def make(rng: Rng) -> Problem:
         chosen = [THINGS[index] for index in rng.permutation(len(THINGS))[:4]]
@@ -81,7 +81,7 @@ def _table(formula: Callable[[int, int, int, int, int], int]) -> Make:
 
 
 def _strings(said: dict[str, str]) -> Make:
-    """Two edits, each in the words of the keys."""
+    """Make tasks of two edits, each in the words of the keys."""
 
     def make(rng: Rng) -> Problem:
         phrases = list(said)
@@ -107,7 +107,7 @@ def _laps(rng: Rng) -> Problem:
 
 
 def _dates(formula: Callable[[int, int, int], int]) -> Make:
-    """Formula of the days: of the count k, the days of its unit, and the count z of days."""
+    """Make tasks from a formula of days: the count k, the days of its unit, and the count z of days."""
 
     def make(rng: Rng) -> Problem:
         day = date(2024, 1, 1) + timedelta(days=whole(rng, 0, 1200))
@@ -293,4 +293,4 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "trace": ("execute",),
     "ordering": ("order",),
 }
-"""The skills that solve each family, in order: what a conductor has to find out."""
+"""The skills that solve each family, in order. A conductor has to learn them."""

@@ -22,12 +22,12 @@ SOURCES = {"question": 0, "prev": 1, "all": 2}
 
 
 class Stage:
-    """Encodes what a policy reads.
+    """Encodes the input of a policy.
 
     Args:
         world: tasks and workers.
-        encoder: of tasks and descriptions; the same as in use.
-        shows_names: whether a worker's own id is told in place of what it can do, for the ablation.
+        encoder: encoder of tasks and descriptions, the same as in use.
+        shows_names: whether a worker's id replaces its description, for the ablation.
     """
 
     def __init__(self, world: World, encoder: Encoder, *, shows_names: bool = False) -> None:
@@ -48,11 +48,11 @@ class Stage:
 
     @property
     def task_size(self) -> int:
-        """Features of a task."""
+        """Return the number of a task's features."""
         return len(next(iter(self._features.values())))
 
     def make(self, tasks: Sequence[GradedTask], pools: Sequence[BenchPool]) -> Scene:
-        """The scene of some tasks, each with its own pool."""
+        """Make the scene of some tasks, each with its own pool."""
         count, most = len(tasks), max(len(pool) for pool in pools)
         features = np.array([self._features[task.task.text] for task in tasks])
         words, numbers = np.zeros((count, most, self.words_size)), np.zeros((count, most, NUMBERS))
@@ -68,7 +68,7 @@ class Stage:
         return Scene(features, words, numbers, present)
 
     def read(self, texts: Sequence[str]) -> Floats:
-        """Features of texts, shape (n, t): tasks, or what workers made of them."""
+        """Return the features of texts, shape (n, t): tasks, or workers' results."""
         new = [text for text in dict.fromkeys(texts) if text not in self._features]
         if new:
             shapes = np.array([measure_shape(text) for text in new], dtype=np.float64)
@@ -77,7 +77,7 @@ class Stage:
         return np.array([self._features[text] for text in texts])
 
     def guess_families(self, tasks: Sequence[GradedTask]) -> list[int]:
-        """The family of each task as its words tell it: what a kind is inferred as."""
+        """Infer the family of each task from its words."""
         features = np.array([self._features[task.task.text] for task in tasks])
         return [int(place) for place in (_with_one(features) @ self._guess).argmax(axis=1)]
 
@@ -95,25 +95,25 @@ class Stage:
         return words, numbers
 
     def _fit_families(self) -> Floats:
-        """Ridge regression of the family on the features of training tasks."""
+        """Fit a ridge regression of the family on the features of training tasks."""
         rows = [
             (self._features[task.task.text], place)
             for place, family in enumerate(self.world.families)
             for task in self.world.tasks["train", family]
         ]
         features = _with_one(np.array([row for row, _ in rows]))
-        wanted = np.eye(len(self.world.families))[[place for _, place in rows]]
+        targets = np.eye(len(self.world.families))[[place for _, place in rows]]
         gram = features.T @ features + _RIDGE * np.eye(features.shape[1])
-        return np.asarray(np.linalg.solve(gram, features.T @ wanted))
+        return np.asarray(np.linalg.solve(gram, features.T @ targets))
 
 
 def to_steps(plan: Sequence[tuple[int, int]]) -> list[BenchStep]:
-    """A policy's plan as the world carries it out."""
+    """Convert a policy's plan into steps of the world."""
     return [BenchStep(worker, *ACTIONS[action]) for action, worker in plan]
 
 
 def read_plan(plan: Plan) -> list[BenchStep]:
-    """A parsed plan as the world carries it out."""
+    """Convert a parsed plan into steps of the world."""
     return [
         BenchStep(int(step.worker), step.op, SOURCES[name_source(step, place).value])
         for place, step in enumerate(plan.steps)
@@ -121,7 +121,7 @@ def read_plan(plan: Plan) -> list[BenchStep]:
 
 
 def make_roster(runs: Sequence[bool]) -> Roster:
-    """The workers of a pool as the grammar counts them: which of them execute is all that it asks."""
+    """Make a roster of a pool's workers for the grammar, which only needs to know which of them execute code."""
     binding = Binding(provider="workbench", model="workbench")
     return Roster(
         tuple(Worker(id=WorkerId(str(place)), binding=binding, can_run=can) for place, can in enumerate(runs))
@@ -129,9 +129,9 @@ def make_roster(runs: Sequence[bool]) -> Roster:
 
 
 def make_brief(task: GradedTask, pool: BenchPool, family: int) -> Brief:
-    """A pool of the workbench as any conductor by prompt sees it."""
+    """Make the brief of a task and a pool for a prompted conductor."""
     roster = make_roster([worker.can_run for worker in pool.workers])
-    told = tuple(
+    listed = tuple(
         replace(worker, notes=words, is_tool=not maker.is_generalist)
         for worker, words, maker in zip(roster.workers, pool.words, pool.workers, strict=True)
     )
@@ -145,9 +145,9 @@ def make_brief(task: GradedTask, pool: BenchPool, family: int) -> Brief:
             latency_s=pool.workers[place].latency_s,
             mean_quality=float(usual[place]),
         )
-        for place, worker in enumerate(told)
+        for place, worker in enumerate(listed)
     }
-    return Brief(task=task.task, features=None, roster=type(roster)(told), estimates=estimates)
+    return Brief(task=task.task, features=None, roster=type(roster)(listed), estimates=estimates)
 
 
 def _sides(skills: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Search: which plans solve a family of tasks with a pool. It teaches, and it says how much there is to be had."""
+"""Search: finds plans that solve a family of tasks with a pool. It gives training data and the headroom."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Words = tuple[tuple[int, int], ...]
 """A plan as (action, worker) pairs."""
 
 DEEPEST = 3
-"""Steps of the chains that are tried."""
+"""Most steps of the searched chains."""
 MOST_TRIED = 40
 """Plans of one pool and family that are tried on more tasks."""
 _PLACE = {pair: place for place, pair in enumerate(ACTIONS)}
@@ -24,8 +24,8 @@ _QUESTION, _PREV, _ALL = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """A plan with what it brought on some tasks."""
+class PlanResult:
+    """A plan with its mean results on some tasks."""
 
     plan: Words
     reward: float
@@ -33,11 +33,11 @@ class Tried:
     cost: float
 
 
-def try_plan(world: World, pool: BenchPool, plan: Words, tasks: Sequence[GradedTask]) -> Tried:
-    """Means of a plan over some tasks."""
+def try_plan(world: World, pool: BenchPool, plan: Words, tasks: Sequence[GradedTask]) -> PlanResult:
+    """Measure a plan's mean results over some tasks."""
     steps = to_steps(plan)
     outcomes = [world.run(task, steps, pool) for task in tasks]
-    return Tried(
+    return PlanResult(
         plan=plan,
         reward=float(np.mean([outcome.reward for outcome in outcomes])),
         right=float(np.mean([outcome.is_right for outcome in outcomes])),
@@ -46,7 +46,7 @@ def try_plan(world: World, pool: BenchPool, plan: Words, tasks: Sequence[GradedT
 
 
 def list_singles(pool: BenchPool) -> list[Words]:
-    """Plans of one step."""
+    """List the plans of one step."""
     return [
         ((_PLACE[Op.RUN if worker.can_run else Op.SOLVE, _QUESTION], place),)
         for place, worker in enumerate(pool.workers)
@@ -54,7 +54,7 @@ def list_singles(pool: BenchPool) -> list[Words]:
 
 
 def propose(world: World, pool: BenchPool, tasks: Sequence[GradedTask]) -> list[Words]:
-    """Plans that solve at least one of some tasks: chains by rewriting, and checked or voted single steps."""
+    """Propose plans that solve at least one task: rewriting chains, and checked or voted single steps."""
     chains: dict[Words, int] = {}
     for task in tasks:
         for chain in _rewrite(world, pool, task):
@@ -66,14 +66,14 @@ def propose(world: World, pool: BenchPool, tasks: Sequence[GradedTask]) -> list[
 
 def search(
     world: World, pool: BenchPool, tasks: Sequence[GradedTask], *, first: int, most: int = MOST_TRIED
-) -> list[Tried]:
-    """The best plans first: proposed and ranked on some tasks, then ranked again on all others.
+) -> list[PlanResult]:
+    """Return the best plans first: proposed and ranked on some tasks, then ranked again on all others.
 
     Args:
-        world: where they are tried.
+        world: runs the plans.
         pool: the workers.
-        tasks: of one family; the last ones, after `first`, never choose who is tried on them.
-        first: tasks that propose.
+        tasks: tasks of one family. Those after `first` never propose plans.
+        first: number of tasks that propose.
         most: plans that are tried on the others.
     """
     proposed = [try_plan(world, pool, plan, tasks[:first]) for plan in propose(world, pool, tasks[:first])]
@@ -84,7 +84,7 @@ def search(
 
 
 def _rewrite(world: World, pool: BenchPool, task: GradedTask) -> list[Words]:
-    """Chains of workers that turn a task into its answer, text by text."""
+    """Find chains of workers that turn a task into its answer, text by text."""
     found: list[Words] = []
     frontier: list[tuple[tuple[int, ...], str]] = [((), task.task.text)]
     for depth in range(DEEPEST):
@@ -103,7 +103,7 @@ def _rewrite(world: World, pool: BenchPool, task: GradedTask) -> list[Words]:
 
 
 def _name(pool: BenchPool, chain: Sequence[int]) -> Words:
-    """A chain of workers in the policy's words: extract or solve first, transform between, solve at the end."""
+    """Write a chain of workers as a plan: extract or solve first, transform between, solve at the end."""
     words = []
     for position, place in enumerate(chain):
         is_last = position == len(chain) - 1
@@ -119,7 +119,7 @@ def _name(pool: BenchPool, chain: Sequence[int]) -> Words:
 
 
 def _check_singles(pool: BenchPool, singles: Sequence[Words]) -> list[Words]:
-    """Single steps that another worker checks, with a third behind them, and votes where somebody counts them."""
+    """List single steps that another worker checks, with a third as fallback, and votes if a worker counts them."""
     places = [single[0][1] for single in singles]
     voters = [place for place, worker in enumerate(pool.workers) if worker.skills == ("vote",)]
     solve, verify, merge = _PLACE[Op.SOLVE, _QUESTION], _PLACE[Op.VERIFY, _PREV], _PLACE[Op.MERGE, _ALL]

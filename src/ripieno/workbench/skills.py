@@ -1,6 +1,6 @@
-"""Skills: programs that each do one kind of step, text to text. What a skill cannot read, it says so.
+"""Skills: programs that each do one kind of step, text to text. A skill reports text that it cannot read.
 
-A task of several steps is solved by rewriting: a reader turns a story into a sum, a calculator the sum into a number.
+Rewriting solves a task of several steps: a reader turns a story into a sum, and a calculator the sum into a number.
 """
 
 import json
@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from ripieno.embedded.workers.expression import evaluate, find_expression
 
 UNKNOWN = "I cannot tell"
-"""What a skill says of a text that is not its own."""
+"""Reply of a skill to a text that it cannot read."""
 
 _WORDED = (
     (r"\btimes\b|\bmultiplied by\b", "*"),
@@ -52,7 +52,7 @@ _MONTHS = {date(2000, month, 1).strftime("%B"): month for month in range(1, 13)}
 
 
 def calculate(text: str) -> str:
-    """The value of the arithmetic in a text, worded or in signs."""
+    """Calculate the arithmetic in a text, in words or signs."""
     plain = text
     for pattern, sign in _WORDED:
         plain = re.sub(pattern, sign, plain)
@@ -62,21 +62,21 @@ def calculate(text: str) -> str:
 
 
 def read_story(text: str) -> str:
-    """The sum that a story asks for: in signs, with a conversion where it asks for a unit, or days after a date."""
+    """Extract the calculation that a story asks for: in signs, with a unit conversion, or days after a date."""
     started = re.search(rf"(\d{{1,2}}) ({'|'.join(_MONTHS)}) (\d{{4}})|(\d{{4}}-\d{{2}}-\d{{2}})", text)
     lasts = re.search(r"(\d+) (day|week|fortnight)s?\b", text)
     if started and lasts:
         day = _read_date(started)
         return f"{day} plus {int(lasts.group(1)) * _DAYS[lasts.group(2)]} days"
     unit = re.search(rf"(\d+) (?:laps|rounds|stages|bags|crates|boxes) of (\d+) ({_UNIT})\b", text)
-    wanted = re.search(rf"(?:how many|in) ({_UNIT})\b", text, re.IGNORECASE)
-    if unit and wanted:
-        return f"convert {unit.group(1)} * {unit.group(2)} {unit.group(3)} to {wanted.group(1)}"
+    target = re.search(rf"(?:how many|in) ({_UNIT})\b", text, re.IGNORECASE)
+    if unit and target:
+        return f"convert {unit.group(1)} * {unit.group(2)} {unit.group(3)} to {target.group(1)}"
     return _read_sum(text)
 
 
 def look_up(text: str) -> str:
-    """The text after its table, with what the table says put in: names become their values."""
+    """Return the text after its table, with names replaced by their values in the table."""
     table, rest = _split_table(text)
     if not table:
         return UNKNOWN
@@ -90,7 +90,7 @@ def look_up(text: str) -> str:
 
 
 def edit(text: str) -> str:
-    """The text after the first of the edits that it asks for; the bare word once there is none left."""
+    """Apply the first requested edit to a text. Return the bare word once no edit is left."""
     quoted = re.search(r"'([^']*)'", text)
     if quoted is None:
         return text.strip() if re.fullmatch(r"\s*\S+\s*", text) else UNKNOWN
@@ -109,21 +109,21 @@ def edit(text: str) -> str:
 
 
 def convert(text: str) -> str:
-    """A quantity in another unit."""
+    """Convert a quantity into another unit."""
     match = re.search(rf"convert (.+?) ({_UNIT}) (?:to|into) ({_UNIT})\b", text, re.IGNORECASE) or re.search(
         rf"express (.+?) ({_UNIT}) in ({_UNIT})\b", text, re.IGNORECASE
     )
     if match is None:
         return UNKNOWN
     amount = evaluate(match.group(1))
-    (kind, factor), (wanted, divisor) = _UNITS[match.group(2).lower()], _UNITS[match.group(3).lower()]
-    if amount is None or kind != wanted:
+    (kind, factor), (target, divisor) = _UNITS[match.group(2).lower()], _UNITS[match.group(3).lower()]
+    if amount is None or kind != target:
         return UNKNOWN
     return show_number(amount * factor / divisor)
 
 
 def count_days(text: str) -> str:
-    """The date some days after or before another."""
+    """Compute the date some days after or before another."""
     match = re.search(r"(\d{4}-\d{2}-\d{2}) (plus|minus) (\d+) days", text)
     if match is None:
         return UNKNOWN
@@ -135,7 +135,7 @@ def count_days(text: str) -> str:
 
 
 def write_code(text: str) -> str:
-    """A Python program for the function that a text describes, printing its value for the list that the text gives."""
+    """Write a Python program for the described function that prints its value for the given list."""
     given = re.search(r"\[[-\d, ]+\]", text)
     act = next((code for pattern, code in _AGGREGATES if re.search(pattern, text)), None)
     if given is None or act is None:
@@ -146,7 +146,7 @@ def write_code(text: str) -> str:
 
 
 def find_program(text: str) -> str | None:
-    """The Python program in a text: what an executing worker runs."""
+    """Find the Python program in a text, which an executing worker runs."""
     fenced = re.search(r"```(?:python)?\n(.*?)```", text, re.DOTALL)
     code = fenced.group(1) if fenced else text
     if "print(" not in code:
@@ -159,7 +159,7 @@ def find_program(text: str) -> str | None:
 
 
 def order(text: str) -> str:
-    """Who stands first or last, out of comparisons of two at a time."""
+    """Find the first or last person from pairwise comparisons."""
     pairs = re.findall(r"([A-Z][a-z]+) is (?:taller|older|faster|heavier) than ([A-Z][a-z]+)", text)
     pairs += [
         (b, a) for a, b in re.findall(r"([A-Z][a-z]+) is (?:shorter|younger|slower|lighter) than ([A-Z][a-z]+)", text)
@@ -174,13 +174,13 @@ def order(text: str) -> str:
 
 
 def take_majority(text: str) -> str:
-    """The line that stands most often, the earliest of several; lines that say nothing do not count."""
+    """Return the most frequent line, the earliest on ties. Lines without an answer do not count."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip() != UNKNOWN]
     return Counter(lines).most_common(1)[0][0] if lines else UNKNOWN
 
 
 def show_number(value: float) -> str:
-    """A number as an answer gives it."""
+    """Format a number as an answer."""
     rounded = round(value, 6)
     return str(int(rounded)) if rounded == int(rounded) else f"{rounded:.6f}".rstrip("0")
 
@@ -196,7 +196,7 @@ SKILLS: dict[str, Callable[[str], str]] = {
     "order": order,
     "vote": take_majority,
 }
-"""By name; `execute`, which runs programs, needs a sandbox and stands apart."""
+"""Skills by name, without `execute`, which needs a sandbox."""
 
 _EDITS: tuple[tuple[str, Callable[[str], str]], ...] = (
     (r"\brevers\w*(?: it| the word)?|\b(?:write|spell) it backwards", lambda word: word[::-1]),
@@ -224,7 +224,7 @@ def _read_sum(text: str) -> str:
     terms: list[tuple[int, str]] = []
     spans: list[tuple[int, int]] = []
 
-    def take(match: re.Match[str], sign: str, value: str) -> None:
+    def add_term(match: re.Match[str], sign: str, value: str) -> None:
         if all(match.end() <= start or match.start() >= end for start, end in spans):
             spans.append(match.span())
             terms.append((match.start(), f"{sign} {value}"))
@@ -232,14 +232,14 @@ def _read_sum(text: str) -> str:
     paid = _PAID.search(text)
     inner = "-" if paid else "+"
     if paid:
-        take(paid, "+", paid.group(1))
+        add_term(paid, "+", paid.group(1))
     for match in [*_EACH.finditer(text), *_AT.finditer(text)]:
         lost = re.search(rf"{_LOSS}\W+$", text[: match.start()]) is not None
-        take(match, "-" if lost else inner, f"{match.group(1)} * {match.group(2)}")
+        add_term(match, "-" if lost else inner, f"{match.group(1)} * {match.group(2)}")
     for match in re.finditer(rf"{_LOSS} (\d+)|(\d+) (?:(?!and)[a-z]+ )?{_LOSS}", text):
-        take(match, "-", match.group(1) or match.group(2))
+        add_term(match, "-", match.group(1) or match.group(2))
     for match in re.finditer(rf"{_GAIN} (\d+)|(\d+) (?:(?!and)[a-z]+ )?{_GAIN}|{_START} (\d+)", text, re.IGNORECASE):
-        take(match, "+", match.group(1) or match.group(2) or match.group(3))
+        add_term(match, "+", match.group(1) or match.group(2) or match.group(3))
     if not terms:
         return UNKNOWN
     joined = " ".join(term for _, term in sorted(terms)).removeprefix("+ ")
@@ -250,7 +250,7 @@ def _read_sum(text: str) -> str:
 
 
 def _split_table(text: str) -> tuple[dict[str, str], str]:
-    """A table of names and numbers, and the text without it."""
+    """Return a table of names and numbers, and the text without it."""
     braces = re.search(r"\{[^{}]*\}", text)
     if braces:
         try:

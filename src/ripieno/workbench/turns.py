@@ -11,34 +11,34 @@ from ripieno.conductor.turns import (
     TurnPolicy,
     View,
     find_latest,
+    is_empty_answer,
     make_cursor,
-    says_nothing,
-    tell_seen,
-    tell_states,
+    make_seen,
+    make_states,
 )
 from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
 from ripieno.domain.workflow import MOST_STEPS
 from ripieno.workbench.scenes import Stage, to_steps
-from ripieno.workbench.world import BenchPool, BenchStep, Outcome, Underway, World
+from ripieno.workbench.world import BenchOutcome, BenchPool, BenchRun, BenchStep, World
 
 
-class Played:
-    """A run of turns, as it is played.
+class TurnRun:
+    """A run of turns in progress.
 
     Args:
-        task: what it is about.
-        pool: who can be asked.
+        task: the task.
+        pool: the workers.
     """
 
     def __init__(self, task: GradedTask, pool: BenchPool) -> None:
         self.task = task
         self.pool = pool
-        self.underway = Underway(task.task.text)
+        self.underway = BenchRun(task.task.text)
         self.happened: list[Happened] = []
 
     def make(self, world: World, action: int, worker: int) -> bool:
-        """One turn more; tells whether the run goes on."""
+        """Make one more turn. Return whether the run continues."""
         op, source = ACTIONS[action]
         world.make(self.underway, BenchStep(worker, op, source if self.underway.shown else 0), self.pool)
         is_verdict = op is Op.VERIFY
@@ -52,29 +52,29 @@ class Played:
 
 def play(
     policy: TurnPolicy, stage: Stage, scene: Scene, tasks: Sequence[GradedTask], pools: Sequence[BenchPool]
-) -> list[Played]:
-    """Runs of a policy, one a task, side by side; each ends where its answer is accepted.
+) -> list[TurnRun]:
+    """Run a policy on each task in parallel. Each run ends when its answer is accepted.
 
     Args:
         policy: chooses the turns.
-        stage: the world in which they are carried out, and how texts are read.
-        scene: tasks and pools as it sees them.
-        tasks: one a row of the scene.
-        pools: likewise.
+        stage: runs the turns, and encodes texts.
+        scene: tasks and pools as the policy sees them.
+        tasks: one per row of the scene.
+        pools: one per row of the scene.
     """
-    runs = [Played(task, pool) for task, pool in zip(tasks, pools, strict=True)]
+    runs = [TurnRun(task, pool) for task, pool in zip(tasks, pools, strict=True)]
     most = scene.present.shape[1]
     going = np.arange(len(runs))
     while len(going):
         happened = [runs[row].happened for row in going]
         questions = [runs[row].task.task.text for row in going]
-        told = list(zip(questions, happened, strict=True))
+        histories = list(zip(questions, happened, strict=True))
         view = View(
-            scene=scene.take(going),
+            scene=scene.select(going),
             cursor=make_cursor(happened),
-            latest=stage.read([find_latest(*each) for each in told]),
-            seen=np.array([tell_seen(*each) for each in told]),
-            states=np.array([tell_states(most, each) for each in happened]),
+            latest=stage.read([find_latest(*each) for each in histories]),
+            seen=np.array([make_seen(*each) for each in histories]),
+            states=np.array([make_states(most, each) for each in happened]),
         )
         actions, workers = policy.choose(view)
         keeps = [
@@ -85,15 +85,15 @@ def play(
     return runs
 
 
-def tell_outcomes(world: World, runs: Sequence[Played]) -> list[Outcome]:
-    """What came of each run."""
-    return [world.tell_outcome(run.task, run.underway) for run in runs]
+def find_outcomes(world: World, runs: Sequence[TurnRun]) -> list[BenchOutcome]:
+    """Return the outcome of each run."""
+    return [world.find_outcome(run.task, run.underway) for run in runs]
 
 
 def recurse(
     policy: TinyPolicy, stage: Stage, scene: Scene, tasks: Sequence[GradedTask], pools: Sequence[BenchPool]
-) -> list[Outcome]:
-    """Plans written whole; one that ends in nothing is followed, once, by a plan for the latest result that says more.
+) -> list[BenchOutcome]:
+    """Run whole plans. A plan without a result is followed, once, by a plan for the latest result that has one.
 
     Source:
         Sakana AI, Conductor (arXiv 2512.04388): the conductor may give a step to itself, to a depth of one.
@@ -103,15 +103,15 @@ def recurse(
         world.carry_out(task.task.text, to_steps(plan), pool)
         for task, plan, pool in zip(tasks, policy.write(scene), pools, strict=True)
     ]
-    stuck = np.array([row for row, run in enumerate(runs) if says_nothing(run.results[-1])], dtype=np.int64)
+    stuck = np.array([row for row, run in enumerate(runs) if is_empty_answer(run.results[-1])], dtype=np.int64)
     if len(stuck):
         texts = [
-            next((text for text in reversed(runs[row].shown) if not says_nothing(text)), runs[row].question)
+            next((text for text in reversed(runs[row].shown) if not is_empty_answer(text)), runs[row].question)
             for row in stuck
         ]
-        again = policy.write(replace(scene.take(stuck), tasks=stage.read(texts)))
+        again = policy.write(replace(scene.select(stuck), tasks=stage.read(texts)))
         for row, text, plan in zip(stuck, texts, again, strict=True):
             more = world.carry_out(text, to_steps(plan), pools[row])
             runs[row].results += more.results
             runs[row].cost += more.cost
-    return [world.tell_outcome(task, run) for task, run in zip(tasks, runs, strict=True)]
+    return [world.find_outcome(task, run) for task, run in zip(tasks, runs, strict=True)]

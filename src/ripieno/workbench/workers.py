@@ -1,7 +1,7 @@
-"""Workers of the workbench: exact tools, faulty clones of them, and generalists that make all steps at a price.
+"""Workers of the workbench: exact tools, faulty clones of them, and expensive generalists that do all steps.
 
-All of them execute. A clone slips on a share of the texts that it gets, always the same ones, so that what it says can
-be kept; a generalist goes through the same steps as the tools do, and may slip at each.
+All of them execute. A clone fails on a fixed share of texts, so that its results can be cached. A generalist does the
+same steps as the tools, and may fail at each.
 """
 
 import hashlib
@@ -15,46 +15,46 @@ Execute = Callable[[str], str | None]
 """Runs a program in a sandbox."""
 
 MOST_INNER_STEPS = 4
-"""Of a generalist on one text."""
+"""Most steps of a generalist on one text."""
 _ORDER = ("look_up", "execute", "code", "edit", "convert", "dates", "order", "read", "calculate")
-"""In which a generalist tries what a text wants."""
+"""Order in which a generalist tries the skills."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Maker:
-    """One worker: what it can do, how often it slips, what it costs."""
+class BenchWorker:
+    """One worker: its skills, failure rate and cost."""
 
     id: str
     skills: tuple[str, ...]
     slip: float
-    """Share of texts on which a step goes wrong, in [0, 1]."""
+    """Share of texts on which a step fails, in [0, 1]."""
     cost: float
-    """Of one call, in thousandths of a US dollar."""
+    """Cost of one call, in thousandths of a US dollar."""
     latency_s: float
     split: str
     """`train`, or `test` for workers that training never sees."""
     weak: tuple[str, ...] = ()
-    """Skills of a generalist at which it slips more."""
+    """Skills of a generalist at which it fails more often."""
     weak_slip: float = 0.0
     known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_generalist(self) -> bool:
-        """Whether it makes all steps of a task itself."""
+        """Return whether it does all steps of a task itself."""
         return len(self.skills) > 1
 
     @property
     def can_run(self) -> bool:
-        """Whether it executes programs."""
+        """Return whether it executes programs."""
         return self.skills == ("execute",)
 
     def act(self, text: str, execute: Execute) -> str:
-        """What it makes of a text; the same text gives the same result."""
+        """Return the result for a text. The same text gives the same result."""
         if text not in self.known:
-            self.known[text] = self._work(text, execute)
+            self.known[text] = self._solve(text, execute)
         return self.known[text]
 
-    def _work(self, text: str, execute: Execute) -> str:
+    def _solve(self, text: str, execute: Execute) -> str:
         if not self.is_generalist:
             return self._step(self.skills[0], text, execute)
         for _ in range(MOST_INNER_STEPS):
@@ -81,7 +81,7 @@ class Maker:
 
 
 def garble(text: str, pick: int) -> str:
-    """A text gone wrong in one place: a number that is off, or a letter that is lost."""
+    """Change a text in one place: a number becomes wrong, or a letter is lost."""
     numbers = list(re.finditer(r"\d+", text))
     if numbers:
         match = numbers[pick % len(numbers)]
@@ -92,7 +92,7 @@ def garble(text: str, pick: int) -> str:
 
 
 _ANSWER = re.compile(r"\s*\S+\s*")
-"""One word or number: there is nothing left to do."""
+"""One word or number: no step is left to do."""
 
 
 def _draw(worker: str, skill: str, text: str) -> tuple[float, int]:
@@ -191,10 +191,10 @@ WORDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("a large model for all kinds of tasks", "general-purpose assistant"),
     ),
 }
-"""How a worker of each skill is told: ways that training sees, and ways that it does not."""
+"""Descriptions of a worker of each skill: those that training sees, and those that it does not."""
 
 _SLIPS = ((0.02, 1.0, 0.6), (0.12, 0.5, 0.3), (0.28, 0.2, 0.1))
-"""Slip, cost and latency of the exact tool of a skill, of its clone, and of its cheap clone."""
+"""Failure rate, cost and latency of the exact tool of a skill, of its clone, and of its cheap clone."""
 _GENERALISTS = (
     ("strong", 0.25, 9.0, 6.0, (), 0.0),
     ("maths", 0.18, 7.0, 5.0, ("edit", "dates", "order", "look_up"), 0.55),
@@ -203,26 +203,26 @@ _GENERALISTS = (
 )
 
 
-def make_workers() -> tuple[Maker, ...]:
-    """All workers: of each split, each skill in three makes, and four generalists."""
-    made: list[Maker] = []
+def make_workers() -> tuple[BenchWorker, ...]:
+    """Make all workers: for each split, three of each skill, and four generalists."""
+    made: list[BenchWorker] = []
     for split, shift in (("train", 0.0), ("test", 0.02)):
         for skill in (*_ORDER, "vote"):
             for place, (slip, cost, latency) in enumerate(_SLIPS):
                 if skill == "vote" and place:
                     continue
-                worker = Maker(
+                worker = BenchWorker(
                     id=f"{skill}-{split}-{place}",
                     skills=(skill,),
                     slip=0.0 if skill == "vote" else slip + shift,
-                    cost=0.05 if skill == "vote" else cost * _dearness(skill),
+                    cost=0.05 if skill == "vote" else cost * _price_factor(skill),
                     latency_s=latency,
                     split=split,
                 )
                 made.append(worker)
         for name, slip, cost, latency, weak, weak_slip in _GENERALISTS:
             made.append(
-                Maker(
+                BenchWorker(
                     id=f"general-{split}-{name}",
                     skills=_ORDER,
                     slip=slip + shift,
@@ -236,6 +236,6 @@ def make_workers() -> tuple[Maker, ...]:
     return tuple(made)
 
 
-def _dearness(skill: str) -> float:
-    """Reading and programming need a model, and cost more than a calculator."""
+def _price_factor(skill: str) -> float:
+    """Return the price factor of a skill: reading and programming need a model, and cost more than a calculator."""
     return {"read": 1.2, "code": 1.5, "look_up": 0.8}.get(skill, 0.4)

@@ -1,6 +1,6 @@
-"""World: plans of the workbench carried out in microseconds, by the same rules as the engine's.
+"""World: runs plans of the workbench in microseconds, by the same rules as the engine.
 
-Every result of a worker is kept, so that a rollout costs what looking up costs; the first time, the worker executes.
+Every result of a worker is cached, so that a rollout costs a look-up. The worker executes only the first time.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from ripieno.domain.grader import Exact, GradedTask, Numeric
 from ripieno.verify.programs import Programs
 from ripieno.verify.text import check_exact, check_numeric, reduce_answer
 from ripieno.workbench.families import FAMILIES
-from ripieno.workbench.workers import WORDS, Maker, make_workers
+from ripieno.workbench.workers import WORDS, BenchWorker, make_workers
 
 REFERENCE_COST = 5.0
-"""Thousandths of a US dollar: an ordinary price, half of what the strong generalist takes."""
+"""An ordinary price in thousandths of a US dollar, about half of the strong generalist's."""
 COST_WEIGHT = 0.15
 MOST_COST_SHARE = 0.5
 STEP_PRICE = 0.003
@@ -27,8 +27,8 @@ SKILL_PROBES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What came of one plan on one task."""
+class BenchOutcome:
+    """Result of one plan on one task."""
 
     is_right: bool
     cost: float
@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def reward(self) -> float:
-        """What training maximises: cost counts where the answer is right, and no answer is worth less than a wrong one.
+        """Return the objective of training. Cost counts only for right answers.
 
         Source:
             xRouter (arXiv 2510.08439): multiplicative cost, capped.
@@ -48,11 +48,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPool:
-    """Some workers under numbers that say nothing, with what little is known of them."""
+    """Some workers under meaningless numbers, with the little that is known of them."""
 
-    workers: tuple[Maker, ...]
+    workers: tuple[BenchWorker, ...]
     words: tuple[str, ...]
-    """How each is told."""
+    """Description of each."""
     family_probes: np.ndarray
     """Right answers of each worker in each family, out of `FAMILY_PROBES`, shape (workers, families)."""
     skill_probes: np.ndarray
@@ -62,22 +62,22 @@ class BenchPool:
         return len(self.workers)
 
     def expect(self, family: int) -> np.ndarray:
-        """Expected share of right answers in a family, its few probes shrunk to the pool's mean, shape (workers,)."""
+        """Return the expected accuracy in a family, shrunk from few probes to the pool's mean, shape (workers,)."""
         prior = self.family_probes.mean() / FAMILY_PROBES
         return np.asarray((self.family_probes[:, family] + prior) / (FAMILY_PROBES + 1.0))
 
     @property
     def usual(self) -> np.ndarray:
-        """Expected share of right steps of one's own kind, shape (workers,)."""
+        """Return the expected share of right steps of each worker's own kind, shape (workers,)."""
         return np.asarray((self.skill_probes + 1.0) / (SKILL_PROBES + 2.0))
 
 
 class World:
-    """Tasks, workers, and what comes of every plan; use as a context manager.
+    """Tasks, workers, and the result of every plan. Use it as a context manager.
 
     Args:
-        tasks: of each family and split.
-        seed: of the tasks.
+        tasks: tasks of each family and split.
+        seed: seed of the tasks.
     """
 
     def __init__(self, *, tasks: int = 240, seed: int = 0) -> None:
@@ -100,34 +100,34 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._programs.close()
 
-    def act(self, worker: Maker, text: str) -> str:
-        """What a worker makes of a text."""
+    def act(self, worker: BenchWorker, text: str) -> str:
+        """Return a worker's result for a text."""
         known = worker.known.get(text)
         return known if known is not None else worker.act(text, self._programs.run)
 
     def grade(self, task: GradedTask, text: str) -> bool:
-        """Whether an answer is right."""
+        """Return whether an answer is right."""
         place = (task.task.text, text)
         known = self._grades.get(place)
         if known is None:
             known = self._grades[place] = _grade(task, text).quality >= 1.0
         return known
 
-    def run(self, task: GradedTask, steps: Sequence["BenchStep"], pool: BenchPool) -> Outcome:
-        """Carry out a plan on one task."""
-        return self.tell_outcome(task, self.carry_out(task.task.text, steps, pool))
+    def run(self, task: GradedTask, steps: Sequence["BenchStep"], pool: BenchPool) -> BenchOutcome:
+        """Run a plan on one task."""
+        return self.find_outcome(task, self.carry_out(task.task.text, steps, pool))
 
-    def carry_out(self, question: str, steps: Sequence["BenchStep"], pool: BenchPool) -> "Underway":
-        """A plan from its first step to its last, or to the check that accepts."""
-        underway = Underway(question)
+    def carry_out(self, question: str, steps: Sequence["BenchStep"], pool: BenchPool) -> "BenchRun":
+        """Run a plan to its last step, or to the check that accepts."""
+        underway = BenchRun(question)
         for step in steps:
             self.make(underway, step, pool)
             if underway.is_accepted:
                 break
         return underway
 
-    def make(self, underway: "Underway", step: "BenchStep", pool: BenchPool) -> None:
-        """One step more."""
+    def make(self, underway: "BenchRun", step: "BenchStep", pool: BenchPool) -> None:
+        """Do one more step."""
         worker, shown = pool.workers[step.worker], underway.shown
         underway.cost += worker.cost
         if step.op is Op.VERIFY:
@@ -140,20 +140,20 @@ class World:
         underway.results.append(self.act(worker, text))
         shown.append(underway.results[-1])
 
-    def tell_outcome(self, task: GradedTask, underway: "Underway") -> Outcome:
-        """What came of a run."""
+    def find_outcome(self, task: GradedTask, underway: "BenchRun") -> BenchOutcome:
+        """Return the outcome of a run."""
         is_right = self.grade(task, underway.results[-1])
-        return Outcome(is_right=is_right, cost=underway.cost, steps=len(underway.results))
+        return BenchOutcome(is_right=is_right, cost=underway.cost, steps=len(underway.results))
 
     def reduce(self, text: str) -> str:
-        """The final answer of a text, as it is compared."""
+        """Return the final answer of a text in canonical form."""
         known = self._reduced.get(text)
         if known is None:
             known = self._reduced[text] = reduce_answer(text)
         return known
 
     def draw_pool(self, split: str, rng: np.random.Generator) -> BenchPool:
-        """Some workers of one split, shuffled: a generalist or two, most skills in one or two makes.
+        """Draw some workers of one split, shuffled: one or two generalists, and most skills one or two times.
 
         The strongest generalist is left out of a third of the pools.
         """
@@ -168,8 +168,8 @@ class World:
             chosen += [makes[index] for index in rng.permutation(len(makes))[:count]]
         return self.describe([chosen[index] for index in rng.permutation(len(chosen))], split, rng)
 
-    def _find_right(self, worker: Maker, split: str) -> np.ndarray:
-        """Which tasks of each family a worker solves alone, shape (families, tasks)."""
+    def _find_right(self, worker: BenchWorker, split: str) -> np.ndarray:
+        """Find which tasks of each family a worker solves alone, shape (families, tasks)."""
         known = self._right.get((worker.id, split))
         if known is None:
             known = self._right[worker.id, split] = np.array(
@@ -180,8 +180,8 @@ class World:
             )
         return known
 
-    def describe(self, workers: Sequence[Maker], split: str, rng: np.random.Generator) -> BenchPool:
-        """A pool of some workers, in words and by probes that are drawn anew each time."""
+    def describe(self, workers: Sequence[BenchWorker], split: str, rng: np.random.Generator) -> BenchPool:
+        """Make a pool of some workers, with descriptions and probes that are drawn again each time."""
         side = 0 if split == "train" else 1
         words = []
         for worker in workers:
@@ -197,14 +197,14 @@ class World:
 
 
 @dataclass(slots=True)
-class Underway:
+class BenchRun:
     """A run of the workbench between two of its steps."""
 
     question: str
     results: list[str] = field(default_factory=list)
     """The answer after each step."""
     shown: list[str] = field(default_factory=list)
-    """What later steps see of each."""
+    """Text of each step that later steps see."""
     cost: float = 0.0
     """In thousandths of a US dollar."""
     is_accepted: bool = False
@@ -221,7 +221,7 @@ class BenchStep:
 
 
 def to_plan(steps: Sequence[BenchStep], pool: BenchPool) -> Plan:
-    """The same steps as the engine carries them out."""
+    """Convert steps into a plan of the engine."""
     from ripieno.domain import WorkerId
 
     made = []

@@ -17,7 +17,7 @@ def generate_tasks(*, train: int, test: int, seed: int) -> list[GradedTask]:
     Args:
         train: tasks of each family from its training templates.
         test: tasks of each family from its held-out templates.
-        seed: the same seed gives the same tasks.
+        seed: seed of the tasks.
     """
     tasks: list[GradedTask] = []
     for number, family in enumerate(FAMILIES):

@@ -1,4 +1,4 @@
-"""A family: templates in natural language around a problem whose answer is computed."""
+"""A family: templates in natural language for problems with a computed answer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What fills a template's blanks, and the check of its answer."""
+    """Values of a template's blanks, and the check of the answer."""
 
     blanks: Mapping[str, str]
     grader: Grader
@@ -21,17 +21,17 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """One way of asking, with the maker of its problems."""
+    """One phrasing, with the function that makes its problems."""
 
     text: str
     make: Callable[[Rng], Problem]
     is_near_miss: bool = False
-    """Whether it carries the words of another family."""
+    """Whether it contains words of another family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Templates to learn from, and templates that are kept for the held-out table."""
+    """Training templates, and templates for the held-out table."""
 
     name: str
     train: tuple[Template, ...]
@@ -62,20 +62,20 @@ class Family:
 
 
 def ways(make: Callable[[Rng], Problem], *texts: str) -> tuple[Template, ...]:
-    """Several ways of asking for problems of one maker."""
+    """Make templates of several phrasings of one problem."""
     return tuple(Template(text=text, make=make) for text in texts)
 
 
 def near_misses(make: Callable[[Rng], Problem], *texts: str) -> tuple[Template, ...]:
-    """Ways of asking that carry the words of another family: what a keyword rule falls for."""
+    """Make phrasings with words of another family, which mislead a keyword rule."""
     return tuple(Template(text=text, make=make, is_near_miss=True) for text in texts)
 
 
 def pick(rng: Rng, choices: "list[str] | tuple[str, ...]") -> str:
-    """One of several texts."""
+    """Draw one of several texts."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def whole(rng: Rng, low: int, high: int) -> int:
-    """A whole number in [low, high]."""
+    """Draw an integer in [low, high]."""
     return int(rng.integers(low, high + 1))

@@ -13,11 +13,11 @@ UNUSABLE = frozenset(
         *("propositional_logic", "rubiks_cube", "rush_hour"),
     }
 )
-"""Their scorers accept wrong answers, or they store no answer to check a scorer with."""
+"""Families whose scorers accept wrong answers, or that store no answer to check a scorer."""
 
 
 def generate_gym_tasks(names: Sequence[str], *, count: int, seed: int, held_out: float = 1 / 3) -> list[GradedTask]:
-    """Make `count` tasks of each family; the last third is held out.
+    """Make `count` tasks of each family. The last third is held out.
 
     Raises:
         MissingExtra: the package is not installed.
@@ -28,7 +28,7 @@ def generate_gym_tasks(names: Sequence[str], *, count: int, seed: int, held_out:
     tasks = []
     for name in names:
         if name in UNUSABLE or name not in reasoning_gym.factory.DATASETS:
-            problem = "its scorer cannot be trusted" if name in UNUSABLE else "there is no such family"
+            problem = "its scorer cannot be trusted" if name in UNUSABLE else "the family does not exist"
             raise DataError(problem, path="gym", place=name)
         data = reasoning_gym.create_dataset(name, seed=seed, size=count)
         for index in range(count):

@@ -1,4 +1,4 @@
-"""Arithmetic and algebra: plain, in words, and where the words of other families stand around it."""
+"""Arithmetic and algebra: plain, in words, and among words of other families."""
 
 from ripieno.domain.grader import Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole

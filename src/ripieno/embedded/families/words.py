@@ -1,4 +1,4 @@
-"""Strings, spelling, sentiment and facts: where a program counts letters and a language model knows what they mean."""
+"""Strings, spelling, sentiment and facts: a program counts letters, and a language model knows meanings."""
 
 from ripieno.domain.grader import Exact, Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole

@@ -1,4 +1,4 @@
-"""Units and dates: short forms that a table knows, long forms, sums, and near misses between the two."""
+"""Units and dates: abbreviations in a table, long forms, sums, and near misses between the two."""
 
 from datetime import date, timedelta
 

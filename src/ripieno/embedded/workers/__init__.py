@@ -1,1 +1,1 @@
-"""Programmatic specialists: every one always answers, right or wrong."""
+"""Programmatic specialists. Each always answers, right or wrong."""

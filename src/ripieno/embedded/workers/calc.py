@@ -1,4 +1,4 @@
-"""Calculators: one that reads plain expressions, one that reads words and solves equations."""
+"""Calculators: one reads plain expressions; one reads words and solves equations."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from math import isfinite
 from ripieno.embedded.workers.expression import evaluate, find_expression, read_number_words, write_number
 
 LARGEST_DENOMINATOR = 1_000_000
-"""Of a fraction that a value is read as."""
+"""Largest denominator of the fraction that approximates a value."""
 _WORDED = (
     (r"(-?[\d.]+)\s*(?:%|percent) of (-?[\d.]+)", r"(\1/100*\2)"),
     (r"the sum of (-?[\d.]+) and (-?[\d.]+)", r"(\1+\2)"),
@@ -28,7 +28,7 @@ _TERM = re.compile(r"([-+]?)\s*([\d.]*)\s*\*?\s*([a-z]?)")
 
 
 def quick(text: str) -> str:
-    """Value of the longest plain expression; else the last number of the text."""
+    """Evaluate the longest plain expression; else return the last number of the text."""
     expression = find_expression(text)
     value = evaluate(expression) if expression else None
     if value is None:
@@ -38,7 +38,7 @@ def quick(text: str) -> str:
 
 
 def symbolic(text: str) -> str:
-    """Solve a linear equation where there is one; else read operations in words."""
+    """Solve a linear equation if there is one; else read operations in words."""
     solved = _solve(text)
     if solved is not None:
         return solved
@@ -65,7 +65,7 @@ def _work_out(expression: str) -> str:
 
 
 def _simplify(expression: str) -> float:
-    """Exact value by rational arithmetic, so that thirds and sevenths keep their digits."""
+    """Evaluate with rational arithmetic, so that thirds and sevenths keep their digits."""
     value = evaluate(expression)
     if value is None or not isfinite(value):
         return value or 0.0
@@ -88,7 +88,7 @@ def _solve(text: str) -> str | None:
 
 
 def _read_side(side: str) -> tuple[Fraction, Fraction]:
-    """One side of a linear equation: what the unknown is multiplied by, and what is added."""
+    """Read one side of a linear equation: the factor of the unknown, and the constant."""
     slope, constant = Fraction(0), Fraction(0)
     for sign, digits, letter in _TERM.findall(re.split(r"(?<=[\da-z])\s+(?=[a-z]{2})|[.?!]\s|[.?!]$", side.strip())[0]):
         if not digits.strip(".") and not letter:

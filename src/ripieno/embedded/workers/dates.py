@@ -1,4 +1,4 @@
-"""Calendar: one worker that reads ISO dates only, one that reads dates as people write them."""
+"""Calendar: one worker reads only ISO dates; one reads dates as people write them."""
 
 import re
 from datetime import date, timedelta
@@ -14,7 +14,7 @@ _SHIFT = re.compile(r"(\d+)\s+(day|week|month|year)s?", re.IGNORECASE)
 
 
 def quick(text: str) -> str:
-    """Weekday, distance or shift of ISO dates; else today's habit of saying Monday."""
+    """Return the weekday, distance or shift of ISO dates; else Monday."""
     found = []
     for year, month, day in _ISO.findall(text):
         try:
@@ -33,7 +33,7 @@ def quick(text: str) -> str:
 
 
 def exact(text: str) -> str:
-    """The same for dates in words or numbers, and for weeks, months and years."""
+    """Do the same for dates in words or numbers, and for weeks, months and years."""
     from dateutil import parser
     from dateutil.relativedelta import relativedelta
 

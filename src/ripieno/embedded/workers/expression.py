@@ -1,4 +1,4 @@
-"""Arithmetic from text, without evaluating any code: a whitelisted syntax tree."""
+"""Arithmetic from text, with a whitelisted syntax tree instead of evaluated code."""
 
 import ast
 import operator
@@ -45,14 +45,14 @@ NUMBER_WORDS = {word: value for value, word in enumerate(_UNITS)} | {
 
 
 def find_expression(text: str) -> str | None:
-    """The longest stretch of a text that looks like arithmetic."""
+    """Find the longest part of a text that looks like arithmetic."""
     found = [match.strip() for match in _EXPRESSION.findall(text.translate(_SYMBOLS))]
     found = [match for match in found if re.search(r"\d\s*[-+*/%]\s*[(\d]", match)]
     return max(found, key=len) if found else None
 
 
 def evaluate(expression: str) -> float | None:
-    """Value of an arithmetic expression, or None where it is none."""
+    """Evaluate an arithmetic expression; None if it is invalid."""
     cleaned = expression.rstrip(" .+-*/%(")
     while cleaned.count(")") > cleaned.count("(") and cleaned.endswith(")"):
         cleaned = cleaned[:-1]
@@ -63,7 +63,7 @@ def evaluate(expression: str) -> float | None:
 
 
 def write_number(value: float) -> str:
-    """Whole numbers without a point, others with up to six digits."""
+    """Format integers without a point, and others with up to six digits."""
     return str(int(value)) if abs(value) < 1e15 and value == int(value) else f"{value:.6g}"
 
 

@@ -31,7 +31,7 @@ def quick(text: str) -> str:
 
 
 def deep(text: str) -> str:
-    """Correct the quoted word, or the one that no dictionary has, within two edits."""
+    """Correct the quoted word, or one outside the dictionary, within two edits."""
     quoted = _QUOTED.findall(text)
     if quoted:
         return _correct(quoted[0], most_edits=2)
@@ -57,7 +57,7 @@ def _correct(word: str, *, most_edits: int) -> str:
 
 
 def _dictionary(most_edits: int):  # type: ignore[no-untyped-def]  # symspellpy's own class
-    with _LOADING:  # callables run in many threads; one of them loads
+    with _LOADING:  # callables run in many threads; only one loads
         return _load_dictionary(most_edits)
 
 

@@ -1,4 +1,4 @@
-"""String operations: one worker that knows three of them, one that knows ten."""
+"""String operations: one worker knows three of them, the other ten."""
 
 import re
 
@@ -6,7 +6,7 @@ _QUOTED = re.compile(r"[\"“”']([^\"“”']+)[\"“”']")
 
 
 def quick(text: str) -> str:
-    """Reverse, upper-case or measure the first quoted text; else give it back."""
+    """Reverse, upper-case or measure the first quoted text; else return it."""
     subject = _subject(text)
     low = text.lower()
     if "reverse" in low:
@@ -19,7 +19,7 @@ def quick(text: str) -> str:
 
 
 def exact(text: str) -> str:
-    """Ten operations on the first quoted text, the last word where nothing is quoted."""
+    """Apply one of ten operations to the first quoted text, or to the last word if nothing is quoted."""
     quoted = _QUOTED.findall(text)
     low, subject = text.lower(), _subject(text)
     rest = low.replace(subject.lower(), " ") if len(quoted) < 2 else low

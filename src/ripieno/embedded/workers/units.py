@@ -1,4 +1,4 @@
-"""Unit converters: a short table of factors, and the whole of pint."""
+"""Unit converters: a short table of factors, and all units of pint."""
 
 import re
 from functools import cache
@@ -31,7 +31,7 @@ _ALIASES = {"celsius": "degC", "fahrenheit": "degF", "c": "degC", "f": "degF", "
 
 
 def quick(text: str) -> str:
-    """Convert between ten abbreviated units; else the first number of the text."""
+    """Convert between ten abbreviated units; else return the first number of the text."""
     match = _ASKED.search(text)
     if match is None:
         numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
@@ -44,7 +44,7 @@ def quick(text: str) -> str:
 
 
 def exact(text: str) -> str:
-    """Convert, or add up, any units that pint knows; else the first number of the text."""
+    """Convert, or add, any units that pint knows; else return the first number of the text."""
     import pint
 
     registry = _registry()

@@ -1,4 +1,4 @@
-"""The side of the code under test: it does what the tests ask of it, and nothing it says is believed."""
+"""The side of the code under test. It obeys the tests, which trust none of its answers."""
 
 import io
 import os
@@ -13,13 +13,13 @@ from ripieno.verify.jailed.start import confine, read_frame, silence
 from ripieno.verify.jailed.wire import Gone, Peer
 
 LONGEST_OUTPUT = 64 * 1024
-"""Characters that one call may print."""
+"""Most characters that one call may print."""
 
 
 class _Output(io.StringIO):
     def write(self, text: str, /) -> int:
         if self.tell() + len(text) > LONGEST_OUTPUT:
-            raise OSError("too much was printed")
+            raise OSError("the code printed too much")
         return super().write(text)
 
     def take(self) -> str:
@@ -31,7 +31,7 @@ class _Output(io.StringIO):
 
 
 def main() -> None:
-    """Confine this process, say so, load the code, and serve."""
+    """Confine this process, report that, load the code, and serve."""
     channel, memory, cpu = (int(argument) for argument in sys.argv[1:4])
     confine(memory_bytes=memory, cpu_s=cpu)
     prefix, text = (read_frame(sys.stdin.buffer).decode("utf-8", "surrogatepass") for _ in range(2))
@@ -45,8 +45,8 @@ def main() -> None:
     try:
         code = extract_code(text, prefix=prefix)
         sys.modules["answer"] = module
-        exec(compile(code, "answer.py", "exec"), module.__dict__)  # noqa: S102  # that is what the jail is for
-    except BaseException as error:  # noqa: BLE001  # whatever the code raises, it cannot be loaded
+        exec(compile(code, "answer.py", "exec"), module.__dict__)  # noqa: S102  # the jail exists for this
+    except BaseException as error:  # noqa: BLE001  # any exception means that the code cannot be loaded
         peer.say(f"{type(error).__name__}: {error}"[:200])
         return
     output.take()

@@ -1,4 +1,4 @@
-"""The side of the tests: it runs them against stand-ins for the code under test, and alone says what came of them."""
+"""The side of the tests: it runs them against proxies of the code under test, and alone reports the result."""
 
 import ast
 import builtins
@@ -37,17 +37,17 @@ def _judge(peer: Peer, tests: str) -> dict[str, Any]:
         tree = ast.parse(tests)
         space = {"__name__": "tests"} | _find_names(peer, tree)
         peer.give_output = lambda text: sys.stdout.write(text) if text else None
-        exec(compile(tree, "tests.py", "exec"), space)  # noqa: S102  # that is what the jail is for
-        peer.ask("find", "__name__")  # code that has ended meanwhile has not passed
+        exec(compile(tree, "tests.py", "exec"), space)  # noqa: S102  # the jail exists for this
+        peer.ask("find", "__name__")  # fails if the code has ended meanwhile
     except Gone:
         return {"passed": False, "detail": "the code ended, or broke its connection to the tests"}
-    except BaseException as error:  # noqa: BLE001  # whatever the tests raise, they have not come to their end
+    except BaseException as error:  # noqa: BLE001  # any exception means that the tests failed
         return {"passed": False, "detail": f"{type(error).__name__}: {error}"[:200]}
     return {"passed": True, "detail": ""}
 
 
 def _find_names(peer: Peer, tree: ast.Module) -> dict[str, Any]:
-    """What the tests use and do not define: names of the code under test, and modules that they forgot to import."""
+    """Find the names that the tests use and do not define: of the code under test, and of unimported modules."""
     used, as_modules, called = set(), set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -59,7 +59,7 @@ def _find_names(peer: Peer, tree: ast.Module) -> dict[str, Any]:
     is_module = {name for name in as_modules - called if name in sys.stdlib_module_names}
     found: dict[str, Any] = {name: __import__(name) for name in is_module & used}
     own = _ask_for(peer, used - set(dir(builtins)) - is_module)
-    # A name of Python's own is the code's only where nothing else is: tests of a function that is called `sum`.
+    # A built-in name is the code's only if it defines no other: tests of a function that is called `sum`.
     return found | (own or _ask_for(peer, used & set(dir(builtins))))
 
 

@@ -1,4 +1,4 @@
-"""The Python code of a reply: its fenced blocks, or what of it reads as code."""
+"""Extracts the Python code of a reply: its fenced blocks, or the part that parses as code."""
 
 import ast
 import re
@@ -9,10 +9,10 @@ _STARTS = re.compile(r"(?:def|class|import|from|async def|@)[ \t(\w]|[A-Za-z_]\w
 
 
 def extract_code(text: str, *, prefix: str = "") -> str:
-    """The code of a reply; where it only continues a prefix, the two of them.
+    """Extract the code of a reply. If it only continues a prefix, return both.
 
-    Of several blocks, those count that say they are Python, or all where none does. A block that is no Python, or that
-    defines anew what a block before it has defined, is an example and is left out.
+    Of several blocks, those marked as Python count, or all if none is marked. A block that is not Python, or that
+    redefines a name of an earlier block, counts as an example and is left out.
     """
     blocks = list_blocks(text)
     tagged = [block for tag, block in blocks if tag.lower() in _PYTHON]
@@ -22,11 +22,11 @@ def extract_code(text: str, *, prefix: str = "") -> str:
     code = _join(chosen) if len(chosen) > 1 else chosen[0]
     if not prefix or not _define(prefix) & _define(code):
         return prefix + code
-    return f"{prefix}\n{code}" if _parses(prefix) else code  # its imports and its other functions are wanted too
+    return f"{prefix}\n{code}" if _parses(prefix) else code  # the prefix's imports and other functions are needed, too
 
 
 def list_blocks(text: str) -> list[tuple[str, str]]:
-    """Tag and content of each fenced block; one that is not closed goes to the end."""
+    """List tag and content of each fenced block. An unclosed block extends to the end."""
     blocks: list[tuple[str, str]] = []
     fence, tag = "", ""
     lines: list[str] = []
@@ -58,7 +58,7 @@ def _join(blocks: list[str]) -> str:
 
 
 def _drop_words(text: str) -> str:
-    """The longest end of a text without fences that begins like code and is code."""
+    """Return the longest end of a text without fences that begins like code and parses."""
     lines = text.splitlines()
     for place, line in enumerate(lines):
         if _STARTS.match(line):
@@ -71,7 +71,7 @@ def _drop_words(text: str) -> str:
 
 
 def _find_ends(lines: list[str], place: int) -> list[int]:
-    """Where words may follow the code: after an empty line, the last first."""
+    """List the places where words may follow the code: after an empty line, the last first."""
     return [end for end in range(len(lines) - 1, place, -1) if not lines[end].strip()][:20]
 
 
@@ -84,5 +84,5 @@ def _parses(code: str) -> bool:
 
 
 def _define(code: str) -> set[str]:
-    """Functions and classes that a piece of code defines at its top."""
+    """Return the functions and classes that code defines at its top level."""
     return set(re.findall(r"^(?:async def|def|class)[ \t]+(\w+)", code, re.MULTILINE))

@@ -1,27 +1,27 @@
-"""Stand-ins for objects of the other side.
+"""Proxies for objects of the other side.
 
-What is compared with data of the tests is compared here, never by the object itself: an object that claims to be equal
-to everything equals nothing but itself. Operators of two such objects are left to them.
+Comparisons with data of the tests happen here, never in the object itself: an object that claims to equal everything
+equals only itself. Operators between two such objects run on their side.
 """
 
 from collections.abc import Callable
 from typing import Any, Protocol
 
 PLAIN_BASES: tuple[Any, ...] = (str, int, float, list, tuple, dict, set, frozenset, bytes)
-"""Data whose subclasses are compared as what they hold, whatever their class says about equality."""
+"""Data types whose subclasses are compared by content, whatever their class says about equality."""
 _BY_NAME = {base.__name__: base for base in PLAIN_BASES}
 
 
 class Asks(Protocol):
-    """What a stand-in needs of the connection."""
+    """The part of the connection that a proxy needs."""
 
     def ask(self, does: str, *arguments: Any) -> Any:
-        """Have the other side do something."""
+        """Let the other side do something."""
         ...
 
 
 class Remote:
-    """Base of the stand-ins that hold no data."""
+    """Base of the proxies without data."""
 
     _peer: Asks
 
@@ -33,7 +33,7 @@ class Remote:
     def __setattr__(self, name: str, value: Any) -> None:
         self._peer.ask("set", self, name, value)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: D102  # a stand-in has no text of its own
+    def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: D102  # a proxy has no docstring
         return self._peer.ask("call", self, list(arguments), named)
 
     def __contains__(self, value: Any) -> bool:
@@ -57,18 +57,19 @@ class Remote:
         self._peer.ask("operate", "leave", self)
 
     def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, Remote | Held) and self._peer.ask("operate", "isinstance", instance, self) is True
+        is_proxy = isinstance(instance, Remote | DataProxy)
+        return is_proxy and self._peer.ask("operate", "isinstance", instance, self) is True
 
 
-class Held:
-    """Base of the stand-ins that hold data."""
+class DataProxy:
+    """Base of the proxies with data."""
 
 
 def _unary(name: str, kind: type | None = None) -> Callable[..., Any]:
     def operate(self: Remote, *arguments: Any) -> Any:
         found = self._peer.ask("operate", name, self, *arguments)
         if kind is not None and type(found) is not kind:
-            raise TypeError(f"{name}() of the code under test gave no {kind.__name__}")
+            raise TypeError(f"{name}() of the code under test did not return {kind.__name__}")
         return found
 
     return operate
@@ -86,9 +87,9 @@ def _combine(name: str, *, is_reflected: bool) -> Callable[[Remote, Any], Any]:
         pair = (other, self) if is_reflected else (self, other)
         found = self._peer.ask("operate", name, *pair)
         if not isinstance(other, Remote) and not isinstance(found, Remote):
-            # An operand out of the tests must not come back as a finding: `abs(result - 3) < 1e-6` would hold for
-            # an object that gives 0 for each difference.
-            raise TypeError(f"{name} of an object of the code under test with plain data must give such an object")
+            # An operation with the tests' data must not return plain data: `abs(result - 3) < 1e-6` would hold for
+            # an object that returns 0 for each difference.
+            raise TypeError(f"{name} of an object of the code under test with plain data must return such an object")
         return found
 
     return operate
@@ -131,17 +132,17 @@ for _name in (
 
 
 def make_remote(peer: Asks) -> Remote:
-    """A stand-in for an object that holds no plain data."""
+    """Make a proxy for an object without plain data."""
     made = Remote()
     object.__setattr__(made, "_peer", peer)
     return made
 
 
 def make_plain(peer: Asks, base: str, value: Any) -> Any:
-    """Data of a class of the other side: it is its data, with the attributes of that class.
+    """Make a copy of data of a class of the other side, with that class's attributes.
 
     Raises:
-        TypeError: the data is of another kind than was said.
+        TypeError: the data has another type than stated.
     """
     kind = _BY_NAME[base]
     if type(value) is not kind:
@@ -152,11 +153,11 @@ def make_plain(peer: Asks, base: str, value: Any) -> Any:
             raise AttributeError(name)
         return peer.ask("get", self, name)
 
-    return type(base, (kind, Held), {"__getattr__": find})(value)
+    return type(base, (kind, DataProxy), {"__getattr__": find})(value)
 
 
 def await_there(peer: Asks, number: int) -> Any:
-    """A coroutine that has a coroutine of the other side run to its end."""
+    """Make a coroutine that runs a coroutine of the other side to its end."""
 
     async def run() -> Any:
         return peer.ask("operate", "await", made)

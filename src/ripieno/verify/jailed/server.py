@@ -1,4 +1,4 @@
-"""A warm jail: one fork for each program, so that many cost little. Nothing of a program outlives it."""
+"""A warm jail: one fork per program, so that many programs cost little. Nothing of a program outlives it."""
 
 import contextlib
 import json
@@ -18,17 +18,17 @@ from ripieno.verify.jailed.start import confine, read_frame, silence, write_fram
 from ripieno.verify.jailed.syscalls import apply_filter, make_filter
 
 LONGEST = 64 * 1024
-"""Bytes that a program may print."""
+"""Most bytes that a program may print."""
 FOLDER = "/tmp"  # noqa: S108  # the jail's own
 
 
 def main() -> None:
-    """Answer each frame of stdin with a byte for how it went and what was printed, until stdin closes."""
+    """Answer each frame of stdin with a status byte and the output, until stdin closes."""
     kind, memory, seconds, *libraries = sys.argv[1:]
     confine(memory_bytes=int(memory), cpu_s=None)
     answers = os.dup(1)
     sys.path += libraries
-    work = KINDS[kind]()
+    program = KINDS[kind]()
     stripped = make_filter(platform.machine())
     write_frame(answers, b"ready")
     requests = os.fdopen(0, "rb", buffering=0, closefd=False)
@@ -37,20 +37,20 @@ def main() -> None:
             request = read_frame(requests)
         except EOFError:
             return
-        write_frame(answers, _run_one(work, request, stripped, float(seconds)))
+        write_frame(answers, _run_one(program, request, stripped, float(seconds)))
         _clear()
 
 
-def _run_one(work: Callable[[bytes], None], request: bytes, stripped: bytes, seconds: float) -> bytes:
+def _run_one(program: Callable[[bytes], None], request: bytes, stripped: bytes, seconds: float) -> bytes:
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_program(work, request, stripped, write_end=write_end, seconds=seconds)
+        _be_program(program, request, stripped, write_end=write_end, seconds=seconds)
     os.close(write_end)
     said, is_late = _read_until(read_end, time.monotonic() + seconds)
     os.close(read_end)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)  # every process of the jail but this one and its first
+        os.kill(-1, signal.SIGKILL)  # every process of the jail except this one and its first
     _, status = os.waitpid(child, 0)
     is_good = not is_late and len(said) <= LONGEST and status == 0
     return (b"+" if is_good else b"-") + said[:LONGEST]
@@ -70,9 +70,9 @@ def _read_until(read_end: int, ends: float) -> tuple[bytes, bool]:
 
 
 def _be_program(
-    work: Callable[[bytes], None], request: bytes, stripped: bytes, *, write_end: int, seconds: float
+    program: Callable[[bytes], None], request: bytes, stripped: bytes, *, write_end: int, seconds: float
 ) -> None:
-    """Never returns; what the program prints goes into the pipe."""
+    """Become the program, with its output in the pipe. Never returns."""
     try:
         silence()
         os.dup2(write_end, 1)
@@ -80,15 +80,15 @@ def _be_program(
         limit = max(1, round(seconds))
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         apply_filter(stripped)
-        work(request)
+        program(request)
         sys.stdout.flush()
-    except BaseException:  # noqa: BLE001  # whatever it raises, it has failed
+    except BaseException:  # noqa: BLE001  # any exception means failure
         os._exit(1)
     os._exit(0)
 
 
 def _clear() -> None:
-    """Leave nothing in the folder for the next program; where that cannot be done, end."""
+    """Empty the folder for the next program. End the jail if that fails."""
     try:
         for entry in os.scandir(FOLDER):
             if entry.is_dir(follow_symlinks=False):
@@ -101,14 +101,14 @@ def _clear() -> None:
 
 def _make_runner() -> Callable[[bytes], None]:
     def run(code: bytes) -> None:
-        exec(compile(code, "program.py", "exec"), {"__name__": "__main__"})  # noqa: S102  # that is what the jail is for
+        exec(compile(code, "program.py", "exec"), {"__name__": "__main__"})  # noqa: S102  # the jail exists for this
 
     return run
 
 
 def _make_scorer() -> Callable[[bytes], None]:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    import reasoning_gym  # it is installed outside, and its folder is given
+    import reasoning_gym  # its folder is an argument
 
     def score(request: bytes) -> None:
         asked = json.loads(request)

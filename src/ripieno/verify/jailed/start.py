@@ -1,4 +1,4 @@
-"""The limits that every process in a jail sets for itself before it reads anything that is not trusted."""
+"""Limits that every process in a jail sets for itself before it reads untrusted data."""
 
 import os
 import resource
@@ -8,11 +8,11 @@ from typing import BinaryIO
 FILE_BYTES = 16 * 1024 * 1024
 OPEN_FILES = 64
 TASKS = 32
-"""Threads and processes of one jail, on kernels that count them per user namespace (Linux 5.14 and later)."""
+"""Most threads and processes of one jail, on kernels that count them per user namespace (Linux 5.14 and later)."""
 
 
 def confine(*, memory_bytes: int, cpu_s: int | None) -> None:
-    """Limit memory, processor time, file size, open files and tasks; none of it can be raised again."""
+    """Limit memory, processor time, file size, open files and tasks. The limits cannot be raised again."""
     limits = [
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, FILE_BYTES),
@@ -30,7 +30,7 @@ def confine(*, memory_bytes: int, cpu_s: int | None) -> None:
 
 
 def silence() -> None:
-    """Point stdin, stdout and stderr at nothing, so that no text of the program under test reaches the parent."""
+    """Point stdin, stdout and stderr at /dev/null, so that no output of the program reaches the parent."""
     nothing = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)

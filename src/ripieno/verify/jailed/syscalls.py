@@ -1,4 +1,4 @@
-"""What a process in a jail may not ask of the kernel: a filter (seccomp) as bubblewrap and the kernel read it."""
+"""System calls that a process in a jail may not make: a seccomp filter in the form of bubblewrap and the kernel."""
 
 import ctypes
 import struct
@@ -69,7 +69,7 @@ MACHINES: dict[str, tuple[int, dict[str, int]]] = {
         },
     ),
 }
-"""By processor: its architecture for the kernel's audit, and the numbers of its calls (linux/arch/*/syscall tables)."""
+"""By processor: its audit architecture, and the numbers of its system calls (linux/arch/*/syscall tables)."""
 _EVERYWHERE = {
     "uring_setup": 425,
     "uring_enter": 426,
@@ -79,17 +79,17 @@ _EVERYWHERE = {
     "pidfd_getfd": 438,
     "secret_memory": 447,
 }
-"""Numbers that all processors share."""
+"""System call numbers that all processors share."""
 _X32 = 0x40000000
 """Calls of the old 32-bit form carry this bit on x86_64."""
 
 
 def make_filter(machine: str, *, may_fork: bool = False) -> bytes:
-    """The filter: no new process (threads are none), no socket, no memory outside of the limits, no way to others.
+    """Make the filter: no new process (threads are allowed), no socket, no unlimited memory, no access to processes.
 
     Args:
         machine: a key of `MACHINES`.
-        may_fork: leaves out what makes processes.
+        may_fork: True allows new processes.
     """
     audit, numbers = MACHINES[machine]
     numbers = numbers | _EVERYWHERE
@@ -101,7 +101,7 @@ def make_filter(machine: str, *, may_fork: bool = False) -> bytes:
     for number in (*numbers.values(), *(() if may_fork else makes.values())):
         lines += [_line(_EQUALS, number, 0, 1), _line(_RETURN, _FAIL | EPERM)]
     if not may_fork:
-        # What clone3 makes cannot be seen from here; the C library falls back to clone, whose flags can.
+        # The filter cannot see the flags of clone3. The C library falls back to clone, whose flags it can see.
         lines += [_line(_EQUALS, clone3, 0, 1), _line(_RETURN, _FAIL | ENOSYS)]
         lines += [_line(_EQUALS, clone, 0, 3), _line(_LOAD, _FLAGS_AT), _line(_HAS_BIT, CLONE_THREAD, 1, 0)]
         lines += [_line(_RETURN, _FAIL | EPERM)]
@@ -109,16 +109,16 @@ def make_filter(machine: str, *, may_fork: bool = False) -> bytes:
 
 
 def apply_filter(content: bytes) -> None:
-    """Bind this process, and what comes of it, to a filter; there is no way back.
+    """Bind this process and its children to a filter, permanently.
 
     Raises:
-        OSError: the kernel refuses.
+        OSError: the kernel refuses the filter.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     held = ctypes.create_string_buffer(content, len(content))
     program = struct.pack("HxxxxxxP", len(content) // 8, ctypes.addressof(held))
     if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.create_string_buffer(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "the kernel takes no filter")
+        raise OSError(ctypes.get_errno(), "the kernel refuses the filter")
 
 
 def _line(code: int, value: int, jump_true: int = 0, jump_false: int = 0) -> bytes:

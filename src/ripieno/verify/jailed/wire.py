@@ -1,7 +1,7 @@
-"""Values between the tests and the code under test: plain data is copied, everything else stays where it is.
+"""Values between the tests and the code under test: plain data is copied, and other objects get proxies.
 
-Both sides run this module. Neither side believes the other: a frame can only make plain values, proxies of the other
-side's objects, and names out of a short list of the standard library.
+Both sides run this module, and neither trusts the other: a frame can only make plain values, proxies of the other
+side's objects, and names from a short list of the standard library.
 """
 
 import importlib
@@ -38,25 +38,25 @@ TRUSTED = frozenset(
         "typing",
     ]
 )
-"""Modules of which functions and classes cross by name: each side uses its own."""
+"""Modules whose functions and classes cross by name. Each side uses its own."""
 LARGEST_PLAIN_INT = 1 << 62
 _CONTAINERS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "f"}
 _MAKERS: dict[str, Callable[[Any], Any]] = {"l": list, "t": tuple, "s": set, "f": frozenset}
 
 
 class Gone(BaseException):
-    """The other side has ended, or no longer keeps to the protocol."""
+    """The other side has ended, or violated the protocol."""
 
 
 class Peer:
     """One side of the connection.
 
     Args:
-        reading: where the other side's frames come from.
-        writing: file descriptor that takes frames.
-        find: resolves a name of the module under test; stated by the side of that code alone. That side is open: the
-            other may do anything to its objects. Of the side of the tests, functions that were handed over can be
-            called, iterators read, and plain attributes of instances of the tests' own classes used.
+        reading: stream of the other side's frames.
+        writing: file descriptor for frames.
+        find: resolves a name of the module under test; only that code's side sets it. That side is open: the other may
+            do anything to its objects. On the tests' side, the other may call functions that were passed to it, read
+            iterators, and use plain attributes of instances of the tests' own classes.
         home: name of the module of this side's own classes.
     """
 
@@ -67,7 +67,7 @@ class Peer:
         self._home = home
         self._mine: list[Any] = []
         self._numbers: dict[int, int] = {}
-        """Of this side's objects that the other knows, by `id`; they live as long as the connection."""
+        """Number of each object that the other side knows, by `id`. The objects live as long as the connection."""
         self._theirs: dict[int, Any] = {}
         self._proxied: dict[int, int] = {}
         """The other side's number of a local proxy, by the proxy's `id`."""
@@ -76,11 +76,11 @@ class Peer:
         self.give_output: Callable[[str], object] = bool
 
     def ask(self, does: str, *arguments: Any) -> Any:
-        """Have the other side do something, and answer what it asks meanwhile.
+        """Let the other side do something, and answer its requests meanwhile.
 
         Raises:
-            Gone: it cannot any more.
-            BaseException: what the action raised there.
+            Gone: the other side has ended.
+            BaseException: the action raised it there.
         """
         self._send(["?", does, [self.encode(argument) for argument in arguments]])
         while True:
@@ -106,11 +106,11 @@ class Peer:
             self._answer(self._receive())
 
     def say(self, word: str) -> None:
-        """Say one word outside of calls."""
+        """Send one word outside of calls."""
         self._send(["word", word])
 
     def hear(self) -> str:
-        """The next word of the other side."""
+        """Receive the next word of the other side."""
         frame = self._receive()
         if len(frame) != 2 or frame[0] != "word" or not isinstance(frame[1], str):
             raise Gone
@@ -140,7 +140,7 @@ class Peer:
             answer = ["=", result, self.take_output(), changes]
         except Gone:
             raise
-        except BaseException as error:  # noqa: BLE001  # whatever the program under test raises is its answer
+        except BaseException as error:  # noqa: BLE001  # an exception of the code under test is its answer
             answer = ["!", self._encode_error(error), self.take_output(), []]
         self._send(answer)
 
@@ -167,11 +167,11 @@ class Peer:
         return self._find is not None
 
     def _is_own(self, one: Any) -> bool:
-        """Whether a value is an instance of a class of the tests, behind which nothing else can be reached."""
+        """Return whether a value is an instance of a class of the tests, which exposes nothing else."""
         return type(one).__module__ == self._home and not isinstance(one, type)
 
     def _find_changed(self, raw: list[Any], given: list[Any]) -> list[Any]:
-        """Arguments that a call has changed in place, as they are now."""
+        """Return the arguments that a call changed in place, with their new values."""
         changed = []
         for place, (before, value) in enumerate(zip(raw, given, strict=True)):
             if type(value) in (list, dict, set, bytearray):
@@ -183,10 +183,10 @@ class Peer:
     # values to frames
 
     def encode(self, value: Any) -> Any:
-        """A value as JSON can hold it.
+        """Encode a value as JSON.
 
         Raises:
-            TypeError: the tests' side cannot hand it over.
+            TypeError: the tests' side may not pass it on.
         """
         kind = type(value)
         if value is None or kind in (bool, str, float):
@@ -223,7 +223,7 @@ class Peer:
         if isinstance(value, BaseException):
             return self._encode_error(value)
         if not self._is_open and not (callable(value) or kind.__module__ == self._home or hasattr(kind, "__next__")):
-            raise TypeError(f"a value of type {kind.__name__} cannot be handed to the code under test")
+            raise TypeError(f"a value of type {kind.__name__} cannot be passed to the code under test")
         if isinstance(value, types.CoroutineType):
             return ["o", self._number(value), "await", None]
         for base in PLAIN_BASES:
@@ -232,7 +232,7 @@ class Peer:
         return ["o", self._number(value), "", None]
 
     def _number(self, value: Any) -> int:
-        """The number under which the other side knows an object of this one."""
+        """Return the number by which the other side knows an object of this side."""
         known = self._numbers.get(id(value))
         if known is None:
             known = self._numbers[id(value)] = len(self._mine)
@@ -249,10 +249,10 @@ class Peer:
     # frames to values
 
     def decode(self, raw: Any) -> Any:
-        """The value that a frame holds.
+        """Decode the value of a frame.
 
         Raises:
-            Gone: it holds none.
+            Gone: the frame has no valid value.
         """
         if raw is None or isinstance(raw, bool | str | float | int):
             return raw
@@ -262,18 +262,18 @@ class Peer:
             raise Gone from error
 
     def decode_all(self, raws: list[Any]) -> list[Any]:
-        """The values of several frames."""
+        """Decode the values of several frames."""
         return [self.decode(raw) for raw in raws]
 
     def decode_shipped(self, name: str, raws: list[Any]) -> Any:
-        """A value of a type of the standard library."""
+        """Decode a value of a copied type of the standard library."""
         if name not in SHIPPED:
             raise ValueError(name)
         module, _, kind = name.partition(".")
         return getattr(importlib.import_module(module), kind)(*self.decode_all(raws))
 
     def decode_named(self, module: str, name: str) -> Any:
-        """The function, class or module of the standard library."""
+        """Decode a function, class or module of the standard library."""
         if module not in TRUSTED:
             raise ValueError(module)
         loaded = importlib.import_module(module)
@@ -283,13 +283,13 @@ class Peer:
         return found
 
     def decode_mine(self, number: int) -> Any:
-        """An object of this side that the other was told of."""
+        """Decode an object of this side that the other side knows."""
         if not 0 <= number < len(self._mine):
             raise ValueError(number)
         return self._mine[number]
 
     def decode_theirs(self, number: int, base: str, raw: Any) -> Any:
-        """A proxy of an object of the other side; the same one each time, unless it holds data."""
+        """Decode a proxy of an object of the other side: the same one each time, unless it holds data."""
         known = self._theirs.get(number)
         if known is not None and not base:
             return known
@@ -302,7 +302,7 @@ class Peer:
         return self._know(made, number)
 
     def decode_error_class(self, number: int, name: str, bases: list[Any]) -> Any:
-        """A class of errors like that of the other side, to be caught by its bases."""
+        """Decode an error class of the other side. It can be caught by its bases."""
         known = self._theirs.get(number)
         if known is None:
             parents = tuple(base for base in self.decode_all(bases) if issubclass(base, BaseException))
@@ -311,7 +311,7 @@ class Peer:
         return known
 
     def decode_error(self, raw_kind: Any, raws: list[Any]) -> Any:
-        """An error like that of the other side."""
+        """Decode an error of the other side."""
         kind, arguments = self.decode(raw_kind), self.decode_all(raws)
         if not issubclass(kind, BaseException) or issubclass(kind, Gone):
             raise TypeError("not an error")
@@ -329,7 +329,7 @@ class Peer:
 
 
 def _reduce(value: Any, base: type) -> Any:
-    """An instance of a subclass as its base, by the base's own methods."""
+    """Convert an instance of a subclass into its base, by the base's own methods."""
     if base in _CONTAINERS:
         return base(base.__iter__(value))  # type: ignore[attr-defined]  # of containers
     if base is dict:
@@ -342,7 +342,7 @@ def _reduce(value: Any, base: type) -> Any:
 
 
 def _restore(target: Any, now: Any) -> None:
-    """Make a container of the tests what the call has left of it."""
+    """Copy the changes of a call into a container of the tests."""
     if type(target) is not type(now):
         raise TypeError
     if isinstance(target, list | bytearray):
@@ -353,7 +353,7 @@ def _restore(target: Any, now: Any) -> None:
 
 
 def _name_trusted(value: Any) -> tuple[str, str] | None:
-    """Module and name of a function, class or module of the standard library that both sides have."""
+    """Return module and name of a function, class or module of the standard library that both sides have."""
     if isinstance(value, types.ModuleType):
         name = value.__name__
         return (name, "") if name in TRUSTED and sys.modules.get(name) is value else None
@@ -367,7 +367,7 @@ def _name_trusted(value: Any) -> tuple[str, str] | None:
 
 
 READING = frozenset({"iter", "next", "bool"})
-"""What the code under test may do to an iterator of the tests."""
+"""Operations that the code under test may use on an iterator of the tests."""
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "iter": iter,
@@ -401,7 +401,7 @@ SHIPPED: dict[str, Callable[[Any], list[Any]]] = {
     "collections.OrderedDict": lambda value: [list(value.items())],
     "collections.defaultdict": lambda value: [None, dict(value)],
 }
-"""Types of the standard library that are copied, with what makes them anew."""
+"""Types of the standard library that are copied, with their constructor arguments."""
 
 DECODERS: dict[str, Callable[..., Any]] = {
     **{sign: lambda peer, raws, make=make: make(peer.decode_all(raws)) for sign, make in _MAKERS.items()},

@@ -1,4 +1,4 @@
-"""Cascade, Verified and Ensemble: workflows that buy information while they run."""
+"""Cascade, Verified and Ensemble: workflows that make several calls for one answer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from ripieno.execute.steps import UNKNOWN, Steps
 from ripieno.providers import CallAnswered
 
 SAMPLE_TEMPERATURE = 0.7
-"""Of several samples of one worker, where the task states none.
+"""Temperature of several samples of one worker, if the task states none.
 
 Source:
     Wang et al. (2023), Self-consistency: 0.5 to 0.7, hardly any difference between them.
 """
 MOST_TRIED = 3
-"""Workers that give a checked answer, one after the other, before the best of theirs is taken."""
+"""Workers whose answers are checked, one after the other, before the best answer is taken."""
 MOST_UNCHECKED = 2
-"""Answers without a verdict before the search ends: where the verifier is down, further ones only cost money."""
+"""Answers without a verdict before the search ends. If the verifier is down, more answers only cost money."""
 
 
 async def run_cascade(workflow: Cascade, steps: Steps) -> CallAnswered:
-    """From small to large, until an answer passes; one that could not be checked goes on to the larger worker."""
+    """Call workers from small to large until an answer passes. An unchecked answer moves on to the larger worker."""
     last = len(workflow.stages) - 1
     for place, stage in enumerate(workflow.stages):
         name = str(place + 1)
@@ -49,24 +49,24 @@ async def run_cascade(workflow: Cascade, steps: Steps) -> CallAnswered:
 
 
 async def run_verified(workflow: Verified, steps: Steps) -> CallAnswered:
-    """Ask, check, let it be mended, ask elsewhere; without an answer that passes, the best one.
+    """Call, check, repair, and call the next worker. If no answer passes, return the best one.
 
-    An answer that could not be checked is not mended, as no fault of it is known: the next worker is asked, and the
-    search ends after `MOST_UNCHECKED` of them.
+    An unchecked answer is not repaired, because its faults are unknown: the next worker is called. The search ends
+    after `MOST_UNCHECKED` of them.
 
     Raises:
-        InvalidPlan: the only worker is the one that checks.
-        NoVerdict: no answer passed, and the best one could not be checked; it is given, and the run says so.
+        InvalidPlan: the only worker is the judge.
+        NoVerdict: no answer passed, and the best one could not be checked. It is returned, and the run says so.
     """
     unknown: list[NoVerdict] = []
     asked = find_asked(workflow.check)
     has_effects = workflow.worker in steps.pool and steps.pool[workflow.worker].has_effects
-    others = () if has_effects else steps.find_stand_ins(workflow.fallbacks)
+    others = () if has_effects else steps.find_fallbacks(workflow.fallbacks)
     tried = [worker for worker in dict.fromkeys((workflow.worker, *others)) if worker != asked]
-    error: RipienoError = InvalidPlan(f"{asked!r} checks the answers, and no other worker is there to give one")
+    error: RipienoError = InvalidPlan(f"{asked!r} checks the answers, and no other worker can answer")
     for place, worker in enumerate(tried[:MOST_TRIED]):
         task = steps.task
-        for attempt in range(1 + workflow.repairs if _can_mend(worker, steps) else 1):
+        for attempt in range(1 + workflow.repairs if _can_repair(worker, steps) else 1):
             name = f"{place + 1}" if attempt == 0 else f"{place + 1}r{attempt}"
             try:
                 called = await steps.ask(name, (worker,), task)
@@ -93,16 +93,16 @@ async def run_verified(workflow: Verified, steps: Steps) -> CallAnswered:
     raise error
 
 
-def _can_mend(worker: WorkerId, steps: Steps) -> bool:
-    """Whether a worker may be asked again: a tool says the same, and what changes something is done once."""
+def _can_repair(worker: WorkerId, steps: Steps) -> bool:
+    """Return whether a worker may be called again: a tool repeats its answer, and effects happen only once."""
     return worker not in steps.pool or not (steps.pool[worker].is_tool or steps.pool[worker].is_careful)
 
 
 async def run_ensemble(workflow: Ensemble, steps: Steps) -> CallAnswered:
-    """Ask for several answers, and make one of them.
+    """Request several answers, and combine them into one.
 
     Raises:
-        InvalidPlan: an earlier version recorded a mode that was removed.
+        InvalidPlan: an earlier version recorded a mode that no longer exists.
     """
     removed = find_removed_mode(workflow)
     if removed is not None:
@@ -123,7 +123,7 @@ async def run_ensemble(workflow: Ensemble, steps: Steps) -> CallAnswered:
 
 
 async def _vote(workflow: Ensemble, steps: Steps) -> CallAnswered:
-    """The answer that most members give; no more are asked once the others cannot change it."""
+    """Return the most frequent answer of the members. Stop calling once the rest cannot change it."""
     size = len(workflow.members)
     first = size // 2 + 1
     said = await _gather(workflow, steps, range(first))
@@ -136,7 +136,7 @@ async def _vote(workflow: Ensemble, steps: Steps) -> CallAnswered:
 
 
 def _find_majority(said: Sequence[CallAnswered], steps: Steps) -> tuple[CallAnswered, int]:
-    """The answer most often given, the earlier one of two, and by how many votes it leads."""
+    """Return the most frequent answer, the earlier one on ties, and its lead in votes."""
     votes: dict[str, list[CallAnswered]] = {}
     for called in said:
         votes.setdefault(steps.checker.reduce(called.answer.text), []).append(called)
@@ -147,7 +147,7 @@ def _find_majority(said: Sequence[CallAnswered], steps: Steps) -> tuple[CallAnsw
 
 
 async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> CallAnswered:
-    """The best by a check: a judge compares all, any other check ends the search at the first that passes."""
+    """Return the best answer by a check. A judge compares all; any other check stops at the first that passes."""
     if isinstance(check, Judge):
         said = await _gather(workflow, steps, range(len(workflow.members)))
         return said[await steps.prefer("judge", check, said)] if len(said) > 1 else said[0]
@@ -165,14 +165,14 @@ async def _take_best(workflow: Ensemble, check: Check, steps: Steps) -> CallAnsw
                 return called
     if steps.best is not None:
         return steps.best.result
-    others = steps.find_stand_ins(workflow.fallbacks) or steps.find_stand_ins(workflow.members)
+    others = steps.find_fallbacks(workflow.fallbacks) or steps.find_fallbacks(workflow.members)
     if not others:
         raise ProviderRejected("every member of the ensemble failed", worker=workflow.worker)
     return await steps.ask("instead", others, steps.task)
 
 
 async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: bool = False) -> list[CallAnswered]:
-    """Answers of some members, side by side; one that fails is left out.
+    """Call some members concurrently, and return their answers without those of failed members.
 
     Raises:
         ProviderError: all of them failed.
@@ -196,7 +196,7 @@ async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: 
         if isinstance(each, RipienoError) and not isinstance(each, ProviderError):
             raise each
     if not said and not may_fail:
-        others = steps.find_stand_ins(workflow.fallbacks)
+        others = steps.find_fallbacks(workflow.fallbacks)
         if others and steps.best is None:
             return [await steps.ask("instead", others, steps.task)]
         raise next(each for each in found if isinstance(each, ProviderError))
@@ -204,7 +204,7 @@ async def _gather(workflow: Ensemble, steps: Steps, places: range, *, may_fail: 
 
 
 def _vary(task: Task, members: Sequence[WorkerId], place: int, steps: Steps) -> Task:
-    """The task as one of several samples of the same worker: warm, with a seed of its own."""
+    """Return the task as one of several samples of the same worker, with a temperature and its own seed."""
     worker = members[place]
     nth = members[:place].count(worker)
     if members.count(worker) == 1 or steps.pool[worker].is_tool:
