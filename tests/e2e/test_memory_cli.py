@@ -81,4 +81,4 @@ def test_what_is_written_already_is_taken_in_once() -> None:
     assert json.loads(run("import", "shell", "history", "--json").stdout) == {"new": 2}
     assert "0 new items" in run("import", "shell", "history").stderr
     assert json.loads(run("recall", "git push", "--json").stdout)["items"][0]["text"] == "git push"
-    assert "nothing at" in run("import", "shell", "nowhere", code=1).stderr
+    assert "does not exist" in run("import", "shell", "nowhere", code=1).stderr
