@@ -76,7 +76,7 @@ async def test_without_a_plan_one_worker_answers(serve: Serve) -> None:
     async with open_app() as app:
         for mode in (Mode.PLAN, Mode.DECOMPOSE):
             answered = await app.orchestrator.run_detailed(planned(mode))
-            assert "None is to" in answered.decision.reasons[0]
+            assert "the author None" in answered.decision.reasons[0]
 
 
 async def test_the_parts_of_a_task_are_routed_separately_and_merged(serve: Serve) -> None:

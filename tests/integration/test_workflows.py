@@ -410,7 +410,7 @@ async def test_an_unsupported_plan_is_refused_before_any_call(serve: Serve) -> N
         for steps, message in (
             (plan(Step(worker=WorkerId("nobody"), op=Op.SOLVE)), "nobody"),
             (plan(Step(worker=A, op=Op.RUN)), "cannot execute code"),
-            (Verified(worker=A, check=Agreement(peer=A)), "no other worker is there"),
+            (Verified(worker=A, check=Agreement(peer=A)), "no other worker can answer"),
         ):
             with pytest.raises(InvalidPlan, match=message):
                 await carry(app, steps)

@@ -72,7 +72,7 @@ class Decomposer:
         """Let a worker split the task, route each part, and let the same worker merge."""
         number = brief.roster.find(brief.author) if brief.author is not None else None
         if number is None:
-            return Written(plan=None, fault=f"{brief.author!r} should split the task, and is not eligible for it")
+            return Written(plan=None, fault=f"the author {brief.author!r} of the parts is not an eligible worker")
         worker = brief.roster.workers[number]
         result = await (brief.call or self._caller.call)(worker, make_prompt(brief.task))
         if isinstance(result, CallFailed):

@@ -71,7 +71,7 @@ class PromptedConductor:
         author = self._worker or brief.author
         number = brief.roster.find(author) if author is not None else None
         if number is None:
-            return Written(plan=None, fault=f"{author!r} should write the plan, and is not eligible for the task")
+            return Written(plan=None, fault=f"the author {author!r} of the plan is not an eligible worker")
         worker, asked = brief.roster.workers[number], make_prompt(brief, has_examples=self._has_examples)
         calls: list[Call] = []
         fault = ""
