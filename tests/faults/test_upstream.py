@@ -203,7 +203,8 @@ async def test_a_client_that_leaves_ends_the_call_upstream(tmp_path: Path) -> No
     with misbehaving(fault) as server, good:
         base_url = f"http://127.0.0.1:{server.port}/v1"
         async with open_gateway(base_url, good, tmp_path / "ripieno.toml") as (app, address):
-            app.caller._providers["bad"]._client.patience = type(app.caller._providers["bad"]._client.patience)()  # type: ignore[attr-defined]  # patient
+            client_to_worker = app.caller._providers["bad"]._client  # type: ignore[attr-defined]  # waits for long
+            client_to_worker.timeouts = type(client_to_worker.timeouts)()
             async with ClientSession(headers=JSON) as client:
                 body = json.dumps({"model": "a", "stream": True, "messages": ASK})
                 response = await client.post(f"{address}/v1/chat/completions", data=body)
