@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from ripieno.conductor.policy import TinyPolicy
     from ripieno.conductor.turns import TurnPolicy
-    from ripieno.evaluate.conductor import ConductorReport, Exam, ExamRuns
+    from ripieno.evaluate.conductor import Exam, ExamRuns
+    from ripieno.evaluate.conductor_report import ConductorReport
     from ripieno.learn.conductor import Recipe
     from ripieno.learn.lm import LmRecipe
     from ripieno.workbench.audit import Ladder
@@ -133,6 +134,7 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
     """Hold what was trained against everything that costs as much, on unseen workers, pools and ways of asking."""
     from ripieno.config import load_settings
     from ripieno.evaluate import conductor as proof
+    from ripieno.evaluate.conductor_report import ONE_STEP
 
     folder = load_settings(config).settings.home / FOLDER
     with _open_bench() as (world, stage):
@@ -143,7 +145,7 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
         with count_bar("cells", pools * len(world.families)) as advance:
             found = _sit_all(world, stage, exam, policies, _load_others(folder, stage, exam), advance)
     print_found(found.describe(), *found.tabulate(), as_json=as_json)
-    lead = found.find(proof.ONE_STEP).lead_reward
+    lead = found.find(ONE_STEP).lead_reward
     if gate and (lead is None or lead.low <= 0.0):
         raise GateRefused(found.verdict)
 
@@ -185,7 +187,7 @@ def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
 
 def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str, Recipe]:
     """What is trained for one seed, by name."""
-    from ripieno.evaluate.conductor import ONE_STEP, TRAINED
+    from ripieno.evaluate.conductor_report import ONE_STEP, TRAINED
     from ripieno.learn.conductor import Recipe
 
     base = Recipe(seed=seed)
@@ -303,7 +305,7 @@ def _load_all(folder: Path, stage: Stage) -> dict[str, list[TinyPolicy]]:
         NotFound: nothing was trained.
     """
     from ripieno.conductor.tiny import load_policy
-    from ripieno.evaluate.conductor import ONE_STEP, TRAINED
+    from ripieno.evaluate.conductor_report import ONE_STEP, TRAINED
 
     found: dict[str, list[TinyPolicy]] = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -374,6 +376,7 @@ def _sit_all(
 
     from ripieno.conductor.policy import TinyPolicy
     from ripieno.evaluate import conductor as proof
+    from ripieno.evaluate.conductor_report import CEILING, GATED, ONE_STEP, TRAINED
 
     ranked = proof.choose_singles(world, exam, seed=0)
     untrained = TinyPolicy.init(tasks=stage.task_size, words=stage.words_size, rng=np.random.default_rng(0))
@@ -382,18 +385,18 @@ def _sit_all(
     for name, trained in policies.items():
         seen = named if name == "names shown" else stage
         plans[name] = [proof.write_plans(policy, seen, exam) for policy in trained]
-    plans[proof.GATED] = [
+    plans[GATED] = [
         proof.gate_plans(stage, exam, ours, router, seed=0)
-        for ours, router in zip(policies[proof.TRAINED], policies[proof.ONE_STEP], strict=False)
+        for ours, router in zip(policies[TRAINED], policies[ONE_STEP], strict=False)
     ]
-    ours = [outcome for run in plans[proof.TRAINED] for outcome in proof.sit(world, exam, run)]
+    ours = [outcome for run in plans[TRAINED] for outcome in proof.sit(world, exam, run)]
     calls = float(np.mean([outcome.steps for outcome in ours]))
     price = float(np.mean([outcome.cost for outcome in ours]))
     for name, by_hand in proof.plan_by_hand(exam, ranked, calls=calls, money=price).items():
         plans[name] = [by_hand]
-    others["conductor, once more where nothing came"] = proof.sit_again(stage, exam, policies[proof.TRAINED])
-    plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[proof.TRAINED]]
-    plans[proof.CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
+    others["conductor, once more where nothing came"] = proof.sit_again(stage, exam, policies[TRAINED])
+    plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[TRAINED]]
+    plans[CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
     return proof.report(exam, plans, world, others=others)
 
 

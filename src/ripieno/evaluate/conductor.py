@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,10 +12,19 @@ from ripieno.conductor.tiny import describe_plan
 from ripieno.conductor.turns import TurnPolicy
 from ripieno.domain import Op
 from ripieno.domain.grader import GradedTask
-from ripieno.domain.report import Interval, Report, number, text
+from ripieno.domain.report import Interval
 from ripieno.errors import InvalidPlan
 from ripieno.evaluate.bootstrap import Draws
-from ripieno.workbench.audit import LEAST_HEADROOM
+from ripieno.evaluate.conductor_report import (
+    CEILING,
+    GATED,
+    ONE_STEP,
+    SINGLE,
+    TRAINED,
+    ConductorReport,
+    EntrantRow,
+    FamilyRow,
+)
 from ripieno.workbench.scenes import Stage, make_roster, read_plan, to_steps
 from ripieno.workbench.search import Words, list_singles, search, try_plan
 from ripieno.workbench.turns import find_outcomes, play, recurse
@@ -27,8 +35,6 @@ _VERIFY = ACTIONS.index((Op.VERIFY, 1))
 _RUN = ACTIONS.index((Op.RUN, 0))
 _GATE_POOLS, _GATE_TASKS = 80, 4
 _PART = 512
-GATED = "conductor behind its gate"
-SINGLE, ONE_STEP, TRAINED, CEILING = "best single", "one-step router", "conductor", "search ceiling"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,124 +73,6 @@ class ExamRuns:
     """Outcomes of the exam, one row a seed."""
     parsed: float
     """Share of answers that are plans."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntrantRow:
-    """One entrant, over all seeds."""
-
-    name: str
-    right: Interval
-    cost: float
-    """In thousandths of a US dollar a task."""
-    reward: Interval
-    steps: float
-    lead_right: Interval | None
-    """The conductor's lead over it, paired."""
-    lead_reward: Interval | None
-    parsed: float
-    """Share of plans that could be read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyRow:
-    """One family of tasks: what plans add there."""
-
-    name: str
-    one_step: float
-    """Share right."""
-    conductor: float
-    ceiling: float
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether even the best plans add too little to single steps."""
-        return self.ceiling - self.one_step < LEAST_HEADROOM
-
-
-_ENTRANTS = (
-    text("name", "entrant"), number("right.mean", "right", spec=".3f"),
-    number("cost", unit="0.001 USD", spec=".2f"), number("reward.mean", "reward", spec=".3f"),
-    number("steps", spec=".2f"), number("lead_right", "lead, right", spec="+.3f"),
-    number("lead_reward", "lead, reward", spec="+.3f"),
-)  # fmt: skip
-_FAMILIES = (
-    text("name", "family"), number("one_step", "one step", spec=".3f"), number("conductor", spec=".3f"),
-    number("ceiling", "search", spec=".3f"), text("is_flat", "flat"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConductorReport:
-    """The table, and what stands beside it."""
-
-    rows: tuple[EntrantRow, ...]
-    pools: int
-    tasks: int
-    seeds: int
-    shares: Mapping[str, float]
-    """Share of the conductor's calls that each kind of worker gets: a collapse shows here."""
-    steps: Mapping[int, float]
-    """Share of its plans by number of steps."""
-    families: tuple[FamilyRow, ...]
-    flat_lead: Interval | None
-    """Its lead in reward over the one-step router in families that plans add nothing to; None where there is none."""
-    gated_flat_lead: Interval | None
-    """The same behind its gate."""
-
-    def find(self, name: str) -> EntrantRow:
-        """Find a row by its name."""
-        return next(row for row in self.rows if row.name == name)
-
-    @property
-    def headroom(self) -> float:
-        """Accuracy that the search ceiling adds to the one-step router."""
-        return self.find(CEILING).right.mean - self.find(ONE_STEP).right.mean
-
-    @property
-    def verdict(self) -> str:
-        """What the table says, in a sentence."""
-        if self.headroom < LEAST_HEADROOM:
-            return f"little headroom: plans add {self.headroom:+.3f} to single steps; do not train"
-        lead = self.find(ONE_STEP).lead_reward
-        if lead is None or lead.low <= 0.0:
-            return "router-bound: the conductor does not beat a one-step router of the same features"
-        share = self.find(TRAINED).right.mean / self.find(CEILING).right.mean
-        place = "near the ceiling" if share >= 0.9 else "below the ceiling"
-        return f"the conductor pays: {lead.mean:+.3f} reward over the one-step router; {place} ({share:.0%} of search)"
-
-    def tabulate(self) -> tuple[Report, Report]:
-        """Lay out the entrants, and the families of tasks with the verdict."""
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
-        lengths = ", ".join(f"{length}: {share:.0%}" for length, share in self.steps.items())
-        unread = "".join(f"{row.parsed:.1%} of {row.name}, " for row in self.rows if row.parsed < 1.0)
-        leads = (("its", self.flat_lead), ("behind its gate its", self.gated_flat_lead))
-        entrants = Report(
-            title=f"{self.tasks} tasks on {self.pools} unseen pools, {self.seeds} seeds",
-            columns=_ENTRANTS,
-            rows=self.rows,
-            notes=(
-                f"plans that the grammar reads: {unread}all of every other's",
-                f"calls by kind of worker: {shares}",
-                f"plans by steps: {lengths}",
-            ),
-        )
-        flat = [
-            f"where plans add nothing, {name} lead over one step is {lead:+.3f} reward"
-            for name, lead in leads
-            if lead is not None
-        ]
-        return entrants, Report(title="families", columns=_FAMILIES, rows=self.families, notes=(*flat, self.verdict))
-
-    def describe(self) -> dict[str, object]:
-        """Make the document of `--json`, in which an interval is a list of mean, low and high."""
-        found: dict[str, object] = asdict(self, dict_factory=_list_intervals)
-        return found | {"headroom": self.headroom, "verdict": self.verdict}
-
-
-def _list_intervals(pairs: list[tuple[str, Any]]) -> Any:
-    named = dict(pairs)
-    return [*named.values()] if named.keys() == {"mean", "low", "high"} else named
 
 
 def make_exam(world: World, *, pools: int, tasks: int, seed: int, split: str = "test") -> Exam:
