@@ -8,7 +8,7 @@ from ripieno.app.sources import find_source, load_tasks, name_source
 from ripieno.errors import InvalidTask
 from ripieno.learn.checkpoint import read_card
 from ripieno.measure import CampaignProgress, Probing, choose_probe_tasks, name_probes, require_plain
-from ripieno.measure.probe import WorkerProfile
+from ripieno.measure.probe import ProbeProfile
 
 
 async def probe(
@@ -19,7 +19,7 @@ async def probe(
     tasks: str | None = None,
     most_cost: float | None = None,
     told: Callable[[CampaignProgress], None] | None = None,
-) -> WorkerProfile:
+) -> ProbeProfile:
     """Ask a worker tasks until the budget is used or more would change little; goes on where an earlier one was.
 
     Args:

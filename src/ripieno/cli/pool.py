@@ -20,7 +20,7 @@ from ripieno.domain.report import Report, format_money, list_texts, money, numbe
 if TYPE_CHECKING:
     from ripieno.app import App
     from ripieno.domain import Pool
-    from ripieno.measure.probe import WorkerProfile
+    from ripieno.measure.probe import ProbeProfile
 
 
 Measured = dict[str, tuple[int, float, float | None, float]]
@@ -104,7 +104,7 @@ def probe(
     """
     from ripieno.app.probing import probe as run_probes
 
-    async def work(app: App) -> WorkerProfile:
+    async def work(app: App) -> ProbeProfile:
         with progress_bar("probing") as show:
             return await run_probes(app, worker, budget=budget, tasks=tasks, most_cost=most_cost, told=show)
 

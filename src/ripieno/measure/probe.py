@@ -33,7 +33,7 @@ class Probing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerProfile:
+class ProbeProfile:
     """A worker's profile after its probes."""
 
     probes: int
@@ -76,7 +76,7 @@ class Prober:
         *,
         known: set[str],
         on_progress: Callable[[CampaignProgress], None] | None = None,
-    ) -> WorkerProfile:
+    ) -> ProbeProfile:
         """Probe until the budget is spent or the profile is settled.
 
         Args:
@@ -121,10 +121,10 @@ class Prober:
 
 def _summarise(
     estimator: Estimator, worker: WorkerId, weights: Matrix, expected: Matrix, progress: CampaignProgress
-) -> WorkerProfile:
+) -> ProbeProfile:
     quality, sd = estimator.belief_of(worker).apply(weights, expected)
     chances = _find_chances(estimator, worker, weights, expected)
-    return WorkerProfile(
+    return ProbeProfile(
         probes=progress.done,
         unjudged=len(progress.unjudged),
         spent_usd=progress.spent_usd,

@@ -218,7 +218,7 @@ def split_parts(text: str) -> Iterator[str]:
 
 
 def _read_lines(path: Path, cursor: str) -> Iterator[tuple[str, int, str]]:
-    """Read the complete lines beyond a byte offset, each with its own offset and the next one."""
+    """Read the complete lines beyond a byte offset, each with its offset and the next. An incomplete line waits."""
     start = int(cursor) if cursor.isdigit() and int(cursor) <= path.stat().st_size else 0
     with path.open("rb") as file:
         file.seek(start)

@@ -19,7 +19,7 @@ LEAST_HEADROOM = 0.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
-    """Results that some pools can reach: mean accuracy, cost and reward per task."""
+    """Results that some pools can reach: accuracy, cost, reward, as means over pools, families and tasks."""
 
     random: tuple[float, float, float]
     single: tuple[float, float, float]

@@ -37,7 +37,7 @@ class BenchOutcome:
 
     @property
     def reward(self) -> float:
-        """Return the objective of training. Cost counts only for right answers.
+        """Return the objective of training. Cost counts only for right answers, which always earn more than wrong ones.
 
         Source:
             xRouter (arXiv 2510.08439): multiplicative cost, capped.
