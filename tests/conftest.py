@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from ripieno.domain import Binding, Estimate, Pool, Price, Worker, WorkerId
 from ripieno.ledger import Ledger
@@ -19,7 +20,12 @@ _SHARED = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 
 
 def pytest_configure() -> None:
-    """Let tests interrupt their children: background jobs of a shell ignore SIGINT, and so would those."""
+    """Time no example of Hypothesis, and let tests interrupt their children.
+
+    A shell starts background jobs with SIGINT ignored, which children would inherit.
+    """
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
