@@ -7,13 +7,16 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from tests.conftest import HANG_S
 
 from ripieno.domain import Answer, Task, Verdict
 from ripieno.domain.grader import UnitTests
 from ripieno.verify import Grading
+from ripieno.verify.jail import JailLimits, open_jail
 
 GOOD = "def add(a, b):\n    return a + b\n"
 ADDS = "assert add(2, 3) == 5\nassert add(-1, 1) == 0"
@@ -175,6 +178,14 @@ async def test_a_check_that_is_cancelled_leaves_no_process() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert _count_jails() == before
+
+
+async def test_a_jail_that_ends_while_it_starts_leaves_no_process() -> None:
+    for moment in range(120):
+        async with asyncio.timeout(HANG_S), open_jail(("-c", "import time; time.sleep(1e6)"), JailLimits()):
+            ends = time.perf_counter() + moment / 4000
+            while time.perf_counter() < ends:  # until 30 ms after its start, when it runs its program
+                pass
 
 
 def _count_jails() -> int:

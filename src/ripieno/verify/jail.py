@@ -106,7 +106,7 @@ def make_command(python: Sequence[str], limits: JailLimits) -> tuple[list[str], 
     os.close(filled)
     command = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--cap-drop", "ALL"]
-    command += ["--die-with-parent", "--new-session", "--seccomp", str(seccomp)]
+    command += ["--die-with-parent", "--seccomp", str(seccomp)]
     for path in _list_readable():
         if Path(path).is_symlink():
             command += ["--symlink", str(Path(path).readlink()), path]
@@ -176,8 +176,8 @@ async def open_jail(
 def end_jail(pid: int) -> None:
     """Kill all processes of a jail, given the pid of its bubblewrap.
 
-    A jail's first process dies with bubblewrap, and with it every process of its namespace. Until it has set that up,
-    it is in bubblewrap's process group and dies with the group.
+    The jail's first process is in bubblewrap's process group and dies with it, and with that process every other one of
+    its namespace. So bubblewrap must start no session of its own (`--new-session`); the caller starts one instead.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
