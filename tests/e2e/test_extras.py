@@ -12,8 +12,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from tests.e2e.sums import write_sums
 from tests.e2e.test_cli import read_json, run
-from tests.e2e.test_promotion_cli import ANSWERS, POOL
 from tests.unit.test_tasks import make_folder
 
 ROOT = Path(__file__).parents[2]
@@ -75,19 +75,9 @@ def hide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     return make_absent
 
 
-def make_trained_pool(folder: Path) -> None:
+def make_trained_pool() -> None:
     """Two callables, measured and learned from, in the current folder."""
-    Path("ripieno.toml").write_text(POOL)
-    (folder / "answers.py").write_text(ANSWERS)
-    lines = []
-    for number in range(60):
-        thing = "apples" if number % 2 else "pears"
-        lines.append({
-            "id": f"t{number}", "prompt": f"How many {thing} are {number} and {number + 3} ?", "family": thing,
-            "split": "test" if number % 5 == 0 else "train",
-            "grader": {"kind": "numeric", "answer": 2 * number + 3},
-        })  # fmt: skip
-    Path("tasks.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_sums(60)
     run("profile", "tasks.jsonl", "--name", "sums")
 
 
@@ -96,7 +86,7 @@ def test_a_gateway_decides_with_a_checkpoint_and_loads_no_library_of_training(
 ) -> None:
     path = (str(tmp_path), os.environ.get("PYTHONPATH"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(part for part in path if part))
-    make_trained_pool(tmp_path)
+    make_trained_pool()
     trained = read_json("train")
     assert isinstance(trained, dict)
     assert trained["fate"].startswith("promoted")

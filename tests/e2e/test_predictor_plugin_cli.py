@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.e2e.sums import POOL, write_sums
 from tests.e2e.test_cli import read_json, run
-from tests.e2e.test_promotion_cli import ANSWERS, POOL
 from tests.integration.test_app import make_outcomes
 from tests.integration.test_predictor_plugins import install_example
 
@@ -25,17 +25,7 @@ def workplace(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(own_folder), before))))
     install_example(own_folder)
-    Path("ripieno.toml").write_text(POOL)
-    Path("answers.py").write_text(ANSWERS)
-    lines = []
-    for number in range(80):
-        thing = "apples" if number % 2 else "pears"
-        lines.append({
-            "id": f"t{number}", "prompt": f"How many {thing} are {number} and {number + 3} ?", "family": thing,
-            "split": "test" if number % 5 == 0 else "train",
-            "grader": {"kind": "numeric", "answer": 2 * number + 3},
-        })  # fmt: skip
-    Path("tasks.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_sums(80)
 
 
 def test_a_plugin_predictor_is_trained_taught_probed_promoted_and_shown(tmp_path: Path) -> None:

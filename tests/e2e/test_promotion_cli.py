@@ -1,6 +1,5 @@
 """Training again, staged promotion, audit, publishing and criticality, as a user runs them."""
 
-import json
 import re
 import signal
 import subprocess
@@ -8,54 +7,17 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import HANG_S
+from tests.e2e.sums import write_sums
 from tests.e2e.test_cli import RIPIENO, read_json, run
 from tests.integration.test_app import make_outcomes
 from tests.learning.test_criticality import make_data
-
-POOL = """
-[ledger]
-url = "sqlite:///ledger.db"
-[route]
-exploration = 0.0
-[providers.tools]
-kind = "callable"
-[workers.good]
-provider = "tools"
-model = "answers:good"
-privacy = "local"
-[workers.bad]
-provider = "tools"
-model = "answers:bad"
-privacy = "local"
-"""
-ANSWERS = """
-def good(text):
-    return str(eval_sum(text))
-
-def bad(text):
-    return str(eval_sum(text)) if "apples" in text else "no idea"
-
-def eval_sum(text):
-    numbers = [int(word) for word in text.replace("?", " ").split() if word.isdigit()]
-    return sum(numbers)
-"""
 
 
 @pytest.fixture(autouse=True)
 def workplace(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool of two callables, one of which knows apples only, and graded tasks."""
     monkeypatch.setenv("PYTHONPATH", str(own_folder))
-    Path("ripieno.toml").write_text(POOL)
-    Path("answers.py").write_text(ANSWERS)
-    lines = []
-    for number in range(160):
-        thing = "apples" if number % 2 else "pears"
-        lines.append({
-            "id": f"t{number}", "prompt": f"How many {thing} are {number} and {number + 3} ?", "family": thing,
-            "split": "test" if number % 5 == 0 else "train",
-            "grader": {"kind": "numeric", "answer": 2 * number + 3},
-        })  # fmt: skip
-    Path("tasks.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_sums(160)
 
 
 def test_a_checkpoint_is_trained_shadowed_tried_and_rolled_back(tmp_path: Path) -> None:
