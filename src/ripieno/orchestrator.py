@@ -147,10 +147,6 @@ class Orchestrator:
     async def start(self, task: Task, *, arrival: Arrival | None = None) -> Started:
         """Decide one task on the pool of this moment, and have its plan written; nothing is recorded yet.
 
-        Args:
-            task: what is asked.
-            arrival: when and under what name it came; made here if not given.
-
         Raises:
             NoEligibleWorker: no worker may take the task.
         """

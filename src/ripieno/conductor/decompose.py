@@ -52,12 +52,7 @@ class Part:
 
 
 class Decomposer:
-    """Writes plans by splitting.
-
-    Args:
-        caller: calls the splitting worker.
-        route: finds the worker of a part.
-    """
+    """Writes plans by splitting."""
 
     def __init__(self, caller: Caller, route: Route) -> None:
         self._caller = caller

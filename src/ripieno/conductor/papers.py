@@ -42,13 +42,7 @@ def save_papers(path: Path, papers: Papers) -> None:
 
 
 def load_papers(path: Path, *, what: str, form: str, encoder: str) -> Papers:
-    """Read a weights file.
-
-    Args:
-        path: the file.
-        what: the owner of the weights, for errors.
-        form: the supported format.
-        encoder: the encoder in use.
+    """Read a weights file. Errors call it `what`.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another format, or was trained with another encoder.

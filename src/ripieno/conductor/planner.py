@@ -15,14 +15,7 @@ from ripieno.route.router import require_eligible
 
 
 class Planner:
-    """Gets plans from conductors, and directors for runs of turns.
-
-    Args:
-        analyzer: computes the features that a conductor sees.
-        caller: calls the workers that write.
-        conductors: writers of plans, by mode.
-        directors: make directors of runs of turns; None if there are none.
-    """
+    """Gets plans from conductors, and directors for runs of turns."""
 
     def __init__(
         self, analyzer: Analyzer, caller: Caller, conductors: Mapping[Mode, Conductor], directors: Directors | None
@@ -35,15 +28,7 @@ class Planner:
     async def attach_plan(
         self, decision: Decision, task: Task, pool: Pool, *, budget: RunBudget, recorder: CallRecorder
     ) -> Decision:
-        """Replace the chosen worker by a written plan. Without a valid plan, the worker stays.
-
-        Args:
-            decision: the decision.
-            task: the task; its mode says whether it needs a plan.
-            pool: the current workers.
-            budget: pays the calls of the conductor.
-            recorder: records these calls.
-        """
+        """Replace the chosen worker by a written plan. Without a valid plan, the worker stays."""
         conductor = self._conductors.get(task.objective.mode or Mode.SOLO)
         if conductor is None or decision.abstains:
             return decision

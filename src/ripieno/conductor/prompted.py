@@ -51,7 +51,6 @@ class PromptedConductor:
     """Asks a worker for the plan.
 
     Args:
-        caller: calls the worker.
         worker: worker that writes; None takes the worker that the brief names.
         has_examples: whether the prompt has examples; a model trained to write plans needs none.
     """
@@ -102,11 +101,8 @@ def _ask_again(asked: Task, text: str, fault: str) -> Task:
 def make_prompt(brief: Brief, *, has_examples: bool = True) -> Task:
     """Make the prompt for a plan: instructions, examples of other tasks, the task, the workers' cards.
 
-    A worker's number follows its card, so that a model that points at the number has read the card.
-
-    Args:
-        brief: the input of the conductor.
-        has_examples: whether the prompt has full instructions and examples; a trained model needs neither.
+    A worker's number follows its card, so that a model that points at the number has read the card. A model that was
+    trained to write plans needs no examples and only short instructions.
     """
     messages = [Message(role="system", content=_ORDERS if has_examples else _SHORT_ORDERS)]
     for question, workers, plan in _EXAMPLES if has_examples else ():

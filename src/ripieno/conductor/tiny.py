@@ -25,13 +25,7 @@ BUNDLED = Path(str(files("ripieno.conductor"))) / "weights" / "tiny.safetensors"
 
 
 class TinyConductor:
-    """Writes plans with a trained policy.
-
-    Args:
-        policy: the trained policy.
-        encoder: the encoder it was trained with.
-        version: name of the policy.
-    """
+    """Writes plans with a trained policy."""
 
     def __init__(self, policy: TinyPolicy, encoder: Encoder, *, version: str) -> None:
         self._policy = policy

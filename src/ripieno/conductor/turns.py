@@ -70,12 +70,7 @@ def is_empty_answer(text: str) -> bool:
 
 
 class TurnPolicy:
-    """A frozen tiny policy, and the head that corrects it by the results so far.
-
-    Args:
-        base: the policy that plans without results.
-        head: arrays by name; see `init`.
-    """
+    """A frozen tiny policy, and the head that corrects it by the results so far."""
 
     def __init__(self, base: TinyPolicy, head: Mapping[str, Floats]) -> None:
         self.base = base
@@ -192,13 +187,7 @@ def make_cursor(happened: Sequence[Sequence[Happened]]) -> Cursor:
 
 
 class TurnDirectors:
-    """Gives each run its director.
-
-    Args:
-        policy: the trained policy.
-        encoder: the encoder it was trained with.
-        version: name of the policy.
-    """
+    """Gives each run its director."""
 
     def __init__(self, policy: TurnPolicy, encoder: Encoder, *, version: str) -> None:
         self._policy = policy

@@ -98,7 +98,6 @@ class GuardedEncoder:
     """Keeps sensitive text from an encoder beyond the boundary: such a text gets a row of zeros.
 
     Args:
-        inner: the encoder.
         boundary: returns the current limit on where sensitive text may travel; None does not restrict it.
     """
 

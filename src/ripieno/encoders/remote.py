@@ -20,10 +20,6 @@ class RemoteEncoder:
     """Requests embeddings from an OpenAI-compatible server.
 
     Args:
-        base_url: address of the server.
-        model: name of the model there.
-        dimensions: dimensions of a vector.
-        api_key: key of the server.
         privacy: how far a text travels to it. Default: local for an address of this machine, else public.
     """
 

@@ -26,13 +26,7 @@ class Hold:
 
 
 class RunBudget:
-    """Enforces the ceilings of one run. Each call reserves its largest cost before it starts, and settles after.
-
-    Args:
-        budget: the ceilings.
-        account: the account that pays for the calls; None if no key pays.
-        recorder: the recorder whose calls are the spend.
-    """
+    """Enforces the ceilings of one run. Each call reserves its largest cost before it starts, and settles after."""
 
     def __init__(self, budget: Budget, account: Account | None, recorder: CallRecorder) -> None:
         self._budget = budget

@@ -88,11 +88,7 @@ class CallRecorder:
         self._calls += calls
 
     def add_finding(self, found: Finding | Unchecked, *, about: str | None = None) -> None:
-        """Add the finding of a check, once per checking step.
-
-        Args:
-            found: the finding.
-            about: name of the checked step.
+        """Add the finding of a check, once per checking step. `about` names the checked step.
 
         Raises:
             RuntimeError: the run has ended.
@@ -186,12 +182,7 @@ class Started:
                 raise RuntimeError("the run has not ended")
 
     def end(self, result: CallAnswered, *, ended_early: str | None = None) -> "Answered":
-        """End the run with an answer.
-
-        Args:
-            result: the call with the answer.
-            ended_early: why the workflow stopped early with its best answer.
-        """
+        """End the run with an answer. `ended_early` says why the workflow stopped early with its best answer."""
         answer, author = result.answer, result.call.worker
         recorded = replace(answer, wire=b"") if answer.wire else answer
         ended = Answered(

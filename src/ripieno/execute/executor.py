@@ -24,8 +24,6 @@ class Executor:
     """Runs workflows: a single worker directly, all others step by step.
 
     Args:
-        caller: calls workers.
-        checker: returns the checker of intermediate answers.
         hedge_share: largest share of tasks that call a second worker while the first is late.
     """
 

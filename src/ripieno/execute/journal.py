@@ -33,14 +33,7 @@ def is_alive(owner: str) -> bool | None:
 
 
 class Journal:
-    """The record of one run's steps.
-
-    Args:
-        ledger: the ledger of the entries.
-        clock: the time, for expiry.
-        run: id of the run.
-        owner: name of the process that owns the run.
-    """
+    """The record of one run's steps."""
 
     def __init__(self, ledger: Ledger, clock: Clock, run: str, owner: str) -> None:
         self.run = run
@@ -126,14 +119,7 @@ class Unfinished:
 
 
 class Journals:
-    """All runs of several steps.
-
-    Args:
-        ledger: the ledger of the entries.
-        clock: the time.
-        owner: name of this process.
-        lease_s: seconds without an entry after which another machine's run counts as stranded.
-    """
+    """All runs of several steps."""
 
     def __init__(self, ledger: Ledger, clock: Clock, *, owner: str | None = None, lease_s: float = LEASE_S) -> None:
         self.owner = owner or name_owner()

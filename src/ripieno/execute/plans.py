@@ -52,8 +52,6 @@ class StepMaker:
     """Does single steps, and keeps the result of each.
 
     Args:
-        steps: calls workers.
-        fallbacks: workers that replace one that fails.
         is_answer: whether the result of a step, at its place, answers the whole task. All others lead to an answer.
     """
 

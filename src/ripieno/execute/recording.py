@@ -15,7 +15,6 @@ class Recording:
     """Records the decisions and the ends of runs.
 
     Args:
-        ledger: the ledger of the entries.
         observe_cost: gets the price of each ended run, in US dollars; None if it is unknown.
     """
 

@@ -17,12 +17,7 @@ MOST_SAVED = 10.0
 
 
 class SoloRunner:
-    """Calls one worker after the other until one answers.
-
-    Args:
-        caller: calls workers.
-        hedge_share: largest share of tasks that call a second worker while the first is late.
-    """
+    """Calls one worker after the other until one answers."""
 
     def __init__(self, caller: Caller, *, hedge_share: float = 0.0) -> None:
         self._caller = caller

@@ -77,8 +77,6 @@ class Steps:
     """Does the steps of one run.
 
     Args:
-        caller: calls workers.
-        checker: checks intermediate answers.
         started: the run. Its recorder gets calls and findings; its journal has the finished steps.
         sink: gets the pieces of the step that certainly makes the final answer, if the run is streamed.
     """

@@ -54,11 +54,6 @@ class Extracted:
 async def extract(memory: Memory, write: Write, *, most: int) -> Extracted:
     """Extract facts from unread turns, starting where the last extraction ended.
 
-    Args:
-        memory: source of turns and store of facts.
-        write: calls a worker for the text of a task.
-        most: most turns to read.
-
     Raises:
         RipienoError: no worker answers, or memory is unavailable. Finished batches stay, and the next extraction
             continues after them.

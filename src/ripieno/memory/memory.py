@@ -70,10 +70,7 @@ class Memory:
     """Remembers, recalls and forgets.
 
     Args:
-        store: the store of items.
         encoder: encodes meaning. If it fails, the search uses words alone, and the read says so.
-        clock: the time.
-        read_s: timeout of a read in seconds.
     """
 
     def __init__(self, store: Store, encoder: Encoder, clock: Clock, *, read_s: float = READ_S) -> None:

@@ -101,15 +101,7 @@ class _Candidate:
 def search(
     connection: Connection, question: str, meaning: npt.NDArray[np.float32] | None, limits: SearchScope, *, most: int
 ) -> SearchResult:
-    """Find the items that fit a question.
-
-    Args:
-        connection: a read connection.
-        question: the question in words.
-        meaning: its vector; None leaves out similarity.
-        limits: what may be returned.
-        most: most items to return.
-    """
+    """Find the items that fit a question. `meaning` is its vector; None leaves out similarity."""
     sought, words = _find_sought(connection, question, limits), words_of(connection)
     candidates: dict[int, _Candidate] = {}
     if sought.terms:

@@ -36,10 +36,6 @@ class Shortener:
         System messages and the last turns stay as they are. A tool's result stays with its call. If a check fails, the
         task stays whole.
 
-        Args:
-            task: the task.
-            write: calls a worker for a summary, if a worker is set.
-
         Returns:
             The task, and the result of the compaction; None if the conversation is short enough.
         """

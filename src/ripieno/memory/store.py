@@ -28,12 +28,7 @@ _CHUNK = 500
 
 
 class Store:
-    """Items, their order, and their word index.
-
-    Args:
-        engine: an opened memory.
-        clock: the time of each record.
-    """
+    """Items, their order, and their word index."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self.engine = engine

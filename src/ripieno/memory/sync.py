@@ -53,11 +53,7 @@ class Watermark:
 def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LARGEST_LOSS) -> Version:
     """Replace a source's whole content. Missing items are retired, and stay readable as of earlier times.
 
-    Args:
-        store: the store to write to.
-        source: name of the source; `ref` identifies its items.
-        new: the whole content of the source.
-        bound: share of its live items that may be missing. Beyond it, the last good version stays current.
+    If more than the share `bound` of the live items is missing, the last good version stays current.
 
     Raises:
         DataError: an item has no `ref`.

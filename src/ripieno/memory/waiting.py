@@ -20,13 +20,7 @@ LARGEST = 64 * 1024 * 1024
 
 
 class Waiting:
-    """Waiting items, shared by all processes of an installation.
-
-    Args:
-        path: path of the file.
-        clock: the time, for retries.
-        largest: most bytes in the queue.
-    """
+    """Waiting items, shared by all processes of an installation."""
 
     def __init__(self, path: Path, clock: Clock, *, largest: int = LARGEST) -> None:
         self._path = path

@@ -58,7 +58,6 @@ class Words(ABC):
     """Stores and finds words.
 
     Args:
-        tables: the projections by name.
         place: name of the column with an item's place.
     """
 

@@ -19,12 +19,7 @@ def describe_kinds(found: Collection[Sensitivity]) -> str:
 
 
 class Boundary:
-    """A limit on where sensitive text may travel, and the scanner that finds such text.
-
-    Args:
-        reach: how far sensitive text may travel.
-        scanner: finds sensitive text.
-    """
+    """A limit on where sensitive text may travel, and the scanner that finds such text."""
 
     def __init__(self, reach: Privacy, scanner: Scanner) -> None:
         self.reach = reach

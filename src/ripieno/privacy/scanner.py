@@ -43,11 +43,7 @@ class Redacted:
 
 
 class Scanner:
-    """Finds secrets and personal data.
-
-    Args:
-        rules: the forms to find.
-    """
+    """Finds secrets and personal data."""
 
     def __init__(self, rules: Sequence[SensitivityRule]) -> None:
         self._rules = [_Compiled(rule) for rule in rules]

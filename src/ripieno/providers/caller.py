@@ -36,9 +36,6 @@ class Caller:
     """Calls workers through their providers. Sensitive content never passes it to a worker beyond the boundary.
 
     Args:
-        providers: the providers by name.
-        health: the health of the workers.
-        clock: the time.
         boundary: returns the current limit on where sensitive text may travel; None does not restrict it.
     """
 

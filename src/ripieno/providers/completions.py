@@ -33,12 +33,7 @@ _decode_choices = msgspec.json.Decoder(list[_StreamChoice]).decode
 
 
 def read_completion(worker: Worker, content: bytes, *, is_sampled: bool = False) -> Answer:
-    """Read a whole reply.
-
-    Args:
-        worker: the worker that answered.
-        content: the body.
-        is_sampled: whether the choices are samples of one answer. Then the most frequent is taken and the rest dropped.
+    """Read a whole reply. If its choices are samples of one answer, return the most frequent.
 
     Raises:
         BadAnswer: the reply is not a chat completion, or is empty.

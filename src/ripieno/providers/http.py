@@ -70,8 +70,6 @@ class HttpClient:
 
     Args:
         base_url: an http or https URL; its path is the prefix of every request path.
-        headers: headers of each request.
-        timeouts: limits in seconds.
     """
 
     def __init__(
@@ -93,15 +91,10 @@ class HttpClient:
     async def fetch(
         self, method: str, path: str, body: bytes = b"", *, total_s: float | None = None, is_once: bool = False
     ) -> HttpReply:
-        """Request a whole reply.
+        """Request a whole reply within `total_s` seconds. Default: that of `timeouts`.
 
-        Args:
-            method: method of the request.
-            path: path below that of the address.
-            body: body of the request.
-            total_s: timeout in seconds. Default: that of `timeouts`.
-            is_once: whether the server may get the request at most once. Then it uses a new connection, because a
-                request over a kept connection is sent again if that connection breaks without a reply.
+        With `is_once`, the server gets the request at most once, over a new connection: a request over a kept
+        connection is sent again if that connection breaks without a reply.
 
         Raises:
             Unreachable: no connection was possible.
@@ -154,12 +147,7 @@ class HttpClient:
         return connection, True
 
     def release(self, connection: "_ClientConnection", *, is_read: bool = True) -> None:
-        """Keep a connection whose reply is complete, or close it.
-
-        Args:
-            connection: the unused connection.
-            is_read: whether the needed part of the reply was read. Then its end may still arrive.
-        """
+        """Keep a connection whose reply is complete, or close it. With `is_read`, the end may still arrive."""
         if is_read and connection.awaits_end(self.release):
             return
         self._busy.discard(connection)

@@ -42,8 +42,6 @@ class LlamaChild:
     """A llama.cpp server in a child process, reached by loopback with a key. It ends with its parent.
 
     Args:
-        weights: a GGUF file.
-        options: threads, context and sequences.
         pooling: `last` or `mean` to serve embeddings of that token instead of chat.
     """
 
@@ -65,10 +63,7 @@ class LlamaChild:
         return self._process is not None and self._process.returncode is None
 
     async def start(self, *, asker: str) -> OpenAIOptions:
-        """Start the child, and wait until it serves.
-
-        Args:
-            asker: name of the worker that needs it, for errors.
+        """Start the child, and wait until it serves. Errors name `asker`.
 
         Raises:
             ProviderUnreachable: the child did not start.

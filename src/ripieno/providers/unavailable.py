@@ -8,11 +8,7 @@ from ripieno.providers.base import Piece, stream_whole
 
 
 class UnavailableProvider:
-    """Replaces a provider whose key, package or plugin is missing on this machine.
-
-    Args:
-        fault: why the provider could not be created.
-    """
+    """Replaces a provider whose key, package or plugin is missing on this machine."""
 
     can_stream = False
 

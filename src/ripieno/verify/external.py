@@ -71,13 +71,7 @@ class ReasoningGymVerifier:
 
 
 class Guarded:
-    """Calls one plugin: one call at a time, in a thread, with a timeout. An exception means no verdict.
-
-    Args:
-        name: name of the plugin.
-        verifier: the plugin.
-        timeout_s: seconds that one answer may take.
-    """
+    """Calls one plugin: one call at a time, in a thread, with a timeout. An exception means no verdict."""
 
     def __init__(self, name: str, verifier: Verifier, *, timeout_s: float = EXTERNAL_S) -> None:
         self._name = name

@@ -35,9 +35,7 @@ class Grading:
     """Checks answers with the plugins, the judge and the workers it was given.
 
     Args:
-        verifiers: plugins by name.
         judge: judge for graders that name none.
-        ask: calls workers outside of a workflow.
         trusted: calibration of each verifier, which only workflows use: a measurement is not a forecast.
     """
 

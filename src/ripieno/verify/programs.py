@@ -11,11 +11,7 @@ USUAL_S = 2.0
 
 
 class Programs:
-    """Runs programs one after the other. Use it as a context manager.
-
-    Args:
-        timeout_s: time limit of each program in seconds.
-    """
+    """Runs programs one after the other. Use it as a context manager."""
 
     def __init__(self, *, timeout_s: float = USUAL_S) -> None:
         self._jail = WarmJail("programs", seconds=timeout_s, limits=JailLimits(may_fork=True))

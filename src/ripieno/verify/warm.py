@@ -21,8 +21,6 @@ class WarmJail:
 
     Args:
         kind: kind of the requests, a key of `KINDS` in `jailed/server.py`.
-        seconds: time limit of each program.
-        limits: limits of each program.
     """
 
     def __init__(self, kind: str, *, seconds: float, limits: JailLimits) -> None:

@@ -85,12 +85,7 @@ _X32 = 0x40000000
 
 
 def make_filter(machine: str, *, may_fork: bool = False) -> bytes:
-    """Make the filter: no new process (threads are allowed), no socket, no unlimited memory, no access to processes.
-
-    Args:
-        machine: a key of `MACHINES`.
-        may_fork: True allows new processes.
-    """
+    """Make the filter: no new process (threads are allowed), no socket, no unlimited memory, no access to processes."""
     audit, numbers = MACHINES[machine]
     numbers = numbers | _EVERYWHERE
     lines = [_line(_LOAD, _MACHINE_AT), _line(_EQUALS, audit, 1, 0), _line(_RETURN, _KILL), _line(_LOAD, _NUMBER_AT)]
