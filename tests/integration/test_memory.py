@@ -24,7 +24,8 @@ from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, DataError, MemoryUnavailable, NotFound, ProviderUnreachable
 from ripieno.memory import Memory, Store
 from ripieno.memory.harness import Harness
-from ripieno.memory.memory import BEAT_S, Pulse, outage_notice
+from ripieno.memory.health import BEAT_S, Pulse
+from ripieno.memory.memory import outage_notice
 from ripieno.memory.opening import SCHEMA, open_memory
 from ripieno.memory.schema import vectors
 from ripieno.memory.store import LONGEST_TEXT

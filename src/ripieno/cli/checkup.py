@@ -13,7 +13,7 @@ from ripieno.config import Loaded
 from ripieno.domain import Worker, WorkerId
 from ripieno.errors import ConfigError, ProviderError, RipienoError
 from ripieno.ledger import Ledger
-from ripieno.memory.memory import Pulse
+from ripieno.memory.health import Pulse
 from ripieno.plugins import list_plugins
 from ripieno.providers import Provider, Residents
 from ripieno.route.predictors.drift import find_drift_fault

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ripieno.app import App, MemoryApp
     from ripieno.memory.compact import Compacted
     from ripieno.memory.extract import Extracted
-    from ripieno.memory.memory import MemoryHealth
+    from ripieno.memory.health import MemoryHealth
     from ripieno.memory.sync import Version
 
 

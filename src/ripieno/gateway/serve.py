@@ -28,7 +28,7 @@ from ripieno.gateway.spans import Spans
 from ripieno.gateway.supervisor import ENDS
 from ripieno.gateway.visitors import Visitors
 from ripieno.loops import Loop, Loops
-from ripieno.memory.memory import BEAT_S
+from ripieno.memory.health import BEAT_S
 
 BACKLOG = 4096
 PARENT_S = 1.0

@@ -69,11 +69,6 @@ class Compacted:
             return f"older turns were compacted: {self.words} of {self.words_before} words, {self.marks} marks kept"
         return f"older turns were not compacted: {self.reason}"
 
-    @property
-    def share(self) -> float:
-        """Return the share of words that is left."""
-        return self.words / self.words_before if self.words_before else 1.0
-
 
 async def compact(
     turns: Sequence[Message], *, write: Write | None = None, write_s: float = WRITE_S, has_ask: bool = True

@@ -4,10 +4,13 @@ A fact is left out if it names what its turns do not name, or is about something
 turns.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from sqlalchemy import select
 
 from ripieno.domain import Message, Objective, Privacy, Task
 from ripieno.domain.memory import Item, ItemKind, NewItem
@@ -15,6 +18,9 @@ from ripieno.memory.compact import Write, share_known
 from ripieno.memory.facts import find_marks
 from ripieno.memory.memory import Memory
 from ripieno.memory.redact import redact
+from ripieno.memory.schema import items, sources
+from ripieno.memory.store import CANARY_PROJECT, Store, to_item
+from ripieno.memory.sync import move_watermark
 
 KIND = "extract"
 """Kind of the extraction task. It is routed like any other task."""
@@ -60,10 +66,10 @@ async def extract(memory: Memory, write: Write, *, most: int) -> Extracted:
     """
     done = Extracted()
     while done.turns < most:
-        _, items = await memory.read_onward(SOURCE, most=min(10 * BATCH, most - done.turns))
-        if not items:
+        unread = await asyncio.to_thread(read_onward, memory.store, most=min(10 * BATCH, most - done.turns))
+        if not unread:
             break
-        for batch in _group(items):
+        for batch in _group(unread):
             answer = await write(make_task(batch))
             found = read_facts(answer, batch)
             if found is None:
@@ -73,26 +79,50 @@ async def extract(memory: Memory, write: Write, *, most: int) -> Extracted:
                 await memory.remember(kept)
                 done.facts, done.refused = done.facts + len(kept), done.refused + refused
             done.turns += len(batch)
-            await memory.mark_read(SOURCE, batch[-1].place)
+            await asyncio.to_thread(_mark_read, memory.store, batch[-1].place)
     return done
 
 
-def make_task(items: Sequence[Item]) -> Task:
+def read_onward(store: Store, *, most: int) -> list[Item]:
+    """Return the turns that no extraction has read yet, in order.
+
+    Raises:
+        MemoryUnavailable: memory cannot be read.
+    """
+    with store.reading() as connection:
+        cursor = connection.execute(select(sources.c.cursor).where(sources.c.name == SOURCE)).scalar()
+        query = select(items).where(
+            items.c.place > int(cursor or 0),
+            items.c.kind == ItemKind.EPISODE.value,
+            items.c.derived_from == "",
+            items.c.erased_at.is_(None),
+            items.c.project != CANARY_PROJECT,
+        )
+        return [to_item(row) for row in connection.execute(query.order_by(items.c.place).limit(most)).mappings()]
+
+
+def _mark_read(store: Store, place: int) -> None:
+    now = store.clock.now()
+    with store.writing() as connection:
+        move_watermark(connection, SOURCE, seen_at=now, committed_at=now, cursor=str(place))
+
+
+def make_task(turns: Sequence[Item]) -> Task:
     """Make the task that asks for facts. It may travel no further than the most private of the turns."""
     told = json.dumps(
-        [[place, item.author, redact(item.text)[:LONGEST_TURN]] for place, item in enumerate(items, start=1)],
+        [[place, item.author, redact(item.text)[:LONGEST_TURN]] for place, item in enumerate(turns, start=1)],
         ensure_ascii=False,
     )
     messages = (Message(role="system", content=_ORDERS), Message(role="user", content=told))
     return Task(
         messages=messages,
         kind=KIND,
-        params={"temperature": 0, "max_tokens": 60 * len(items)},
-        objective=Objective(privacy=_strictest(items)),
+        params={"temperature": 0, "max_tokens": 60 * len(turns)},
+        objective=Objective(privacy=_strictest(turns)),
     )
 
 
-def read_facts(answer: str, items: Sequence[Item]) -> tuple[list[NewItem], int] | None:
+def read_facts(answer: str, turns: Sequence[Item]) -> tuple[list[NewItem], int] | None:
     """Read the facts that their turns support, and the number of others; None if the answer is not a list of facts."""
     start, end = answer.find("["), answer.rfind("]")
     try:
@@ -101,16 +131,16 @@ def read_facts(answer: str, items: Sequence[Item]) -> tuple[list[NewItem], int] 
         return None
     if not isinstance(listed, list):
         return None
-    kept = [fact for fact in (_read_fact(each, items) for each in listed) if fact is not None]
+    kept = [fact for fact in (_read_fact(each, turns) for each in listed) if fact is not None]
     return kept, len(listed) - len(kept)
 
 
-def _read_fact(raw: object, items: Sequence[Item]) -> NewItem | None:
+def _read_fact(raw: object, turns: Sequence[Item]) -> NewItem | None:
     if not isinstance(raw, dict) or not isinstance(raw.get("turns"), list):
         return None
     said, about = str(raw.get("fact", "")).strip(), str(raw.get("about", "")).strip()[:80]
-    numbers = [number for number in raw["turns"] if isinstance(number, int) and 1 <= number <= len(items)]
-    origins = [items[number - 1] for number in dict.fromkeys(numbers)]
+    numbers = [number for number in raw["turns"] if isinstance(number, int) and 1 <= number <= len(turns)]
+    origins = [turns[number - 1] for number in dict.fromkeys(numbers)]
     if not said or len(said) > LONGEST_FACT or not origins or not _is_supported(said, origins):
         return None
     first = origins[0]
@@ -137,14 +167,14 @@ def _is_supported(said: str, origins: Sequence[Item]) -> bool:
     return share_known(said, source) >= KNOWN_SHARE
 
 
-def _strictest(items: Sequence[Item]) -> Privacy:
-    return min((item.privacy for item in items), key=lambda privacy: privacy.reach)
+def _strictest(turns: Sequence[Item]) -> Privacy:
+    return min((item.privacy for item in turns), key=lambda privacy: privacy.reach)
 
 
-def _group(items: Sequence[Item]) -> Iterator[list[Item]]:
+def _group(turns: Sequence[Item]) -> Iterator[list[Item]]:
     """Group consecutive turns of one thread, scope and privacy, in order."""
     batch: list[Item] = []
-    for item in items:
+    for item in turns:
         if batch and (_where(item) != _where(batch[0]) or len(batch) == BATCH):
             yield batch
             batch = []

@@ -10,7 +10,8 @@ from dataclasses import replace
 from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import MemoryRead, NewItem, ReadStatus, Recall, Scope
 from ripieno.errors import MemoryUnavailable, RipienoError
-from ripieno.memory.memory import Memory, MemoryHealth, Pulse, outage_notice
+from ripieno.memory.health import MemoryHealth, Pulse
+from ripieno.memory.memory import Memory, outage_notice
 from ripieno.memory.redact import redact
 from ripieno.memory.waiting import Waiting
 
@@ -92,12 +93,7 @@ class Harness:
         Raises:
             MemoryUnavailable: memory is still unavailable. The items stay in the queue.
         """
-        if not len(self.waiting):
-            return 0
-        memory = self._memory()
-        count = await asyncio.to_thread(self.waiting.drain, memory.write)
-        await memory.embed()
-        return count
+        return await self._memory().drain(self.waiting) if len(self.waiting) else 0
 
     async def _keep_waiting(self, items: Sequence[NewItem], run: str, error: MemoryUnavailable) -> None:
         try:

@@ -49,7 +49,7 @@ class ImportedItem:
 ImportReader = Callable[[Import, str], Iterator[ImportedItem]]
 
 
-def import_source(store: Store, kind: str, request: Import, *, on_progress: Callable[[int], None] | None = None) -> int:
+def import_source(store: Store, kind: str, request: Import) -> int:
     """Import the items of a source beyond its watermark, and return the number of new ones.
 
     Each commit contains items and the watermark behind them, so an interrupted import continues there.
@@ -68,8 +68,6 @@ def import_source(store: Store, kind: str, request: Import, *, on_progress: Call
         if len(batch) == BATCH:
             new += _commit(store, source, request, batch)
             batch = []
-            if on_progress is not None:
-                on_progress(new)
     return new + _commit(store, source, request, batch)
 
 
@@ -118,14 +116,9 @@ def read_claude_code(request: Import, cursor: str) -> Iterator[ImportedItem]:
             continue
         text = _read_content(message.get("content"))
         if text:
-            item = NewItem(
-                text=text,
-                author=str(message.get("role") or raw["type"]),
-                thread=str(raw.get("sessionId") or request.path.stem),
-                ref=str(raw.get("uuid") or _ref(place, text)),
-                happened_at=_read_time(raw.get("timestamp")),
-            )
-            yield ImportedItem(item, behind)
+            author, ref = str(message.get("role") or raw["type"]), str(raw.get("uuid") or _ref(place, text))
+            thread, at = str(raw.get("sessionId") or request.path.stem), _read_time(raw.get("timestamp"))
+            yield ImportedItem(NewItem(text=text, author=author, thread=thread, ref=ref, happened_at=at), behind)
 
 
 def read_codex(request: Import, cursor: str) -> Iterator[ImportedItem]:
@@ -136,13 +129,8 @@ def read_codex(request: Import, cursor: str) -> Iterator[ImportedItem]:
             continue
         text = _read_content(payload.get("content"))
         if text and payload.get("role") in ("user", "assistant"):
-            item = NewItem(
-                text=text,
-                author=str(payload["role"]),
-                thread=request.path.stem,
-                ref=_ref(place, text),
-                happened_at=_read_time(raw.get("timestamp")),
-            )
+            author, ref, at = str(payload["role"]), _ref(place, text), _read_time(raw.get("timestamp"))
+            item = NewItem(text=text, author=author, thread=request.path.stem, ref=ref, happened_at=at)
             yield ImportedItem(item, behind)
 
 

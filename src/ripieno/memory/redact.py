@@ -3,11 +3,7 @@
 Personal data stay: memory belongs to its owner, and its content is scanned again before it leaves.
 """
 
-from ripieno.domain import Sensitivity
 from ripieno.privacy import Redacted, make_scanner
-from ripieno.privacy.scanner import MARKS
-
-REMOVED = MARKS[Sensitivity.SECRET]
 
 
 def redact(text: str) -> str:

@@ -4,9 +4,22 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import fields, replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from ripieno.domain import Clock
@@ -25,6 +38,7 @@ NEIGHBOURS = 2
 CANARY_PROJECT = "\x01canary"
 """A project that no caller can name."""
 _CHUNK = 500
+_ITEM_FIELDS = tuple(field.name for field in fields(Item))
 
 
 class Store:
@@ -61,12 +75,12 @@ class Store:
         redacted = [remove_secrets(each.text) for each in new]
         new = [replace(each, text=clean.text) for each, clean in zip(new, redacted, strict=True)]
         names = [_name(each) for each in new]
-        known = self._find_places(connection, names)
+        known = _find_places(connection, names)
         fresh: dict[str, NewItem] = {}
         for name, each in zip(names, new, strict=True):
             if name not in known:
                 fresh.setdefault(name, each)
-        self._require_origins(connection, fresh)
+        _require_origins(connection, fresh)
         start = connection.execute(select(func.max(items.c.place))).scalar() or 0  # no row is ever deleted
         places = {name: start + nth for nth, name in enumerate(fresh, start=1)}
         now = self.clock.now()
@@ -109,11 +123,8 @@ class Store:
         Raises:
             NotFound: an item does not exist.
         """
-        found: dict[str, Item] = {}
         with self.reading() as connection:
-            for start in range(0, len(ids), _CHUNK):
-                query = select(items).where(items.c.id.in_(ids[start : start + _CHUNK]))
-                found |= {row["id"]: to_item(row) for row in connection.execute(query).mappings()}
+            found = {row["id"]: to_item(row) for row in _read_rows(connection, items.c.id, ids)}
         missing = next((name for name in ids if name not in found), None)
         if missing is not None:
             raise NotFound(f"memory holds no item {missing!r}")
@@ -122,11 +133,7 @@ class Store:
     def at(self, places: Sequence[int]) -> list[Item]:
         """Return items by their places, without those that do not exist."""
         with self.reading() as connection:
-            found: list[Item] = []
-            for start in range(0, len(places), _CHUNK):
-                query = select(items).where(items.c.place.in_(places[start : start + _CHUNK]))
-                found += map(to_item, connection.execute(query).mappings())
-            return found
+            return [to_item(row) for row in _read_rows(connection, items.c.place, places)]
 
     def history(self, name: str) -> list[Item]:
         """Return an item, all that it superseded and all that superseded it, the oldest first.
@@ -205,53 +212,52 @@ class Store:
         except SQLAlchemyError as error:
             raise explain(error) from error
 
-    def _find_places(self, connection: Connection, names: Sequence[str]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for start in range(0, len(names), _CHUNK):
-            rows = connection.execute(
-                select(items.c.id, items.c.place).where(items.c.id.in_(names[start : start + _CHUNK]))
-            )
-            found |= {row.id: row.place for row in rows}
-        return found
 
-    def _require_origins(self, connection: Connection, fresh: dict[str, NewItem]) -> None:
-        wanted = {each.supersedes for each in fresh.values() if each.supersedes is not None}
-        wanted |= {origin for each in fresh.values() for origin in each.derived_from}
-        known = self._find_places(connection, sorted(wanted - set(fresh)))
-        for name in sorted(wanted - set(fresh) - set(known)):
+def _read_rows(
+    connection: Connection, key: Column[Any], values: Sequence[object], *, query: Select[Any] | None = None
+) -> Iterator[RowMapping]:
+    """Yield the rows with one of the values. There may be more values than one query can hold."""
+    asked = select(items) if query is None else query
+    for start in range(0, len(values), _CHUNK):
+        yield from connection.execute(asked.where(key.in_(values[start : start + _CHUNK]))).mappings()
+
+
+def _require_origins(connection: Connection, fresh: dict[str, NewItem]) -> None:
+    wanted = {each.supersedes for each in fresh.values() if each.supersedes is not None}
+    wanted |= {origin for each in fresh.values() for origin in each.derived_from}
+    outside = sorted(wanted - set(fresh))
+    known = _find_places(connection, outside)
+    for name in outside:
+        if name not in known:
             raise NotFound(f"memory holds no item {name!r}, which a new item supersedes or is derived from")
 
 
-@dataclass(slots=True)
-class _Thread:
-    """The end of one thread while items are added to it."""
-
-    last: list[tuple[int, str]] = field(default_factory=list)
-    """Places and words of the thread's latest items, the newest last."""
+def _find_places(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+    rows = _read_rows(connection, items.c.id, names, query=select(items.c.id, items.c.place))
+    return {row["id"]: row["place"] for row in rows}
 
 
-def index(connection: Connection, new: Sequence[tuple[int, NewItem]]) -> None:
+def index(connection: Connection, new: Sequence[tuple[int, NewItem | Item]]) -> None:
     """Index the words of new items, each with its neighbours."""
     if not new:
         return
     before: dict[int, str] = {}
     after: dict[int, str] = {}
     changed: dict[int, str] = {}
-    threads: dict[tuple[str, str, str], _Thread] = {}
+    ends: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
     for place, item in new:
         words = with_author(item.author, item.text)
         key = (item.scope.project, item.scope.user, item.thread)
-        thread = _Thread()
-        if item.thread:
-            if key not in threads:
-                threads[key] = _Thread(_read_end(connection, key, place))
-            thread = threads[key]
-        before[place] = "\n".join([*(each for _, each in thread.last), words])
+        if item.thread and key not in ends:
+            ends[key] = _read_end(connection, key, place)
+        end = ends.get(key, [])
+        before[place] = "\n".join([*(each for _, each in end), words])
         after[place] = words
-        if thread.last:
-            previous, text_ = thread.last[-1]
+        if end:
+            previous, text_ = end[-1]
             (after if previous in after else changed)[previous] = f"{text_}\n{words}"
-        thread.last = [*thread.last, (place, words)][-NEIGHBOURS:]
+        if item.thread:
+            ends[key] = [*end, (place, words)][-NEIGHBOURS:]
     kept = words_of(connection)
     kept.add(connection, BEFORE, before)
     kept.add(connection, AFTER, after)
@@ -298,7 +304,7 @@ def rebuild(store: Store) -> int:
         connection.execute(delete(authors))
         query = select(items).where(items.c.erased_at.is_(None)).order_by(items.c.place)
         kept = [to_item(row) for row in connection.execute(query).mappings()]
-        index(connection, [(item.place, _renew(item)) for item in kept])
+        index(connection, [(item.place, item) for item in kept])
     return len(kept)
 
 
@@ -309,32 +315,13 @@ def with_author(author: str, words: str) -> str:
 
 def to_item(found: RowMapping) -> Item:
     """Convert a row into an item."""
-    return Item(
-        id=found["id"],
-        place=found["place"],
-        text=found["text"],
-        kind=ItemKind(found["kind"]),
-        scope=Scope(project=found["project"], user=found["user"]),
-        author=found["author"],
-        thread=found["thread"],
-        source=found["source"],
-        ref=found["ref"],
-        privacy=Privacy(found["privacy"]),
-        happened_at=found["happened_at"],
-        valid_from=found["valid_from"],
-        valid_to=found["valid_to"],
-        recorded_at=found["recorded_at"],
-        supersedes=found["supersedes"],
-        derived_from=tuple(found["derived_from"].split()),
-        confidence=found["confidence"],
-        expires_at=found["expires_at"],
-        erased_at=found["erased_at"],
-    )
-
-
-def _renew(item: Item) -> NewItem:
-    """Return an item in the form that is indexed."""
-    return NewItem(text=item.text, author=item.author, thread=item.thread, scope=item.scope)
+    converted = {
+        "kind": ItemKind(found["kind"]),
+        "scope": Scope(project=found["project"], user=found["user"]),
+        "privacy": Privacy(found["privacy"]),
+        "derived_from": tuple(found["derived_from"].split()),
+    }
+    return Item(**{name: converted[name] if name in converted else found[name] for name in _ITEM_FIELDS})
 
 
 def _name(item: NewItem) -> str:
@@ -347,25 +334,18 @@ def _name(item: NewItem) -> str:
 def _to_row(name: str, place: int, item: NewItem, now: float) -> dict[str, object]:
     happened = item.happened_at if item.happened_at is not None else now
     kept = RETENTION_S.get(item.kind)
-    return {
+    same = ("text", "author", "thread", "source", "ref", "valid_to", "supersedes", "confidence")
+    return {column: getattr(item, column) for column in same} | {
         "place": place,
         "id": name,
         "kind": item.kind.value,
-        "text": item.text,
-        "author": item.author,
-        "thread": item.thread,
         "project": item.scope.project,
         "user": item.scope.user,
         "privacy": item.privacy.value,
-        "source": item.source,
-        "ref": item.ref,
         "happened_at": happened,
         "valid_from": item.valid_from if item.valid_from is not None else happened,
-        "valid_to": item.valid_to,
         "recorded_at": now,
-        "supersedes": item.supersedes,
         "derived_from": " ".join(item.derived_from),
-        "confidence": item.confidence,
         "expires_at": now + kept if kept is not None else None,
         "digest": hashlib.sha256(item.text.encode()).hexdigest(),
     }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from sqlalchemy import Connection, delete, func, insert, select
@@ -37,7 +37,7 @@ class Version:
     recorded_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Watermark:
     """How far a source was read."""
 
@@ -69,20 +69,19 @@ def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LA
         nth = int(connection.execute(select(func.count()).where(versions.c.source == source)).scalar_one()) + 1
         before: list[str] = json.loads(last.ids) if last is not None else []
         reason = _find_fault(len(items), len(before), bound)
+        status = VersionStatus.QUARANTINED if reason else VersionStatus.CURRENT
+        version = Version(source=source, nth=nth, status=status, items=len(items), reason=reason, recorded_at=now)
         if reason:
-            row = _row(source, nth, VersionStatus.QUARANTINED, now, reason=reason, count=len(items))
-            connection.execute(insert(versions), row)
-            return _to_version(row)
-        receipts = store.add(connection, items)
-        ids = [receipt.id for receipt in receipts]
+            connection.execute(insert(versions), asdict(version) | {"ids": "[]"})
+            return version
+        ids = [receipt.id for receipt in store.add(connection, items)]
         if last is not None:
             connection.execute(
                 versions.update()
                 .where(versions.c.source == source, versions.c.nth == last.nth)
-                .values(status="superseded")
+                .values(status=VersionStatus.SUPERSEDED)
             )
-        row = _row(source, nth, VersionStatus.CURRENT, now, count=len(ids)) | {"ids": json.dumps(ids)}
-        connection.execute(insert(versions), row)
+        connection.execute(insert(versions), asdict(version) | {"ids": json.dumps(ids)})
         gone = sorted(set(before) - set(ids))
         if gone:
             connection.execute(
@@ -90,7 +89,7 @@ def sync(store: Store, source: str, new: Sequence[NewItem], *, bound: float = LA
             )
         connection.execute(delete(retired).where(retired.c.id.in_(ids)))
         move_watermark(connection, source, seen_at=now, committed_at=now)
-    return _to_version(row)
+    return version
 
 
 def list_versions(store: Store, source: str) -> list[Version]:
@@ -98,7 +97,8 @@ def list_versions(store: Store, source: str) -> list[Version]:
     with store.reading() as connection:
         shown = [column for column in versions.c if column is not versions.c.ids]
         query = select(*shown).where(versions.c.source == source).order_by(versions.c.nth)
-        return [_to_version(dict(row)) for row in connection.execute(query).mappings()]
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    return [Version(**row | {"status": VersionStatus(row["status"])}) for row in rows]
 
 
 def move_watermark(
@@ -123,10 +123,7 @@ def list_watermarks(store: Store) -> list[Watermark]:
     """List how far each source was read."""
     with store.reading() as connection:
         rows = connection.execute(select(sources).order_by(sources.c.name)).all()
-    return [
-        Watermark(source=row.name, seen_at=row.seen_at, committed_at=row.committed_at, cursor=row.cursor)
-        for row in rows
-    ]
+    return [Watermark(*row) for row in rows]
 
 
 def _find_fault(items: int, before: int, bound: float) -> str:
@@ -135,28 +132,3 @@ def _find_fault(items: int, before: int, bound: float) -> str:
     if before and items < (1.0 - bound) * before:
         return f"the sync has {items} items and the version before it {before}: more than {bound:.0%} would be lost"
     return ""
-
-
-def _row(
-    source: str, nth: int, status: VersionStatus, now: float, *, count: int, reason: str = ""
-) -> dict[str, object]:
-    return {
-        "source": source,
-        "nth": nth,
-        "status": status.value,
-        "items": count,
-        "reason": reason,
-        "recorded_at": now,
-        "ids": "[]",
-    }
-
-
-def _to_version(row: dict[str, object]) -> Version:
-    return Version(
-        source=str(row["source"]),
-        nth=int(str(row["nth"])),
-        status=VersionStatus(str(row["status"])),
-        items=int(str(row["items"])),
-        reason=str(row["reason"]),
-        recorded_at=float(str(row["recorded_at"])),
-    )

@@ -89,9 +89,15 @@ class Words(ABC):
     def prepare(self, connection: Connection) -> None:
         """Create what is missing."""
 
-    @abstractmethod
     def count(self, connection: Connection, word: str, most: int) -> int:
         """Count the items that contain a word, up to `most`."""
+        words = self._tables[BEFORE]
+        found = select(words.c[self._place]).where(self._contains(words, word)).limit(most).subquery()
+        return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+
+    @abstractmethod
+    def _contains(self, words: TableClause, word: str) -> ColumnElement[bool]:
+        """Make the condition that a row contains a word."""
 
     @abstractmethod
     def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
@@ -118,11 +124,8 @@ class Fts5(Words):
                 )
             )
 
-    def count(self, connection: Connection, word: str, most: int) -> int:
-        """See `Words`."""
-        words = self._tables[BEFORE]
-        found = select(words.c.rowid).where(words.c.words.op("MATCH")(f'"{word}"')).limit(most).subquery()
-        return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+    def _contains(self, words: TableClause, word: str) -> ColumnElement[bool]:
+        return words.c.words.op("MATCH")(f'"{word}"')
 
     def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
         """See `Words`."""
@@ -165,11 +168,8 @@ class Tsvector(Words):
         """See `Words`."""
         self.metadata.create_all(connection)
 
-    def count(self, connection: Connection, word: str, most: int) -> int:
-        """See `Words`."""
-        words = self._tables[BEFORE]
-        found = select(words.c.place).where(words.c.found.op("@@")(_seek(word))).limit(most).subquery()
-        return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+    def _contains(self, words: TableClause, word: str) -> ColumnElement[bool]:
+        return words.c.found.op("@@")(_seek(word))
 
     def match(self, connection: Connection, name: str, sought: Sought) -> Sequence[RowMapping]:
         """See `Words`."""
@@ -184,7 +184,7 @@ class Tsvector(Words):
             select(
                 words.c.place,
                 (_weigh(count, sought.size) * func.ts_rank(even, words.c.found, _seek(term)) / length).label("score"),
-            ).where(words.c.found.op("@@")(_seek(term)))
+            ).where(self._contains(words, term))
             for term, count in known.items()
         ]
         each = union_all(*parts).subquery()
