@@ -104,7 +104,7 @@ class RunBudget:
         tokens = bound.afford(usd)
         if bound.is_limited and tokens >= bound.output_tokens:
             return task
-        self._recorder.limit(tokens)
+        self._recorder.limited_tokens = tokens
         return cap_output(worker, task, tokens)
 
     def _settle(self, hold: Hold) -> None:

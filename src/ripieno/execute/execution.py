@@ -35,11 +35,13 @@ class CallRecorder:
     """Collects the calls and findings of one run. They are never changed, and none is added after its end."""
 
     def __init__(self) -> None:
+        self.serving: WorkerId | None = None
+        """The worker that is answering, while a stream runs."""
+        self.limited_tokens: int | None = None
+        """The longest answer, in tokens, of the latest call that the budget limited; None if none was."""
         self._calls: list[Call] = []
         self._found: dict[str, Finding | Unchecked] = {}
         self._verdicts: dict[str, Verdict] = {}
-        self._serving: WorkerId | None = None
-        self._limited_tokens: int | None = None
         self._ended: Ended | None = None
 
     @property
@@ -62,16 +64,6 @@ class CallRecorder:
         """Return the price of all calls so far, in US dollars; None if any is unknown."""
         known, unknown = sum_costs([call.cost_usd for call in self._calls])
         return None if unknown else known
-
-    @property
-    def serving(self) -> WorkerId | None:
-        """Return the worker that is answering, while a stream runs."""
-        return self._serving
-
-    @property
-    def limited_tokens(self) -> int | None:
-        """Return the longest answer, in tokens, of the latest call that the budget limited; None if none was."""
-        return self._limited_tokens
 
     @property
     def ended(self) -> "Ended | None":
@@ -97,14 +89,6 @@ class CallRecorder:
         self._found[found.step] = found
         if about is not None and isinstance(found, Finding):
             self._verdicts[about] = found.verdict
-
-    def serve(self, worker: WorkerId) -> None:
-        """Record which worker answers from now on."""
-        self._serving = worker
-
-    def limit(self, tokens: int) -> None:
-        """Record that the budget limits the answer of a call."""
-        self._limited_tokens = tokens
 
     def end(self, ended: "Ended") -> None:
         """End the run.

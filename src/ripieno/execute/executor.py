@@ -77,7 +77,7 @@ class Executor:
                     room.release()
                 answered = await work
                 if not steps.has_streamed:
-                    started.recorder.serve(answered.run.worker)
+                    started.recorder.serving = answered.run.worker
                     async for piece in stream_whole(answered.answer):
                         yield piece
             finally:

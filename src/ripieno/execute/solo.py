@@ -117,7 +117,7 @@ class SoloRunner:
         with Ending(started):
             for place, worker in enumerate(workers, start=1):
                 live = LiveCall(worker)
-                started.recorder.serve(worker.id)
+                started.recorder.serving = worker.id
                 pieces = self._stream_one(started, budget, live)
                 has_begun = False
                 try:

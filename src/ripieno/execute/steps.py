@@ -1,7 +1,6 @@
 """Steps: the only way for a workflow to call workers. Each step is within the budget, recorded, and done once."""
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
@@ -11,8 +10,6 @@ from ripieno.domain import (
     Call,
     Finding,
     Pool,
-    Proposed,
-    Resolved,
     Stepped,
     Task,
     Unchecked,
@@ -20,21 +17,11 @@ from ripieno.domain import (
     Worker,
     WorkerId,
 )
-from ripieno.domain.entry import EXPIRY
 from ripieno.domain.grader import Check, Human
-from ripieno.errors import (
-    ApprovalDenied,
-    ApprovalPending,
-    BadAnswer,
-    ConfigError,
-    InDoubt,
-    NoVerdict,
-    ProviderError,
-    ProviderRejected,
-)
+from ripieno.errors import BadAnswer, InDoubt, NoVerdict, ProviderError, ProviderRejected
+from ripieno.execute.approval import Approvals
 from ripieno.execute.budget import RunBudget
 from ripieno.execute.execution import Started
-from ripieno.execute.journal import APPROVAL_S
 from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult, LiveCall, Piece
 from ripieno.providers.base import Ask
 from ripieno.providers.caller import ATTEMPTS
@@ -92,6 +79,7 @@ class Steps:
         self._run = started.decision.id
         self._recorder = started.recorder
         self._journal = started.journal
+        self._approvals = Approvals(self._run, self.task, self._journal)
         self._sink = sink
         self._asked: dict[tuple[WorkerId, str], Answer] = {}
         for done in self._journal.steps if self._journal is not None else ():
@@ -142,7 +130,7 @@ class Steps:
         error: ProviderError | None = None
         for worker in _list_workers(workers, self.pool):
             if worker.needs_approval or needs_approval:
-                await self._approve(step, worker, task)
+                await self._approvals.require(step, worker, task)
             result = await self._ask_one(step, worker, task, is_last=is_last)
             calls.append(result.call)
             if isinstance(result, CallAnswered):
@@ -170,7 +158,7 @@ class Steps:
         author = given.call.worker
         try:
             if isinstance(check, Human):
-                verdict = await self._ask_human(step, check, given.answer, author=author)
+                verdict = await self._approvals.judge(step, check, given.answer, author=self.pool[author])
             else:
                 verdict = await self.checker.check(check, self.task, given.answer, author=author, ask=self._asker(step))
         except NoVerdict as error:
@@ -243,7 +231,7 @@ class Steps:
         return await self._caller.call(live.worker, task, attempts=1 if live.worker.has_effects else ATTEMPTS)
 
     async def _stream(self, live: LiveCall, task: Task, sink: Sink) -> CallResult:
-        self._recorder.serve(live.worker.id)
+        self._recorder.serving = live.worker.id
         pieces = self._caller.stream(live, task)
         try:
             async for piece in pieces:
@@ -254,52 +242,6 @@ class Steps:
         finally:  # the run may be cancelled while the sink is full
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
         return live.result()
-
-    async def _approve(self, step: str, worker: Worker, task: Task) -> None:
-        """Return if a human approved exactly this call."""
-        digest = digest_proposal(worker, task, self.task)
-        question = f"May {worker.id} be called with this?"
-        resolved = await self._wait_for_human(step, digest, worker.id, arguments=task.text, question=question)
-        if not resolved.is_approved:
-            raise ApprovalDenied(self._run, step=step, by=resolved.by, reason=resolved.reason)
-
-    async def _ask_human(self, step: str, check: Human, answer: Answer, *, author: WorkerId) -> Verdict:
-        digest = digest_proposal(self.pool[author], Task.from_text(answer.text), self.task)
-        resolved = await self._wait_for_human(step, digest, author, arguments=answer.text, question=check.question)
-        if resolved.by == EXPIRY:
-            raise NoVerdict(f"no human answered within {APPROVAL_S / 3600:.0f} h", verifier="human")
-        return Verdict(
-            verifier=f"human:{resolved.by}", quality=float(resolved.is_approved), detail=resolved.reason or "looked at"
-        )
-
-    async def _wait_for_human(
-        self, step: str, digest: str, worker: WorkerId, *, arguments: str, question: str
-    ) -> Resolved:
-        """Return the human's answer. Suspend the run if there is none yet."""
-        if self._journal is None:
-            raise ConfigError(
-                f"{worker!r} needs approval, which needs durable runs",
-                key="ledger.durable_runs",
-                hint="set it to true",
-            )
-        resolved = self._journal.find_resolution(step, digest)
-        if resolved is not None:
-            return resolved
-        expires_at = self._journal.now() + APPROVAL_S
-        proposed = await self._journal.propose(
-            Proposed(
-                run=self._run,
-                step=step,
-                digest=digest,
-                worker=worker,
-                arguments=arguments,
-                question=question,
-                expires_at=expires_at,
-            )
-        )
-        if self._journal.now() < proposed.expires_at:
-            raise ApprovalPending(self._run, step=step, worker=worker, expires_at=proposed.expires_at)
-        return await self._journal.resolve(proposed.expire())
 
     async def _record(self, done: Stepped) -> None:
         if self._journal is not None:
@@ -312,9 +254,3 @@ def _list_workers(workers: Sequence[WorkerId], pool: Pool) -> list[Worker]:
     if present and present[0].id == workers[0] and present[0].has_effects:
         return present[:1]
     return [worker for worker in present if worker.id == workers[0] or not worker.is_careful]
-
-
-def digest_proposal(worker: Worker, asked: Task, whole: Task) -> str:
-    """Digest what a human approves: the worker with its version, its input, and the whole task."""
-    packed = f"{worker.id}\x1f{worker.version}\x1f{asked.digest}\x1f{whole.digest}"
-    return hashlib.sha256(packed.encode()).hexdigest()
