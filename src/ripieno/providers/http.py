@@ -1,38 +1,27 @@
 """HTTP to one address over persistent connections: requests, and whole or streamed replies.
 
-httptools parses. This module keeps connections, bounds memory and time, and closes a connection whose reply is no
-longer needed, so that the server stops writing.
+This module keeps connections, and closes one whose reply is no longer needed, so that the server stops writing.
 """
 
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-import httptools
+from ripieno.providers.connection import Broken, Connection, HttpReply
 
-LONGEST_REPLY = 64 * 1024 * 1024
-"""Most bytes of a whole reply. The client aborts a longer one."""
-MOST_BUFFERED = 256 * 1024
-"""Unread bytes of a stream before the connection stops reading."""
 MOST_IDLE = 256
 """Most idle connections that are kept."""
-END_S = 1.0
-"""Seconds that the end of a reply may come after its last part."""
 KEPT_S = 30.0
 """Seconds that an idle connection is kept. Servers close theirs after a minute or more."""
 
 
 class Unreachable(OSError):
     """No connection was possible."""
-
-
-class Broken(OSError):
-    """The connection ended early, or the reply was not HTTP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +35,6 @@ class Timeouts:
     """Between two parts of a streamed reply."""
     total_s: float = 300.0
     """For a whole reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Status and headers of a reply, names in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpReply:
-    """A whole reply."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class HttpClient:
@@ -85,8 +57,8 @@ class HttpClient:
         self._path = parts.path.rstrip("/")
         lines = {"host": parts.netloc.rpartition("@")[2], "accept-encoding": "identity", **(headers or {})}
         self._head = "".join(f"{name}: {_clean(value)}\r\n" for name, value in lines.items())
-        self._idle: deque[tuple[float, _ClientConnection]] = deque()
-        self._busy: set[_ClientConnection] = set()
+        self._idle: deque[tuple[float, Connection]] = deque()
+        self._busy: set[Connection] = set()
 
     async def fetch(
         self, method: str, path: str, body: bytes = b"", *, total_s: float | None = None, is_once: bool = False
@@ -132,7 +104,7 @@ class HttpClient:
             finally:
                 self.release(connection, is_read=False)
 
-    async def acquire(self, *, is_new: bool = False) -> "tuple[_ClientConnection, bool]":
+    async def acquire(self, *, is_new: bool = False) -> tuple[Connection, bool]:
         """Acquire a connection, and return whether it is new. With `is_new` it always is."""
         now = asyncio.get_running_loop().time()
         while self._idle and now - self._idle[0][0] > KEPT_S:
@@ -146,7 +118,7 @@ class HttpClient:
         self._busy.add(connection)
         return connection, True
 
-    def release(self, connection: "_ClientConnection", *, is_read: bool = True) -> None:
+    def release(self, connection: Connection, *, is_read: bool = True) -> None:
         """Keep a connection whose reply is complete, or close it. With `is_read`, the end may still arrive."""
         if is_read and connection.awaits_end(self.release):
             return
@@ -156,12 +128,12 @@ class HttpClient:
         else:
             connection.abort()
 
-    async def _connect(self) -> "_ClientConnection":
+    async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
                 _, connection = await loop.create_connection(
-                    _ClientConnection,
+                    Connection,
                     self._host,
                     self._port,
                     ssl=self._tls,
@@ -186,8 +158,8 @@ class Streaming:
     client: HttpClient
     request: bytes
     is_once: bool
-    head: Head = field(init=False)
-    _connection: "_ClientConnection | None" = field(init=False, default=None)
+    head: HttpReply = field(init=False)
+    _connection: Connection | None = field(init=False, default=None)
     _began: float = field(init=False, default=0.0)
 
     async def __aenter__(self) -> Self:
@@ -233,197 +205,6 @@ class Streaming:
         )
         while (part := await connection.next_part()) is not None:
             yield part
-
-
-class _ClientConnection(asyncio.Protocol):
-    """One connection, with one exchange at a time."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.is_open = False
-        self.has_reply = False
-        """Whether any byte of the current reply has arrived."""
-        self._is_complete = True
-        self._keeps_alive = True
-        self._error: OSError | TimeoutError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._parts: deque[bytes] = deque()
-        self._buffered = 0
-        self._is_whole = False
-        self._is_paused = False
-        self._has_head = False
-        self._has_length = False
-        self._headers: dict[str, str] = {}
-        self._release_when_ended: Callable[[_ClientConnection], None] | None = None
-        self._idle_s = 0.0
-        self._due = self._ends = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def is_reusable(self) -> bool:
-        """Return whether another exchange may follow."""
-        return self.is_open and self._is_complete and self._keeps_alive and self._error is None
-
-    async def fetch(self, request: bytes) -> HttpReply:
-        self._begin(request, is_whole=True)
-        while not self._is_complete:
-            await self._wait()
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        return HttpReply(self._parser.get_status_code(), self._headers, body)
-
-    async def open(self, request: bytes) -> Head:
-        self._begin(request, is_whole=False)
-        while not self._has_head:
-            await self._wait()
-        return Head(self._parser.get_status_code(), self._headers)
-
-    def expect(self, due: float, *, then_within: float, ends: float) -> None:
-        """Fail if no part arrives until `due`, later within `then_within` seconds of the last one, and at `ends`."""
-        self._idle_s, self._ends = then_within, ends
-        self._due = self._loop.time() + then_within if self._parts else due
-        self._arm()
-
-    async def next_part(self) -> bytes | None:
-        while not self._parts:
-            if self._is_complete:
-                self._disarm()
-                return None
-            await self._wait()
-        part = self._parts.popleft()
-        self._buffered -= len(part)
-        if self._is_paused and self._buffered < MOST_BUFFERED // 2:
-            self._is_paused = False
-            self._transport.resume_reading()
-        return part
-
-    def awaits_end(self, release: "Callable[[_ClientConnection], None]") -> bool:
-        """Wait briefly in the background for the end of a reply. Return False if there is none to wait for."""
-        if self._is_complete or not self.is_open or self._error is not None or self._release_when_ended is not None:
-            return False
-        self._release_when_ended = release
-        self.expect(self._loop.time() + END_S, then_within=END_S, ends=self._loop.time() + END_S)
-        return True
-
-    def abort(self) -> None:
-        self._disarm()
-        if self.is_open:
-            self.is_open = False
-            self._transport.abort()
-
-    def _begin(self, request: bytes, *, is_whole: bool) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers, self._is_whole = {}, is_whole
-        self._has_head = self._has_length = self.has_reply = self._is_complete = False
-        self._buffered = 0
-        self._transport.write(request)
-
-    async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if not self.is_open:
-            raise Broken("the connection ended")
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        if self._error is not None:
-            raise self._error
-
-    def _wake(self) -> None:
-        if self._release_when_ended is not None and (self._is_complete or not self.is_open):
-            self._disarm()
-            release = self._release_when_ended
-            release(self)
-            self._release_when_ended = None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _fail(self, error: OSError | TimeoutError) -> None:
-        if self._error is None:
-            self._error = error
-        self.abort()
-        self._wake()
-
-    def _arm(self) -> None:
-        self._disarm()
-        self._timer = self._loop.call_at(min(self._due, self._ends), self._check_time)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check_time(self) -> None:
-        """Fail after a timeout. Each part moves the due time; the timer is only reset when it fires."""
-        self._timer = None
-        now = self._loop.time()
-        if self._is_paused:  # the reader is slow, not the server
-            self._due = now + self._idle_s
-        if now >= min(self._due, self._ends):
-            self._fail(TimeoutError("no data arrived in time"))
-        elif not self._is_complete:
-            self._arm()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
-        self.is_open = True
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_complete:  # data without a request
-            self.abort()
-            return
-        self.has_reply = True
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(Broken(f"the reply is not HTTP ({error})"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_open = False
-        self._disarm()
-        if self._has_head and not self._is_complete and not self._has_length and exc is None:
-            self._is_complete = True  # the end of the connection is the end of the body
-        elif not self._is_complete and self._error is None:
-            self._error = Broken("the connection ended before the reply did")
-        self._wake()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.decode("latin-1").lower()
-        self._headers[key] = value.decode("latin-1")
-        if key in ("content-length", "transfer-encoding"):
-            self._has_length = True
-
-    def on_headers_complete(self) -> None:
-        if self._parser.get_status_code() < 200:  # an interim reply; the final one follows
-            self._headers = {}
-            return
-        self._has_head = True
-        if not self._is_whole:
-            self._wake()
-
-    def on_body(self, body: bytes) -> None:
-        if self._release_when_ended is not None:
-            return
-        self._parts.append(body)
-        self._buffered += len(body)
-        self._due = self._loop.time() + self._idle_s
-        if self._is_whole:
-            if self._buffered > LONGEST_REPLY:
-                self._fail(Broken(f"the reply is over {LONGEST_REPLY} bytes"))
-        else:
-            if self._buffered > MOST_BUFFERED and not self._is_paused:
-                self._is_paused = True
-                self._transport.pause_reading()
-            self._wake()
-
-    def on_message_complete(self) -> None:
-        if not self._has_head:
-            return
-        self._is_complete = True
-        self._keeps_alive = self._parser.should_keep_alive() and self._has_length
-        self._wake()
 
 
 def _clean(value: str) -> str:
