@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId, sum_costs
@@ -51,7 +52,7 @@ class Caller:
         self._boundary = boundary
         self._providers = providers
         self._clock = clock
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[WorkerId, Lane] = {}
         self._rng = random.Random()  # noqa: S311  # spreads waits; no secret depends on it
 
     async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> CallResult:
@@ -63,23 +64,22 @@ class Caller:
             tries += 1
             try:
                 await self._withhold(worker, task)
-                await lane.enter(worker)
-                try:
+                async with lane.turn(worker):
                     began = self._clock.monotonic()
-                    answer = await self._ask(worker, task)
-                finally:
-                    lane.leave()
+                    with _translating(worker):
+                        answer = await self._find(worker).complete(worker, task)
                 break
             except ProviderError as error:
                 if tries >= attempts or not is_worth_retrying(error):
-                    failed = self._fail(worker, task, error, start=start, attempts=tries)
+                    self._note_failure(worker, error)
+                    failed = _fail(worker, task, error, latency_s=self._clock.monotonic() - start, attempts=tries)
                     return replace(failed, call=_add_costs(failed.call, wasted))
                 if not is_unbilled(error):
-                    wasted.append(self._settle(worker, task, Answer(text=""), latency_s=0.0, attempts=1).cost_usd)
-                await asyncio.sleep(self._wait_s(error, tries))
+                    wasted.append(_settle(worker, task, Answer(text=""), latency_s=0.0, attempts=1).cost_usd)
+                await asyncio.sleep(_choose_wait(error, tries, self._rng))
         self.health.note_success(worker.id)
         latency = self._clock.monotonic() - (start if tries > 1 else began)
-        call = self._settle(worker, task, answer, latency_s=latency, attempts=tries)
+        call = _settle(worker, task, answer, latency_s=latency, attempts=tries)
         return CallAnswered(call=_add_costs(call, wasted), answer=answer)
 
     async def stream(self, live: LiveCall, task: Task) -> AsyncIterator[Piece]:
@@ -92,26 +92,25 @@ class Caller:
         collected, lane = Assembly(), self._lane(worker)
         try:
             await self._withhold(worker, task)
-            await lane.enter(worker)
-            try:
+            async with lane.turn(worker):
                 provider = self._find(worker)
-                async for piece in _guarded(worker, provider.stream(worker, task)):
-                    collected.add(piece, at=self._clock.monotonic() - start)
-                    yield piece
-            finally:
-                lane.leave()
+                with _translating(worker):
+                    async for piece in provider.stream(worker, task):
+                        collected.add(piece, at=self._clock.monotonic() - start)
+                        yield piece
             if not collected.has_content:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
         except ProviderError as error:
             partial = collected.answer() if collected.has_content else None
-            live.ended = self._fail(worker, task, error, start=start, attempts=1, partial=partial)
+            self._note_failure(worker, error)
+            live.ended = _fail(worker, task, error, latency_s=self._clock.monotonic() - start, partial=partial)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            live.ended = self._cancel(worker, task, collected.answer(), latency_s=self._clock.monotonic() - start)
+            live.ended = _cancel(worker, task, collected.answer(), latency_s=self._clock.monotonic() - start)
             raise
         self.health.note_success(worker.id)
         answer = collected.answer()
-        call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=1)
+        call = _settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=1)
         live.ended = CallAnswered(call=replace(call, first_token_s=collected.first_s), answer=answer)
 
     async def measure(self, worker: Worker, task: Task) -> CallResult:
@@ -137,16 +136,12 @@ class Caller:
         if not isinstance(provider, Embedder):
             raise ProviderRejected(f"{worker.id!r} makes no embeddings", worker=worker.id)
         await self._withhold(worker, body)
-        lane = self._lane(worker)
-        await lane.enter(worker)
-        try:
+        async with self._lane(worker).turn(worker):
             return await provider.embed(worker, body)
-        finally:
-            lane.leave()
 
     def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> CallFailed:
         """Price a call that was cancelled before its end. The sent prompt is billed anyway."""
-        return self._cancel(worker, task, Answer(text=""), latency_s=latency_s)
+        return _cancel(worker, task, Answer(text=""), latency_s=latency_s)
 
     async def check(self, worker: Worker) -> str:
         """Check whether the worker could answer now."""
@@ -197,14 +192,6 @@ class Caller:
                 hint=f"name a worker that is {boundary.reach}, or remove the text",
             )
 
-    async def _ask(self, worker: Worker, task: Task) -> Answer:
-        try:
-            return await self._find(worker).complete(worker, task)
-        except (ProviderError, ConfigError) as error:
-            raise _as_provider_error(worker, error) from error
-        except Exception as error:
-            raise BadAnswer(f"{worker.id!r}: {type(error).__name__}: {error}", worker=worker.id) from error
-
     def _find(self, worker: Worker) -> Provider:
         provider = self._providers.get(worker.binding.provider)
         if provider is None:
@@ -216,11 +203,11 @@ class Caller:
 
     def load(self) -> Mapping[WorkerId, float]:
         """Return current and waiting calls divided by the worker's concurrency, for workers at full load."""
-        return {WorkerId(worker): lane.load for worker, lane in self._lanes.items() if lane.load >= 1.0}
+        return {worker: lane.load for worker, lane in self._lanes.items() if lane.load >= 1.0}
 
     def crowded(self) -> Mapping[WorkerId, str]:
         """Return the workers whose queue is full, with a description."""
-        return {WorkerId(worker): lane.describe() for worker, lane in self._lanes.items() if lane.is_crowded}
+        return {worker: lane.describe() for worker, lane in self._lanes.items() if lane.is_crowded}
 
     def _lane(self, worker: Worker) -> Lane:
         lane = self._lanes.get(worker.id)
@@ -228,56 +215,49 @@ class Caller:
             lane = self._lanes[worker.id] = Lane(worker.max_concurrency)
         return lane
 
-    def _wait_s(self, error: ProviderError, tries: int) -> float:
-        """Return the provider's requested wait, or else a random part of a doubling bound.
-
-        Source:
-            Brooker (2015), Exponential backoff and jitter: "full jitter".
-        """
-        if error.retry_after_s is not None:
-            return error.retry_after_s
-        return self._rng.uniform(0.0, BACKOFF_S * 2.0 ** (tries - 1))
-
-    def _settle(self, worker: Worker, task: Task, answer: Answer, *, latency_s: float, attempts: int) -> Call:
-        usage = _complete_usage(answer, task)
-        priced = worker.price.price(usage)
-        return Call(
-            worker=worker.id,
-            worker_version=worker.version,
-            usage=usage,
-            cost_usd=priced if answer.cost_usd is None else answer.cost_usd,
-            latency_s=latency_s if answer.latency_s is None else answer.latency_s,
-            attempts=attempts,
-        )
-
-    def _cancel(self, worker: Worker, task: Task, partial: Answer, *, latency_s: float) -> CallFailed:
-        call = self._settle(worker, task, partial, latency_s=latency_s, attempts=1)
-        error = ProviderError(f"the call of {worker.id!r} was cancelled", worker=worker.id)
-        return CallFailed(call=replace(call, failure=Failure.CANCELLED), error=error)
-
-    def _fail(
-        self,
-        worker: Worker,
-        task: Task,
-        error: ProviderError,
-        *,
-        start: float,
-        attempts: int,
-        partial: Answer | None = None,
-    ) -> CallFailed:
-        failure = classify_failure(error)
+    def _note_failure(self, worker: Worker, error: ProviderError) -> None:
+        """Record a failure in the worker's health, if it is the worker's own."""
         if error.retry_after_s is not None and not isinstance(error, WorkerBusy):
             self.health.note_wait(worker.id, error.retry_after_s)
-        is_own = isinstance(error, WorkerBusy | WithheldTask)
-        if (not isinstance(error, ProviderRejected) or error.blames_worker) and not is_own:
-            self.health.note_failure(worker.id, failure.value, is_final=isinstance(error, ProviderRejected))
-        is_nothing = is_unbilled(error) and partial is None
-        nothing = Usage(input_tokens=0, output_tokens=0) if is_nothing else Usage()
-        answer = partial or Answer(text="", usage=nothing)
-        call = self._settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=max(attempts, 1))
-        if is_nothing and call.cost_usd is None:
-            call = replace(call, cost_usd=0.0)  # nothing was generated, so nothing is charged
-        return CallFailed(call=replace(call, failure=failure, error=error.message), error=error)
+        is_rejected = isinstance(error, ProviderRejected)
+        if (not is_rejected or error.blames_worker) and not isinstance(error, WorkerBusy | WithheldTask):
+            self.health.note_failure(worker.id, classify_failure(error).value, is_final=is_rejected)
+
+
+def _fail(
+    worker: Worker,
+    task: Task,
+    error: ProviderError,
+    *,
+    latency_s: float,
+    attempts: int = 1,
+    partial: Answer | None = None,
+) -> CallFailed:
+    is_nothing = is_unbilled(error) and partial is None
+    nothing = Usage(input_tokens=0, output_tokens=0) if is_nothing else Usage()
+    call = _settle(worker, task, partial or Answer(text="", usage=nothing), latency_s=latency_s, attempts=attempts)
+    if is_nothing and call.cost_usd is None:
+        call = replace(call, cost_usd=0.0)  # nothing was generated, so nothing is charged
+    return CallFailed(call=replace(call, failure=classify_failure(error), error=error.message), error=error)
+
+
+def _settle(worker: Worker, task: Task, answer: Answer, *, latency_s: float, attempts: int) -> Call:
+    usage = _complete_usage(answer, task)
+    priced = worker.price.price(usage)
+    return Call(
+        worker=worker.id,
+        worker_version=worker.version,
+        usage=usage,
+        cost_usd=priced if answer.cost_usd is None else answer.cost_usd,
+        latency_s=latency_s if answer.latency_s is None else answer.latency_s,
+        attempts=attempts,
+    )
+
+
+def _cancel(worker: Worker, task: Task, partial: Answer, *, latency_s: float) -> CallFailed:
+    call = _settle(worker, task, partial, latency_s=latency_s, attempts=1)
+    error = ProviderError(f"the call of {worker.id!r} was cancelled", worker=worker.id)
+    return CallFailed(call=replace(call, failure=Failure.CANCELLED), error=error)
 
 
 def _add_costs(call: Call, wasted: Sequence[float | None]) -> Call:
@@ -339,10 +319,22 @@ def is_worth_retrying(error: ProviderError) -> bool:
     return error.retry_after_s is None or error.retry_after_s <= LONGEST_RETRY_AFTER_S
 
 
-async def _guarded(worker: Worker, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+def _choose_wait(error: ProviderError, tries: int, rng: random.Random) -> float:
+    """Return the provider's requested wait in seconds, or else a random part of a doubling bound.
+
+    Source:
+        Brooker (2015), Exponential backoff and jitter: "full jitter".
+    """
+    if error.retry_after_s is not None:
+        return error.retry_after_s
+    return rng.uniform(0.0, BACKOFF_S * 2.0 ** (tries - 1))
+
+
+@contextmanager
+def _translating(worker: Worker) -> Iterator[None]:
+    """Run a provider's code. Any other error of it becomes a provider error."""
     try:
-        async for piece in pieces:
-            yield piece
+        yield
     except (ProviderError, ConfigError) as error:
         raise _as_provider_error(worker, error) from error
     except Exception as error:

@@ -1,6 +1,8 @@
 """Lane: the current and waiting calls of one worker."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from ripieno.domain import Worker
 from ripieno.errors import WorkerBusy
@@ -31,8 +33,9 @@ class Lane:
         """Describe the number of calls in words."""
         return f"{self._here} calls run or wait, and it runs {self.limit} at once"
 
-    async def enter(self, worker: Worker) -> None:
-        """Wait for a slot of the worker. `leave` must follow.
+    @asynccontextmanager
+    async def turn(self, worker: Worker) -> AsyncIterator[None]:
+        """Wait for a slot of the worker, and hold it while the block runs.
 
         Raises:
             WorkerBusy: the queue is full.
@@ -40,14 +43,8 @@ class Lane:
         if self.is_crowded:
             raise WorkerBusy(f"{worker.id!r} is full: {self.describe()}", worker=worker.id, retry_after_s=1.0)
         self._here += 1
-        has_turn = False
         try:
-            has_turn = await self._slots.acquire()
+            async with self._slots:
+                yield
         finally:
-            if not has_turn:
-                self._here -= 1
-
-    def leave(self) -> None:
-        """Release the slot."""
-        self._here -= 1
-        self._slots.release()
+            self._here -= 1
