@@ -30,7 +30,7 @@ from ripieno.domain import (
 from ripieno.domain.grader import Exact, GradedTask, Judge
 from ripieno.domain.memory import NewItem, ReadStatus, Scope
 from ripieno.encoders.remote import RemoteEncoder
-from ripieno.errors import ConfigError, WithheldTask
+from ripieno.errors import MissingExtra, WithheldTask
 from ripieno.execute import Answered
 from ripieno.measure import Campaign
 from ripieno.memory.waiting import Waiting
@@ -265,9 +265,9 @@ async def test_an_app_that_cannot_scan_does_not_open(serve: Serve, monkeypatch: 
     route = f'{LOCAL}\nphone_region = "NZ"'
     write_boundary(serve(), serve(), route=route)
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
-    with pytest.raises(ConfigError, match="'phonenumbers' is not installed") as caught:
+    with pytest.raises(MissingExtra) as caught:
         App()
-    assert caught.value.hint == "pip install 'ripieno[privacy]'"
+    assert (caught.value.extra, caught.value.library) == ("privacy", "phonenumbers")
 
 
 async def test_logs_errors_and_memory_contain_no_findings(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -273,7 +273,7 @@ def test_a_scan_without_its_extra_is_refused() -> None:
         "except ConfigError as error: print(error.message, '|', error.hint)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "'phonenumbers' is not installed | pip install 'ripieno[privacy]'" in done.stdout
+    assert "'phonenumbers', which is not installed | pip install 'ripieno[privacy]'" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from string import ascii_uppercase
 
 from ripieno.domain import Sensitivity
 from ripieno.errors import ConfigError
-from ripieno.privacy.rules import Retry, SensitivityRule
+from ripieno.plugins import require_extra
+from ripieno.privacy.rules import Retry, SensitivityRule, list_literals
 
-EXTRA = "pip install 'ripieno[privacy]'"
 _FIRST, _LAST = r"(?:^|[^A-Za-z0-9])", r"(?:[^A-Za-z0-9]|$)"
 _FIRST_DIGIT = r"(?:^\.?|[^A-Za-z0-9.]|[^0-9]\.)"
 """Text before a number of digits alone, so that it is not part of a decimal fraction."""
@@ -95,21 +95,6 @@ _DOCUMENT = (
 _SOCIAL = r"ssn|social sec|taxpayer id|\bmy social"
 
 
-def require_extra() -> None:
-    """Refuse to scan for personal data without the libraries that check it.
-
-    Raises:
-        ConfigError: the extra `privacy` is not installed.
-    """
-    for module in ("phonenumbers", "stdnum"):
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise ConfigError(
-                f"the scan for personal data needs a package: {module!r} is not installed", hint=EXTRA
-            ) from error
-
-
 def list_rules(region: str | None) -> Iterator[SensitivityRule]:
     """Yield a rule for each form of personal data.
 
@@ -119,7 +104,7 @@ def list_rules(region: str | None) -> Iterator[SensitivityRule]:
     Raises:
         ConfigError: the extra is missing, or the region does not exist.
     """
-    require_extra()
+    require_extra("privacy", "the scan for personal data", ("phonenumbers", "stdnum"))
     yield _personal(
         "e-mail address",
         r"(?:^|[^A-Za-z0-9._%+-])([A-Za-z0-9_%+][A-Za-z0-9._%+'-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24})(?:[^A-Za-z0-9]|$)",
@@ -151,7 +136,7 @@ def list_rules(region: str | None) -> Iterator[SensitivityRule]:
         social,
         rf"(?i:{_SOCIAL})[^\d]{{0,32}}(\d{{3}}[- .]?\d{{2}}[- .]?\d{{4}}){_LAST}",
         check=_is_social,
-        triggers=_literals(_SOCIAL),
+        triggers=list_literals(_SOCIAL),
     )
     for form, digits, module in NUMBERS:
         yield _personal(form, rf"{_FIRST_DIGIT}({digits}){_LAST}", check=_Number(module))
@@ -162,30 +147,18 @@ def list_rules(region: str | None) -> Iterator[SensitivityRule]:
     )
     for form, name, digits, module in NAMED:
         yield _personal(
-            form, rf"(?i:{name})[^\d]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=_literals(name)
+            form, rf"(?i:{name})[^\d]{{0,32}}({digits}){_LAST}", check=_Number(module), triggers=list_literals(name)
         )
     yield _personal(
         "passport or licence",
         rf"(?i:{_DOCUMENT})[^\d\n]{{0,28}}?\b([A-Za-z]{{0,3}}\d{{5,12}}[A-Za-z]?|[A-Za-z]\d[A-Za-z0-9]{{5,7}}){_LAST}",
         check=lambda value: sum(map(str.isdigit, value)) >= 4,
-        triggers=_literals(_DOCUMENT),
+        triggers=list_literals(_DOCUMENT),
     )
     yield _personal(
         "passport", r"([A-Z0-9<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14}[\d<]\d)", check=_is_machine_read
     )
     yield from _phone_rules(region)
-
-
-def _literals(name: str) -> tuple[str, ...]:
-    """Return texts of which each match of a pattern contains one: the literal start of each alternative."""
-    found = set()
-    for each in re.split(r"\|(?![^(]*\))", name):
-        plain = each.removeprefix(r"\b")
-        head = re.match(r"[\w ']*", plain)
-        assert head is not None
-        literal, behind = head.group(), plain[head.end() : head.end() + 1]
-        found.add(literal[:-1] if behind == "?" else literal)
-    return tuple(sorted(found))
 
 
 def _personal(

@@ -1,5 +1,6 @@
 """SensitivityRule: one form of a secret or of personal data: a linear-time pattern, and a check of its matches."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -43,3 +44,15 @@ class SensitivityRule:
     """Cuts off text after a value if the pattern takes too much. Returns an empty text if there is no value."""
     goes_on: str = ""
     """Pattern of text that follows the value and is removed with it."""
+
+
+def list_literals(alternatives: str) -> tuple[str, ...]:
+    """List texts of which each match of a pattern contains one: the literal start of each alternative."""
+    found = set()
+    for each in re.split(r"\|(?![^(]*\))", alternatives):
+        plain = each.removeprefix(r"\b")
+        head = re.match(r"[\w '-]*", plain)
+        assert head is not None
+        literal, behind = head.group(), plain[head.end() : head.end() + 1]
+        found.add(literal[:-1] if behind == "?" else literal)
+    return tuple(sorted(found))

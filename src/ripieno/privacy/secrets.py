@@ -6,7 +6,7 @@ The prefixes are those that vendors publish for secret scanning. Patterns that c
 import re
 from collections.abc import Iterator
 
-from ripieno.privacy.rules import Retry, SensitivityRule
+from ripieno.privacy.rules import Retry, SensitivityRule, list_literals
 
 _EDGE = r"(?:^|[^A-Za-z0-9])"
 """Text before a key, because RE2 has no look-behind."""
@@ -94,26 +94,13 @@ _NAME = (
 )
 _NAMES_OF_PASSWORDS = (
     r"password|passwd|passphrase|passcode|passwort|kennwort|contrase(?:ñ|n)a|mot de passe|senha|wachtwoord|"
-    r"lösenord|adgangskode|salasana|hasło|пароль|密码|密碼|パスワード|비밀번호|pwd|pw|pin code|pin-code"
+    r"lösenord|adgangskode|salasana|hasło|пароль|密码|密碼|パスワード|비밀번호|pin code|pin-code"
 )
+_SHORT_NAMES = r"pwd|pw"
+_PASSWORD = rf"(?:(?i:{_NAMES_OF_PASSWORDS})|(?:^|[^A-Za-z])(?i:{_SHORT_NAMES}))"
+_TRIGGERS = list_literals(f"{_NAMES_OF_PASSWORDS}|{_SHORT_NAMES}")
 _MARK = r":=|=>|[:=：＝]"
 _IS = r"(?i:is|was|are|ist|war|lautet|es|est|è|é|är|er|on)"
-_LATIN = ("password", "passwd", "passphrase", "passcode", "passwort", "kennwort", "contrase", "mot de passe", "senha")
-_OTHER = (
-    "wachtwoord",
-    "lösenord",
-    "adgangskode",
-    "salasana",
-    "hasło",
-    "пароль",
-    "密码",
-    "密碼",
-    "パスワード",
-    "비밀번호",
-)
-_SHORT = ("pwd", "pw", "pin code", "pin-code")
-PASSWORD_TRIGGERS = (*_LATIN, *_OTHER, *_SHORT)
-
 _PLACEHOLDER = re.compile(
     r"(?i)^(?:\$|%[({]|<|\{|\[|\(|\*+$|\.{2,}|x{3,}$|#|your|my_|enter|change[_-]?me|example|placeholder|redacted|none\b|null\b|nil\b"
     r"|true\b|false\b|undefined|str(?:ing)?\b|int\b|bool|bytes\b|text\b|any\b|optional|required|process\.|os\.|env|self\.|input|get|request|args|config|settings"
@@ -319,20 +306,20 @@ _SPECIAL = (
     SensitivityRule(
         form="password",
         pattern=(
-            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw|pass))[\"'`*_]*"
+            rf"(?:(?i:{_NAMES_OF_PASSWORDS})|(?:^|[^A-Za-z])(?i:{_SHORT_NAMES}|pass))[\"'`*_]*"
             rf"\s*(?:{_MARK})\s*[\"'“`]?([^\s\"'`“”,;<>]{{4,64}})"
         ),
-        triggers=(*PASSWORD_TRIGGERS, "pass"),
+        triggers=(*_TRIGGERS, "pass"),
         check=_is_password,
         retry=Retry.START,
     ),
     SensitivityRule(
         form="password",
         pattern=(
-            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))"
+            rf"{_PASSWORD}"
             rf"(?:\s+(?i:for|of|to|für|de|pour|para)\s+[^\n:=.]{{1,40}})?\s+{_IS}\s*[:：]?\s+([^\s<>]{{4,64}})"
         ),
-        triggers=PASSWORD_TRIGGERS,
+        triggers=_TRIGGERS,
         trim=_cut,
         check=_is_said,
         retry=Retry.START,
@@ -340,10 +327,10 @@ _SPECIAL = (
     SensitivityRule(
         form="password",
         pattern=(
-            rf"(?i:my|our|the|his|her|their|mein|das|unser|mon|le|notre|mi|la|nuestra|minha|a)\s+(?:[A-Za-z-]+\s+)?(?i:{_NAMES_OF_PASSWORDS})\s+{_IS}\s*[:：]?\s+"
+            rf"(?i:my|our|the|his|her|their|mein|das|unser|mon|le|notre|mi|la|nuestra|minha|a)\s+(?:[A-Za-z-]+\s+)?(?i:{_NAMES_OF_PASSWORDS}|{_SHORT_NAMES})\s+{_IS}\s*[:：]?\s+"
             r"([^\s<>]{4,64})(?:\s*$|[.!,;]?\s*\n|[.!,;](?:\s|$)|\s+(?:and|und|et|y|but|please|so)\b)"
         ),
-        triggers=PASSWORD_TRIGGERS,
+        triggers=_TRIGGERS,
         trim=_cut,
         check=_is_told,
         retry=Retry.START,
@@ -351,10 +338,10 @@ _SPECIAL = (
     SensitivityRule(
         form="password",
         pattern=(
-            rf"(?:(?i:{_NAMES_OF_PASSWORDS.replace('|pwd|pw|', '|')})|(?:^|[^A-Za-z])(?i:pwd|pw))[\"'`*_]*"
+            rf"{_PASSWORD}[\"'`*_]*"
             rf"\s*(?:{_MARK})\s*[\"'“`]?([a-z]{{5,32}})(?:[\"'`”,;&]|[.!]?[ \t]*(?:[\r\n]|$)|\.\s)"
         ),
-        triggers=PASSWORD_TRIGGERS,
+        triggers=_TRIGGERS,
         check=_is_chosen,
         retry=Retry.START,
     ),

@@ -220,8 +220,10 @@ class Caller:
         if error.retry_after_s is not None and not isinstance(error, WorkerBusy):
             self.health.note_wait(worker.id, error.retry_after_s)
         is_rejected = isinstance(error, ProviderRejected)
-        if (not is_rejected or error.blames_worker) and not isinstance(error, WorkerBusy | WithheldTask):
-            self.health.note_failure(worker.id, classify_failure(error).value, is_final=is_rejected)
+        is_blameless = isinstance(error, ProviderRejected) and not error.blames_worker
+        if isinstance(error, WorkerBusy | WithheldTask) or is_blameless:
+            return
+        self.health.note_failure(worker.id, classify_failure(error).value, is_final=is_rejected)
 
 
 def _fail(
