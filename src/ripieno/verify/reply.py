@@ -36,7 +36,7 @@ def read_choice(text: str, *, key: str, most: int) -> int | None:
 
 def _find_stated(reply: str, key: str) -> Iterator[JsonValue]:
     """Yield each value that a JSON object of the reply has under the key. Objects may be nested, or between words."""
-    decoder = json.JSONDecoder(object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant)
+    decoder = json.JSONDecoder(object_pairs_hook=_refuse_twice, parse_constant=refuse_constant)
     place = 0
     while (found := _OBJECT.search(reply, place)) is not None:
         place = found.end()
@@ -56,7 +56,8 @@ def _refuse_twice(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     return made
 
 
-def _refuse_constant(name: str) -> JsonValue:
+def refuse_constant(name: str) -> JsonValue:
+    """Refuse `NaN` and `Infinity`, which Python's parser would accept."""
     raise ValueError(f"{name} is not JSON")
 
 

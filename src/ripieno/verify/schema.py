@@ -8,6 +8,7 @@ from ripieno.domain.grader import JsonSchema
 from ripieno.errors import ConfigError
 from ripieno.tasks.schemas import TooMuch, find_fault
 from ripieno.verify.jailed.extract import list_blocks
+from ripieno.verify.reply import refuse_constant
 
 
 def check_schema(grader: JsonSchema, text: str) -> Verdict:
@@ -19,7 +20,7 @@ def check_schema(grader: JsonSchema, text: str) -> Verdict:
     fenced = [block for tag, block in list_blocks(text) if tag.lower() in ("", "json")]
     source = fenced[0] if len(fenced) == 1 else text
     try:
-        value = json.loads(source, parse_constant=_refuse_constant)
+        value = json.loads(source, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         return Verdict(verifier="json_schema", quality=0.0, detail=f"not JSON: {error}"[:200])
     try:
@@ -29,10 +30,6 @@ def check_schema(grader: JsonSchema, text: str) -> Verdict:
     except ValueError as error:
         raise ConfigError(f"a JSON schema cannot be used: {error}") from error
     return Verdict(verifier="json_schema", quality=float(fault is None), detail=(fault or "")[:200])
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def fits_schema(schema: Mapping[str, JsonValue], text: str) -> bool:

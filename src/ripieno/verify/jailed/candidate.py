@@ -10,7 +10,8 @@ sys.path.insert(0, __file__.rpartition("/ripieno/")[0])
 
 from ripieno.verify.jailed.extract import extract_code  # the path comes first
 from ripieno.verify.jailed.start import confine, read_frame, silence
-from ripieno.verify.jailed.wire import Gone, Peer
+from ripieno.verify.jailed.values import Gone
+from ripieno.verify.jailed.wire import Peer
 
 LONGEST_OUTPUT = 64 * 1024
 """Most characters that one call may print."""

@@ -10,7 +10,8 @@ from typing import Any
 sys.path.insert(0, __file__.rpartition("/ripieno/")[0])
 
 from ripieno.verify.jailed.start import confine, read_frame, silence  # the path comes first
-from ripieno.verify.jailed.wire import Gone, Peer
+from ripieno.verify.jailed.values import Gone
+from ripieno.verify.jailed.wire import Peer
 
 
 def main() -> None:
