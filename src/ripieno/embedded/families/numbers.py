@@ -1,5 +1,7 @@
 """Arithmetic and algebra: plain, in words, and among words of other families."""
 
+from functools import partial
+
 from ripieno.domain.grader import Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole
 from ripieno.embedded.workers.expression import NUMBER_WORDS
@@ -40,16 +42,14 @@ def _composed(rng: Rng) -> Problem:
     return Problem(blanks={"a": str(a), "b": str(b), "p": str(p)}, grader=Numeric(answer=p * (a + b) / 100))
 
 
-def _equation(rng: Rng) -> Problem:
-    x, a, b = whole(rng, 2, 25), whole(rng, 2, 12), whole(rng, 1, 40)
-    letter = pick(rng, ("x", "y", "n", "t"))
-    return Problem(blanks={"a": str(a), "b": str(b), "c": str(a * x + b), "x": letter}, grader=Numeric(answer=x))
+def _linear(rng: Rng, *, sign: int, largest: int, letters: tuple[str, ...]) -> Problem:
+    x, a, b = whole(rng, 2, 25), whole(rng, 2, 12), whole(rng, 1, largest)
+    blanks = {"a": str(a), "b": str(b), "c": str(a * x + sign * b), "x": pick(rng, letters)}
+    return Problem(blanks=blanks, grader=Numeric(answer=x))
 
 
-def _difference(rng: Rng) -> Problem:
-    x, a, b = whole(rng, 2, 25), whole(rng, 2, 12), whole(rng, 1, 20)
-    letter = pick(rng, ("x", "z", "k", "m"))
-    return Problem(blanks={"a": str(a), "b": str(b), "c": str(a * x - b), "x": letter}, grader=Numeric(answer=x))
+_equation = partial(_linear, sign=1, largest=40, letters=("x", "y", "n", "t"))
+_difference = partial(_linear, sign=-1, largest=20, letters=("x", "z", "k", "m"))
 
 
 def _spell(value: int) -> str:

@@ -1,5 +1,8 @@
 """Strings, spelling, sentiment and facts: a program counts letters, and a language model knows meanings."""
 
+from collections.abc import Mapping
+from functools import partial
+
 from ripieno.domain.grader import Exact, Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole
 
@@ -124,20 +127,14 @@ def _review(rng: Rng) -> Problem:
     return Problem(blanks={"t": text}, grader=Exact(answers=("positive" if is_good else "negative",)))
 
 
-def _capital(rng: Rng) -> Problem:
-    country = pick(rng, tuple(_CAPITALS))
-    return Problem(blanks={"c": country}, grader=Exact(answers=(_CAPITALS[country],)))
+def _fact(rng: Rng, *, blank: str, answers: Mapping[str, str]) -> Problem:
+    word = pick(rng, tuple(answers))
+    return Problem(blanks={blank: word}, grader=Exact(answers=(answers[word],)))
 
 
-def _opposite(rng: Rng) -> Problem:
-    word = pick(rng, tuple(_OPPOSITES))
-    return Problem(blanks={"w": word}, grader=Exact(answers=(_OPPOSITES[word],)))
-
-
-def _plural(rng: Rng) -> Problem:
-    word = pick(rng, tuple(_PLURALS))
-    return Problem(blanks={"w": word}, grader=Exact(answers=(_PLURALS[word],)))
-
+_capital = partial(_fact, blank="c", answers=_CAPITALS)
+_opposite = partial(_fact, blank="w", answers=_OPPOSITES)
+_plural = partial(_fact, blank="w", answers=_PLURALS)
 
 STRINGS = Family(
     name="strings",

@@ -1,6 +1,8 @@
 """Units and dates: abbreviations in a table, long forms, sums, and near misses between the two."""
 
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from functools import partial
 
 from ripieno.domain.grader import Exact, Numeric
 from ripieno.embedded.families.base import Family, Problem, Rng, near_misses, pick, ways, whole
@@ -26,15 +28,8 @@ _ORIGIN = date(1995, 1, 1)
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def _short(rng: Rng) -> Problem:
-    source, target, factor = _SHORT[whole(rng, 0, len(_SHORT) - 1)]
-    amount = whole(rng, 2, 90)
-    grader = Numeric(answer=amount * factor, tolerance=0.005)
-    return Problem(blanks={"n": str(amount), "a": source, "b": target}, grader=grader)
-
-
-def _long(rng: Rng) -> Problem:
-    source, target, factor = _LONG[whole(rng, 0, len(_LONG) - 1)]
+def _conversion(rng: Rng, *, units: Sequence[tuple[str, str, float]]) -> Problem:
+    source, target, factor = units[whole(rng, 0, len(units) - 1)]
     amount = whole(rng, 2, 90)
     grader = Numeric(answer=amount * factor, tolerance=0.005)
     return Problem(blanks={"n": str(amount), "a": source, "b": target}, grader=grader)
@@ -58,26 +53,15 @@ def _say(day: date) -> str:
     return f"{day.strftime('%B')} {day.day}, {day.year}"
 
 
-def _iso_weekday(rng: Rng) -> Problem:
+def _weekday(rng: Rng, *, write: Callable[[date], str]) -> Problem:
     day = _day(rng)
-    return Problem(blanks={"d": day.isoformat()}, grader=Exact(answers=(_WEEKDAYS[day.weekday()],)))
+    return Problem(blanks={"d": write(day)}, grader=Exact(answers=(_WEEKDAYS[day.weekday()],)))
 
 
-def _said_weekday(rng: Rng) -> Problem:
-    day = _day(rng)
-    return Problem(blanks={"d": _say(day)}, grader=Exact(answers=(_WEEKDAYS[day.weekday()],)))
-
-
-def _iso_distance(rng: Rng) -> Problem:
+def _distance(rng: Rng, *, write: Callable[[date], str]) -> Problem:
     first, days = _day(rng), whole(rng, 5, 400)
     last = first + timedelta(days=days)
-    return Problem(blanks={"a": first.isoformat(), "b": last.isoformat()}, grader=Numeric(answer=days))
-
-
-def _said_distance(rng: Rng) -> Problem:
-    first, days = _day(rng), whole(rng, 5, 400)
-    last = first + timedelta(days=days)
-    return Problem(blanks={"a": _say(first), "b": _say(last)}, grader=Numeric(answer=days))
+    return Problem(blanks={"a": write(first), "b": write(last)}, grader=Numeric(answer=days))
 
 
 def _iso_shift(rng: Rng) -> Problem:
@@ -94,6 +78,10 @@ def _said_shift(rng: Rng) -> Problem:
         blanks={"d": _say(day), "n": f"{count} {unit}"}, grader=Exact(answers=(later.isoformat(), _say(later)))
     )
 
+
+_short, _long = partial(_conversion, units=_SHORT), partial(_conversion, units=_LONG)
+_iso_weekday, _said_weekday = partial(_weekday, write=date.isoformat), partial(_weekday, write=_say)
+_iso_distance, _said_distance = partial(_distance, write=date.isoformat), partial(_distance, write=_say)
 
 UNITS = Family(
     name="units",
