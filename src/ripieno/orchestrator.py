@@ -42,32 +42,33 @@ from ripieno.memory.shorten import Shortener
 from ripieno.providers import Piece
 from ripieno.route import ConditionsSource, Pacer, Router
 
-LOTS = 1000
+CANARY_BUCKETS = 1000
+"""Parts of the traffic; a canary decides some of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingState:
-    """What decides at this moment; swapped whole when the pool or the checkpoint changes."""
+    """The router in force. It is replaced as a whole when the pool or the checkpoint changes."""
 
     router: Router
     canary: Router | None = None
-    """What decides a share of the tasks before it is promoted or rolled back."""
+    """Router that decides a share of the tasks until it is promoted or rolled back."""
     canary_share: float = 0.0
 
     @property
     def pool(self) -> Pool:
-        """The pool in force."""
+        """Return the pool in force."""
         return self.router.setup.pool
 
     def pick(self, arrival: Arrival) -> Router:
-        """Return the router of one task; the seed alone chooses. The decision records its predictor."""
-        is_canary = self.canary is not None and arrival.seed % LOTS < self.canary_share * LOTS
+        """Return the router of one task. It depends on the seed alone, and the decision records its predictor."""
+        is_canary = self.canary is not None and arrival.seed % CANARY_BUCKETS < self.canary_share * CANARY_BUCKETS
         return self.canary if is_canary and self.canary is not None else self.router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrchestratorServices:
-    """The stages that the orchestrator leads a task through, and the record."""
+    """The stages of a task's path, and the ledger."""
 
     analyzer: Analyzer
     executor: Executor
@@ -75,54 +76,53 @@ class OrchestratorServices:
     conditions: ConditionsSource
     clock: Clock
     journals: Journals | None = None
-    """The record of runs of several steps; None lets them end with this process."""
+    """Journals of runs of several steps; None lets these runs end with the process."""
     conductors: Mapping[Mode, Conductor] = field(default_factory=dict)
-    """Who writes the plans of each mode that needs one."""
+    """Writer of plans for each mode that needs one."""
     directors: Directors | None = None
-    """Who chooses the steps of runs of turns."""
+    """Makes the directors of runs of turns."""
     shortener: Shortener | None = None
-    """Makes older turns of long conversations short."""
+    """Compacts the older turns of long conversations."""
     harness: Callable[[], Harness] | None = None
-    """Gives the memory's harness; it is opened when a request has a memory."""
+    """Returns the memory's harness, which opens memory at the first request that uses it."""
     pacer: Pacer | None = None
-    """Holds the mean price of a task, where a budget is set."""
+    """Keeps the mean price of a task, if a budget is set."""
 
 
 class Orchestrator:
-    """Carries tasks from arrival to a recorded run.
+    """Runs tasks from arrival to a recorded run.
 
     Args:
-        services: the stages and the record.
-        brain: gives the pool and router of this moment; one task sees one of them, whole.
+        state: returns the routing state in force. One task uses one state to its end.
     """
 
-    def __init__(self, services: OrchestratorServices, brain: Callable[[], RoutingState]) -> None:
+    def __init__(self, services: OrchestratorServices, state: Callable[[], RoutingState]) -> None:
         self._services = services
-        self._brain = brain
+        self._state = state
         self._recording = Recording(services.ledger, services.pacer.observe if services.pacer is not None else None)
         self._planner = Planner(services.analyzer, services.executor.caller, services.conductors, services.directors)
 
     async def decide(
-        self, task: Task, *, brain: RoutingState | None = None, arrival: Arrival | None = None
+        self, task: Task, *, state: RoutingState | None = None, arrival: Arrival | None = None
     ) -> Decision:
-        """Decide one task; nothing is called and nothing recorded.
+        """Decide one task without calling a worker or recording anything.
 
         Raises:
-            NoEligibleWorker: nobody may take the task.
+            NoEligibleWorker: no worker may take the task.
         """
-        brain = brain or self._brain()
+        state = state or self._state()
         arrival = arrival or make_arrival(self._services.clock)
         if names_worker(task, arrival.workflow):
             features = await self._services.analyzer.survey(task)
         else:
             features = await self._services.analyzer.analyze(task)
             task = replace(task, objective=self._complete(task.objective, features))
-        router = brain.pick(arrival)
+        router = state.pick(arrival)
         decision = router.decide(router.gather(task, features, self._services.conditions(), arrival=arrival))
         return replace(decision, decide_s=self._services.clock.monotonic() - arrival.started)
 
     def _complete(self, objective: Objective, features: Features) -> Objective:
-        """The caller's objective, with what analysis found and what the budget says."""
+        """Return the caller's objective with the analyzed criticalities and the pacer's weight of money."""
         pacer = self._services.pacer
         return replace(
             objective,
@@ -132,25 +132,25 @@ class Orchestrator:
         )
 
     async def run(self, task: Task, *, arrival: Arrival | None = None) -> tuple[Decision, Run]:
-        """Carry one task from arrival to a recorded run; see `run_detailed`."""
+        """Run one task. See `run_detailed`."""
         answered = await self.run_detailed(task, arrival=arrival)
         return answered.decision, answered.run
 
     async def run_detailed(self, task: Task, *, arrival: Arrival | None = None) -> Answered:
-        """Carry one task from arrival to a recorded run, with all that is known of its answer.
+        """Run one task, and return the run with its answer and verdict.
 
         Raises:
-            RipienoError: there is no answer; see `start` and `finish`.
+            RipienoError: there is no answer. See `start` and `finish`.
         """
         return await self.finish(await self.start(task, arrival=arrival))
 
     async def start(self, task: Task, *, arrival: Arrival | None = None) -> Started:
-        """Decide one task on the pool of this moment, and have its plan written; nothing is recorded yet.
+        """Decide one task on the current pool, and get its plan. Nothing is recorded yet.
 
         Raises:
             NoEligibleWorker: no worker may take the task.
         """
-        arrival, brain = arrival or make_arrival(self._services.clock), self._brain()
+        arrival, state = arrival or make_arrival(self._services.clock), self._state()
         notes: list[str] = []
         if (shortener := self._services.shortener) is not None:
             write = partial(self._write_summary, arrival, task.objective, shortener.worker)
@@ -161,19 +161,19 @@ class Orchestrator:
             task, read = await harness().before(task, arrival.memory)
             project = arrival.memory.project
             notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
-        decision = await self.decide(task, brain=brain, arrival=arrival)
+        decision = await self.decide(task, state=state, arrival=arrival)
         if notes:
             decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
         recorder = CallRecorder()
         if arrival.workflow is None:
             budget = RunBudget(task.budget, arrival.account, recorder)
-            decision = await self._planner.attach_plan(decision, task, brain.pool, budget=budget, recorder=recorder)
-        decision, director = await self._planner.attach_director(decision, task, brain.pool)
-        journals = self._services.journals if find_solo(decision.workflow, brain.pool) is None else None
+            decision = await self._planner.attach_plan(decision, task, state.pool, budget=budget, recorder=recorder)
+        decision, director = await self._planner.attach_director(decision, task, state.pool)
+        journals = self._services.journals if find_solo(decision.workflow, state.pool) is None else None
         return Started(
             decision=decision,
             task=task,
-            setup=brain.pick(arrival).setup,
+            setup=state.pick(arrival).setup,
             key=arrival.key,
             account=arrival.account,
             journal=journals.open(decision.id) if journals is not None else None,
@@ -184,14 +184,14 @@ class Orchestrator:
         )
 
     async def finish(self, started: Started) -> Answered:
-        """Carry out a run; its decision is durable when this returns, and its end goes with the next commit.
+        """Run a decided task. Its decision is durable when this returns, and the next commit contains its end.
 
         Raises:
-            Abstained: no answer was expected to be worth asking for; the decision is recorded.
-            ProviderError: every worker that was tried failed; the run is recorded all the same.
-            DeadlineExceeded: none answered in time.
-            ApprovalPending: a human must agree first; the run goes on from there.
-            LedgerError: the decision could not be recorded; no answer is given without it.
+            Abstained: no worker was expected to be worth a call. The decision is recorded.
+            ProviderError: every called worker failed. The run is recorded.
+            DeadlineExceeded: no worker answered in time.
+            ApprovalPending: a human must approve first. The run continues from there.
+            LedgerError: the decision could not be recorded, so no answer is returned.
         """
         recorded = await self._recording.begin(started)
         async with recorded_beside(recorded):
@@ -200,12 +200,12 @@ class Orchestrator:
         return answered
 
     async def stream(self, started: Started) -> AsyncIterator[Piece]:
-        """Carry out a run piece by piece, the first one not before the decision is durable.
+        """Run a decided task piece by piece. The first piece comes after the decision is durable.
 
-        Once the pieces have ended, `started.result()` is the run with its whole answer.
+        After the last piece, `started.result()` is the run with its whole answer.
 
         Raises:
-            RipienoError: see `finish`; the iterator raises the same.
+            RipienoError: see `finish`. The iterator raises the same errors.
         """
         return self._stream(started, await self._recording.begin(started))
 
@@ -223,17 +223,17 @@ class Orchestrator:
         await _remember(started.result(), self._services.harness)
 
     async def resume(self, found: Unfinished) -> Answered | None:
-        """Go on with a run that no process has in hand; None where another process was faster.
+        """Continue a run without an owner. Return None if another process was faster.
 
         Raises:
-            RipienoError: as `finish`; the end of the run is recorded.
+            RipienoError: as `finish`. The end of the run is recorded.
         """
         decided = await asyncio.to_thread(self._services.ledger.decisions.find, found.claim.run)
         journals = self._services.journals
         journal = await journals.take_over(found) if journals is not None else None
         if journal is None:
             return None
-        setup = self._brain().router.setup
+        setup = self._state().router.setup
         decision, director = await self._planner.attach_director(decided.decision, decided.task, setup.pool)
         run = Started(
             decision=decision, task=decided.task, setup=setup, key=found.claim.key, journal=journal, director=director
@@ -241,9 +241,10 @@ class Orchestrator:
         return await self._execute(run)
 
     async def preview_plan(self, task: Task) -> tuple[Decision, tuple[Call, ...]]:
-        """Decide one task and have its plan written; nothing is carried out or recorded.
+        """Decide one task and write its plan, without running or recording it.
 
-        Returns: the decision, whose workflow is the plan where one could be written, and the calls that writing took.
+        Returns:
+            The decision, whose workflow is the plan if one could be written, and the calls that wrote it.
         """
         started = await self.start(task)
         return started.decision, started.recorder.calls
@@ -251,18 +252,18 @@ class Orchestrator:
     async def generate_text(
         self, task: Task, worker: str | None, *, key: str | None = None, account: Account | None = None
     ) -> str:
-        """Have a task of our own done, by a configured worker or by the one the router chooses; returns the text.
+        """Run an internal task on a configured worker, or on one that the router chooses. Return the text.
 
-        A worker whose calls have effects or need approval never does it: no request has named it.
+        Workers whose calls have effects or need approval are not eligible, because no request names them.
 
         Args:
-            task: what is asked.
-            worker: its id; None or `auto` lets the router choose.
+            task: the task.
+            worker: id of the worker; None or `auto` lets the router choose.
             key: id of the virtual key that pays.
-            account: of the run for which the text is written; this run opens one beside it.
+            account: account of the run that needs the text. This run opens one beside it.
 
         Raises:
-            RipienoError: no worker did it.
+            RipienoError: no worker answered.
         """
         if worker not in (None, "auto"):
             task = replace(task, objective=replace(task.objective, allowed=(str(worker),)))
@@ -278,7 +279,7 @@ class Orchestrator:
             own.close(cost_usd=recorder.cost_usd, is_recorded=bool(recorder.calls))
 
     async def _write_summary(self, arrival: Arrival, objective: Objective, worker: str | None, wanted: Task) -> str:
-        """Have prose written for a compaction: a task of its own that travels no further, at the same key's cost."""
+        """Write the summary of a compaction. The task travels no further than the original, and the same key pays."""
         task = replace(wanted, objective=Objective(privacy=objective.privacy, allowed=objective.allowed))
         return await self.generate_text(task, worker, key=arrival.key, account=arrival.account)
 
@@ -290,7 +291,7 @@ class Orchestrator:
 
 
 async def _remember(answered: Answered, harness: Callable[[], Harness] | None) -> None:
-    """Keep what was asked and answered, where the request has a memory."""
+    """Store question and answer, if the request uses a memory."""
     started = answered.started
     if harness is not None and started.memory is not None:
         run = answered.run.id
@@ -306,7 +307,7 @@ def make_arrival(
     key: str | None = None,
     check: Check | None = None,
 ) -> Arrival:
-    """Name a task that has just arrived; the seed follows from the name, so that a replay has it."""
+    """Make the arrival of a new task. Its seed follows from its name, so a replay has the same seed."""
     name = name or os.urandom(16).hex()
     return Arrival(
         id=name, seed=derive_seed(name), started=clock.monotonic(), incumbent=incumbent, key=key, check=check
@@ -314,5 +315,5 @@ def make_arrival(
 
 
 def derive_seed(name: str) -> int:
-    """Seed of a decision, from its id: 53 bits, so that JSON readers keep it whole."""
+    """Derive a decision's seed from its id: 53 bits, which every JSON reader keeps exactly."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 11
