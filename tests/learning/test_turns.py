@@ -11,7 +11,7 @@ from tests.integration.conftest import open_app
 
 from ripieno.conductor.policy import ACTIONS, STOP
 from ripieno.conductor.tiny import BUNDLED, load_policy
-from ripieno.conductor.turns import BUNDLED_HEAD, Happened, TurnPolicy, load_turn_policy, save_turn_policy, to_step
+from ripieno.conductor.turns import BUNDLED_HEAD, PastTurn, TurnPolicy, load_turn_policy, save_turn_policy, to_step
 from ripieno.domain import Op, Step, Turns, WorkerId
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import CheckpointError
@@ -108,7 +108,7 @@ class Replayed:
     async def choose(self, seen: Sequence[Turn]) -> Step | None:
         if len(seen) == len(self._chosen):
             return None
-        happened = [Happened(0, 0, turn.text) for turn in seen]
+        happened = [PastTurn(0, 0, turn.text) for turn in seen]
         action, worker = self._chosen[len(seen)]
         return to_step(action, WorkerId(NAMES[worker]), happened)
 

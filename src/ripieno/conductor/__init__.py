@@ -1,6 +1,6 @@
 """Task to Plan: the writers of workflows, and the one grammar for plans."""
 
-from ripieno.conductor.base import Brief, Conductor, Directors, Roster, Written
+from ripieno.conductor.base import Brief, Conductor, Directors, Roster, WrittenPlan
 from ripieno.conductor.decompose import Decomposer
 from ripieno.conductor.grammar import format_plan, make_schema, parse_json, parse_text
 from ripieno.conductor.planner import Planner
@@ -14,7 +14,7 @@ __all__ = [
     "Planner",
     "PromptedConductor",
     "Roster",
-    "Written",
+    "WrittenPlan",
     "format_plan",
     "make_prompt",
     "make_schema",

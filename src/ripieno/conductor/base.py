@@ -90,7 +90,7 @@ def _find_usual(estimate: Estimate | None) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WrittenPlan:
     """A conductor's plan, with its calls, which are part of the run's cost."""
 
     plan: Plan | None
@@ -121,6 +121,6 @@ class Conductor(Protocol):
         """Return the name of the conductor, for the record."""
         ...
 
-    async def write(self, brief: Brief) -> Written:
+    async def write(self, brief: Brief) -> WrittenPlan:
         """Write the plan of one task. A failure is returned, not raised."""
         ...

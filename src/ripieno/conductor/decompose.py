@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from ripieno.conductor.base import Brief, Written
+from ripieno.conductor.base import Brief, WrittenPlan
 from ripieno.conductor.prompted import MOST_TOKENS, rank
 from ripieno.domain import JsonValue, Message, Op, Plan, Step, Task, WorkerId
 from ripieno.domain.workflow import MOST_STEPS
@@ -63,19 +63,19 @@ class Decomposer:
         """Return `decompose`."""
         return "decompose"
 
-    async def write(self, brief: Brief) -> Written:
+    async def write(self, brief: Brief) -> WrittenPlan:
         """Let a worker split the task, route each part, and let the same worker merge."""
         number = brief.roster.find(brief.author) if brief.author is not None else None
         if number is None:
-            return Written(plan=None, fault=f"the author {brief.author!r} of the parts is not an eligible worker")
+            return WrittenPlan(plan=None, fault=f"the author {brief.author!r} of the parts is not an eligible worker")
         worker = brief.roster.workers[number]
         result = await (brief.call or self._caller.call)(worker, make_prompt(brief.task))
         if isinstance(result, CallFailed):
-            return Written(plan=None, calls=(result.call,), fault=result.error.message)
+            return WrittenPlan(plan=None, calls=(result.call,), fault=result.error.message)
         try:
             parts = read_parts(result.answer.text)
         except InvalidPlan as error:
-            return Written(plan=None, calls=(result.call,), fault=error.message)
+            return WrittenPlan(plan=None, calls=(result.call,), fault=error.message)
         owners = [await self._route(part.text, brief) for part in parts]
         steps = [
             Step(worker=owner, op=Op.SOLVE, access=part.needs, text=part.text)
@@ -84,7 +84,7 @@ class Decomposer:
         if len(steps) > 1:
             steps.append(Step(worker=worker.id, op=Op.MERGE, access=tuple(range(len(steps)))))
         plan = Plan(steps=tuple(steps), fallbacks=tuple(rank(brief)), author=self.version)
-        return Written(plan=plan, calls=(result.call,))
+        return WrittenPlan(plan=plan, calls=(result.call,))
 
 
 def make_prompt(task: Task) -> Task:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ripieno.analyze import Analyzer
-from ripieno.conductor.base import Brief, Conductor, Directors, Roster, Written
+from ripieno.conductor.base import Brief, Conductor, Directors, Roster, WrittenPlan
 from ripieno.domain import Call, Decision, Mode, Pool, Task, Turns, Worker
 from ripieno.errors import BudgetExhausted, ConfigError, UnknownPrice
 from ripieno.execute import CallRecorder, Director, RunBudget
@@ -42,7 +42,7 @@ class Planner:
         try:
             written = await conductor.write(replace(await self._make_brief(decision, task, pool), call=call))
         except (BudgetExhausted, UnknownPrice) as error:
-            written = Written(plan=None, calls=tuple(made), fault=error.message)
+            written = WrittenPlan(plan=None, calls=tuple(made), fault=error.message)
         recorder.record(*(replace(each, step="plan") for each in written.calls))
         if written.plan is None:
             reason = f"no plan was written, {decision.worker} answers alone: {written.fault}"

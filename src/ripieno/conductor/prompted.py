@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from ripieno.conductor.base import Brief, Card, Written
+from ripieno.conductor.base import Brief, Card, WrittenPlan
 from ripieno.conductor.grammar import make_schema, parse_json
 from ripieno.domain import Call, Message, Task, WorkerId
 from ripieno.errors import InvalidPlan
@@ -65,12 +65,12 @@ class PromptedConductor:
         """Return `prompted` with the worker that writes."""
         return f"prompted:{self._worker or 'auto'}"
 
-    async def write(self, brief: Brief) -> Written:
+    async def write(self, brief: Brief) -> WrittenPlan:
         """Ask for a plan, and ask again if it cannot be read."""
         author = self._worker or brief.author
         number = brief.roster.find(author) if author is not None else None
         if number is None:
-            return Written(plan=None, fault=f"the author {author!r} of the plan is not an eligible worker")
+            return WrittenPlan(plan=None, fault=f"the author {author!r} of the plan is not an eligible worker")
         worker, asked = brief.roster.workers[number], make_prompt(brief, has_examples=self._has_examples)
         calls: list[Call] = []
         fault = ""
@@ -78,7 +78,7 @@ class PromptedConductor:
             result = await (brief.call or self._caller.call)(worker, asked)
             calls.append(result.call)
             if isinstance(result, CallFailed):
-                return Written(plan=None, calls=tuple(calls), fault=result.error.message)
+                return WrittenPlan(plan=None, calls=tuple(calls), fault=result.error.message)
             text = result.answer.text
             try:
                 plan = parse_json(text, brief.roster, author=self.version, fallbacks=rank(brief))
@@ -86,8 +86,8 @@ class PromptedConductor:
                 fault = error.message
                 asked = _ask_again(asked, text, fault)
             else:
-                return Written(plan=plan, calls=tuple(calls))
-        return Written(plan=None, calls=tuple(calls), fault=fault)
+                return WrittenPlan(plan=plan, calls=tuple(calls))
+        return WrittenPlan(plan=None, calls=tuple(calls), fault=fault)
 
 
 def _ask_again(asked: Task, text: str, fault: str) -> Task:

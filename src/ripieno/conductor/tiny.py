@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ripieno.conductor.base import Brief, Written
+from ripieno.conductor.base import Brief, WrittenPlan
 from ripieno.conductor.grammar import Phrase, Source, make_plan
 from ripieno.conductor.papers import Papers, load_papers, save_papers
 from ripieno.conductor.policy import ACTIONS, Floats, Scene, TinyPolicy
@@ -32,11 +32,11 @@ class TinyConductor:
         self._encoder = encoder
         self.version = version
 
-    async def write(self, brief: Brief) -> Written:
+    async def write(self, brief: Brief) -> WrittenPlan:
         """Write the most probable plan, word by word."""
         scene = await make_scene(brief, self._encoder)
         if scene is None:
-            return Written(plan=None, fault="the roster is empty, or the task has no features")
+            return WrittenPlan(plan=None, fault="the roster is empty, or the task has no features")
         chosen = self._policy.write(scene)[0]
         phrases = [
             Phrase(worker=worker, op=ACTIONS[action][0].value, source=_SOURCES[ACTIONS[action][1]].value)
@@ -45,8 +45,8 @@ class TinyConductor:
         try:
             plan = make_plan(phrases, brief.roster, author=self.version, fallbacks=rank(brief))
         except InvalidPlan as error:
-            return Written(plan=None, fault=error.message)
-        return Written(plan=plan)
+            return WrittenPlan(plan=None, fault=error.message)
+        return WrittenPlan(plan=plan)
 
 
 async def make_scene(brief: Brief, encoder: Encoder) -> Scene | None:
@@ -93,8 +93,8 @@ def load_tiny(path: Path, encoder: Encoder) -> TinyConductor:
     Raises:
         CheckpointError: see `load_papers`.
     """
-    papers = _read(path, encoder.name)
-    return TinyConductor(_make_policy(papers), encoder, version=f"tiny:{papers.digest}")
+    policy, papers = _read(path, encoder.name)
+    return TinyConductor(policy, encoder, version=f"tiny:{papers.digest}")
 
 
 def save_policy(path: Path, policy: TinyPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
@@ -109,16 +109,13 @@ def load_policy(path: Path, *, encoder: str) -> tuple[TinyPolicy, Mapping[str, J
     Raises:
         CheckpointError: see `load_papers`.
     """
-    papers = _read(path, encoder)
-    return _make_policy(papers), papers.card
+    policy, papers = _read(path, encoder)
+    return policy, papers.card
 
 
-def _read(path: Path, encoder: str) -> Papers:
-    return load_papers(path, what="conductor", form=str(FORMAT), encoder=encoder)
-
-
-def _make_policy(papers: Papers) -> TinyPolicy:
-    return TinyPolicy(dict(papers.tensors), most_steps=int(papers.more["most_steps"]))
+def _read(path: Path, encoder: str) -> tuple[TinyPolicy, Papers]:
+    papers = load_papers(path, what="conductor", form=str(FORMAT), encoder=encoder)
+    return TinyPolicy(papers.tensors, most_steps=int(papers.more["most_steps"])), papers
 
 
 def describe_plan(plan: Sequence[tuple[int, int]]) -> str:

@@ -49,7 +49,7 @@ _NEVER_AGAIN = -4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class PastTurn:
     """One turn as the head sees it: the action, the worker's number and its text."""
 
     action: int
@@ -136,12 +136,12 @@ class View:
     states: Floats
 
 
-def find_latest(question: str, happened: Sequence[Happened]) -> str:
+def find_latest(question: str, happened: Sequence[PastTurn]) -> str:
     """Return the latest non-empty result, or the question."""
     return next((each.text for each in reversed(happened) if not each.is_nothing), question)
 
 
-def make_seen(question: str, happened: Sequence[Happened]) -> Floats:
+def make_seen(question: str, happened: Sequence[PastTurn]) -> Floats:
     """Compute the features of the results so far, shape (`SEEN`,): form of the latest, agreement, number of turns."""
     turn = np.eye(MOST_STEPS)[min(len(happened), MOST_STEPS - 1)]
     if not happened:
@@ -164,7 +164,7 @@ def make_seen(question: str, happened: Sequence[Happened]) -> Floats:
     return np.concatenate([np.array(facts, dtype=np.float64), turn])
 
 
-def make_states(workers: int, happened: Sequence[Happened]) -> Floats:
+def make_states(workers: int, happened: Sequence[PastTurn]) -> Floats:
     """Compute the facts of each worker so far, shape (workers, `STATES`)."""
     states = np.zeros((workers, STATES))
     for place, each in enumerate(happened):
@@ -176,7 +176,7 @@ def make_states(workers: int, happened: Sequence[Happened]) -> Floats:
     return states
 
 
-def make_cursor(happened: Sequence[Sequence[Happened]]) -> Cursor:
+def make_cursor(happened: Sequence[Sequence[PastTurn]]) -> Cursor:
     """Return the positions of some runs, without turns that had no answer."""
     happened = [[turn for turn in each if not turn.is_nothing] for each in happened]
     return Cursor(
@@ -236,13 +236,13 @@ class TurnDirector:
             return None
         return to_step(self._chosen[-1], self._roster.workers[int(worker[0])].id, happened)
 
-    def _read(self, turn: Turn, action: int) -> Happened:
+    def _read(self, turn: Turn, action: int) -> PastTurn:
         number = self._roster.find(turn.worker)
         assert number is not None, f"a turn names {turn.worker!r}, which is not on the roster"
-        return Happened(action, number, turn.text, is_refused=turn.accepts is False)
+        return PastTurn(action, number, turn.text, is_refused=turn.accepts is False)
 
 
-def to_step(action: int, worker: WorkerId, happened: Sequence[Happened]) -> Step:
+def to_step(action: int, worker: WorkerId, happened: Sequence[PastTurn]) -> Step:
     """Convert an action into a step of the engine. Empty results are not shown again."""
     op, source = ACTIONS[action]
     answered = tuple(place for place, each in enumerate(happened) if not each.is_nothing)
@@ -258,8 +258,8 @@ def load_turns(path: Path, encoder: Encoder) -> TurnDirectors:
     Raises:
         CheckpointError: see `load_papers`.
     """
-    papers = _read(path, encoder.name)
-    return TurnDirectors(_make_policy(papers), encoder, version=f"turns:{papers.digest}")
+    policy, papers = _read(path, encoder.name)
+    return TurnDirectors(policy, encoder, version=f"turns:{papers.digest}")
 
 
 def save_turn_policy(path: Path, policy: TurnPolicy, *, encoder: str, card: Mapping[str, JsonValue]) -> None:
@@ -275,16 +275,14 @@ def load_turn_policy(path: Path, *, encoder: str) -> tuple[TurnPolicy, Mapping[s
     Raises:
         CheckpointError: see `load_papers`.
     """
-    papers = _read(path, encoder)
-    return _make_policy(papers), papers.card
+    policy, papers = _read(path, encoder)
+    return policy, papers.card
 
 
-def _read(path: Path, encoder: str) -> Papers:
-    return load_papers(path, what="turn-level head", form=f"turns-{FORMAT}", encoder=encoder)
-
-
-def _make_policy(papers: Papers) -> TurnPolicy:
-    parts = papers.tensors.items()
-    base = {name.removeprefix("base."): value for name, value in parts if name.startswith("base.")}
-    head = {name.removeprefix("head."): value for name, value in parts if name.startswith("head.")}
-    return TurnPolicy(TinyPolicy(base), head)
+def _read(path: Path, encoder: str) -> tuple[TurnPolicy, Papers]:
+    papers = load_papers(path, what="turn-level head", form=f"turns-{FORMAT}", encoder=encoder)
+    base, head = (
+        {name.removeprefix(part): value for name, value in papers.tensors.items() if name.startswith(part)}
+        for part in ("base.", "head.")
+    )
+    return TurnPolicy(TinyPolicy(base), head), papers

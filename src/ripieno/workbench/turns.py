@@ -7,7 +7,7 @@ import numpy as np
 
 from ripieno.conductor.policy import ACTIONS, STOP, Scene, TinyPolicy
 from ripieno.conductor.turns import (
-    Happened,
+    PastTurn,
     TurnPolicy,
     View,
     find_latest,
@@ -35,7 +35,7 @@ class TurnRun:
         self.task = task
         self.pool = pool
         self.underway = BenchRun(task.task.text)
-        self.happened: list[Happened] = []
+        self.happened: list[PastTurn] = []
 
     def make(self, world: World, action: int, worker: int) -> bool:
         """Make one more turn. Return whether the run continues."""
@@ -43,7 +43,7 @@ class TurnRun:
         world.make(self.underway, BenchStep(worker, op, source if self.underway.shown else 0), self.pool)
         is_verdict = op is Op.VERIFY
         self.happened.append(
-            Happened(action, worker, self.underway.shown[-1], is_refused=is_verdict and not self.underway.is_accepted)
+            PastTurn(action, worker, self.underway.shown[-1], is_refused=is_verdict and not self.underway.is_accepted)
         )
         if self.happened[-1].is_nothing:
             self.underway.shown.pop()
