@@ -83,7 +83,7 @@ def test_completion_refuses_another_shell() -> None:
 def test_choices_that_are_written_out_are_those_of_the_code() -> None:
     from ripieno.cli.evaluate import evaluate
     from ripieno.cli.policy import policy
-    from ripieno.cli.removed import Names
+    from ripieno.cli.removed import ChoiceWithRemoved
     from ripieno.cli.train import train
     from ripieno.evaluate.benchmark import BASELINE_KINDS
     from ripieno.evaluate.newcomers import PROBES
@@ -94,7 +94,7 @@ def test_choices_that_are_written_out_are_those_of_the_code() -> None:
         return next(each for each in command.params if name in each.opts)
 
     kinds = option(train, "--policy").type
-    assert isinstance(kinds, Names)
+    assert isinstance(kinds, ChoiceWithRemoved)
     assert {*kinds.choices, *kinds.removed} == set(KINDS)
     assert set(BASELINE_KINDS) <= kinds.removed.keys()
     assert option(evaluate, "--probes").default == ",".join(map(str, PROBES))

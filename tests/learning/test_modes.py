@@ -7,7 +7,7 @@ import pytest
 
 from ripieno.app import App
 from ripieno.app.feedback import record_feedback
-from ripieno.cli.train import Wanted, train_once
+from ripieno.cli.train import TrainingRequest, train_once
 from ripieno.config import load_settings
 from ripieno.domain import (
     Answer,
@@ -96,7 +96,7 @@ def servers():  # type: ignore[no-untyped-def]  # a fixture
         server.__exit__(None, None, None)
 
 
-WANTED = Wanted(data=None, dataset="riddles", kind="ridge", seed=0, out=None, least_new=0, has_modes=True)
+WANTED = TrainingRequest(data=None, dataset="riddles", kind="ridge", seed=0, out=None, least_new=0, has_modes=True)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

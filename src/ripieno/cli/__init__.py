@@ -1,4 +1,4 @@
-"""Commands; the only place that prints."""
+"""Commands: the only part that prints."""
 
 from ripieno.cli.main import main
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from ripieno.cli.output import print_json, print_report, say
-from ripieno.cli.removed import Names
+from ripieno.cli.removed import ChoiceWithRemoved
 from ripieno.cli.running import run_app
 from ripieno.domain import Decision, Mode, Run, Task
 from ripieno.domain.memory import Scope
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from ripieno.domain import Arrival
     from ripieno.execute import Answered
 
+_OBJECTIVE = ("preset", "preference", "mission_criticality", "time_criticality")
+_ESTIMATE = (
+    "worker", "quality", "quality_sd", "cost_usd", "latency_s", "output_tokens", "first_token_s", "tokens_per_s",
+    "score", "standing",
+)  # fmt: skip
 _SCORED = (
     text("worker"), number("utility", spec="+.3f"), number("quality"), money("cost"), seconds("latency"),
 )  # fmt: skip
@@ -33,7 +38,7 @@ _SCORED = (
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-_MODES = Names(
+_MODES = ChoiceWithRemoved(
     [mode.value for mode in Mode],
     removed={name: f"'{instead.value}' or 'plan'" for name, instead in REMOVED_MODES.items()},
 )
@@ -41,8 +46,8 @@ _PRESETS = click.Choice(["balanced", "best", "fast", "cheap", "private", "qos"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the user says of the task."""
+class TaskOptions:
+    """A task and its objective, as command line options state them."""
 
     text: str
     preference: float | None
@@ -55,10 +60,10 @@ class Wanted:
     memory: str | None
 
     def make_task(self, app: App) -> Task:
-        """The task with its objective.
+        """Make the task with its objective.
 
         Raises:
-            InvalidTask: it is empty, or names a worker that there is not.
+            InvalidTask: the task is empty, or names a worker that does not exist.
         """
         words = sys.stdin.read() if self.text == "-" else self.text
         if not words.strip():
@@ -75,10 +80,10 @@ class Wanted:
         return Task.from_text(words, objective=objective)
 
     def make_arrival(self, app: App) -> Arrival:
-        """The arrival, with how answers can be checked.
+        """Make the arrival, with the check of its answers.
 
         Raises:
-            InvalidTask: the check is none.
+            InvalidTask: the check is invalid.
         """
         from ripieno.orchestrator import make_arrival
         from ripieno.tasks.graders import read_check
@@ -93,45 +98,48 @@ class Wanted:
 
 
 def task_options(command: Command) -> Command:
-    """What `ask` and `route` take alike: the task and its objective."""
-    options = (
+    """Add the argument and the options that describe a task."""
+    declared = (
         click.argument("text"),
         click.option("--preference", type=click.FloatRange(0, 1), help="The dial: 0 is cheapest, 1 is best."),
-        click.option("--preset", type=_PRESETS, help="A named point of the trade-off."),
-        click.option("--mission", type=click.FloatRange(0, 10), help="What being wrong costs, 0 to 10."),
-        click.option("--time", "time_", type=click.FloatRange(0, 10), help="What being slow costs, 0 to 10."),
-        click.option("--worker", "workers", multiple=True, help="Allow only this worker; may be given several times."),
-        click.option("--workflow", type=_MODES, help="How to work; the router's choice if not given."),
-        click.option("--memory", metavar="PROJECT", help="Recall what a project remembers, and remember this, too."),
-        click.option("--check", "check", help="How answers can be checked, as JSON; see the how-to on workflows."),
+        click.option("--preset", type=_PRESETS, help="A preset of the objective."),
+        click.option(
+            "--mission", type=click.FloatRange(0, 10), help="Mission criticality: the cost of a wrong answer, 0 to 10."
+        ),
+        click.option(
+            "--time",
+            "time_",
+            type=click.FloatRange(0, 10),
+            help="Time criticality: the cost of a slow answer, 0 to 10.",
+        ),
+        click.option("--worker", "workers", multiple=True, help="Allow only this worker. Repeat it for several."),
+        click.option("--workflow", type=_MODES, help="The workflow. Default: the router chooses."),
+        click.option(
+            "--memory", metavar="PROJECT", help="Recall items of this project's memory, and store the answer in it."
+        ),
+        click.option("--check", "check", help="The check of answers, as JSON. See the how-to on workflows."),
     )
 
     @functools.wraps(command)
     def gathered(**given: Any) -> None:
-        wanted = Wanted(**{field.name: given.pop(field.name) for field in fields(Wanted)})
-        command(wanted=wanted, **given)
+        options = TaskOptions(**{field.name: given.pop(field.name) for field in fields(TaskOptions)})
+        command(options=options, **given)
 
-    for option in reversed(options):
+    for option in reversed(declared):
         gathered = option(gathered)
     return cast(Command, gathered)
 
 
 @click.command(epilog='\b\nExample:\n  ripieno ask "Solve 3x + 4 = 19 for x" --preset cheap --explain')
 @task_options
-@click.option("--explain", "wants_explanation", is_flag=True, help="Tell why, on stderr.")
+@click.option("--explain", "wants_explanation", is_flag=True, help="Explain the choice, on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def ask(
-    config: Path | None,
-    *,
-    wanted: Wanted,
-    wants_explanation: bool,
-    as_json: bool,
-) -> None:
-    """Route TEXT (`-` reads stdin) to the worker that should own it, and print the answer."""
+def ask(config: Path | None, *, options: TaskOptions, wants_explanation: bool, as_json: bool) -> None:
+    """Route TEXT to a worker, and print its answer. `-` reads TEXT from stdin."""
 
     async def work(app: App) -> Answered:
-        return await app.orchestrator.run_detailed(wanted.make_task(app), arrival=wanted.make_arrival(app))
+        return await app.orchestrator.run_detailed(options.make_task(app), arrival=options.make_arrival(app))
 
     answered = run_app(config, work)
     decision, run = answered.decision, answered.run
@@ -164,21 +172,15 @@ def ask(
 
 @click.command(epilog='\b\nExample:\n  ripieno route "How many days until 2027-01-01 from 2026-11-22?"')
 @task_options
-@click.option("--explain", "wants_explanation", is_flag=True, help="Tell what would change it, too.")
+@click.option("--explain", "wants_explanation", is_flag=True, help="Also print what would change the decision.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def route(
-    config: Path | None,
-    *,
-    wanted: Wanted,
-    wants_explanation: bool,
-    as_json: bool,
-) -> None:
-    """Decide who would take TEXT (`-` reads stdin); nobody is called and nothing recorded."""
+def route(config: Path | None, *, options: TaskOptions, wants_explanation: bool, as_json: bool) -> None:
+    """Decide which worker would get TEXT, without calling or recording anything. `-` reads TEXT from stdin."""
     from ripieno.route.explain import explain
 
     async def work(app: App) -> Decision:
-        return await app.orchestrator.decide(wanted.make_task(app), arrival=wanted.make_arrival(app))
+        return await app.orchestrator.decide(options.make_task(app), arrival=options.make_arrival(app))
 
     decision = run_app(config, work)
     if as_json:
@@ -191,7 +193,7 @@ def route(
 
 
 def list_steps(run: Run) -> list[dict[str, object]]:
-    """Calls and findings of a run, as JSON, in the order of its steps."""
+    """List the calls and findings of a run for JSON, in the order of its steps."""
     made: list[tuple[str, dict[str, object]]] = []
     for call in run.calls:
         facts: dict[str, object] = {"step": call.step, "worker": call.worker, "failure": call.failure}
@@ -207,7 +209,7 @@ def list_steps(run: Run) -> list[dict[str, object]]:
 
 
 def describe_steps(run: Run) -> Iterator[str]:
-    """Calls and findings of a run in words, a line each."""
+    """Describe each call and finding of a run in one line."""
     lines: list[tuple[str, str]] = []
     for call in run.calls:
         fate = "answered" if call.failure is None else f"failed: {call.failure}"
@@ -226,7 +228,7 @@ def describe_steps(run: Run) -> Iterator[str]:
 
 
 def describe(decision: Decision) -> dict[str, object]:
-    """A decision as JSON."""
+    """Describe a decision for JSON."""
     return {
         "decision": decision.id,
         "worker": decision.worker,
@@ -237,37 +239,20 @@ def describe(decision: Decision) -> dict[str, object]:
         "policy": decision.policy,
         "predictor": decision.predictor,
         "kind": decision.kind,
-        "objective": {
-            "preset": decision.objective.preset,
-            "preference": decision.objective.preference,
-            "mission_criticality": decision.objective.mission_criticality,
-            "time_criticality": decision.objective.time_criticality,
-        },
+        "objective": {name: getattr(decision.objective, name) for name in _OBJECTIVE},
         "decide_s": decision.decide_s,
         "advice": dict(decision.advice),
         "abstains": decision.abstains,
         "estimates": [
-            {
-                "worker": e.worker,
-                "quality": e.quality,
-                "quality_sd": e.quality_sd,
-                "cost_usd": e.cost_usd,
-                "latency_s": e.latency_s,
-                "utility": decision.utilities[e.worker],
-                "output_tokens": e.output_tokens,
-                "first_token_s": e.first_token_s,
-                "tokens_per_s": e.tokens_per_s,
-                "score": e.score,
-                "standing": e.standing,
-            }
-            for e in decision.estimates
+            {name: getattr(each, name) for name in _ESTIMATE} | {"utility": decision.utilities[each.worker]}
+            for each in decision.estimates
         ],
         "masked": {worker: {"reason": w.reason, "detail": w.detail} for worker, w in decision.mask.masked.items()},
     }
 
 
 def show(decision: Decision) -> None:
-    """A decision as tables."""
+    """Print a decision as tables."""
     from ripieno.route.explain import explain
 
     rows = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.ask import Wanted, describe, task_options
+from ripieno.cli.ask import TaskOptions, describe, task_options
 from ripieno.cli.output import count_bar, print_found, print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id, sum_costs
@@ -20,7 +20,6 @@ from ripieno.domain.report import Report, number, text
 from ripieno.errors import GateRefused, NotFound
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import TaskID
 
     from ripieno.conductor.policy import TinyPolicy
@@ -29,13 +28,13 @@ if TYPE_CHECKING:
     from ripieno.evaluate.conductor_report import ConductorReport
     from ripieno.learn.conductor import Recipe
     from ripieno.learn.lm import LmRecipe
-    from ripieno.workbench.audit import Ladder
     from ripieno.workbench.scenes import Stage
-    from ripieno.workbench.world import World
+
+Advance = Callable[[int], None]
 
 FOLDER = "conductor"
 _SHORT = {"pools": 8, "teach_steps": 50, "reinforce_steps": 5, "polish_generations": 2, "common_tasks": 32}
-"""Of every stage a little: for a first look, and for tests."""
+"""A short training: for a first look, and for tests."""
 _SHORT_HEAD = {"pools": 8, "generations": 2, "population": 4, "common_tasks": 32, "checked_tasks": 64}
 _SCORES = (
     number("right", spec=".3f"), number("cost", unit="0.001 USD", spec=".2f"), number("reward", spec=".3f"),
@@ -44,15 +43,15 @@ _SCORES = (
 
 @click.group(epilog="\b\nExample:\n  ripieno conductor train --seeds 3\n  ripieno conductor evaluate")
 def conductor() -> None:
-    """Train, prove and use the conductor: a small policy that writes plans of several steps."""
+    """Train, evaluate and use the conductor: a small policy that writes plans of several steps."""
 
 
 @conductor.command(epilog="\b\nExample:\n  ripieno conductor audit")
-@click.option("--pools", type=click.IntRange(2), default=20, show_default=True, help="Pools to look at.")
-@click.option("--tasks", type=click.IntRange(6), default=40, show_default=True, help="Of each family and pool.")
+@click.option("--pools", type=click.IntRange(2), default=20, show_default=True, help="Pools to measure.")
+@click.option("--tasks", type=click.IntRange(6), default=40, show_default=True, help="Tasks of each family and pool.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def audit(*, pools: int, tasks: int, as_json: bool) -> None:
-    """Tell how much there is to be had from plans, before anything is trained."""
+    """Measure how much plans can gain, before training."""
     import numpy as np
 
     from ripieno.workbench.audit import audit as measure
@@ -62,19 +61,31 @@ def audit(*, pools: int, tasks: int, as_json: bool) -> None:
         rng = np.random.default_rng([0, 29])
         drawn = [world.draw_pool("test", rng) for _ in range(pools)]
         ladder = measure(world, drawn, split="test", tasks=tasks, on_progress=advance)
-    tell_ladder(ladder, as_json=as_json)
+    names = ("random worker", "best single", "one-step ceiling", "search ceiling")
+    rungs = zip(names, (ladder.random, ladder.single, ladder.one_step, ladder.search), strict=True)
+    verdict = "train" if ladder.is_worth_training else "do not train"
+    listed = {name: {"right": r, "cost": c, "reward": w} for name, (r, c, w) in rungs}
+    report = Report(
+        title="ladder",
+        columns=(text("rung"), *_SCORES),
+        rows=[{"rung": name} | rung for name, rung in listed.items()],
+        notes=(f"plans add {ladder.headroom:+.3f} to single steps: {verdict}",),
+    )
+    print_found({"ladder": listed, "headroom": ladder.headroom, "verdict": verdict}, report, as_json=as_json)
 
 
 @conductor.command(epilog="\b\nExample:\n  ripieno conductor train --seeds 3")
 @click.option("--size", type=click.Choice(["tiny", "turns", "lm"]), default="tiny", show_default=True,
               help="A small policy, its turn-level head, or a language model (extra `lm`).")  # fmt: skip
-@click.option("--model", help="With --size lm: a name on the hub, or a folder; the bundled one if not given.")
+@click.option("--model", help="With --size lm: a name on the hub, or a folder. Default: the bundled one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="With --size lm.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="With --size lm: of each stage at most.")
-@click.option("--seeds", type=click.IntRange(1, 20), default=1, show_default=True, help="Trainings, one a seed.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="With --size lm: most minutes of each stage.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 20), default=1, show_default=True, help="Number of trainings, one per seed."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The first seed.")
-@click.option("--short", is_flag=True, help="A little of every stage: half a minute, for a first look.")
-@click.option("--ablations", is_flag=True, help="Train what shows what each part is worth, too.")
+@click.option("--short", is_flag=True, help="Train for half a minute only, for a first look.")
+@click.option("--ablations", is_flag=True, help="Also train without each part, to show its value.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def train(
@@ -90,9 +101,9 @@ def train(
     ablations: bool,
     as_json: bool,
 ) -> None:
-    """Train the tiny conductor and the one-step router that it is held against; cut off, it goes on where it was.
+    """Train the tiny conductor, and the one-step router that it is compared with. An interrupted training resumes.
 
-    With --size turns, the head that chooses step by step is trained on top of it.
+    With --size turns, also train the head that chooses step by step.
     """
     from ripieno.config import load_settings
 
@@ -107,11 +118,11 @@ def train(
     require_extra("conductor", "`ripieno conductor train`", ("cma",))
     folder = load_settings(config).settings.home / FOLDER
     made: list[dict[str, object]] = []
-    with _open_bench() as (world, stage):
+    with _open_bench() as stage:
         for number in range(seed, seed + seeds):
             for name, recipe in list_recipes(number, is_short=short, has_ablations=ablations).items():
                 began = time.process_time()
-                policy = _train_one(world, _stage_of(name, world, stage), recipe, folder, name)
+                policy = _train_one(_stage_of(name, stage), recipe, folder, name)
                 made.append(_tell_training(name, number, policy.size, time.process_time() - began))
             if size == "turns":
                 began = time.process_time()
@@ -120,30 +131,30 @@ def train(
     if as_json:
         print_json({"trained": made, "folder": str(folder)})
     else:
-        say(f"in {folder}; prove it: ripieno conductor evaluate")
+        say(f"in {folder}; evaluate it: ripieno conductor evaluate")
 
 
 @conductor.command(epilog="\b\nExample:\n  ripieno conductor evaluate --pools 100")
-@click.option("--pools", type=click.IntRange(2), default=100, show_default=True, help="Unseen pools.")
-@click.option("--tasks", type=click.IntRange(1), default=2, show_default=True, help="Of each family and pool.")
-@click.option("--prompted", metavar="WORKER", help="Have a worker of the pool write plans for the exam, too.")
-@click.option("--gate", is_flag=True, help="Fail where the conductor does not beat the one-step router.")
+@click.option("--pools", type=click.IntRange(2), default=100, show_default=True, help="Number of unseen pools.")
+@click.option("--tasks", type=click.IntRange(1), default=2, show_default=True, help="Tasks of each family and pool.")
+@click.option("--prompted", metavar="WORKER", help="Also let a worker of the pool write plans for the exam.")
+@click.option("--gate", is_flag=True, help="Exit 5 if the conductor does not beat the one-step router.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | None, gate: bool, as_json: bool) -> None:
-    """Hold what was trained against everything that costs as much, on unseen workers, pools and ways of asking."""
+    """Compare the trained conductors with controls of equal cost, on unseen workers, pools and phrasings."""
     from ripieno.config import load_settings
     from ripieno.evaluate import conductor as proof
     from ripieno.evaluate.conductor_report import ONE_STEP
 
     folder = load_settings(config).settings.home / FOLDER
-    with _open_bench() as (world, stage):
+    with _open_bench() as stage:
         policies = _load_all(folder, stage)
-        exam = proof.make_exam(world, pools=pools, tasks=tasks, seed=0)
+        exam = proof.make_exam(stage.world, pools=pools, tasks=tasks, seed=0)
         if prompted is not None:
             _write_by_prompt(config, stage, exam, prompted, folder)
-        with count_bar("cells", pools * len(world.families)) as advance:
-            found = _sit_all(world, stage, exam, policies, _load_others(folder, stage, exam), advance)
+        with count_bar("cells", pools * len(stage.world.families)) as advance:
+            found = _sit_all(stage, exam, policies, _load_others(folder, stage, exam), advance)
     print_found(found.describe(), *found.tabulate(), as_json=as_json)
     lead = found.find(ONE_STEP).lead_reward
     if gate and (lead is None or lead.low <= 0.0):
@@ -156,12 +167,12 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
 @task_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
-    """Show the plan that would be carried out for TEXT; nobody but a conductor by prompt is called."""
+def plan(config: Path | None, *, options: TaskOptions, as_json: bool) -> None:
+    """Show the plan that TEXT would run. Only a prompted conductor makes a call."""
     from ripieno.app import App
 
     async def work(app: App) -> tuple[Decision, tuple[Call, ...]]:
-        task = replace(wanted, workflow=wanted.workflow or Mode.PLAN.value).make_task(app)
+        task = replace(options, workflow=options.workflow or Mode.PLAN.value).make_task(app)
         return await app.orchestrator.preview_plan(task)
 
     decision, calls = run_app(config, work)
@@ -186,7 +197,7 @@ def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
 
 
 def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str, Recipe]:
-    """What is trained for one seed, by name."""
+    """List the trainings of one seed, by name."""
     from ripieno.evaluate.conductor_report import ONE_STEP, TRAINED
     from ripieno.learn.conductor import Recipe
 
@@ -206,29 +217,29 @@ def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str,
 
 
 @contextmanager
-def _open_bench() -> Iterator[tuple[World, Stage]]:
+def _open_bench() -> Iterator[Stage]:
     from ripieno.encoders.static import StaticEncoder
     from ripieno.workbench.scenes import Stage
     from ripieno.workbench.world import World
 
     with World() as world:
-        yield world, Stage(world, StaticEncoder())
+        yield Stage(world, StaticEncoder())
 
 
-def _stage_of(name: str, world: World, stage: Stage) -> Stage:
+def _stage_of(name: str, stage: Stage) -> Stage:
     from ripieno.encoders.static import StaticEncoder
     from ripieno.workbench.scenes import Stage
 
-    return Stage(world, StaticEncoder(), shows_names=True) if name == "names shown" else stage
+    return Stage(stage.world, StaticEncoder(), shows_names=True) if name == "names shown" else stage
 
 
-def _train_one(world: World, stage: Stage, recipe: Recipe, folder: Path, name: str) -> TinyPolicy:
-    """One training with a bar, saved with its card at the end."""
+def _train_one(stage: Stage, recipe: Recipe, folder: Path, name: str) -> TinyPolicy:
+    """Run one training with a progress bar, and save the policy with its card."""
     from ripieno.learn.conductor import Training, finish
 
     slug = name.replace(" ", "-")
     with _stage_bars(name) as told:
-        training = Training(world, stage, recipe, folder / f"{slug}-{recipe.seed}", told=told)
+        training = Training(stage.world, stage, recipe, folder / f"{slug}-{recipe.seed}", told=told)
         training.run()
     return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
 
@@ -239,7 +250,7 @@ def _tell_training(name: str, seed: int, parameters: int, cpu_s: float) -> dict[
 
 
 def _train_head(stage: Stage, folder: Path, seed: int, *, is_short: bool) -> TurnPolicy:
-    """The head of one seed's conductor, saved with its card at the end."""
+    """Train the head of one seed's conductor, and save it with its card."""
     from ripieno.conductor.tiny import load_policy
     from ripieno.conductor.turns import save_turn_policy
     from ripieno.learn.turns import TurnRecipe, train_turns
@@ -256,14 +267,14 @@ def _train_head(stage: Stage, folder: Path, seed: int, *, is_short: bool) -> Tur
 
 
 def _train_lm(config: Path | None, recipe: LmRecipe, *, as_json: bool) -> None:
-    """One training of a language model, measured on the way on the exam of `evaluate`."""
+    """Train a language model. The exam of `evaluate` measures it meanwhile."""
     from ripieno.config import load_settings
     from ripieno.learn.lm import require_libraries, train_lm
 
     require_libraries()
     folder = load_settings(config).settings.home / FOLDER / f"lm-{recipe.seed}"
-    with _open_bench() as (world, stage), _stage_bars("language model") as told:
-        seen = train_lm(world, stage, recipe, folder, told=told)
+    with _open_bench() as stage, _stage_bars("language model") as told:
+        seen = train_lm(stage.world, stage, recipe, folder, told=told)
     measured = {name: asdict(found) for name, found in seen.items()}
     columns = (text("seen"), number("parsed", spec=".3f"), *_SCORES)
     report = Report(title="", columns=columns, rows=[{"seen": name} | row for name, row in measured.items()])
@@ -274,11 +285,12 @@ def _train_lm(config: Path | None, recipe: LmRecipe, *, as_json: bool) -> None:
 
 @contextmanager
 def _stage_bars(name: str) -> Iterator[Callable[[str, int, int, str], None]]:
-    """A bar for each stage that is heard of, with what was last seen; without a terminal, a line now and then."""
+    """Show a progress bar for each stage. Without a terminal, print a line every ten steps."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=_stderr(), transient=True) as bar:
+    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=Console(stderr=True), transient=True) as bar:
         bars: dict[str, TaskID] = {}
 
         def told(stage: str, step: int, steps: int, seen: str) -> None:
@@ -292,14 +304,8 @@ def _stage_bars(name: str) -> Iterator[Callable[[str, int, int, str], None]]:
         yield told
 
 
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
 def _load_all(folder: Path, stage: Stage) -> dict[str, list[TinyPolicy]]:
-    """Every trained policy by name, one a seed.
+    """Load every trained policy by name, one per seed.
 
     Raises:
         NotFound: nothing was trained.
@@ -317,7 +323,7 @@ def _load_all(folder: Path, stage: Stage) -> dict[str, list[TinyPolicy]]:
 
 
 def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, folder: Path) -> None:
-    """Plans of the exam by a worker that was not trained for it; what is written stays where this is cut off."""
+    """Let an untrained worker write the plans of the exam. An interrupted exam resumes."""
     from ripieno.app import App
     from ripieno.conductor import make_prompt
     from ripieno.measure import require_plain
@@ -330,7 +336,7 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
 
     async def work(app: App) -> None:
         if name not in app.pool:
-            raise NotFound(f"no worker is called {name!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+            raise NotFound(f"there is no worker {name!r}", hint=f"workers: {', '.join(app.pool.ids)}")
         require_plain([app.pool[name]])
         path.parent.mkdir(parents=True, exist_ok=True)
         with count_bar("plans by prompt", len(exam.tasks)) as advance:
@@ -347,15 +353,13 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
 
 
 def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, ExamRuns]:
-    """Who does not write plans in the policy's words: heads of turns, and language models that sat this exam before."""
+    """Load the results of turn-level heads, and of language models that took this exam."""
     from ripieno.conductor.turns import load_turn_policy
     from ripieno.evaluate import conductor as proof
 
-    found = {}
-    heads = [
-        load_turn_policy(path, encoder=stage.encoder_name)[0] for path in sorted(folder.glob("turns/*.safetensors"))
-    ]
-    if heads:
+    found, paths = {}, sorted(folder.glob("turns/*.safetensors"))
+    if paths:
+        heads = [load_turn_policy(path, encoder=stage.encoder_name)[0] for path in paths]
         found["turn-level head"] = proof.sit_turns(stage, exam, heads)
     for path in sorted(folder.glob("lm-*/plans-*.json")):
         written = json.loads(path.read_text(encoding="utf-8"))
@@ -365,13 +369,9 @@ def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, ExamRuns]:
 
 
 def _sit_all(
-    world: World,
-    stage: Stage,
-    exam: Exam,
-    policies: dict[str, list[TinyPolicy]],
-    others: dict[str, ExamRuns],
-    advance: Callable[[int], None],
+    stage: Stage, exam: Exam, policies: dict[str, list[TinyPolicy]], others: dict[str, ExamRuns], advance: Advance
 ) -> ConductorReport:
+    world = stage.world
     import numpy as np
 
     from ripieno.conductor.policy import TinyPolicy
@@ -380,7 +380,7 @@ def _sit_all(
 
     ranked = proof.choose_singles(world, exam, seed=0)
     untrained = TinyPolicy.init(tasks=stage.task_size, words=stage.words_size, rng=np.random.default_rng(0))
-    named = _stage_of("names shown", world, stage) if "names shown" in policies else stage
+    named = _stage_of("names shown", stage) if "names shown" in policies else stage
     plans = {"untrained": [proof.write_plans(untrained, stage, exam)]}
     for name, trained in policies.items():
         seen = named if name == "names shown" else stage
@@ -392,28 +392,9 @@ def _sit_all(
     ours = [outcome for run in plans[TRAINED] for outcome in proof.sit(world, exam, run)]
     calls = float(np.mean([outcome.steps for outcome in ours]))
     price = float(np.mean([outcome.cost for outcome in ours]))
-    for name, by_hand in proof.plan_by_hand(exam, ranked, calls=calls, money=price).items():
-        plans[name] = [by_hand]
+    by_hand = proof.plan_by_hand(exam, ranked, calls=calls, money=price)
+    plans |= {name: [written] for name, written in by_hand.items()}
     others["conductor, once more where nothing came"] = proof.sit_again(stage, exam, policies[TRAINED])
     plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[TRAINED]]
     plans[CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
     return proof.report(exam, plans, world, others=others)
-
-
-def tell_ladder(ladder: Ladder, *, as_json: bool) -> None:
-    """Print the ladder, and whether to train."""
-    rungs = {
-        "random worker": ladder.random,
-        "best single": ladder.single,
-        "one-step ceiling": ladder.one_step,
-        "search ceiling": ladder.search,
-    }
-    verdict = "train" if ladder.is_worth_training else "do not train"
-    listed = {name: {"right": r, "cost": c, "reward": w} for name, (r, c, w) in rungs.items()}
-    report = Report(
-        title="ladder",
-        columns=(text("rung"), *_SCORES),
-        rows=[{"rung": name} | rung for name, rung in listed.items()],
-        notes=(f"plans add {ladder.headroom:+.3f} to single steps: {verdict}",),
-    )
-    print_found({"ladder": listed, "headroom": ladder.headroom, "verdict": verdict}, report, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Commands and values that earlier versions had: their error names what to use instead."""
+"""Removed commands and values. Their errors name the replacement."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,19 +15,14 @@ def refuse_removed(ctx: click.Context, name: str) -> None:
     """Refuse a command that was removed.
 
     Raises:
-        click.UsageError: the command was removed; names its successors.
+        click.UsageError: the command was removed. The error names its successors.
     """
     if name in COMMANDS:
         raise click.UsageError(f"`ripieno {name}` was removed: use `{COMMANDS[name]}`", ctx)
 
 
-class Names(click.Choice[str]):
-    """A choice that also knows the names that earlier versions took.
-
-    Args:
-        names: what can be chosen.
-        removed: former names, each with what to use instead.
-    """
+class ChoiceWithRemoved(click.Choice[str]):
+    """A choice that also knows the removed names, each with its replacement."""
 
     def __init__(self, names: Sequence[str], *, removed: Mapping[str, str]) -> None:
         super().__init__(names)

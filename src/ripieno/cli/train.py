@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.output import print_json, print_report, say
-from ripieno.cli.removed import Names
+from ripieno.cli.removed import ChoiceWithRemoved
 from ripieno.cli.running import run_app
 from ripieno.domain import Learned, Objective
 from ripieno.errors import CheckpointError, GateRefused, PredictorError
@@ -27,8 +27,8 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What to train on, and how."""
+class TrainingRequest:
+    """Data and options of one training."""
 
     data: Path | None
     dataset: str | None
@@ -40,17 +40,17 @@ class Wanted:
 
 
 _KINDS = ("heads", "kinds", "lowrank", "stack")
-"""The predictors that can be trained for traffic; written out, so that help imports none of them."""
+"""The predictors that can be trained for traffic. The list is explicit, so that help imports none of them."""
 _COMPARED = ("boosting", "clusters", "factors", "knn", "logistic", "ridge")
-"""Baselines: `evaluate` compares with them, and checkpoints that earlier versions made of them still load."""
+"""Baselines of `evaluate`. Checkpoints of earlier versions with these predictors still load."""
 _REMOVED = dict.fromkeys(_COMPARED, "'stack', or compare with it by `ripieno evaluate --policy`")
 
 
-class PredictorName(Names):
-    """Name of a built-in predictor, or of an installed one."""
+class PredictorName(ChoiceWithRemoved):
+    """Name of a built-in or installed predictor."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the name; help lists the built-in ones alone."""
+        """Check the name. Help lists only the built-in ones."""
         from ripieno.plugins import find_plugins
 
         if value not in _KINDS and value in find_plugins("ripieno.predictors"):
@@ -59,21 +59,27 @@ class PredictorName(Names):
 
 
 @click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
-@click.option("--data", type=_FOLDER, help="A routing-data folder, instead of the ledger.")
-@click.option("--dataset", help="Campaign or data set of the ledger; may be left out where there is only one.")
+@click.option("--data", type=_FOLDER, help="Train on a routing-data folder instead of the ledger.")
+@click.option("--dataset", help="Campaign or data set of the ledger. Default: the only one.")
 @click.option("--policy", "kind", type=PredictorName(_KINDS, removed=_REMOVED), default="stack", show_default=True,
-              help="Which predictor the policy decides by: one of these, or an installed one.")  # fmt: skip
+              help="Predictor of the policy: one of these, or an installed one.")  # fmt: skip
 @click.option("--criticality", "criticality_only", is_flag=True,
-              help="Train what guesses criticalities, from columns of --data; nothing else.")  # fmt: skip
+              help="Train only the model that estimates criticalities, from columns of --data.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=_FOLDER, help="Folder of checkpoints, instead of the installation's; nothing is promoted.")
+@click.option("--out", type=_FOLDER, help="Folder for the checkpoint. Nothing is promoted.")
 @click.option("--least-new", type=click.IntRange(0), default=0, show_default=True,
-              help="Do nothing unless so many outcomes are new since the last checkpoint.")  # fmt: skip
+              help="Train only if this many outcomes are new since the last checkpoint.")  # fmt: skip
 @click.option("--modes/--no-modes", "has_modes", default=True,
-              help="Whether workflows that pay are estimated beside the workers.")  # fmt: skip
-@click.option("--watch", is_flag=True, help="Train again and again, until interrupted.")
-@click.option("--every", type=click.FloatRange(0.01), default=3600.0, show_default=True, help="With --watch: seconds.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document; one a line with --watch.")
+              help="Whether to estimate profitable workflows beside the workers.")  # fmt: skip
+@click.option("--watch", is_flag=True, help="Train repeatedly until interrupted.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.01),
+    default=3600.0,
+    show_default=True,
+    help="With --watch: seconds between two trainings.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, or one per line with --watch.")
 @click.pass_obj
 def train(
     config: Path | None,
@@ -90,22 +96,24 @@ def train(
     every: float,
     as_json: bool,
 ) -> None:
-    """Train a router on measured outcomes, prove it on what is held out, and promote it if the proof holds.
+    """Train a router on measured outcomes, evaluate it on held-out tasks, and promote it if it passes.
 
-    From the ledger it learns of one campaign; judged traffic and probes are folded in on top of it by whoever decides.
-    With --data the router is for the models of that folder: it is promoted only if the pool has one of them.
+    From the ledger, it learns one campaign. A serving process adds judged traffic and probes to it. With --data, the
+    router is for the models of that folder, and is promoted only if the pool has one of them.
 
-    With --least-new it suits a cron job; with --watch it is its own.
+    Use --least-new in a cron job, or --watch instead of one.
     """
     if criticality_only:
         train_criticality(config, data, seed=seed, as_json=as_json)
         return
-    wanted = Wanted(data=data, dataset=dataset, kind=kind, seed=seed, out=out, least_new=least_new, has_modes=has_modes)
+    request = TrainingRequest(
+        data=data, dataset=dataset, kind=kind, seed=seed, out=out, least_new=least_new, has_modes=has_modes
+    )
 
     async def work(app: App) -> None:
         while True:
             try:
-                tell(await train_once(app, wanted), as_json=as_json)
+                print_outcome(await train_once(app, request), as_json=as_json)
             except GateRefused as error:
                 if not watch:
                     raise
@@ -118,19 +126,19 @@ def train(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Done:
-    """What one training came to."""
+class TrainingOutcome:
+    """Result of one training."""
 
     version: str
     trained: Trained
     fate: str
 
 
-async def train_once(app: App, wanted: Wanted) -> Done | None:
-    """Train, prove and promote; None where too little is new.
+async def train_once(app: App, request: TrainingRequest) -> TrainingOutcome | None:
+    """Train, evaluate and promote. Return None if too few outcomes are new.
 
     Raises:
-        GateRefused: the proof does not hold; the checkpoint is saved, and not promoted.
+        GateRefused: the evaluation failed. The checkpoint is saved, and not promoted.
     """
     from ripieno.app.sources import load_measured
     from ripieno.evaluate.benchmark import BEST_QUALITY
@@ -142,15 +150,15 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     from ripieno.learn.train import check_gate, promote, record_learned
     from ripieno.tasks import read_folder
 
-    source = read_folder(wanted.data) if wanted.data is not None else load_measured(app, wanted.dataset)
-    if wanted.least_new and count_new(app, source) < wanted.least_new:
+    source = read_folder(request.data) if request.data is not None else load_measured(app, request.dataset)
+    if request.least_new and count_new(app, source) < request.least_new:
         return None
     features = await analyze_prompts(app.analyzer, source)
-    objective = BEST_QUALITY if wanted.data is not None else app.make_objective()
-    recipe = Recipe(kind=wanted.kind, seed=wanted.seed, objective=objective)
+    objective = BEST_QUALITY if request.data is not None else app.make_objective()
+    recipe = Recipe(kind=request.kind, seed=request.seed, objective=objective)
     watermark = app.ledger.head() if source.name == TRAFFIC else 0
     trained = fit(source, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
-    if wanted.data is None and wanted.has_modes:
+    if request.data is None and request.has_modes:
         found = fit_with_modes(app.ledger, source, features, app.pool, recipe=recipe, base=trained)
         if found is not None:
             gain = found.gain
@@ -159,14 +167,14 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     checks = fit_checks(pair_checks(app.ledger))
     for name, trust in checks.items():
         say(f"{name}: what it finds is held against {trust.outcomes} outcomes")
-    unjudged = count_unjudged(app, source) if wanted.data is None else {}
+    unjudged = count_unjudged(app, source) if request.data is None else {}
     told = {"watermark": watermark, "checks": checks, "unjudged": unjudged}
     trained = replace(trained, card=trained.card.model_copy(update=told))
-    registry = Registry(wanted.out) if wanted.out is not None else app.registry
+    registry = Registry(request.out) if request.out is not None else app.registry
     version = registry.save(trained.checkpoint, trained.card)
     await record_learned(app.ledger, version, trained.card)
-    if wanted.out is not None or not set(trained.card.workers) & set(app.pool.ids):
-        return Done(
+    if request.out is not None or not set(trained.card.workers) & set(app.pool.ids):
+        return TrainingOutcome(
             version=version, trained=trained, fate="saved, not promoted: it is for other workers than this pool's"
         )
     check_missing(trained.card)
@@ -176,13 +184,13 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     if folded:
         say(f"{folded} outcomes of traffic are folded in")
     await promote(registry, app.ledger, version, reason=trained.card.verdict)
-    return Done(version=version, trained=trained, fate="promoted: it decides from the next request on")
+    return TrainingOutcome(version=version, trained=trained, fate="promoted: it decides from the next request on")
 
 
 def count_unjudged(app: App, source: RoutingData) -> dict[str, tuple[int, int]]:
-    """Answers of a campaign without a verdict, and all answers, by worker; they are told on stderr.
+    """Count the answers of a campaign without a verdict, and all its answers, by worker. Report them on stderr.
 
-    Traffic is left out: most of its answers are never judged, and that is no fault.
+    Traffic is left out, because most of its answers are never judged.
     """
     from ripieno.learn.missing import count_missing, describe_missing
 
@@ -195,7 +203,7 @@ def count_unjudged(app: App, source: RoutingData) -> dict[str, tuple[int, int]]:
 
 
 def count_new(app: App, source: RoutingData) -> int:
-    """Outcomes of a data set that the latest checkpoint made of it has not seen."""
+    """Count the outcomes of a data set that are newer than its latest checkpoint."""
     seen = 0
     for stored in app.ledger.read(kinds=("learned",)):
         if isinstance(stored.entry, Learned) and source.name in _names(stored.entry.card.get("datasets")):
@@ -203,8 +211,8 @@ def count_new(app: App, source: RoutingData) -> int:
     return len(source.quality) - seen
 
 
-def tell(done: Done | None, *, as_json: bool) -> None:
-    """Print what a training came to."""
+def print_outcome(done: TrainingOutcome | None, *, as_json: bool) -> None:
+    """Print the result of a training."""
     if done is None:
         say("too little is new: nothing was trained")
         if as_json:
@@ -220,7 +228,7 @@ def tell(done: Done | None, *, as_json: bool) -> None:
 
 
 def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_json: bool) -> None:
-    """Fit, tell how well unseen prompts are guessed, and save for analysis."""
+    """Fit the model of criticalities, print its accuracy on unseen prompts, and save it."""
     from ripieno.learn import analyze_prompts
     from ripieno.learn.criticality import fit_criticality, save_criticality
     from ripieno.tasks import read_folder
@@ -239,16 +247,16 @@ def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_j
         print_json({"tasks": fitted.tasks, "mission_r2": fitted.mission_r2, "time_r2": fitted.time_r2})
         return
     click.echo(
-        f"{fitted.tasks} prompts; of unseen ones it explains {fitted.mission_r2:.0%} of the variance of mission "
-        f"criticality and {fitted.time_r2:.0%} of time criticality"
+        f"{fitted.tasks} prompts; on unseen ones the model explains {fitted.mission_r2:.0%} of the variance of mission "
+        f"criticality and {fitted.time_r2:.0%} of that of time criticality"
     )
-    say("saved: it fills in what callers do not state, from the next start on")
+    say("saved: from the next start on, it fills in what callers do not state")
 
 
 async def hold_against_incumbent(app: App, trained: Trained, version: str, objective: Objective) -> None:
-    """Replay both checkpoints on what is held out, and record what was found.
+    """Replay both checkpoints on held-out tasks, and record the result.
 
-    An incumbent that the present encoder or pool cannot use is replaced without.
+    An incumbent that the current encoder or pool cannot use is replaced without a comparison.
 
     Raises:
         GateRefused: the new checkpoint loses.
