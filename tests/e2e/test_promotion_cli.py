@@ -108,7 +108,7 @@ def test_decisions_are_audited() -> None:
 def test_criticality_is_trained_and_used_where_it_is_not_stated(tmp_path: Path) -> None:
     make_data(tmp_path / "grave")
     told = run("train", "--criticality", "--data", "grave")
-    assert re.search(r"60 prompts; of unseen ones it explains \d+% of the variance of mission", told.stdout)
+    assert re.search(r"60 prompts; on unseen ones the model explains \d+% of the variance of mission", told.stdout)
     guessed = read_json("route", "The patient in ward 7 has chest pain, which dose of the drug is safe now?")
     stated = read_json("route", "Tell me a joke about penguins", "--mission", "9")
     assert isinstance(guessed, dict)

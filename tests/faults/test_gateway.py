@@ -207,7 +207,7 @@ async def test_a_second_signal_ends_a_draining_gateway_at_once(
             assert await asyncio.to_thread(hanging.came.wait, HANG_S)
             os.killpg(served.process.pid, number)  # as a terminal does, to every process of the group
             assert await read_stop(served) == (
-                "stopping: requests under way have 45 s to end; a second Ctrl-C or SIGTERM ends them at once\n"
+                "stopping: open requests have 45 s to end; a second Ctrl-C or SIGTERM ends them at once\n"
             )
             assert served.process.poll() is None
             os.killpg(served.process.pid, number)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="\b\nExample:\n  ripieno audit --last 5000")
-@click.option("--last", type=click.IntRange(1), default=10_000, show_default=True, help="Latest decisions to look at.")
+@click.option("--last", type=click.IntRange(1), default=10_000, show_default=True, help="Number of latest decisions.")
 @click.option("--gate", is_flag=True, help="Exit 5 if anything is flagged.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def audit(config: Path | None, *, last: int, gate: bool, as_json: bool) -> None:
-    """Look for bias and drift of the router itself: who gets more than it earns, where, and what has changed."""
+    """Check the router for bias and drift: workers with too much traffic, and what has changed."""
     from ripieno.app.policies import audit_traffic
     from ripieno.evaluate.audit import tabulate_audit
 

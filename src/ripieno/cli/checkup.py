@@ -1,4 +1,4 @@
-"""What `ripieno doctor` and `ripieno pool check` find: each part is opened alone, so that one fault hides no other."""
+"""Checks of `ripieno doctor` and `ripieno pool check`. Each part is opened alone, so no fault hides another."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,17 +23,17 @@ Check = Callable[[Loaded], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What a look at one worker has shown."""
+class WorkerCheck:
+    """Result of the check of one worker."""
 
     worker: WorkerId
     is_ok: bool
-    told: str
-    """What was seen, or what is wrong and how to fix it."""
+    detail: str
+    """What was found, or what is wrong and how to fix it."""
 
 
-async def check_workers(loaded: Loaded) -> list[Seen]:
-    """Import or reach every worker of the pool; all at once, in the order of the pool.
+async def check_workers(loaded: Loaded) -> list[WorkerCheck]:
+    """Import or reach every worker of the pool, concurrently. Return the results in the order of the pool.
 
     Raises:
         ConfigError: the pool or a provider's options are wrong.
@@ -42,17 +42,19 @@ async def check_workers(loaded: Loaded) -> list[Seen]:
         pool = build_pool(loaded.settings)
     providers = build_providers(loaded, known={}, residents=Residents(None))
     try:
-        return list(await asyncio.gather(*(_look_at(worker, providers[worker.binding.provider]) for worker in pool)))
+        return list(
+            await asyncio.gather(*(_check_worker(worker, providers[worker.binding.provider]) for worker in pool))
+        )
     finally:
         for provider in providers.values():
             await provider.close()
 
 
 async def examine(loaded: Loaded) -> int:
-    """Check every part, and say a line on each.
+    """Check every part, and print one line for each.
 
     Returns:
-        The exit code: 0; 3 where the set-up is wrong; 4 where only workers cannot be opened or reached.
+        The exit code: 0; 3 if the setup is wrong; 4 if only workers cannot be opened or reached.
     """
     say(f"settings: ok ({loaded.path if loaded.path.exists() else 'no file, defaults'})")
     for name in loaded.ignored:
@@ -79,17 +81,17 @@ async def examine(loaded: Loaded) -> int:
     if unpriced is not None:
         say(unpriced)
     for each in seen:
-        say(f"worker {each.worker}: {'ok, ' if each.is_ok else ''}{each.told}")
+        say(f"worker {each.worker}: {'ok, ' if each.is_ok else ''}{each.detail}")
     if not is_whole:
         return WRONG_SETUP
     return 0 if all(each.is_ok for each in seen) else OUT_OF_REACH
 
 
-async def _look_at(worker: Worker, provider: Provider) -> Seen:
+async def _check_worker(worker: Worker, provider: Provider) -> WorkerCheck:
     try:
-        return Seen(worker=worker.id, is_ok=True, told=await provider.check(worker))
+        return WorkerCheck(worker=worker.id, is_ok=True, detail=await provider.check(worker))
     except (ProviderError, ConfigError) as error:
-        return Seen(worker=worker.id, is_ok=False, told=_tell(error))
+        return WorkerCheck(worker=worker.id, is_ok=False, detail=_tell(error))
 
 
 async def _report(name: str, check: Check, loaded: Loaded) -> bool:
@@ -115,7 +117,7 @@ async def _check_memory(loaded: Loaded) -> str:
     async with MemoryApp(loaded) as app:
         health = await app.memory.health()
         if health.pulse is Pulse.UNAVAILABLE:
-            raise ConfigError(f"unavailable: {health.detail}", hint="`ripieno memory status` says more")
+            raise ConfigError(f"unavailable: {health.detail}", hint="run `ripieno memory status`")
         return f"{health.pulse}, {health.items} items"
 
 

@@ -1,4 +1,4 @@
-"""`ripieno demo`: the whole loop, measured in this run."""
+"""`ripieno demo`: measure, train, evaluate and serve, in one run."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 CAMPAIGN = "demo"
 MEASURED_SHARES = {"smollm2-135m": 2, "smollm2-135m-vote": 12}
-"""The language model is the only slow worker: it is measured on one training task of so many."""
+"""Slow workers, each with the number of training tasks of which one is measured."""
 REPEATS = 2
 LIBRARIES = ("sklearn", "scipy", "river", "pint", "dateutil", "symspellpy", "vaderSentiment", "openai")
-"""What the demo's workers, its training and its client import."""
+"""Modules that the demo's workers, its training and its client import."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much the demo measures, tasks of each family."""
+    """Tasks of each family that the demo measures."""
 
     train: int
     test: int
@@ -44,22 +44,24 @@ class Size:
 
 
 @click.command(epilog="\b\nExample:\n  ripieno demo")
-@click.option("--train-tasks", type=click.IntRange(6, 500), default=36, show_default=True, help="Of each family.")
 @click.option(
-    "--test-tasks", type=click.IntRange(4, 500), default=8, show_default=True, help="Of each family, held out."
+    "--train-tasks", type=click.IntRange(6, 500), default=36, show_default=True, help="Training tasks of each family."
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of tasks, folds and intervals.")
+@click.option(
+    "--test-tasks", type=click.IntRange(4, 500), default=8, show_default=True, help="Held-out tasks of each family."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of tasks, folds and intervals.")
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".ripieno/demo"),
     show_default=True,
-    help="Where ledger, checkpoint and plots go.",
+    help="Folder for ledger, checkpoint and plots.",
 )
 def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
-    """Measure the embedded pool, train a router, prove it on held-out tasks, and answer through the gateway.
+    """Measure the embedded pool, train a router, evaluate it on held-out tasks, and answer through the gateway.
 
-    No keys, no network. Run again, it goes on from what is measured already. Needs `pip install 'ripieno[demo]'`.
+    No keys, no network. A repeated run keeps earlier measurements. Needs `pip install 'ripieno[demo]'`.
     """
     from ripieno.app import App
     from ripieno.config import load_settings
@@ -84,7 +86,7 @@ def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
 
 
 def _write_settings(home: Path) -> Path:
-    """Write a settings file of the demo's own, so that later commands find the same ledger and checkpoint.
+    """Write the demo's settings file, so that later commands find the same ledger and checkpoint.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -95,7 +97,7 @@ def _write_settings(home: Path) -> Path:
     mark = "# Written by `ripieno demo`; lists no workers, so the embedded pool is used.\n"
     try:
         make_folder(home)
-        # a file that an earlier version wrote names paths from the folder in which it ran
+        # earlier versions wrote paths relative to the folder in which they ran
         if not path.exists() or path.read_text(encoding="utf-8").startswith(mark):
             path.write_text(f'{mark}home = "."\n', encoding="utf-8")
     except OSError as error:
@@ -129,7 +131,7 @@ async def _measure(app: App, size: Size) -> None:
         )
         second = await profiler.run(held_out, app.pool, on_progress=show)
     tell_unjudged(second)
-    say(f"   {_tell(first, second)} in {time.monotonic() - started:.0f} s; every one is in the ledger.")
+    say(f"   {_tell(first, second)} in {time.monotonic() - started:.0f} s. The ledger has all of them.")
     _show_profile(app, workers)
 
 
@@ -178,7 +180,7 @@ async def _learn(app: App, size: Size, home: Path) -> None:
     from ripieno.learn.train import check_gate, promote, record_learned
     from ripieno.ledger import export_data
 
-    say("\n2. Training a router on the training templates, proving it on the held-out ones.")
+    say("\n2. Training a router on the training templates, evaluating it on the held-out ones.")
     versions: dict[str, str] = {worker.id: worker.version for worker in app.pool}
     data = export_data(app.ledger, CAMPAIGN, versions=versions)
     features = await analyze_prompts(app.analyzer, data)
@@ -199,7 +201,7 @@ async def _learn(app: App, size: Size, home: Path) -> None:
 
 
 def _hand_written(texts: list[str], rows: np.ndarray, workers: tuple[str, ...]) -> list[Entrant]:
-    """The rivals that need no learning: nobody abstains, so the first that is asked answers."""
+    """Make the baselines without learning. No worker abstains, so a cascade ends at its first worker."""
     import numpy as np
 
     from ripieno.embedded.baselines import choose_by_keyword

@@ -1,4 +1,4 @@
-"""Errors for people: two lines, and the exit code of their class."""
+"""Errors on the command line: two lines on stderr, and the exit code of the class."""
 
 import click
 
@@ -41,7 +41,7 @@ _CODES: tuple[tuple[type[RipienoError], int], ...] = (
 
 
 def report(error: Exception) -> int:
-    """Print an error on stderr; gives the exit code. What is no RipienoError is a fault of ours, and raised again."""
+    """Print an error on stderr, and return its exit code. Any other error than a RipienoError is raised again."""
     if not isinstance(error, RipienoError):
         raise error
     click.echo(f"error: {error.message}", err=True)

@@ -57,14 +57,14 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 
 @click.command(epilog="\b\nExample:\n  ripieno evaluate --data outcomes/ --predictions predictions.parquet")
 @click.option("--data", type=_FOLDER, required=True, help="A routing-data folder.")
-@click.option(
-    "--checkpoint", type=_FOLDER, help="A checkpoint folder; without it one is trained on the training split."
-)
+@click.option("--checkpoint", type=_FOLDER, help="A checkpoint folder. Default: train on the training split.")
 @click.option("--policy", "kinds", type=KindList(), default="stack", show_default=True,
-              help="Without a checkpoint: the predictor to prove, then others to compare with, by commas.")  # fmt: skip
-@click.option("--preference", type=click.FloatRange(0, 1), help="The dial; quality alone decides if not given.")
+              help="Without a checkpoint: the predictor to evaluate, then others to compare, by commas.")  # fmt: skip
+@click.option("--preference", type=click.FloatRange(0, 1), help="The dial. Default: quality alone.")
 @click.option(
-    "--predictions", type=click.Path(path_type=Path, dir_okay=False), help="Write the test split's estimates."
+    "--predictions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the estimates of the test split to this file.",
 )
 @click.option(
     "--plots", type=_FOLDER, help="Draw curve, calibration and confusion into this folder, as SVG and one HTML page."
@@ -72,12 +72,12 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--leave-one-worker-out", "leaves_out", is_flag=True,
-              help="Treat each worker as new in turn: what do a few probes foretell of it?")  # fmt: skip
+              help="Treat each worker as new in turn, and measure what a few probes predict.")  # fmt: skip
 @click.option("--leave-dataset-out", "leaves_dataset_out", is_flag=True,
-              help="Train without each kind in turn: what is the router worth on unseen kinds?")  # fmt: skip
+              help="Leave out each kind in turn, and measure the router on the unseen kind.")  # fmt: skip
 @click.option("--probes", type=CountList(), default="0,5,10,20,50,100", show_default=True,
-              help="With --leave-one-worker-out: how many probes.")  # fmt: skip
-@click.option("--gate", is_flag=True, help="Exit 5 if the router is proven worse than the best single worker.")
+              help="With --leave-one-worker-out: numbers of probes.")  # fmt: skip
+@click.option("--gate", is_flag=True, help="Exit 5 if the router is significantly worse than the best single worker.")
 @click.pass_obj
 def evaluate(
     config: Path | None,
@@ -95,7 +95,7 @@ def evaluate(
     probes: tuple[int, ...],
     gate: bool,
 ) -> None:
-    """Prove a router on the held-out prompts of a data set, beside every baseline, with intervals."""
+    """Evaluate a router on the held-out prompts of a data set, beside all baselines, with intervals."""
     import numpy as np
 
     from ripieno.evaluate.benchmark import BASELINE_KINDS, BEST_QUALITY, judge, prepare
@@ -130,11 +130,11 @@ def evaluate(
     print_found(judged.report, judged.report.tabulate(), as_json=as_json)
     gain = judged.report.line("router").utility_gain
     if gate and gain.high < 0:
-        raise GateRefused(f"the router is proven worse than the best single worker: {gain.mean:+.4f} utility")
+        raise GateRefused(f"the router is significantly worse than the best single worker: {gain.mean:+.4f} utility")
 
 
 def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_json: bool) -> None:
-    """Print what leaving each kind of tasks out shows."""
+    """Print the results of leaving out each kind of tasks."""
     from ripieno.evaluate.transfer import leave_dataset_out, tabulate_transfer
     from ripieno.learn import analyze_prompts
     from ripieno.tasks import read_folder
@@ -148,7 +148,7 @@ def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_j
 
 
 def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, seed: int, as_json: bool) -> None:
-    """Print what leaving each worker out shows."""
+    """Print the results of leaving out each worker."""
     from ripieno.evaluate.benchmark import prepare
     from ripieno.evaluate.newcomers import leave_one_out, tabulate_probes
     from ripieno.learn import analyze_prompts
@@ -164,7 +164,7 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
 
 
 def write_predictions(bench: Benchmark, judged: BenchmarkResult, path: Path) -> None:
-    """Write estimated quality for each held-out (prompt, model); the name's end says the form."""
+    """Write the estimated quality of each held-out (prompt, model). The file's extension chooses the format."""
     import numpy as np
 
     from ripieno.tasks.tables import write_table
@@ -182,7 +182,7 @@ def write_predictions(bench: Benchmark, judged: BenchmarkResult, path: Path) -> 
 
 
 def draw(bench: Benchmark, judged: BenchmarkResult, folder: Path) -> list[Path]:
-    """Draw what a report shows; gives the files."""
+    """Draw the plots of a report, and return the files."""
     from ripieno.dashboard.page import render_file
     from ripieno.evaluate.plots import plot_calibration, plot_confusion, plot_curve
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @click.command(epilog="\b\nExample:\n  ripieno explain last")
 @click.argument("decision_id")
-@click.option("--replay", "wants_replay", is_flag=True, help="Decide again from the record, and compare.")
+@click.option("--replay", "wants_replay", is_flag=True, help="Replay the decision from the ledger, and compare.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_json: bool) -> None:
-    """Tell decision DECISION_ID in words; `last` is the latest, and a beginning of the id is enough."""
+    """Explain decision DECISION_ID in words. `last` is the latest; the beginning of an id is enough."""
     from ripieno.route.explain import explain as explain_decision
 
     async def work(app: App) -> tuple[Decided, list[Run], list[Judged], Replayed | None]:
@@ -62,7 +62,7 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     click.echo(f"task: {decided.task.text[:200]!r}")
     show(decided.decision)
     click.echo("what would change it:")
-    for change in explanation.changes or ("nothing short of other estimates",):
+    for change in explanation.changes or ("only other estimates would",):
         click.echo(f"  {change}")
     for run in runs:
         for line in describe_steps(run):
@@ -73,16 +73,16 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
         differs = f"another decision: {', '.join(replayed.differs)}" if replayed.differs else "the same decision"
         say(f"replay: {replayed.decision.worker}, {differs}")
         if replayed.unrecorded:
-            say(f"not recorded, and taken from the decision and today's pool: {', '.join(replayed.unrecorded)}")
+            say(f"not recorded, and taken from the decision and the current pool: {', '.join(replayed.unrecorded)}")
 
 
 @click.command(epilog="\b\nExample:\n  ripieno feedback 3f2a91 --quality 1")
 @click.argument("decision_id")
-@click.option("--quality", type=click.FloatRange(0, 1), help="What the answer was worth, 0 to 1.")
+@click.option("--quality", type=click.FloatRange(0, 1), help="Quality of the answer, 0 to 1.")
 @click.option(
-    "--correction", type=click.File(encoding="utf-8"), help="A file with what it should have been; - reads stdin."
+    "--correction", type=click.File(encoding="utf-8"), help="A file with the correct answer. `-` reads stdin."
 )
-@click.option("--detail", default="", help="Why.")
+@click.option("--detail", default="", help="The reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def feedback(
@@ -94,7 +94,7 @@ def feedback(
     detail: str,
     as_json: bool,
 ) -> None:
-    """Record what the answer of decision DECISION_ID was worth, or what it should have been."""
+    """Record the quality of the answer to decision DECISION_ID, or the correct answer."""
     from ripieno.app.feedback import record_feedback
 
     text = correction.read() if correction is not None else None

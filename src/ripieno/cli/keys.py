@@ -16,16 +16,16 @@ from ripieno.domain.report import format_money_sum
 
 @click.group(epilog="\b\nExample:\n  ripieno keys create team-a --usd-per-day 5")
 def keys() -> None:
-    """Virtual keys: who may ask, how much, and of whom."""
+    """Manage virtual keys with their budgets, rates and workers."""
 
 
 @keys.command(epilog="\b\nExample:\n  ripieno keys create team-a --usd-per-day 5 --worker qwen3-8b --privacy private")
 @click.argument("name")
-@click.option("--usd-per-day", type=click.FloatRange(min=0, min_open=True), help="Budget of a UTC day.")
-@click.option("--usd-per-month", type=click.FloatRange(min=0, min_open=True), help="Budget of a UTC month.")
-@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Requests in any minute.")
-@click.option("--tokens-per-minute", type=click.IntRange(min=1), help="Tokens in and out in any minute.")
-@click.option("--worker", "workers", multiple=True, help="A worker that the key may use; all where none is given.")
+@click.option("--usd-per-day", type=click.FloatRange(min=0, min_open=True), help="Budget per UTC day.")
+@click.option("--usd-per-month", type=click.FloatRange(min=0, min_open=True), help="Budget per UTC month.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Most requests in any minute.")
+@click.option("--tokens-per-minute", type=click.IntRange(min=1), help="Most input and output tokens in any minute.")
+@click.option("--worker", "workers", multiple=True, help="A worker that the key may use. Default: all.")
 @click.option("--privacy", type=click.Choice([p.value for p in Privacy]), help="How far its tasks may travel.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -41,7 +41,7 @@ def create(
     privacy: str | None,
     as_json: bool,
 ) -> None:
-    """Make a key; its secret is shown here, and never again."""
+    """Create a key, and print its secret, which is never shown again."""
     from ripieno.gateway.admin import describe_key
 
     limits = KeyLimits(
@@ -65,7 +65,7 @@ def create(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def list_keys(config: Path | None, *, as_json: bool) -> None:
-    """Show every key with its limits and what it has spent."""
+    """List every key with its limits and its spending."""
     from ripieno.gateway.admin import describe_keys
 
     with open_ledger(config) as record:
@@ -90,7 +90,7 @@ def list_keys(config: Path | None, *, as_json: bool) -> None:
 @click.argument("key")
 @click.pass_obj
 def revoke(config: Path | None, *, key: str) -> None:
-    """End KEY, named by its id."""
+    """Revoke KEY, given by its id."""
     with open_ledger(config) as record:
         ended = record.keys.revoke(key)
     say(f"key {ended.id} ({ended.name}) is revoked; a running gateway refuses it within seconds")
@@ -106,4 +106,4 @@ def _tell_spent(spent: list[dict[str, object]]) -> tuple[str, str]:
         len(str(part["period"])): format_money_sum(cast(float, part["cost_usd"]), cast(int, part["unknown"]))
         for part in spent
     }
-    return told.get(10, "$0"), told.get(7, "$0")  # a period without requests has cost nothing
+    return told.get(10, "$0"), told.get(7, "$0")  # a period without requests costs nothing

@@ -14,16 +14,16 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.group(epilog="\b\nExample:\n  ripieno ledger verify")
 def ledger() -> None:
-    """The append-only record."""
+    """Import, export and verify the append-only ledger."""
 
 
 @ledger.command("import")
 @click.argument("folders", type=_FOLDER, nargs=-1, required=True)
-@click.option("--dry-run", is_flag=True, help="Check the folders, record nothing.")
+@click.option("--dry-run", is_flag=True, help="Check the folders without recording anything.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
-    """Record the outcomes of routing-data FOLDERS; a broken folder is refused whole, a known one changes nothing."""
+    """Import the outcomes of routing-data FOLDERS. A broken folder is refused; known outcomes are not repeated."""
     from ripieno.ledger import import_data
     from ripieno.tasks import read_folder
 
@@ -42,13 +42,13 @@ def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: b
 @ledger.command("export")
 @click.argument("folder", type=_FOLDER)
 @click.option("--dataset", required=True, help="Campaign or data set, or `traffic`.")
-@click.option("--redact", is_flag=True, help="Replace secrets and personal data in prompts with a mark.")
-@click.option("--as-is", is_flag=True, help="Write secrets and personal data as they are.")
+@click.option("--redact", is_flag=True, help="Replace secrets and personal data in prompts with marks.")
+@click.option("--as-is", is_flag=True, help="Keep secrets and personal data unchanged.")
 @click.pass_obj
 def export_folder(config: Path | None, *, folder: Path, dataset: str, redact: bool, as_is: bool) -> None:
     """Write the outcomes of one data set into a routing-data FOLDER.
 
-    Prompts that hold secrets or personal data are refused, unless --redact or --as-is says what to do with them.
+    Prompts with secrets or personal data are refused without --redact or --as-is.
     """
     from ripieno.app.build import build_scanner
     from ripieno.cli.publish import screen

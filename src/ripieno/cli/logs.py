@@ -1,4 +1,4 @@
-"""Logs on stderr: lines for people, or one JSON object a line for machines. Neither holds text of tasks or answers."""
+"""Logs on stderr: text lines or JSON objects. They never contain the text of tasks or answers."""
 
 import json
 import logging
@@ -9,10 +9,10 @@ _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; what a record was given as `extra` stands beside its message."""
+    """Formats a record as one line of JSON, with its `extra` fields beside the message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write one record."""
+        """Format one record."""
         told = {
             "at": datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -26,12 +26,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_logs(*, verbose: bool, form: str) -> None:
-    """Send logs to stderr.
-
-    Args:
-        verbose: whether each request is told, not only what went wrong.
-        form: `text` or `json`.
-    """
+    """Send logs to stderr, as `text` or `json`. With `verbose`, include one line per request."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if form == "json" else text)

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="\b\nExample:\n  ripieno mcp --project web")
-@click.option("--project", default="", help="Whose memory it is; that of all if not given.")
-@click.option("--user", default="", help="Likewise.")
+@click.option("--project", default="", help="Project of the memory. Default: shared by all projects.")
+@click.option("--user", default="", help="User of the memory. Default: shared by all users.")
 @click.option("--reach", type=click.Choice([each.value for each in Privacy]), default="public", show_default=True,
-              help="How far what is recalled may travel: where the agent's model is.")  # fmt: skip
+              help="How far recalled items may travel: the location of the agent's model.")  # fmt: skip
 @click.pass_obj
 def mcp(config: Path | None, *, project: str, user: str, reach: str) -> None:
-    """Serve remember, recall and memory_status over stdin and stdout, until they are closed."""
+    """Serve remember, recall and memory_status over stdin and stdout, until stdin closes."""
     from ripieno.gateway.mcp import make_server
 
     async def work(app: "MemoryApp") -> None:

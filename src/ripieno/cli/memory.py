@@ -1,9 +1,8 @@
-"""`ripieno memory`: remember, recall, look after it, and make conversations short."""
+"""`ripieno memory`: store and find items, check memory, and compact conversations."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.memory_files import read_items, read_turns
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app, run_memory
 from ripieno.domain.memory import Item, ItemKind, NewItem, ReadStatus, Recall, Receipt, Scope
-from ripieno.domain.task import Message, Privacy
-from ripieno.errors import DataError, GateRefused, MemoryUnavailable
+from ripieno.domain.task import Privacy
+from ripieno.errors import GateRefused, MemoryUnavailable
 
 if TYPE_CHECKING:
     from ripieno.app import App, MemoryApp
@@ -24,22 +24,24 @@ if TYPE_CHECKING:
     from ripieno.memory.health import MemoryHealth
     from ripieno.memory.sync import Version
 
+_HEALTH = ("items", "newest_at", "unembedded", "beat_at", "stalled", "detail")
+
 
 @click.group(epilog='\b\nExample:\n  ripieno memory recall "Which database did we choose?"')
 def memory() -> None:
-    """What was seen and learnt: kept as it was, found by words and meaning, never silently lost."""
+    """Store, find and erase items, and compact conversations."""
 
 
 @memory.command(epilog='\b\nExample:\n  ripieno memory remember "We deploy on Tuesdays." --kind decision --project web')
 @click.argument("text")
 @click.option("--kind", type=click.Choice([kind.value for kind in ItemKind]), default="fact", show_default=True)
-@click.option("--author", default="", help="Who said it, or whom it is about.")
-@click.option("--thread", default="", help="The conversation that it belongs to.")
-@click.option("--project", default="", help="Whose memory it is; that of all if not given.")
-@click.option("--user", default="", help="Likewise.")
+@click.option("--author", default="", help="Person who said it, or whom it is about.")
+@click.option("--thread", default="", help="Conversation of the item.")
+@click.option("--project", default="", help="Project of the memory. Default: shared by all projects.")
+@click.option("--user", default="", help="User of the memory. Default: shared by all users.")
 @click.option("--privacy", type=click.Choice([each.value for each in Privacy]), default="public", show_default=True,
               help="How far it may travel.")  # fmt: skip
-@click.option("--supersedes", metavar="ID", help="The item that it takes the place of.")
+@click.option("--supersedes", metavar="ID", help="Item that this one replaces.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def remember(
@@ -55,7 +57,7 @@ def remember(
     supersedes: str | None,
     as_json: bool,
 ) -> None:
-    """Keep TEXT; the id is printed once it is on disk."""
+    """Store TEXT, and print its id once it is on disk."""
     if not text.strip():
         raise click.UsageError("there is nothing to remember: the text is empty")
     item = NewItem(
@@ -79,19 +81,21 @@ def remember(
     else:
         click.echo(receipt.id)
     if receipt.removed:
-        say(f"{receipt.removed} secrets were taken out of the text")
+        say(f"{receipt.removed} secrets were removed from the text")
 
 
 @memory.command(epilog='\b\nExample:\n  ripieno memory recall "When do we deploy?" --project web')
 @click.argument("question")
-@click.option("--most", type=click.IntRange(1, 200), default=10, show_default=True, help="Items that are wanted.")
-@click.option("--project", default="", help="Whose memory; that of all if not given.")
-@click.option("--user", default="", help="Likewise.")
+@click.option("--most", type=click.IntRange(1, 200), default=10, show_default=True, help="Most items to return.")
+@click.option("--project", default="", help="Project of the memory. Default: shared by all projects.")
+@click.option("--user", default="", help="User of the memory. Default: shared by all users.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice([kind.value for kind in ItemKind]))
 @click.option("--reach", type=click.Choice([each.value for each in Privacy]),
-              help="How far the question and what is recalled may travel; all is shown if not given.")  # fmt: skip
+              help="How far the question and the result may travel. Default: no limit.")  # fmt: skip
 @click.option(
-    "--as-of", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="What was known and true then, UTC."
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Search what was known and true then, in UTC.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -107,7 +111,7 @@ def recall(
     as_of: datetime | None,
     as_json: bool,
 ) -> None:
-    """Find what fits QUESTION. An outage says so, and ends with code 3; it never looks like an empty memory."""
+    """Find items that fit QUESTION. An outage exits with 3, and never looks like an empty memory."""
 
     async def work(app: MemoryApp) -> Recall:
         return await app.memory.recall(
@@ -133,7 +137,7 @@ def recall(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def history(config: Path | None, *, item: str, as_json: bool) -> None:
-    """Show ITEM with all that it superseded, and all that superseded it."""
+    """Show all versions of ITEM: those it superseded, and those that superseded it."""
 
     async def work(app: MemoryApp) -> list[Item]:
         return await app.memory.history(item)
@@ -151,7 +155,7 @@ def history(config: Path | None, *, item: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def forget(config: Path | None, *, item: str, as_json: bool) -> None:
-    """Erase the text of ITEM and of all that was made from it; its digest stays as proof."""
+    """Erase the text of ITEM and of all items derived from it. Its digest stays as proof."""
 
     async def work(app: MemoryApp) -> tuple[str, tuple[str, ...]]:
         erased = await app.memory.forget(item)
@@ -162,15 +166,15 @@ def forget(config: Path | None, *, item: str, as_json: bool) -> None:
         print_json({"id": item, "digest": digest, "derived": list(derived)})
     else:
         click.echo(digest)
-        say(f"erased, with {len(derived)} items made from it")
+        say(f"erased, with {len(derived)} derived items")
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory status --beat")
-@click.option("--beat", is_flag=True, help="Write a marked item and read it back first.")
+@click.option("--beat", is_flag=True, help="Write a canary and read it back first.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
-    """Tell how memory is: its canary, its watermarks, and what is in quarantine."""
+    """Show the health of memory: canary, watermarks and quarantined syncs."""
 
     async def work(app: MemoryApp) -> MemoryHealth:
         if beat and not await app.memory.beat():
@@ -189,7 +193,7 @@ def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
 @memory.command(epilog="\b\nExample:\n  ripieno memory rebuild")
 @click.pass_obj
 def rebuild(config: Path | None) -> None:
-    """Throw all projections away, words and vectors, and make them anew from the items."""
+    """Rebuild the word index and the vectors from the items."""
 
     async def work(app: MemoryApp) -> int:
         return await app.memory.rebuild()
@@ -201,13 +205,13 @@ def rebuild(config: Path | None) -> None:
 @click.argument("source")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--bound", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-              help="Share of its items that a sync may take away.")  # fmt: skip
+              help="Largest share of the items that a sync may remove.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def sync(config: Path | None, *, source: str, file: Path, bound: float, as_json: bool) -> None:
-    """Take the whole content of SOURCE from FILE, one JSON item a line; what it does not hold any more is retired.
+    """Replace the whole content of SOURCE with FILE, one JSON item per line. Missing items are retired.
 
-    A sync that is empty, broken or loses more than --bound is put into quarantine, and the last good version stays.
+    A sync that is empty, or removes more than --bound, is put into quarantine, and the last good version stays.
     """
     listed = read_items(file)
 
@@ -221,19 +225,19 @@ def sync(config: Path | None, *, source: str, file: Path, bound: float, as_json:
         say(f"{source}, sync {version.nth}: {version.items} items, {version.status.value} {version.reason}".rstrip())
     if version.status == "quarantined":
         raise GateRefused(
-            f"the sync of {source!r} is in quarantine: {version.reason}", hint="the version before it stays"
+            f"the sync of {source!r} is in quarantine: {version.reason}", hint="the last good version stays"
         )
 
 
 @memory.command("import", epilog="\b\nExample:\n  ripieno memory import git . --project web")
 @click.argument("kind", type=click.Choice(["chat", "claude-code", "codex", "shell", "git", "folder"]))
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--project", default="", help="Whose memory it becomes; that of all if not given.")
-@click.option("--user", default="", help="Likewise.")
+@click.option("--project", default="", help="Project of the memory. Default: shared by all projects.")
+@click.option("--user", default="", help="User of the memory. Default: shared by all users.")
 @click.option("--privacy", type=click.Choice([each.value for each in Privacy]), default="local", show_default=True,
               help="How far it may travel.")  # fmt: skip
 @click.option(
-    "--watch", type=click.FloatRange(min=1), metavar="SECONDS", help="Look again every so often, until Ctrl-C."
+    "--watch", type=click.FloatRange(min=1), metavar="SECONDS", help="Repeat after this many seconds, until Ctrl-C."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -248,7 +252,7 @@ def import_(
     watch: float | None,
     as_json: bool,
 ) -> None:
-    """Take in what is written at PATH, from where the last import ended; the same thing is kept once.
+    """Import the records at PATH, from the end of the last import on. Each record is stored once.
 
     Kinds: chat logs as JSON lines, sessions of Claude Code or Codex, shell history, git log, a folder of texts.
     """
@@ -273,16 +277,14 @@ def import_(
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory compact conversation.json")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option(
-    "--worker", help="Who writes prose beside the facts: a worker, or `auto`; without, the facts stand alone."
-)
+@click.option("--worker", help="Worker that writes a summary beside the facts, or `auto`. Default: facts alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def compact(config: Path | None, *, file: Path, worker: str | None, as_json: bool) -> None:
-    """Make the conversation in FILE short: a JSON array of messages, or one a line.
+    """Compact the conversation in FILE: a JSON array of messages, or one per line.
 
-    Decisions in force, rules, tasks, failures, identifiers, dates, amounts and the latest ask are always kept; secrets
-    are not. Where the gate does not hold, nothing is printed, and the command ends with code 5.
+    Decisions in force, rules, tasks, failures, identifiers, dates, amounts and the latest request are always kept.
+    Secrets are not. If a check fails, the command prints nothing and exits with 5.
     """
     from ripieno.memory.compact import compact as shorten
 
@@ -290,109 +292,57 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
 
     async def work(app: App) -> Compacted:
         if worker != "auto":
-            await _find_worker(app, worker)
+            _require_worker(app, worker)
         return await shorten(turns, write=partial(app.orchestrator.generate_text, worker=worker))
 
     found = run_app(config, work) if worker is not None else asyncio.run(shorten(turns, write=None))
     if as_json:
-        print_json(
-            {
-                "status": found.status,
-                "text": found.text,
-                "words": found.words,
-                "words_before": found.words_before,
-                "marks": found.marks,
-                "reason": found.reason,
-            }
-        )
+        print_json(found)
     elif found.text:
         click.echo(found.text)
         say(f"{found.words} of {found.words_before} words, {found.marks} identifiers, dates and amounts kept")
     if found.status != "ok":
-        raise GateRefused(f"nothing was made short: {found.reason}", hint="the conversation stays as it is")
+        raise GateRefused(f"nothing was compacted: {found.reason}", hint="the conversation stays as it is")
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory extract --worker auto")
 @click.option(
-    "--worker", default="auto", show_default=True, help="Who reads: a worker, or `auto` for the router's choice."
+    "--worker", default="auto", show_default=True, help="Worker that reads, or `auto` for the router's choice."
 )
 @click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Turns to read.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> None:
-    """Have facts extracted from what was said since the last time, as further keys to it.
+    """Extract facts from conversations since the last extraction, as additional keys.
 
-    What was said stays as it was; a fact that names what its turns do not is left out.
+    The turns stay unchanged. A fact that its turns do not support is left out.
     """
     from ripieno.app.remembering import extract_facts
 
     async def work(app: App) -> Extracted:
         if worker != "auto":
-            await _find_worker(app, worker)
+            _require_worker(app, worker)
         done = await extract_facts(app, worker=worker, most=most)
         if done is None:
-            raise MemoryUnavailable("another process extracts facts now", hint="wait for its end")
+            raise MemoryUnavailable("another process is extracting facts", hint="wait until it ends")
         return done
 
     done = run_app(config, work)
     if as_json:
-        print_json({"turns": done.turns, "facts": done.facts, "refused": done.refused, "failed": done.failed})
+        print_json(done)
     else:
-        say(
-            f"{done.turns} turns read: {done.facts} facts kept, {done.refused} refused, {done.failed} answers were none"
-        )
+        say(f"{done.turns} turns read: {done.facts} facts kept, {done.refused} refused, {done.failed} batches failed")
 
 
-def read_items(file: Path) -> list[NewItem]:
-    """Items of a file, one JSON object a line.
-
-    Raises:
-        DataError: a line is none.
-    """
-    import msgspec
-
-    from ripieno.gateway.memories import Remember
-
-    listed = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            given = msgspec.convert({"kind": "episode"} | json.loads(line), Remember)
-            listed.append(given.make(source=""))
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise DataError(f"no item: {error}", path=str(file), place=f"line {number}") from error
-    return listed
-
-
-def read_turns(file: Path) -> list[Message]:
-    """Messages of a file: an array, an object with `messages`, or one a line.
-
-    Raises:
-        DataError: it holds none.
-    """
-    text = file.read_text(encoding="utf-8")
-    try:
-        raw = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
-        if len(raw) == 1 and "messages" in raw[0]:
-            raw = raw[0]["messages"]
-        return [Message(role=str(each["role"]), content=each.get("content")) for each in raw]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"no conversation: {error}", path=str(file), hint="a JSON array of messages") from error
-
-
-async def _find_worker(app: App, name: str | None) -> str:
+def _require_worker(app: App, name: str | None) -> None:
     if name not in app.pool:
-        raise click.UsageError(f"no worker is called {name!r}")
-    return app.pool[name].id  # type: ignore[index]  # it is in the pool
+        raise click.UsageError(f"there is no worker {name!r}")
 
 
 def describe_recall(found: Recall) -> dict[str, object]:
-    """A read as JSON."""
-    return {
-        "status": found.status,
-        "support": found.support,
-        "age_s": found.age_s,
-        "synced_at": found.synced_at,
-        "detail": found.detail,
+    """Describe a read for JSON."""
+    facts = {name: getattr(found, name) for name in ("status", "support", "age_s", "synced_at", "detail")}
+    return facts | {
         "items": [
             {"score": each.score, "because": list(each.because)} | describe_item(each.item) for each in found.items
         ],
@@ -400,24 +350,19 @@ def describe_recall(found: Recall) -> dict[str, object]:
 
 
 def describe_item(item: Item) -> dict[str, object]:
-    """An item as JSON."""
+    """Describe an item for JSON."""
     from ripieno.gateway.memories import describe_item as describe
 
     return describe(item) | {"project": item.scope.project, "user": item.scope.user}
 
 
 def describe_health(found: MemoryHealth) -> dict[str, object]:
-    """Health as JSON."""
+    """Describe the health for JSON."""
     return {
+        **{name: getattr(found, name) for name in _HEALTH},
         "status": found.pulse,
-        "items": found.items,
-        "newest_at": found.newest_at,
-        "unembedded": found.unembedded,
-        "beat_at": found.beat_at,
         "sources": [{"source": s.source, "seen_at": s.seen_at, "committed_at": s.committed_at} for s in found.sources],
-        "stalled": list(found.stalled),
         "quarantined": [{"source": v.source, "nth": v.nth, "reason": v.reason} for v in found.quarantined],
-        "detail": found.detail,
     }
 
 
@@ -428,7 +373,7 @@ def _show_recall(found: Recall) -> None:
     ]
     if rows:
         print_table(("item", "score", "kind", "when", "text"), rows)
-    age = "nothing was ever recorded" if found.age_s is None else f"newest item {found.age_s:.0f} s old"
+    age = "nothing is recorded" if found.age_s is None else f"newest item {found.age_s:.0f} s old"
     say(f"{found.status.value}, support {found.support:.0%}; {age} {found.detail}".rstrip())
 
 

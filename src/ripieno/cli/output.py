@@ -13,6 +13,7 @@ from ripieno.domain.report import Column, Kind, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
     from rich.table import Table
 
 
@@ -31,7 +32,7 @@ def print_json(value: object) -> None:
 
 
 def print_report(report: Report) -> None:
-    """Print a table with what stands below it, on stdout."""
+    """Print a table and its notes on stdout."""
     if report.rows or not report.title:
         console().print(make_table(report))
     elif report.columns:
@@ -41,7 +42,7 @@ def print_report(report: Report) -> None:
 
 
 def make_table(report: Report, *, wraps: bool = True) -> "Table":
-    """Lay out a report for a terminal: texts stand left, numbers right, and long cells wrap or are cut off."""
+    """Lay out a report for a terminal: texts left, numbers right. Long cells wrap or are cut off."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -62,12 +63,12 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def say(text: str) -> None:
-    """Words, on stderr."""
+    """Print a line on stderr."""
     click.echo(text, err=True)
 
 
 def console() -> "Console":
-    """Stdout; as wide as it takes where nobody watches, so that lines are not folded in files."""
+    """Open stdout for tables. Files get wide lines, so that no cell is folded there."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=False)
@@ -79,11 +80,16 @@ def _make_plain(value: object) -> object:
 
 @contextmanager
 def count_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for a known number of things on a terminal; quiet elsewhere."""
+    """Show a progress bar for a known number of things. See `open_bar`."""
+    with open_bar(title) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def open_bar(title: str, *more: "ProgressColumn") -> "Progress":
+    """Open a progress bar on stderr, with further columns. It shows nothing if stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), *more, TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)

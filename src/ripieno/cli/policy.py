@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group(epilog="\b\nExample:\n  ripieno policy list")
 def policy() -> None:
-    """The checkpoints: which one decides, and which it replaced."""
+    """List, promote, roll back and compare checkpoints."""
 
 
 @policy.command("list")
@@ -58,7 +58,7 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
 
 @policy.command()
 @click.argument("checkpoint")
-@click.option("--release", is_flag=True, help="Take it out of quarantine first.")
+@click.option("--release", is_flag=True, help="Release it from quarantine first.")
 @click.pass_obj
 def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
     """Put CHECKPOINT into traffic."""
@@ -74,7 +74,7 @@ def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
 @policy.command()
 @click.pass_obj
 def rollback(config: Path | None) -> None:
-    """End a canary's trial; where there is none, put the checkpoint back that the latest promotion replaced."""
+    """End a canary. Without one, restore the checkpoint that the latest promotion replaced."""
     from ripieno.app.policies import roll_back
 
     say(f"{run_app(config, roll_back, decides=False)} decides again from the next request on")
@@ -82,7 +82,7 @@ def rollback(config: Path | None) -> None:
 
 @policy.command()
 @click.argument("checkpoint")
-@click.option("--tasks", help="Graded tasks for the paired calls; those the checkpoint learned from, if not given.")
+@click.option("--tasks", help="Graded tasks for the paired calls. Default: those the checkpoint was trained on.")
 @click.option("--pairs", type=click.IntRange(1), default=800, show_default=True, help="Most paired calls.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD for the paired calls.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -90,9 +90,9 @@ def rollback(config: Path | None) -> None:
 def shadow(
     config: Path | None, *, checkpoint: str, tasks: str | None, pairs: int, most_cost: float | None, as_json: bool
 ) -> None:
-    """Hold CHECKPOINT against the one in traffic: replay, veto, paired calls; then give it a canary's share.
+    """Compare CHECKPOINT with the one in traffic by replay, veto and paired calls. Then start it as a canary.
 
-    Exit 5 if a stage ends it; the checkpoint in traffic stays. A canary is promoted or rolled back by what comes of it.
+    Exit 5 if a stage rejects it. The outcomes of the canary then promote it or roll it back.
     """
     from ripieno.app.policies import Pairing
     from ripieno.app.policies import shadow as hold

@@ -32,14 +32,14 @@ _COLUMNS = (
 
 @click.group(epilog="\b\nExample:\n  ripieno pool list")
 def pool() -> None:
-    """The workers, their cards and what was measured of them."""
+    """List, check, add, probe and mute workers."""
 
 
 @pool.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def list_pool(config: Path | None, *, as_json: bool) -> None:
-    """List workers with price, limits and measured profile."""
+    """List the workers with price, limits and measured profile."""
 
     async def work(app: App) -> tuple[Pool, Measured]:
         return app.pool, _summarise(app)
@@ -57,13 +57,13 @@ def list_pool(config: Path | None, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def check(config: Path | None, *, as_json: bool) -> None:
-    """Import or reach every worker, and ask its server for the model; exit 4 if one cannot answer now."""
+    """Import or reach every worker, and check that its server has the model. Exit 4 if one is unavailable."""
     from ripieno.cli.checkup import check_workers
     from ripieno.config import load_settings
 
     found = asyncio.run(check_workers(load_settings(config)))
     rows = [
-        {"worker": each.worker, "ok": each.is_ok, "state": "ok" if each.is_ok else "FAILED", "seen": each.told}
+        {"worker": each.worker, "ok": each.is_ok, "state": "ok" if each.is_ok else "FAILED", "seen": each.detail}
         for each in found
     ]
     print_found(rows, list_texts(rows, "worker", "state", "seen"), as_json=as_json)
@@ -75,7 +75,7 @@ def check(config: Path | None, *, as_json: bool) -> None:
 @click.argument("worker")
 @click.pass_obj
 def mute(config: Path | None, *, worker: str) -> None:
-    """Take WORKER out of routing, here and in running gateways, until it is unmuted."""
+    """Exclude WORKER from routing, here and in running gateways, until it is unmuted."""
     _change_muted(config, worker, is_muted=True)
 
 
@@ -83,24 +83,24 @@ def mute(config: Path | None, *, worker: str) -> None:
 @click.argument("worker")
 @click.pass_obj
 def unmute(config: Path | None, *, worker: str) -> None:
-    """Let WORKER take tasks again."""
+    """Allow WORKER to take tasks again."""
     _change_muted(config, worker, is_muted=False)
 
 
 @pool.command()
 @click.argument("worker")
 @click.option("--budget", type=click.IntRange(1), default=20, show_default=True, help="Most probes in all.")
-@click.option("--tasks", help="As in `ripieno profile`; those the checkpoint in traffic learned from, if not given.")
+@click.option("--tasks", help="Tasks as in `ripieno profile`. Default: those the checkpoint in traffic was trained on.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def probe(
     config: Path | None, *, worker: str, budget: int, tasks: str | None, most_cost: float | None, as_json: bool
 ) -> None:
-    """Ask WORKER the few tasks that say most about where it should be used.
+    """Measure WORKER on the few tasks that tell most about its use.
 
-    A new worker is masked until it was probed, then in the shadow, then on trial, then free. The same command with a
-    larger budget goes on where it was.
+    A new worker is masked until it is probed, then runs in shadow, then on trial, then freely. The same command with a
+    larger budget continues the probes.
     """
     from ripieno.app.probing import probe as run_probes
 
@@ -114,7 +114,7 @@ def probe(
         return
     click.echo(f"{worker}: {found.probes} probes, {format_money(found.spent_usd)} spent in this run")
     if found.unjudged:
-        click.echo(f"{found.unjudged} of them have no verdict and taught nothing: their judge failed")
+        click.echo(f"{found.unjudged} of them have no verdict and are not used: their judge failed")
     click.echo(f"expected quality {found.quality:.2f} +- {found.quality_sd:.2f} over these tasks")
     click.echo(f"likely the best worker for {found.chance_best:.0%} of them")
     click.echo(f"standing: {found.standing}{', more probes would change little' if found.is_settled else ''}")
@@ -124,15 +124,17 @@ def probe(
 @click.argument("worker")
 @click.option("--provider", required=True, help="Name of the provider, in a-z, 0-9 and _.")
 @click.option("--base-url", help="For a new OpenAI-compatible provider: its address up to /v1.")
-@click.option("--model", help="The provider's name for the model; WORKER if not given.")
+@click.option("--model", help="The provider's name for the model. Default: WORKER.")
 @click.option("--context-window", type=click.IntRange(1), help="Tokens.")
 @click.option("--price-in", type=click.FloatRange(0), help="USD per million input tokens.")
 @click.option("--price-out", type=click.FloatRange(0), help="USD per million output tokens.")
 @click.option("--free", is_flag=True, help="State that calls cost nothing.")
 @click.option("--usd-per-cpu-s", type=click.FloatRange(0), help="For a worker on this machine: USD per CPU second.")
 @click.option("--privacy", type=click.Choice(["local", "private", "public"]), default="public", show_default=True)
-@click.option("--keep-embedded", is_flag=True, help="Write the embedded pool into the file, too, where it has none.")
-@click.option("--dry-run", is_flag=True, help="Show the file that would be written.")
+@click.option(
+    "--keep-embedded", is_flag=True, help="Also write the embedded pool into the file, if the file has no workers."
+)
+@click.option("--dry-run", is_flag=True, help="Print the new file without writing it.")
 @click.pass_obj
 def add(
     config: Path | None,
@@ -150,7 +152,7 @@ def add(
     keep_embedded: bool,
     dry_run: bool,
 ) -> None:
-    """Add WORKER to ripieno.toml; the file is changed only if it is right afterwards."""
+    """Add WORKER to ripieno.toml. The file changes only if the result is valid."""
     from ripieno.app.pool_file import NewWorker, add_worker
     from ripieno.config import FILE
 

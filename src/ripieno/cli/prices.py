@@ -1,4 +1,4 @@
-"""What commands tell of prices: which workers have none, and how old the carried list is."""
+"""Lines about prices: workers without one, and the date of the bundled list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def tell_unknown_prices(pool: Pool) -> str | None:
-    """One line on the workers that no budget can use; None where every price is known."""
+    """Describe the workers that no budget can use; None if every price is known."""
     unknown = [worker.id for worker in pool if not (worker.price.is_known and worker.price.prices_output)]
     if not unknown:
         return None
@@ -20,7 +20,7 @@ def tell_unknown_prices(pool: Pool) -> str | None:
 
 
 def tell_list_date() -> str:
-    """One line on the carried price list: prices that changed later are not in it."""
+    """Describe the bundled price list. It does not contain later price changes."""
     from ripieno.providers.prices import describe_list
 
     found = describe_list()

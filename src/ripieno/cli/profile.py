@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ripieno.cli.output import print_json, say
+from ripieno.cli.output import open_bar, print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain.report import format_money_sum
 from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
@@ -20,15 +19,15 @@ if TYPE_CHECKING:
     from ripieno.measure import CampaignProgress
 
 REASONS = 5
-"""Reasons that are told."""
+"""Most reasons that are printed."""
 
 
 @click.command(epilog="\b\nExample:\n  ripieno profile tasks.jsonl --repeats 3 --most-cost 0.50")
 @click.argument("tasks")
-@click.option("--name", help="Name of the campaign; the file's name if not given. The same name resumes.")
-@click.option("--worker", "workers", multiple=True, help="Measure only this worker; may be given several times.")
+@click.option("--name", help="Name of the campaign. Default: the file's name. The same name resumes.")
+@click.option("--worker", "workers", multiple=True, help="Measure only this worker. Repeat it for several.")
 @click.option("--with-effects", is_flag=True,
-              help="Measure the named workers although their calls change something or need approval.")  # fmt: skip
+              help="Also measure named workers whose calls have effects or need approval.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 1000), default=1, show_default=True, help="Samples of each pair.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD for the whole campaign.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -49,11 +48,11 @@ def profile(
     TASKS is a JSON-lines file, `embedded` for the families that come with Ripieno, or `gym:chain_sum,letter_counting`
     for families of reasoning-gym.
 
-    A worker that has effects or needs approval is left out; `--worker W --with-effects` measures it: each sample is a
-    real call, made once, and nobody is asked to approve it.
+    A worker that has effects or needs approval is left out. `--worker W --with-effects` measures it: each sample is a
+    real call, made once, without approval.
 
-    Ctrl-C, `kill -9` and a power cut lose at most the samples under way; the same command goes on where it was.
-    It also judges recorded answers that have no verdict because their judge failed, without calling workers again.
+    Ctrl-C, `kill -9` and a power cut lose at most the samples in progress. The same command resumes the campaign, and
+    judges recorded answers without a verdict again, without calling the workers.
     """
     if with_effects and not workers:
         raise click.UsageError("--with-effects needs --worker: name the workers whose calls may change something")
@@ -104,7 +103,7 @@ def profile(
 
 
 def tell_unjudged(done: CampaignProgress) -> None:
-    """Say on stderr how many answers have no verdict, whose they are, why, and what to do."""
+    """Print how many answers have no verdict, with their workers, the reasons and the fix."""
     if done.judged_again:
         say(f"{done.judged_again} answers of earlier runs have got their verdict now; no worker was called again")
     if not done.unjudged:
@@ -117,7 +116,7 @@ def tell_unjudged(done: CampaignProgress) -> None:
 
 
 async def find_able(app: App) -> tuple[str, ...]:
-    """Workers that may be measured unasked and whose set-up is whole; the others are named on stderr."""
+    """Find the workers that can be measured by default. Name the others on stderr."""
     able = []
     for worker in app.pool:
         if worker.is_muted:
@@ -137,19 +136,10 @@ async def find_able(app: App) -> tuple[str, ...]:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[CampaignProgress], None]]:
-    """A bar on a terminal, with money and time left; quiet elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    """Show the progress of a campaign, with its cost. See `open_bar`."""
+    from rich.progress import TextColumn
 
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[spent]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with open_bar(title, TextColumn("{task.fields[spent]}")) as bar:
         task = bar.add_task(title, total=None, spent="")
 
         def show(progress: CampaignProgress) -> None:

@@ -25,10 +25,10 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 @click.option("--dataset", help="A campaign or data set of the ledger.")
 @click.option("--data", type=_FOLDER, help="A routing-data folder.")
 @click.option("--checkpoint", help="A checkpoint, by its version.")
-@click.option("--licence", required=True, help="SPDX identifier of what is published, as apache-2.0.")
-@click.option("--source", "sources", multiple=True, help="SOURCE=LICENCE of a source of prompts; all need one.")
-@click.option("--redact", is_flag=True, help="Replace secrets and personal data in prompts with a mark.")
-@click.option("--as-is", is_flag=True, help="Write secrets and personal data as they are.")
+@click.option("--licence", required=True, help="SPDX identifier of the licence, such as apache-2.0.")
+@click.option("--source", "sources", multiple=True, help="SOURCE=LICENCE for each source of prompts.")
+@click.option("--redact", is_flag=True, help="Replace secrets and personal data in prompts with marks.")
+@click.option("--as-is", is_flag=True, help="Keep secrets and personal data unchanged.")
 @click.pass_obj
 def publish(
     config: Path | None,
@@ -42,9 +42,9 @@ def publish(
     redact: bool,
     as_is: bool,
 ) -> None:
-    """Write a data set or a checkpoint into FOLDER in the form of Hugging Face; nothing is sent anywhere.
+    """Write a data set or a checkpoint into FOLDER in the format of Hugging Face. Nothing is sent.
 
-    Prompts that hold secrets or personal data are refused, unless --redact or --as-is says what to do with them.
+    Prompts with secrets or personal data are refused without --redact or --as-is.
     """
     from ripieno.app.build import build_scanner
     from ripieno.app.sources import load_measured
@@ -71,10 +71,10 @@ def publish(
 
 
 def screen(data: RoutingData, scanner: Scanner | None, *, redact: bool) -> RoutingData:
-    """A data set as it may leave: refused, or redacted, where it holds something; as it is without a scanner.
+    """Refuse or redact a data set with sensitive data. Without a scanner, it stays unchanged.
 
     Raises:
-        GateRefused: it holds secrets or personal data.
+        GateRefused: the data set has secrets or personal data, and `redact` is not set.
     """
     from ripieno.learn.screening import require_clean, screen_data, tell_counts
 

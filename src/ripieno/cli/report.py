@@ -1,4 +1,4 @@
-"""`ripieno report`: what the record says should change."""
+"""`ripieno report`: recommended changes to the routing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="\b\nExample:\n  ripieno report --last 20000")
-@click.option("--last", type=click.IntRange(1), default=100_000, show_default=True, help="Latest decisions to look at.")
+@click.option("--last", type=click.IntRange(1), default=100_000, show_default=True, help="Number of latest decisions.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def report(config: Path | None, *, last: int, as_json: bool) -> None:
-    """Show what the recorded decisions say should change in the routing, and where evidence is missing.
+    """Recommend changes to the routing from recorded decisions, and show where evidence is missing.
 
-    What takes the most, who is overqualified, which fallback recovers, which tool breaks runs, what should move here.
+    Tasks with the most tokens, overqualified workers, useful fallbacks, tools that break runs, tasks to move local.
     """
     from ripieno.app.sources import list_campaigns, list_local
     from ripieno.evaluate.tables import summarise_traffic, tabulate_traffic

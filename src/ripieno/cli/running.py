@@ -1,4 +1,4 @@
-"""Open the app for one command, run it, close everything."""
+"""Open the app for one command, run the command, and close the app."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +21,7 @@ def run_app(
     flags: Mapping[str, object] | None = None,
     decides: bool = True,
 ) -> Result:
-    """Run asynchronous work with an opened app; see `App` for `decides`."""
+    """Run asynchronous work with an opened app. See `App` for `decides`."""
     from ripieno.app import App
     from ripieno.config import load_settings
 
@@ -30,7 +30,7 @@ def run_app(
 
 
 def run_memory(config: Path | None, work: Callable[["MemoryApp"], Awaitable[Result]]) -> Result:
-    """Run asynchronous work with an opened memory; no worker is opened for it."""
+    """Run asynchronous work with an opened memory, without opening workers."""
     from ripieno.app import MemoryApp
     from ripieno.config import load_settings
 
@@ -39,7 +39,7 @@ def run_memory(config: Path | None, work: Callable[["MemoryApp"], Awaitable[Resu
 
 
 def open_ledger(config: Path | None) -> "Ledger":
-    """Open the ledger of the settings alone; nothing else is opened.
+    """Open only the ledger of the settings.
 
     Raises:
         ConfigError: the settings are wrong, or the home folder cannot be written.
@@ -56,7 +56,7 @@ def open_ledger(config: Path | None) -> "Ledger":
 def run(
     open_: Callable[[], AbstractAsyncContextManager[Opened]], work: Callable[[Opened], Awaitable[Result]]
 ) -> Result:
-    """Run asynchronous work with what `open_` opens, on a loop of its own."""
+    """Run asynchronous work with a resource that `open_` opens, on a new event loop."""
 
     async def run_all() -> Result:
         async with open_() as opened:
@@ -67,7 +67,7 @@ def run(
 
 
 def _make_loop() -> asyncio.AbstractEventLoop:
-    """A faster loop, where there is one for the platform."""
+    """Make an event loop: uvloop if the platform has it."""
     try:
         import uvloop
     except ImportError:

@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from ripieno.execute import Answered, Unfinished
 
 
+_PROPOSAL = ("run", "step", "worker", "question", "arguments", "digest", "expires_at")
+
+
 @click.group(epilog="\b\nExample:\n  ripieno runs list")
 def runs() -> None:
-    """Unfinished runs of several steps: resume what a killed process left, and answer what waits for a human."""
+    """List, resume, approve and deny unfinished runs of several steps."""
 
 
 @runs.command("list", epilog="\b\nExample:\n  ripieno runs list --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def list_runs(config: Path | None, *, as_json: bool) -> None:
-    """Show unfinished runs, the process that owns each, and what a human must answer."""
+    """List unfinished runs with their owner process and the question to a human."""
 
     async def work(app: App) -> list[Unfinished]:
         return await asyncio.to_thread(app.runs.unfinished)
@@ -46,9 +49,9 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
         if each.proposal is not None:
             click.echo(f"{each.claim.run[:12]}  step {each.proposal.step}: {each.proposal.question}")
             click.echo(f"  {each.proposal.arguments[:400]!r}")
-            click.echo(f"  no answer until {_tell_time(each.proposal.expires_at)} is a no")
+            click.echo(f"  expires at {_tell_time(each.proposal.expires_at)}, as a denial")
     if not found:
-        say("every run has its end, and nothing waits for a human")
+        say("there is no unfinished run")
 
 
 @runs.command(epilog="\b\nExample:\n  ripieno runs resume 3f2a91")
@@ -56,14 +59,14 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def resume(config: Path | None, *, run: str, as_json: bool) -> None:
-    """Go on with RUN here, and print its answer; finished steps are not repeated."""
+    """Resume RUN here, and print its answer. Finished steps are not repeated."""
 
     async def work(app: App) -> Answered | None:
         return await app.runs.go_on(await asyncio.to_thread(app.runs.find, run))
 
     answered = run_app(config, work)
     if answered is None:
-        raise GateRefused(f"run {run} was taken by another process just now")
+        raise GateRefused(f"another process has just resumed run {run}")
     ended, text = answered.run, answered.answer.text
     if as_json:
         print_json({"run": ended.id, "answer": text, "cost_usd": ended.cost_usd, "steps": list_steps(ended)})
@@ -77,7 +80,7 @@ def resume(config: Path | None, *, run: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def show(config: Path | None, *, run: str, as_json: bool) -> None:
-    """Tell how far RUN has come, or how it ended."""
+    """Show the steps of RUN so far, or its end."""
 
     async def work(app: App) -> tuple[Decided, list[Run], Unfinished | None]:
         decided = app.ledger.decisions.find(run)
@@ -117,35 +120,35 @@ def _answer(config: Path | None, run: str, *, is_approved: bool, by: str | None,
 
 @runs.command(epilog="\b\nExample:\n  ripieno runs approve 3f2a91 --by ada")
 @click.argument("run")
-@click.option("--by", help="Who answers; the user of this machine if not given.")
-@click.option("--reason", default="", help="Why.")
+@click.option("--by", help="Name of the person. Default: the user of this machine.")
+@click.option("--reason", default="", help="The reason.")
 @click.pass_obj
 def approve(config: Path | None, *, run: str, by: str | None, reason: str) -> None:
-    """Approve what RUN waits for; a serving gateway resumes it, else `ripieno runs resume`."""
+    """Approve the step that RUN waits for. A running gateway resumes it; else use `ripieno runs resume`."""
     answer = _answer(config, run, is_approved=True, by=by, reason=reason)
-    say(f"approved by {answer.by}; ripieno runs resume {answer.run[:12]}, where no gateway serves")
+    say(f"approved by {answer.by}; without a running gateway: ripieno runs resume {answer.run[:12]}")
 
 
 @runs.command(epilog="\b\nExample:\n  ripieno runs deny 3f2a91 --reason 'wrong account'")
 @click.argument("run")
-@click.option("--by", help="Who answers; the user of this machine if not given.")
-@click.option("--reason", default="", help="Why.")
+@click.option("--by", help="Name of the person. Default: the user of this machine.")
+@click.option("--reason", default="", help="The reason.")
 @click.pass_obj
 def deny(config: Path | None, *, run: str, by: str | None, reason: str) -> None:
-    """Deny what RUN waits for; the step is not done."""
+    """Deny the step that RUN waits for."""
     answer = _answer(config, run, is_approved=False, by=by, reason=reason)
     say(f"denied by {answer.by}")
 
 
 def name_state(found: Unfinished) -> str:
-    """How an unfinished run stands, in a word."""
+    """Name the state of an unfinished run."""
     if found.proposal is not None:
         return "waits for a human"
     return "under way" if found.is_owned else "stranded"
 
 
 def describe_unfinished(found: Unfinished) -> dict[str, object]:
-    """An unfinished run as JSON."""
+    """Describe an unfinished run for JSON."""
     waits = found.proposal
     return {
         "run": found.claim.run,
@@ -153,17 +156,7 @@ def describe_unfinished(found: Unfinished) -> dict[str, object]:
         "owner": found.claim.owner,
         "claims": found.claim.nth + 1,
         "last_at": found.at,
-        "waits": None
-        if waits is None
-        else {
-            "run": waits.run,
-            "step": waits.step,
-            "worker": waits.worker,
-            "question": waits.question,
-            "arguments": waits.arguments,
-            "digest": waits.digest,
-            "expires_at": waits.expires_at,
-        },
+        "waits": None if waits is None else {name: getattr(waits, name) for name in _PROPOSAL},
     }
 
 

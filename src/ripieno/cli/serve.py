@@ -20,18 +20,16 @@ from ripieno.errors import RipienoError
 if TYPE_CHECKING:
     from ripieno.app import App
     from ripieno.config import Settings
-
-if TYPE_CHECKING:
     from ripieno.gateway import AdminKey
 
 
 @click.command(epilog="\b\nExample:\n  ripieno serve --port 4141 --workers 2")
-@click.option("--host", help="Address to listen on; anything but loopback needs a key.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that serve.")
+@click.option("--host", help="Address to listen on. Any other than loopback needs a key.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port. 0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of processes.")
 @click.pass_obj
 def serve(config: Path | None, *, host: str | None, port: int | None, workers: int) -> None:
-    """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM; a second one does not wait for requests."""
+    """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM. A second signal stops without waiting."""
     from ripieno.config import load_settings
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -58,7 +56,7 @@ def serve(config: Path | None, *, host: str | None, port: int | None, workers: i
 
 
 def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) -> int:
-    """Serve in several processes on one socket; gives the exit code."""
+    """Serve in several processes on one socket. Return the exit code."""
     from ripieno.config import load_settings
 
     with tempfile.TemporaryDirectory(prefix="ripieno-metrics-") as folder:
@@ -93,7 +91,7 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
 
 
 def _empty_other_outboxes(settings: Settings) -> None:
-    """Write what processes of an earlier start have left aside; where the ledger is still gone, it stays there."""
+    """Write the outboxes of earlier processes to the ledger. They stay if the ledger is still unavailable."""
     from ripieno.ledger import Ledger, Outbox
 
     own = settings.ledger.outbox or settings.home / "outbox.jsonl"
@@ -103,7 +101,7 @@ def _empty_other_outboxes(settings: Settings) -> None:
 
 
 def _load_key(settings: Settings) -> AdminKey | None:
-    """The admin key of this installation; None where a master key is set, which does the same."""
+    """Load the admin key of this installation; None if a master key is set, which has the same rights."""
     from ripieno.gateway import load_admin_key
 
     return load_admin_key(settings.home) if settings.gateway.api_key is None else None
@@ -111,7 +109,7 @@ def _load_key(settings: Settings) -> AdminKey | None:
 
 def _tell_stop(settings: Settings) -> None:
     say(
-        f"stopping: requests under way have {settings.gateway.drain_s:g} s to end; "
+        f"stopping: open requests have {settings.gateway.drain_s:g} s to end; "
         "a second Ctrl-C or SIGTERM ends them at once"
     )
 
@@ -123,7 +121,7 @@ def _announce(app: App, address: str, *, key: AdminKey | None) -> None:
     click.echo(f"{address}/v1")
     if key is not None and key.is_new:
         say(f"admin key {key.secret}")
-        say(f"it is kept in {key.path}, for you alone, and is not shown again")
+        say(f"it is stored in {key.path}, readable by you alone, and is not shown again")
     told = "the master key" if key is None else f"the admin key in {key.path}"
     say(f"dashboard {address}/ui; {told} lets you change things there, and use /admin")
     say(f"{len(app.pool)} workers; " + (f"router {checkpoint}" if checkpoint else "no checkpoint yet: `ripieno train`"))

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @click.group(epilog="\b\nExample:\n  ripieno config show")
 def config() -> None:
-    """The settings."""
+    """Show the settings."""
 
 
 @config.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def show(config_path: Path | None, *, as_json: bool) -> None:
-    """Print every value and where it came from; secrets are covered."""
+    """Print every value with its origin. Secrets are not shown."""
     from ripieno.config import load_settings
 
     loaded = load_settings(config_path)
@@ -44,8 +44,7 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
 def doctor(config_path: Path | None, *, wants_plugins: bool, as_json: bool) -> None:
     """Open and check settings, ledger, memory, encoder, checkpoint, plugins and every worker.
 
-    One line each, with the fix. What is called ok was opened or imported. Exits with 3 where the set-up is wrong, and
-    with 4 where only workers cannot be reached.
+    Print one line for each, with the fix. Exit 3 if the setup is wrong, and 4 if only workers cannot be reached.
     """
     if wants_plugins:
         show_plugins(as_json=as_json)
@@ -61,7 +60,7 @@ def doctor(config_path: Path | None, *, wants_plugins: bool, as_json: bool) -> N
 
 
 def show_plugins(*, as_json: bool) -> None:
-    """Print every installed plugin; those that cannot load say why."""
+    """Print every installed plugin, with its fault if it cannot load."""
     from ripieno.plugins import list_plugins
 
     rows = [{"group": p.group, "name": p.name, "target": p.target, "fault": p.fault} for p in list_plugins()]

@@ -1,4 +1,4 @@
-"""`ripieno top`: decisions as they happen, and how the workers do."""
+"""`ripieno top`: live decisions, and a profile of each worker."""
 
 import asyncio
 import sys
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ripieno.ledger import Ledger
 
 SHOWN = 15
-"""Decisions of the table."""
+"""Decisions in the table."""
 WINDOW = 1000
-"""Latest decisions that the workers' rows are made of."""
+"""Latest decisions that the profiles of the workers use."""
 _DECISIONS = (
     Column(name="at", title="when", kind=Kind.MOMENT), text("kind"), text("worker"), number("calls"),
     money("cost_usd", "cost"), seconds("latency_s", "time"), text("state"), number("quality", spec=".2f"), text("why"),
@@ -29,11 +29,13 @@ _DECISIONS = (
 
 
 @click.command(epilog="\b\nExample:\n  ripieno top")
-@click.option("--every", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between two looks.")
-@click.option("--once", is_flag=True, help="Print it once; so it is where there is no terminal.")
+@click.option(
+    "--every", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between two updates."
+)
+@click.option("--once", is_flag=True, help="Print once, as without a terminal.")
 @click.pass_obj
 def top(config: Path | None, *, every: float, once: bool) -> None:
-    """Show the latest decisions as they happen, and how each worker does, until Ctrl-C."""
+    """Show the latest decisions and a profile of each worker, until Ctrl-C."""
 
     async def work(app: "App") -> None:
         shown = await asyncio.to_thread(render, app.ledger)
@@ -51,7 +53,7 @@ def top(config: Path | None, *, every: float, once: bool) -> None:
 
 
 def render(ledger: "Ledger") -> "Group":
-    """Lay out the latest decisions and the workers' rows, with a line above them."""
+    """Lay out a summary line, the latest decisions, and the profiles of the workers."""
     from rich.console import Group
     from rich.text import Text
 

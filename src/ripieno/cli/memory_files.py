@@ -1,0 +1,46 @@
+"""Files that the memory commands read: items of a sync, and conversations."""
+
+import json
+from pathlib import Path
+
+from ripieno.domain.memory import NewItem
+from ripieno.domain.task import Message
+from ripieno.errors import DataError
+
+
+def read_items(file: Path) -> list[NewItem]:
+    """Read the items of a file, one JSON object per line.
+
+    Raises:
+        DataError: a line is not an item.
+    """
+    import msgspec
+
+    from ripieno.gateway.memories import Remember
+
+    listed = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            given = msgspec.convert({"kind": "episode"} | json.loads(line), Remember)
+            listed.append(given.make(source=""))
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise DataError(f"not an item: {error}", path=str(file), place=f"line {number}") from error
+    return listed
+
+
+def read_turns(file: Path) -> list[Message]:
+    """Read the messages of a file: an array, an object with `messages`, or one per line.
+
+    Raises:
+        DataError: the file has no conversation.
+    """
+    text = file.read_text(encoding="utf-8")
+    try:
+        raw = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+        if len(raw) == 1 and "messages" in raw[0]:
+            raw = raw[0]["messages"]
+        return [Message(role=str(each["role"]), content=each.get("content")) for each in raw]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"not a conversation: {error}", path=str(file), hint="write a JSON array of messages"
+        ) from error
