@@ -78,11 +78,8 @@ class OrchestratorServices:
     journals: Journals | None = None
     """Journals of runs of several steps; None lets these runs end with the process."""
     conductors: Mapping[Mode, Conductor] = field(default_factory=dict)
-    """Writer of plans for each mode that needs one."""
     directors: Directors | None = None
-    """Makes the directors of runs of turns."""
     shortener: Shortener | None = None
-    """Compacts the older turns of long conversations."""
     harness: Callable[[], Harness] | None = None
     """Returns the memory's harness, which opens memory at the first request that uses it."""
     pacer: Pacer | None = None

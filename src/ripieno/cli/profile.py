@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ripieno.measure import CampaignProgress
 
 REASONS = 5
-"""Most reasons that are printed."""
 
 
 @click.command(epilog="\b\nExample:\n  ripieno profile tasks.jsonl --repeats 3 --most-cost 0.50")

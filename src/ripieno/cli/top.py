@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ripieno.ledger import Ledger
 
 SHOWN = 15
-"""Decisions in the table."""
 WINDOW = 1000
 """Latest decisions that the profiles of the workers use."""
 _DECISIONS = (

@@ -16,7 +16,6 @@ class Card:
     """A worker as a conductor sees it: skills, cost and speed, without its name."""
 
     skills: str
-    """Description in words."""
     cost_usd: float
     """Expected price of one call, in US dollars."""
     latency_s: float
@@ -97,7 +96,6 @@ class WrittenPlan:
     """None if the output is not a plan."""
     calls: tuple[Call, ...] = ()
     fault: str = ""
-    """Why there is no plan."""
 
 
 class Directors(Protocol):

@@ -21,14 +21,11 @@ class Papers:
 
     tensors: Mapping[str, Floats]
     form: str
-    """Format of the file."""
     encoder: str
     """Encoder whose vectors the weights were trained on."""
     card: Mapping[str, JsonValue]
     more: Mapping[str, str] = field(default_factory=dict)
-    """Further metadata."""
     digest: str = ""
-    """Digest of the file that was read."""
 
 
 def save_papers(path: Path, papers: Papers) -> None:

@@ -10,7 +10,6 @@ from ripieno.errors import InvalidPlan
 from ripieno.providers import Caller, CallFailed
 
 MOST_TOKENS = 400
-"""Most tokens of a plan in JSON."""
 ATTEMPTS = 2
 """Attempts to get a readable plan. The second prompt quotes the fault of the first."""
 _ORDERS = """You plan how workers carry out a task. You do not solve it yourself.

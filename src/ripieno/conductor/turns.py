@@ -56,7 +56,6 @@ class PastTurn:
     worker: int
     text: str
     is_refused: bool = False
-    """Whether a verifier refused."""
 
     @property
     def is_nothing(self) -> bool:

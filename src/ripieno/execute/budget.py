@@ -20,7 +20,6 @@ class Hold:
     """The task to send. Its answer length is limited to what the hold can pay."""
     usd: float = 0.0
     call: Call | None = None
-    """The finished call, once there is one."""
     is_unused: bool = False
     """Whether no call was started. Then nothing is spent."""
 

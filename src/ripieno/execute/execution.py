@@ -117,13 +117,11 @@ class Started:
     setup: RoutingSetup
     """The routing setup at the time of the decision; for a resumed run, the current one."""
     key: str | None = None
-    """Id of the virtual key that pays."""
     account: Account | None = None
     """The account that holds the key's money for each call; None if no key pays."""
     journal: Journal | None = None
     """The record of its steps; None if they are not recorded one by one. The ledger waits for the end then."""
     director: Director | None = None
-    """Chooses the steps of a workflow of turns."""
     memory: Scope | None = None
     """Scope of the memory that keeps question and answer; None leaves memory out."""
     thread: str = ""

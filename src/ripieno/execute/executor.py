@@ -29,7 +29,6 @@ class Executor:
 
     def __init__(self, caller: Caller, checker: Callable[[], Checker], *, hedge_share: float = 0.0) -> None:
         self.caller = caller
-        """Calls workers."""
         self._checker = checker
         self._solo = SoloRunner(caller, hedge_share=hedge_share)
 

@@ -56,12 +56,10 @@ class Compacted:
     text: str = ""
     """The new context; empty if it failed."""
     words: int = 0
-    """Words of the new context."""
     words_before: int = 0
     marks: int = 0
     """Identifiers, dates, amounts and links that were checked."""
     reason: str = ""
-    """Why it failed."""
 
     def describe(self) -> str:
         """Describe the result in a few words, for a decision's reasons."""

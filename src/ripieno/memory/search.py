@@ -23,7 +23,6 @@ Floats = npt.NDArray[np.float64]
 WEIGHTS = {"before": 1.0, "after": 0.5, "meaning": 0.5, "thread": 0.5, "author": 0.5, "derived": 0.5}
 """Weight of each key. Each key is scaled to its best item first."""
 MOST_CANDIDATES = 200
-"""Candidates of each key."""
 THREAD_ITEMS = 5
 """Best items of a thread that make its score."""
 SEMANTIC_TOP_K = 50

@@ -33,7 +33,6 @@ class Version:
     status: VersionStatus
     items: int
     reason: str = ""
-    """Why it is in quarantine."""
     recorded_at: float
 
 
@@ -43,7 +42,6 @@ class Watermark:
 
     source: str
     seen_at: float | None
-    """Time at which something was last seen there."""
     committed_at: float | None
     """Time of the last commit from there."""
     cursor: str

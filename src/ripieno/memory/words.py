@@ -48,7 +48,6 @@ class Sought:
     terms: Mapping[str, int]
     """Words, with the number of items that contain each."""
     size: int
-    """Number of all items."""
     where: Sequence[ColumnElement[bool]]
     """Conditions of the items that may be found."""
     most: int

@@ -39,7 +39,6 @@ class Redacted:
 
     text: str
     counts: Mapping[str, int]
-    """Number of findings of each form."""
 
 
 class Scanner:

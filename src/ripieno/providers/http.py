@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from ripieno.providers.connection import Broken, Connection, HttpReply
 
 MOST_IDLE = 256
-"""Most idle connections that are kept."""
 KEPT_S = 30.0
 """Seconds that an idle connection is kept. Servers close theirs after a minute or more."""
 

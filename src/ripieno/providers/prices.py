@@ -37,7 +37,6 @@ class PriceList:
     """The price list of the installed package."""
 
     version: str
-    """Version of the package `genai-prices`."""
     changed_on: date
     """Day of the latest dated price change in the list."""
 

@@ -22,7 +22,6 @@ _AUTHOR = "report it to the author of the plugin, or fix its facts"
 MEMORY_BYTES = 4 * 1024 * 1024 * 1024
 """Address space of the generators, whose libraries reserve much more than they use."""
 SCORE_S = 20.0
-"""Seconds that scoring one answer may take."""
 MADE = b"made "
 """Prefix of the jail's reply once the generator has made the task."""
 

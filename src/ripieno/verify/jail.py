@@ -30,7 +30,6 @@ SCRIPTS = Path(__file__).parent / "jailed"
 INSIDE = "/jailed/ripieno/verify/jailed"
 """Folder of the scripts inside a jail, with the package path that their imports need."""
 LIBRARIES = "/libraries"
-"""Folder of further libraries inside a jail."""
 INSTALL = "install bubblewrap: `scripts/install_jail.sh`, or `apt-get install bubblewrap`, `dnf install bubblewrap`"
 
 
@@ -47,7 +46,6 @@ class JailLimits:
 
     memory_bytes: int = MEMORY_BYTES
     libraries: tuple[str, ...] = ()
-    """Further readable folders."""
     may_fork: bool = False
     """Only for a trusted server, which removes this right from each program before it runs."""
 

@@ -16,7 +16,6 @@ from ripieno.verify.reply import read_choice
 
 GRADES = 5
 ATTEMPTS = 3
-"""Attempts to get a readable reply. Each attempt is a billed call."""
 REPLY_TOKENS = 512
 """Token limit of a reply. Each further attempt gets more, for judges that reason first."""
 MORE_ROOM = 4

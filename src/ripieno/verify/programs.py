@@ -7,7 +7,6 @@ from ripieno.verify.jail import JailLimits
 from ripieno.verify.warm import WarmJail
 
 USUAL_S = 2.0
-"""Default time limit of a program in seconds."""
 
 
 class Programs:

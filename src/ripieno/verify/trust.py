@@ -17,7 +17,6 @@ class Trust:
     accepted: tuple[float, ...]
     """Share accepted at each of them, in [0, 1]."""
     outcomes: int
-    """Number of outcomes it was learned from."""
 
     def apply(self, verdict: Verdict) -> Verdict:
         """Replace the verdict's quality with the probability that its answer is accepted."""
