@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_report, say
 from ripieno.cli.removed import ChoiceWithRemoved
 from ripieno.cli.running import run_app
@@ -24,7 +25,6 @@ from ripieno.errors import InvalidTask
 if TYPE_CHECKING:
     from ripieno.app import App
     from ripieno.domain import Arrival
-    from ripieno.execute import Answered
 
 _OBJECTIVE = ("preset", "preference", "mission_criticality", "time_criticality")
 _ESTIMATE = (
@@ -133,15 +133,12 @@ def task_options(command: Command) -> Command:
 @click.command(epilog='\b\nExample:\n  ripieno ask "Solve 3x + 4 = 19 for x" --preset cheap --explain')
 @task_options
 @click.option("--explain", "wants_explanation", is_flag=True, help="Explain the choice, on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def ask(config: Path | None, *, options: TaskOptions, wants_explanation: bool, as_json: bool) -> None:
     """Route TEXT to a worker, and print its answer. `-` reads TEXT from stdin."""
-
-    async def work(app: App) -> Answered:
-        return await app.orchestrator.run_detailed(options.make_task(app), arrival=options.make_arrival(app))
-
-    answered = run_app(config, work)
+    answered = run_app(
+        config, lambda app: app.orchestrator.run_detailed(options.make_task(app), arrival=options.make_arrival(app))
+    )
     decision, run = answered.decision, answered.run
     if as_json:
         print_json(
@@ -173,16 +170,14 @@ def ask(config: Path | None, *, options: TaskOptions, wants_explanation: bool, a
 @click.command(epilog='\b\nExample:\n  ripieno route "How many days until 2027-01-01 from 2026-11-22?"')
 @task_options
 @click.option("--explain", "wants_explanation", is_flag=True, help="Also print what would change the decision.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def route(config: Path | None, *, options: TaskOptions, wants_explanation: bool, as_json: bool) -> None:
     """Decide which worker would get TEXT, without calling or recording anything. `-` reads TEXT from stdin."""
     from ripieno.route.explain import explain
 
-    async def work(app: App) -> Decision:
-        return await app.orchestrator.decide(options.make_task(app), arrival=options.make_arrival(app))
-
-    decision = run_app(config, work)
+    decision = run_app(
+        config, lambda app: app.orchestrator.decide(options.make_task(app), arrival=options.make_arrival(app))
+    )
     if as_json:
         print_json(describe(decision))
         return

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.ask import TaskOptions, describe, task_options
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import count_bar, print_found, print_json, say
 from ripieno.cli.running import run_app
-from ripieno.domain import Call, Decision, Mode, Plan, parse_worker_id, sum_costs
+from ripieno.domain import Mode, Plan, parse_worker_id, sum_costs
 from ripieno.domain.report import Report, number, text
 from ripieno.errors import GateRefused, NotFound
 
@@ -86,8 +87,7 @@ def audit(*, pools: int, tasks: int, as_json: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="The first seed.")
 @click.option("--short", is_flag=True, help="Train for half a minute only, for a first look.")
 @click.option("--ablations", is_flag=True, help="Also train without each part, to show its value.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def train(
     config: Path | None,
     *,
@@ -139,8 +139,7 @@ def train(
 @click.option("--tasks", type=click.IntRange(1), default=2, show_default=True, help="Tasks of each family and pool.")
 @click.option("--prompted", metavar="WORKER", help="Also let a worker of the pool write plans for the exam.")
 @click.option("--gate", is_flag=True, help="Exit 5 if the conductor does not beat the one-step router.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | None, gate: bool, as_json: bool) -> None:
     """Compare the trained conductors with controls of equal cost, on unseen workers, pools and phrasings."""
     from ripieno.config import load_settings
@@ -165,17 +164,11 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
     epilog='\b\nExample:\n  ripieno conductor plan "Take the word planet, reverse it, then count its letters."'
 )
 @task_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def plan(config: Path | None, *, options: TaskOptions, as_json: bool) -> None:
     """Show the plan that TEXT would run. Only a prompted conductor makes a call."""
-    from ripieno.app import App
-
-    async def work(app: App) -> tuple[Decision, tuple[Call, ...]]:
-        task = replace(options, workflow=options.workflow or Mode.PLAN.value).make_task(app)
-        return await app.orchestrator.preview_plan(task)
-
-    decision, calls = run_app(config, work)
+    planned = replace(options, workflow=options.workflow or Mode.PLAN.value)
+    decision, calls = run_app(config, lambda app: app.orchestrator.preview_plan(planned.make_task(app)))
     workflow = decision.workflow
     if as_json:
         steps = workflow.steps if isinstance(workflow, Plan) else ()

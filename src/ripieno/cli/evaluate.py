@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.options import FOLDER
 from ripieno.cli.output import print_found, say
 from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
@@ -52,12 +53,9 @@ class KindList(click.ParamType):
         return names or self.fail("name at least one", param, ctx)
 
 
-_FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
-
-
 @click.command(epilog="\b\nExample:\n  ripieno evaluate --data outcomes/ --predictions predictions.parquet")
-@click.option("--data", type=_FOLDER, required=True, help="A routing-data folder.")
-@click.option("--checkpoint", type=_FOLDER, help="A checkpoint folder. Default: train on the training split.")
+@click.option("--data", type=FOLDER, required=True, help="A routing-data folder.")
+@click.option("--checkpoint", type=FOLDER, help="A checkpoint folder. Default: train on the training split.")
 @click.option("--policy", "kinds", type=KindList(), default="stack", show_default=True,
               help="Without a checkpoint: the predictor to evaluate, then others to compare, by commas.")  # fmt: skip
 @click.option("--preference", type=click.FloatRange(0, 1), help="The dial. Default: quality alone.")
@@ -67,7 +65,7 @@ _FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
     help="Write the estimates of the test split to this file.",
 )
 @click.option(
-    "--plots", type=_FOLDER, help="Draw curve, calibration and confusion into this folder, as SVG and one HTML page."
+    "--plots", type=FOLDER, help="Draw curve, calibration and confusion into this folder, as SVG and one HTML page."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from ripieno.cli.ask import describe, describe_steps, list_steps, show
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Decided, Judged, Run, Verdict
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 @click.command(epilog="\b\nExample:\n  ripieno explain last")
 @click.argument("decision_id")
 @click.option("--replay", "wants_replay", is_flag=True, help="Replay the decision from the ledger, and compare.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_json: bool) -> None:
     """Explain decision DECISION_ID in words. `last` is the latest; the beginning of an id is enough."""
     from ripieno.route.explain import explain as explain_decision
@@ -83,8 +83,7 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     "--correction", type=click.File(encoding="utf-8"), help="A file with the correct answer. `-` reads stdin."
 )
 @click.option("--detail", default="", help="The reason.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def feedback(
     config: Path | None,
     *,

@@ -8,6 +8,7 @@ from typing import cast
 
 import click
 
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import open_ledger
 from ripieno.domain import KeyLimits, Privacy
@@ -27,8 +28,7 @@ def keys() -> None:
 @click.option("--tokens-per-minute", type=click.IntRange(min=1), help="Most input and output tokens in any minute.")
 @click.option("--worker", "workers", multiple=True, help="A worker that the key may use. Default: all.")
 @click.option("--privacy", type=click.Choice([p.value for p in Privacy]), help="How far its tasks may travel.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def create(
     config: Path | None,
     *,
@@ -62,8 +62,7 @@ def create(
 
 
 @keys.command("list", epilog="\b\nExample:\n  ripieno keys list --json")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def list_keys(config: Path | None, *, as_json: bool) -> None:
     """List every key with its limits and its spending."""
     from ripieno.gateway.admin import describe_keys

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
+from ripieno.cli.options import FOLDER, prints_json
 from ripieno.cli.output import count_bar, print_json, say
 from ripieno.cli.running import open_ledger
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group(epilog="\b\nExample:\n  ripieno ledger verify")
@@ -18,10 +17,9 @@ def ledger() -> None:
 
 
 @ledger.command("import")
-@click.argument("folders", type=_FOLDER, nargs=-1, required=True)
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
 @click.option("--dry-run", is_flag=True, help="Check the folders without recording anything.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
     """Import the outcomes of routing-data FOLDERS. A broken folder is refused; known outcomes are not repeated."""
     from ripieno.ledger import import_data
@@ -40,7 +38,7 @@ def import_folders(config: Path | None, *, folders: tuple[Path, ...], dry_run: b
 
 
 @ledger.command("export")
-@click.argument("folder", type=_FOLDER)
+@click.argument("folder", type=FOLDER)
 @click.option("--dataset", required=True, help="Campaign or data set, or `traffic`.")
 @click.option("--redact", is_flag=True, help="Replace secrets and personal data in prompts with marks.")
 @click.option("--as-is", is_flag=True, help="Keep secrets and personal data unchanged.")
@@ -66,8 +64,7 @@ def export_folder(config: Path | None, *, folder: Path, dataset: str, redact: bo
 
 
 @ledger.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def verify(config: Path | None, *, as_json: bool) -> None:
     """Read every entry, and check that none was changed or removed."""
     with open_ledger(config) as record:

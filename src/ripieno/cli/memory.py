@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.memory_files import read_items, read_turns
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app, run_memory
-from ripieno.domain.memory import Item, ItemKind, NewItem, ReadStatus, Recall, Receipt, Scope
+from ripieno.domain.memory import Item, ItemKind, NewItem, ReadStatus, Recall, Scope
 from ripieno.domain.task import Privacy
 from ripieno.errors import GateRefused, MemoryUnavailable
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ripieno.memory.compact import Compacted
     from ripieno.memory.extract import Extracted
     from ripieno.memory.health import MemoryHealth
-    from ripieno.memory.sync import Version
 
 _HEALTH = ("items", "newest_at", "unembedded", "beat_at", "stalled", "detail")
 
@@ -42,8 +42,7 @@ def memory() -> None:
 @click.option("--privacy", type=click.Choice([each.value for each in Privacy]), default="public", show_default=True,
               help="How far it may travel.")  # fmt: skip
 @click.option("--supersedes", metavar="ID", help="Item that this one replaces.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def remember(
     config: Path | None,
     *,
@@ -70,11 +69,7 @@ def remember(
         privacy=Privacy(privacy),
         supersedes=supersedes,
     )
-
-    async def work(app: MemoryApp) -> Receipt:
-        return (await app.memory.remember([item]))[0]
-
-    receipt = run_memory(config, work)
+    (receipt,) = run_memory(config, lambda app: app.memory.remember([item]))
     if as_json:
         told = {"id": receipt.id, "place": receipt.place, "is_new": receipt.is_new}
         print_json(told | ({"secrets_removed": receipt.removed} if receipt.removed else {}))
@@ -97,8 +92,7 @@ def remember(
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
     help="Search what was known and true then, in UTC.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def recall(
     config: Path | None,
     *,
@@ -134,15 +128,10 @@ def recall(
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory history 3f2a91")
 @click.argument("item")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def history(config: Path | None, *, item: str, as_json: bool) -> None:
     """Show all versions of ITEM: those it superseded, and those that superseded it."""
-
-    async def work(app: MemoryApp) -> list[Item]:
-        return await app.memory.history(item)
-
-    found = run_memory(config, work)
+    found = run_memory(config, lambda app: app.memory.history(item))
     if as_json:
         print_json({"items": [describe_item(each) for each in found]})
         return
@@ -152,27 +141,20 @@ def history(config: Path | None, *, item: str, as_json: bool) -> None:
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory forget 3f2a91c0")
 @click.argument("item")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def forget(config: Path | None, *, item: str, as_json: bool) -> None:
     """Erase the text of ITEM and of all items derived from it. Its digest stays as proof."""
-
-    async def work(app: MemoryApp) -> tuple[str, tuple[str, ...]]:
-        erased = await app.memory.forget(item)
-        return erased.digest, erased.derived
-
-    digest, derived = run_memory(config, work)
+    erased = run_memory(config, lambda app: app.memory.forget(item))
     if as_json:
-        print_json({"id": item, "digest": digest, "derived": list(derived)})
+        print_json({"id": item, "digest": erased.digest, "derived": list(erased.derived)})
     else:
-        click.echo(digest)
-        say(f"erased, with {len(derived)} derived items")
+        click.echo(erased.digest)
+        say(f"erased, with {len(erased.derived)} derived items")
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory status --beat")
 @click.option("--beat", is_flag=True, help="Write a canary and read it back first.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
     """Show the health of memory: canary, watermarks and quarantined syncs."""
 
@@ -194,11 +176,7 @@ def status(config: Path | None, *, beat: bool, as_json: bool) -> None:
 @click.pass_obj
 def rebuild(config: Path | None) -> None:
     """Rebuild the word index and the vectors from the items."""
-
-    async def work(app: MemoryApp) -> int:
-        return await app.memory.rebuild()
-
-    say(f"{run_memory(config, work)} items are indexed")
+    say(f"{run_memory(config, lambda app: app.memory.rebuild())} items are indexed")
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory sync notes notes.jsonl")
@@ -206,19 +184,14 @@ def rebuild(config: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--bound", type=click.FloatRange(0, 1), default=0.5, show_default=True,
               help="Largest share of the items that a sync may remove.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def sync(config: Path | None, *, source: str, file: Path, bound: float, as_json: bool) -> None:
     """Replace the whole content of SOURCE with FILE, one JSON item per line. Missing items are retired.
 
     A sync that is empty, or removes more than --bound, is put into quarantine, and the last good version stays.
     """
     listed = read_items(file)
-
-    async def work(app: MemoryApp) -> Version:
-        return await app.memory.sync(source, listed, bound=bound)
-
-    version = run_memory(config, work)
+    version = run_memory(config, lambda app: app.memory.sync(source, listed, bound=bound))
     if as_json:
         print_json({"source": source, "nth": version.nth, "status": version.status, "reason": version.reason})
     else:
@@ -239,8 +212,7 @@ def sync(config: Path | None, *, source: str, file: Path, bound: float, as_json:
 @click.option(
     "--watch", type=click.FloatRange(min=1), metavar="SECONDS", help="Repeat after this many seconds, until Ctrl-C."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def import_(
     config: Path | None,
     *,
@@ -278,8 +250,7 @@ def import_(
 @memory.command(epilog="\b\nExample:\n  ripieno memory compact conversation.json")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--worker", help="Worker that writes a summary beside the facts, or `auto`. Default: facts alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def compact(config: Path | None, *, file: Path, worker: str | None, as_json: bool) -> None:
     """Compact the conversation in FILE: a JSON array of messages, or one per line.
 
@@ -310,8 +281,7 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
     "--worker", default="auto", show_default=True, help="Worker that reads, or `auto` for the router's choice."
 )
 @click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Turns to read.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> None:
     """Extract facts from conversations since the last extraction, as additional keys.
 

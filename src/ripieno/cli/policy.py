@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_found, print_json, say
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
@@ -25,8 +26,7 @@ def policy() -> None:
 
 
 @policy.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def list_policies(config: Path | None, *, as_json: bool) -> None:
     """List checkpoints, oldest first."""
     from ripieno.learn.checkpoint import read_card
@@ -64,10 +64,7 @@ def promote(config: Path | None, *, checkpoint: str, release: bool) -> None:
     """Put CHECKPOINT into traffic."""
     from ripieno.app.policies import promote_by_hand
 
-    async def work(app: App) -> None:
-        await promote_by_hand(app, checkpoint, releases=release)
-
-    run_app(config, work, decides=False)
+    run_app(config, lambda app: promote_by_hand(app, checkpoint, releases=release), decides=False)
     say(f"{checkpoint} decides from the next request on")
 
 
@@ -85,8 +82,7 @@ def rollback(config: Path | None) -> None:
 @click.option("--tasks", help="Graded tasks for the paired calls. Default: those the checkpoint was trained on.")
 @click.option("--pairs", type=click.IntRange(1), default=800, show_default=True, help="Most paired calls.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD for the paired calls.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def shadow(
     config: Path | None, *, checkpoint: str, tasks: str | None, pairs: int, most_cost: float | None, as_json: bool
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.errors import OUT_OF_REACH
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_found, print_json, say
 from ripieno.cli.prices import tell_unknown_prices
 from ripieno.cli.profile import progress_bar
@@ -36,8 +37,7 @@ def pool() -> None:
 
 
 @pool.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def list_pool(config: Path | None, *, as_json: bool) -> None:
     """List the workers with price, limits and measured profile."""
 
@@ -54,8 +54,7 @@ def list_pool(config: Path | None, *, as_json: bool) -> None:
 
 
 @pool.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def check(config: Path | None, *, as_json: bool) -> None:
     """Import or reach every worker, and check that its server has the model. Exit 4 if one is unavailable."""
     from ripieno.cli.checkup import check_workers
@@ -92,8 +91,7 @@ def unmute(config: Path | None, *, worker: str) -> None:
 @click.option("--budget", type=click.IntRange(1), default=20, show_default=True, help="Most probes in all.")
 @click.option("--tasks", help="Tasks as in `ripieno profile`. Default: those the checkpoint in traffic was trained on.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def probe(
     config: Path | None, *, worker: str, budget: int, tasks: str | None, most_cost: float | None, as_json: bool
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import open_bar, print_json, say
 from ripieno.cli.running import run_app
 from ripieno.domain.report import format_money_sum
@@ -29,8 +30,7 @@ REASONS = 5
               help="Also measure named workers whose calls have effects or need approval.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 1000), default=1, show_default=True, help="Samples of each pair.")
 @click.option("--most-cost", type=click.FloatRange(0), help="Ceiling in USD for the whole campaign.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def profile(
     config: Path | None,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.options import FOLDER
 from ripieno.cli.output import say
 from ripieno.cli.running import run_app
 from ripieno.errors import InvalidTask
@@ -17,13 +18,10 @@ if TYPE_CHECKING:
     from ripieno.tasks import RoutingData
 
 
-_FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
-
-
 @click.command(epilog="\b\nExample:\n  ripieno publish out/ --dataset demo --licence mit --source demo=mit")
-@click.argument("folder", type=_FOLDER)
+@click.argument("folder", type=FOLDER)
 @click.option("--dataset", help="A campaign or data set of the ledger.")
-@click.option("--data", type=_FOLDER, help="A routing-data folder.")
+@click.option("--data", type=FOLDER, help="A routing-data folder.")
 @click.option("--checkpoint", help="A checkpoint, by its version.")
 @click.option("--licence", required=True, help="SPDX identifier of the licence, such as apache-2.0.")
 @click.option("--source", "sources", multiple=True, help="SOURCE=LICENCE for each source of prompts.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_found, say
 from ripieno.cli.running import run_app
 from ripieno.errors import NotFound
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog="\b\nExample:\n  ripieno report --last 20000")
 @click.option("--last", type=click.IntRange(1), default=100_000, show_default=True, help="Number of latest decisions.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def report(config: Path | None, *, last: int, as_json: bool) -> None:
     """Recommend changes to the routing from recorded decisions, and show where evidence is missing.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ripieno.cli.ask import describe_steps, list_steps
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app
 from ripieno.domain import Decided, Resolved, Run
@@ -31,15 +32,10 @@ def runs() -> None:
 
 
 @runs.command("list", epilog="\b\nExample:\n  ripieno runs list --json")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def list_runs(config: Path | None, *, as_json: bool) -> None:
     """List unfinished runs with their owner process and the question to a human."""
-
-    async def work(app: App) -> list[Unfinished]:
-        return await asyncio.to_thread(app.runs.unfinished)
-
-    found = run_app(config, work)
+    found = run_app(config, lambda app: asyncio.to_thread(app.runs.unfinished))
     if as_json:
         print_json({"runs": [describe_unfinished(each) for each in found]})
         return
@@ -56,8 +52,7 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
 
 @runs.command(epilog="\b\nExample:\n  ripieno runs resume 3f2a91")
 @click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def resume(config: Path | None, *, run: str, as_json: bool) -> None:
     """Resume RUN here, and print its answer. Finished steps are not repeated."""
 
@@ -77,8 +72,7 @@ def resume(config: Path | None, *, run: str, as_json: bool) -> None:
 
 @runs.command(epilog="\b\nExample:\n  ripieno runs show 3f2a91")
 @click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def show(config: Path | None, *, run: str, as_json: bool) -> None:
     """Show the steps of RUN so far, or its end."""
 
@@ -108,10 +102,8 @@ def show(config: Path | None, *, run: str, as_json: bool) -> None:
 
 
 def _answer(config: Path | None, run: str, *, is_approved: bool, by: str | None, reason: str) -> Resolved:
-    async def work(app: App) -> Resolved:
-        return await app.runs.resolve(run, is_approved=is_approved, by=by or getpass.getuser(), reason=reason)
-
-    answer = run_app(config, work)
+    name = by or getpass.getuser()
+    answer = run_app(config, lambda app: app.runs.resolve(run, is_approved=is_approved, by=name, reason=reason))
     if answer.is_approved != is_approved:
         said = "approved" if answer.is_approved else "denied"
         raise GateRefused(f"run {answer.run} was {said} before, by {answer.by}: the first answer counts")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_found, say
 from ripieno.domain.report import list_texts
 
@@ -21,8 +22,7 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
+@prints_json
 def show(config_path: Path | None, *, as_json: bool) -> None:
     """Print every value with its origin. Secrets are not shown."""
     from ripieno.config import load_settings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ripieno.cli.options import FOLDER
 from ripieno.cli.output import print_json, print_report, say
 from ripieno.cli.removed import ChoiceWithRemoved
 from ripieno.cli.running import run_app
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 
 TRAFFIC = "traffic"
-_FOLDER = click.Path(path_type=Path, exists=False, file_okay=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +59,14 @@ class PredictorName(ChoiceWithRemoved):
 
 
 @click.command(epilog="\b\nExample:\n  ripieno train --dataset demo")
-@click.option("--data", type=_FOLDER, help="Train on a routing-data folder instead of the ledger.")
+@click.option("--data", type=FOLDER, help="Train on a routing-data folder instead of the ledger.")
 @click.option("--dataset", help="Campaign or data set of the ledger. Default: the only one.")
 @click.option("--policy", "kind", type=PredictorName(_KINDS, removed=_REMOVED), default="stack", show_default=True,
               help="Predictor of the policy: one of these, or an installed one.")  # fmt: skip
 @click.option("--criticality", "criticality_only", is_flag=True,
               help="Train only the model that estimates criticalities, from columns of --data.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=_FOLDER, help="Folder for the checkpoint. Nothing is promoted.")
+@click.option("--out", type=FOLDER, help="Folder for the checkpoint. Nothing is promoted.")
 @click.option("--least-new", type=click.IntRange(0), default=0, show_default=True,
               help="Train only if this many outcomes are new since the last checkpoint.")  # fmt: skip
 @click.option("--modes/--no-modes", "has_modes", default=True,
