@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ripieno.app.build import build_pool
-from ripieno.cli.prices import tell_list_date, tell_unknown_prices
+from ripieno.cli.prices import describe_list_date, describe_unknown_prices
 from ripieno.config import load_settings
 from ripieno.dashboard.pool import tell_price
 from ripieno.domain import (
@@ -164,11 +164,13 @@ def test_pages_and_commands_tell_which_prices_are_unknown(make_worker: MakeWorke
     reads = Price(input_usd_per_mtok=2.0, prices_output=False)
     assert [tell_price(price) for price in (UNKNOWN, FREE)] == ["unknown", "free"]
     assert tell_price(reads) == "$2 in, unknown out a million tokens"
-    assert tell_unknown_prices(Pool((make_worker("a"),))) is None
-    told = tell_unknown_prices(Pool((make_worker("a"), make_worker("b", price=UNKNOWN), make_worker("c", price=reads))))
+    assert describe_unknown_prices(Pool((make_worker("a"),))) is None
+    told = describe_unknown_prices(
+        Pool((make_worker("a"), make_worker("b", price=UNKNOWN), make_worker("c", price=reads)))
+    )
     assert told is not None
     assert told.startswith("price unknown: b, c; no budget can use them")
-    assert "20" in tell_list_date()
+    assert "20" in describe_list_date()
 
 
 def observe(*costs: float | None, step_kind: str = "") -> Observed:
@@ -285,7 +287,7 @@ def ledger_time(ledger: Ledger) -> float:
 
 def test_the_embedded_pool_states_every_price() -> None:
     pool = build_pool(load_settings().settings)
-    assert tell_unknown_prices(pool) is None
+    assert describe_unknown_prices(pool) is None
     assert not any(worker.price.is_free for worker in pool)
 
 

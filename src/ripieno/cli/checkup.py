@@ -8,7 +8,7 @@ from ripieno.app import App, MemoryApp
 from ripieno.app.build import build_encoder, build_pool, build_providers, prepare_home
 from ripieno.cli.errors import OUT_OF_REACH, WRONG_SETUP
 from ripieno.cli.output import say
-from ripieno.cli.prices import tell_list_date, tell_unknown_prices
+from ripieno.cli.prices import describe_list_date, describe_unknown_prices
 from ripieno.config import Loaded
 from ripieno.domain import Worker, WorkerId
 from ripieno.errors import ConfigError, ProviderError, RipienoError
@@ -73,11 +73,11 @@ async def examine(loaded: Loaded) -> int:
     try:
         seen = await check_workers(loaded)
     except ConfigError as error:
-        say(f"pool: {_tell(error)}")
+        say(f"pool: {_format_error(error)}")
         return WRONG_SETUP
     say(f"jail: {describe_jail()[1]}")
-    say(tell_list_date())
-    unpriced = tell_unknown_prices(build_pool(loaded.settings))
+    say(describe_list_date())
+    unpriced = describe_unknown_prices(build_pool(loaded.settings))
     if unpriced is not None:
         say(unpriced)
     for each in seen:
@@ -91,14 +91,14 @@ async def _check_worker(worker: Worker, provider: Provider) -> WorkerCheck:
     try:
         return WorkerCheck(worker=worker.id, is_ok=True, detail=await provider.check(worker))
     except (ProviderError, ConfigError) as error:
-        return WorkerCheck(worker=worker.id, is_ok=False, detail=_tell(error))
+        return WorkerCheck(worker=worker.id, is_ok=False, detail=_format_error(error))
 
 
 async def _report(name: str, check: Check, loaded: Loaded) -> bool:
     try:
         say(f"{name}: {await check(loaded)}")
     except RipienoError as error:
-        say(f"{name}: {_tell(error)}")
+        say(f"{name}: {_format_error(error)}")
         return False
     return True
 
@@ -142,5 +142,5 @@ async def _check_checkpoint(loaded: Loaded) -> str:
     return f"ok, {current}" if current else "none yet; run `ripieno profile` and `ripieno train`"
 
 
-def _tell(error: RipienoError) -> str:
+def _format_error(error: RipienoError) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message

@@ -123,11 +123,11 @@ def train(
             for name, recipe in list_recipes(number, is_short=short, has_ablations=ablations).items():
                 began = time.process_time()
                 policy = _train_one(_stage_of(name, stage), recipe, folder, name)
-                made.append(_tell_training(name, number, policy.size, time.process_time() - began))
+                made.append(_report_training(name, number, policy.size, time.process_time() - began))
             if size == "turns":
                 began = time.process_time()
                 head = _train_head(stage, folder, number, is_short=short)
-                made.append(_tell_training("turn-level head", number, head.size, time.process_time() - began))
+                made.append(_report_training("turn-level head", number, head.size, time.process_time() - began))
     if as_json:
         print_json({"trained": made, "folder": str(folder)})
     else:
@@ -237,7 +237,7 @@ def _train_one(stage: Stage, recipe: Recipe, folder: Path, name: str) -> TinyPol
     return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
 
 
-def _tell_training(name: str, seed: int, parameters: int, cpu_s: float) -> dict[str, object]:
+def _report_training(name: str, seed: int, parameters: int, cpu_s: float) -> dict[str, object]:
     say(f"{name}, seed {seed}: {parameters} parameters, {cpu_s:.0f} CPU-seconds")
     return {"name": name, "seed": seed, "parameters": parameters, "cpu_s": cpu_s}
 

@@ -13,7 +13,7 @@ import click
 
 from ripieno.cli.evaluate import draw
 from ripieno.cli.output import print_report, print_table, say
-from ripieno.cli.profile import find_able, progress_bar, tell_unjudged
+from ripieno.cli.profile import find_able, progress_bar, report_unjudged
 from ripieno.domain.grader import GradedTask
 from ripieno.domain.report import Report, format_money, format_seconds, money, number, text
 from ripieno.errors import ConfigError
@@ -130,8 +130,8 @@ async def _measure(app: App, size: Size) -> None:
             name=CAMPAIGN, tasks=tuple(t for t in tasks if t.split == "test"), workers=workers, repeats=REPEATS
         )
         second = await profiler.run(held_out, app.pool, on_progress=show)
-    tell_unjudged(second)
-    say(f"   {_tell(first, second)} in {time.monotonic() - started:.0f} s. The ledger has all of them.")
+    report_unjudged(second)
+    say(f"   {_describe_samples(first, second)} in {time.monotonic() - started:.0f} s. The ledger has all of them.")
     _show_profile(app, workers)
 
 
@@ -139,7 +139,7 @@ def _is_skipped(task: GradedTask, worker: str) -> bool:
     return crc32(task.id.encode()) % MEASURED_SHARES.get(worker, 1) != 0
 
 
-def _tell(first: CampaignProgress, second: CampaignProgress) -> str:
+def _describe_samples(first: CampaignProgress, second: CampaignProgress) -> str:
     fresh = first.done + second.done - first.resumed - second.resumed
     return f"{fresh} samples measured, {first.resumed + second.resumed} known from before"
 

@@ -77,8 +77,8 @@ def list_keys(config: Path | None, *, as_json: bool) -> None:
             str(key["id"]),
             str(key["name"]),
             "revoked" if key["revoked_at"] else "live",
-            _tell_limits(cast(dict[str, object], key["limits"])),
-            *_tell_spent(cast(list[dict[str, object]], key["spent"])),
+            _format_limits(cast(dict[str, object], key["limits"])),
+            *_format_spent(cast(list[dict[str, object]], key["spent"])),
         ]
         for key in found
     ]
@@ -95,12 +95,12 @@ def revoke(config: Path | None, *, key: str) -> None:
     say(f"key {ended.id} ({ended.name}) is revoked; a running gateway refuses it within seconds")
 
 
-def _tell_limits(limits: dict[str, object]) -> str:
+def _format_limits(limits: dict[str, object]) -> str:
     told = [f"{name} {value}" for name, value in limits.items() if value not in (None, (), "public")]
     return ", ".join(told) or "none"
 
 
-def _tell_spent(spent: list[dict[str, object]]) -> tuple[str, str]:
+def _format_spent(spent: list[dict[str, object]]) -> tuple[str, str]:
     told = {
         len(str(part["period"])): format_money_sum(cast(float, part["cost_usd"]), cast(int, part["unknown"]))
         for part in spent

@@ -135,7 +135,10 @@ def history(config: Path | None, *, item: str, as_json: bool) -> None:
     if as_json:
         print_json({"items": [describe_item(each) for each in found]})
         return
-    rows = [[each.id[:12], _day(each.recorded_at), _day(each.valid_from), each.text or "(erased)"] for each in found]
+    rows = [
+        [each.id[:12], _format_time(each.recorded_at), _format_time(each.valid_from), each.text or "(erased)"]
+        for each in found
+    ]
     print_table(("item", "learnt", "true from", "text"), rows)
 
 
@@ -338,7 +341,13 @@ def describe_health(found: MemoryHealth) -> dict[str, object]:
 
 def _show_recall(found: Recall) -> None:
     rows = [
-        [each.item.id[:12], f"{each.score:.2f}", each.item.kind.value, _day(each.item.happened_at), _tell(each.item)]
+        [
+            each.item.id[:12],
+            f"{each.score:.2f}",
+            each.item.kind.value,
+            _format_time(each.item.happened_at),
+            _format_text(each.item),
+        ]
         for each in found.items
     ]
     if rows:
@@ -348,7 +357,7 @@ def _show_recall(found: Recall) -> None:
 
 
 def _show_health(found: MemoryHealth) -> None:
-    rows = [[each.source, _day(each.seen_at), _day(each.committed_at)] for each in found.sources]
+    rows = [[each.source, _format_time(each.seen_at), _format_time(each.committed_at)] for each in found.sources]
     if rows:
         print_table(("source", "seen", "committed"), rows)
     for version in found.quarantined:
@@ -356,11 +365,11 @@ def _show_health(found: MemoryHealth) -> None:
     say(f"{found.pulse.value}: {found.items} items, {found.unembedded} without a vector {found.detail}".rstrip())
 
 
-def _tell(item: Item) -> str:
+def _format_text(item: Item) -> str:
     text = " ".join(item.text.split())
     told = f"{item.author}: {text}" if item.author else text
     return told if len(told) <= 100 else f"{told[:99]}…"
 
 
-def _day(at: float | None) -> str:
+def _format_time(at: float | None) -> str:
     return "-" if at is None else datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M")

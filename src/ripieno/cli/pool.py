@@ -12,7 +12,7 @@ import click
 from ripieno.cli.errors import OUT_OF_REACH
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_found, print_json, say
-from ripieno.cli.prices import tell_unknown_prices
+from ripieno.cli.prices import describe_unknown_prices
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
 from ripieno.domain import Worker
@@ -48,7 +48,7 @@ def list_pool(config: Path | None, *, as_json: bool) -> None:
     found = [_describe(worker, measured) for worker in workers]
     rows = [row | {"cost": row["cost_usd"] if row["samples"] else "-"} for row in found]
     print_found(found, Report(title="", columns=_COLUMNS, rows=rows), as_json=as_json)
-    unpriced = tell_unknown_prices(workers)
+    unpriced = describe_unknown_prices(workers)
     if unpriced is not None and not as_json:
         say(unpriced)
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ripieno.domain import Pool
 
 
-def tell_unknown_prices(pool: Pool) -> str | None:
+def describe_unknown_prices(pool: Pool) -> str | None:
     """Describe the workers that no budget can use; None if every price is known."""
     unknown = [worker.id for worker in pool if not (worker.price.is_known and worker.price.prices_output)]
     if not unknown:
@@ -19,7 +19,7 @@ def tell_unknown_prices(pool: Pool) -> str | None:
     )
 
 
-def tell_list_date() -> str:
+def describe_list_date() -> str:
     """Describe the bundled price list. It does not contain later price changes."""
     from ripieno.providers.prices import describe_list
 

@@ -98,10 +98,10 @@ def profile(
     say(f"{done.done} of {done.total} samples, {done.resumed} of them from before; {spent} spent")
     for failure, count in sorted(done.failures.items()):
         say(f"{count} calls failed: {failure}")
-    tell_unjudged(done)
+    report_unjudged(done)
 
 
-def tell_unjudged(done: CampaignProgress) -> None:
+def report_unjudged(done: CampaignProgress) -> None:
     """Print how many answers have no verdict, with their workers, the reasons and the fix."""
     if done.judged_again:
         say(f"{done.judged_again} answers of earlier runs have got their verdict now; no worker was called again")

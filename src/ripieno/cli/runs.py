@@ -39,13 +39,13 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"runs": [describe_unfinished(each) for each in found]})
         return
-    rows = [[each.claim.run[:12], name_state(each), each.claim.owner, _tell_time(each.at)] for each in found]
+    rows = [[each.claim.run[:12], name_state(each), each.claim.owner, _format_time(each.at)] for each in found]
     print_table(("run", "state", "owner", "last heard of"), rows)
     for each in found:
         if each.proposal is not None:
             click.echo(f"{each.claim.run[:12]}  step {each.proposal.step}: {each.proposal.question}")
             click.echo(f"  {each.proposal.arguments[:400]!r}")
-            click.echo(f"  expires at {_tell_time(each.proposal.expires_at)}, as a denial")
+            click.echo(f"  expires at {_format_time(each.proposal.expires_at)}, as a denial")
     if not found:
         say("there is no unfinished run")
 
@@ -152,5 +152,5 @@ def describe_unfinished(found: Unfinished) -> dict[str, object]:
     }
 
 
-def _tell_time(at: float) -> str:
+def _format_time(at: float) -> str:
     return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

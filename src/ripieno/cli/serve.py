@@ -48,7 +48,7 @@ def serve(config: Path | None, *, host: str | None, port: int | None, workers: i
             app,
             listener,
             on_ready=lambda address: _announce(app, address, key=key),
-            on_stop=lambda: _tell_stop(app.settings),
+            on_stop=lambda: _report_stop(app.settings),
             admin_key=key.secret if key is not None else None,
         )
 
@@ -86,7 +86,7 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
                 return report(error)
             return 0
 
-        supervisor = Supervisor(serve_one, on_stop=lambda: _tell_stop(settings))
+        supervisor = Supervisor(serve_one, on_stop=lambda: _report_stop(settings))
         return supervisor.run(workers, on_ready=lambda: say(f"{workers} processes serve"))
 
 
@@ -107,7 +107,7 @@ def _load_key(settings: Settings) -> AdminKey | None:
     return load_admin_key(settings.home) if settings.gateway.api_key is None else None
 
 
-def _tell_stop(settings: Settings) -> None:
+def _report_stop(settings: Settings) -> None:
     say(
         f"stopping: open requests have {settings.gateway.drain_s:g} s to end; "
         "a second Ctrl-C or SIGTERM ends them at once"

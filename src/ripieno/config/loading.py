@@ -134,7 +134,7 @@ def load_settings(
 def _warn_of_former_keys(origins: Mapping[str, str], path: Path, text: str) -> None:
     for key in sorted(FORMER & origins.keys()):
         names = tuple(key.split("."))
-        place = f"{path}{_tell_line(text, names)}" if origins[key] == "file" else _name_variable(names)
+        place = f"{path}{_name_line(text, names)}" if origins[key] == "file" else _name_variable(names)
         log.warning("%s: %s now follows from `scale`; this value overrides it until you remove it", place, key)
 
 
@@ -159,12 +159,8 @@ def _parse(path: Path, text: str) -> Tree:
         raise ConfigError(f"{path}: {error}{_name_repeat(text, str(error))}", path=str(path), hint=hint) from error
     for name, provider in _tables(parsed.get("providers")).items():
         if "api_key" in provider:
-            raise ConfigError(
-                f"{path}{_tell_line(text, ('providers', name, 'api_key'))}: a key does not belong in the file",
-                key=f"providers.{name}.api_key",
-                path=str(path),
-                hint=f"remove it and set RIPIENO_PROVIDERS__{name.upper()}__API_KEY",
-            )
+            hint = f"remove it and set RIPIENO_PROVIDERS__{name.upper()}__API_KEY"
+            raise _fault(("providers", name, "api_key"), "a key does not belong in the file", path, text, hint=hint)
     return parsed
 
 
@@ -265,28 +261,17 @@ def _check_kinds(settings: Settings, path: Path, text: str, layers: Mapping[str,
 def _check_references(settings: Settings, path: Path, text: str) -> None:
     for name in settings.providers:
         if not re.fullmatch(r"[a-z0-9_]+", name):
-            place = _tell_line(text, ("providers", name))
-            raise ConfigError(
-                f"{path}{place}: the name of provider {name!r} may contain only a-z, 0-9 and _",
-                key=f"providers.{name}",
-                path=str(path),
-                hint="RIPIENO_PROVIDERS__NAME__API_KEY must be able to name it",
-            )
+            fault = f"the name of provider {name!r} may contain only a-z, 0-9 and _"
+            hint = "RIPIENO_PROVIDERS__NAME__API_KEY must be able to name it"
+            raise _fault(("providers", name), fault, path, text, hint=hint)
     for worker, card in settings.workers.items():
         if card.provider not in settings.providers:
-            place = _tell_line(text, ("workers", worker, "provider"))
-            raise ConfigError(
-                f"{path}{place}: worker {worker!r} names the provider {card.provider!r}, which is not configured",
-                key=f"workers.{worker}.provider",
-                path=str(path),
-                hint=f"configured providers: {', '.join(sorted(settings.providers)) or 'none'}",
-            )
+            fault = f"worker {worker!r} names the provider {card.provider!r}, which is not configured"
+            hint = f"configured providers: {', '.join(sorted(settings.providers)) or 'none'}"
+            raise _fault(("workers", worker, "provider"), fault, path, text, hint=hint)
     for worker in settings.pool.muted:
         if worker not in settings.workers:
-            place = _tell_line(text, ("pool", "muted"))
-            raise ConfigError(
-                f"{path}{place}: pool.muted names {worker!r}, which is not a worker", key="pool.muted", path=str(path)
-            )
+            raise _fault(("pool", "muted"), f"pool.muted names {worker!r}, which is not a worker", path, text)
     _check_names(settings, path, text)
 
 
@@ -312,13 +297,15 @@ def _check_names(settings: Settings, path: Path, text: str) -> None:
         is_preset = name.partition(":")[0] == AUTO
         if is_preset or (place[0] == "gateway" and name in workers):
             fault = f"{name!r} is the name of {'the router' if is_preset else 'a worker'}"
-            raise ConfigError(f"{path}{_tell_line(text, place)}: {fault}", key=".".join(place), path=str(path))
+            raise _fault(place, fault, path, text)
     for place, value, known in named:
         if value is not None and value not in known:
-            key = ".".join(place)
-            fault = f"{key} names {value!r}, which does not exist"
-            hint = f"one of {', '.join(sorted(known)[:20])}"
-            raise ConfigError(f"{path}{_tell_line(text, place)}: {fault}", key=key, path=str(path), hint=hint)
+            fault = f"{'.'.join(place)} names {value!r}, which does not exist"
+            raise _fault(place, fault, path, text, hint=f"one of {', '.join(sorted(known)[:20])}")
+
+
+def _fault(place: tuple[str, ...], fault: str, path: Path, text: str, *, hint: str | None = None) -> ConfigError:
+    return ConfigError(f"{path}{_name_line(text, place)}: {fault}", key=".".join(place), path=str(path), hint=hint)
 
 
 def _list_presets(settings: Settings) -> tuple[str, ...]:
@@ -356,7 +343,7 @@ def _find_origin(place: tuple[int | str, ...], path: Path, text: str, layers: Ma
         return f"the variable {_name_variable(names)}"
     if origin == "flag":
         return f"the flag for {'.'.join(names)}"
-    return f"{path}{_tell_line(text, names)}"
+    return f"{path}{_name_line(text, names)}"
 
 
 def _known_keys(place: tuple[int | str, ...]) -> list[str]:
@@ -384,10 +371,10 @@ def _locate(path: Path, key: str) -> str | None:
         names = split_key(tomllib.loads(text), key)
     except (OSError, ValueError):
         return None
-    return f"{path}{_tell_line(text, names)}" if names else None
+    return f"{path}{_name_line(text, names)}" if names else None
 
 
-def _tell_line(text: str, path: tuple[str, ...]) -> str:
+def _name_line(text: str, path: tuple[str, ...]) -> str:
     line = find_line(text, path) if path else None
     return f", line {line}" if line is not None else ""
 
