@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from ripieno.app import App
     from ripieno.evaluate.report import Entrant
-    from ripieno.measure import CampaignProgress
 
 
 CAMPAIGN = "demo"
@@ -131,17 +130,14 @@ async def _measure(app: App, size: Size) -> None:
         )
         second = await profiler.run(held_out, app.pool, on_progress=show)
     report_unjudged(second)
-    say(f"   {_describe_samples(first, second)} in {time.monotonic() - started:.0f} s. The ledger has all of them.")
+    known = first.resumed + second.resumed
+    fresh, took_s = first.done + second.done - known, time.monotonic() - started
+    say(f"   {fresh} samples measured, {known} known from before, in {took_s:.0f} s. The ledger has all of them.")
     _show_profile(app, workers)
 
 
 def _is_skipped(task: GradedTask, worker: str) -> bool:
     return crc32(task.id.encode()) % MEASURED_SHARES.get(worker, 1) != 0
-
-
-def _describe_samples(first: CampaignProgress, second: CampaignProgress) -> str:
-    fresh = first.done + second.done - first.resumed - second.resumed
-    return f"{fresh} samples measured, {first.resumed + second.resumed} known from before"
 
 
 def _show_profile(app: App, workers: tuple[str, ...]) -> None:
@@ -151,8 +147,10 @@ def _show_profile(app: App, workers: tuple[str, ...]) -> None:
 
     families: dict[str, dict[str, list[float]]] = {}
     costs: dict[str, list[float | None]] = {}
-    kinds = {digest: task.kind or "" for digest, task in app.ledger.outcomes.tasks(_digests(app)).items()}
-    for row in app.ledger.outcomes.measured(dataset=CAMPAIGN):
+    measured = list(app.ledger.outcomes.measured(dataset=CAMPAIGN))
+    tasks = app.ledger.outcomes.tasks({row.outcome.task for row in measured})
+    kinds = {digest: task.kind or "" for digest, task in tasks.items()}
+    for row in measured:
         outcome = row.outcome
         families.setdefault(kinds[outcome.task], {}).setdefault(outcome.worker, []).append(outcome.quality)
         costs.setdefault(outcome.worker, []).append(outcome.cost_usd)
@@ -167,10 +165,6 @@ def _show_profile(app: App, workers: tuple[str, ...]) -> None:
     shares = (number(name, spec=".2f") for name in families)
     columns = (text("worker"), *shares, money("cost"))
     print_report(Report(title="\nShare of accepted answers, and mean cost of a task", columns=columns, rows=rows))
-
-
-def _digests(app: App) -> set[str]:
-    return {row.outcome.task for row in app.ledger.outcomes.measured(dataset=CAMPAIGN)}
 
 
 async def _learn(app: App, size: Size, home: Path) -> None:

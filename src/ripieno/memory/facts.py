@@ -99,7 +99,8 @@ def find_facts(turns: Sequence[Message], *, has_ask: bool = True) -> KeptFacts:
         has_ask: whether the latest request is in the turns; False if only older turns are given.
     """
     facts = KeptFacts()
-    routine = _count_forms(turns)
+    output = [line for turn in turns if turn.role == "tool" for line in turn.text.splitlines()]
+    routine = Counter(_form(line) for line in output if line.strip())
     for turn in turns:
         text = redact(turn.text)
         if turn.role == "tool":
@@ -189,12 +190,6 @@ def _matter(sentence: str) -> set[str]:
     """Return the words of a decision's subject: those before its verb."""
     head = re.split(r"\b(?:will|should|shall|is to|are to|uses?)\b", sentence, maxsplit=1)[0]
     return set(_WORD.findall(head.lower())) - _PLAIN
-
-
-def _count_forms(turns: Sequence[Message]) -> Counter[str]:
-    return Counter(
-        _form(line) for turn in turns if turn.role == "tool" for line in turn.text.splitlines() if line.strip()
-    )
 
 
 def _form(line: str) -> str:

@@ -111,7 +111,8 @@ class Fts5(Words):
     """SQLite's full-text search, with its own BM25 rank."""
 
     def __init__(self) -> None:
-        super().__init__({name: _virtual(name) for name in PROJECTIONS}, place="rowid")
+        columns = (column("rowid"), column("words"), column("rank"))
+        super().__init__({name: table(name, *columns, column(name)) for name in PROJECTIONS}, place="rowid")
 
     def prepare(self, connection: Connection) -> None:
         """See `Words`."""
@@ -210,10 +211,6 @@ class Tsvector(Words):
 
 
 _SHOWN = (items.c.place, items.c.id, items.c.author, items.c.thread, items.c.derived_from)
-
-
-def _virtual(name: str) -> TableClause:
-    return table(name, column("rowid"), column("words"), column("rank"), column(name))
 
 
 def _plain(name: str, metadata: MetaData) -> Table:

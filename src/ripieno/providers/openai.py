@@ -278,10 +278,7 @@ def _read_retry_after(headers: Mapping[str, str]) -> float | None:
             return max(float(in_ms) / 1000.0, 0.0)
         if raw is None:
             return None
-        return max(float(raw), 0.0) if raw.replace(".", "").isdigit() else _seconds_until(raw)
+        is_number = raw.replace(".", "").isdigit()
+        return max(float(raw) if is_number else parsedate_to_datetime(raw).timestamp() - time.time(), 0.0)
     except ValueError:
         return None
-
-
-def _seconds_until(date: str) -> float:
-    return max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0)

@@ -4,7 +4,6 @@ import io
 import os
 import sys
 import types
-from typing import Any
 
 sys.path.insert(0, __file__.rpartition("/ripieno/")[0])
 
@@ -38,7 +37,7 @@ def main() -> None:
     prefix, text = (read_frame(sys.stdin.buffer).decode("utf-8", "surrogatepass") for _ in range(2))
     silence()
     module = types.ModuleType("answer")
-    peer = Peer(os.fdopen(channel, "rb", closefd=False), channel, home="answer", find=lambda name: _find(module, name))
+    peer = Peer(os.fdopen(channel, "rb", closefd=False), channel, home="answer", find=module.__dict__.__getitem__)
     peer.say("ready")
     output = _Output()
     sys.stdout = output
@@ -53,10 +52,6 @@ def main() -> None:
     output.take()
     peer.say("loaded")
     peer.serve()
-
-
-def _find(module: types.ModuleType, name: str) -> Any:
-    return module.__dict__[name]
 
 
 if __name__ == "__main__":
