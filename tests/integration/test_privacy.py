@@ -29,7 +29,7 @@ from ripieno.domain import (
 )
 from ripieno.domain.grader import Exact, GradedTask, Judge
 from ripieno.domain.memory import NewItem, ReadStatus, Scope
-from ripieno.encoders.remote import RemoteEncoder
+from ripieno.encoders.remote import RemoteEncoder, RemoteOptions
 from ripieno.errors import MissingExtra, WithheldTask
 from ripieno.execute import Answered
 from ripieno.measure import Campaign
@@ -191,7 +191,7 @@ async def test_an_encoder_beyond_the_boundary_is_sent_nothing_sensitive(serve: S
 
 def test_the_reach_of_an_encoder_follows_its_address_or_setting() -> None:
     def far(url: str, privacy: Privacy | None = None) -> Privacy:
-        return RemoteEncoder(base_url=url, model="m", dimensions=2, privacy=privacy).privacy
+        return RemoteEncoder(RemoteOptions(base_url=url, model="m", dimensions=2, privacy=privacy)).privacy
 
     assert far("http://127.0.0.1:1/v1") == far("http://localhost:1/v1") == far("http://[::1]:1/v1") == Privacy.LOCAL
     assert far("https://embed.example/v1") == far("http://10.0.0.5/v1") == Privacy.PUBLIC

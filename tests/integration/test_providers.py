@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
 from tests.integration.conftest import Serve
 from tests.unit.test_tasks import make_folder
 
@@ -413,15 +414,15 @@ async def test_an_answer_without_usage_is_priced_by_its_length(serve: Serve) -> 
 async def test_a_remote_encoder_asks_its_server(serve: Serve) -> None:
     import json
 
-    from ripieno.encoders.remote import RemoteEncoder
+    from ripieno.encoders.remote import RemoteEncoder, RemoteOptions
 
     rows = {"data": [{"embedding": [3.0, 4.0]}, {"embedding": [0.0, 2.0]}]}
     server = serve([Reply(raw=json.dumps(rows).encode())])
-    encoder = RemoteEncoder(base_url=server.base_url, model="m", dimensions=2, api_key="sk-1")
+    encoder = RemoteEncoder(RemoteOptions(base_url=server.base_url, model="m", dimensions=2, api_key=SecretStr("sk-1")))
     assert (await encoder.encode(["a", "b"])).round(6).tolist() == [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
     assert server.seen[0].body == {"model": "m", "input": ["a", "b"]}
     assert server.seen[0].headers["authorization"] == "Bearer sk-1"
-    other = RemoteEncoder(base_url=server.base_url, model="m", dimensions=3)
+    other = RemoteEncoder(RemoteOptions(base_url=server.base_url, model="m", dimensions=3))
     with pytest.raises(ConfigError, match=r"vectors of shape \(2,\), not \(3,\)"):
         await other.encode(["a", "b"])
     await encoder.close()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ripieno.domain import Vector
 from ripieno.encoders.base import clip_text
-from ripieno.encoders.remote import RemoteEncoder
+from ripieno.encoders.remote import RemoteEncoder, RemoteOptions
 from ripieno.errors import ConfigError, ProviderUnreachable
 from ripieno.providers.llama import LlamaChild, LlamaOptions, find_weights
 
@@ -76,8 +76,8 @@ class LlamaEncoder:
             served = await self._child.start(asker="the encoder")
         except ProviderUnreachable as error:
             raise ConfigError(error.message, key="encoder.name", hint=error.hint) from error
-        key = served.api_key.get_secret_value() if served.api_key else None
+        name = self._weights.stem
         self._inner = RemoteEncoder(
-            base_url=served.base_url, model=self._weights.stem, dimensions=self.dimensions, api_key=key
+            RemoteOptions(base_url=served.base_url, model=name, dimensions=self.dimensions, api_key=served.api_key)
         )
         return self._inner

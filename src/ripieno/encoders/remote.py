@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ripieno.domain import Privacy, Vector
 from ripieno.encoders.base import clip_text, normalise_rows
@@ -16,29 +17,32 @@ CHARACTERS = 8000
 TIMEOUT_S = 30.0
 
 
+class RemoteOptions(BaseModel):
+    """Options of `encoder.name = "remote"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str
+    model: str
+    dimensions: int = Field(ge=1)
+    api_key: SecretStr | None = None
+    privacy: Privacy | None = None
+    """How far a text travels to it. Default: local for an address of this machine, else public."""
+
+
 class RemoteEncoder:
-    """Requests embeddings from an OpenAI-compatible server.
+    """Requests embeddings from an OpenAI-compatible server."""
 
-    Args:
-        privacy: how far a text travels to it. Default: local for an address of this machine, else public.
-    """
-
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        model: str,
-        dimensions: int,
-        api_key: str | None = None,
-        privacy: Privacy | None = None,
-    ) -> None:
-        self.privacy = privacy or (Privacy.LOCAL if _is_here(base_url) else Privacy.PUBLIC)
-        self.name = f"remote-{model}-{dimensions}"
-        self.dimensions = dimensions
-        self._model = model
-        self._url = f"{base_url.rstrip('/')}/embeddings"
-        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
-        self._client = HttpClient(base_url, headers=headers, timeouts=Timeouts(total_s=TIMEOUT_S))
+    def __init__(self, options: RemoteOptions) -> None:
+        self.privacy = options.privacy or (Privacy.LOCAL if _is_here(options.base_url) else Privacy.PUBLIC)
+        self.name = f"remote-{options.model}-{options.dimensions}"
+        self.dimensions = options.dimensions
+        self._model = options.model
+        self._url = f"{options.base_url.rstrip('/')}/embeddings"
+        headers = {"content-type": "application/json"}
+        if options.api_key is not None:
+            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        self._client = HttpClient(options.base_url, headers=headers, timeouts=Timeouts(total_s=TIMEOUT_S))
 
     async def encode(self, texts: Sequence[str]) -> Vector:
         """Encode texts, shape (len(texts), dimensions).

@@ -14,36 +14,18 @@ _EDGE = r"(?:^|[^A-Za-z0-9])"
 PREFIXES: tuple[tuple[str, str, str], ...] = (
     ("anthropic", "sk-ant-", r"[A-Za-z0-9_-]{16,}"),
     ("openrouter", "sk-or-", r"[A-Za-z0-9_-]{16,}"),
-    ("openai", "sk-proj-", r"[A-Za-z0-9_-]{16,}"),
-    ("openai", "sk-svcacct-", r"[A-Za-z0-9_-]{16,}"),
-    ("openai", "sk-admin-", r"[A-Za-z0-9_-]{16,}"),
-    ("google", "AIza", r"[A-Za-z0-9_-]{30,}"),
-    ("google", "ya29.", r"[A-Za-z0-9_-]{20,}"),
-    ("google", "GOCSPX-", r"[A-Za-z0-9_-]{20,}"),
-    ("google", "1//0", r"[A-Za-z0-9_-]{30,}"),
-    ("github", "ghp_", r"[A-Za-z0-9]{30,}"),
-    ("github", "gho_", r"[A-Za-z0-9]{30,}"),
-    ("github", "ghu_", r"[A-Za-z0-9]{30,}"),
-    ("github", "ghs_", r"[A-Za-z0-9]{30,}"),
-    ("github", "ghr_", r"[A-Za-z0-9]{30,}"),
+    ("openai", "sk-proj- sk-svcacct- sk-admin-", r"[A-Za-z0-9_-]{16,}"),
+    ("google", "AIza 1//0", r"[A-Za-z0-9_-]{30,}"),
+    ("google", "ya29. GOCSPX-", r"[A-Za-z0-9_-]{20,}"),
+    ("github", "ghp_ gho_ ghu_ ghs_ ghr_", r"[A-Za-z0-9]{30,}"),
     ("github", "github_pat_", r"[A-Za-z0-9_]{22,}"),
-    ("gitlab", "glpat-", r"[A-Za-z0-9_.-]{20,}"),
-    ("gitlab", "gldt-", r"[A-Za-z0-9_-]{20,}"),
-    ("gitlab", "glrt-", r"[A-Za-z0-9_.-]{20,}"),
-    ("gitlab", "glcbt-", r"[A-Za-z0-9_-]{16,}"),
-    ("gitlab", "glptt-", r"[A-Za-z0-9_-]{20,}"),
-    ("gitlab", "glft-", r"[A-Za-z0-9_-]{16,}"),
-    ("gitlab", "glimt-", r"[A-Za-z0-9_-]{16,}"),
-    ("gitlab", "glagent-", r"[A-Za-z0-9_-]{30,}"),
-    ("gitlab", "gloas-", r"[A-Za-z0-9_-]{30,}"),
-    ("gitlab", "glsoat-", r"[A-Za-z0-9_-]{16,}"),
-    ("gitlab", "GR1348941", r"[A-Za-z0-9_-]{20,}"),
+    ("gitlab", "glpat- glrt-", r"[A-Za-z0-9_.-]{20,}"),
+    ("gitlab", "gldt- glptt- GR1348941", r"[A-Za-z0-9_-]{20,}"),
+    ("gitlab", "glcbt- glft- glimt- glsoat-", r"[A-Za-z0-9_-]{16,}"),
+    ("gitlab", "glagent- gloas-", r"[A-Za-z0-9_-]{30,}"),
     ("slack", "xapp-", r"\d-[A-Za-z0-9]{6,}-\d{6,}-[A-Za-z0-9]{10,}"),
     ("slack", "hooks.slack.com/", r"(?:services|workflows|triggers)/[A-Za-z0-9/_+-]{15,}"),
-    ("stripe", "sk_live_", r"[A-Za-z0-9]{10,}"),
-    ("stripe", "sk_test_", r"[A-Za-z0-9]{10,}"),
-    ("stripe", "rk_live_", r"[A-Za-z0-9]{10,}"),
-    ("stripe", "rk_test_", r"[A-Za-z0-9]{10,}"),
+    ("stripe", "sk_live_ sk_test_ rk_live_ rk_test_", r"[A-Za-z0-9]{10,}"),
     ("stripe", "whsec_", r"[A-Za-z0-9+/=]{20,}"),
     ("huggingface", "hf_", r"[A-Za-z0-9]{20,}"),
     ("huggingface", "api_org_", r"[A-Za-z0-9]{30,}"),
@@ -57,15 +39,10 @@ PREFIXES: tuple[tuple[str, str, str], ...] = (
     ("replicate", "r8_", r"[A-Za-z0-9]{30,}"),
     ("tavily", "tvly-", r"[A-Za-z0-9-]{20,}"),
     ("langsmith", "lsv2_", r"(?:pt|sk)_[A-Za-z0-9_]{20,}"),
-    ("digitalocean", "dop_v1_", r"[a-f0-9]{32,}"),
-    ("digitalocean", "doo_v1_", r"[a-f0-9]{32,}"),
-    ("digitalocean", "dor_v1_", r"[a-f0-9]{32,}"),
+    ("digitalocean", "dop_v1_ doo_v1_ dor_v1_", r"[a-f0-9]{32,}"),
     ("sendgrid", "SG.", r"[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
     ("databricks", "dapi", r"[a-f0-9]{32}(?:-\d)?"),
-    ("shopify", "shpat_", r"[a-fA-F0-9]{32}"),
-    ("shopify", "shpss_", r"[a-fA-F0-9]{32}"),
-    ("shopify", "shpca_", r"[a-fA-F0-9]{32}"),
-    ("shopify", "shppa_", r"[a-fA-F0-9]{32}"),
+    ("shopify", "shpat_ shpss_ shpca_ shppa_", r"[a-fA-F0-9]{32}"),
     ("mailgun", "key-", r"[a-f0-9]{32}"),
     ("linear", "lin_api_", r"[A-Za-z0-9]{30,}"),
     ("notion", "ntn_", r"[A-Za-z0-9]{30,}"),
@@ -86,7 +63,7 @@ PREFIXES: tuple[tuple[str, str, str], ...] = (
     ("square", "sq0atp-", r"[A-Za-z0-9_-]{20,}"),
     ("ripieno", "rp-", r"[A-Za-z0-9_-]{30,}"),
 )
-"""Vendor, prefix, and pattern of the rest."""
+"""Vendor, its prefixes, and the pattern of the rest."""
 
 _NAME = (
     r"api[_ .-]?key|apikey|secret[_ .-]?(?:access[_ .-]?)?key|access[_ .-]?key|private[_ .-]?key|client[_ .-]?secret|"
@@ -128,14 +105,15 @@ _PLAIN = frozenset(
 
 def list_rules() -> Iterator[SensitivityRule]:
     """Yield a rule for each form of secrets."""
-    for vendor, prefix, rest in PREFIXES:
-        edge = "" if prefix[0] in "./" or prefix.startswith(("hooks", "1//")) else _EDGE
-        yield SensitivityRule(
-            form=f"{vendor} key",
-            pattern=rf"{edge}({re.escape(prefix)}{rest})",
-            triggers=(prefix.lower(),),
-            check=_is_no_word if prefix in ("rp-", "key-", "secret_", "sk-or-") else None,
-        )
+    for vendor, prefixes, rest in PREFIXES:
+        for prefix in prefixes.split():
+            edge = "" if prefix[0] in "./" or prefix.startswith(("hooks", "1//")) else _EDGE
+            yield SensitivityRule(
+                form=f"{vendor} key",
+                pattern=rf"{edge}({re.escape(prefix)}{rest})",
+                triggers=(prefix.lower(),),
+                check=_is_no_word if prefix in ("rp-", "key-", "secret_", "sk-or-") else None,
+            )
     yield from _SPECIAL
 
 

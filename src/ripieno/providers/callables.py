@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +15,8 @@ from ripieno.domain import Answer, Task, Usage, Worker
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import BadAnswer, ConfigError, ProviderTimeout
 from ripieno.providers.base import Piece, stream_whole
+
+Result = TypeVar("Result")
 
 
 class CallableOptions(BaseModel):
@@ -44,7 +47,7 @@ class CallableProvider:
         text = task.text
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                answer, cpu_s = await _call_in_thread(target, text)
+                answer, cpu_s = await call_in_thread(partial(_call_metered, target, text), name="ripieno-callable")
         except TimeoutError as error:
             raise ProviderTimeout(f"{worker.id!r} took over {self.options.timeout_s} s", worker=worker.id) from error
         except ConfigError:  # a missing package is a fault of the setup
@@ -132,31 +135,19 @@ def _is_installed(package: str) -> bool:
         return True
 
 
-async def _call_in_thread(target: Callable[[str], str], text: str) -> tuple[str, float]:
-    """Call in a daemon thread. A call that never returns blocks neither other callables nor the end of the process."""
-    loop = asyncio.get_running_loop()
-    waiting: asyncio.Future[tuple[str, float]] = loop.create_future()
-
-    def settle(answered: "Future[tuple[str, float]]") -> None:
-        if waiting.done():
-            return
-        error = answered.exception()
-        if error is not None:
-            waiting.set_exception(error)
-        else:
-            waiting.set_result(answered.result())
+async def call_in_thread(work: Callable[[], Result], *, name: str) -> Result:
+    """Call in a daemon thread. A call that never returns blocks neither other calls nor the end of the process."""
+    done: Future[Result] = Future()
+    done.set_running_or_notify_cancel()
 
     def run() -> None:
-        answered: Future[tuple[str, float]] = Future()
         try:
-            answered.set_result(_call_metered(target, text))
+            done.set_result(work())
         except Exception as error:  # noqa: BLE001  # passed to the caller
-            answered.set_exception(error)
-        with suppress(RuntimeError):  # the loop has ended, and nothing waits
-            loop.call_soon_threadsafe(settle, answered)
+            done.set_exception(error)
 
-    threading.Thread(target=run, name="ripieno-callable", daemon=True).start()
-    return await waiting
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _call_metered(target: Callable[[str], str], text: str) -> tuple[str, float]:

@@ -4,14 +4,15 @@ import asyncio
 import sysconfig
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
 from ripieno.domain import JsonValue, Verdict
-from ripieno.errors import ConfigError, NoVerdict, ProviderError, RipienoError
+from ripieno.errors import ConfigError, NoVerdict, ProviderError
 from ripieno.plugins import ForeignCall, require_extra
+from ripieno.providers.callables import call_in_thread
 from ripieno.verify.jail import JailLimits
 from ripieno.verify.text import final_answer
 from ripieno.verify.warm import WarmJail
@@ -85,15 +86,10 @@ class Guarded:
             ConfigError: the plugin reports a wrong setup.
             NoVerdict: the plugin failed, took too long, or returned something else than a verdict.
         """
-        done: Future[object] = Future()
-        done.set_running_or_notify_cancel()
-        thread = threading.Thread(
-            target=self._run_check, args=(done, facts, text), name=f"ripieno-verifier-{self._name}", daemon=True
-        )
-        thread.start()
+        check = partial(self._run_check, facts, text)
         try:
             async with asyncio.timeout(self._timeout_s):
-                found = await asyncio.wrap_future(done)
+                found = await call_in_thread(check, name=f"ripieno-verifier-{self._name}")
         except TimeoutError as error:
             raise self._fail(f"took over {self._timeout_s:g} s") from error
         except ProviderError as error:
@@ -102,14 +98,10 @@ class Guarded:
             raise self._fail(f"returned {type(found).__name__}, not a Verdict")
         return found
 
-    def _run_check(self, done: "Future[object]", facts: Mapping[str, JsonValue], text: str) -> None:
-        try:
-            with ForeignCall() as fault, self._turn:
-                done.set_result(self._verifier.check(facts, text))
-            if fault.text:
-                done.set_exception(self._fail(f"failed: {fault.text}"))
-        except RipienoError as error:
-            done.set_exception(error)
+    def _run_check(self, facts: Mapping[str, JsonValue], text: str) -> object:
+        with ForeignCall() as fault, self._turn:
+            return self._verifier.check(facts, text)
+        raise self._fail(f"failed: {fault.text}")
 
     def _fail(self, how: str) -> NoVerdict:
         return NoVerdict(f"verifier {self._name!r} {how}", verifier=self._name, hint=_AUTHOR)
