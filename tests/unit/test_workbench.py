@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from ripieno.workbench.world import BenchOutcome, BenchPool, BenchStep, World
 def test_exact_skills_in_the_right_order_find_the_answer(family, split) -> None:  # type: ignore[no-untyped-def]  # parametrized
     tasks = family.generate(split=split, count=40, rng=np.random.default_rng(3))
     assert len(tasks) == 40
-    with Programs() as programs:
+    with closing(Programs()) as programs:
         for task in tasks:
             text = task.task.text
             for skill in CHAINS[family.name]:
@@ -144,6 +145,6 @@ def test_the_ladder_rises_and_recommends_training(world: World) -> None:
     ],
 )
 def test_a_bad_program_returns_nothing_and_the_next_one_runs(code: str) -> None:
-    with Programs(timeout_s=1.0) as programs:
+    with closing(Programs(timeout_s=1.0)) as programs:
         assert programs.run(code) is None
         assert programs.run("print(6 * 7)") == "42"

@@ -15,7 +15,7 @@ import click
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_report, say
 from ripieno.cli.removed import ChoiceWithRemoved
-from ripieno.cli.running import run_app
+from ripieno.cli.running import require_workers, run_app
 from ripieno.domain import Decision, Mode, Run, Task
 from ripieno.domain.memory import Scope
 from ripieno.domain.report import Report, format_money, format_seconds, money, number, seconds, text
@@ -68,9 +68,7 @@ class TaskOptions:
         words = sys.stdin.read() if self.text == "-" else self.text
         if not words.strip():
             raise InvalidTask("the task is empty", param="text")
-        unknown = [worker for worker in self.workers if worker not in app.pool]
-        if unknown:
-            raise InvalidTask(f"no worker is called {unknown[0]!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+        require_workers(app.pool, self.workers)
         mode = Mode(self.workflow) if self.workflow is not None else None
         base = app.make_objective(self.preset, preference=self.preference)
         objective = replace(base, workers=self.workers, mode=mode)

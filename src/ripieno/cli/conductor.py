@@ -15,7 +15,7 @@ import click
 from ripieno.cli.ask import TaskOptions, describe, task_options
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import count_bar, print_found, print_json, say
-from ripieno.cli.running import run_app
+from ripieno.cli.running import require_workers, run_app
 from ripieno.domain import Mode, Plan, parse_worker_id, sum_costs
 from ripieno.domain.report import Report, number, text
 from ripieno.errors import GateRefused, NotFound
@@ -328,8 +328,7 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
     families = stage.guess_families(exam.tasks)
 
     async def work(app: App) -> None:
-        if name not in app.pool:
-            raise NotFound(f"there is no worker {name!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+        require_workers(app.pool, [name])
         require_plain([app.pool[name]])
         path.parent.mkdir(parents=True, exist_ok=True)
         with count_bar("plans by prompt", len(exam.tasks)) as advance:

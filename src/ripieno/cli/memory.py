@@ -13,7 +13,7 @@ import click
 from ripieno.cli.memory_files import read_items, read_turns
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_table, say
-from ripieno.cli.running import run_app, run_memory
+from ripieno.cli.running import require_workers, run_app, run_memory
 from ripieno.domain.memory import Item, ItemKind, NewItem, ReadStatus, Recall, Scope
 from ripieno.domain.task import Privacy
 from ripieno.errors import GateRefused, MemoryUnavailable
@@ -266,7 +266,7 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
 
     async def work(app: App) -> Compacted:
         if worker != "auto":
-            _require_worker(app, worker)
+            require_workers(app.pool, [worker or ""])
         return await shorten(turns, write=partial(app.orchestrator.generate_text, worker=worker))
 
     found = run_app(config, work) if worker is not None else asyncio.run(shorten(turns, write=None))
@@ -294,7 +294,7 @@ def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> No
 
     async def work(app: App) -> Extracted:
         if worker != "auto":
-            _require_worker(app, worker)
+            require_workers(app.pool, [worker])
         done = await extract_facts(app, worker=worker, most=most)
         if done is None:
             raise MemoryUnavailable("another process is extracting facts", hint="wait until it ends")
@@ -305,11 +305,6 @@ def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> No
         print_json(done)
     else:
         say(f"{done.turns} turns read: {done.facts} facts kept, {done.refused} refused, {done.failed} batches failed")
-
-
-def _require_worker(app: App, name: str | None) -> None:
-    if name not in app.pool:
-        raise click.UsageError(f"there is no worker {name!r}")
 
 
 def describe_recall(found: Recall) -> dict[str, object]:

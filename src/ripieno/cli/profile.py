@@ -11,9 +11,9 @@ import click
 
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import open_bar, print_json, say
-from ripieno.cli.running import run_app
+from ripieno.cli.running import require_workers, run_app
 from ripieno.domain.report import format_money_sum
-from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
+from ripieno.errors import ConfigError, ProviderRejected
 
 if TYPE_CHECKING:
     from ripieno.app import App
@@ -63,9 +63,7 @@ def profile(
 
     async def work(app: App) -> CampaignProgress:
         pool = app.pool
-        for worker in workers:
-            if worker not in pool:
-                raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(pool.ids)}")
+        require_workers(pool, workers)
         chosen = workers or await find_able(app)
         campaign = Campaign(
             name=name or Path(tasks).stem.replace(":", "-"),
@@ -79,7 +77,10 @@ def profile(
         with progress_bar("profiling") as show:
             return await app.make_profiler().run(campaign, pool, on_progress=show)
 
-    done = run_app(config, work, decides=False)
+    _print_campaign(run_app(config, work, decides=False), as_json=as_json)
+
+
+def _print_campaign(done: CampaignProgress, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {

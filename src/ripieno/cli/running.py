@@ -1,13 +1,16 @@
 """Open the app for one command, run the command, and close the app."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ripieno.errors import InvalidTask
+
 if TYPE_CHECKING:
     from ripieno.app import App, MemoryApp
+    from ripieno.domain import Pool
     from ripieno.ledger import Ledger
 
 Result = TypeVar("Result")
@@ -36,6 +39,17 @@ def run_memory(config: Path | None, work: Callable[["MemoryApp"], Awaitable[Resu
 
     loaded = load_settings(config)
     return run(lambda: MemoryApp(loaded), work)
+
+
+def require_workers(pool: "Pool", workers: Iterable[str]) -> None:
+    """Check that a pool has some workers.
+
+    Raises:
+        InvalidTask: a worker does not exist.
+    """
+    for worker in workers:
+        if worker not in pool:
+            raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(pool.ids)}")
 
 
 def open_ledger(config: Path | None) -> "Ledger":

@@ -1,8 +1,5 @@
 """Programs: runs many small Python programs in one jail, a process each, and returns their output."""
 
-from types import TracebackType
-from typing import Self
-
 from ripieno.verify.jail import JailLimits
 from ripieno.verify.warm import WarmJail
 
@@ -10,19 +7,11 @@ USUAL_S = 2.0
 
 
 class Programs:
-    """Runs programs one after the other. Use it as a context manager."""
+    """Runs programs one after the other, until it is closed."""
 
     def __init__(self, *, timeout_s: float = USUAL_S) -> None:
         self._jail = WarmJail("programs", seconds=timeout_s, limits=JailLimits(may_fork=True))
         self._known: dict[str, str | None] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def run(self, code: str) -> str | None:
         """Return a program's output; None if it fails, prints too much, or takes too long. Repeats are cached.
