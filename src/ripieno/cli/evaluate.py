@@ -104,7 +104,6 @@ def evaluate(
     if leaves_out:
         show_newcomers(config, data, probes, seed=seed, as_json=as_json)
         return
-
     if leaves_dataset_out:
         show_transfer(config, data, kind=kinds[0], seed=seed, as_json=as_json)
         return
@@ -121,13 +120,13 @@ def evaluate(
         return bench, judge(bench, router, objective=objective, baselines=baselines, seed=seed)
 
     bench, judged = run_app(config, work, decides=False)
+    report = judged.report
     if predictions is not None:
         write_predictions(bench, judged, predictions)
     if plots is not None:
         draw(bench, judged, plots)
-    print_found(judged.report, judged.report.tabulate(), as_json=as_json)
-    gain = judged.report.line("router").utility_gain
-    if gate and gain.high < 0:
+    print_found(report, report.tabulate(), as_json=as_json)
+    if gate and (gain := report.line("router").utility_gain).high < 0:
         raise GateRefused(f"the router is significantly worse than the best single worker: {gain.mean:+.4f} utility")
 
 

@@ -39,24 +39,7 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     decided, runs, verdicts, replayed = run_app(config, work)
     explanation = explain_decision(decided.decision)
     if as_json:
-        print_json(
-            describe(decided.decision)
-            | {
-                "task": decided.task.text,
-                "changes": list(explanation.changes),
-                "dial": [{"low": s.low, "high": s.high, "worker": s.worker} for s in explanation.spans],
-                "calls": [
-                    {"worker": c.worker, "cost_usd": c.cost_usd, "latency_s": c.latency_s, "failure": c.failure}
-                    for run in runs
-                    for c in run.calls
-                ],
-                "steps": [step for run in runs for step in list_steps(run)],
-                "verdicts": [{"verifier": j.verdict.verifier, "quality": j.verdict.quality} for j in verdicts],
-                "replayed": None if replayed is None else replayed.decision.worker,
-                "replay_differs": None if replayed is None else list(replayed.differs),
-                "replay_unrecorded": None if replayed is None else list(replayed.unrecorded),
-            }
-        )
+        print_json(_describe_explained(decided, runs, verdicts, replayed))
         return
     click.echo(f"decision {decided.decision.id}")
     click.echo(f"task: {decided.task.text[:200]!r}")
@@ -74,6 +57,29 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
         say(f"replay: {replayed.decision.worker}, {differs}")
         if replayed.unrecorded:
             say(f"not recorded, and taken from the decision and the current pool: {', '.join(replayed.unrecorded)}")
+
+
+def _describe_explained(
+    decided: Decided, runs: list[Run], verdicts: list[Judged], replayed: Replayed | None
+) -> dict[str, object]:
+    from ripieno.route.explain import explain as explain_decision
+
+    explanation = explain_decision(decided.decision)
+    return describe(decided.decision) | {
+        "task": decided.task.text,
+        "changes": list(explanation.changes),
+        "dial": [{"low": s.low, "high": s.high, "worker": s.worker} for s in explanation.spans],
+        "calls": [
+            {"worker": c.worker, "cost_usd": c.cost_usd, "latency_s": c.latency_s, "failure": c.failure}
+            for run in runs
+            for c in run.calls
+        ],
+        "steps": [step for run in runs for step in list_steps(run)],
+        "verdicts": [{"verifier": j.verdict.verifier, "quality": j.verdict.quality} for j in verdicts],
+        "replayed": None if replayed is None else replayed.decision.worker,
+        "replay_differs": None if replayed is None else list(replayed.differs),
+        "replay_unrecorded": None if replayed is None else list(replayed.unrecorded),
+    }
 
 
 @click.command(epilog="\b\nExample:\n  ripieno feedback 3f2a91 --quality 1")

@@ -161,15 +161,14 @@ async def train_once(app: App, request: TrainingRequest) -> TrainingOutcome | No
     if request.data is None and request.has_modes:
         found = fit_with_modes(app.ledger, source, features, app.pool, recipe=recipe, base=trained)
         if found is not None:
-            gain = found.gain
+            trained, gain = found.trained, found.gain
             say(f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility on held-out tasks")
-            trained = found.trained
     checks = fit_checks(pair_checks(app.ledger))
     for name, trust in checks.items():
-        say(f"{name}: what it finds is held against {trust.outcomes} outcomes")
+        say(f"{name}: its verdicts are calibrated by {trust.outcomes} outcomes")
     unjudged = count_unjudged(app, source) if request.data is None else {}
-    told = {"watermark": watermark, "checks": checks, "unjudged": unjudged}
-    trained = replace(trained, card=trained.card.model_copy(update=told))
+    facts = {"watermark": watermark, "checks": checks, "unjudged": unjudged}
+    trained = replace(trained, card=trained.card.model_copy(update=facts))
     registry = Registry(request.out) if request.out is not None else app.registry
     version = registry.save(trained.checkpoint, trained.card)
     await record_learned(app.ledger, version, trained.card)

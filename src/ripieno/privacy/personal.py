@@ -130,6 +130,11 @@ def list_rules(region: str | None) -> Iterator[SensitivityRule]:
         kind=Sensitivity.PERSONAL,
         retry=Retry.NEXT,
     )
+    yield from _number_rules()
+    yield from _phone_rules(region)
+
+
+def _number_rules() -> Iterator[SensitivityRule]:
     social = "us social security number"
     yield _personal(social, rf"{_FIRST}(\d{{3}}[- ]\d{{2}}[- ]\d{{4}}){_LAST}", check=_is_social)
     yield _personal(
@@ -158,7 +163,6 @@ def list_rules(region: str | None) -> Iterator[SensitivityRule]:
     yield _personal(
         "passport", r"([A-Z0-9<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14}[\d<]\d)", check=_is_machine_read
     )
-    yield from _phone_rules(region)
 
 
 def _personal(
