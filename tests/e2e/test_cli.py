@@ -120,13 +120,13 @@ def test_route_decides_and_records_nothing() -> None:
         (("serve", "--host", "0.0.0.0"), 3, "RIPIENO_GATEWAY__API_KEY"),
     ],
 )
-def test_wrong_use_ends_with_its_exit_code_and_a_clear_line(arguments: tuple[str, ...], code: int, told: str) -> None:
+def test_each_error_has_its_exit_code_and_one_line(arguments: tuple[str, ...], code: int, told: str) -> None:
     found = run(*arguments, code=code)
     assert told in found.stderr
     assert found.stdout == ""
 
 
-def test_a_dead_provider_ends_with_four_and_a_corrupt_ledger_with_three(tmp_path: Path) -> None:
+def test_a_dead_provider_exits_with_four_and_a_corrupt_ledger_with_three(tmp_path: Path) -> None:
     Path("ripieno.toml").write_text(
         "[providers.far]\nkind = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'\n[workers.far]\nprovider = 'far'\n"
     )
@@ -139,7 +139,7 @@ def test_a_dead_provider_ends_with_four_and_a_corrupt_ledger_with_three(tmp_path
     assert "is damaged" in run("ask", "x", code=3).stderr
 
 
-def test_outcomes_are_imported_learned_from_proved_and_exported(tmp_path: Path) -> None:
+def test_imported_outcomes_are_trained_on_evaluated_and_exported(tmp_path: Path) -> None:
     folder = make_outcomes(tmp_path / "outcomes")
     run("ledger", "import", str(folder), "--dry-run")
     imported = read_json("ledger", "import", str(folder))
@@ -183,7 +183,7 @@ def test_outcomes_are_imported_learned_from_proved_and_exported(tmp_path: Path) 
     run("policy", "promote", str(trained["checkpoint"]), code=3)
 
 
-def test_the_pool_is_listed_muted_added_to_and_never_left_broken(tmp_path: Path) -> None:
+def test_pool_commands_list_mute_and_add_without_breaking_the_file(tmp_path: Path) -> None:
     listed = read_json("pool", "list")
     assert isinstance(listed, list)
     assert {worker["worker"] for worker in listed} >= {"calc-quick", "smollm2-135m"}
@@ -237,7 +237,7 @@ def post(url: str, body: dict[str, object]) -> dict[str, object]:
         return found | {"worker": response.headers["x-ripieno-worker"]}
 
 
-def test_a_muted_worker_gets_nothing_from_a_running_gateway_a_moment_later(tmp_path: Path) -> None:
+def test_a_running_gateway_stops_using_a_muted_worker(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with out.open("w") as file, (tmp_path / "err").open("w") as faults:
         server = subprocess.Popen([RIPIENO, "serve", "--port", "0"], stdout=file, stderr=faults)
@@ -258,7 +258,7 @@ def test_a_muted_worker_gets_nothing_from_a_running_gateway_a_moment_later(tmp_p
     assert "curl" in (tmp_path / "err").read_text()
 
 
-def test_a_report_says_what_it_cannot_say_yet() -> None:
+def test_a_report_states_missing_evidence() -> None:
     assert "no task of traffic" in run("report", code=1).stderr
     run("ask", "What is 12 + 30?")
     told = run("report").stdout
@@ -281,7 +281,7 @@ def test_top_shows_decisions_and_workers() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals are opened otherwise there")
-def test_top_lives_on_a_terminal_until_it_is_interrupted() -> None:
+def test_top_updates_on_a_terminal_until_interrupted() -> None:
     import os
     import pty
 

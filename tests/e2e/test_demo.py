@@ -16,7 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([RIPIENO, *arguments], capture_output=True, text=True, check=True, timeout=HANG_S)
 
 
-def test_the_demo_measures_learns_proves_and_serves_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_the_demo_runs_the_whole_loop_and_resumes(tmp_path: Path) -> None:
     first = run(*SMALL)
     for name in ("random", "best single", "first that answers", "keyword rule", "knn", "router", "oracle"):
         assert re.search(rf"^{name} ", first.stdout, re.MULTILINE), name

@@ -100,7 +100,7 @@ def test_a_gateway_decides_with_a_checkpoint_and_loads_no_library_of_training(
     assert json.loads(again.stdout.splitlines()[-1])[:3] == [status, answer, predictor], "and it needs none of them"
 
 
-def test_training_and_proving_name_their_extra(
+def test_train_and_evaluate_name_their_missing_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hide: Callable[..., None]
 ) -> None:
     make_folder(tmp_path / "set", form="jsonl")
@@ -163,7 +163,7 @@ def list_imports(tree: ast.AST, guards: frozenset[str] = frozenset()) -> Iterato
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_what_is_no_dependency_of_the_core_is_imported_under_the_name_of_its_extra(path: Path) -> None:
+def test_optional_imports_name_their_extra(path: Path) -> None:
     tree = ast.parse(path.read_text())
     guarded: dict[str, set[str]] = {}
     for module, guards, line in list_imports(tree):

@@ -80,7 +80,7 @@ def test_completion_refuses_another_shell() -> None:
     assert "'bash', 'zsh', 'fish'" in done.stderr
 
 
-def test_choices_that_are_written_out_are_those_of_the_code() -> None:
+def test_explicit_choices_match_the_code() -> None:
     from ripieno.cli.evaluate import evaluate
     from ripieno.cli.policy import policy
     from ripieno.cli.removed import ChoiceWithRemoved
@@ -113,7 +113,7 @@ def test_choices_that_are_written_out_are_those_of_the_code() -> None:
         (("train", "--policy", "boosting"), "'stack'"),
     ],
 )
-def test_what_was_removed_names_its_successor(command: tuple[str, ...], successor: str) -> None:
+def test_removed_commands_and_values_name_their_successor(command: tuple[str, ...], successor: str) -> None:
     done = subprocess.run([RIPIENO, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "was removed" in done.stderr

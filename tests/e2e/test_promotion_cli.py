@@ -105,7 +105,7 @@ def test_decisions_are_audited() -> None:
     assert (found["decisions"], found["flags"], found["drifts"]) == (1, [], [])
 
 
-def test_criticality_is_trained_and_used_where_it_is_not_stated(tmp_path: Path) -> None:
+def test_a_trained_criticality_fills_in_unstated_ones(tmp_path: Path) -> None:
     make_data(tmp_path / "grave")
     told = run("train", "--criticality", "--data", "grave")
     assert re.search(r"60 prompts; on unseen ones the model explains \d+% of the variance of mission", told.stdout)
@@ -119,14 +119,14 @@ def test_criticality_is_trained_and_used_where_it_is_not_stated(tmp_path: Path) 
     run("train", "--criticality", code=2)
 
 
-def test_whole_kinds_are_left_out() -> None:
+def test_evaluation_leaves_out_whole_kinds() -> None:
     run("profile", "tasks.jsonl", "--name", "sums")
     run("ledger", "export", "copy", "--dataset", "sums")
     few = run("evaluate", "--data", "copy", "--leave-dataset-out", code=2)
     assert "fewer than two kinds have 20 held-out tasks" in few.stderr
 
 
-def test_a_watch_trains_again_until_it_is_interrupted() -> None:
+def test_watching_retrains_until_interrupted() -> None:
     run("profile", "tasks.jsonl", "--name", "sums")
     command = [RIPIENO, "train", "--policy", "lowrank", "--watch", "--every", "0.05", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:

@@ -67,7 +67,7 @@ def test_a_settings_file_that_is_a_folder_is_named() -> None:
     assert "x.toml cannot be read" in str(result.exception)
 
 
-def test_a_key_for_no_provider_is_told_and_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_of_a_missing_provider_is_reported_and_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_PROVIDERS__OPENAI__API_KEY", "sk-very-secret")
     result = call("config", "show")
     assert result.exit_code == 0
@@ -102,7 +102,7 @@ def test_a_relative_path_of_an_option_starts_at_the_file(tmp_path: Path, monkeyp
     assert "weights at m.gguf" in found.output
 
 
-def test_doctor_opens_each_part_and_one_fault_hides_no_other() -> None:
+def test_doctor_checks_each_part_despite_other_faults() -> None:
     Path("ripieno.toml").write_text(WORKER + "[encoder]\nname = 'remote'\n[ledger]\nurl = 'sqlite:///broken.db'\n")
     Path("broken.db").write_text("this is no database, and long enough to be read as one" * 40)
     done = run("doctor")
@@ -115,14 +115,14 @@ def test_doctor_opens_each_part_and_one_fault_hides_no_other() -> None:
     assert "cannot be reached" in lines["worker x"]
 
 
-def test_doctor_says_each_line_once() -> None:
+def test_doctor_prints_each_line_once() -> None:
     Path("ripieno.toml").write_text(WORKER)
     lines = run("doctor").stderr.splitlines()
     assert [line for line in lines if line.startswith("drift detection")] == ["drift detection: ok, on"]
     assert len(lines) == len(set(lines))
 
 
-def test_doctor_says_ok_only_of_what_it_imported() -> None:
+def test_doctor_reports_ok_only_for_imported_parts() -> None:
     Path("broken_worker.py").write_text("import a_package_that_is_nowhere\n")
     Path("ripieno.toml").write_text(
         "[providers.own]\nkind = 'callable'\n[workers.x]\nprovider = 'own'\nmodel = 'broken_worker:solve'\n"
@@ -135,7 +135,7 @@ def test_doctor_says_ok_only_of_what_it_imported() -> None:
     assert "memory: ok, 0 items" in done.stderr
 
 
-def test_a_key_needs_a_name_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_needs_a_unique_name(capsys: pytest.CaptureFixture[str]) -> None:
     made = json.loads(call("keys", "create", "team-a", "--json").stdout)
     refusals = {
         "": "error: the name of a key may not be empty, got ''\nhint: name its user, such as team-a\n",

@@ -20,7 +20,7 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("workflow", ["verified", "cascade", "agreement", "vote", "best-of", "plan", "turns"])
-def test_a_workflow_answers_and_tells_its_steps(workflow: str) -> None:
+def test_a_workflow_answers_and_lists_its_steps(workflow: str) -> None:
     check = '{"kind": "numeric", "answer": 42}'
     done = run("ask", "--workflow", workflow, "--check", check, "--explain", "What is 12 + 30?")
     assert "42" in done.stdout
@@ -34,7 +34,7 @@ def test_a_workflow_answers_and_tells_its_steps(workflow: str) -> None:
     assert described["steps"][0]["step"] == "1"
 
 
-def test_what_a_workflow_cannot_be_is_told_in_two_lines() -> None:
+def test_an_invalid_workflow_is_refused_in_two_lines() -> None:
     assert "--check" in run("ask", "--check", "nothing", "--workflow", "verified", "x", code=2).stderr
     refused = run("ask", "--workflow", "debate", "x", code=2)
     assert "'debate' was removed: use 'vote' or 'plan'" in refused.stderr
@@ -68,7 +68,7 @@ def test_the_bundled_conductor_plans_and_a_trained_one_takes_over() -> None:
     assert list(Path(".ripieno/conductor").glob("conductor-0.svg"))
 
 
-def test_a_training_that_is_killed_goes_on() -> None:
+def test_a_killed_training_resumes() -> None:
     command = [RIPIENO, "conductor", "train", "--short"]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
@@ -87,7 +87,7 @@ def test_a_training_that_is_killed_goes_on() -> None:
     assert began["stage"] in ("search", "teach", "reinforce")
 
 
-def test_the_headroom_is_told_before_anything_is_trained() -> None:
+def test_the_audit_reports_the_headroom_without_training() -> None:
     found = json.loads(run("conductor", "audit", "--pools", "3", "--tasks", "12", "--json").stdout)
     assert found["verdict"] in ("train", "do not train")
     assert found["ladder"]["search ceiling"]["right"] > found["ladder"]["random worker"]["right"]

@@ -89,7 +89,7 @@ class SilentEncoder:
         pass
 
 
-async def test_clause_1_a_read_says_what_it_could_do_and_an_outage_is_no_empty_memory(
+async def test_clause_1_a_read_reports_its_status_and_an_outage_is_no_empty_memory(
     tmp_path: Path, clock: FixedClock
 ) -> None:
     path = tmp_path / "memory.db"
@@ -114,7 +114,7 @@ async def test_clause_1_a_read_says_what_it_could_do_and_an_outage_is_no_empty_m
             await memory.remember(talk())
 
 
-async def test_clause_2_the_prompt_is_told(tmp_path: Path, clock: FixedClock) -> None:
+async def test_clause_2_the_prompt_mentions_an_outage(tmp_path: Path, clock: FixedClock) -> None:
     async with opened(tmp_path / "memory.db", clock) as memory:
         assert outage_notice(await memory.recall("x")) == ""
         memory.close()
@@ -155,9 +155,7 @@ async def test_clause_3_a_receipt_means_durable(url: str, clock: FixedClock) -> 
         assert await memory.rebuild() >= 1000
 
 
-async def test_clause_4_nothing_empty_or_much_smaller_takes_the_place_of_what_is_good(
-    url: str, clock: FixedClock
-) -> None:
+async def test_clause_4_an_empty_or_much_smaller_sync_replaces_nothing(url: str, clock: FixedClock) -> None:
     whole = [NewItem(text=f"rule {nth}: keep the door shut", ref=str(nth), scope=WEB) for nth in range(10)]
     async with opened(url, clock) as memory:
         assert (await memory.sync("rules", whole)).status is VersionStatus.CURRENT
@@ -180,9 +178,7 @@ async def test_clause_4_nothing_empty_or_much_smaller_takes_the_place_of_what_is
             await memory.sync("rules", [NewItem(text="x")])
 
 
-async def test_clause_5_projections_are_made_again_and_without_meaning_words_are_searched(
-    url: str, clock: FixedClock
-) -> None:
+async def test_clause_5_projections_are_rebuilt_and_search_falls_back_to_words(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         await memory.remember(talk())
         await memory.remember([replace(item, thread="tuesday") for item in talk()])
@@ -208,7 +204,7 @@ async def test_clause_5_projections_are_made_again_and_without_meaning_words_are
         assert (await memory.recall("harbour", scope=WEB)).items[0].item.id == receipt.id
 
 
-async def test_clause_6_two_clocks_and_what_takes_the_place_of_what(url: str, clock: FixedClock) -> None:
+async def test_clause_6_reads_as_of_a_time_follow_both_clocks_and_supersession(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         old = (await memory.remember([NewItem(text="The shop is deployed on Tuesdays.", scope=WEB)]))[0]
         clock.advance(100.0)
@@ -232,7 +228,7 @@ async def test_clause_6_two_clocks_and_what_takes_the_place_of_what(url: str, cl
             await memory.remember([NewItem(text="x", supersedes="nobody")])
 
 
-async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(url: str, clock: FixedClock) -> None:
+async def test_clause_7_a_canary_and_watermarks_show_stalled_sources(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         assert await memory.beat()
         assert (await memory.health()).pulse is Pulse.OK
@@ -256,7 +252,7 @@ async def test_clause_7_a_canary_and_watermarks_show_what_is_stalled(url: str, c
         store.engine.dispose()
 
 
-async def test_clause_8_what_cannot_be_written_waits_in_order_and_is_remembered_once(
+async def test_clause_8_unwritable_items_wait_in_order_and_are_remembered_once(
     tmp_path: Path, clock: FixedClock
 ) -> None:
     path, file = tmp_path / "memory.db", tmp_path / "waiting.jsonl"
@@ -297,7 +293,7 @@ async def test_clause_8_what_cannot_be_written_waits_in_order_and_is_remembered_
     memory().close()
 
 
-async def test_clause_8_the_waiting_is_bounded_and_what_is_damaged_is_told(tmp_path: Path, clock: FixedClock) -> None:
+async def test_clause_8_the_queue_is_bounded_and_damage_is_reported(tmp_path: Path, clock: FixedClock) -> None:
     file = tmp_path / "waiting.jsonl"
     waiting = Waiting(file, clock, largest=600)
     waiting.put([NewItem(text="kept")])
@@ -334,7 +330,7 @@ def _write_many(url: str, name: str) -> None:
         store.write([NewItem(text=f"{name} {nth}", thread=name, source=name, ref=str(nth))])
 
 
-async def test_clause_9_two_processes_of_a_thousand_writes_keep_two_thousand(url: str, clock: FixedClock) -> None:
+async def test_clause_9_two_processes_with_a_thousand_writes_keep_two_thousand(url: str, clock: FixedClock) -> None:
     Store(open_memory(url), clock).engine.dispose()
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_many, args=(url, name)) for name in ("one", "two")]
@@ -377,7 +373,7 @@ async def test_clause_10_kinds_have_their_retention_and_a_deletion_leaves_no_byt
         assert b"xylophone" not in file.read_bytes(), file.name
 
 
-async def test_clause_11_it_knows_when_it_does_not_know(url: str, clock: FixedClock) -> None:
+async def test_clause_11_support_tells_known_from_unknown_answers(url: str, clock: FixedClock) -> None:
     async with opened(url, clock) as memory:
         await memory.remember(talk())
         known = await memory.recall("Which database did we take?", scope=WEB)
