@@ -11,7 +11,7 @@ from ripieno.app.remembering import beat_memory, extract_facts, extract_new_fact
 from ripieno.cli.main import cli
 from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import ItemKind, NewItem, Scope
-from ripieno.errors import NoEligibleWorker, ProviderError
+from ripieno.errors import InvalidTask, NoEligibleWorker, ProviderError
 from ripieno.loops import Loop, Loops
 from ripieno.memory.compact import END
 from ripieno.memory.extract import extract, read_onward
@@ -133,7 +133,7 @@ def test_the_command_extracts_and_reports(serve: Serve) -> None:
     ran = runner.invoke(cli, ["memory", "extract", "--worker", "a", "--json"])
     assert ran.exit_code == 0, ran.output
     assert json.loads(ran.stdout) == {"turns": 3, "facts": 2, "refused": 5, "failed": 0}
-    assert runner.invoke(cli, ["memory", "extract", "--worker", "zz"]).exit_code == 2
+    assert isinstance(runner.invoke(cli, ["memory", "extract", "--worker", "zz"]).exception, InvalidTask)
 
 
 TALK = "Let me look at this for a while, and think about what we could do with the old orders of the shop. " * 6

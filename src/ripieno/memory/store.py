@@ -315,7 +315,7 @@ def with_author(author: str, words: str) -> str:
 
 def to_item(found: RowMapping) -> Item:
     """Convert a row into an item."""
-    converted = {
+    converted: dict[str, Any] = {
         "kind": ItemKind(found["kind"]),
         "scope": Scope(project=found["project"], user=found["user"]),
         "privacy": Privacy(found["privacy"]),

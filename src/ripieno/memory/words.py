@@ -111,8 +111,10 @@ class Fts5(Words):
     """SQLite's full-text search, with its own BM25 rank."""
 
     def __init__(self) -> None:
-        columns = (column("rowid"), column("words"), column("rank"))
-        super().__init__({name: table(name, *columns, column(name)) for name in PROJECTIONS}, place="rowid")
+        super().__init__(
+            {name: table(name, column("rowid"), column("words"), column("rank"), column(name)) for name in PROJECTIONS},
+            place="rowid",
+        )
 
     def prepare(self, connection: Connection) -> None:
         """See `Words`."""
