@@ -112,7 +112,7 @@ async def test_the_commands_show_answer_and_resume(serve: Serve, tmp_path: Path)
     import asyncio
 
     write_careful(serve)
-    assert "nothing waits" in (await asyncio.to_thread(run_command, "runs", "list")).output
+    assert "no unfinished run" in (await asyncio.to_thread(run_command, "runs", "list")).output
     run = await propose()
 
     def work() -> None:
