@@ -47,7 +47,7 @@ LOTS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingState:
-    """What decides at this moment; swapped whole when the pool or the checkpoint changes."""
+    """What decides: the routers of one pool, and of one state of the checkpoints."""
 
     router: Router
     canary: Router | None = None
@@ -93,31 +93,28 @@ class Orchestrator:
 
     Args:
         services: the stages and the record.
-        brain: gives the pool and router of this moment; one task sees one of them, whole.
+        routing: the pool and its routers.
     """
 
-    def __init__(self, services: OrchestratorServices, brain: Callable[[], RoutingState]) -> None:
+    def __init__(self, services: OrchestratorServices, routing: RoutingState) -> None:
         self._services = services
-        self._brain = brain
+        self._routing = routing
         self._recording = Recording(services.ledger, services.pacer.observe if services.pacer is not None else None)
         self._planner = Planner(services.analyzer, services.executor.caller, services.conductors, services.directors)
 
-    async def decide(
-        self, task: Task, *, brain: RoutingState | None = None, arrival: Arrival | None = None
-    ) -> Decision:
+    async def decide(self, task: Task, *, arrival: Arrival | None = None) -> Decision:
         """Decide one task; nothing is called and nothing recorded.
 
         Raises:
             NoEligibleWorker: nobody may take the task.
         """
-        brain = brain or self._brain()
         arrival = arrival or make_arrival(self._services.clock)
         if names_worker(task, arrival.workflow):
             features = await self._services.analyzer.survey(task)
         else:
             features = await self._services.analyzer.analyze(task)
             task = replace(task, objective=self._complete(task.objective, features))
-        router = brain.pick(arrival)
+        router = self._routing.pick(arrival)
         decision = router.decide(router.gather(task, features, self._services.conditions(), arrival=arrival))
         return replace(decision, decide_s=self._services.clock.monotonic() - arrival.started)
 
@@ -145,7 +142,7 @@ class Orchestrator:
         return await self.finish(await self.start(task, arrival=arrival))
 
     async def start(self, task: Task, *, arrival: Arrival | None = None) -> Started:
-        """Decide one task on the pool of this moment, and have its plan written; nothing is recorded yet.
+        """Decide one task, and have its plan written; nothing is recorded yet.
 
         Args:
             task: what is asked.
@@ -154,7 +151,7 @@ class Orchestrator:
         Raises:
             NoEligibleWorker: no worker may take the task.
         """
-        arrival, brain = arrival or make_arrival(self._services.clock), self._brain()
+        arrival, pool = arrival or make_arrival(self._services.clock), self._routing.pool
         notes: list[str] = []
         if (shortener := self._services.shortener) is not None:
             write = partial(self._write_summary, arrival, task.objective, shortener.worker)
@@ -165,19 +162,19 @@ class Orchestrator:
             task, read = await harness().before(task, arrival.memory)
             project = arrival.memory.project
             notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
-        decision = await self.decide(task, brain=brain, arrival=arrival)
+        decision = await self.decide(task, arrival=arrival)
         if notes:
             decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
         recorder = CallRecorder()
         if arrival.workflow is None:
             budget = RunBudget(task.budget, arrival.account, recorder)
-            decision = await self._planner.attach_plan(decision, task, brain.pool, budget=budget, recorder=recorder)
-        decision, director = await self._planner.attach_director(decision, task, brain.pool)
-        journals = self._services.journals if find_solo(decision.workflow, brain.pool) is None else None
+            decision = await self._planner.attach_plan(decision, task, pool, budget=budget, recorder=recorder)
+        decision, director = await self._planner.attach_director(decision, task, pool)
+        journals = self._services.journals if find_solo(decision.workflow, pool) is None else None
         return Started(
             decision=decision,
             task=task,
-            setup=brain.pick(arrival).setup,
+            setup=self._routing.pick(arrival).setup,
             key=arrival.key,
             account=arrival.account,
             journal=journals.open(decision.id) if journals is not None else None,
@@ -237,7 +234,7 @@ class Orchestrator:
         journal = await journals.take_over(found) if journals is not None else None
         if journal is None:
             return None
-        setup = self._brain().router.setup
+        setup = self._routing.router.setup
         decision, director = await self._planner.attach_director(decided.decision, decided.task, setup.pool)
         run = Started(
             decision=decision, task=decided.task, setup=setup, key=found.claim.key, journal=journal, director=director

@@ -22,7 +22,7 @@ from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.domain import Arrival
     from ripieno.execute import Answered
 
@@ -54,7 +54,7 @@ class Wanted:
     check: str | None
     memory: str | None
 
-    def make_task(self, app: App) -> Task:
+    def make_task(self, app: Installation) -> Task:
         """The task with its objective.
 
         Raises:
@@ -63,18 +63,18 @@ class Wanted:
         words = sys.stdin.read() if self.text == "-" else self.text
         if not words.strip():
             raise InvalidTask("the task is empty", param="text")
-        unknown = [worker for worker in self.workers if worker not in app.pool]
+        unknown = [worker for worker in self.workers if worker not in app.runtime.pool]
         if unknown:
-            raise InvalidTask(f"no worker is called {unknown[0]!r}", hint=f"workers: {', '.join(app.pool.ids)}")
+            raise InvalidTask(f"no worker is called {unknown[0]!r}", hint=f"workers: {', '.join(app.runtime.pool.ids)}")
         mode = Mode(self.workflow) if self.workflow is not None else None
-        base = app.make_objective(self.preset, preference=self.preference)
+        base = app.runtime.make_objective(self.preset, preference=self.preference)
         objective = replace(base, workers=self.workers, mode=mode)
         given = {"mission_criticality": self.mission, "time_criticality": self.time_}
         stated = {name: value for name, value in given.items() if value is not None}
         objective = replace(objective, stated=frozenset(stated), **stated)  # type: ignore[arg-type]  # numbers, by name
         return Task.from_text(words, objective=objective)
 
-    def make_arrival(self, app: App) -> Arrival:
+    def make_arrival(self, app: Installation) -> Arrival:
         """The arrival, with how answers can be checked.
 
         Raises:
@@ -130,8 +130,8 @@ def ask(
 ) -> None:
     """Route TEXT (`-` reads stdin) to the worker that should own it, and print the answer."""
 
-    async def work(app: App) -> Answered:
-        return await app.orchestrator.run_detailed(wanted.make_task(app), arrival=wanted.make_arrival(app))
+    async def work(app: Installation) -> Answered:
+        return await app.runtime.orchestrator.run_detailed(wanted.make_task(app), arrival=wanted.make_arrival(app))
 
     answered = run_app(config, work)
     decision, run = answered.decision, answered.run
@@ -177,8 +177,8 @@ def route(
     """Decide who would take TEXT (`-` reads stdin); nobody is called and nothing recorded."""
     from ripieno.route.explain import explain
 
-    async def work(app: App) -> Decision:
-        return await app.orchestrator.decide(wanted.make_task(app), arrival=wanted.make_arrival(app))
+    async def work(app: Installation) -> Decision:
+        return await app.runtime.orchestrator.decide(wanted.make_task(app), arrival=wanted.make_arrival(app))
 
     decision = run_app(config, work)
     if as_json:

@@ -13,7 +13,7 @@ from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.evaluate.audit import Audit
 
 
@@ -27,7 +27,7 @@ def audit(config: Path | None, *, last: int, gate: bool, as_json: bool) -> None:
     from ripieno.app.policies import audit_traffic
     from ripieno.evaluate.audit import tabulate_audit
 
-    async def work(app: App) -> tuple[Audit, list[str]]:
+    async def work(app: Installation) -> tuple[Audit, list[str]]:
         return await audit_traffic(app, last=last)
 
     found, drifts = run_app(config, work)

@@ -158,11 +158,11 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
 @click.pass_obj
 def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
     """Show the plan that would be carried out for TEXT; nobody but a conductor by prompt is called."""
-    from ripieno.app import App
+    from ripieno.app import Installation
 
-    async def work(app: App) -> tuple[Decision, tuple[Call, ...]]:
+    async def work(app: Installation) -> tuple[Decision, tuple[Call, ...]]:
         task = replace(wanted, workflow=wanted.workflow or Mode.PLAN.value).make_task(app)
-        return await app.orchestrator.preview_plan(task)
+        return await app.runtime.orchestrator.preview_plan(task)
 
     decision, calls = run_app(config, work)
     workflow = decision.workflow
@@ -318,7 +318,7 @@ def _load_all(folder: Path, stage: Stage) -> dict[str, list[TinyPolicy]]:
 
 def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, folder: Path) -> None:
     """Plans of the exam by a worker that was not trained for it; what is written stays where this is cut off."""
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.conductor import make_prompt
     from ripieno.measure import require_plain
     from ripieno.providers import CallAnswered
@@ -328,16 +328,16 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
     written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     families = stage.guess_families(exam.tasks)
 
-    async def work(app: App) -> None:
-        if name not in app.pool:
-            raise NotFound(f"no worker is called {name!r}", hint=f"workers: {', '.join(app.pool.ids)}")
-        require_plain([app.pool[name]])
+    async def work(app: Installation) -> None:
+        if name not in app.runtime.pool:
+            raise NotFound(f"no worker is called {name!r}", hint=f"workers: {', '.join(app.runtime.pool.ids)}")
+        require_plain([app.runtime.pool[name]])
         path.parent.mkdir(parents=True, exist_ok=True)
         with count_bar("plans by prompt", len(exam.tasks)) as advance:
             for place in range(len(exam.tasks)):
                 if place >= len(written):
                     brief = make_brief(exam.tasks[place], exam.pools[place], families[place])
-                    result = await app.caller.call(app.pool[parse_worker_id(name)], make_prompt(brief))
+                    result = await app.runtime.caller.call(app.runtime.pool[parse_worker_id(name)], make_prompt(brief))
                     written.append(result.answer.text if isinstance(result, CallAnswered) else "")
                     path.with_suffix(".part").write_text(json.dumps(written), encoding="utf-8")
                     path.with_suffix(".part").replace(path)

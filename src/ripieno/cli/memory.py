@@ -18,7 +18,7 @@ from ripieno.domain.task import Message, Privacy
 from ripieno.errors import DataError, GateRefused, MemoryUnavailable
 
 if TYPE_CHECKING:
-    from ripieno.app import App, MemoryApp
+    from ripieno.app import Installation, MemoryApp
     from ripieno.memory.compact import Compacted
     from ripieno.memory.extract import Extracted
     from ripieno.memory.memory import MemoryHealth
@@ -288,10 +288,10 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
 
     turns = read_turns(file)
 
-    async def work(app: App) -> Compacted:
+    async def work(app: Installation) -> Compacted:
         if worker != "auto":
             await _find_worker(app, worker)
-        return await shorten(turns, write=partial(app.orchestrator.generate_text, worker=worker))
+        return await shorten(turns, write=partial(app.runtime.orchestrator.generate_text, worker=worker))
 
     found = run_app(config, work) if worker is not None else asyncio.run(shorten(turns, write=None))
     if as_json:
@@ -326,7 +326,7 @@ def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> No
     """
     from ripieno.app.remembering import extract_facts
 
-    async def work(app: App) -> Extracted:
+    async def work(app: Installation) -> Extracted:
         if worker != "auto":
             await _find_worker(app, worker)
         done = await extract_facts(app, worker=worker, most=most)
@@ -379,10 +379,10 @@ def read_turns(file: Path) -> list[Message]:
         raise DataError(f"no conversation: {error}", path=str(file), hint="a JSON array of messages") from error
 
 
-async def _find_worker(app: App, name: str | None) -> str:
-    if name not in app.pool:
+async def _find_worker(app: Installation, name: str | None) -> str:
+    if name not in app.runtime.pool:
         raise click.UsageError(f"no worker is called {name!r}")
-    return app.pool[name].id  # type: ignore[index]  # it is in the pool
+    return app.runtime.pool[name].id  # type: ignore[index]  # it is in the pool
 
 
 def describe_recall(found: Recall) -> dict[str, object]:

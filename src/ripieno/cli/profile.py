@@ -16,7 +16,7 @@ from ripieno.domain.report import format_money_sum
 from ripieno.errors import ConfigError, InvalidTask, ProviderRejected
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.measure import CampaignProgress
 
 REASONS = 5
@@ -63,8 +63,8 @@ def profile(
 
     graded = load_tasks(tasks)
 
-    async def work(app: App) -> CampaignProgress:
-        pool = app.pool
+    async def work(app: Installation) -> CampaignProgress:
+        pool = app.runtime.pool
         for worker in workers:
             if worker not in pool:
                 raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(pool.ids)}")
@@ -79,7 +79,7 @@ def profile(
             with_effects=with_effects,
         )
         with progress_bar("profiling") as show:
-            return await app.make_profiler().run(campaign, pool, on_progress=show)
+            return await app.runtime.make_profiler().run(campaign, pool, on_progress=show)
 
     done = run_app(config, work, decides=False)
     if as_json:
@@ -116,10 +116,10 @@ def tell_unjudged(done: CampaignProgress) -> None:
     say("run the same command again once the judge works: it judges the recorded answers")
 
 
-async def find_able(app: App) -> tuple[str, ...]:
+async def find_able(app: Installation) -> tuple[str, ...]:
     """Workers that may be measured unasked and whose set-up is whole; the others are named on stderr."""
     able = []
-    for worker in app.pool:
+    for worker in app.runtime.pool:
         if worker.is_muted:
             say(f"{worker.id} is muted and left out")
             continue
@@ -128,7 +128,7 @@ async def find_able(app: App) -> tuple[str, ...]:
             say(f"{worker.id} is left out: its calls {what} (--worker {worker.id} --with-effects measures it)")
             continue
         try:
-            await app.caller.check(worker)
+            await app.runtime.caller.check(worker)
             able.append(worker.id)
         except (ConfigError, ProviderRejected) as error:
             say(f"{error.message}: {worker.id} is left out ({error.hint})")

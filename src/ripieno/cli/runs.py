@@ -18,7 +18,7 @@ from ripieno.domain.report import format_money
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.execute import Answered, Unfinished
 
 
@@ -33,7 +33,7 @@ def runs() -> None:
 def list_runs(config: Path | None, *, as_json: bool) -> None:
     """Show unfinished runs, the process that owns each, and what a human must answer."""
 
-    async def work(app: App) -> list[Unfinished]:
+    async def work(app: Installation) -> list[Unfinished]:
         return await asyncio.to_thread(app.runs.unfinished)
 
     found = run_app(config, work)
@@ -58,7 +58,7 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
 def resume(config: Path | None, *, run: str, as_json: bool) -> None:
     """Go on with RUN here, and print its answer; finished steps are not repeated."""
 
-    async def work(app: App) -> Answered | None:
+    async def work(app: Installation) -> Answered | None:
         return await app.runs.go_on(await asyncio.to_thread(app.runs.find, run))
 
     answered = run_app(config, work)
@@ -79,7 +79,7 @@ def resume(config: Path | None, *, run: str, as_json: bool) -> None:
 def show(config: Path | None, *, run: str, as_json: bool) -> None:
     """Tell how far RUN has come, or how it ended."""
 
-    async def work(app: App) -> tuple[Decided, list[Run], Unfinished | None]:
+    async def work(app: Installation) -> tuple[Decided, list[Run], Unfinished | None]:
         decided = app.ledger.decisions.find(run)
         return decided, *app.runs.look_up(decided.decision.id)
 
@@ -105,7 +105,7 @@ def show(config: Path | None, *, run: str, as_json: bool) -> None:
 
 
 def _answer(config: Path | None, run: str, *, is_approved: bool, by: str | None, reason: str) -> Resolved:
-    async def work(app: App) -> Resolved:
+    async def work(app: Installation) -> Resolved:
         return await app.runs.resolve(run, is_approved=is_approved, by=by or getpass.getuser(), reason=reason)
 
     answer = run_app(config, work)

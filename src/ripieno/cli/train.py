@@ -16,7 +16,7 @@ from ripieno.domain import Learned, Objective
 from ripieno.errors import CheckpointError, GateRefused, PredictorError
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.learn import Trained
     from ripieno.learn.criticality import FittedCriticality
     from ripieno.tasks import RoutingData
@@ -102,7 +102,7 @@ def train(
         return
     wanted = Wanted(data=data, dataset=dataset, kind=kind, seed=seed, out=out, least_new=least_new, has_modes=has_modes)
 
-    async def work(app: App) -> None:
+    async def work(app: Installation) -> None:
         while True:
             try:
                 tell(await train_once(app, wanted), as_json=as_json)
@@ -126,7 +126,7 @@ class Done:
     fate: str
 
 
-async def train_once(app: App, wanted: Wanted) -> Done | None:
+async def train_once(app: Installation, wanted: Wanted) -> Done | None:
     """Train, prove and promote; None where too little is new.
 
     Raises:
@@ -146,12 +146,12 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     if wanted.least_new and count_new(app, source) < wanted.least_new:
         return None
     features = await analyze_prompts(app.analyzer, source)
-    objective = BEST_QUALITY if wanted.data is not None else app.make_objective()
+    objective = BEST_QUALITY if wanted.data is not None else app.runtime.make_objective()
     recipe = Recipe(kind=wanted.kind, seed=wanted.seed, objective=objective)
     watermark = app.ledger.head() if source.name == TRAFFIC else 0
     trained = fit(source, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
     if wanted.data is None and wanted.has_modes:
-        found = fit_with_modes(app.ledger, source, features, app.pool, recipe=recipe, base=trained)
+        found = fit_with_modes(app.ledger, source, features, app.runtime.pool, recipe=recipe, base=trained)
         if found is not None:
             gain = found.gain
             say(f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility on held-out tasks")
@@ -165,7 +165,7 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     registry = Registry(wanted.out) if wanted.out is not None else app.registry
     version = registry.save(trained.checkpoint, trained.card)
     await record_learned(app.ledger, version, trained.card)
-    if wanted.out is not None or not set(trained.card.workers) & set(app.pool.ids):
+    if wanted.out is not None or not set(trained.card.workers) & set(app.runtime.pool.ids):
         return Done(
             version=version, trained=trained, fate="saved, not promoted: it is for other workers than this pool's"
         )
@@ -179,7 +179,7 @@ async def train_once(app: App, wanted: Wanted) -> Done | None:
     return Done(version=version, trained=trained, fate="promoted: it decides from the next request on")
 
 
-def count_unjudged(app: App, source: RoutingData) -> dict[str, tuple[int, int]]:
+def count_unjudged(app: Installation, source: RoutingData) -> dict[str, tuple[int, int]]:
     """Answers of a campaign without a verdict, and all answers, by worker; they are told on stderr.
 
     Traffic is left out: most of its answers are never judged, and that is no fault.
@@ -188,13 +188,13 @@ def count_unjudged(app: App, source: RoutingData) -> dict[str, tuple[int, int]]:
 
     if source.name == TRAFFIC:
         return {}
-    found = count_missing(app.ledger, source, {worker.id: worker.version for worker in app.pool})
+    found = count_missing(app.ledger, source, {worker.id: worker.version for worker in app.runtime.pool})
     if found:
         say(f"answers without a verdict, which are not learned from: {describe_missing(found)}")
     return found
 
 
-def count_new(app: App, source: RoutingData) -> int:
+def count_new(app: Installation, source: RoutingData) -> int:
     """Outcomes of a data set that the latest checkpoint made of it has not seen."""
     seen = 0
     for stored in app.ledger.read(kinds=("learned",)):
@@ -228,10 +228,10 @@ def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_j
     if data is None:
         raise click.UsageError("--criticality needs --data with the columns mission_criticality and time_criticality")
 
-    async def work(app: App) -> FittedCriticality:
+    async def work(app: Installation) -> FittedCriticality:
         source = read_folder(data)
         fitted = fit_criticality(source, await analyze_prompts(app.analyzer, source), seed=seed)
-        save_criticality(fitted.model, app.settings.home, encoder=app.analyzer.encoder.name)
+        save_criticality(fitted.model, app.runtime.settings.home, encoder=app.analyzer.encoder.name)
         return fitted
 
     fitted = run_app(config, work, decides=False)
@@ -245,7 +245,7 @@ def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_j
     say("saved: it fills in what callers do not state, from the next start on")
 
 
-async def hold_against_incumbent(app: App, trained: Trained, version: str, objective: Objective) -> None:
+async def hold_against_incumbent(app: Installation, trained: Trained, version: str, objective: Objective) -> None:
     """Replay both checkpoints on what is held out, and record what was found.
 
     An incumbent that the present encoder or pool cannot use is replaced without.

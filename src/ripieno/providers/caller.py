@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId, sum_costs
+from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, sum_costs
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
@@ -21,7 +22,8 @@ from ripieno.privacy import Boundary, describe_kinds
 from ripieno.providers.assembly import Assembly
 from ripieno.providers.base import Embedder, Piece, Provider
 from ripieno.providers.health import WorkerHealth
-from ripieno.providers.lane import Lane
+from ripieno.providers.lane import Lanes
+from ripieno.providers.leases import Leases
 from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall
 
 ATTEMPTS = 2
@@ -39,7 +41,9 @@ class Caller:
         providers: the providers by name.
         health: the health of the workers.
         clock: the time.
-        boundary: returns the current limit on where sensitive text may travel; None does not restrict it.
+        boundary: limits where sensitive text may travel; None does not restrict it.
+        lanes: the calls of each worker; new ones by default.
+        leases: the calls of each provider; new ones by default.
     """
 
     def __init__(
@@ -48,32 +52,33 @@ class Caller:
         *,
         health: WorkerHealth,
         clock: Clock,
-        boundary: Callable[[], Boundary | None] = lambda: None,
+        boundary: Boundary | None = None,
+        lanes: Lanes | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self.health = health
+        self.lanes = lanes or Lanes()
+        self._leases = leases or Leases()
         self._boundary = boundary
         self._providers = providers
         self._clock = clock
-        self._lanes: dict[str, Lane] = {}
         self._rng = random.Random()  # noqa: S311  # spreads waits; no secret depends on it
 
     async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> CallResult:
         """Request a whole answer. A failure is returned, not raised."""
         start = began = self._clock.monotonic()
-        tries, lane = 0, self._lane(worker)
+        tries = 0
         wasted: list[float | None] = []
         while True:
             tries += 1
             try:
                 await self._withhold(worker, task)
-                await lane.enter(worker)
-                try:
+                async with self._turn(worker) as provider:
                     began = self._clock.monotonic()
-                    answer = await self._ask(worker, task)
-                finally:
-                    lane.leave()
+                    answer = await _ask(provider, worker, task)
                 break
-            except ProviderError as error:
+            except (ProviderError, ConfigError) as fault:
+                error = _as_provider_error(worker, fault)
                 if tries >= attempts or not is_worth_retrying(error):
                     failed = self._fail(worker, task, error, start=start, attempts=tries)
                     return replace(failed, call=_add_costs(failed.call, wasted))
@@ -92,17 +97,13 @@ class Caller:
             ProviderError: the worker failed. Before the first piece, another worker may replace it.
         """
         worker, start = live.worker, self._clock.monotonic()
-        collected, lane = Assembly(), self._lane(worker)
+        collected = Assembly()
         try:
             await self._withhold(worker, task)
-            await lane.enter(worker)
-            try:
-                provider = self._find(worker)
+            async with self._turn(worker) as provider:
                 async for piece in _guarded(worker, provider.stream(worker, task)):
                     collected.add(piece, at=self._clock.monotonic() - start)
                     yield piece
-            finally:
-                lane.leave()
             if not collected.has_content:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
         except ProviderError as error:
@@ -140,12 +141,8 @@ class Caller:
         if not isinstance(provider, Embedder):
             raise ProviderRejected(f"{worker.id!r} makes no embeddings", worker=worker.id)
         await self._withhold(worker, body)
-        lane = self._lane(worker)
-        await lane.enter(worker)
-        try:
+        async with self._turn(worker):
             return await provider.embed(worker, body)
-        finally:
-            lane.leave()
 
     def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> CallFailed:
         """Price a call that was cancelled before its end. The sent prompt is billed anyway."""
@@ -189,7 +186,7 @@ class Caller:
         Raises:
             WithheldTask: the content holds secrets or personal data, and the worker is beyond the boundary.
         """
-        boundary = self._boundary()
+        boundary = self._boundary
         if boundary is None or worker.privacy.reach <= boundary.reach.reach:
             return
         found = await (boundary.find_in(sent) if isinstance(sent, Task) else boundary.find(sent))
@@ -200,13 +197,20 @@ class Caller:
                 hint=f"name a worker that is {boundary.reach}, or remove the text",
             )
 
-    async def _ask(self, worker: Worker, task: Task) -> Answer:
+    @asynccontextmanager
+    async def _turn(self, worker: Worker) -> AsyncIterator[Provider]:
+        """Wait for a slot of the worker, and keep its provider open while the block runs.
+
+        Raises:
+            WorkerBusy: the queue is full.
+        """
+        provider, lane = self._find(worker), self.lanes.find(worker)
+        await lane.enter(worker)
         try:
-            return await self._find(worker).complete(worker, task)
-        except (ProviderError, ConfigError) as error:
-            raise _as_provider_error(worker, error) from error
-        except Exception as error:
-            raise BadAnswer(f"{worker.id!r}: {type(error).__name__}: {error}", worker=worker.id) from error
+            with self._leases.hold(provider):
+                yield provider
+        finally:
+            lane.leave()
 
     def _find(self, worker: Worker) -> Provider:
         provider = self._providers.get(worker.binding.provider)
@@ -216,20 +220,6 @@ class Caller:
                 key=f"workers.{worker.id}.provider",
             )
         return provider
-
-    def load(self) -> Mapping[WorkerId, float]:
-        """Return current and waiting calls divided by the worker's concurrency, for workers at full load."""
-        return {WorkerId(worker): lane.load for worker, lane in self._lanes.items() if lane.load >= 1.0}
-
-    def crowded(self) -> Mapping[WorkerId, str]:
-        """Return the workers whose queue is full, with a description."""
-        return {WorkerId(worker): lane.describe() for worker, lane in self._lanes.items() if lane.is_crowded}
-
-    def _lane(self, worker: Worker) -> Lane:
-        lane = self._lanes.get(worker.id)
-        if lane is None or lane.limit != worker.max_concurrency:
-            lane = self._lanes[worker.id] = Lane(worker.max_concurrency)
-        return lane
 
     def _wait_s(self, error: ProviderError, tries: int) -> float:
         """Return the provider's requested wait, or else a random part of a doubling bound.
@@ -340,6 +330,15 @@ def is_worth_retrying(error: ProviderError) -> bool:
     if not error.is_transient or isinstance(error, ProviderTimeout | WorkerBusy):
         return False
     return error.retry_after_s is None or error.retry_after_s <= LONGEST_RETRY_AFTER_S
+
+
+async def _ask(provider: Provider, worker: Worker, task: Task) -> Answer:
+    try:
+        return await provider.complete(worker, task)
+    except (ProviderError, ConfigError):
+        raise
+    except Exception as error:
+        raise BadAnswer(f"{worker.id!r}: {type(error).__name__}: {error}", worker=worker.id) from error
 
 
 async def _guarded(worker: Worker, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
