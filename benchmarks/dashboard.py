@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import httpx
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.domain import Decided, Entry, Executed, Judged, Run, Task
 from ripieno.domain.grader import GradedTask
@@ -37,11 +37,11 @@ AT_ONCE = 16
 PAGES = ("", "/pool", "/quality", "/reports", "/memory", "/policies", "/approvals", "/playground")
 
 
-async def make_decisions(app: App, count: int, *, seed: int = 5000) -> None:
+async def make_decisions(app: Installation, count: int, *, seed: int = 5000) -> None:
     """Have tasks decided, answered and graded until the ledger holds so many decisions."""
     have = app.ledger.count("decided")
-    fast = tuple(worker.id for worker in app.pool if worker.id not in SLOW)
-    grading = app.make_grading()
+    fast = tuple(worker.id for worker in app.runtime.pool if worker.id not in SLOW)
+    grading = app.runtime.grading()
     waiting = _draw_tasks(seed + have)
     started = time.monotonic()
 
@@ -50,10 +50,10 @@ async def make_decisions(app: App, count: int, *, seed: int = 5000) -> None:
         while have < count:
             have += 1
             graded = next(waiting)
-            objective = replace(app.make_objective(PRESETS[have % len(PRESETS)]), workers=fast)
+            objective = replace(app.runtime.make_objective(PRESETS[have % len(PRESETS)]), workers=fast)
             task: Task = replace(graded.task, objective=objective)
             try:
-                answered = await app.orchestrator.run_detailed(task, arrival=make_arrival(app.clock))
+                answered = await app.runtime.orchestrator.run_detailed(task, arrival=make_arrival(app.clock))
             except RipienoError:
                 continue
             verdict = await grading.grade(graded.grader, task, answered.answer, author=answered.run.worker)
@@ -96,10 +96,10 @@ def _copy(decided: Decided, came: tuple[Run, list[Judged]] | None) -> list[Entry
     return again
 
 
-async def measure(app: App, repeats: int) -> None:
+async def measure(app: Installation, repeats: int) -> None:
     """Ask for each page again and again, one at a time."""
     last = app.ledger.decisions.last()
-    with bind_socket(app.settings.gateway.model_copy(update={"port": 0})) as listener:
+    with bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0})) as listener:
         async with running(app, listener) as address, httpx.AsyncClient(base_url=address, timeout=120) as client:
             print(f"{app.ledger.head():,} entries, {app.ledger.count('decided'):,} decisions")
             print(f"{'page':<14}{'p50 ms':>9}{'p95 ms':>9}{'kB':>8}   against /healthz")
@@ -146,7 +146,7 @@ def main() -> None:
     given = parser.parse_args()
 
     async def work() -> None:
-        async with App(load_settings(given.home / "ripieno.toml")) as app:
+        async with Installation(load_settings(given.home / "ripieno.toml")) as app:
             await make_decisions(app, given.decisions)
             await asyncio.to_thread(fill_up, app.ledger, given.rows)
             if not given.only_make:

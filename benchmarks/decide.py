@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from ripieno.analyze import Analyzer
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.domain import Binding, Pool, Price, RoutingSetup, Task, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
@@ -65,20 +65,20 @@ async def make_outcomes(analyzer: Analyzer) -> TrainingSet:
     )  # fmt: skip
 
 
-async def measure(app: App, encoder: Encoder, kind: str) -> np.ndarray:
+async def measure(app: Installation, encoder: Encoder, kind: str) -> np.ndarray:
     """Seconds of each decision, shape (ROUNDS,)."""
     analyzer, pool = Analyzer(encoder), make_pool()
     predictor = Estimator(Checkpoint.fit(kind, await make_outcomes(analyzer), rng=np.random.default_rng(0)))
     setup = RoutingSetup(pool=pool, features=analyzer.schema.name)
-    state = RoutingState(router=Router(setup=setup, predictor=predictor, policy=app.brain().router.policy))
+    state = RoutingState(router=Router(setup=setup, predictor=predictor, policy=app.runtime.routing.router.policy))
     services = OrchestratorServices(
         analyzer=analyzer,
-        executor=Executor(app.caller, app.grading),
+        executor=Executor(app.runtime.caller, app.runtime.grading),
         ledger=app.ledger,
-        conditions=app.conditions,
+        conditions=app.runtime.availability.conditions,
         clock=app.clock,
     )
-    orchestrator = Orchestrator(services, lambda: state)
+    orchestrator = Orchestrator(services, state)
     spent = []
     for text in make_prompts():
         start = time.perf_counter()
@@ -99,7 +99,7 @@ async def measure_embedding(encoder: Encoder) -> np.ndarray:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         flags = {"home": folder, "ledger": {"url": f"sqlite:///{folder}/ledger.db"}}
-        async with App(load_settings(flags=flags)) as app:
+        async with Installation(load_settings(flags=flags)) as app:
             static = StaticEncoder()
             base = await measure(app, static, "stack")
             rows = {"default (stack)": base, "embedding alone": await measure_embedding(static)}

@@ -25,7 +25,7 @@ def answer(text: str) -> str:
 
 async def measure_engine(folder: Path, *, is_durable: bool) -> tuple[float, float]:
     """Seconds of a bare call, and of a step, medians over runs."""
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.config import load_settings
     from ripieno.domain import Cascade, Task, WorkerId
     from ripieno.domain.grader import Exact
@@ -39,17 +39,17 @@ async def measure_engine(folder: Path, *, is_durable: bool) -> tuple[float, floa
     path.write_text("\n".join(lines))
     stages = tuple(WorkerId(f"w{number}") for number in range(STEPS))
     workflow = Cascade(stages=stages, check=Exact(answers=("done",)))
-    async with App(load_settings(path)) as app:
+    async with Installation(load_settings(path)) as app:
         bare, whole = [], []
         for run in range(RUNS):
             task = Task.from_text(f"run {run}")
             began = time.perf_counter()
-            for worker in app.pool:
-                await app.caller.call(worker, task)
+            for worker in app.runtime.pool:
+                await app.runtime.caller.call(worker, task)
             bare.append((time.perf_counter() - began) / STEPS)
             arrival = replace(make_arrival(app.clock), workflow=workflow)
             began = time.perf_counter()
-            await app.orchestrator.run_detailed(task, arrival=arrival)
+            await app.runtime.orchestrator.run_detailed(task, arrival=arrival)
             whole.append((time.perf_counter() - began) / STEPS)
     return median(bare), median(whole)
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from ripieno import config
 from ripieno.cli.main import COMMANDS, LazyGroup, cli
+from ripieno.config.reload import RELOADABLE
 from ripieno.config.scale import FORMER
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -42,8 +43,12 @@ def render_settings() -> str:
         "",
         "Defaults < `ripieno.toml` < `RIPIENO_*` variables (`RIPIENO_ROUTE__PRESET`) < flags.",
         "",
+        "A running process takes a changed file as a whole: keys marked `at once` apply from the next request on.",
+        "If a key marked `restart` differs, it refuses the whole file, and names the key; see",
+        "[Change without stopping](../how-to/operate.md#change-without-stopping).",
+        "",
     ]
-    rows += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    rows += ["| key | type | default | applies | meaning |", "| --- | --- | --- | --- | --- |"]
     rows += _rows(config.Settings, "")
     for model, prefix in ((config.ProviderSettings, "providers.NAME."), (config.WorkerSettings, "workers.ID.")):
         rows += _rows(model, prefix)
@@ -67,7 +72,9 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
             continue
         shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("pathlib.", "").replace("typing.", "")
         default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
-        rows.append(f"| `{prefix}{name}` | {shown.replace('|', 'or')} | {default} | {docs.get(name, '')} |")
+        applies = "at once" if {f"{prefix}{name}", prefix.partition(".")[0]} & RELOADABLE else "restart"
+        about = " ".join(docs.get(name, "").split())
+        rows.append(f"| `{prefix}{name}` | {shown.replace('|', 'or')} | {default} | {applies} | {about} |")
     return rows
 
 

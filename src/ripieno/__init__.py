@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.config import Settings, load_settings
     from ripieno.domain import (
         Answer,
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
-    "App",
     "Budget",
     "Decision",
+    "Installation",
     "Message",
     "NewItem",
     "Objective",
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    {"App": "ripieno.app", "RipienoError": "ripieno.errors"}
+    {"Installation": "ripieno.app", "RipienoError": "ripieno.errors"}
     | dict.fromkeys(("Settings", "load_settings"), "ripieno.config")
     | dict.fromkeys(("NewItem", "Scope"), "ripieno.domain.memory")
 )
@@ -49,6 +49,8 @@ _HOMES = (
 
 def __getattr__(name: str) -> object:
     """Load public names when they are asked for: importing the package stays free."""
+    if name == "App":
+        raise AttributeError("ripieno.App is called ripieno.Installation now; its pool is at installation.runtime.pool")
     if name not in __all__:
         raise AttributeError(f"module 'ripieno' has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, "ripieno.domain")), name)

@@ -48,7 +48,7 @@ CANARY_BUCKETS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingState:
-    """The router in force. It is replaced as a whole when the pool or the checkpoint changes."""
+    """The routers of one pool, for one state of the checkpoints."""
 
     router: Router
     canary: Router | None = None
@@ -87,34 +87,27 @@ class OrchestratorServices:
 
 
 class Orchestrator:
-    """Runs tasks from arrival to a recorded run.
+    """Runs tasks from arrival to a recorded run."""
 
-    Args:
-        state: returns the routing state in force. One task uses one state to its end.
-    """
-
-    def __init__(self, services: OrchestratorServices, state: Callable[[], RoutingState]) -> None:
+    def __init__(self, services: OrchestratorServices, routing: RoutingState) -> None:
         self._services = services
-        self._state = state
+        self._routing = routing
         self._recording = Recording(services.ledger, services.pacer.observe if services.pacer is not None else None)
         self._planner = Planner(services.analyzer, services.executor.caller, services.conductors, services.directors)
 
-    async def decide(
-        self, task: Task, *, state: RoutingState | None = None, arrival: Arrival | None = None
-    ) -> Decision:
+    async def decide(self, task: Task, *, arrival: Arrival | None = None) -> Decision:
         """Decide one task without calling a worker or recording anything.
 
         Raises:
             NoEligibleWorker: no worker may take the task.
         """
-        state = state or self._state()
         arrival = arrival or make_arrival(self._services.clock)
         if names_worker(task, arrival.workflow):
             features = await self._services.analyzer.survey(task)
         else:
             features = await self._services.analyzer.analyze(task)
             task = replace(task, objective=self._complete(task.objective, features))
-        router = state.pick(arrival)
+        router = self._routing.pick(arrival)
         decision = router.decide(router.gather(task, features, self._services.conditions(), arrival=arrival))
         return replace(decision, decide_s=self._services.clock.monotonic() - arrival.started)
 
@@ -142,12 +135,12 @@ class Orchestrator:
         return await self.finish(await self.start(task, arrival=arrival))
 
     async def start(self, task: Task, *, arrival: Arrival | None = None) -> Started:
-        """Decide one task on the current pool, and get its plan. Nothing is recorded yet.
+        """Decide one task, and get its plan. Nothing is recorded yet.
 
         Raises:
             NoEligibleWorker: no worker may take the task.
         """
-        arrival, state = arrival or make_arrival(self._services.clock), self._state()
+        arrival, pool = arrival or make_arrival(self._services.clock), self._routing.pool
         notes: list[str] = []
         if (shortener := self._services.shortener) is not None:
             write = partial(self._write_summary, arrival, task.objective, shortener.worker)
@@ -158,19 +151,19 @@ class Orchestrator:
             task, read = await harness().before(task, arrival.memory)
             project = arrival.memory.project
             notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
-        decision = await self.decide(task, state=state, arrival=arrival)
+        decision = await self.decide(task, arrival=arrival)
         if notes:
             decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
         recorder = CallRecorder()
         if arrival.workflow is None:
             budget = RunBudget(task.budget, arrival.account, recorder)
-            decision = await self._planner.attach_plan(decision, task, state.pool, budget=budget, recorder=recorder)
-        decision, director = await self._planner.attach_director(decision, task, state.pool)
-        journals = self._services.journals if find_solo(decision.workflow, state.pool) is None else None
+            decision = await self._planner.attach_plan(decision, task, pool, budget=budget, recorder=recorder)
+        decision, director = await self._planner.attach_director(decision, task, pool)
+        journals = self._services.journals if find_solo(decision.workflow, pool) is None else None
         return Started(
             decision=decision,
             task=task,
-            setup=state.pick(arrival).setup,
+            setup=self._routing.pick(arrival).setup,
             key=arrival.key,
             account=arrival.account,
             journal=journals.open(decision.id) if journals is not None else None,
@@ -230,7 +223,7 @@ class Orchestrator:
         journal = await journals.take_over(found) if journals is not None else None
         if journal is None:
             return None
-        setup = self._state().router.setup
+        setup = self._routing.router.setup
         decision, director = await self._planner.attach_director(decided.decision, decided.task, setup.pool)
         run = Started(
             decision=decision, task=decided.task, setup=setup, key=found.claim.key, journal=journal, director=director

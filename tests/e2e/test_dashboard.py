@@ -14,7 +14,7 @@ from tests.e2e.conftest import open_browser
 from tests.integration.conftest import Serve, serve, write_pool
 from tests.integration.test_app import make_outcomes, save_checkpoint
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.domain import Judged, Task, Verdict
 from ripieno.domain.memory import NewItem
@@ -46,14 +46,14 @@ def address(serve: Serve, tmp_path: Path) -> Iterator[str]:
     told: list[str] = []
 
     async def work() -> None:
-        async with App(load_settings()) as app:
+        async with Installation(load_settings()) as app:
             app.registry.promote(await save_checkpoint(app, make_outcomes(tmp_path / "set")))
             for place in range(60):
                 text = HOSTILE if place == 59 else f"question {place} about rice"
-                _, run = await app.orchestrator.run(Task.from_text(text))
+                _, run = await app.runtime.orchestrator.run(Task.from_text(text))
                 await app.ledger.append(Judged(run=run.id, verdict=Verdict(verifier="user", quality=float(place % 2))))
             await app.memory.remember([NewItem(text=f"The shop runs in Oslo. {HOSTILE}")])
-            listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+            listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
             async with running(app, listener, admin_key=KEY) as where:
                 told.append(where)
                 ready.set()

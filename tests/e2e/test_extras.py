@@ -35,7 +35,7 @@ SERVING = """
 import asyncio, json, sys
 from http.client import HTTPConnection
 
-from ripieno import App
+from ripieno import Installation
 from ripieno.gateway import bind_socket, running
 
 
@@ -48,8 +48,8 @@ def ask(address):
 
 
 async def main():
-    async with App() as app:
-        with bind_socket(app.settings.gateway.model_copy(update={"port": 0})) as listener:
+    async with Installation() as app:
+        with bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0})) as listener:
             async with running(app, listener) as address:
                 status, answer = await asyncio.to_thread(ask, address)
         decided = app.ledger.decisions.find(app.ledger.decisions.last())

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Response
 from tests.e2e.conftest import open_browser
 from tests.integration.conftest import Serve, serve, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply, ScriptedServer
@@ -121,7 +121,7 @@ class Site:
     """A gateway in a thread, what it asks, and a web server for pages of other sites."""
 
     port: int
-    app: App
+    app: Installation
     upstream: ScriptedServer
     pages: int
     statuses: list[int] = field(default_factory=list)
@@ -152,7 +152,7 @@ class Site:
         assert self.app.ledger.count("decided") == 0
         assert self.app.ledger.count("executed") == 0
         assert self.app.ledger.keys.all() == {}
-        assert [worker.id for worker in self.app.pool if worker.is_muted] == []
+        assert [worker.id for worker in self.app.runtime.pool if worker.is_muted] == []
         health = asyncio.run_coroutine_threadsafe(self.app.memory.health(), self.loop).result(30)
         assert health.items == 0
 
@@ -200,8 +200,8 @@ def serving(upstream: ScriptedServer, pages: int) -> Iterator[Site]:
     stopped = asyncio.Event()
 
     async def work() -> None:
-        async with App(load_settings()) as app:
-            listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        async with Installation(load_settings()) as app:
+            listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
             port = listener.getsockname()[1]
             async with running(app, listener):
                 told.append(Site(port, app, upstream, pages, loop=asyncio.get_running_loop()))

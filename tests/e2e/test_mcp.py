@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp import Client, StdioServerParameters
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.domain import Privacy
 from ripieno.domain.memory import NewItem, Scope
@@ -46,7 +46,7 @@ async def test_an_agent_remembers_recalls_and_asks_how_memory_is() -> None:
 
 
 async def test_an_agent_replaces_nothing_of_another_project() -> None:
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         theirs = NewItem(text="The shop is deployed on Tuesdays.", scope=Scope(project="web"))
         (first,) = await app.memory.remember([theirs])
         server = make_server(lambda: app.memory, Scope(project="elsewhere"), reach=Privacy.PUBLIC)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.cli.errors import report
 from ripieno.cli.main import cli
 from ripieno.config import load_settings
@@ -88,7 +88,7 @@ def test_a_key_of_a_missing_provider_is_reported_and_ignored(monkeypatch: pytest
 def test_a_wrong_option_is_named_with_file_and_line(text: str, told: str) -> None:
     Path("ripieno.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        App(load_settings())
+        Installation(load_settings())
     assert caught.value.message.startswith(told)
 
 

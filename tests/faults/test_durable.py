@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.domain import (
     Begun,
@@ -58,13 +58,13 @@ def turns() -> Turns:
 
 
 async def begin_or_resume(folder: Path, begun: Workflow) -> None:
-    async with App(load_settings(folder / "ripieno.toml")) as app:
+    async with Installation(load_settings(folder / "ripieno.toml")) as app:
         unfinished = app.runs.unfinished()
         if unfinished:
             assert not unfinished[0].is_owned, "its process is dead"
             assert await app.runs.go_on(unfinished[0]) is not None
         else:
-            await app.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), workflow=begun))
+            await app.runtime.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), workflow=begun))
 
 
 def child(folder: Path, kill_at: str, begun: Workflow, told: dict[str, str]) -> None:
@@ -89,7 +89,7 @@ def read_effects(folder: Path) -> list[str]:
 
 
 async def read_end(folder: Path) -> Run:
-    async with App(load_settings(folder / "ripieno.toml")) as app:
+    async with Installation(load_settings(folder / "ripieno.toml")) as app:
         app.ledger.verify()
         ends = [
             stored.entry.run for stored in app.ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)
@@ -157,7 +157,7 @@ async def test_an_effect_with_an_unknown_end_is_not_repeated(tmp_path: Path, mom
 async def test_a_run_with_a_living_owner_is_not_taken_over(tmp_path: Path) -> None:
     write_settings(tmp_path)
     assert run_child(tmp_path, "before:3") == -signal.SIGKILL
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
         assert app.journals is not None
         found = app.runs.unfinished()[0]
         first = await app.journals.take_over(found)
@@ -173,11 +173,11 @@ async def test_a_run_with_a_living_owner_is_not_taken_over(tmp_path: Path) -> No
 async def test_an_approved_run_resumes_once(tmp_path: Path) -> None:
     write_settings(tmp_path, card="has_effects = true\nneeds_approval = true")
     os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "1"}
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
         assert app.journals is not None
         only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
         with pytest.raises(ApprovalPending) as pending:
-            await app.orchestrator.run_detailed(only)
+            await app.runtime.orchestrator.run_detailed(only)
         assert not read_effects(tmp_path)
         found = app.journals.find(pending.value.run)
         assert found is not None
@@ -188,9 +188,9 @@ async def test_an_approved_run_resumes_once(tmp_path: Path) -> None:
         )
         await app.ledger.append(answer)
         assert await app.ledger.append(replace(answer, is_approved=False, by="bob")) == 0, "the first answer counts"
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
         assert app.journals is not None
-        answered = await app.orchestrator.resume(app.runs.unfinished()[0])
+        answered = await app.runtime.orchestrator.resume(app.runs.unfinished()[0])
         assert answered is not None
         assert answered.run.answer is not None
         assert answered.run.answer.text == "done"
@@ -208,9 +208,9 @@ async def test_a_plan_waits_for_approval_and_keeps_finished_steps(tmp_path: Path
             Step(worker=second, op=Op.SOLVE, access=(0,), needs_approval=True),
         )
     )
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), workflow=steps))
+            await app.runtime.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), workflow=steps))
         assert read_effects(tmp_path) == ["effect 1"]
         (found,) = app.runs.unfinished()
         assert found.proposal is not None
@@ -226,9 +226,9 @@ async def test_a_plan_waits_for_approval_and_keeps_finished_steps(tmp_path: Path
 async def test_an_approval_is_of_one_version_of_the_worker_and_no_other(tmp_path: Path) -> None:
     write_settings(tmp_path, card="needs_approval = true")
     only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.run_detailed(only)
+            await app.runtime.orchestrator.run_detailed(only)
         assert app.journals is not None
         found = app.runs.unfinished()[0]
         assert found.proposal is not None
@@ -239,10 +239,10 @@ async def test_an_approval_is_of_one_version_of_the_worker_and_no_other(tmp_path
         )
     text = (tmp_path / "ripieno.toml").read_text()
     (tmp_path / "ripieno.toml").write_text(text.replace("durable_workers:do_step", "durable_workers:_append", 1))
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
         assert app.journals is not None
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.resume(app.runs.unfinished()[0])
+            await app.runtime.orchestrator.resume(app.runs.unfinished()[0])
         assert not read_effects(tmp_path)
 
 
@@ -250,13 +250,13 @@ async def test_an_expired_approval_counts_as_denied(tmp_path: Path) -> None:
     write_settings(tmp_path, card="needs_approval = true")
     only = replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
     clock = FixedClock()
-    async with App(load_settings(tmp_path / "ripieno.toml"), clock=clock) as app:
+    async with Installation(load_settings(tmp_path / "ripieno.toml"), clock=clock) as app:
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.run_detailed(only)
+            await app.runtime.orchestrator.run_detailed(only)
         assert app.journals is not None
         clock.advance(25 * 3600.0)
         with pytest.raises(ApprovalDenied, match="nobody answered in time"):
-            await app.orchestrator.resume(app.runs.unfinished()[0])
+            await app.runtime.orchestrator.resume(app.runs.unfinished()[0])
         late = app.runs.unfinished()
         assert late == []
     assert not read_effects(tmp_path)
@@ -266,16 +266,18 @@ async def test_earlier_calls_count_against_the_budget_of_a_resumed_run(tmp_path:
     write_settings(tmp_path)
     os.environ |= {"DURABLE_FOLDER": str(tmp_path), "DURABLE_KILL": "", "DURABLE_STEPS": "12"}
     asked = replace(TASK, budget=Budget(calls=4))
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
-        answered = await app.orchestrator.run_detailed(
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
+        answered = await app.runtime.orchestrator.run_detailed(
             asked, arrival=replace(make_arrival(app.clock), workflow=workflow())
         )
         assert len(answered.run.calls) == 4
         assert app.journals is not None
         journal = app.journals.open(answered.decision.id)
         journal.read()
-        started = Started(decision=answered.decision, task=asked, setup=app.brain().router.setup, journal=journal)
-        again = await Executor(app.caller, app.grading).execute(started)
+        started = Started(
+            decision=answered.decision, task=asked, setup=app.runtime.routing.router.setup, journal=journal
+        )
+        again = await Executor(app.runtime.caller, app.runtime.grading).execute(started)
         assert len(again.run.calls) == 4
         assert again.run.ended_early is not None
     assert len(read_effects(tmp_path)) == 4
@@ -283,14 +285,16 @@ async def test_earlier_calls_count_against_the_budget_of_a_resumed_run(tmp_path:
 
 async def test_an_error_names_the_step_of_a_started_effect(tmp_path: Path) -> None:
     write_settings(tmp_path, card="has_effects = true")
-    async with App(load_settings(tmp_path / "ripieno.toml")) as app:
-        decision = await app.orchestrator.decide(replace(TASK, objective=replace(TASK.objective, workers=("w1",))))
+    async with Installation(load_settings(tmp_path / "ripieno.toml")) as app:
+        decision = await app.runtime.orchestrator.decide(
+            replace(TASK, objective=replace(TASK.objective, workers=("w1",)))
+        )
         await app.ledger.append(Begun(run=decision.id, step="1", worker=decision.worker))
         assert app.journals is not None
         journal = app.journals.open(decision.id)
         journal.read()
-        started = Started(decision=decision, task=TASK, setup=app.brain().router.setup, journal=journal)
+        started = Started(decision=decision, task=TASK, setup=app.runtime.routing.router.setup, journal=journal)
         with pytest.raises(InDoubt, match="step '1'") as doubt:
-            await Executor(app.caller, app.grading).execute(started)
+            await Executor(app.runtime.caller, app.runtime.grading).execute(started)
         assert (doubt.value.run, doubt.value.step, doubt.value.worker) == (decision.id, "1", decision.worker)
         assert started.recorder.calls == ()

@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 from tests.conftest import HANG_S
 from tests.faults.conftest import Misbehave, misbehaving, pack_completion, pack_event
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply, ScriptedServer
@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[Misbehave, str]] = {
 
 
 @asynccontextmanager
-async def open_gateway(base_url: str, good: ScriptedServer, path: Path) -> AsyncIterator[tuple[App, str]]:
+async def open_gateway(base_url: str, good: ScriptedServer, path: Path) -> AsyncIterator[tuple[Installation, str]]:
     """Open a gateway with a faulty worker, which is cheaper and comes first, and a good one."""
     patience = "connect_timeout_s = 1.0\nfirst_token_timeout_s = 0.4\nidle_timeout_s = 0.4\ntotal_timeout_s = 0.8"
     path.write_text(f"""
@@ -99,8 +99,8 @@ usd_per_call = 1e-3
 provider = "good"
 usd_per_call = 2e-3
 """)
-    async with App(load_settings()) as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+    async with Installation(load_settings()) as app:
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address:
             yield app, address
 
@@ -186,7 +186,7 @@ async def test_a_stream_that_breaks_after_its_first_token_ends_with_an_error(end
                 assert "message_stop" not in text
                 assert "response.completed" not in text
             assert not good.seen
-            app.health.note_success(app.pool.ids[0])
+            app.health.note_success(app.runtime.pool.ids[0])
 
 
 async def test_a_client_that_leaves_ends_the_call_upstream(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ async def test_a_client_that_leaves_ends_the_call_upstream(tmp_path: Path) -> No
     with misbehaving(fault) as server, good:
         base_url = f"http://127.0.0.1:{server.port}/v1"
         async with open_gateway(base_url, good, tmp_path / "ripieno.toml") as (app, address):
-            client_to_worker = app.caller._providers["bad"]._client  # type: ignore[attr-defined]  # waits for long
+            client_to_worker = app.runtime.caller._providers["bad"]._client  # type: ignore[attr-defined]  # waits for long
             client_to_worker.timeouts = type(client_to_worker.timeouts)()
             async with ClientSession(headers=JSON) as client:
                 body = json.dumps({"model": "a", "stream": True, "messages": ASK})

@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 from aiohttp import ClientSession
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply, ScriptedServer, Seen
@@ -56,9 +56,9 @@ def write_pool(*servers: ScriptedServer, extra: str = "", options: str = "") -> 
 
 
 @asynccontextmanager
-async def open_app() -> AsyncIterator[App]:
+async def open_app() -> AsyncIterator[Installation]:
     """The app of the folder's settings file."""
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         yield app
 
 
@@ -71,9 +71,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
+async def open_gateway() -> AsyncIterator[tuple[Installation, str, ClientSession]]:
     """The folder's app behind a gateway: the app, the gateway's address, and a client."""
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
             yield app, address, client

@@ -10,7 +10,7 @@ from aiohttp import ClientSession
 from click.testing import CliRunner, Result
 from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.cli.main import cli
 from ripieno.domain import KeyLimits, Objective, Task
 from ripieno.errors import ApprovalPending, RipienoError
@@ -26,9 +26,11 @@ def write_careful(serve: Serve, *, extra: str = "") -> None:
 
 
 @asynccontextmanager
-async def serving(app: App) -> AsyncIterator[tuple[ClientSession, str]]:
+async def serving(app: Installation) -> AsyncIterator[tuple[ClientSession, str]]:
     async with (
-        running(app, bind_socket(app.settings.gateway.model_copy(update={"port": 0})), admin_key=ADMIN_KEY) as address,
+        running(
+            app, bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0})), admin_key=ADMIN_KEY
+        ) as address,
         ClientSession() as client,
     ):
         yield client, address
@@ -102,7 +104,9 @@ def run_command(*arguments: str) -> Result:
 async def propose() -> str:
     async with open_app() as app:
         try:
-            await app.orchestrator.run_detailed(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
+            await app.runtime.orchestrator.run_detailed(
+                Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",)))
+            )
         except ApprovalPending as pending:
             return pending.run
     raise AssertionError("it did not wait")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.integration.conftest import open_gateway
 
-from ripieno.app import App
+from ripieno.app import Installation
 
 EVENTS = 2500
 PADDING = "x" * 16_000
@@ -69,7 +69,7 @@ async def open_upstream() -> AsyncIterator[Upstream]:
 
 
 @asynccontextmanager
-async def open_stalled(card: str) -> AsyncIterator[tuple[App, Upstream, socket.socket]]:
+async def open_stalled(card: str) -> AsyncIterator[tuple[Installation, Upstream, socket.socket]]:
     """A gateway that is answering a client which has stopped to read."""
     async with open_upstream() as upstream:
         Path("ripieno.toml").write_text(

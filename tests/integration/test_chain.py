@@ -168,7 +168,7 @@ async def test_a_client_that_leaves_before_its_answer_is_counted_too(serve: Serv
     server = serve([Reply(hangs=True)])
     write_pool(server)
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
             asking = asyncio.create_task(send(client, address, ask("POST /v1/chat/completions", body=CHAT)))
             while not server.seen:

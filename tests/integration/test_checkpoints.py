@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_app import TASK, make_outcomes, save_checkpoint
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.errors import CheckpointError
 from ripieno.learn import Recipe, analyze_prompts, train
@@ -46,11 +46,11 @@ async def test_a_checkpoint_that_reads_one_more_scalar_is_refused_when_it_is_loa
         trained = train(data, features, recipe=Recipe(), schema=wider, clock=FixedClock())
         version = app.registry.save(trained.checkpoint, trained.card)
         app.registry.promote(version)
-        assert (await app.orchestrator.decide(TASK)).predictor == "prior", "the old router stays"
+        assert (await app.runtime.orchestrator.decide(TASK)).predictor == "prior", "the old router stays"
         assert wider.name in str(app.reload_fault)
         assert schema.name in str(app.reload_fault)
     with pytest.raises(CheckpointError) as caught:
-        App(load_settings())
+        Installation(load_settings())
     assert wider.name in caught.value.message
     assert schema.name in caught.value.message
     registry = Registry(tmp_path / ".ripieno" / "checkpoints")
@@ -71,10 +71,10 @@ async def test_a_checkpoint_of_the_format_before_decides_as_it_did(serve: Serve,
         trained = train(data, features, recipe=recipe, schema=app.analyzer.schema, clock=FixedClock())
         version = app.registry.save(trained.checkpoint, trained.card)
         app.registry.promote(version)
-        estimates = (await app.orchestrator.decide(TASK)).estimates
+        estimates = (await app.runtime.orchestrator.decide(TASK)).estimates
         age(app.registry, version)
     async with open_app() as again:
-        decision = await again.orchestrator.decide(TASK)
+        decision = await again.runtime.orchestrator.decide(TASK)
         assert (decision.predictor, decision.estimates) == (version, estimates)
         for schema in (replace(again.analyzer.schema, width=384), replace(again.analyzer.schema, encoder="other")):
             with pytest.raises(CheckpointError):

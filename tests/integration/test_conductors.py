@@ -32,7 +32,7 @@ async def test_a_worker_writes_the_plan_and_its_tokens_count(serve: Serve) -> No
     servers = [serve(write), serve(write)]
     write_pool(*servers, extra=PROMPTED)
     async with open_app() as app:
-        answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
+        answered = await app.runtime.orchestrator.run_detailed(planned(Mode.PLAN))
         plan = answered.decision.workflow
         assert isinstance(plan, Plan)
         assert [step.op for step in plan.steps] == [Op.EXTRACT, Op.SOLVE]
@@ -52,11 +52,11 @@ async def test_an_unreadable_plan_gets_one_more_attempt(serve: Serve) -> None:
     server = serve(lambda seen: Reply(text=next(replies)))
     write_pool(server, extra=PROMPTED)
     async with open_app() as app:
-        answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
+        answered = await app.runtime.orchestrator.run_detailed(planned(Mode.PLAN))
         assert [call.step for call in answered.run.calls] == ["plan", "plan", "1"]
         assert "That is no plan" in read_prompt(server.seen[1])
         replies = iter(["no", "no", "alone"])
-        answered = await app.orchestrator.run_detailed(planned(Mode.PLAN))
+        answered = await app.runtime.orchestrator.run_detailed(planned(Mode.PLAN))
         assert isinstance(answered.decision.workflow, Solo)
         assert "no plan was written" in answered.decision.reasons[0]
         assert answered.run.answer is not None
@@ -70,12 +70,12 @@ async def test_without_a_plan_one_worker_answers(serve: Serve) -> None:
     async with open_app() as app:
         for mode in (Mode.PLAN, Mode.DECOMPOSE):
             app.health.note_success("a")  # type: ignore[arg-type]  # an id
-            answered = await app.orchestrator.run_detailed(planned(mode))
+            answered = await app.runtime.orchestrator.run_detailed(planned(mode))
             assert answered.run.worker == "b"
     path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "local"\nis_tool = true'))
     async with open_app() as app:
         for mode in (Mode.PLAN, Mode.DECOMPOSE):
-            answered = await app.orchestrator.run_detailed(planned(mode))
+            answered = await app.runtime.orchestrator.run_detailed(planned(mode))
             assert "the author None" in answered.decision.reasons[0]
 
 
@@ -89,7 +89,7 @@ async def test_the_parts_of_a_task_are_routed_separately_and_merged(serve: Serve
     server = serve(work)
     write_pool(server, serve(work))
     async with open_app() as app:
-        answered = await app.orchestrator.run_detailed(planned(Mode.DECOMPOSE))
+        answered = await app.runtime.orchestrator.run_detailed(planned(Mode.DECOMPOSE))
         plan = answered.decision.workflow
         assert isinstance(plan, Plan)
         assert [(step.op, step.access) for step in plan.steps] == [
@@ -105,7 +105,7 @@ async def test_the_parts_of_a_task_are_routed_separately_and_merged(serve: Serve
 async def test_invalid_parts_leave_the_task_whole(serve: Serve) -> None:
     write_pool(serve([Reply(text="whole")]))
     async with open_app() as app:
-        answered = await app.orchestrator.run_detailed(planned(Mode.DECOMPOSE))
+        answered = await app.runtime.orchestrator.run_detailed(planned(Mode.DECOMPOSE))
         assert isinstance(answered.decision.workflow, Solo)
         assert len(answered.run.calls) == 2
 
@@ -114,7 +114,7 @@ async def test_a_plan_can_be_shown_before_it_runs(serve: Serve) -> None:
     server = serve([Reply(text='{"steps": [{"worker": 0, "op": "solve", "source": "question"}]}')])
     write_pool(server, extra=PROMPTED)
     async with open_app() as app:
-        decision, calls = await app.orchestrator.preview_plan(planned(Mode.PLAN))
+        decision, calls = await app.runtime.orchestrator.preview_plan(planned(Mode.PLAN))
         assert isinstance(decision.workflow, Plan)
         assert len(calls) == len(server.seen) == 1
         assert app.ledger.count("decided") == 0

@@ -11,7 +11,7 @@ from aiohttp import ClientSession, CookieJar
 from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_approvals import wait_for_end, write_careful
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.page import ASSETS
 from ripieno.domain import Judged, KeyLimits, Objective, Task, Verdict
 from ripieno.domain.memory import NewItem
@@ -71,22 +71,22 @@ class Browser:
 
 
 @asynccontextmanager
-async def browsing(app: App, **gateway: object) -> AsyncIterator[Browser]:
-    listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0, **gateway}))
+async def browsing(app: Installation, **gateway: object) -> AsyncIterator[Browser]:
+    listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0, **gateway}))
     jar = CookieJar(unsafe=True)
     async with running(app, listener, admin_key=KEY) as address, ClientSession(cookie_jar=jar) as client:
         yield Browser(client, address)
 
 
-async def ask(app: App, text: str = "What is 2 + 2?", quality: float | None = None) -> str:
-    decision, run = await app.orchestrator.run(Task.from_text(text))
+async def ask(app: Installation, text: str = "What is 2 + 2?", quality: float | None = None) -> str:
+    decision, run = await app.runtime.orchestrator.run(Task.from_text(text))
     if quality is not None:
         await app.ledger.append(Judged(run=run.id, verdict=Verdict(verifier="user", quality=quality)))
     return decision.id
 
 
-def list_muted(app: App) -> list[str]:
-    return [worker.id for worker in app.pool if worker.is_muted]
+def list_muted(app: Installation) -> list[str]:
+    return [worker.id for worker in app.runtime.pool if worker.is_muted]
 
 
 def say_as(page: str) -> str:
@@ -272,7 +272,7 @@ async def test_cookies_are_signed_and_end(serve: Serve, monkeypatch: pytest.Monk
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "master-secret")
     write_pool(serve())
     clock = FixedClock()
-    async with App(clock=clock) as app, browsing(app) as browser:
+    async with Installation(clock=clock) as app, browsing(app) as browser:
         headers = {"origin": browser.address}
         where = f"{browser.address}/ui/enter"
         async with browser.client.post(
@@ -310,7 +310,7 @@ async def test_a_worker_is_muted_added_and_let_back(serve: Serve) -> None:
         assert list_muted(app) == []
         new = {"worker": "c", "provider": "more", "base_url": serve().base_url, "privacy": "local", "price_in": "0.5"}
         assert "c is added" in (await browser.post("pool/add", token=token, **new))[1]
-        assert app.pool["c"].price.input_usd_per_mtok == 0.5
+        assert app.runtime.pool["c"].price.input_usd_per_mtok == 0.5
         kept = Path("ripieno.toml").read_text()
         for wrong, told in (
             ({"worker": "c"}, "is in ripieno.toml already"),
@@ -366,7 +366,9 @@ async def test_what_waits_for_a_human_is_answered_by_digest(serve: Serve) -> Non
     write_careful(serve)
     async with open_app() as app, browsing(app) as browser:
         with pytest.raises(RipienoError):
-            await app.orchestrator.run_detailed(Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",))))
+            await app.runtime.orchestrator.run_detailed(
+                Task.from_text("Pay Ada 3 euros", objective=Objective(workers=("a",)))
+            )
         token = await browser.enter()
         page = await browser.get("approvals")
         assert "Pay Ada 3 euros" in page

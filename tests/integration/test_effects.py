@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from openai import APIStatusError, AsyncOpenAI
 from tests.integration.conftest import Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.probing import probe
 from ripieno.cli.main import cli
+from ripieno.config import load_settings
 from ripieno.domain import (
     Cascade,
     Ensemble,
@@ -71,14 +72,14 @@ def write_paying(*servers: ScriptedServer, card: str = "has_effects = true", ext
 
 
 @asynccontextmanager
-async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
+async def open_gateway() -> AsyncIterator[tuple[Installation, str, ClientSession]]:
     async with open_app() as app, serving(app) as (address, client):
         yield app, address, client
 
 
 @asynccontextmanager
-async def serving(app: App) -> AsyncIterator[tuple[str, ClientSession]]:
-    listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+async def serving(app: Installation) -> AsyncIterator[tuple[str, ClientSession]]:
+    listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
     async with running(app, listener) as address, ClientSession() as client:
         yield address, client
 
@@ -131,7 +132,7 @@ async def test_only_its_name_reaches_a_worker_with_effects(serve: Serve) -> None
         await use_names(app, only, both, pay)
 
 
-async def use_names(app: App, only: str, both: str, pay: ScriptedServer) -> None:
+async def use_names(app: Installation, only: str, both: str, pay: ScriptedServer) -> None:
     async with serving(app) as (address, client):
         for secret, model in ((only, "auto"), ("", "gpt-4o"), (only, "gpt-4o"), (both, "gpt-4o")):
             status, said = await ask(address, client, secret, model=model)
@@ -217,8 +218,10 @@ async def test_a_call_with_effects_is_not_sent_again_over_a_new_connection(serve
         assert (status, said["error"]["code"], len(seen)) == (409, "in_doubt", 2)
 
 
-async def carry(app: App, workflow: Workflow, task: Task = TASK) -> str:
-    answered = await app.orchestrator.run_detailed(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
+async def carry(app: Installation, workflow: Workflow, task: Task = TASK) -> str:
+    answered = await app.runtime.orchestrator.run_detailed(
+        task, arrival=replace(make_arrival(app.clock), workflow=workflow)
+    )
     assert answered.run.answer is not None
     return answered.run.answer.text
 
@@ -269,11 +272,11 @@ async def test_a_worker_with_effects_is_called_once_and_is_no_fallback(serve: Se
             for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.SYNTHESIZE):
                 few = replace(TASK, objective=Objective(workers=workers, mode=mode))
                 with pytest.raises(InvalidTask, match=r"two eligible|three eligible|no model"):
-                    await app.orchestrator.decide(few)
+                    await app.runtime.orchestrator.decide(few)
         for mode in (Mode.CASCADE, Mode.AGREEMENT, Mode.VOTE, Mode.BEST_OF, Mode.SYNTHESIZE):
             many = replace(TASK, objective=replace(named, mode=mode))
             arrival = make_arrival(app.clock, check=WRONG)
-            decided = await app.orchestrator.decide(many, arrival=arrival)
+            decided = await app.runtime.orchestrator.decide(many, arrival=arrival)
             assert PAY in decided.mask.eligible
             assert PAY not in list_workers(decided.workflow), mode
 
@@ -284,18 +287,17 @@ async def test_memory_compaction_and_judges_never_use_it(serve: Serve) -> None:
     chat = "Let me look at that now, it should not take very long at all. " * 12
     talk = [Message(role=("user", "assistant")[nth % 2], content=f"{nth} {chat}") for nth in range(7)]
     async with open_app() as app:
-        await app.orchestrator.run_detailed(Task(messages=tuple(talk)))
-        await app.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), memory=app_scope()))
+        await app.runtime.orchestrator.run_detailed(Task(messages=tuple(talk)))
+        await app.runtime.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), memory=app_scope()))
         with pytest.raises(NoEligibleWorker, match="not_named"):
-            await extract(app.memory, lambda task: app.orchestrator.generate_text(task, "b"), most=10)
+            await extract(app.memory, lambda task: app.runtime.orchestrator.generate_text(task, "b"), most=10)
         judged = GradedTask(id="j", task=TASK, grader=Judge(rubric="r", worker=B), family="f")
         with pytest.raises(RipienoError, match=r"judges nothing|has no judge|judge"):
-            await app.make_profiler().run(Campaign(name="c", tasks=(judged,), workers=("a",)), app.pool)
+            await app.runtime.make_profiler().run(Campaign(name="c", tasks=(judged,), workers=("a",)), app.runtime.pool)
         assert not pay.seen
     path.write_text(path.read_text() + "\n[profile]\njudge = 'b'\n")
-    async with open_app() as app:
-        with pytest.raises(ConfigError, match=r"profile.judge names 'b', whose calls have effects"):
-            app.make_grading()
+    with pytest.raises(ConfigError, match=r"profile.judge names 'b', whose calls have effects"):
+        Installation(load_settings())
 
 
 def app_scope() -> Any:
@@ -345,7 +347,9 @@ async def test_measuring_it_needs_its_name_and_a_flag(serve: Serve, card: str) -
         with pytest.raises(InvalidTask, match="'b' is not measured"):
             await probe(app, "b", budget=5)
         with pytest.raises(InvalidTask, match="'b' is not measured"):
-            await app.make_profiler().run(Campaign(name="c", tasks=make_tasks(2), workers=("a", "b")), app.pool)
+            await app.runtime.make_profiler().run(
+                Campaign(name="c", tasks=make_tasks(2), workers=("a", "b")), app.runtime.pool
+            )
         assert len(pay.seen) == 3
 
 
@@ -362,10 +366,10 @@ async def test_a_decision_for_a_worker_with_effects_replays_unchanged(serve: Ser
     """A ledger contains older decisions in which such a worker was eligible without its name."""
     write_pool(serve(), serve())
     async with open_app() as app:
-        answered = await app.orchestrator.run_detailed(TASK)
+        answered = await app.runtime.orchestrator.run_detailed(TASK)
         decided = app.ledger.decisions.find(answered.decision.id)
         assert set(decided.decision.mask.eligible) == {"a", "b"}
     path = Path("ripieno.toml")
     path.write_text(path.read_text().replace('privacy = "local"', 'privacy = "local"\nhas_effects = true', 1))
     async with open_app() as app:
-        assert (await app.replays.replay(decided, app.pool)).differs == ()
+        assert (await app.replays.replay(decided, app.runtime.pool)).differs == ()

@@ -158,7 +158,7 @@ async def test_a_summary_is_written_once_per_beginning_by_its_own_worker(serve: 
     writer, other = serve(answer), serve([Reply(text="fine")])
     write_pool(other, writer, extra="[memory]\ncompact_words = 300\ncompact_worker = 'b'")
     async with open_app() as app:
-        first = await app.orchestrator.run_detailed(converse(13))
+        first = await app.runtime.orchestrator.run_detailed(converse(13))
         assert any("older turns were compacted" in reason for reason in first.decision.reasons)
         asked: Any = (writer.seen + other.seen)[-1].body["messages"]
         shown = json.dumps([seen.body["messages"] for seen in (*writer.seen, *other.seen)])
@@ -166,7 +166,7 @@ async def test_a_summary_is_written_once_per_beginning_by_its_own_worker(serve: 
         assert asked
         written = [seen for seen in writer.seen if "You shorten" in json.dumps(seen.body)]
         assert len(written) == 1
-        await app.orchestrator.run_detailed(converse(15))
+        await app.runtime.orchestrator.run_detailed(converse(15))
         written = [seen for seen in writer.seen if "You shorten" in json.dumps(seen.body)]
         assert len(written) == 1, "two turns later the shortened part is the same, and at hand"
         kinds = [stored.entry.decision.kind for stored in app.ledger.decisions.latest(9)]  # type: ignore[union-attr]  # decisions
@@ -180,7 +180,7 @@ async def test_without_a_summary_the_conversation_stays_whole(serve: Serve) -> N
     server = serve(answer)
     write_pool(server, extra="[memory]\ncompact_words = 300\ncompact_worker = 'auto'")
     async with open_app() as app:
-        done = await app.orchestrator.run_detailed(converse(13))
+        done = await app.runtime.orchestrator.run_detailed(converse(13))
         assert any("older turns were not compacted" in reason for reason in done.decision.reasons)
         assert len(server.seen[-1].body["messages"]) == 13  # type: ignore[arg-type]  # a list
 

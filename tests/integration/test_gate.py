@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.integration.conftest import ADMIN_KEY, Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.domain import Key, KeyLimits
 from ripieno.errors import ConfigError, LedgerError, Overloaded, RateLimited
@@ -52,7 +52,7 @@ class Said:
 class Wire:
     """Speaks to a gateway byte by byte, so that each header is as a test wants it."""
 
-    app: App
+    app: Installation
     port: int
     server: ScriptedServer
 
@@ -100,8 +100,8 @@ async def open_gate(serve: Serve, *, admin_key: str | None = ADMIN_KEY, **gatewa
     server = serve()
     write_pool(server)
     async with open_app() as app:
-        app.settings.gateway.__dict__.update(gateway)
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        app.runtime.settings.gateway.__dict__.update(gateway)
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         port = listener.getsockname()[1]
         async with running(app, listener, admin_key=admin_key):
             yield Wire(app, port, server)
@@ -562,7 +562,7 @@ async def test_a_fault_of_the_setup_is_told_without_its_place(serve: Serve, tmp_
         Path("ripieno.toml").write_text("[gateway]\nprot = 1\n")
         await wire.chat()
         while wire.app.reload_fault is None:
-            wire.app.brain()
+            assert wire.app.runtime
         said = await wire.ask("/healthz")
         assert json.loads(said.body)["status"] == "degraded"
         assert b"ripieno.toml" not in said.body

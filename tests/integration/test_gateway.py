@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 from openai import APIStatusError, AsyncOpenAI
 from tests.integration.conftest import JSON, Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.errors import ConfigError
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply
@@ -20,9 +20,9 @@ ASK = [{"role": "user", "content": "What is 2 + 2?"}]
 
 
 @asynccontextmanager
-async def open_gateway() -> AsyncIterator[tuple[App, str]]:
+async def open_gateway() -> AsyncIterator[tuple[Installation, str]]:
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address:
             yield app, address
 
@@ -343,7 +343,7 @@ async def test_a_set_key_is_demanded_and_never_shown(serve: Serve, monkeypatch: 
 async def test_an_open_address_without_a_key_and_a_port_in_use_are_refused(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app:
-        settings = app.settings.gateway
+        settings = app.runtime.settings.gateway
         with pytest.raises(ConfigError, match="open to other machines"):
             bind_socket(settings.model_copy(update={"host": "0.0.0.0"}))
         with socket.socket() as taken:

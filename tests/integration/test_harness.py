@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import ClientSession
 from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import Message, Privacy, Task
 from ripieno.domain.memory import NewItem, ReadStatus, Scope
 from ripieno.gateway import bind_socket, running
@@ -18,7 +18,7 @@ from ripieno.testing import Reply, ScriptedServer
 WEB = Scope(project="web")
 
 
-def arrive(app: App, thread: str = "monday") -> Any:  # an arrival, as `replace` gives it
+def arrive(app: Installation, thread: str = "monday") -> Any:  # an arrival, as `replace` gives it
     return replace(make_arrival(app.clock), memory=WEB, thread=thread)
 
 
@@ -30,13 +30,13 @@ async def test_a_conversation_is_recalled_and_the_decision_says_so(serve: Serve)
     server = serve([Reply(text="Noted: Postgres.")])
     write_pool(server)
     async with open_app() as app:
-        first = await app.orchestrator.run_detailed(
+        first = await app.runtime.orchestrator.run_detailed(
             Task.from_text("We take Postgres for the shop."), arrival=arrive(app)
         )
         assert first.decision.memory is not None
         assert first.decision.memory.status is ReadStatus.EMPTY
         assert "remembered" not in prompt(server)
-        second = await app.orchestrator.run_detailed(
+        second = await app.runtime.orchestrator.run_detailed(
             Task.from_text("Which database does the shop take?"), arrival=arrive(app)
         )
         assert "We take Postgres for the shop." in prompt(server)
@@ -54,7 +54,7 @@ async def test_a_conversation_is_recalled_and_the_decision_says_so(serve: Serve)
             ("user", "monday", "chat"),
             ("assistant", "monday", "chat"),
         }
-        plain = await app.orchestrator.run_detailed(Task.from_text("Which database?"))
+        plain = await app.runtime.orchestrator.run_detailed(Task.from_text("Which database?"))
         assert plain.decision.memory is None
         assert "Postgres for" not in prompt(server), "memory is asked for, or left out"
 
@@ -62,8 +62,8 @@ async def test_a_conversation_is_recalled_and_the_decision_says_so(serve: Serve)
 async def test_a_streamed_answer_is_remembered_at_its_end(serve: Serve) -> None:
     write_pool(serve([Reply(text="It is the green one.")]))
     async with open_app() as app:
-        started = await app.orchestrator.start(Task.from_text("Which door?"), arrival=arrive(app))
-        pieces = await app.orchestrator.stream(started)
+        started = await app.runtime.orchestrator.start(Task.from_text("Which door?"), arrival=arrive(app))
+        pieces = await app.runtime.orchestrator.stream(started)
         async for _ in pieces:
             pass
         found = await app.memory.recall("Which door is the green one?", scope=WEB)
@@ -76,13 +76,13 @@ async def test_an_outage_of_memory_leaves_the_answer_and_the_prompt_says_so(serv
     Path(".ripieno/memory.db").mkdir(parents=True)
     async with open_app() as app:
         for _ in range(3):
-            answered = await app.orchestrator.run_detailed(Task.from_text("Which door?"), arrival=arrive(app))
+            answered = await app.runtime.orchestrator.run_detailed(Task.from_text("Which door?"), arrival=arrive(app))
             assert answered.run.answer is not None
             assert answered.decision.memory is not None
             assert answered.decision.memory.status is ReadStatus.UNAVAILABLE
             assert "do not claim to remember" in prompt(server)
         Path(".ripieno/memory.db").rmdir()
-        back = await app.orchestrator.run_detailed(Task.from_text("Which door?"), arrival=arrive(app))
+        back = await app.runtime.orchestrator.run_detailed(Task.from_text("Which door?"), arrival=arrive(app))
         assert back.decision.memory is not None
         assert back.decision.memory.status is ReadStatus.OK, "it comes back by itself, with what was said meanwhile"
         assert len(back.decision.memory.items) == 6
@@ -99,11 +99,11 @@ async def test_a_private_item_never_reaches_a_public_worker(serve: Serve) -> Non
             ]
         )
         task = Task.from_text("Where is the key?")
-        await app.orchestrator.run_detailed(task, arrival=arrive(app))
+        await app.runtime.orchestrator.run_detailed(task, arrival=arrive(app))
         assert "brass" in prompt(server)
         assert "under the mat" not in prompt(server)
         near = replace(task, objective=replace(task.objective, privacy=Privacy.LOCAL))
-        await app.orchestrator.run_detailed(near, arrival=arrive(app))
+        await app.runtime.orchestrator.run_detailed(near, arrival=arrive(app))
         assert "under the mat" in prompt(server)
 
 
@@ -112,7 +112,7 @@ async def test_recalled_text_is_bounded_and_secrets_are_not_stored(serve: Serve)
     write_pool(server, extra="[memory]\nmost_tokens = 100")
     async with open_app() as app:
         await app.memory.remember([NewItem(text=f"door {nth} " + "is green " * 12, scope=WEB) for nth in range(9)])
-        answered = await app.orchestrator.run_detailed(
+        answered = await app.runtime.orchestrator.run_detailed(
             Task.from_text("Which door has the password: hunter2222?"), arrival=arrive(app)
         )
         assert answered.decision.memory is not None
@@ -127,7 +127,7 @@ async def test_a_request_uses_only_the_memory_of_its_key(serve: Serve) -> None:
     server = serve([Reply(text="Noted.")])
     write_pool(server)
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
 
             async def ask(text: str, secret: str | None, **more: object) -> None:
@@ -170,7 +170,7 @@ async def test_a_long_conversation_is_compacted_except_its_last_turns(serve: Ser
         Message(role="user", content="And the lamp?"),
     ]
     async with open_app() as app:
-        answered = await app.orchestrator.run_detailed(Task(messages=tuple(talk)))
+        answered = await app.runtime.orchestrator.run_detailed(Task(messages=tuple(talk)))
         seen: Any = server.seen[-1].body["messages"]
         assert [message["role"] for message in seen] == [
             *("system", "system", "user", "assistant", "user", "assistant", "tool", "assistant", "user")
@@ -183,10 +183,10 @@ async def test_a_long_conversation_is_compacted_except_its_last_turns(serve: Ser
         assert any("older turns were compacted" in reason for reason in answered.decision.reasons)
         recorded = app.ledger.decisions.find(answered.decision.id)
         assert len(recorded.task.messages) == 9, "the record holds what the worker saw"
-        await app.orchestrator.run_detailed(Task(messages=tuple(talk[4:])))
+        await app.runtime.orchestrator.run_detailed(Task(messages=tuple(talk[4:])))
         assert len(server.seen[-1].body["messages"]) == 6  # type: ignore[arg-type]  # a list
         empty = [Message(role="user", content=CHAT * 3), *talk[3:]]
-        whole = await app.orchestrator.run_detailed(Task(messages=tuple(empty)))
+        whole = await app.runtime.orchestrator.run_detailed(Task(messages=tuple(empty)))
         assert len(server.seen[-1].body["messages"]) == len(empty)  # type: ignore[arg-type]  # a list
         assert any("older turns were not compacted" in reason for reason in whole.decision.reasons)
 
@@ -194,7 +194,7 @@ async def test_a_long_conversation_is_compacted_except_its_last_turns(serve: Ser
 async def test_memory_over_http_is_separate_per_key_and_reports_its_status(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener, admin_key=ADMIN_KEY) as address, ClientSession() as client:
 
             async def call(

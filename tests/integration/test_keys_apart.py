@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientSession
 from tests.integration.conftest import Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.feedback import Payer, record_feedback
 from ripieno.dashboard.dashboard import PAGES
 from ripieno.domain import KeyLimits, Privacy, Verdict
@@ -76,7 +76,7 @@ EXPECTED: dict[Route, tuple[int, int, int, int]] = {
 class World:
     """A gateway with two keys, and what the first of them has."""
 
-    app: App
+    app: Installation
     address: str
     client: ClientSession
     secrets: dict[str, str]
@@ -117,13 +117,13 @@ async def open_world(
     async with open_app() as app:
         owner, a = app.ledger.keys.create("owner", KeyLimits())
         other, b = app.ledger.keys.create("other", KeyLimits(workers=("a", last)))
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:
             secrets = {"owner": a, "other": b, "none": "", "master": MASTER}
             yield World(app, address, client, secrets, {"owner": owner.id, "other": other.id})
 
 
-def list_routes(app: App) -> set[Route]:
+def list_routes(app: Installation) -> set[Route]:
     """What the server itself says that it serves, but for pages and forms."""
     keyring = Keyring(app.ledger.keys, admin=MASTER, is_open=False, clock=app.clock)
     visitors = Visitors(key=MASTER, viewer_key=None, is_open=False, clock=app.clock)
@@ -328,7 +328,7 @@ async def test_who_has_no_key_where_none_is_demanded_reaches_nothing_of_a_key(se
     write_pool(serve([Reply(text="four")]), extra="[cache]\nanswers = true")
     async with open_app() as app:
         key, secret = app.ledger.keys.create("owner", KeyLimits())
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:
             world = World(app, address, client, {"owner": secret, "none": ""}, {"owner": key.id})
             _, headers = await world.ask("owner")

@@ -93,8 +93,8 @@ async def test_an_invalid_model_file_is_a_provider_error(tmp_path: Path) -> None
 
 async def test_the_embedded_pool_answers_without_any_file() -> None:
     async with open_app() as app:
-        worker = app.pool["calc-symbolic"]
-        called = await app.caller.call(worker, Task.from_text("Solve for x: 2x + 1 = 9"))
+        worker = app.runtime.pool["calc-symbolic"]
+        called = await app.runtime.caller.call(worker, Task.from_text("Solve for x: 2x + 1 = 9"))
         assert isinstance(called, CallAnswered)
         assert called.answer.text == "4"
         assert called.call.cost_usd is not None

@@ -15,8 +15,8 @@ from tests.integration.conftest import ADMIN, Serve, open_app, open_gateway, wri
 from tests.integration.test_app import TASK
 from tests.integration.test_learning import STILL, judge, promote_checkpoint
 
-from ripieno.app import App
-from ripieno.app import app as opening
+from ripieno.app import Installation
+from ripieno.app import installation as opening
 from ripieno.app.feedback import record_feedback
 from ripieno.domain import Judged, KeyLimits, Task, Vector
 from ripieno.encoders import CachedEncoder, Encoder, GuardedEncoder
@@ -97,12 +97,12 @@ async def count_failures(client: ClientSession, address: str, name: str) -> floa
 async def learn_elsewhere() -> None:
     """Let another process answer a task and get feedback."""
     async with open_app() as other:
-        decision, _ = await other.orchestrator.run(OTHER)
+        decision, _ = await other.runtime.orchestrator.run(OTHER)
         await record_feedback(other, decision.id, judge(0.0))
 
 
-def folded(app: App) -> int:
-    estimator = app.brain().router.estimator
+def folded(app: Installation) -> int:
+    estimator = app.runtime.routing.router.estimator
     assert estimator is not None
     return estimator.state.folded
 
@@ -114,7 +114,7 @@ async def test_a_plugin_that_fails_stops_learning_for_no_longer_than_it_fails(
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
     async with open_gateway() as (app, address, client):
-        decision, _ = await app.orchestrator.run(TASK)
+        decision, _ = await app.runtime.orchestrator.run(TASK)
         cached = app.analyzer.encoder
         assert isinstance(cached, CachedEncoder)
         assert isinstance(cached.inner, GuardedEncoder)
@@ -159,7 +159,7 @@ async def test_a_damaged_outcome_stops_learning_until_it_is_mended(serve: Serve,
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
     async with open_gateway() as (app, address, client):
-        decision, run = await app.orchestrator.run(OTHER)
+        decision, run = await app.runtime.orchestrator.run(OTHER)
         assert app.ledger.runs.of_decision(decision.id) == [run]
         with damaged("entries", "id", f"executed:{run.id}", {"calls": []}):
             await app.ledger.append(Judged(run=run.id, verdict=judge(0.0)))
@@ -194,9 +194,10 @@ async def test_a_damaged_key_does_not_keep_others_from_being_revoked(serve: Serv
 async def test_a_check_that_raises_does_not_keep_other_workers_from_being_let_back_in(serve: Serve) -> None:
     write_pool(serve(), serve())
     async with open_gateway() as (app, address, client):
-        a, b = app.pool.ids
-        whole = app._providers["a"]
-        app._providers["a"] = cast(Provider, FaultyProvider(whole))
+        a, b = app.runtime.pool.ids
+        providers = cast("dict[str, Provider]", app.runtime.providers)
+        whole = providers["a"]
+        providers["a"] = cast(Provider, FaultyProvider(whole))
         for worker in (a, b):
             app.health.note_failure(worker, UNREACHABLE, is_final=True)
         health = await see(client, address, fails("probing"))
@@ -204,6 +205,6 @@ async def test_a_check_that_raises_does_not_keep_other_workers_from_being_let_ba
         assert health["unhealthy"] == [a]
         assert SECRET not in json.dumps(health)
         assert await count_failures(client, address, "probing") >= 2
-        app._providers["a"] = whole
+        providers["a"] = whole
         health = await see(client, address, is_well("probing"))
         assert health["unhealthy"] == []

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from tests.integration.conftest import Serve
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.domain import Call, Executed, KeyLimits, Origin, Run, Usage, WorkerId
 from ripieno.gateway import bind_socket, running
@@ -47,10 +47,10 @@ def make_key(**limits: float) -> str:
 
 
 @asynccontextmanager
-async def open_gateway() -> AsyncIterator[tuple[App, str, ClientSession]]:
+async def open_gateway() -> AsyncIterator[tuple[Installation, str, ClientSession]]:
     connector = TCPConnector(limit=0)
-    async with App(load_settings()) as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+    async with Installation(load_settings()) as app:
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with (
             running(app, listener) as address,
             ClientSession(connector=connector, timeout=ClientTimeout(total=300)) as client,

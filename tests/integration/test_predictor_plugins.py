@@ -12,8 +12,9 @@ from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_app import TASK, make_outcomes, save_checkpoint
 from tests.integration.test_dashboard import browsing
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.feedback import record_feedback
+from ripieno.app.probing import make_prober
 from ripieno.config import load_settings
 from ripieno.domain import Executed, Judged, Staged, Task, Verdict
 from ripieno.domain.grader import Exact, GradedTask
@@ -80,7 +81,7 @@ def install_example(folder: Path) -> None:
     (info / "entry_points.txt").write_text(f"[ripieno.predictors]\n{names}")
 
 
-async def save_plugin(app: App, folder: Path) -> str:
+async def save_plugin(app: Installation, folder: Path) -> str:
     data = read_folder(folder)
     features = await analyze_prompts(app.analyzer, data)
     recipe = Recipe(kind="nearest")
@@ -132,17 +133,17 @@ async def test_a_plugin_learns_from_outcomes_and_survives_the_process(serve: Ser
     async with open_app() as app:
         version = await save_plugin(app, make_outcomes(tmp_path / "set"))
         app.registry.promote(version)
-        first, _ = await app.orchestrator.run(TASK)
+        first, _ = await app.runtime.orchestrator.run(TASK)
         assert (first.predictor, first.worker) == (version, "b")
         assert first.estimates[1].cost_usd == pytest.approx(0.002), "the price list stands in for unknown costs"
         for _ in range(40):
-            decision, _ = await app.orchestrator.run(TASK)
+            decision, _ = await app.runtime.orchestrator.run(TASK)
             await record_feedback(app, decision.id, Verdict(verifier="user", quality=float(decision.worker == "a")))
-        last = await app.orchestrator.decide(TASK)
+        last = await app.runtime.orchestrator.decide(TASK)
         assert last.worker == "a", "an answer that is never accepted is asked for no longer"
-        assert (await app.replays.replay(app.ledger.decisions.find(decision.id), app.pool)).differs == ()
+        assert (await app.replays.replay(app.ledger.decisions.find(decision.id), app.runtime.pool)).differs == ()
     async with open_app() as again:
-        assert (await again.orchestrator.decide(TASK)).estimates == last.estimates
+        assert (await again.runtime.orchestrator.decide(TASK)).estimates == last.estimates
 
 
 async def test_a_new_worker_is_probed_against_a_plugin_and_shown(serve: Serve, tmp_path: Path) -> None:
@@ -155,8 +156,8 @@ async def test_a_new_worker_is_probed_against_a_plugin_and_shown(serve: Serve, t
                        family="f")
             for i in range(40)
         )  # fmt: skip
-        probing = Probing(worker=app.pool["c"].id, tasks=tasks, budget=12)
-        found = await app.make_prober().run(probing, app.pool, known=set())
+        probing = Probing(worker=app.runtime.pool["c"].id, tasks=tasks, budget=12)
+        found = await make_prober(app).run(probing, app.runtime.pool, known=set())
         assert (found.probes, found.standing) == (12, "trial")
         assert found.quality > 0.6
         pool, policies = await browser.read("pool"), await browser.get("policies")
@@ -164,7 +165,7 @@ async def test_a_new_worker_is_probed_against_a_plugin_and_shown(serve: Serve, t
         assert app.registry.versions()[0] in policies
         Path("mood").write_text("nan")
         with pytest.raises(PredictorError, match="'nearest'"):
-            await app.make_prober().run(replace(probing, budget=20), app.pool, known=set())
+            await make_prober(app).run(replace(probing, budget=20), app.runtime.pool, known=set())
         assert len(app.ledger.campaigns.run_ids("probe:c")) == 12, "no probe is paid for that teaches nothing"
 
 
@@ -176,28 +177,28 @@ async def test_a_plugin_that_breaks_leaves_requests_to_the_worker_cards(
     async with open_app() as app:
         version = await save_plugin(app, make_outcomes(tmp_path / "set"))
         app.registry.promote(version)
-        decided, _ = await app.orchestrator.run(TASK)
+        decided, _ = await app.runtime.orchestrator.run(TASK)
         assert decided.predictor == version
         Path("mood").write_text(mood)
-        fallen, answered = await app.orchestrator.run(TASK)
+        fallen, answered = await app.runtime.orchestrator.run(TASK)
         assert (fallen.predictor, fallen.worker) == ("prior", "a")
         assert answered.answer is not None
         assert answered.answer.text == "ok"
         assert any("'nearest'" in reason and version in reason for reason in fallen.reasons)
         assert not any(estimate.is_measured for estimate in fallen.estimates)
-        assert (await app.replays.replay(app.ledger.decisions.find(fallen.id), app.pool)).differs == ()
+        assert (await app.replays.replay(app.ledger.decisions.find(fallen.id), app.runtime.pool)).differs == ()
         await record_feedback(app, decided.id, Verdict(verifier="user", quality=0.0))
-        estimator = app.brain().router.estimator
+        estimator = app.runtime.routing.router.estimator
         assert estimator is not None
         assert (estimator.state.folded, estimator.state.watermark) == (0, 0), "nothing is half applied"
-        await app.orchestrator.run(TASK)
+        await app.runtime.orchestrator.run(TASK)
         told = [text for text in caplog.messages if text.startswith("worker cards decide")]
         assert len(told) == 1, "the log says it once"
     async with open_app() as again:
-        assert (await again.orchestrator.decide(TASK)).predictor == "prior", "a start does not fail by it"
+        assert (await again.runtime.orchestrator.decide(TASK)).predictor == "prior", "a start does not fail by it"
         Path("mood").unlink()
         await again.catch_up()
-        later = await again.orchestrator.decide(TASK)
+        later = await again.runtime.orchestrator.decide(TASK)
         assert later.predictor.startswith(f"{version}+"), "what waited in the ledger is learned"
         assert not any("cards decide" in reason for reason in later.reasons)
 
@@ -209,17 +210,17 @@ async def test_a_canary_that_breaks_is_rolled_back(serve: Serve, tmp_path: Path)
         app.registry.promote(incumbent)
         candidate = await save_plugin(app, make_outcomes(tmp_path / "other"))
         app.registry.set_canary(start_canary(app.registry, app.ledger, candidate).model_copy(update={"share": 1.0}))
-        assert (await app.orchestrator.decide(TASK)).predictor == candidate
+        assert (await app.runtime.orchestrator.decide(TASK)).predictor == candidate
         await app.catch_up()
         assert app.registry.canary() is not None
         Path("mood").write_text("nan")
-        assert (await app.orchestrator.decide(TASK)).predictor == "prior"
+        assert (await app.runtime.orchestrator.decide(TASK)).predictor == "prior"
         await app.catch_up()
         assert app.registry.canary() is None
         assert "'nearest'" in str(app.registry.quarantined(candidate))
         staged = [s.entry for s in app.ledger.read(kinds=("staged",))]
         assert [(e.stage, e.passed) for e in staged if isinstance(e, Staged)] == [("canary", False)]
-        assert (await app.orchestrator.decide(TASK)).predictor == incumbent
+        assert (await app.runtime.orchestrator.decide(TASK)).predictor == incumbent
 
 
 async def test_outcomes_that_a_canary_cannot_learn_end_it_too(serve: Serve, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ async def test_outcomes_that_a_canary_cannot_learn_end_it_too(serve: Serve, tmp_
     async with open_app() as app:
         app.registry.promote(await save_checkpoint(app, make_outcomes(tmp_path / "set")))
         candidate = await save_plugin(app, make_outcomes(tmp_path / "other"))
-        _, run = await app.orchestrator.run(TASK)
+        _, run = await app.runtime.orchestrator.run(TASK)
         start_canary(app.registry, app.ledger, candidate)
         Path("mood").write_text("raise")
         call = run.calls[0]
@@ -267,4 +268,4 @@ async def test_a_checkpoint_of_a_plugin_that_left_is_refused_by_name(serve: Serv
     with pytest.raises(ConfigError, match="no plugin"):
         load_plugin("ripieno.predictors", "nearest")
     assert json.loads((tmp_path / ".ripieno" / "checkpoints" / version / "card.json").read_text())["kind"] == "nearest"
-    App(load_settings())
+    Installation(load_settings())

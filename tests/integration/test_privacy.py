@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 from benchmarks.planted import CARRIERS, FORMS
 from tests.integration.conftest import ADMIN, Serve, open_app, open_gateway, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import (
     Cascade,
     Failure,
@@ -35,7 +35,7 @@ from ripieno.execute import Answered
 from ripieno.measure import Campaign
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import make_arrival
-from ripieno.providers import LiveCall
+from ripieno.providers import LiveCall, require_answer
 from ripieno.testing import Reply, ScriptedServer, Seen
 
 FAR, NEAR = WorkerId("a"), WorkerId("b")
@@ -198,8 +198,8 @@ def test_the_reach_of_an_encoder_follows_its_address_or_setting() -> None:
     assert far("https://embed.example/v1", Privacy.PRIVATE) == Privacy.PRIVATE
 
 
-async def carry(app: App, workflow: Workflow, text: str) -> Answered:
-    return await app.orchestrator.run_detailed(
+async def carry(app: Installation, workflow: Workflow, text: str) -> Answered:
+    return await app.runtime.orchestrator.run_detailed(
         Task.from_text(text), arrival=replace(make_arrival(app.clock), workflow=workflow)
     )
 
@@ -234,15 +234,15 @@ async def test_a_profile_sends_no_sensitive_task_to_a_public_worker(serve: Serve
     )
     async with open_app() as app:
         campaign = Campaign(name="c", tasks=tasks, workers=(FAR, NEAR))
-        progress = await app.make_profiler().run(campaign, app.pool)
+        progress = await app.runtime.make_profiler().run(campaign, app.runtime.pool)
         assert progress.failures == {"rejected": 1}
         assert len(list(app.ledger.outcomes.measured(dataset="c"))) <= 3
         assert len(app.ledger.campaigns.run_ids("c")) == 3
         with pytest.raises(WithheldTask) as caught:
-            await app._ask(FAR, tasks[0].task)
+            require_answer(await app.runtime.caller.call(app.runtime.pool[FAR], tasks[0].task))
         assert SECRET not in f"{caught.value} {caught.value.hint}"
         with pytest.raises(WithheldTask):
-            [piece async for piece in app.caller.stream(LiveCall(app.pool[FAR]), tasks[0].task)]
+            [piece async for piece in app.runtime.caller.stream(LiveCall(app.runtime.pool[FAR]), tasks[0].task)]
     assert SECRET not in json.dumps([seen.body for seen in far.seen])
 
 
@@ -266,7 +266,7 @@ async def test_an_app_that_cannot_scan_does_not_open(serve: Serve, monkeypatch: 
     write_boundary(serve(), serve(), route=route)
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
     with pytest.raises(MissingExtra) as caught:
-        App()
+        Installation()
     assert (caught.value.extra, caught.value.library) == ("privacy", "phonenumbers")
 
 
@@ -297,7 +297,7 @@ async def test_files_of_an_installation_are_private_to_their_owner(serve: Serve,
         async with open_gateway() as (app, address, client):
             body = CARRIERS["message"]("What is rice?") | {"ripieno": {"memory": {"project": "p"}}}
             assert (await post(client, f"{address}/v1/chat/completions", body))[0] == 200
-            waiting = Waiting(app.settings.home / "memory-waiting.jsonl", app.clock)
+            waiting = Waiting(app.runtime.settings.home / "memory-waiting.jsonl", app.clock)
             waiting.put([NewItem(text="tea at five")])
             found = {str(each): mode_of(each) for each in tmp_path.rglob("*") if _is_kept(each, tmp_path)}
             databases = {"ledger.db", "ledger.db-wal", "ledger.db-shm", "memory.db"}
@@ -317,7 +317,7 @@ def _is_kept(path: Path, root: Path) -> bool:
     return path.is_file() and bool(re.match(r"(kept|\.ripieno)/", str(path.relative_to(root))))
 
 
-def fault_of(app: App) -> str:
+def fault_of(app: Installation) -> str:
     return app.reload_fault or ""
 
 

@@ -36,7 +36,9 @@ async def test_every_sample_is_recorded_with_outcome_cost_and_place(serve: Serve
     async with open_app() as app:
         campaign = Campaign(name="c", tasks=make_tasks(4), workers=("a", "b"), repeats=2)
         seen: list[int] = []
-        done = await app.make_profiler().run(campaign, app.pool, on_progress=lambda p: seen.append(p.done))
+        done = await app.runtime.make_profiler().run(
+            campaign, app.runtime.pool, on_progress=lambda p: seen.append(p.done)
+        )
         assert (done.total, done.done, done.resumed, done.accepted) == (16, 16, 0, 8.0)
         assert done.spent_usd == pytest.approx(8 * 0.001 + 8 * 0.002)
         assert seen == list(range(1, 17))
@@ -45,7 +47,7 @@ async def test_every_sample_is_recorded_with_outcome_cost_and_place(serve: Serve
         assert {(r.placement.item, r.placement.repeat) for r in rows if r.placement} == {
             (f"t{i}", n) for i in range(4) for n in range(2)
         }
-        again = await app.make_profiler().run(campaign, app.pool)
+        again = await app.runtime.make_profiler().run(campaign, app.runtime.pool)
         assert (again.resumed, again.done) == (16, 16)
         assert again.spent_usd == pytest.approx(done.spent_usd)
         assert app.ledger.verify().entries == 32
@@ -54,7 +56,9 @@ async def test_every_sample_is_recorded_with_outcome_cost_and_place(serve: Serve
 async def test_failures_are_recorded_and_the_campaign_continues(serve: Serve) -> None:
     write_pool(serve([Reply(status=400)]))
     async with open_app() as app:
-        done = await app.make_profiler().run(Campaign(name="c", tasks=make_tasks(3), workers=("a",)), app.pool)
+        done = await app.runtime.make_profiler().run(
+            Campaign(name="c", tasks=make_tasks(3), workers=("a",)), app.runtime.pool
+        )
         assert done.failures == {"rejected": 3}
         assert [row.failure for row in app.ledger.outcomes.measured(dataset="c")] == ["rejected"] * 3
 
@@ -64,12 +68,12 @@ async def test_the_ceiling_stops_the_campaign_and_keeps_its_results(serve: Serve
     async with open_app() as app:
         campaign = Campaign(name="c", tasks=make_tasks(50), workers=("a",), most_cost_usd=0.01)
         with pytest.raises(BudgetExhausted) as caught:
-            await app.make_profiler().run(campaign, app.pool)
+            await app.runtime.make_profiler().run(campaign, app.runtime.pool)
         assert caught.value.limit == 0.01
         recorded = len(app.ledger.campaigns.run_ids("c"))
         assert 10 <= recorded <= 10 + 8, "what was under way when the ceiling was met is recorded too"
         with pytest.raises(BudgetExhausted):
-            await app.make_profiler().run(campaign, app.pool)
+            await app.runtime.make_profiler().run(campaign, app.runtime.pool)
         assert len(app.ledger.campaigns.run_ids("c")) == recorded
 
 

@@ -13,7 +13,7 @@ from tests.integration.conftest import Serve, open_gateway
 from tests.integration.test_app import make_outcomes
 from tests.integration.walk import ask, list_asks, send, write_workers
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.feedback import record_feedback
 from ripieno.dashboard.dashboard import PAGES
 from ripieno.domain import Task, Verdict
@@ -64,7 +64,7 @@ async def test_no_form_and_no_loop_reads_a_database_on_the_event_loop(serve: Ser
         with watching() as seen:
             for nth in range(4):
                 task = Task.from_text(f"question {nth} about rice")
-                decision, _ = await app.orchestrator.run(replace(task, objective=app.make_objective()))
+                decision, _ = await app.runtime.orchestrator.run(replace(task, objective=app.runtime.make_objective()))
                 await record_feedback(app, decision.id, Verdict(verifier="user", quality=1.0))
                 decisions.append(decision.id)
             forms: list[tuple[str, dict[str, str]]] = [
@@ -92,7 +92,7 @@ async def test_no_form_and_no_loop_reads_a_database_on_the_event_loop(serve: Ser
         assert seen == []
 
 
-async def save_checkpoints(app: App, folder: Path) -> tuple[str, str]:
+async def save_checkpoints(app: Installation, folder: Path) -> tuple[str, str]:
     """Save a checkpoint that learned the opposite of the outcomes in the ledger, and one that learned them."""
     data = read_folder(make_outcomes(folder / "set"))
     import_data(app.ledger, data)

@@ -39,7 +39,7 @@ async def test_a_gateway_whose_workers_cannot_be_opened_starts_and_is_not_ready(
     path = Path("ripieno.toml")
     path.write_text(pool)
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:
             assert await read(client, address) == (503, 0)
             write_pool(serve(), extra=pool)
@@ -50,7 +50,7 @@ async def test_muted_and_resting_workers_count_as_none(serve: Serve) -> None:
     path = write_pool(serve(), serve())
     text = path.read_text()
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:
             assert await read(client, address) == (200, 2)
             path.write_text(text + "[pool]\nmuted = ['a', 'b']\n")

@@ -46,7 +46,7 @@ async def test_a_ledger_with_decisions_of_removed_modes_is_read_verified_and_exp
             decided = app.ledger.decisions.find(decision)
             assert lay_out(decided.decision.workflow, app.ledger.runs.of_decision(decision)[-1]).boxes
             with pytest.raises(NotReplayable) as caught:
-                await app.replays.replay(decided, app.pool)
+                await app.replays.replay(decided, app.runtime.pool)
             assert (caught.value.decision, f"{mode!r} was removed" in caught.value.missing) == (decision, True)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_app import make_outcomes, save_checkpoint
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.feedback import record_feedback
 from ripieno.app.policies import audit_traffic
 from ripieno.app.replay import UNRECORDED, Replayed
@@ -59,45 +59,45 @@ RULES = '[[rule]]\nworkers = ["c"]\nkind = "law"\n'
 EVERY_MODE = f"[route]\nexploration = 0.1\nmodes = {[mode.value for mode in Mode]}\n"
 
 
-async def decide_all(app: App, tasks: Sequence[tuple[Task, Arrival]]) -> None:
+async def decide_all(app: Installation, tasks: Sequence[tuple[Task, Arrival]]) -> None:
     """Carry tasks through the app; what fails after its decision was recorded does not matter here."""
     for task, arrival in tasks:
         with suppress(RipienoError):
-            await app.orchestrator.run(task, arrival=arrival)
+            await app.runtime.orchestrator.run(task, arrival=arrival)
 
 
-async def record(app: App, task: Task, arrival: Arrival) -> Decision | None:
+async def record(app: Installation, task: Task, arrival: Arrival) -> Decision | None:
     """Decide a task and record the decision, without a call; None where no workflow can be composed."""
     with suppress(InvalidTask):
-        decision = await app.orchestrator.decide(task, arrival=arrival)
-        setup = app.brain().pick(arrival).setup
+        decision = await app.runtime.orchestrator.decide(task, arrival=arrival)
+        setup = app.runtime.routing.pick(arrival).setup
         await app.ledger.append(Decided(decision=decision, task=task), Configured(setup=setup))
         return decision
     return None
 
 
-def read_decided(app: App) -> list[Decided]:
+def read_decided(app: Installation) -> list[Decided]:
     return [stored.entry for stored in app.ledger.read(kinds=("decided",)) if isinstance(stored.entry, Decided)]
 
 
-async def replay_all(app: App) -> list[Replayed]:
+async def replay_all(app: Installation) -> list[Replayed]:
     """Replay every decision of the ledger, each to itself."""
     found = []
     for decided in read_decided(app):
-        replayed = await app.replays.replay(decided, app.pool)
+        replayed = await app.replays.replay(decided, app.runtime.pool)
         assert replayed.differs == (), (decided.decision.objective, decided.decision.workflow, replayed.decision)
         assert replayed.unrecorded == ()
         found.append(replayed)
     return found
 
 
-def make_task(app: App, text: str = "What is 2 + 2?", kind: str | None = None, **objective: object) -> Task:
-    whole = replace(app.make_objective(), stated=frozenset(objective), **objective)  # type: ignore[arg-type]  # by name
+def make_task(app: Installation, text: str = "What is 2 + 2?", kind: str | None = None, **objective: object) -> Task:
+    whole = replace(app.runtime.make_objective(), stated=frozenset(objective), **objective)  # type: ignore[arg-type]  # by name
     return Task.from_text(text, objective=whole, kind=kind)
 
 
 @asynccontextmanager
-async def open_trained(tmp_path: Path) -> AsyncIterator[App]:
+async def open_trained(tmp_path: Path) -> AsyncIterator[Installation]:
     """The folder's app with a checkpoint in traffic."""
     async with open_app() as app:
         app.registry.promote(await save_checkpoint(app, make_outcomes(tmp_path / "set")))
@@ -161,11 +161,11 @@ async def test_learned_estimates_presets_incumbents_load_and_tools_replay_to_the
         await decide_all(app, [(replace(make_task(app), messages=turns), make_arrival(app.clock, incumbent=A))])
         await decide_all(app, [(make_task(app), replace(plain, workflow=own))])
         await decide_all(app, [(make_task(app), replace(make_arrival(app.clock), memory=Scope(project="p")))])
-        pieces = await app.orchestrator.stream(await app.orchestrator.start(make_task(app)))
+        pieces = await app.runtime.orchestrator.stream(await app.runtime.orchestrator.start(make_task(app)))
         assert [piece async for piece in pieces]
         servers[1].script = [Reply(hangs=True)]
         servers[1].came.clear()
-        waiting = asyncio.create_task(app.orchestrator.run(make_task(app, workers=("b",))))
+        waiting = asyncio.create_task(app.runtime.orchestrator.run(make_task(app, workers=("b",))))
         await asyncio.to_thread(servers[1].came.wait)
         loaded = await record(app, make_task(app), make_arrival(app.clock))
         assert loaded is not None
@@ -208,7 +208,7 @@ async def test_a_named_worker_with_a_workflow_is_estimated_by_the_whole_of_the_f
     async with open_trained(tmp_path) as app:
         check = Exact(answers=("4",))
         task = make_task(app, workers=("b",), mode=Mode.VERIFIED)
-        decision = await app.orchestrator.decide(task, arrival=make_arrival(app.clock, check=check))
+        decision = await app.runtime.orchestrator.decide(task, arrival=make_arrival(app.clock, check=check))
         assert decision.workflow == Verified(worker=B, check=check)
         assert [estimate.worker for estimate in decision.estimates] == [B]
 
@@ -227,20 +227,20 @@ async def test_a_withheld_text_replays_without_its_vector_and_one_that_was_shown
     async with open_app() as app:
         await replay_all(app)
         (decided,) = read_decided(app)
-        inputs = await app.replays.restore(decided, app.pool)
+        inputs = await app.replays.restore(decided, app.runtime.pool)
         assert inputs.features.sensitivity == decision.inputs.sensitivity, "though nobody looks for it now"
         unseen = replace(decided, decision=replace(decision, inputs=replace(decision.inputs, is_encoded=False)))
-        assert not (await app.replays.restore(unseen, app.pool)).features.embedding.any()
+        assert not (await app.replays.restore(unseen, app.runtime.pool)).features.embedding.any()
         empty = replace(decided, task=Task.from_text(""))
         with pytest.raises(NotReplayable, match="the vector of its text"):
-            await app.replays.restore(empty, app.pool)
+            await app.replays.restore(empty, app.runtime.pool)
 
 
 async def test_a_plan_is_kept_as_it_was_written(serve: Serve) -> None:
     replies = iter(['{"steps": [{"worker": 0, "op": "solve", "source": "question"}]}', "fine"])
     write_pool(serve(lambda seen: Reply(text=next(replies))), extra="[conductor]\nkind = 'prompted'")
     async with open_app() as app:
-        decision, _ = await app.orchestrator.run(make_task(app, mode=Mode.PLAN))
+        decision, _ = await app.runtime.orchestrator.run(make_task(app, mode=Mode.PLAN))
         assert isinstance(decision.workflow, Plan)
         (again,) = await replay_all(app)
         assert again.decision.workflow == decision.workflow
@@ -255,18 +255,18 @@ async def test_what_is_gone_is_named(serve: Serve, tmp_path: Path) -> None:
         decided = app.ledger.decisions.find(decision.id)
         lost = replace(decided, decision=replace(decision, inputs=replace(decision.inputs, setup="gone")))
         with pytest.raises(NotReplayable) as caught:
-            await app.replays.replay(lost, app.pool)
+            await app.replays.replay(lost, app.runtime.pool)
         assert (caught.value.decision, "'gone'" in caught.value.missing) == (decision.id, True)
         (app.registry.folder / decision.predictor).rename(tmp_path / "moved")
         with pytest.raises(CheckpointError, match="there is no checkpoint"):
-            await app.replays.replay(decided, app.pool)
+            await app.replays.replay(decided, app.runtime.pool)
         debate = Ensemble(members=(A, B, A), merge=Merge.VOTE, rounds=2)
         removed = replace(decided, decision=replace(decision, workflow=debate))
         with pytest.raises(NotReplayable, match="the workflow 'debate' was removed"):
-            await app.replays.replay(removed, app.pool)
+            await app.replays.replay(removed, app.runtime.pool)
         app.analyzer.encoder.name = "another"
         with pytest.raises(NotReplayable, match="its features were"):
-            await app.replays.replay(decided, app.pool)
+            await app.replays.replay(decided, app.runtime.pool)
 
 
 def write_old(ledger: Path) -> None:
@@ -296,7 +296,7 @@ async def test_decisions_of_an_older_version_replay_by_what_they_hold_or_say_wha
         for decided in read_decided(app):
             assert decided.decision.inputs is None
             try:
-                replayed = await app.replays.replay(decided, app.pool)
+                replayed = await app.replays.replay(decided, app.runtime.pool)
             except NotReplayable as error:
                 refused.append(error.missing)
                 continue
@@ -306,13 +306,13 @@ async def test_decisions_of_an_older_version_replay_by_what_they_hold_or_say_wha
         first = read_decided(app)[0]
         ruled = replace(first, decision=replace(first.decision, policy="rules"))
         with pytest.raises(NotReplayable, match="the text of its rules was not recorded"):
-            await app.replays.replay(ruled, app.pool)
+            await app.replays.replay(ruled, app.runtime.pool)
         audited, _ = await audit_traffic(app, last=100)
         assert audited.decisions > 0
     write_pool(servers[0])
     async with open_app() as app:
         with pytest.raises(NotReplayable, match="'b' has left the pool, and its card was not recorded"):
-            await app.replays.replay(read_decided(app)[0], app.pool)
+            await app.replays.replay(read_decided(app)[0], app.runtime.pool)
         audited, _ = await audit_traffic(app, last=100)
         assert audited.decisions > 0, "its features are found without the inputs"
 
@@ -347,7 +347,7 @@ def test_random_objectives_masks_and_loads_replay_to_themselves(
     serve: Serve, tmp_path: Path, runner: asyncio.Runner
 ) -> None:
     write_pool(serve(), serve(), serve(), extra=f"{EVERY_MODE}[profile]\njudge = 'b'")
-    app = App(load_settings())
+    app = Installation(load_settings())
     app.registry.promote(runner.run(save_checkpoint(app, make_outcomes(tmp_path / "set"))))
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -367,15 +367,17 @@ def test_random_objectives_masks_and_loads_replay_to_themselves(
     ) -> None:  # fmt: skip
         arrival = replace(make_arrival(app.clock, check=check, incumbent=incumbent), workflow=workflow)
         task = Task.from_text(text, objective=objective, kind=kind)
-        conditions = replace(app.conditions(), unhealthy=dict.fromkeys(resting, "timeout"), load=load)
-        router = app.brain().pick(arrival)
+        conditions = replace(
+            app.runtime.availability.conditions(), unhealthy=dict.fromkeys(resting, "timeout"), load=load
+        )
+        router = app.runtime.routing.pick(arrival)
         try:
             features = runner.run(app.analyzer.analyze(task))
             decision = router.decide(router.gather(task, features, conditions, arrival=arrival))
         except RipienoError:
             return
         app.ledger.append_now([Decided(decision=decision, task=task), Configured(setup=router.setup)])
-        replayed = runner.run(app.replays.replay(app.ledger.decisions.find(decision.id), app.pool))
+        replayed = runner.run(app.replays.replay(app.ledger.decisions.find(decision.id), app.runtime.pool))
         assert replayed.differs == ()
 
     check_one()

@@ -45,7 +45,7 @@ async def test_what_traffic_leaves_in_the_ledger_is_answered_from(serve: Serve) 
             task = (
                 with_tool("Error: no such page" if place % 2 else "a page") if place % 4 < 2 else Task.from_text("Hi")
             )
-            _, run = await app.orchestrator.run(task)
+            _, run = await app.runtime.orchestrator.run(task)
             quality = float(place % 4 != 1)
             await app.ledger.append(Judged(run=run.id, verdict=Verdict(verifier="user", quality=quality)))
         rows = observe(app.ledger)
@@ -81,14 +81,14 @@ async def test_workflows_named_workers_corrections_and_tool_calls_are_counted_to
     ]}  # fmt: skip
     write_pool(serve([Reply(text="one two three four", message=message)]), serve([Reply(text="other")]))
     async with open_app() as app:
-        objective = replace(app.make_objective(), workers=("a",))
+        objective = replace(app.runtime.make_objective(), workers=("a",))
         task = replace(Task.from_text("Add.", objective=objective), tools=(tool,))
-        decision, _ = await app.orchestrator.run(task)
+        decision, _ = await app.runtime.orchestrator.run(task)
         await record_feedback(app, decision.id, correction="one two three five")
         with pytest.raises(InvalidTask, match="what the answer was worth"):
             await record_feedback(app, decision.id)
-        vote = replace(app.make_objective(), mode=Mode.VOTE)
-        await app.orchestrator.run(Task.from_text("Add again.", objective=vote))
+        vote = replace(app.runtime.make_objective(), mode=Mode.VOTE)
+        await app.runtime.orchestrator.run(Task.from_text("Add again.", objective=vote))
         rows = observe(app.ledger)
     assert len(rows) == 2
     solo, several = rows

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 from tests.integration.conftest import ADMIN_KEY, Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import Budget, Executed, Finding, Mode, Op, Plan, Run, Step, Task, Turns, Verdict, WorkerId
 from ripieno.errors import ApprovalPending, BudgetExhausted, ConfigError, InvalidPlan, ProviderError
 from ripieno.execute import Answered, Executor, Failed, Started, Suspended
@@ -25,23 +25,23 @@ LONG = Reply(text=" ".join(["word"] * 60_000))
 FAILS = Reply(status=500)
 
 
-def read_ends(app: App) -> list[Run]:
+def read_ends(app: Installation) -> list[Run]:
     """Read the recorded ends of all runs."""
     return [stored.entry.run for stored in app.ledger.read(kinds=("executed",)) if isinstance(stored.entry, Executed)]
 
 
-async def collect(app: App, started: Started) -> str:
+async def collect(app: Installation, started: Started) -> str:
     """Read a stream to its end."""
-    return "".join([piece.text async for piece in await app.orchestrator.stream(started)])
+    return "".join([piece.text async for piece in await app.runtime.orchestrator.stream(started)])
 
 
 async def test_a_run_with_an_answer_ends_answered_and_takes_nothing_more(serve: Serve) -> None:
     write_pool(serve([FAILS]), serve([Reply(text="35")]))
     async with open_app() as app:
-        started = await app.orchestrator.start(TASK)
+        started = await app.runtime.orchestrator.start(TASK)
         with pytest.raises(RuntimeError, match="has not ended"):
             started.result()
-        answered = await app.orchestrator.finish(started)
+        answered = await app.runtime.orchestrator.finish(started)
         assert started.result() is started.recorder.ended is answered
         assert (answered.answer.text, answered.run.worker) == ("35", "b")
         assert [call.worker for call in answered.run.calls][-1] == "b"
@@ -60,9 +60,9 @@ async def test_a_run_with_an_answer_ends_answered_and_takes_nothing_more(serve: 
 async def test_a_run_whose_workers_all_fail_is_recorded_as_failed_with_its_price(serve: Serve) -> None:
     write_pool(serve([Reply(text=" ")]), serve([FAILS]))
     async with open_app() as app:
-        started = await app.orchestrator.start(TASK)
+        started = await app.runtime.orchestrator.start(TASK)
         with pytest.raises(ProviderError) as caught:
-            await app.orchestrator.finish(started)
+            await app.runtime.orchestrator.finish(started)
         failed = started.recorder.ended
         assert isinstance(failed, Failed)
         assert failed.error is caught.value
@@ -79,9 +79,9 @@ async def test_a_run_that_fails_after_a_step_ends_without_the_answer_of_that_ste
     write_pool(serve([Reply(text="half of it")]), serve([FAILS]))
     half = Plan(steps=(Step(worker=A, op=Op.EXTRACT), Step(worker=B, op=Op.SOLVE, access=(0,))))
     async with open_app() as app:
-        started = await app.orchestrator.start(TASK, arrival=replace(make_arrival(app.clock), workflow=half))
+        started = await app.runtime.orchestrator.start(TASK, arrival=replace(make_arrival(app.clock), workflow=half))
         with pytest.raises(ProviderError):
-            await app.orchestrator.finish(started)
+            await app.runtime.orchestrator.finish(started)
         assert isinstance(started.recorder.ended, Failed)
         assert started.recorder.ended.run.answer is None
         assert {call.step for call in started.recorder.ended.run.calls} == {"1", "2"}
@@ -91,9 +91,9 @@ async def test_a_run_that_waits_for_a_human_is_suspended_and_its_next_start_is_a
     write_pool(serve([Reply(text="35")]))
     asks = Plan(steps=(Step(worker=A, op=Op.EXTRACT), Step(worker=A, op=Op.SOLVE, access=(0,), needs_approval=True)))
     async with open_app() as app:
-        started = await app.orchestrator.start(TASK, arrival=replace(make_arrival(app.clock), workflow=asks))
+        started = await app.runtime.orchestrator.start(TASK, arrival=replace(make_arrival(app.clock), workflow=asks))
         with pytest.raises(ApprovalPending) as pending:
-            await app.orchestrator.finish(started)
+            await app.runtime.orchestrator.finish(started)
         assert started.recorder.ended == Suspended(pending=pending.value)
         with pytest.raises(ApprovalPending):
             started.result()
@@ -109,8 +109,8 @@ async def test_a_run_that_waits_for_a_human_is_suspended_and_its_next_start_is_a
 async def test_an_abandoned_stream_is_recorded_as_failed_with_its_cost(serve: Serve) -> None:
     write_pool(serve([LONG]))
     async with open_app() as app:
-        started = await app.orchestrator.start(TASK)
-        pieces = await app.orchestrator.stream(started)
+        started = await app.runtime.orchestrator.start(TASK)
+        pieces = await app.runtime.orchestrator.stream(started)
         assert (await anext(pieces)).text == "word"
         await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
         failed = started.recorder.ended
@@ -126,8 +126,8 @@ async def test_a_checked_answer_is_recorded_even_if_the_client_leaves(serve: Ser
     write_pool(serve([Reply(text="35 " * 50)]), serve([Reply(text="ACCEPT")]))
     whole = Plan(steps=(Step(worker=A, op=Op.SOLVE), Step(worker=B, op=Op.VERIFY, access=(0,))))
     async with open_app() as app:
-        started = await app.orchestrator.start(TASK, arrival=replace(make_arrival(app.clock), workflow=whole))
-        pieces = await app.orchestrator.stream(started)
+        started = await app.runtime.orchestrator.start(TASK, arrival=replace(make_arrival(app.clock), workflow=whole))
+        pieces = await app.runtime.orchestrator.stream(started)
         await anext(pieces)
         assert isinstance(started.recorder.ended, Answered), "it comes whole, when the run is over"
         await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
@@ -162,10 +162,10 @@ async def test_an_error_names_a_budget_that_the_plan_used_up(serve: Serve, *, is
     write_pool(server, extra="[conductor]\nkind = 'prompted'")
     task = replace(TASK, objective=replace(TASK.objective, mode=Mode.PLAN), budget=Budget(calls=2))
     async with open_app() as app:
-        started = await app.orchestrator.start(task)
+        started = await app.runtime.orchestrator.start(task)
         assert [call.step for call in started.recorder.calls] == ["plan", "plan"]
         with pytest.raises(BudgetExhausted) as caught:
-            await (collect(app, started) if is_stream else app.orchestrator.finish(started))
+            await (collect(app, started) if is_stream else app.runtime.orchestrator.finish(started))
         assert (caught.value.spent, caught.value.limit) == (2, 2)
         assert [len(run.calls) for run in read_ends(app)] == [2], "what the plan took is paid"
     assert len(server.seen) == 2
@@ -181,10 +181,10 @@ class Idle:
 async def test_turns_without_a_director_or_without_a_step_are_refused_by_name(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app:
-        decision = await app.orchestrator.decide(TASK)
+        decision = await app.runtime.orchestrator.decide(TASK)
         turns = replace(decision, workflow=Turns(worker=A, most=2))
-        executor = Executor(app.caller, app.grading)
-        nobody = Started(decision=turns, task=TASK, setup=app.brain().router.setup)
+        executor = Executor(app.runtime.caller, app.runtime.grading)
+        nobody = Started(decision=turns, task=TASK, setup=app.runtime.routing.router.setup)
         with pytest.raises(ConfigError, match="has no director"):
             await executor.execute(nobody)
         idle = replace(nobody, director=Idle(), recorder=type(nobody.recorder)())
@@ -198,9 +198,9 @@ async def test_a_run_is_not_resumed_where_runs_are_not_durable(serve: Serve) -> 
     asks = Plan(steps=(Step(worker=A, op=Op.SOLVE, needs_approval=True),))
     async with open_app() as app:
         with pytest.raises(ApprovalPending):
-            await app.orchestrator.run(TASK, arrival=replace(make_arrival(app.clock), workflow=asks))
+            await app.runtime.orchestrator.run(TASK, arrival=replace(make_arrival(app.clock), workflow=asks))
         (found,) = app.runs.unfinished()
     settings = write_pool(serve())
     settings.write_text(settings.read_text().replace("[ledger]", "[ledger]\ndurable_runs = false"))
     async with open_app() as app:
-        assert await app.orchestrator.resume(found) is None
+        assert await app.runtime.orchestrator.resume(found) is None

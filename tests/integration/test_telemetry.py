@@ -35,7 +35,7 @@ async def test_a_decision_and_each_attempt_are_spans_under_the_callers_own(serve
         extra=f'[gateway]\ntraces_url = "http://127.0.0.1:{port}/v1/traces"',
     )  # fmt: skip
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:
             parent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
             async with client.post(f"{address}/v1/chat/completions", json=ASK, headers=parent) as response:
@@ -62,7 +62,7 @@ async def test_a_decision_and_each_attempt_are_spans_under_the_callers_own(serve
 async def test_metrics_count_what_happened_in_the_names_of_the_dashboard(serve: Serve) -> None:
     write_pool(serve([Reply(status=500)]), serve([Reply(text="four four")]))
     async with open_app() as app:
-        listener = bind_socket(app.settings.gateway.model_copy(update={"port": 0}))
+        listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:
             for body in (ASK, ASK | {"stream": True}, ASK | {"model": "gone"}, ASK | {"model": "a"}):
                 async with client.post(f"{address}/v1/chat/completions", json=body) as response:

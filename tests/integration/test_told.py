@@ -13,7 +13,7 @@ from aiohttp import ClientSession
 from openai import AsyncOpenAI
 from tests.integration.conftest import Serve, open_app, open_gateway, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import Budget, Op, Plan, Step, Task, Turns, WorkerId, Workflow
 from ripieno.errors import BudgetExhausted, ProviderError
 from ripieno.execute import Answered, Executor, Failed, Started, Turn
@@ -86,8 +86,10 @@ async def test_a_plan_whose_last_step_fails_is_a_typed_error(serve: Serve, op: s
         assert (run["status"], run["answer"], run["worker"]) == ("failed", None, None)
 
 
-async def carry(app: App, workflow: Workflow, task: Task = TASK) -> Answered:
-    return await app.orchestrator.run_detailed(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
+async def carry(app: Installation, workflow: Workflow, task: Task = TASK) -> Answered:
+    return await app.runtime.orchestrator.run_detailed(
+        task, arrival=replace(make_arrival(app.clock), workflow=workflow)
+    )
 
 
 async def test_a_plan_gives_what_was_an_answer_of_the_whole_task_and_nothing_else(serve: Serve) -> None:
@@ -132,13 +134,13 @@ class Told:
         return self._steps[len(seen)]
 
 
-async def take_turns(app: App, *steps: Step | None, most: int = 5) -> Answered | Failed:
-    decision = await app.orchestrator.decide(TASK)
+async def take_turns(app: Installation, *steps: Step | None, most: int = 5) -> Answered | Failed:
+    decision = await app.runtime.orchestrator.decide(TASK)
     turns = Turns(worker=decision.worker, most=most)
     decision = replace(decision, workflow=turns)
-    started = Started(decision=decision, task=TASK, setup=app.brain().router.setup, director=Told(*steps))
+    started = Started(decision=decision, task=TASK, setup=app.runtime.routing.router.setup, director=Told(*steps))
     with suppress(ProviderError):
-        await Executor(app.caller, app.grading).execute(started)
+        await Executor(app.runtime.caller, app.runtime.grading).execute(started)
     assert isinstance(started.recorder.ended, Answered | Failed)
     return started.recorder.ended
 

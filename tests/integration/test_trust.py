@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.integration.conftest import Serve, open_app, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import Cascade, Decided, Executed, Finding, Judged, Mode, Task, Verdict, WorkerId
 from ripieno.domain.grader import Judge
 from ripieno.execute import Started
@@ -20,11 +20,11 @@ A, B, C = (WorkerId(name) for name in "abc")
 JUDGE = "judge:c"
 
 
-async def record(app: App, *, found: float, accepted: float, own: float | None = None) -> None:
+async def record(app: Installation, *, found: float, accepted: float, own: float | None = None) -> None:
     """Record a run: an answer, the judge's finding, and the user's later feedback."""
     task = Task.from_text("What is it?")
-    decision = await app.orchestrator.decide(task)
-    started = Started(decision=decision, task=task, setup=app.brain().router.setup)
+    decision = await app.runtime.orchestrator.decide(task)
+    started = Started(decision=decision, task=task, setup=app.runtime.routing.router.setup)
     verdict = Verdict(verifier=JUDGE, quality=found, found=own)
     started.recorder.add_finding(Finding(step="1.check", author=decision.worker, verdict=verdict))
     second = replace(verdict, quality=1.0, found=None)
@@ -60,12 +60,12 @@ async def test_a_judge_that_accepts_everything_ends_no_cascade(serve: Serve) -> 
     cascade = Cascade(stages=(A, B), check=Judge(rubric="5 is best", worker=C))
     async with open_app() as app:
         arrival = replace(make_arrival(app.clock), workflow=cascade)
-        believed = await app.orchestrator.run_detailed(Task.from_text("What is it?"), arrival=arrival)
+        believed = await app.runtime.orchestrator.run_detailed(Task.from_text("What is it?"), arrival=arrival)
         assert believed.run.answer is not None
         assert believed.run.answer.text == "weak"
-        app.grading().trusted = {JUDGE: Trust(found=(0.0, 1.0), accepted=(0.0, 0.3), outcomes=60)}
+        app.runtime.grading().trusted = {JUDGE: Trust(found=(0.0, 1.0), accepted=(0.0, 0.3), outcomes=60)}
         arrival = replace(make_arrival(app.clock), workflow=cascade)
-        doubted = await app.orchestrator.run_detailed(Task.from_text("What is it?"), arrival=arrival)
+        doubted = await app.runtime.orchestrator.run_detailed(Task.from_text("What is it?"), arrival=arrival)
         assert doubted.run.answer is not None
         assert doubted.run.answer.text == "strong"
         verdict = doubted.run.findings[0].verdict
@@ -78,8 +78,8 @@ async def test_a_judge_that_accepts_everything_ends_no_cascade(serve: Serve) -> 
 async def test_a_checkpoint_contains_the_calibration_of_judges(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve([Reply(text="x")]))
     async with open_app() as app:
-        assert app.grading().trusted == {}
-        assert Mode.TURNS in app.settings.route.modes
+        assert app.runtime.grading().trusted == {}
+        assert Mode.TURNS in app.runtime.settings.route.modes
     card = dict.fromkeys(("kind", "encoder", "trained_at", "verdict", "ripieno"), "") | {
         "format": 3,
         "kind": "stack",

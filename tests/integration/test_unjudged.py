@@ -10,7 +10,8 @@ from tests.integration.conftest import Serve, open_app, write_pool
 from tests.integration.test_learning import STILL, promote_checkpoint
 from tests.integration.test_workflows import TASK, A, B, C, Told, asked, carry, steps_of, take_turns
 
-from ripieno.app import App
+from ripieno.app import Installation
+from ripieno.app.probing import make_prober
 from ripieno.cli.main import cli
 from ripieno.config import load_settings
 from ripieno.domain import (
@@ -81,7 +82,7 @@ async def test_a_judge_is_asked_for_json_and_again_if_unreadable(serve: Serve) -
     write_pool(serve(), serve(), judge, extra=JUDGE)
     async with open_app() as app:
         campaign = Campaign(name="c", tasks=judged_tasks(1), workers=("a",))
-        done = await app.make_profiler().run(campaign, app.pool)
+        done = await app.runtime.make_profiler().run(campaign, app.runtime.pool)
         assert (done.accepted, done.unjudged) == (1.0, {})
     shapes = [seen.body["response_format"]["json_schema"]["schema"]["required"] for seen in judge.seen]  # type: ignore[index]  # JSON
     assert shapes == [["grade"]] * 3
@@ -95,7 +96,9 @@ async def test_a_judge_that_refuses_the_schema_is_asked_in_words(serve: Serve) -
 
     write_pool(serve(), serve(), serve(answer), extra=JUDGE)
     async with open_app() as app:
-        done = await app.make_profiler().run(Campaign(name="c", tasks=judged_tasks(1), workers=("a",)), app.pool)
+        done = await app.runtime.make_profiler().run(
+            Campaign(name="c", tasks=judged_tasks(1), workers=("a",)), app.runtime.pool
+        )
         assert (done.accepted, done.unjudged) == (0.5, {})
 
 
@@ -175,12 +178,12 @@ async def test_failed_judgements_of_older_ledgers_are_judged_again(serve: Serve)
     campaign = Campaign(name="c", tasks=judged_tasks(2), workers=("a",))
     void = Verdict(verifier="judge_failed", quality=0.0, detail="judge 'c' gave no grade")
     async with open_app() as app:
-        await app.make_profiler().run(campaign, app.pool)
+        await app.runtime.make_profiler().run(campaign, app.runtime.pool)
         for name in app.ledger.campaigns.run_ids("c"):
             await app.ledger.append(Judged(run=name, verdict=void))
         assert list(app.ledger.outcomes.measured()) == []
         assert len(app.ledger.outcomes.unjudged("c")) == 2
-        decision, made = await app.orchestrator.run(TASK)
+        decision, made = await app.runtime.orchestrator.run(TASK)
         await app.ledger.append(Judged(run=made.id, verdict=void))
         assert app.ledger.runs.verdicts_of(made.id) == []
         assert app.ledger.decisions.results_of([decision.id])[decision.id][1] == []
@@ -210,7 +213,7 @@ async def test_an_unchecked_answer_is_not_repaired_and_is_returned_as_unchecked(
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]), serve([NOTHING]), serve())
     async with open_app() as app:
         check = Judge(rubric="r", worker=C)
-        run = (await carry(app, Verified(worker=A, check=check, fallbacks=(B, app.pool["d"].id)))).run
+        run = (await carry(app, Verified(worker=A, check=check, fallbacks=(B, app.runtime.pool["d"].id)))).run
         assert [step for step, worker in steps_of(run) if worker != "c"] == ["1", "2"], "two, and nobody mends"
         assert (run.worker, run.findings) == ("a", ())
         assert [each.author for each in run.unchecked] == ["a", "b"]
@@ -266,11 +269,11 @@ async def test_a_verifying_step_without_a_verdict_neither_accepts_nor_refuses(se
 async def test_an_expired_approval_gives_no_verdict(serve: Serve) -> None:
     write_pool(serve([Reply(text="from a")]), serve([Reply(text="from b")]))
     clock = FixedClock()
-    async with App(load_settings(), clock=clock) as app:
+    async with Installation(load_settings(), clock=clock) as app:
         with pytest.raises(ApprovalPending):
             await carry(app, Verified(worker=A, check=Human(), repairs=0))
         clock.advance(25 * 3600.0)
-        answered = await app.orchestrator.resume(app.runs.unfinished()[0])
+        answered = await app.runtime.orchestrator.resume(app.runs.unfinished()[0])
         assert answered is not None
         assert answered.run.findings == ()
         assert [each.verifier for each in answered.run.unchecked] == ["human"]
@@ -286,13 +289,13 @@ async def test_probing_stops_without_verdicts_and_resumes_later(serve: Serve, tm
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
         write_pool(*two, new, judge, extra=extra)
-        probing = Probing(worker=app.pool["c"].id, tasks=judged_tasks(30), budget=8)
+        probing = Probing(worker=app.runtime.pool["c"].id, tasks=judged_tasks(30), budget=8)
         with pytest.raises(NoVerdict, match="none of 5 probes has a verdict"):
-            await app.make_prober().run(probing, app.pool, known=set())
+            await make_prober(app).run(probing, app.runtime.pool, known=set())
         calls = count_calls(new)
         judge.script = [Reply(text='{"grade": 5}')]
         known = app.ledger.campaigns.run_ids("probe:c")
-        found = await app.make_prober().run(probing, app.pool, known=known)
+        found = await make_prober(app).run(probing, app.runtime.pool, known=known)
         assert (found.probes, found.unjudged) == (8, 0)
         assert count_calls(new) == calls + 3, "the first five are judged from the record"
 
@@ -303,15 +306,15 @@ async def test_a_shadow_pair_without_a_verdict_does_not_count_and_is_judged_late
     write_pool(*workers, judge, extra=f"{JUDGE}\n{STILL}")
     async with open_app() as app:
         pairs = [WorkerPair(task=task, candidate=B, incumbent=A) for task in judged_tasks(3)]
-        router = app.brain().router
+        router = app.runtime.routing.router
         rivals = Rivals(candidate=router, incumbent=router, scales=Scales(cost_usd=1.0, latency_s=1.0))
         shadowing = Shadowing(pairs=pairs, rivals=rivals, campaign="shadow:x", known={})
         test = BettingTest(alpha=0.02)
-        done = await Shadow(app.make_profiler(), app.analyzer).run(shadowing, app.pool, test)
+        done = await Shadow(app.runtime.make_profiler(), app.analyzer).run(shadowing, app.runtime.pool, test)
         assert (test.pairs, len(done.unjudged)) == (0, 6)
         calls = [count_calls(worker) for worker in workers]
         judge.script = [Reply(text='{"grade": 5}')]
         later = replace(shadowing, unjudged={run.id: run for run in app.ledger.outcomes.unjudged("shadow:x")})
-        done = await Shadow(app.make_profiler(), app.analyzer).run(later, app.pool, test)
+        done = await Shadow(app.runtime.make_profiler(), app.analyzer).run(later, app.runtime.pool, test)
         assert (test.pairs, done.unjudged, done.spent_usd) == (3, {}, 0.0)
         assert [count_calls(worker) for worker in workers] == calls

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.integration.conftest import Serve, open_app, open_gateway, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.conductor.turns import BUNDLED_HEAD, load_turn_policy, save_turn_policy
 from ripieno.domain import (
     Budget,
@@ -49,8 +49,10 @@ TASK = Task.from_text("What is six times seven?")
 RIGHT = Numeric(answer=42)
 
 
-async def carry(app: App, workflow: Workflow, task: Task = TASK) -> Answered:
-    return await app.orchestrator.run_detailed(task, arrival=replace(make_arrival(app.clock), workflow=workflow))
+async def carry(app: Installation, workflow: Workflow, task: Task = TASK) -> Answered:
+    return await app.runtime.orchestrator.run_detailed(
+        task, arrival=replace(make_arrival(app.clock), workflow=workflow)
+    )
 
 
 def asked(server: ScriptedServer) -> list[str]:
@@ -239,16 +241,16 @@ async def test_only_the_last_step_is_streamed(serve: Serve) -> None:
     async with open_app() as app:
         merge = Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C)
         arrival = replace(make_arrival(app.clock), workflow=merge)
-        started = await app.orchestrator.start(TASK, arrival=arrival)
-        pieces = await app.orchestrator.stream(started)
+        started = await app.runtime.orchestrator.start(TASK, arrival=arrival)
+        pieces = await app.runtime.orchestrator.stream(started)
         texts = [piece.text async for piece in pieces]
         assert "".join(texts) == "one and two"
         assert len([text for text in texts if text]) > 1, "piece by piece"
         assert (started.recorder.serving, started.result().run.worker) == ("c", "c")
         checked = Cascade(stages=(A, B), check=Pattern(pattern="1"))
         arrival = replace(make_arrival(app.clock), workflow=checked)
-        started = await app.orchestrator.start(TASK, arrival=arrival)
-        pieces = await app.orchestrator.stream(started)
+        started = await app.runtime.orchestrator.start(TASK, arrival=arrival)
+        pieces = await app.runtime.orchestrator.stream(started)
         assert "".join([piece.text async for piece in pieces]) == "1", "an answer that is checked comes whole"
         assert started.recorder.serving == "a"
 
@@ -258,8 +260,8 @@ async def test_a_stream_without_an_answer_ends_with_its_error(serve: Serve) -> N
     async with open_app() as app:
         for stages in ((A, A), (A, B)):
             arrival = replace(make_arrival(app.clock), workflow=Cascade(stages=stages, check=RIGHT))
-            started = await app.orchestrator.start(TASK, arrival=arrival)
-            pieces = await app.orchestrator.stream(started)
+            started = await app.runtime.orchestrator.start(TASK, arrival=arrival)
+            pieces = await app.runtime.orchestrator.stream(started)
             with pytest.raises(ProviderError):
                 _ = [piece async for piece in pieces]
             assert isinstance(started.recorder.ended, Failed)
@@ -452,9 +454,9 @@ def test_incomplete_workflows_are_refused() -> None:
 # modes
 
 
-async def compose(app: App, mode: Mode, *, check: Check | None = None, task: Task = TASK) -> Workflow:
+async def compose(app: Installation, mode: Mode, *, check: Check | None = None, task: Task = TASK) -> Workflow:
     wanted = replace(task, objective=replace(task.objective, mode=mode))
-    decision: Decision = await app.orchestrator.decide(wanted, arrival=make_arrival(app.clock, check=check))
+    decision: Decision = await app.runtime.orchestrator.decide(wanted, arrival=make_arrival(app.clock, check=check))
     return decision.workflow
 
 
@@ -575,13 +577,13 @@ class Told:
         return self._steps[len(seen)]
 
 
-async def take_turns(app: App, director: Told, *, task: Task = TASK, most: int = 5) -> Answered:
-    decision = await app.orchestrator.decide(task)
-    others = tuple(worker for worker in app.pool.ids if worker != decision.worker)
+async def take_turns(app: Installation, director: Told, *, task: Task = TASK, most: int = 5) -> Answered:
+    decision = await app.runtime.orchestrator.decide(task)
+    others = tuple(worker for worker in app.runtime.pool.ids if worker != decision.worker)
     turns = Turns(worker=decision.worker, fallbacks=others, most=most)
     decision = replace(decision, workflow=turns)
-    started = Started(decision=decision, task=task, setup=app.brain().router.setup, director=director)
-    return await Executor(app.caller, app.grading).execute(started)
+    started = Started(decision=decision, task=task, setup=app.runtime.routing.router.setup, director=director)
+    return await Executor(app.runtime.caller, app.runtime.grading).execute(started)
 
 
 async def test_a_turn_that_fails_is_shown_and_a_verifier_that_accepts_ends_the_run(serve: Serve) -> None:
@@ -639,7 +641,7 @@ async def test_turns_are_requested_by_name_and_name_their_director(serve: Serve)
     write_pool(serve([Reply(text="42")]), serve([Reply(text="42")]))
     task = replace(TASK, objective=replace(TASK.objective, mode=Mode.TURNS))
     async with open_app() as app:
-        answered = await app.orchestrator.run_detailed(task)
+        answered = await app.runtime.orchestrator.run_detailed(task)
         turns = app.ledger.decisions.find(answered.decision.id).decision.workflow
         assert isinstance(turns, Turns)
         assert turns.author.startswith("turns:")
@@ -648,7 +650,7 @@ async def test_turns_are_requested_by_name_and_name_their_director(serve: Serve)
     save_turn_policy(Path(".ripieno/conductor/turns/0.safetensors"), head, encoder="another", card={})
     async with open_app() as app:
         with pytest.raises(ConfigError, match="no director of turns"):
-            await app.orchestrator.run_detailed(task)
+            await app.runtime.orchestrator.run_detailed(task)
     settings = Path("ripieno.toml")
     settings.write_text(settings.read_text() + "\n[conductor]\nhead = 'nowhere.safetensors'\n")
     with pytest.raises(CheckpointError, match="cannot be read"):

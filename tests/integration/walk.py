@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import ClientSession
 from tests.integration.conftest import ADMIN, JSON, Serve, write_pool
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import KeyLimits
 from ripieno.gateway.gate import SAFE_HEADERS
 from ripieno.testing import Reply
@@ -41,7 +41,7 @@ def ask(route: str, status: int = 200, body: object = None, *, path: str = "", h
     return Ask(route, path or route.partition(" ")[2], status, body, frozenset(has or ()))
 
 
-async def list_asks(app: App, client: ClientSession, address: str) -> list[Ask]:
+async def list_asks(app: Installation, client: ClientSession, address: str) -> list[Ask]:
     """One request for every route, and for every form of an answer."""
     key, _ = app.ledger.keys.create("to be ended", KeyLimits())
     decision = (await send(client, address, ask("POST /v1/chat/completions", body=CHAT))).headers["x-ripieno-decision"]

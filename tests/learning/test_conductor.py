@@ -153,7 +153,7 @@ async def test_the_workbench_and_the_engine_agree_on_plans(bench: tuple[World, S
             steps = draw_steps(rng, len(workers))
             done = world.carry_out(task.task.text, steps, pool)
             arrival = replace(make_arrival(app.clock), workflow=to_plan(steps, pool))
-            answered = await app.orchestrator.run_detailed(task.task, arrival=arrival)
+            answered = await app.runtime.orchestrator.run_detailed(task.task, arrival=arrival)
             assert answered.run.answer is not None
             assert answered.run.answer.text == done.results[-1]
             assert len(answered.run.calls) == len(done.results)

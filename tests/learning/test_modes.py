@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.feedback import record_feedback
 from ripieno.cli.train import TrainingRequest, train_once
 from ripieno.config import load_settings
@@ -50,11 +50,13 @@ def write_settings(servers: list[ScriptedServer]) -> None:
     Path("ripieno.toml").write_text("\n".join(lines))
 
 
-def make_task(app: App) -> Task:
-    return Task.from_text("Riddle 999: which number do I think of, 3?", objective=app.make_objective(), kind="riddle")
+def make_task(app: Installation) -> Task:
+    return Task.from_text(
+        "Riddle 999: which number do I think of, 3?", objective=app.runtime.make_objective(), kind="riddle"
+    )
 
 
-async def measure(app: App, *, err_together: bool, seed: int, tasks: int = 240) -> None:
+async def measure(app: Installation, *, err_together: bool, seed: int, tasks: int = 240) -> None:
     """Record a campaign: two cheap workers that err apart, or together, and a dear one that hardly errs."""
     rng = np.random.default_rng(seed)
     entries: list[Executed | Judged] = []
@@ -67,7 +69,7 @@ async def measure(app: App, *, err_together: bool, seed: int, tasks: int = 240) 
             wrong = "7" if err_together else f"{rng.integers(8, 1000)}"
             call = Call(
                 worker=worker,
-                worker_version=app.pool[worker].version,
+                worker_version=app.runtime.pool[worker].version,
                 usage=Usage(input_tokens=10, output_tokens=2),
                 cost_usd=COST[worker],
                 latency_s=0.5,
@@ -102,60 +104,60 @@ WANTED = TrainingRequest(data=None, dataset="riddles", kind="ridge", seed=0, out
 @pytest.mark.parametrize("seed", [0, 1, 2])
 async def test_agreement_is_chosen_unasked_where_workers_err_apart(servers: list[ScriptedServer], seed: int) -> None:
     write_settings(servers)
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=seed)
         done = await train_once(app, WANTED)
         assert done is not None
         workflows = read_workflows(done.trained.card)
         assert workflows
         assert "workflows add +" in done.trained.card.verdict
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         task = Task.from_text(
-            "Riddle 999: which number do I think of, 3?", objective=app.make_objective(), kind="riddle"
+            "Riddle 999: which number do I think of, 3?", objective=app.runtime.make_objective(), kind="riddle"
         )
-        decision = await app.orchestrator.decide(task)
+        decision = await app.runtime.orchestrator.decide(task)
         assert decision.mode in workflows
         assert not isinstance(decision.workflow, Solo)
         assert {e.worker for e in decision.estimates} == {A, B, C, *workflows}
-        handled, _ = await app.orchestrator.run(task)
-        replayed = await app.replays.replay(app.ledger.decisions.find(handled.id), app.pool)
+        handled, _ = await app.runtime.orchestrator.run(task)
+        replayed = await app.replays.replay(app.ledger.decisions.find(handled.id), app.runtime.pool)
         assert (replayed.decision.mode, replayed.differs) == (decision.mode, ())
-        alone = await app.orchestrator.decide(replace(task, objective=replace(task.objective, workers=(A, C))))
+        alone = await app.runtime.orchestrator.decide(replace(task, objective=replace(task.objective, workers=(A, C))))
         assert alone.mode is None, "who is in it must be allowed"
-        asked = await app.orchestrator.decide(replace(task, objective=replace(task.objective, mode="verified")))  # type: ignore[arg-type]  # a mode's value
+        asked = await app.runtime.orchestrator.decide(replace(task, objective=replace(task.objective, mode="verified")))  # type: ignore[arg-type]  # a mode's value
         assert isinstance(asked.workflow, Verified)
         assert asked.mode is None
 
 
 async def test_agreement_is_not_even_offered_where_workers_err_together(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         await measure(app, err_together=True, seed=0)
         done = await train_once(app, WANTED)
         assert done is not None
         task = make_task(app)
-        decision = await app.orchestrator.decide(task)
+        decision = await app.runtime.orchestrator.decide(task)
         assert decision.mode is None
         assert isinstance(decision.workflow, Solo)
 
 
 async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=0)
         await train_once(app, WANTED)
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         task = Task.from_text(
-            "Riddle 999: which number do I think of, 3?", objective=app.make_objective(), kind="riddle"
+            "Riddle 999: which number do I think of, 3?", objective=app.runtime.make_objective(), kind="riddle"
         )
-        before = await app.orchestrator.decide(task)
+        before = await app.runtime.orchestrator.decide(task)
         for _ in range(25):
-            decision, run = await app.orchestrator.run(task)
+            decision, run = await app.runtime.orchestrator.run(task)
             assert run.mode == before.mode
             await record_feedback(app, decision.id, Verdict(verifier="user", quality=0.0))
-            if (await app.orchestrator.decide(task)).mode != before.mode:
+            if (await app.runtime.orchestrator.decide(task)).mode != before.mode:
                 break
-        after = await app.orchestrator.decide(task)
+        after = await app.runtime.orchestrator.decide(task)
         old = {e.worker: e.quality for e in before.estimates}
         new = {e.worker: e.quality for e in after.estimates}
         assert before.mode is not None
@@ -165,7 +167,7 @@ async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(
 
 async def test_replayed_outcomes_are_what_the_engine_would_have_met(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
-    async with App(load_settings()) as app:
+    async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=4, tasks=30)
         data = export_data(app.ledger, "riddles")
         (answers,) = gather_answers(app.ledger, data)

@@ -134,13 +134,15 @@ async def test_the_workbench_and_the_engine_agree_on_turns(stage: Stage) -> None
             chosen = draw_turns(rng, world, played)
             outcome = find_outcomes(world, [played])[0]
             passed_over += any(each.is_nothing for each in played.happened)
-            decision = await app.orchestrator.decide(task.task)
-            turns = Turns(worker=decision.worker, fallbacks=tuple(w for w in app.pool.ids if w != decision.worker))
+            decision = await app.runtime.orchestrator.decide(task.task)
+            turns = Turns(
+                worker=decision.worker, fallbacks=tuple(w for w in app.runtime.pool.ids if w != decision.worker)
+            )
             decision = replace(decision, workflow=turns)
             started = Started(
-                decision=decision, task=task.task, setup=app.brain().router.setup, director=Replayed(chosen)
+                decision=decision, task=task.task, setup=app.runtime.routing.router.setup, director=Replayed(chosen)
             )
-            answered = await Executor(app.caller, app.grading).execute(started)
+            answered = await Executor(app.runtime.caller, app.runtime.grading).execute(started)
             assert answered.answer.text == played.underway.results[-1]
             assert len(answered.run.calls) == outcome.steps
     assert passed_over > 20

@@ -3,18 +3,18 @@
 from typing import assert_type
 
 import ripieno
-from ripieno import App, Decision, NewItem, Objective, Pool, Run, Scope, Task
+from ripieno import Decision, Installation, NewItem, Objective, Pool, Run, Scope, Task
 
 
-async def use(app: App) -> None:
+async def use(app: Installation) -> None:
     task = Task.from_text("hello", objective=Objective(preference=0.5))
     assert_type(task.digest, str)
-    assert_type(await app.orchestrator.decide(task), Decision)
-    decision, run = await app.orchestrator.run(task)
+    assert_type(await app.runtime.orchestrator.decide(task), Decision)
+    decision, run = await app.runtime.orchestrator.run(task)
     assert_type(decision, Decision)
     assert_type(run, Run)
     assert_type(run.cost_usd, float | None)
-    assert_type(app.pool, Pool)
+    assert_type(app.runtime.pool, Pool)
     (receipt,) = await app.memory.remember([NewItem(text="hello", scope=Scope(project="web"))])
     assert_type(receipt.id, str)
 

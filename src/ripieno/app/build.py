@@ -1,7 +1,6 @@
 """What an app is built of: the objects that settings describe."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -276,12 +275,3 @@ def _find_address(settings: Settings, card: WorkerSettings) -> str | None:
         return HERE
     address = (found.model_extra or {}).get("base_url")
     return address if isinstance(address, str) else None
-
-
-def stat_file(path: str) -> tuple[int, int] | None:
-    """When a file changed last, and its size; None where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116  # a third of the time that a Path takes
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size

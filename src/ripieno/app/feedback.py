@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from ripieno.app.app import App
+from ripieno.app.installation import Installation
 from ripieno.domain import Judged, Run, Verdict
 from ripieno.errors import InvalidTask, NotFound
 
@@ -22,7 +22,7 @@ class Payer:
 
 
 async def record_feedback(
-    app: App,
+    app: Installation,
     decision: str,
     verdict: Verdict | None = None,
     *,
@@ -49,7 +49,7 @@ async def record_feedback(
     return judged
 
 
-def _find_runs(app: App, decision: str, payer: Payer | None) -> list[Run]:
+def _find_runs(app: Installation, decision: str, payer: Payer | None) -> list[Run]:
     if payer is None:
         name = app.ledger.decisions.find(decision).decision.id
         runs = app.ledger.runs.of_decision(name)
@@ -61,7 +61,7 @@ def _find_runs(app: App, decision: str, payer: Payer | None) -> list[Run]:
     return runs
 
 
-def _make_judged(app: App, runs: Sequence[Run], verdict: Verdict | None, correction: str | None) -> Judged:
+def _make_judged(app: Installation, runs: Sequence[Run], verdict: Verdict | None, correction: str | None) -> Judged:
     if correction is not None:
         answer = runs[-1].answer
         if answer is None:

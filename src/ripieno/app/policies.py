@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ripieno.app.app import App
+from ripieno.app.installation import Installation
+from ripieno.app.runtime import make_router
 from ripieno.app.sources import find_source, load_measured, load_tasks
 from ripieno.domain import Decided, Decision, DecisionInputs, Estimate, Features, Promoted
 from ripieno.errors import NotFound, NotReplayable
@@ -46,7 +47,7 @@ class Pairing:
     """Hears of the progress."""
 
 
-async def promote_by_hand(app: App, checkpoint: str, *, releases: bool = False) -> None:
+async def promote_by_hand(app: Installation, checkpoint: str, *, releases: bool = False) -> None:
     """Put a checkpoint into traffic.
 
     Args:
@@ -63,11 +64,11 @@ async def promote_by_hand(app: App, checkpoint: str, *, releases: bool = False) 
         app.registry.release(checkpoint)
     if checkpoint in app.registry.versions():
         card = read_card(app.registry.folder / checkpoint)
-        require_shared_workers(card, app.pool.ids, version=checkpoint)
+        require_shared_workers(card, app.runtime.pool.ids, version=checkpoint)
     await promote(app.registry, app.ledger, checkpoint, reason="by hand")
 
 
-async def roll_back(app: App) -> str:
+async def roll_back(app: Installation) -> str:
     """End a canary's trial or, where there is none, put back what the latest promotion replaced; gives who decides.
 
     Raises:
@@ -89,7 +90,7 @@ async def roll_back(app: App) -> str:
     return previous
 
 
-async def shadow(app: App, checkpoint: str, pairing: Pairing) -> AsyncIterator[Finding]:
+async def shadow(app: Installation, checkpoint: str, pairing: Pairing) -> AsyncIterator[Finding]:
     """Hold a checkpoint against the one in traffic, stage by stage; one that passes all gets a canary's share.
 
     Each finding is recorded before it is given; the first that fails is the last.
@@ -109,7 +110,7 @@ async def shadow(app: App, checkpoint: str, pairing: Pairing) -> AsyncIterator[F
             return
 
 
-async def audit_traffic(app: App, *, last: int) -> tuple[Audit, list[str]]:
+async def audit_traffic(app: Installation, *, last: int) -> tuple[Audit, list[str]]:
     """Look for bias in the latest decisions; gives the changes of workers that were noticed, too.
 
     Raises:
@@ -124,21 +125,23 @@ async def audit_traffic(app: App, *, last: int) -> tuple[Audit, list[str]]:
         features = inputs.features if inputs is not None else await app.analyzer.analyze(row.task)
         rows.append(Audited(decision=row.decision, features=features, quality=row.quality if row.is_realised else None))
         await asyncio.sleep(0)  # a gateway serves others meanwhile
-    router = app.brain().router
+    router = app.runtime.routing.router
 
     def estimate(changed: Features, decision: Decision) -> Sequence[Estimate]:
-        eligible = [worker for worker in app.pool if worker.id in decision.mask.eligible]
+        eligible = [worker for worker in app.runtime.pool if worker.id in decision.mask.eligible]
         return router.predictor.forecast(changed, eligible).estimates if eligible else decision.estimates
 
     found = await asyncio.to_thread(audit, rows, policy=router.policy, estimate=estimate)
     return found, list(router.estimator.state.drifts) if router.estimator is not None else []
 
 
-async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> AsyncIterator[Finding]:
+async def _prove(app: Installation, checkpoint: str, current: str, pairing: Pairing) -> AsyncIterator[Finding]:
     """The stages before the canary, in order."""
-    quiet = app.settings.model_copy(update={"route": app.settings.route.model_copy(update={"exploration": 0.0})})
-    candidate = app.make_router(checkpoint, app.pool, quiet)
-    incumbent = app.make_router(current, app.pool, quiet)
+    runtime = app.runtime
+    route = runtime.settings.route.model_copy(update={"exploration": 0.0})
+    quiet = runtime.settings.model_copy(update={"route": route})
+    candidate = make_router(checkpoint, runtime.pool, quiet, runtime.foundation)
+    incumbent = make_router(current, runtime.pool, quiet, runtime.foundation)
     card = read_card(app.registry.folder / checkpoint)
     check_missing(card)
     yield await _replay(app, (checkpoint, current), (candidate, incumbent), card)
@@ -150,9 +153,9 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
     if not source:
         source = await asyncio.to_thread(find_source, app, card.datasets[0])
     rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
-    shadow, test, name = Shadow(app.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
+    shadow, test, name = Shadow(app.runtime.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
     tasks = await asyncio.to_thread(load_tasks, source)
-    found = await shadow.find_pairs(tasks, rivals, app.conditions())
+    found = await shadow.find_pairs(tasks, rivals, app.runtime.availability.conditions())
     measured = await asyncio.to_thread(lambda: list(app.ledger.outcomes.measured(dataset=name)))
     unjudged = await asyncio.to_thread(app.ledger.outcomes.unjudged, name)
     shadowing = Shadowing(
@@ -163,19 +166,21 @@ async def _prove(app: App, checkpoint: str, current: str, pairing: Pairing) -> A
         unjudged={run.id: run for run in unjudged},
         most_cost_usd=pairing.most_cost_usd,
     )
-    done = await shadow.run(shadowing, app.pool, test, on_progress=pairing.told)
+    done = await shadow.run(shadowing, app.runtime.pool, test, on_progress=pairing.told)
     yield judge_shadow(test, unjudged=len(done.unjudged))
 
 
-async def _replay(app: App, names: tuple[str, str], routers: tuple[Router, Router], card: ModelCard) -> Finding:
+async def _replay(
+    app: Installation, names: tuple[str, str], routers: tuple[Router, Router], card: ModelCard
+) -> Finding:
     data = await asyncio.to_thread(load_measured, app, card.datasets[0])
     bench = prepare(data, await analyze_prompts(app.analyzer, data))
     checkpoints = [app.registry.load(version, schema=app.analyzer.schema)[0] for version in names]
     rules = DecisionRule.read(routers[0].policy.facts), DecisionRule.read(routers[1].policy.facts)
-    return compare(bench, checkpoints[0], checkpoints[1], objective=app.make_objective(), rules=rules)
+    return compare(bench, checkpoints[0], checkpoints[1], objective=app.runtime.make_objective(), rules=rules)
 
 
-async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:
+async def _ask_again(app: Installation, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:
     """Logged decisions as arrays, and what the candidate would have taken, shape (n, m)."""
     log, workers = make_log(rows)
     target = np.zeros(log.expected.shape)
@@ -188,9 +193,9 @@ async def _ask_again(app: App, rows: Sequence[LoggedDecision], candidate: Router
     return log, target
 
 
-async def _restore(app: App, row: LoggedDecision) -> DecisionInputs | None:
+async def _restore(app: Installation, row: LoggedDecision) -> DecisionInputs | None:
     """Put the inputs of a logged decision together; None if something that it depended on is gone."""
     try:
-        return await app.replays.restore(Decided(decision=row.decision, task=row.task), app.pool)
+        return await app.replays.restore(Decided(decision=row.decision, task=row.task), app.runtime.pool)
     except NotReplayable:
         return None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from ripieno.app.app import App
+from ripieno.app.installation import Installation
 from ripieno.memory.extract import Extracted, extract
 from ripieno.privacy.files import make_folder, make_private
 
@@ -17,7 +17,7 @@ MOST_TURNS = 200
 log = logging.getLogger(__name__)
 
 
-async def extract_facts(app: App, *, worker: str, most: int) -> Extracted | None:
+async def extract_facts(app: Installation, *, worker: str, most: int) -> Extracted | None:
     """Have facts extracted from what was said since the last time; None where another process is at it.
 
     Args:
@@ -28,21 +28,21 @@ async def extract_facts(app: App, *, worker: str, most: int) -> Extracted | None
     Raises:
         RipienoError: nobody answers, or memory is unavailable; the next one goes on where this one ended.
     """
-    with _alone(app.settings.home / "extract.lock") as is_alone:
+    with _alone(app.runtime.settings.home / "extract.lock") as is_alone:
         if not is_alone:
             return None
-        return await extract(app.memory, partial(app.orchestrator.generate_text, worker=worker), most=most)
+        return await extract(app.memory, partial(app.runtime.orchestrator.generate_text, worker=worker), most=most)
 
 
-async def beat_memory(app: App) -> None:
+async def beat_memory(app: Installation) -> None:
     """Let the canary of memory beat once, where memory is in use."""
-    if (app.has_memory or app.settings.memory.extract_worker is not None) and not await app.memory.beat():
+    if (app.has_memory or app.runtime.settings.memory.extract_worker is not None) and not await app.memory.beat():
         log.warning("memory's canary did not come back")
 
 
-async def extract_new_facts(app: App) -> None:
+async def extract_new_facts(app: Installation) -> None:
     """Extract facts from what was said since the last time, where the settings name who reads."""
-    worker = app.settings.memory.extract_worker
+    worker = app.runtime.settings.memory.extract_worker
     if worker is not None:
         await extract_facts(app, worker=worker, most=MOST_TURNS)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from ripieno.domain import Clock, Decided, Resolved, Run
 from ripieno.errors import ApprovalDenied, ApprovalPending, ConfigError, NotFound, RipienoError
@@ -16,13 +17,15 @@ class Runs:
     """What there is to know of unfinished runs, and to do about them.
 
     Args:
-        orchestrator: goes on with them.
+        orchestrator: returns what goes on with them.
         journals: their record; None where runs are not durable.
         ledger: where it stands.
         clock: the time.
     """
 
-    def __init__(self, orchestrator: Orchestrator, journals: Journals | None, ledger: Ledger, clock: Clock) -> None:
+    def __init__(
+        self, orchestrator: Callable[[], Orchestrator], journals: Journals | None, ledger: Ledger, clock: Clock
+    ) -> None:
         self._orchestrator = orchestrator
         self._journals = journals
         self._ledger = ledger
@@ -120,7 +123,7 @@ class Runs:
         """
         if found.is_owned:
             raise ConfigError(f"run {found.claim.run} is in the hands of {found.claim.owner}, which lives")
-        return await self._orchestrator.resume(found)
+        return await self._orchestrator().resume(found)
 
     async def sweep(self) -> int:
         """Begin to go on with every run that nobody has in hand, and that waits for no human; gives their number."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ripieno.app.app import App
+from ripieno.app.installation import Installation
 from ripieno.domain import Pool, Privacy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import NotFound
@@ -32,7 +32,7 @@ def load_tasks(source: str) -> list[GradedTask]:
     return read_tasks(Path(source))
 
 
-def find_source(app: App, dataset: str) -> str:
+def find_source(app: Installation, dataset: str) -> str:
     """Where the graded tasks of a data set can be read again.
 
     Raises:
@@ -44,7 +44,7 @@ def find_source(app: App, dataset: str) -> str:
     return source
 
 
-def load_measured(app: App, dataset: str | None) -> RoutingData:
+def load_measured(app: Installation, dataset: str | None) -> RoutingData:
     """Outcomes of one campaign, of the pool's workers in their present versions.
 
     Probes and traffic are not mixed in: who chose those tasks chose them for the worker, so that their means would
@@ -61,7 +61,7 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
             )
         dataset = known[0]
     try:
-        return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.pool})
+        return export_data(app.ledger, dataset, versions={worker.id: worker.version for worker in app.runtime.pool})
     except NotFound as error:
         waiting = len(app.ledger.outcomes.unjudged(dataset))
         if not waiting:
@@ -72,7 +72,7 @@ def load_measured(app: App, dataset: str | None) -> RoutingData:
         ) from error
 
 
-def list_campaigns(app: App) -> tuple[str, ...]:
+def list_campaigns(app: Installation) -> tuple[str, ...]:
     """Data sets in which the workers of the checkpoint in traffic were measured on the same tasks."""
     version = app.registry.current()
     return read_card(app.registry.folder / version).datasets if version is not None else ()

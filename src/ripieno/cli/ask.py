@@ -23,7 +23,7 @@ from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.domain import Arrival
 
 _OBJECTIVE = ("preset", "preference", "mission_criticality", "time_criticality")
@@ -59,7 +59,7 @@ class TaskOptions:
     check: str | None
     memory: str | None
 
-    def make_task(self, app: App) -> Task:
+    def make_task(self, app: Installation) -> Task:
         """Make the task with its objective.
 
         Raises:
@@ -68,16 +68,16 @@ class TaskOptions:
         words = sys.stdin.read() if self.text == "-" else self.text
         if not words.strip():
             raise InvalidTask("the task is empty", param="text")
-        require_workers(app.pool, self.workers)
+        require_workers(app.runtime.pool, self.workers)
         mode = Mode(self.workflow) if self.workflow is not None else None
-        base = app.make_objective(self.preset, preference=self.preference)
+        base = app.runtime.make_objective(self.preset, preference=self.preference)
         objective = replace(base, workers=self.workers, mode=mode)
         given = {"mission_criticality": self.mission, "time_criticality": self.time_}
         stated = {name: value for name, value in given.items() if value is not None}
         objective = replace(objective, stated=frozenset(stated), **stated)  # type: ignore[arg-type]  # numbers, by name
         return Task.from_text(words, objective=objective)
 
-    def make_arrival(self, app: App) -> Arrival:
+    def make_arrival(self, app: Installation) -> Arrival:
         """Make the arrival, with the check of its answers.
 
         Raises:
@@ -135,7 +135,8 @@ def task_options(command: Command) -> Command:
 def ask(config: Path | None, *, options: TaskOptions, wants_explanation: bool, as_json: bool) -> None:
     """Route TEXT to a worker, and print its answer. `-` reads TEXT from stdin."""
     answered = run_app(
-        config, lambda app: app.orchestrator.run_detailed(options.make_task(app), arrival=options.make_arrival(app))
+        config,
+        lambda app: app.runtime.orchestrator.run_detailed(options.make_task(app), arrival=options.make_arrival(app)),
     )
     decision, run = answered.decision, answered.run
     if as_json:
@@ -174,7 +175,7 @@ def route(config: Path | None, *, options: TaskOptions, wants_explanation: bool,
     from ripieno.route.explain import explain
 
     decision = run_app(
-        config, lambda app: app.orchestrator.decide(options.make_task(app), arrival=options.make_arrival(app))
+        config, lambda app: app.runtime.orchestrator.decide(options.make_task(app), arrival=options.make_arrival(app))
     )
     if as_json:
         print_json(describe(decision))

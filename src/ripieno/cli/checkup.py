@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from ripieno.app import App, MemoryApp
+from ripieno.app import Installation, MemoryApp
 from ripieno.app.build import build_encoder, build_pool, build_providers, prepare_home
 from ripieno.cli.errors import OUT_OF_REACH, WRONG_SETUP
 from ripieno.cli.output import say
@@ -137,7 +137,7 @@ async def _check_plugins(loaded: Loaded) -> str:
 
 
 async def _check_checkpoint(loaded: Loaded) -> str:
-    async with App(loaded) as app:
+    async with Installation(loaded) as app:
         current = app.registry.current()
     return f"ok, {current}" if current else "none yet; run `ripieno profile` and `ripieno train`"
 

@@ -168,7 +168,7 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
 def plan(config: Path | None, *, options: TaskOptions, as_json: bool) -> None:
     """Show the plan that TEXT would run. Only a prompted conductor makes a call."""
     planned = replace(options, workflow=options.workflow or Mode.PLAN.value)
-    decision, calls = run_app(config, lambda app: app.orchestrator.preview_plan(planned.make_task(app)))
+    decision, calls = run_app(config, lambda app: app.runtime.orchestrator.preview_plan(planned.make_task(app)))
     workflow = decision.workflow
     if as_json:
         steps = workflow.steps if isinstance(workflow, Plan) else ()
@@ -317,7 +317,7 @@ def _load_all(folder: Path, stage: Stage) -> dict[str, list[TinyPolicy]]:
 
 def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, folder: Path) -> None:
     """Let an untrained worker write the plans of the exam. An interrupted exam resumes."""
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.conductor import make_prompt
     from ripieno.measure import require_plain
     from ripieno.providers import CallAnswered
@@ -327,15 +327,15 @@ def _write_by_prompt(config: Path | None, stage: Stage, exam: Exam, name: str, f
     written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     families = stage.guess_families(exam.tasks)
 
-    async def work(app: App) -> None:
-        require_workers(app.pool, [name])
-        require_plain([app.pool[name]])
+    async def work(app: Installation) -> None:
+        require_workers(app.runtime.pool, [name])
+        require_plain([app.runtime.pool[name]])
         path.parent.mkdir(parents=True, exist_ok=True)
         with count_bar("plans by prompt", len(exam.tasks)) as advance:
             for place in range(len(exam.tasks)):
                 if place >= len(written):
                     brief = make_brief(exam.tasks[place], exam.pools[place], families[place])
-                    result = await app.caller.call(app.pool[parse_worker_id(name)], make_prompt(brief))
+                    result = await app.runtime.caller.call(app.runtime.pool[parse_worker_id(name)], make_prompt(brief))
                     written.append(result.answer.text if isinstance(result, CallAnswered) else "")
                     path.with_suffix(".part").write_text(json.dumps(written), encoding="utf-8")
                     path.with_suffix(".part").replace(path)

@@ -21,7 +21,7 @@ from ripieno.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.evaluate.report import Entrant
 
 
@@ -62,7 +62,7 @@ def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
 
     No keys, no network. A repeated run keeps earlier measurements. Needs `pip install 'ripieno[demo]'`.
     """
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.config import load_settings
     from ripieno.plugins import require_extra
 
@@ -72,7 +72,7 @@ def demo(*, train_tasks: int, test_tasks: int, seed: int, home: Path) -> None:
     started = time.monotonic()
 
     async def run() -> None:
-        async with App(load_settings(settings)) as app:
+        async with Installation(load_settings(settings)) as app:
             await _measure(app, size)
             await _learn(app, size, home)
             await _serve(app, size)
@@ -106,7 +106,7 @@ def _write_settings(home: Path) -> Path:
     return path
 
 
-async def _measure(app: App, size: Size) -> None:
+async def _measure(app: Installation, size: Size) -> None:
     from ripieno.app.sources import EMBEDDED
     from ripieno.embedded.families import generate_tasks
     from ripieno.measure import Campaign
@@ -114,7 +114,7 @@ async def _measure(app: App, size: Size) -> None:
     tasks = generate_tasks(train=size.train, test=size.test, seed=size.seed)
     workers = await find_able(app)
     say(f"1. Measuring {len(workers)} workers on {len(tasks)} tasks of {len({t.family for t in tasks})} families.")
-    profiler = app.make_profiler()
+    profiler = app.runtime.make_profiler()
     started = time.monotonic()
     with progress_bar("measuring") as show:
         learning = Campaign(
@@ -124,11 +124,11 @@ async def _measure(app: App, size: Size) -> None:
             skip=_is_skipped,
             source=EMBEDDED,
         )
-        first = await profiler.run(learning, app.pool, on_progress=show)
+        first = await profiler.run(learning, app.runtime.pool, on_progress=show)
         held_out = Campaign(
             name=CAMPAIGN, tasks=tuple(t for t in tasks if t.split == "test"), workers=workers, repeats=REPEATS
         )
-        second = await profiler.run(held_out, app.pool, on_progress=show)
+        second = await profiler.run(held_out, app.runtime.pool, on_progress=show)
     report_unjudged(second)
     known = first.resumed + second.resumed
     fresh, took_s = first.done + second.done - known, time.monotonic() - started
@@ -140,7 +140,7 @@ def _is_skipped(task: GradedTask, worker: str) -> bool:
     return crc32(task.id.encode()) % MEASURED_SHARES.get(worker, 1) != 0
 
 
-def _show_profile(app: App, workers: tuple[str, ...]) -> None:
+def _show_profile(app: Installation, workers: tuple[str, ...]) -> None:
     import numpy as np
 
     from ripieno.evaluate.observed import mean_known
@@ -167,7 +167,7 @@ def _show_profile(app: App, workers: tuple[str, ...]) -> None:
     print_report(Report(title="\nShare of accepted answers, and mean cost of a task", columns=columns, rows=rows))
 
 
-async def _learn(app: App, size: Size, home: Path) -> None:
+async def _learn(app: Installation, size: Size, home: Path) -> None:
     from ripieno.evaluate.benchmark import judge, prepare
     from ripieno.learn import Recipe, analyze_prompts
     from ripieno.learn import train as fit
@@ -175,10 +175,10 @@ async def _learn(app: App, size: Size, home: Path) -> None:
     from ripieno.ledger import export_data
 
     say("\n2. Training a router on the training templates, evaluating it on the held-out ones.")
-    versions: dict[str, str] = {worker.id: worker.version for worker in app.pool}
+    versions: dict[str, str] = {worker.id: worker.version for worker in app.runtime.pool}
     data = export_data(app.ledger, CAMPAIGN, versions=versions)
     features = await analyze_prompts(app.analyzer, data)
-    recipe = Recipe(seed=size.seed, objective=app.make_objective())
+    recipe = Recipe(seed=size.seed, objective=app.runtime.make_objective())
     trained = fit(data, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
     bench = prepare(data, features)
     extra = _hand_written([prompt.text for prompt in data.prompts], bench.test_rows, bench.held_out.workers)
@@ -212,7 +212,7 @@ def _hand_written(texts: list[str], rows: np.ndarray, workers: tuple[str, ...]) 
     ]
 
 
-async def _serve(app: App, size: Size) -> None:
+async def _serve(app: Installation, size: Size) -> None:
     """Send one unseen task of each family through the gateway with the official client."""
     from openai import AsyncOpenAI
 
@@ -220,7 +220,7 @@ async def _serve(app: App, size: Size) -> None:
     from ripieno.gateway import bind_socket, running
 
     fresh = generate_tasks(train=0, test=1, seed=size.seed + 1000)
-    with bind_socket(app.settings.gateway.model_copy(update={"port": 0})) as listener:
+    with bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0})) as listener:
         async with running(app, listener) as address, AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
             say(f"\n3. Asking {address}/v1 with the openai client, model='auto'.")
             rows = []

@@ -13,7 +13,7 @@ from ripieno.cli.running import run_app
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.evaluate.benchmark import Benchmark, BenchmarkResult
     from ripieno.evaluate.newcomers import ProbeLine
     from ripieno.evaluate.transfer import TransferLine
@@ -108,14 +108,14 @@ def evaluate(
         show_transfer(config, data, kind=kinds[0], seed=seed, as_json=as_json)
         return
 
-    async def work(app: App) -> tuple[Benchmark, BenchmarkResult]:
+    async def work(app: Installation) -> tuple[Benchmark, BenchmarkResult]:
         source = read_folder(data)
         bench = prepare(source, await analyze_prompts(app.analyzer, source))
         if checkpoint is not None:
             router, _ = load_checkpoint(checkpoint, schema=app.analyzer.schema)
         else:
             router = Checkpoint.fit(kinds[0], bench.train, rng=np.random.default_rng(seed))
-        objective = BEST_QUALITY if preference is None else app.make_objective(preference=preference)
+        objective = BEST_QUALITY if preference is None else app.runtime.make_objective(preference=preference)
         baselines = tuple(dict.fromkeys((*BASELINE_KINDS, *kinds[1:])))
         return bench, judge(bench, router, objective=objective, baselines=baselines, seed=seed)
 
@@ -136,7 +136,7 @@ def show_transfer(config: Path | None, data: Path, *, kind: str, seed: int, as_j
     from ripieno.learn import analyze_prompts
     from ripieno.tasks import read_folder
 
-    async def work(app: App) -> list[TransferLine]:
+    async def work(app: Installation) -> list[TransferLine]:
         source = read_folder(data)
         return leave_dataset_out(source, await analyze_prompts(app.analyzer, source), kind=kind, seed=seed)
 
@@ -151,7 +151,7 @@ def show_newcomers(config: Path | None, data: Path, probes: tuple[int, ...], *, 
     from ripieno.learn import analyze_prompts
     from ripieno.tasks import read_folder
 
-    async def work(app: App) -> list[ProbeLine]:
+    async def work(app: Installation) -> list[ProbeLine]:
         source = read_folder(data)
         bench = prepare(source, await analyze_prompts(app.analyzer, source))
         return leave_one_out(bench.train, bench.test, probes=probes, seeds=(seed, seed + 1, seed + 2))

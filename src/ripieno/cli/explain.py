@@ -15,7 +15,7 @@ from ripieno.domain import Decided, Judged, Run, Verdict
 from ripieno.errors import NotFound
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.app.replay import Replayed
 
 
@@ -27,14 +27,14 @@ def explain(config: Path | None, *, decision_id: str, wants_replay: bool, as_jso
     """Explain decision DECISION_ID in words. `last` is the latest; the beginning of an id is enough."""
     from ripieno.route.explain import explain as explain_decision
 
-    async def work(app: App) -> tuple[Decided, list[Run], list[Judged], Replayed | None]:
+    async def work(app: Installation) -> tuple[Decided, list[Run], list[Judged], Replayed | None]:
         name = app.ledger.decisions.last() if decision_id == "last" else decision_id
         if name is None:
             raise NotFound("no decision is recorded yet", hint="make one: `ripieno ask TEXT`")
         decided = app.ledger.decisions.find(name)
         runs = app.ledger.runs.of_decision(decided.decision.id)
         verdicts = [judged for run in runs for judged in app.ledger.runs.verdicts_of(run.id)]
-        return decided, runs, verdicts, await app.replays.replay(decided, app.pool) if wants_replay else None
+        return decided, runs, verdicts, await app.replays.replay(decided, app.runtime.pool) if wants_replay else None
 
     decided, runs, verdicts, replayed = run_app(config, work)
     explanation = explain_decision(decided.decision)
@@ -104,7 +104,7 @@ def feedback(
 
     text = correction.read() if correction is not None else None
 
-    async def work(app: App) -> Judged:
+    async def work(app: Installation) -> Judged:
         name = (app.ledger.decisions.last() or "") if decision_id == "last" else decision_id
         verdict = None if quality is None else Verdict(verifier="user", quality=quality, detail=detail)
         return await record_feedback(app, name, verdict, correction=text)

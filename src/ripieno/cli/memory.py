@@ -19,7 +19,7 @@ from ripieno.domain.task import Privacy
 from ripieno.errors import GateRefused, MemoryUnavailable
 
 if TYPE_CHECKING:
-    from ripieno.app import App, MemoryApp
+    from ripieno.app import Installation, MemoryApp
     from ripieno.memory.compact import Compacted
     from ripieno.memory.extract import Extracted
     from ripieno.memory.health import MemoryHealth
@@ -264,10 +264,10 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
 
     turns = read_turns(file)
 
-    async def work(app: App) -> Compacted:
+    async def work(app: Installation) -> Compacted:
         if worker != "auto":
-            require_workers(app.pool, [worker or ""])
-        return await shorten(turns, write=partial(app.orchestrator.generate_text, worker=worker))
+            require_workers(app.runtime.pool, [worker or ""])
+        return await shorten(turns, write=partial(app.runtime.orchestrator.generate_text, worker=worker))
 
     found = run_app(config, work) if worker is not None else asyncio.run(shorten(turns, write=None))
     if as_json:
@@ -292,9 +292,9 @@ def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> No
     """
     from ripieno.app.remembering import extract_facts
 
-    async def work(app: App) -> Extracted:
+    async def work(app: Installation) -> Extracted:
         if worker != "auto":
-            require_workers(app.pool, [worker])
+            require_workers(app.runtime.pool, [worker])
         done = await extract_facts(app, worker=worker, most=most)
         if done is None:
             raise MemoryUnavailable("another process is extracting facts", hint="wait until it ends")

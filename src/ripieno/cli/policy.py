@@ -16,7 +16,7 @@ from ripieno.domain.report import Report, number, text
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.learn.promotion import Finding
 
 
@@ -31,7 +31,7 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
     """List checkpoints, oldest first."""
     from ripieno.learn.checkpoint import read_card
 
-    async def work(app: App) -> list[dict[str, object]]:
+    async def work(app: Installation) -> list[dict[str, object]]:
         states = app.registry.states()
         cards = [read_card(app.registry.folder / version) for version in states]
         return [
@@ -94,7 +94,7 @@ def shadow(
     from ripieno.app.policies import shadow as hold
     from ripieno.learn.promotion import CANARY_SHARE
 
-    async def work(app: App) -> list[Finding]:
+    async def work(app: Installation) -> list[Finding]:
         found: list[Finding] = []
         with progress_bar("paired calls") as show:
             pairing = Pairing(tasks=tasks, pairs=pairs, most_cost_usd=most_cost, told=show)

@@ -19,7 +19,7 @@ from ripieno.domain import Worker
 from ripieno.domain.report import Report, format_money, list_texts, money, number, seconds, text
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.domain import Pool
     from ripieno.measure.probe import ProbeProfile
 
@@ -41,8 +41,8 @@ def pool() -> None:
 def list_pool(config: Path | None, *, as_json: bool) -> None:
     """List the workers with price, limits and measured profile."""
 
-    async def work(app: App) -> tuple[Pool, Measured]:
-        return app.pool, _summarise(app)
+    async def work(app: Installation) -> tuple[Pool, Measured]:
+        return app.runtime.pool, _summarise(app)
 
     workers, measured = run_app(config, work, decides=False)
     found = [_describe(worker, measured) for worker in workers]
@@ -102,7 +102,7 @@ def probe(
     """
     from ripieno.app.probing import probe as run_probes
 
-    async def work(app: App) -> ProbeProfile:
+    async def work(app: Installation) -> ProbeProfile:
         with progress_bar("probing") as show:
             return await run_probes(app, worker, budget=budget, tasks=tasks, most_cost=most_cost, told=show)
 
@@ -182,7 +182,7 @@ def _change_muted(config: Path | None, worker: str, *, is_muted: bool) -> None:
     say(f"{worker} is {'muted' if is_muted else 'back'}; running gateways see it at their next request")
 
 
-def _summarise(app: App) -> Measured:
+def _summarise(app: Installation) -> Measured:
     from ripieno.evaluate.observed import mean_known
 
     sums: dict[str, list[float]] = {}

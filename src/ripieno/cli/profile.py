@@ -16,7 +16,7 @@ from ripieno.domain.report import format_money_sum
 from ripieno.errors import ConfigError, ProviderRejected
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.measure import CampaignProgress
 
 REASONS = 5
@@ -61,8 +61,8 @@ def profile(
 
     graded = load_tasks(tasks)
 
-    async def work(app: App) -> CampaignProgress:
-        pool = app.pool
+    async def work(app: Installation) -> CampaignProgress:
+        pool = app.runtime.pool
         require_workers(pool, workers)
         chosen = workers or await find_able(app)
         campaign = Campaign(
@@ -75,7 +75,7 @@ def profile(
             with_effects=with_effects,
         )
         with progress_bar("profiling") as show:
-            return await app.make_profiler().run(campaign, pool, on_progress=show)
+            return await app.runtime.make_profiler().run(campaign, pool, on_progress=show)
 
     _print_campaign(run_app(config, work, decides=False), as_json=as_json)
 
@@ -115,10 +115,10 @@ def report_unjudged(done: CampaignProgress) -> None:
     say("run the same command again once the judge works: it judges the recorded answers")
 
 
-async def find_able(app: App) -> tuple[str, ...]:
+async def find_able(app: Installation) -> tuple[str, ...]:
     """Find the workers that can be measured by default. Name the others on stderr."""
     able = []
-    for worker in app.pool:
+    for worker in app.runtime.pool:
         if worker.is_muted:
             say(f"{worker.id} is muted and left out")
             continue
@@ -127,7 +127,7 @@ async def find_able(app: App) -> tuple[str, ...]:
             say(f"{worker.id} is left out: its calls {what} (--worker {worker.id} --with-effects measures it)")
             continue
         try:
-            await app.caller.check(worker)
+            await app.runtime.caller.check(worker)
             able.append(worker.id)
         except (ConfigError, ProviderRejected) as error:
             say(f"{error.message}: {worker.id} is left out ({error.hint})")

@@ -13,7 +13,7 @@ from ripieno.cli.running import run_app
 from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.privacy import Scanner
     from ripieno.tasks import RoutingData
 
@@ -55,8 +55,8 @@ def publish(
         raise click.UsageError("name one of --dataset, --data and --checkpoint")
     terms = dict(_split(source) for source in sources)
 
-    async def work(app: App) -> Path:
-        scanner = None if as_is else build_scanner(app.settings)
+    async def work(app: Installation) -> Path:
+        scanner = None if as_is else build_scanner(app.runtime.settings)
         if checkpoint is not None:
             return publish_checkpoint(app.registry.folder / checkpoint, folder, licence=licence, scanner=scanner)
         source = read_folder(data) if data is not None else load_measured(app, dataset)

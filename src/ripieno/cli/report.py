@@ -13,7 +13,7 @@ from ripieno.cli.running import run_app
 from ripieno.errors import NotFound
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.evaluate.questions import TrafficReport
 
 
@@ -29,8 +29,8 @@ def report(config: Path | None, *, last: int, as_json: bool) -> None:
     from ripieno.evaluate.tables import summarise_traffic, tabulate_traffic
     from ripieno.learn.reports import make_report
 
-    async def work(app: App) -> TrafficReport:
-        found, _ = make_report(app.ledger, last=last, local=list_local(app.pool), datasets=list_campaigns(app))
+    async def work(app: Installation) -> TrafficReport:
+        found, _ = make_report(app.ledger, last=last, local=list_local(app.runtime.pool), datasets=list_campaigns(app))
         if not found.decisions:
             raise NotFound("no task of traffic is recorded yet", hint="make some: `ripieno ask TEXT`, or serve traffic")
         return found

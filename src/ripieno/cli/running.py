@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
-    from ripieno.app import App, MemoryApp
+    from ripieno.app import Installation, MemoryApp
     from ripieno.domain import Pool
     from ripieno.ledger import Ledger
 
@@ -19,17 +19,17 @@ Opened = TypeVar("Opened")
 
 def run_app(
     config: Path | None,
-    work: Callable[["App"], Awaitable[Result]],
+    work: Callable[["Installation"], Awaitable[Result]],
     *,
     flags: Mapping[str, object] | None = None,
     decides: bool = True,
 ) -> Result:
-    """Run asynchronous work with an opened app. See `App` for `decides`."""
-    from ripieno.app import App
+    """Run asynchronous work with an opened app. See `Installation` for `decides`."""
+    from ripieno.app import Installation
     from ripieno.config import load_settings
 
     loaded = load_settings(config, flags=flags)
-    return run(lambda: App(loaded, decides=decides), work)
+    return run(lambda: Installation(loaded, decides=decides), work)
 
 
 def run_memory(config: Path | None, work: Callable[["MemoryApp"], Awaitable[Result]]) -> Result:

@@ -19,7 +19,7 @@ from ripieno.domain.report import format_money
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.execute import Answered, Unfinished
 
 
@@ -56,7 +56,7 @@ def list_runs(config: Path | None, *, as_json: bool) -> None:
 def resume(config: Path | None, *, run: str, as_json: bool) -> None:
     """Resume RUN here, and print its answer. Finished steps are not repeated."""
 
-    async def work(app: App) -> Answered | None:
+    async def work(app: Installation) -> Answered | None:
         return await app.runs.go_on(await asyncio.to_thread(app.runs.find, run))
 
     answered = run_app(config, work)
@@ -76,7 +76,7 @@ def resume(config: Path | None, *, run: str, as_json: bool) -> None:
 def show(config: Path | None, *, run: str, as_json: bool) -> None:
     """Show the steps of RUN so far, or its end."""
 
-    async def work(app: App) -> tuple[Decided, list[Run], Unfinished | None]:
+    async def work(app: Installation) -> tuple[Decided, list[Run], Unfinished | None]:
         decided = app.ledger.decisions.find(run)
         return decided, *app.runs.look_up(decided.decision.id)
 

@@ -18,7 +18,7 @@ from ripieno.cli.running import run_app
 from ripieno.errors import RipienoError
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.config import Settings
     from ripieno.gateway import AdminKey
 
@@ -41,14 +41,14 @@ def serve(config: Path | None, *, host: str | None, port: int | None, workers: i
 
     from ripieno.gateway import bind_socket, serve_forever
 
-    async def work(app: App) -> None:
-        listener = bind_socket(app.settings.gateway)
-        key = _load_key(app.settings)
+    async def work(app: Installation) -> None:
+        listener = bind_socket(app.runtime.settings.gateway)
+        key = _load_key(app.runtime.settings)
         await serve_forever(
             app,
             listener,
             on_ready=lambda address: _announce(app, address, key=key),
-            on_stop=lambda: _report_stop(app.settings),
+            on_stop=lambda: _report_stop(app.runtime.settings),
             admin_key=key.secret if key is not None else None,
         )
 
@@ -70,7 +70,7 @@ def _serve_many(config: Path | None, flags: Mapping[str, object], workers: int) 
         key = _load_key(settings)
 
         def serve_one(index: int, is_ready: Callable[[], None]) -> int:
-            async def work(app: App) -> None:
+            async def work(app: Installation) -> None:
                 def tell(address: str) -> None:
                     if index == workers - 1:
                         _announce(app, address, key=key)
@@ -114,7 +114,7 @@ def _report_stop(settings: Settings) -> None:
     )
 
 
-def _announce(app: App, address: str, *, key: AdminKey | None) -> None:
+def _announce(app: Installation, address: str, *, key: AdminKey | None) -> None:
     body = shlex.quote('{"model":"auto","messages":[{"role":"user","content":"What is 12% of 250?"}]}')
     auth = " -H 'authorization: Bearer $RIPIENO_GATEWAY__API_KEY'" if key is None else ""
     checkpoint = app.registry.current()
@@ -124,5 +124,8 @@ def _announce(app: App, address: str, *, key: AdminKey | None) -> None:
         say(f"it is stored in {key.path}, readable by you alone, and is not shown again")
     told = "the master key" if key is None else f"the admin key in {key.path}"
     say(f"dashboard {address}/ui; {told} lets you change things there, and use /admin")
-    say(f"{len(app.pool)} workers; " + (f"router {checkpoint}" if checkpoint else "no checkpoint yet: `ripieno train`"))
+    say(
+        f"{len(app.runtime.pool)} workers; "
+        + (f"router {checkpoint}" if checkpoint else "no checkpoint yet: `ripieno train`")
+    )
     say(f"curl {address}/v1/chat/completions -H 'content-type: application/json'{auth} -d {body}")

@@ -15,7 +15,7 @@ from ripieno.domain.report import Column, Kind, Report, format_money_sum, money,
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.ledger import Ledger
 
 SHOWN = 15
@@ -36,7 +36,7 @@ _DECISIONS = (
 def top(config: Path | None, *, every: float, once: bool) -> None:
     """Show the latest decisions and a profile of each worker, until Ctrl-C."""
 
-    async def work(app: "App") -> None:
+    async def work(app: "Installation") -> None:
         shown = await asyncio.to_thread(render, app.ledger)
         if once or not sys.stdout.isatty():
             console().print(shown)

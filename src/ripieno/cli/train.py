@@ -17,7 +17,7 @@ from ripieno.domain import Learned, Objective
 from ripieno.errors import CheckpointError, GateRefused, PredictorError
 
 if TYPE_CHECKING:
-    from ripieno.app import App
+    from ripieno.app import Installation
     from ripieno.learn import Trained
     from ripieno.learn.criticality import FittedCriticality
     from ripieno.tasks import RoutingData
@@ -110,7 +110,7 @@ def train(
         data=data, dataset=dataset, kind=kind, seed=seed, out=out, least_new=least_new, has_modes=has_modes
     )
 
-    async def work(app: App) -> None:
+    async def work(app: Installation) -> None:
         while True:
             try:
                 print_outcome(await train_once(app, request), as_json=as_json)
@@ -134,7 +134,7 @@ class TrainingOutcome:
     fate: str
 
 
-async def train_once(app: App, request: TrainingRequest) -> TrainingOutcome | None:
+async def train_once(app: Installation, request: TrainingRequest) -> TrainingOutcome | None:
     """Train, evaluate and promote. Return None if too few outcomes are new.
 
     Raises:
@@ -154,12 +154,12 @@ async def train_once(app: App, request: TrainingRequest) -> TrainingOutcome | No
     if request.least_new and count_new(app, source) < request.least_new:
         return None
     features = await analyze_prompts(app.analyzer, source)
-    objective = BEST_QUALITY if request.data is not None else app.make_objective()
+    objective = BEST_QUALITY if request.data is not None else app.runtime.make_objective()
     recipe = Recipe(kind=request.kind, seed=request.seed, objective=objective)
     watermark = app.ledger.head() if source.name == TRAFFIC else 0
     trained = fit(source, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
     if request.data is None and request.has_modes:
-        found = fit_with_modes(app.ledger, source, features, app.pool, recipe=recipe, base=trained)
+        found = fit_with_modes(app.ledger, source, features, app.runtime.pool, recipe=recipe, base=trained)
         if found is not None:
             trained, gain = found.trained, found.gain
             say(f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility on held-out tasks")
@@ -172,7 +172,7 @@ async def train_once(app: App, request: TrainingRequest) -> TrainingOutcome | No
     registry = Registry(request.out) if request.out is not None else app.registry
     version = registry.save(trained.checkpoint, trained.card)
     await record_learned(app.ledger, version, trained.card)
-    if request.out is not None or not set(trained.card.workers) & set(app.pool.ids):
+    if request.out is not None or not set(trained.card.workers) & set(app.runtime.pool.ids):
         return TrainingOutcome(
             version=version, trained=trained, fate="saved, not promoted: it is for other workers than this pool's"
         )
@@ -186,7 +186,7 @@ async def train_once(app: App, request: TrainingRequest) -> TrainingOutcome | No
     return TrainingOutcome(version=version, trained=trained, fate="promoted: it decides from the next request on")
 
 
-def count_unjudged(app: App, source: RoutingData) -> dict[str, tuple[int, int]]:
+def count_unjudged(app: Installation, source: RoutingData) -> dict[str, tuple[int, int]]:
     """Count the answers of a campaign without a verdict, and all its answers, by worker. Report them on stderr.
 
     Traffic is left out, because most of its answers are never judged.
@@ -195,13 +195,13 @@ def count_unjudged(app: App, source: RoutingData) -> dict[str, tuple[int, int]]:
 
     if source.name == TRAFFIC:
         return {}
-    found = count_missing(app.ledger, source, {worker.id: worker.version for worker in app.pool})
+    found = count_missing(app.ledger, source, {worker.id: worker.version for worker in app.runtime.pool})
     if found:
         say(f"answers without a verdict, which are not learned from: {describe_missing(found)}")
     return found
 
 
-def count_new(app: App, source: RoutingData) -> int:
+def count_new(app: Installation, source: RoutingData) -> int:
     """Count the outcomes of a data set that are newer than its latest checkpoint."""
     seen = 0
     for stored in app.ledger.read(kinds=("learned",)):
@@ -235,10 +235,10 @@ def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_j
     if data is None:
         raise click.UsageError("--criticality needs --data with the columns mission_criticality and time_criticality")
 
-    async def work(app: App) -> FittedCriticality:
+    async def work(app: Installation) -> FittedCriticality:
         source = read_folder(data)
         fitted = fit_criticality(source, await analyze_prompts(app.analyzer, source), seed=seed)
-        save_criticality(fitted.model, app.settings.home, encoder=app.analyzer.encoder.name)
+        save_criticality(fitted.model, app.runtime.settings.home, encoder=app.analyzer.encoder.name)
         return fitted
 
     fitted = run_app(config, work, decides=False)
@@ -252,7 +252,7 @@ def train_criticality(config: Path | None, data: Path | None, *, seed: int, as_j
     say("saved: from the next start on, it fills in what callers do not state")
 
 
-async def hold_against_incumbent(app: App, trained: Trained, version: str, objective: Objective) -> None:
+async def hold_against_incumbent(app: Installation, trained: Trained, version: str, objective: Objective) -> None:
     """Replay both checkpoints on held-out tasks, and record the result.
 
     An incumbent that the current encoder or pool cannot use is replaced without a comparison.

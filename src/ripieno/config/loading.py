@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from ripieno.config.places import find_line, split_key, trim
+from ripieno.config.reload import require_reloadable
 from ripieno.config.scale import FORMER, SERVER
 from ripieno.config.settings import Settings
 from ripieno.errors import ConfigError
@@ -59,12 +60,15 @@ class Loaded:
         return self.path.parent
 
     def reload(self) -> "Loaded":
-        """Read the same sources again.
+        """Read the same sources again; flags still override the file.
 
         Raises:
-            ConfigError: as `load_settings`.
+            ConfigError: as `load_settings`, or a key has changed that needs a restart.
         """
-        return load_settings(self.path if self.is_named else None, flags=self.flags)
+        loaded = load_settings(self.path if self.is_named else None, flags=self.flags)
+        with loaded.placing():
+            require_reloadable(self.settings, loaded.settings)
+        return loaded
 
     @contextmanager
     def placing(self) -> Iterator[None]:

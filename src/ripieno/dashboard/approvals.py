@@ -2,12 +2,12 @@
 
 import asyncio
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.views import Views
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """What waits, and what is under way."""
     found = await asyncio.to_thread(app.runs.unfinished)
     waiting = [each for each in found if each.proposal is not None]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard import approvals, decision, live, memory, playground, policies, pool, quality, reports
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import look_at_traffic
@@ -11,7 +11,7 @@ from ripieno.dashboard.views import Views
 from ripieno.errors import NotFound, RipienoError
 from ripieno.evaluate.questions import TrafficReport
 
-Show = Callable[[App, Views, Asked], Awaitable[Page]]
+Show = Callable[[Installation, Views, Asked], Awaitable[Page]]
 
 PAGES: dict[str, Show] = {
     "live": live.show,
@@ -34,7 +34,7 @@ class Dashboard:
         app: the opened app.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Installation) -> None:
         self._app = app
         self.views = Views(app.clock)
 

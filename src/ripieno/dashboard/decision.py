@@ -3,7 +3,7 @@
 import asyncio
 
 from ripieno.analyze.shape import NAMES
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.charts import Chart, Series, draw
 from ripieno.dashboard.graph import lay_out
 from ripieno.dashboard.page import Asked, Page, render
@@ -18,7 +18,7 @@ LONGEST = 20_000
 """Characters of a text that the page shows."""
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """One decision; `?dial=0.3` turns the dial."""
     if len(asked.path) != 2:
         raise NotFound("name a decision: /ui/decision/ID")
@@ -68,7 +68,7 @@ def read_dial(given: str | None, default: float) -> float:
     return dial
 
 
-def _read(app: App, name: str) -> tuple[Decided, list[Run], list[Judged]]:
+def _read(app: Installation, name: str) -> tuple[Decided, list[Run], list[Judged]]:
     decided = app.ledger.decisions.find(name)
     runs = app.ledger.runs.of_decision(decided.decision.id)
     return decided, runs, [judged for run in runs for judged in app.ledger.runs.verdicts_of(run.id)]

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.views import Views
 from ripieno.domain import Decided
@@ -33,7 +33,7 @@ class DecisionRow:
     quality: float | None
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """The latest decisions, or those before a place; `live/rows` is the table alone, for pages that look again."""
     before = asked.query.get("before", "")
     if before and not before.isdigit():

@@ -1,6 +1,6 @@
 """Memory: a search as tasks make it, one item with its history, how memory is, and what is in quarantine."""
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.views import Views
 from ripieno.domain import Privacy
@@ -11,7 +11,7 @@ from ripieno.memory.harness import examine, recall
 MOST = 25
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """The search page, or `memory/ID`: one item."""
     if len(asked.path) == 2:
         return await _show_item(app, asked, asked.path[1])
@@ -30,12 +30,12 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             question=question,
             scope=scope,
             health=await examine(lambda: app.memory),
-            waiting=len(app.harness.waiting),
+            waiting=len(app.runtime.harness.waiting),
         )
     )
 
 
-async def _show_item(app: App, asked: Asked, name: str) -> Page:
+async def _show_item(app: Installation, asked: Asked, name: str) -> Page:
     history = await app.memory.history(name)
     item = next(each for each in history if each.id.startswith(name))
     origins = await app.memory.get(item.derived_from) if item.derived_from else []

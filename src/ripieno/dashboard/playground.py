@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.decision import read_dial
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.views import Views
@@ -23,7 +23,7 @@ class Shown:
     judged: tuple[Judged, ...]
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """The form, and below it the answers of the decisions that `of` names."""
     names = [name for name in asked.query.get("of", "").split(",") if name][:MOST]
     shown = await asyncio.to_thread(lambda: [_read(app, name) for name in names])
@@ -33,15 +33,15 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             asked,
             shown=shown,
             text=shown[0].text if shown else "",
-            dial=read_dial(asked.query.get("dial"), app.make_objective().preference),
-            workers=[worker.id for worker in app.pool if not worker.is_muted],
+            dial=read_dial(asked.query.get("dial"), app.runtime.make_objective().preference),
+            workers=[worker.id for worker in app.runtime.pool if not worker.is_muted],
             modes=[mode.value for mode in Mode],
             chosen=(asked.query.get("first", "auto"), asked.query.get("second", "")),
         )
     )
 
 
-def _read(app: App, name: str) -> Shown:
+def _read(app: Installation, name: str) -> Shown:
     decided = app.ledger.decisions.find(name)
     runs = app.ledger.runs.of_decision(decided.decision.id)
     run = runs[-1] if runs else None

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.quality import draw_curve
 from ripieno.dashboard.views import Views
@@ -26,7 +26,7 @@ class CheckpointRow:
     note: str
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """The registry, or `policies/VERSION`: one card."""
     if len(asked.path) == 2:
         return await _show_card(app, asked, asked.path[1])
@@ -38,14 +38,14 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
     return Page(html=render("policies.html", asked, rows=rows, steps=steps, jobs=jobs, canary=canary))
 
 
-def _read(app: App) -> tuple[list[CheckpointRow], list[tuple[float, Promoted | Staged]]]:
+def _read(app: Installation) -> tuple[list[CheckpointRow], list[tuple[float, Promoted | Staged]]]:
     latest = reversed(list(app.registry.states().items())[-SHOWN:])
     rows = [_describe(app, version, state) for version, state in latest]
     found = [(stored.at, stored.entry) for stored in app.ledger.decisions.policy_steps(SHOWN)]
     return rows, [(at, entry) for at, entry in found if isinstance(entry, Promoted | Staged)]
 
 
-def _describe(app: App, version: str, state: str) -> CheckpointRow:
+def _describe(app: Installation, version: str, state: str) -> CheckpointRow:
     try:
         card = read_card(app.registry.folder / version)
     except CheckpointError as error:
@@ -55,14 +55,14 @@ def _describe(app: App, version: str, state: str) -> CheckpointRow:
     )
 
 
-def _find_row(app: App, version: str) -> CheckpointRow:
+def _find_row(app: Installation, version: str) -> CheckpointRow:
     state = app.registry.states().get(version)
     if state is None:
         raise NotFound(f"there is no checkpoint {version[:100]!r}")
     return _describe(app, version, state)
 
 
-async def _show_card(app: App, asked: Asked, version: str) -> Page:
+async def _show_card(app: Installation, asked: Asked, version: str) -> Page:
     row = await asyncio.to_thread(_find_row, app, version)
     drawn = row.card.drawn if row.card is not None else None
     return Page(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import look_at_traffic
 from ripieno.dashboard.views import Views
@@ -30,16 +30,16 @@ class WorkerRow:
     """What it took in the latest decisions."""
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """Every worker of the pool."""
     kept = look_at_traffic(app, views)
     spends = {spend.name: spend for spend in kept.value.report.workers} if kept.value is not None else {}
     states = (
         ("resting", app.health.unhealthy()),
         ("waiting", app.health.rate_limited()),
-        ("full", app.caller.crowded()),
+        ("full", app.runtime.caller.lanes.crowded()),
     )
-    rows = [_describe(app, worker, _find_state(worker, states), spends.get(worker.id)) for worker in app.pool]
+    rows = [_describe(app, worker, _find_state(worker, states), spends.get(worker.id)) for worker in app.runtime.pool]
     jobs = [job for job in asked.jobs if job.name == "probe"]
     return Page(
         html=render(
@@ -49,14 +49,14 @@ async def show(app: App, views: Views, asked: Asked) -> Page:
             kept=kept,
             jobs=jobs,
             fault=app.reload_fault,
-            providers=sorted(app.settings.providers),
+            providers=sorted(app.runtime.settings.providers),
             privacies=list(Privacy),
         )
     )
 
 
-def _describe(app: App, worker: Worker, told: tuple[str, str], spend: SpendRow | None) -> WorkerRow:
-    estimator = app.brain().router.estimator
+def _describe(app: Installation, worker: Worker, told: tuple[str, str], spend: SpendRow | None) -> WorkerRow:
+    estimator = app.runtime.routing.router.estimator
     mean, standing = None, None
     if estimator is not None:
         standing = estimator.standing(worker.id, sd=_SETTLED)

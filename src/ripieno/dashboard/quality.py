@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.charts import Chart, Series, draw
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import AUDITED, look_at_traffic, look_for_bias
@@ -13,7 +13,7 @@ from ripieno.learn.checkpoint import Drawn, ModelCard, read_card, tabulate_card
 _PERFECT = Series(name="perfect", points=((0.0, 0.0), (1.0, 1.0)))
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """Proof of the checkpoint, and how the latest traffic bears it out."""
     version = app.registry.current()
     card = read_card(app.registry.folder / version) if version is not None else None

@@ -1,6 +1,6 @@
 """Reports: the questions that change a routing table, answered from the latest decisions."""
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.dashboard.charts import Chart, draw
 from ripieno.dashboard.page import Asked, Page, render
 from ripieno.dashboard.traffic import LAST, look_at_traffic
@@ -11,7 +11,7 @@ SHOWN = 12
 """Kinds of the chart."""
 
 
-async def show(app: App, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, asked: Asked) -> Page:
     """Show every report, with the evidence of each."""
     kept = look_at_traffic(app, views)
     found = kept.value.report if kept.value is not None else None

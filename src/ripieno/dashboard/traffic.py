@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.policies import audit_traffic
 from ripieno.app.sources import list_campaigns, list_local
 from ripieno.dashboard.views import Kept, Views
@@ -55,14 +55,14 @@ class Read:
     fault: str = ""
 
 
-def look_at_traffic(app: App, views: Views, *, last: int = LAST) -> Kept[Traffic]:
+def look_at_traffic(app: Installation, views: Views, *, last: int = LAST) -> Kept[Traffic]:
     """The latest decisions, read within the last minute, or being read."""
-    local = list_local(app.pool)
-    wanted = Wanted(url=app.settings.ledger.url, local=local, datasets=list_campaigns(app), last=last)
+    local = list_local(app.runtime.pool)
+    wanted = Wanted(url=app.runtime.settings.ledger.url, local=local, datasets=list_campaigns(app), last=last)
     return views.look(f"traffic {last}", lambda: _read_apart(wanted))
 
 
-def look_for_bias(app: App, views: Views) -> Kept[tuple[Audit, list[str]]]:
+def look_for_bias(app: Installation, views: Views) -> Kept[tuple[Audit, list[str]]]:
     """The audit of the latest decisions, made within the last minute, or being made."""
     return views.look("audit", lambda: audit_traffic(app, last=AUDITED))
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.feedback import record_feedback
 from ripieno.app.policies import Pairing, promote_by_hand, roll_back, shadow
 from ripieno.app.pool_file import NewWorker, add_worker, set_muted
@@ -99,7 +99,7 @@ class Actions:
         app: the opened app.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Installation) -> None:
         self._app = app
         self.jobs = Jobs()
         self._known: dict[str, Callable[[Fields], Awaitable[Done]]] = {
@@ -140,7 +140,7 @@ class Actions:
 
     async def _change_muted(self, fields: Fields, *, is_muted: bool) -> Done:
         worker = _require(fields, "worker")
-        await asyncio.to_thread(set_muted, self._app.loaded.path, worker, is_muted=is_muted)
+        await asyncio.to_thread(set_muted, self._app.runtime.loaded.path, worker, is_muted=is_muted)
         return Done(back="pool", said=f"{worker} is {'muted' if is_muted else 'back'}.")
 
     async def _add(self, fields: Fields) -> Done:
@@ -157,7 +157,7 @@ class Actions:
             base_url=fields.get("base_url", "").strip() or None,
         )
         keeps = fields.get("keep_embedded") == "1"
-        await asyncio.to_thread(add_worker, self._app.loaded.path, new, keeps_embedded=keeps)
+        await asyncio.to_thread(add_worker, self._app.runtime.loaded.path, new, keeps_embedded=keeps)
         key = f"RIPIENO_PROVIDERS__{new.provider.upper()}__API_KEY"
         return Done(back="pool", said=f"{new.id} is added; a key of its provider goes into {key}. Probe it next.")
 
@@ -209,10 +209,10 @@ class Actions:
         text, dial = _require(fields, "text"), _read_number(fields, "dial", low=0.0, high=1.0)
         mode = Mode(fields["mode"]) if fields.get("mode") in list(Mode) else None
         wanted = [name for name in (fields.get("first") or "auto", fields.get("second", "")) if name]
-        objective = replace(self._app.make_objective(preference=dial), mode=mode)
+        objective = replace(self._app.runtime.make_objective(preference=dial), mode=mode)
         tasks = []
         for name in wanted:
-            if name != "auto" and name not in self._app.pool:
+            if name != "auto" and name not in self._app.runtime.pool:
                 raise InvalidTask(f"no worker is called {name[:100]!r}")
             own = objective if name == "auto" else replace(objective, workers=(name,))
             tasks.append(Task.from_text(text, objective=own))
@@ -222,9 +222,10 @@ class Actions:
 
     async def _carry(self, task: Task) -> str:
         """Return the decision that a task led to; one that failed is shown like one that was answered."""
-        started = await self._app.orchestrator.start(task)
+        orchestrator = self._app.runtime.orchestrator
+        started = await orchestrator.start(task)
         with suppress(RipienoError):
-            await self._app.orchestrator.finish(started)
+            await orchestrator.finish(started)
         return started.decision.id
 
     async def _take_feedback(self, fields: Fields) -> Done:

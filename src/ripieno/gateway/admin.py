@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import JsonValue, Key, KeyLimits, Spend, find_periods
 from ripieno.errors import Forbidden, Unauthorized
 from ripieno.gateway.bodies import read_form, respond
@@ -25,7 +25,7 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Admin:
     """The routes under `/admin`."""
 
-    def __init__(self, app: App, keyring: Keyring) -> None:
+    def __init__(self, app: Installation, keyring: Keyring) -> None:
         self._app = app
         self._keyring = keyring
 

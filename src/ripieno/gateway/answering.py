@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ripieno.app import App
+from ripieno.app import Installation
+from ripieno.app.runtime import Runtime
 from ripieno.domain import Account, Arrival, JsonValue, Pool, Task, WorkerId
 from ripieno.errors import (
     InDoubt,
@@ -51,6 +52,8 @@ class _RequestState:
     """One request to a model on its way."""
 
     facts: Facts
+    runtime: Runtime
+    """The runtime of the request's start. A reload does not change it."""
     dialect: Dialect
     asked: Asked
     stated: Stated
@@ -69,13 +72,13 @@ class Answering:
         metrics: shows what is under way.
     """
 
-    def __init__(self, app: App, keyring: Keyring, models: Models, metrics: Metrics) -> None:
+    def __init__(self, app: Installation, keyring: Keyring, models: Models, metrics: Metrics) -> None:
         self._app = app
         self._models = models
         self._keyring = keyring
         self._metrics = metrics
         self._sessions = Sessions(app.clock)
-        self._cache = AnswerCache(app.settings.cache.answer_bytes)
+        self._cache = AnswerCache(app.runtime.settings.cache.answer_bytes)
         self._in_flight = 0
 
     def routes(self) -> list[Route]:
@@ -107,10 +110,11 @@ class Answering:
         """
         facts.dialect = dialect.name
         asked = dialect.read(read_body(facts.request.body))
-        stated, task = self._make_task(asked, facts)
-        state = _RequestState(facts, dialect, asked, stated, task)
+        runtime = self._app.runtime
+        stated, task = self._make_task(asked, facts, runtime)
+        state = _RequestState(facts, runtime, dialect, asked, stated, task)
         answer: Response | Stream | None = None
-        self._enter()
+        self._enter(runtime.settings.gateway.max_in_flight)
         try:
             await self._keyring.admit(facts.grant)
             state.is_admitted = True
@@ -119,7 +123,7 @@ class Answering:
             self._keyring.check_affordable(facts.grant, error)
             raise narrow(facts.grant, error) from error
         except ProviderError as error:
-            if (doubt := _find_doubt(self._app.pool, facts.started, error)) is not None:
+            if (doubt := _find_doubt(runtime.pool, facts.started, error)) is not None:
                 raise doubt from error
             raise
         finally:
@@ -127,13 +131,13 @@ class Answering:
                 await self._end(state)
         return answer
 
-    def _make_task(self, asked: Asked, facts: Facts) -> tuple[Stated, Task]:
+    def _make_task(self, asked: Asked, facts: Facts, runtime: Runtime) -> tuple[Stated, Task]:
         grant = facts.grant
-        base, names = self._models.read()
+        base, names = self._models.read(runtime)
         try:
             stated = read_stated(asked.body, asked.model, facts.request.headers, base, names)
         except UnknownModel as error:
-            raise UnknownModel(error.model, list_own(grant, self._app.pool)) from error
+            raise UnknownModel(error.model, list_own(grant, runtime.pool)) from error
         objective, budget = self._keyring.restrict(grant, stated.objective, stated.budget)
         task = Task(
             messages=asked.messages,
@@ -152,8 +156,9 @@ class Answering:
             facts.is_hit = kept is not None
         if kept is not None:
             return _write_whole(state, replace(kept, told=tell_cached(kept.told)))
-        facts.started = await self._app.orchestrator.start(state.task, arrival=self._arrive(state))
-        answered = await self._app.orchestrator.finish(facts.started)
+        orchestrator = state.runtime.orchestrator
+        facts.started = await orchestrator.start(state.task, arrival=self._arrive(state))
+        answered = await orchestrator.finish(facts.started)
         run = answered.run
         fresh = Kept(answered.answer, run.id, run.worker, tell_answer(answered))
         if name is not None and run.ended_early is None:
@@ -162,8 +167,9 @@ class Answering:
 
     async def _answer_stream(self, state: _RequestState) -> Stream:
         """Wait a while for the first piece, so that a failure before it is a plain error, then pass on the rest."""
-        state.facts.started = started = await self._app.orchestrator.start(state.task, arrival=self._arrive(state))
-        pieces = await self._app.orchestrator.stream(started)
+        orchestrator = state.runtime.orchestrator
+        state.facts.started = started = await orchestrator.start(state.task, arrival=self._arrive(state))
+        pieces = await orchestrator.stream(started)
         first = asyncio.ensure_future(anext(pieces))
         stream: Stream | None = None
         try:
@@ -243,12 +249,11 @@ class Answering:
         stated = state.stated
         if stated.memory is not None:
             return None
-        if not (self._app.settings.cache.answers if stated.may_cache is None else stated.may_cache):
+        if not (state.runtime.settings.cache.answers if stated.may_cache is None else stated.may_cache):
             return None
         return name_request(state.task, state.facts.grant, check=stated.check)
 
-    def _enter(self) -> None:
-        most = self._app.settings.gateway.max_in_flight
+    def _enter(self, most: int) -> None:
         if self._in_flight >= most:
             raise Overloaded(f"{most} requests are under way, and no more are taken", retry_after_s=1.0)
         self._in_flight += 1

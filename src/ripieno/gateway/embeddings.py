@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import (
     Account,
     Answer,
@@ -17,6 +17,7 @@ from ripieno.domain import (
     JsonValue,
     Objective,
     Origin,
+    Pool,
     Run,
     Task,
     Worker,
@@ -32,7 +33,7 @@ from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant, Keyring, list_own
 from ripieno.gateway.objective import AUTO, UnknownModel
 from ripieno.gateway.told import tell_cost
-from ripieno.privacy import describe_kinds
+from ripieno.privacy import Boundary, describe_kinds
 from ripieno.providers.caller import is_unbilled
 from ripieno.providers.completions import read_usage
 
@@ -44,7 +45,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class Embeddings:
     """`POST /v1/embeddings`."""
 
-    def __init__(self, app: App, keyring: Keyring) -> None:
+    def __init__(self, app: Installation, keyring: Keyring) -> None:
         self._app = app
         self._keyring = keyring
 
@@ -59,8 +60,9 @@ class Embeddings:
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidTask("model must be text", param="model")
-        model = self._app.settings.gateway.aliases.get(model, model)
-        worker = self._find_worker(model, grant)
+        runtime = self._app.runtime
+        model = runtime.settings.gateway.aliases.get(model, model)
+        worker = self._find_worker(model, grant, runtime.pool)
         await self._keyring.admit(grant)
         run = f"embedding/{facts.name}"
         account = self._keyring.open(grant, run)
@@ -69,14 +71,14 @@ class Embeddings:
         try:
             if worker is None:
                 texts = _read_input(body.get("input"))
-                await self._require_near(texts, grant)
+                await self._require_near(texts, grant, runtime.boundary)
                 tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
                 return await self._embed_here(texts, body, tokens)
-            self._require_readable(worker, body)
+            _require_readable(worker, body, runtime.boundary)
             began = self._app.clock.monotonic()
             await _reserve(account, worker, body)
             cost_usd = None
-            content = await self._app.caller.embed(worker, body)
+            content = await runtime.caller.embed(worker, body)
             made = _make_run(run, worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
             tokens, cost_usd, facts.worker = made.tokens, made.cost_usd, worker.id
             self._app.ledger.note(Executed(run=made, task=_TASK))
@@ -90,43 +92,28 @@ class Embeddings:
                 account.close(cost_usd=cost_usd, is_recorded=tokens > 0 or cost_usd is None)
             await self._keyring.leave(grant, cost_usd=cost_usd or 0.0, tokens=tokens)
 
-    def _find_worker(self, model: str, grant: Grant) -> Worker | None:
+    def _find_worker(self, model: str, grant: Grant, pool: Pool) -> Worker | None:
         """The worker that a request names; None for the router's own encoder."""
         if model == AUTO or model == self._app.analyzer.encoder.name:
             return None
-        if model not in self._app.pool:
-            raise UnknownModel(model, list_own(grant, self._app.pool))
+        if model not in pool:
+            raise UnknownModel(model, list_own(grant, pool))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
-        worker = self._app.pool[model]
+        worker = pool[model]
         if worker.is_careful:
             raise Forbidden(f"{model!r} makes no embeddings here: its calls have effects or need approval")
         if worker.privacy.reach > objective.privacy.reach:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
         return worker
 
-    def _require_readable(self, worker: Worker, body: dict[str, JsonValue]) -> None:
-        """Refuse token ids where a boundary holds: what they say cannot be read here.
-
-        Raises:
-            WithheldTask: the worker is beyond the boundary.
-        """
-        boundary, given = self._app.boundary(), body.get("input")
-        if boundary is None or worker.privacy.reach <= boundary.reach.reach or not _holds_ids(given):
-            return
-        raise WithheldTask(
-            f"nothing was sent to {worker.id!r}: it is {worker.privacy}, and token ids cannot be read for secrets",
-            worker=worker.id,
-            hint="send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)",
-        )
-
-    async def _require_near(self, texts: Sequence[str], grant: Grant) -> None:
+    async def _require_near(self, texts: Sequence[str], grant: Grant, boundary: Boundary | None) -> None:
         """Refuse texts that may not travel to the router's own encoder, where that is another server's.
 
         Raises:
             Forbidden: the key's tasks stay nearer.
             WithheldTask: they hold secrets or personal data.
         """
-        encoder, boundary = self._app.analyzer.encoder, self._app.boundary()
+        encoder = self._app.analyzer.encoder
         far = find_privacy(encoder)
         objective, _ = self._keyring.restrict(grant, Objective(), Budget())
         if far.reach > objective.privacy.reach:
@@ -162,6 +149,22 @@ _TASK = Task.from_text("embeddings", kind="embedding")
 
 class _Embedded(msgspec.Struct):
     usage: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+def _require_readable(worker: Worker, body: dict[str, JsonValue], boundary: Boundary | None) -> None:
+    """Refuse token ids where a boundary holds: what they say cannot be read here.
+
+    Raises:
+        WithheldTask: the worker is beyond the boundary.
+    """
+    given = body.get("input")
+    if boundary is None or worker.privacy.reach <= boundary.reach.reach or not _holds_ids(given):
+        return
+    raise WithheldTask(
+        f"nothing was sent to {worker.id!r}: it is {worker.privacy}, and token ids cannot be read for secrets",
+        worker=worker.id,
+        hint="send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)",
+    )
 
 
 async def _reserve(account: Account | None, worker: Worker, body: dict[str, JsonValue]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import msgspec
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import Privacy
 from ripieno.domain.memory import Item, ItemKind, NewItem, Scope
 from ripieno.errors import InvalidTask, NotFound
@@ -100,7 +100,7 @@ def own_item(given: Remember, grant: Grant) -> NewItem:
 class MemoryRoutes:
     """The routes under `/v1/memory`."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Installation) -> None:
         self._app = app
 
     def routes(self) -> list[Route]:
@@ -163,7 +163,7 @@ class MemoryRoutes:
             "object": "memory.status",
             "status": health.pulse.value,
             "items": health.items,
-            "waiting": len(self._app.harness.waiting),
+            "waiting": len(self._app.runtime.harness.waiting),
             "unembedded": health.unembedded,
             "stalled": list(health.stalled),
             "quarantined": [each.source for each in health.quarantined],

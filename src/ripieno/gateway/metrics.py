@@ -10,7 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from ripieno.analyze import Analyzer
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import Call
 from ripieno.encoders import CachedEncoder
 from ripieno.execute import Answered, Started
@@ -26,7 +26,7 @@ DECISION_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 class Metrics:
     """The counters of one gateway process."""
 
-    def __init__(self, app: App, loops: Loops) -> None:
+    def __init__(self, app: Installation, loops: Loops) -> None:
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "ripieno_requests", "Requests by route and status, each once", ("route", "status"), registry=registry
@@ -151,14 +151,14 @@ class _WorkerCounters:
 class _Present(Collector):
     """What is read when it is asked for."""
 
-    def __init__(self, app: App, loops: Loops) -> None:
+    def __init__(self, app: Installation, loops: Loops) -> None:
         self._app = app
         self._loops = loops
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         resting = self._app.health.unhealthy()
         healthy = GaugeMetricFamily("ripieno_worker_healthy", "Whether a worker takes calls", labels=["worker"])
-        for worker in self._app.pool.ids:
+        for worker in self._app.runtime.pool.ids:
             healthy.add_metric([worker], 0.0 if worker in resting else 1.0)
         yield healthy
         analyzer, encoder = self._app.analyzer, self._app.analyzer.encoder

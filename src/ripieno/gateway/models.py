@@ -1,7 +1,7 @@
 """Models: what a request may name, and the routes that list it."""
 
-from ripieno.app import App
-from ripieno.config import Loaded
+from ripieno.app import Installation
+from ripieno.app.runtime import Runtime
 from ripieno.domain import JsonValue, Objective
 from ripieno.gateway.bodies import respond
 from ripieno.gateway.facts import Facts
@@ -14,19 +14,19 @@ from ripieno.gateway.routes import Route
 class Models:
     """The names and the objective of the settings in force."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Installation) -> None:
         self._app = app
-        self._known = self._make()
+        self._known = _name_models(app.runtime)
 
     def routes(self) -> list[Route]:
         """List the routes."""
         return [Route("GET", "/v1/models", self.show_all), Route("GET", "/v1/models/{model}", self.show)]
 
-    def read(self) -> tuple[Objective, Names]:
+    def read(self, runtime: Runtime | None = None) -> tuple[Objective, Names]:
         """Return the objective where a request states none, and what `model` may name."""
-        self._app.brain()
-        if self._known[0] is not self._app.loaded:
-            self._known = self._make()
+        runtime = runtime or self._app.runtime
+        if self._known[0] is not runtime:
+            self._known = _name_models(runtime)
         return self._known[1:]
 
     async def show_all(self, facts: Facts) -> Response:
@@ -38,18 +38,20 @@ class Models:
     async def show(self, facts: Facts) -> Response:
         """Show one model."""
         if facts.parameter not in self._list(facts.grant):
-            raise UnknownModel(facts.parameter, list_own(facts.grant, self._app.pool))
+            raise UnknownModel(facts.parameter, list_own(facts.grant, self._app.runtime.pool))
         return respond(_describe_model(facts.parameter))
 
     def _list(self, grant: Grant) -> list[str]:
+        pool = self._app.runtime.pool
         _, names = self.read()
-        hidden = {*self._app.pool.ids} - {*list_own(grant, self._app.pool)}
+        hidden = {*pool.ids} - {*list_own(grant, pool)}
         return [name for name in names.all() if names.aliases.get(name, name) not in hidden]
 
-    def _make(self) -> tuple[Loaded, Objective, Names]:
-        loaded, gateway = self._app.loaded, self._app.settings.gateway
-        names = Names(workers=self._app.pool.ids, aliases=gateway.aliases, allows_code=gateway.allow_code_checks)
-        return loaded, self._app.make_objective(), names
+
+def _name_models(runtime: Runtime) -> tuple[Runtime, Objective, Names]:
+    gateway = runtime.settings.gateway
+    names = Names(workers=runtime.pool.ids, aliases=gateway.aliases, allows_code=gateway.allow_code_checks)
+    return runtime, runtime.make_objective(), names
 
 
 def _describe_model(name: str) -> dict[str, JsonValue]:

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.app.feedback import Payer, record_feedback
 from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import InvalidTask
@@ -39,7 +39,7 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class RunRoutes:
     """The routes of runs, feedback and approvals."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: Installation) -> None:
         self._app = app
 
     def routes(self) -> list[Route]:

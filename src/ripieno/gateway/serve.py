@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
-from ripieno.app import FOLLOW_S, App
+from ripieno.app import FOLLOW_S, Installation
 from ripieno.app.remembering import beat_memory, extract_new_facts
 from ripieno.config import GatewaySettings
 from ripieno.domain import WorkerId
@@ -33,7 +33,7 @@ from ripieno.memory.health import BEAT_S
 BACKLOG = 4096
 PARENT_S = 1.0
 """Between two looks whether the process is still there that started this one."""
-LOOK_S = 0.05
+RELOAD_CHECK_INTERVAL_S = 0.05
 """Between two looks at the files that decide: a thousand tasks a second need not look a thousand times."""
 GARBAGE = (20_000, 20, 20)
 """Objects between two looks for cycles: a request makes some hundred, and hardly any cycle."""
@@ -71,7 +71,7 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
 
 
 @asynccontextmanager
-async def running(app: App, listener: socket.socket, *, admin_key: str | None = None) -> AsyncIterator[str]:
+async def running(app: Installation, listener: socket.socket, *, admin_key: str | None = None) -> AsyncIterator[str]:
     """Serve while the block runs, then finish what is under way; gives the address.
 
     Args:
@@ -79,13 +79,13 @@ async def running(app: App, listener: socket.socket, *, admin_key: str | None = 
         listener: the bound socket.
         admin_key: may do everything if no master key is set (see `load_admin_key`); None lets nobody administer.
     """
-    settings = app.settings.gateway
+    settings = app.runtime.settings.gateway
     master = settings.api_key.get_secret_value() if settings.api_key is not None else None
     is_local = is_loopback(listener.getsockname()[0])
     is_open = not settings.needs_key and master is None and is_local
     shared = open_shared(settings.shared_url.get_secret_value() if settings.shared_url is not None else None)
     key = master or admin_key or secrets.token_urlsafe()
-    is_lenient = app.settings.ledger.on_fault == "spool"
+    is_lenient = app.runtime.settings.ledger.on_fault == "spool"
     keyring = Keyring(
         app.ledger.keys, admin=key, is_open=is_open, clock=app.clock, shared=shared, is_lenient=is_lenient
     )
@@ -115,7 +115,7 @@ async def running(app: App, listener: socket.socket, *, admin_key: str | None = 
 
 
 async def serve_forever(
-    app: App,
+    app: Installation,
     listener: socket.socket,
     *,
     on_ready: Callable[[str], None],
@@ -140,7 +140,7 @@ async def serve_forever(
     gc.collect()
     gc.freeze()  # what was built at the start is never garbage, and need not be looked at again
     gc.set_threshold(*GARBAGE)
-    app.look_every_s = LOOK_S
+    app.reload_check_interval_s = RELOAD_CHECK_INTERVAL_S
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -187,20 +187,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _share_resting(app: App, shared: Shared) -> None:
+async def _share_resting(app: Installation, shared: Shared) -> None:
     """Share with other replicas which workers rest."""
     await shared.tell_resting({str(worker): left for worker, left in app.health.resting().items()})
     for worker, left_s in (await shared.resting()).items():
         app.health.note_resting(WorkerId(worker), left_s)
 
 
-def _start_loops(loops: Loops, app: App, keyring: Keyring, shared: Shared) -> None:
+def _start_loops(loops: Loops, app: Installation, keyring: Keyring, shared: Shared) -> None:
     """Start what runs beside requests. Each loop has one job, so that its name says what fails."""
     often = partial(Loop, every_s=FOLLOW_S, clock=app.clock)
     seldom = partial(Loop, every_s=BEAT_S, clock=app.clock)
     loops.start(app.learning, app.refresh)
     loops.start(often("keys"), keyring.refresh)
-    loops.start(often("probing"), lambda: app.caller.probe_resting(app.pool))
+    loops.start(often("probing"), lambda: app.runtime.caller.probe_resting(app.runtime.pool))
     loops.start(often("replicas"), lambda: _share_resting(app, shared))
     loops.start(often("runs"), app.runs.sweep, is_due=True)
     loops.start(seldom("memory"), lambda: beat_memory(app))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.domain import JsonValue
 from ripieno.errors import Forbidden, RipienoError
 from ripieno.gateway.admin import Admin, require_admin
@@ -49,7 +49,7 @@ class Gateway:
 
     def __init__(
         self,
-        app: App,
+        app: Installation,
         *,
         gate: Gate,
         keyring: Keyring,
@@ -177,7 +177,7 @@ class Gateway:
         fault = None if self._app.reload_fault is None else RELOAD_FAULT
         body = {
             "status": "ok" if fault is None and not any(loop.is_degraded for loop in self._loops) else "degraded",
-            "workers": len(self._app.pool),
+            "workers": len(self._app.runtime.pool),
             "unhealthy": sorted(self._app.health.unhealthy()),
             "reload_fault": fault,
             "loops": [_describe_loop(loop) for loop in self._loops],
@@ -189,7 +189,7 @@ class Gateway:
 
         The ledger is tried.
         """
-        able = len(self._app.able())
+        able = len(self._app.runtime.availability.able())
         ledger = self._app.ledger
         is_recording = await ledger.probe()
         is_ready = not self.is_draining and is_recording and able > 0

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
 
-from ripieno.app import App
+from ripieno.app import Installation
 from ripieno.errors import InvalidTask, NotFound, RateLimited, RipienoError
 from ripieno.gateway.actions import Actions
 from ripieno.gateway.errors import find_wire, tell
@@ -52,7 +52,7 @@ class UiRoutes:
         visitors: who may read and change.
     """
 
-    def __init__(self, app: App, visitors: Visitors) -> None:
+    def __init__(self, app: Installation, visitors: Visitors) -> None:
         self._app = app
         self._visitors = visitors
         self._actions = Actions(app)

@@ -3,6 +3,8 @@
 from ripieno.providers.base import Piece, Provider, find_fault
 from ripieno.providers.caller import Caller
 from ripieno.providers.health import WorkerHealth
+from ripieno.providers.lane import Lanes
+from ripieno.providers.leases import Leases
 from ripieno.providers.residents import Resident, Residents, is_resident
 from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall, require_answer
 from ripieno.providers.unavailable import UnavailableProvider
@@ -12,6 +14,8 @@ __all__ = [
     "CallFailed",
     "CallResult",
     "Caller",
+    "Lanes",
+    "Leases",
     "LiveCall",
     "Piece",
     "Provider",

@@ -50,7 +50,11 @@ class Provider(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release connections, threads and child processes."""
+        """Release connections, threads and child processes.
+
+        After a reload a run under way may call the provider once more: it opens what it needs anew, and is closed
+        again.
+        """
         ...
 
 

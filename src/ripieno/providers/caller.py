@@ -2,11 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
-from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, WorkerId, sum_costs
+from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, sum_costs
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
@@ -22,7 +22,8 @@ from ripieno.privacy import Boundary, describe_kinds
 from ripieno.providers.assembly import Assembly
 from ripieno.providers.base import Embedder, Piece, Provider
 from ripieno.providers.health import WorkerHealth
-from ripieno.providers.lane import Lane
+from ripieno.providers.lane import Lanes
+from ripieno.providers.leases import Leases
 from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall
 
 ATTEMPTS = 2
@@ -37,7 +38,9 @@ class Caller:
     """Calls workers through their providers. Sensitive content never passes it to a worker beyond the boundary.
 
     Args:
-        boundary: returns the current limit on where sensitive text may travel; None does not restrict it.
+        boundary: limits where sensitive text may travel; None does not restrict it.
+        lanes: the calls of each worker; new ones by default.
+        leases: the calls of each provider; new ones by default.
     """
 
     def __init__(
@@ -46,30 +49,34 @@ class Caller:
         *,
         health: WorkerHealth,
         clock: Clock,
-        boundary: Callable[[], Boundary | None] = lambda: None,
+        boundary: Boundary | None = None,
+        lanes: Lanes | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self.health = health
+        self.lanes = lanes or Lanes()
+        self._leases = leases or Leases()
         self._boundary = boundary
         self._providers = providers
         self._clock = clock
-        self._lanes: dict[WorkerId, Lane] = {}
         self._rng = random.Random()  # noqa: S311  # spreads waits; no secret depends on it
 
     async def call(self, worker: Worker, task: Task, *, attempts: int = ATTEMPTS) -> CallResult:
         """Request a whole answer. A failure is returned, not raised."""
         start = began = self._clock.monotonic()
-        tries, lane = 0, self._lane(worker)
+        tries = 0
         wasted: list[float | None] = []
         while True:
             tries += 1
             try:
                 await self._withhold(worker, task)
-                async with lane.turn(worker):
+                async with self._turn(worker) as provider:
                     began = self._clock.monotonic()
                     with _translating(worker):
-                        answer = await self._find(worker).complete(worker, task)
+                        answer = await provider.complete(worker, task)
                 break
-            except ProviderError as error:
+            except (ProviderError, ConfigError) as fault:
+                error = _as_provider_error(worker, fault)
                 if tries >= attempts or not is_worth_retrying(error):
                     self._note_failure(worker, error)
                     failed = _fail(worker, task, error, latency_s=self._clock.monotonic() - start, attempts=tries)
@@ -89,11 +96,10 @@ class Caller:
             ProviderError: the worker failed. Before the first piece, another worker may replace it.
         """
         worker, start = live.worker, self._clock.monotonic()
-        collected, lane = Assembly(), self._lane(worker)
+        collected = Assembly()
         try:
             await self._withhold(worker, task)
-            async with lane.turn(worker):
-                provider = self._find(worker)
+            async with self._turn(worker) as provider:
                 with _translating(worker):
                     async for piece in provider.stream(worker, task):
                         collected.add(piece, at=self._clock.monotonic() - start)
@@ -136,7 +142,7 @@ class Caller:
         if not isinstance(provider, Embedder):
             raise ProviderRejected(f"{worker.id!r} makes no embeddings", worker=worker.id)
         await self._withhold(worker, body)
-        async with self._lane(worker).turn(worker):
+        async with self._turn(worker):
             return await provider.embed(worker, body)
 
     def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> CallFailed:
@@ -181,7 +187,7 @@ class Caller:
         Raises:
             WithheldTask: the content holds secrets or personal data, and the worker is beyond the boundary.
         """
-        boundary = self._boundary()
+        boundary = self._boundary
         if boundary is None or worker.privacy.reach <= boundary.reach.reach:
             return
         found = await (boundary.find_in(sent) if isinstance(sent, Task) else boundary.find(sent))
@@ -192,6 +198,18 @@ class Caller:
                 hint=f"name a worker that is {boundary.reach}, or remove the text",
             )
 
+    @asynccontextmanager
+    async def _turn(self, worker: Worker) -> AsyncIterator[Provider]:
+        """Wait for a slot of the worker, and keep its provider open while the block runs.
+
+        Raises:
+            WorkerBusy: the queue is full.
+        """
+        provider = self._find(worker)
+        async with self.lanes.find(worker).turn(worker):
+            with self._leases.hold(provider):
+                yield provider
+
     def _find(self, worker: Worker) -> Provider:
         provider = self._providers.get(worker.binding.provider)
         if provider is None:
@@ -200,20 +218,6 @@ class Caller:
                 key=f"workers.{worker.id}.provider",
             )
         return provider
-
-    def load(self) -> Mapping[WorkerId, float]:
-        """Return current and waiting calls divided by the worker's concurrency, for workers at full load."""
-        return {worker: lane.load for worker, lane in self._lanes.items() if lane.load >= 1.0}
-
-    def crowded(self) -> Mapping[WorkerId, str]:
-        """Return the workers whose queue is full, with a description."""
-        return {worker: lane.describe() for worker, lane in self._lanes.items() if lane.is_crowded}
-
-    def _lane(self, worker: Worker) -> Lane:
-        lane = self._lanes.get(worker.id)
-        if lane is None or lane.limit != worker.max_concurrency:
-            lane = self._lanes[worker.id] = Lane(worker.max_concurrency)
-        return lane
 
     def _note_failure(self, worker: Worker, error: ProviderError) -> None:
         """Record a failure in the worker's health, if it is the worker's own."""

@@ -1,10 +1,10 @@
 """Lane: the current and waiting calls of one worker."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from ripieno.domain import Worker
+from ripieno.domain import Worker, WorkerId
 from ripieno.errors import WorkerBusy
 
 PLACES = 4
@@ -48,3 +48,25 @@ class Lane:
                 yield
         finally:
             self._here -= 1
+
+
+class Lanes:
+    """The lanes of all workers. They outlive a reload of the configuration."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[WorkerId, Lane] = {}
+
+    def find(self, worker: Worker) -> Lane:
+        """Return the lane of a worker. A changed limit makes a new one."""
+        lane = self._lanes.get(worker.id)
+        if lane is None or lane.limit != worker.max_concurrency:
+            lane = self._lanes[worker.id] = Lane(worker.max_concurrency)
+        return lane
+
+    def load(self) -> Mapping[WorkerId, float]:
+        """Return current and waiting calls divided by the worker's concurrency, for workers at full load."""
+        return {worker: lane.load for worker, lane in self._lanes.items() if lane.load >= 1.0}
+
+    def crowded(self) -> Mapping[WorkerId, str]:
+        """Return the workers whose queue is full, with a description."""
+        return {worker: lane.describe() for worker, lane in self._lanes.items() if lane.is_crowded}

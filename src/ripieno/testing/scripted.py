@@ -22,6 +22,8 @@ class Reply:
     """Never answers; the connection stays open until the client leaves."""
     cuts_after: int | None = None
     """In a stream: breaks the connection after so many words."""
+    release: threading.Event | None = None
+    """In a stream: the words after the first wait for this event."""
     message: Mapping[str, object] = field(default_factory=dict)
     """Further fields of the assistant's message."""
     finish_reason: str = "stop"
@@ -57,6 +59,10 @@ class ScriptedServer:
         """Set when a request has come in."""
         self.left = threading.Event()
         """Set when a client went away before its answer was complete."""
+        self.idle = threading.Event()
+        """Set while no connection is open."""
+        self.idle.set()
+        self._open = 0
         self.base_url = ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted", daemon=True)
@@ -87,6 +93,8 @@ class ScriptedServer:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        self.idle.clear()
         try:
             while (seen := await _read_request(reader)) is not None:
                 if not await self._answer(seen, reader, writer):
@@ -97,6 +105,9 @@ class ScriptedServer:
             return
         finally:
             writer.close()
+            self._open -= 1
+            if not self._open:
+                self.idle.set()
 
     async def _answer(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False ends the connection."""
@@ -141,6 +152,8 @@ async def _stream(writer: asyncio.StreamWriter, reply: Reply, model: str) -> boo
     shell = {"id": "scripted", "object": "chat.completion.chunk", "created": 0, "model": model}
     words = reply.text.split()
     for number, word in enumerate(words):
+        if number == 1 and reply.release is not None:
+            await asyncio.to_thread(reply.release.wait)
         if reply.cuts_after == number:
             writer.transport.abort()
             return False
