@@ -200,8 +200,7 @@ def _read_variables(base: Mapping[str, object]) -> tuple[Tree, tuple[str, ...]]:
         ) from error
     ignored: list[str] = []
     for table, needed in _NEEDED:
-        entries = _tables(found.get(table))
-        known = _tables(base.get(table))
+        entries, known = _tables(found.get(table)), _tables(base.get(table))
         for name, entry in entries.items():
             if name not in known and needed not in entry:
                 ignored.extend(_name_variable((table, name, *key.split("."))) for key in _flatten(entry))
@@ -254,12 +253,9 @@ def _check_kinds(settings: Settings, path: Path, text: str, layers: Mapping[str,
             place = ("providers", name, "kind")
             near = difflib.get_close_matches(provider.kind, installed, n=1)
             meant = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(
-                f"{_find_origin(place, path, text, layers)}: provider {name!r}: unknown kind {provider.kind!r}",
-                key=".".join(place),
-                path=str(path),
-                hint=f"{meant}installed kinds: {', '.join(installed)}; a plugin can add others",
-            )
+            fault = f"{_find_origin(place, path, text, layers)}: provider {name!r}: unknown kind {provider.kind!r}"
+            hint = f"{meant}installed kinds: {', '.join(installed)}; a plugin can add others"
+            raise ConfigError(fault, key=".".join(place), path=str(path), hint=hint)
 
 
 def _check_references(settings: Settings, path: Path, text: str) -> None:
