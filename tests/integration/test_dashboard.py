@@ -212,7 +212,7 @@ async def test_without_a_key_pages_are_read_and_nothing_is_changed(serve: Serve)
             assert 'method="post"' not in page, name
         status, page = await browser.post("pool/mute", worker="a")
         assert status == 403
-        assert "only who gives the admin key" in page
+        assert "only the admin may change things" in page
         assert (await browser.post("enter", key="guess"))[0] == 401
         assert Path("ripieno.toml").read_text() == before
 
@@ -229,7 +229,7 @@ async def test_forms_of_other_pages_are_refused(serve: Serve) -> None:
         for wrong in ("", "0" * 64, token[:-1]):
             status, page = await browser.post("pool/mute", token=wrong, worker="a")
             assert status == 403
-            assert "not of this page" in page
+            assert "not from this page" in page
         assert (await browser.post("enter", origin="http://evil.example", key=KEY))[0] == 403
         assert Path("ripieno.toml").read_text() == before
         async with browser.client.put(f"{browser.address}/ui/pool") as answer:
@@ -379,7 +379,7 @@ async def test_what_waits_for_a_human_is_answered_by_digest(serve: Serve) -> Non
         fields = {"token": token, "run": run[1], "digest": digest[1], "by": "ada", "answer": "approve"}
         stale = await browser.post("approvals/answer", **fields | {"digest": "0" * 64})
         assert stale[0] == 400
-        assert "no longer what waits" in stale[1]
+        assert "has changed since the page was loaded" in stale[1]
         assert (await browser.post("approvals/answer", **fields | {"by": ""}))[0] == 400
         assert "approved by ada" in (await browser.post("approvals/answer", **fields))[1]
         ended = await wait_for_end(browser.client, browser.address, run[1])

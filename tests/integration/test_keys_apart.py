@@ -205,9 +205,7 @@ async def test_pages_and_forms_take_no_virtual_key_and_the_viewer_changes_nothin
             assert (await world.call("GET", "/admin/report", who, cookie=cookie))[0] != 200, "a cookie is for pages"
 
 
-async def test_another_keys_decision_is_told_like_one_that_never_was(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_keys_decision_is_told_like_one_that_never_was(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_world(monkeypatch, serve(), serve(), serve()) as world:
         mine = (await world.ask("owner"))[1]["x-ripieno-decision"]
         masters = (await world.ask("master"))[1]["x-ripieno-decision"]
@@ -238,9 +236,7 @@ async def test_another_keys_decision_is_told_like_one_that_never_was(
         assert [found.verdict.quality for found in world.app.ledger.runs.verdicts_of(mine)].count(0.0) == 4
 
 
-async def test_a_kept_answer_is_given_to_the_key_that_had_it_and_to_no_other(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_kept_answer_is_given_to_the_key_that_had_it_and_to_no_other(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve([Reply(text="four")])
     async with open_world(monkeypatch, server, serve(), serve(), extra="[cache]\nanswers = true") as world:
         _, made, _ = await world.call("POST", "/admin/keys", "master", {"name": "like the first"})

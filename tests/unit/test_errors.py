@@ -18,7 +18,7 @@ from ripieno.errors import (
     RateLimited,
     RipienoError,
 )
-from ripieno.gateway.errors import TABLE, find_wire, hide_places, make_body, make_error_headers, tell
+from ripieno.gateway.errors import TABLE, find_wire, format_message, hide_places, make_body, make_error_headers
 
 
 def all_errors() -> list[type[RipienoError]]:
@@ -155,9 +155,9 @@ def test_a_client_is_not_told_paths_hosts_and_ports(name: str) -> None:
 
 def test_what_a_worker_said_about_the_request_stays_as_it_is() -> None:
     error = ProviderRejected("'a' answered 400: see https://example.org/doc: max 4.5:1, 3/4 of /v1/models", worker="a")
-    assert "https://example.org/doc" in tell(error)
+    assert "https://example.org/doc" in format_message(error)
     error.blames_worker = True
-    assert "example.org" not in tell(error), "what it said about the gateway's own key or address does not"
+    assert "example.org" not in format_message(error), "what it said about the gateway's own key or address does not"
     for plain in ("'b' answered 500: down too", "ratio 3:1 at 12:30, 3/4 done", "in 0.5 s"):
         assert hide_places(plain) == plain
 

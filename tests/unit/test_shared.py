@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ripieno.gateway.shared import LONGEST_WAIT_S, MOST_WINDOWS, WINDOW_S, Local, _Window
+from ripieno.gateway.shared import LONGEST_WAIT_S, MOST_WINDOWS, WINDOW_S, Counts, _Window
 
 
 def test_a_minute_holds_as_many_as_are_allowed_and_the_next_frees_them_bit_by_bit() -> None:
@@ -46,7 +46,7 @@ def test_no_minute_of_the_clock_gives_more_than_is_allowed(most: int, steps: lis
 
 
 async def test_counts_that_have_run_out_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    local = Local()
+    local = Counts()
     moment = [0.0]
     monkeypatch.setattr("ripieno.gateway.shared.time.monotonic", lambda: moment[0])
     for number in range(MOST_WINDOWS + 1):

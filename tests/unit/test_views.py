@@ -20,10 +20,10 @@ async def test_a_view_whose_making_raises_says_so_and_is_made_when_it_can_be(cap
         return "whole"
 
     async def look() -> tuple[str | None, str]:
-        task = views.look("audit", make).task
+        task = views.get("audit", make).task
         assert task is not None
         await asyncio.wait({task})
-        kept = views.look("audit", make)
+        kept = views.get("audit", make)
         assert kept.task is task, "one that is fresh is not made again"
         clock.advance(FRESH_S + 1.0)
         return kept.value, kept.fault
