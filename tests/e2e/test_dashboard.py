@@ -170,7 +170,7 @@ def test_the_keyboard_reaches_everything(browser: Browser, address: str) -> None
         assert outline != "none", "where one is, is seen"
 
 
-def test_new_decisions_appear_while_one_looks(browser: Browser, address: str) -> None:
+def test_new_decisions_appear_on_an_open_page(browser: Browser, address: str) -> None:
     with looking(browser.new_context()) as page, looking(browser.new_context()) as other:
         page.goto(f"{address}/ui/live")
         enter(other, address)
@@ -182,7 +182,7 @@ def test_new_decisions_appear_while_one_looks(browser: Browser, address: str) ->
         expect(page.get_by_role("button", name="Continue")).to_be_visible()
 
 
-def test_who_gives_the_key_mutes_asks_and_judges(browser: Browser, address: str) -> None:
+def test_an_admin_mutes_workers_sends_tasks_and_gives_feedback(browser: Browser, address: str) -> None:
     with looking(browser.new_context()) as page:
         page.goto(f"{address}/ui/pool")
         assert page.get_by_role("button", name="Mute").count() == 0

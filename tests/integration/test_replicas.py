@@ -67,7 +67,7 @@ def test_of_replicas_that_give_the_same_name_at_once_one_makes_the_key(postgres:
             assert [key.name for key in other.keys.all().values()].count("raced") == 1
 
 
-def test_a_server_that_is_not_there_is_told_without_its_password() -> None:
+def test_the_error_of_a_missing_server_hides_its_password() -> None:
     with pytest.raises(LedgerError) as caught:
         Ledger("postgresql://user:secret-word@127.0.0.1:9/nothing")
     assert "secret-word" not in str(caught.value)
@@ -92,7 +92,7 @@ async def test_rates_and_spend_are_counted_together_in_redis(redis_url: str, led
     await other.close()
 
 
-async def test_without_its_redis_each_replica_goes_on_alone(redis_url: str) -> None:
+async def test_without_redis_each_replica_counts_alone(redis_url: str) -> None:
     shared = RedisCounts(redis_url.replace("redis", "gone"))
     waits = [await shared.take("requests", "k", most=2, cost=1) for _ in range(3)]
     assert [wait == 0.0 for wait in waits] == [True, True, False]

@@ -164,7 +164,7 @@ def test_requests_may_run_code_only_if_the_owner_allows_it(kind: str) -> None:
         ({}, "m" * 513, {}, "model"),
     ],
 )
-def test_names_that_a_request_states_are_bounded(
+def test_names_in_a_request_have_a_maximum_length(
     body: dict[str, object], model: str, headers: dict[str, str], param: str
 ) -> None:
     from ripieno.domain import Objective

@@ -9,7 +9,7 @@ from ripieno.errors import NotFound
 from ripieno.testing import FixedClock
 
 
-async def test_a_view_whose_making_raises_says_so_and_is_made_when_it_can_be(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_view_that_fails_says_why_and_is_made_again_when_it_is_old(caplog: pytest.LogCaptureFixture) -> None:
     clock = FixedClock()
     views = Views(clock)
     faults: list[Exception] = [ValueError("/home/eva/rp-secret"), NotFound("nothing is recorded yet")]
