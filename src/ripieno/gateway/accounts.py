@@ -44,7 +44,7 @@ class Accounts:
     _keys: dict[str, float] = field(default_factory=dict)
     """US dollars that runs of this process reserve, by key."""
     _queue: list[_Waiting] = field(default_factory=list)
-    _carrying: "asyncio.Task[None] | None" = None
+    _writer: "asyncio.Task[None] | None" = None
     _is_at_fault: bool = False
     """Whether the latest transaction failed."""
 
@@ -78,7 +78,7 @@ class Accounts:
             self._add(op, op.most_usd)
             return None
         except asyncio.CancelledError:
-            waiting.done.add_done_callback(lambda done: self._give_back(op, done))
+            waiting.done.add_done_callback(lambda done: self._undo(op, done))
             raise
         if held is not None and held.granted_usd is not None:
             self._add(op, held.granted_usd)
@@ -103,15 +103,15 @@ class Accounts:
 
     async def close(self) -> None:
         """Wait until all changes are written."""
-        while self._carrying is not None:
-            await asyncio.wait({self._carrying})
+        while self._writer is not None:
+            await asyncio.wait({self._writer})
 
     def _add(self, op: Reserve, usd: float) -> None:
         known = self._runs.setdefault(op.run, _Open(op.key))
         known.usd += usd
         self._keys[op.key] = self._keys.get(op.key, 0.0) + usd
 
-    def _give_back(self, op: Reserve, done: "asyncio.Future[Held | None]") -> None:
+    def _undo(self, op: Reserve, done: "asyncio.Future[Held | None]") -> None:
         """Undo a reservation that was granted after its caller left."""
         if done.cancelled() or done.exception() is not None:
             return
@@ -122,10 +122,10 @@ class Accounts:
 
     def _enqueue(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
-        if self._carrying is None:
-            self._carrying = asyncio.ensure_future(self._carry())
+        if self._writer is None:
+            self._writer = asyncio.ensure_future(self._write_queue())
 
-    async def _carry(self) -> None:
+    async def _write_queue(self) -> None:
         """Write all that waits; later operations go into the next transaction.
 
         Changes that the ledger refused are kept for the transaction of the next reservation.
@@ -134,14 +134,14 @@ class Accounts:
         try:
             while any(waiting.done is not None for waiting in self._queue) or (self._queue and not self._is_at_fault):
                 batch, self._queue = self._queue[:MOST_OPS], self._queue[MOST_OPS:]
-                await self._write(batch)
+                await self._write_batch(batch)
         finally:
-            self._carrying = None
+            self._writer = None
             for waiting in batch:  # no caller waits for ever, whatever fails
                 if waiting.done is not None and not waiting.done.done():
                     waiting.done.cancel()
 
-    async def _write(self, batch: list[_Waiting]) -> None:
+    async def _write_batch(self, batch: list[_Waiting]) -> None:
         try:
             found = await asyncio.to_thread(self.holds.apply, [waiting.op for waiting in batch])
         except LedgerError as error:

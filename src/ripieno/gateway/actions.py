@@ -45,13 +45,13 @@ class Jobs:
         """List the jobs, the latest first."""
         return tuple(reversed(self._jobs))
 
-    def start(self, name: str, about: str, work: Callable[[], Coroutine[None, None, str]]) -> None:
+    def start(self, name: str, about: str, run: Callable[[], Coroutine[None, None, str]]) -> None:
         """Start a job.
 
         Args:
             name: the kind of job.
             about: the worker or checkpoint.
-            work: does it, and returns its result in words.
+            run: does it, and returns its result in words.
 
         Raises:
             InvalidTask: the same job runs already.
@@ -62,7 +62,7 @@ class Jobs:
             raise InvalidTask(f"{name} of {about} runs already")
         job = Job(name=name, about=about, state="running")
         self._jobs = [*self._jobs[-MOST_JOBS + 1 :], job]
-        task = asyncio.create_task(work())
+        task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(partial(self._end, job))
 
@@ -97,7 +97,7 @@ class Actions:
             "policies/shadow": self._shadow,
             "approvals/answer": self._answer,
             "playground/ask": self._ask,
-            "feedback": self._take_feedback,
+            "feedback": self._add_feedback,
             "memory/forget": self._forget,
             "memory/beat": self._beat,
         }
@@ -147,12 +147,12 @@ class Actions:
     async def _probe(self, fields: Fields) -> ActionResult:
         worker, budget = _require(fields, "worker"), int(_read_number(fields, "budget", low=1, high=MOST_PROBES))
 
-        async def work() -> str:
+        async def run() -> str:
             found = await probe(self._app, worker, budget=budget)
             quality = f"{found.quality:.2f} ± {found.quality_sd:.2f}"
             return f"{found.probes} probes, expected quality {quality}, {found.standing}"
 
-        self.jobs.start("probe", worker, work)
+        self.jobs.start("probe", worker, run)
         return ActionResult(next_page="pool", notice=f"{worker} is being probed.")
 
     async def _promote(self, fields: Fields) -> ActionResult:
@@ -166,13 +166,13 @@ class Actions:
     async def _shadow(self, fields: Fields) -> ActionResult:
         checkpoint = _require(fields, "checkpoint")
 
-        async def work() -> str:
+        async def run() -> str:
             outcome = "no stage ran"
             async for finding in shadow(self._app, checkpoint, Pairing()):
                 outcome = f"{finding.stage} {'passed' if finding.passed else 'failed'}: {finding.reason}"
             return outcome
 
-        self.jobs.start("shadow", checkpoint, work)
+        self.jobs.start("shadow", checkpoint, run)
         return ActionResult(next_page="policies", notice=f"{checkpoint} is being compared with the one in traffic.")
 
     async def _answer(self, fields: Fields) -> ActionResult:
@@ -211,7 +211,7 @@ class Actions:
             await orchestrator.finish(started)
         return started.decision.id
 
-    async def _take_feedback(self, fields: Fields) -> ActionResult:
+    async def _add_feedback(self, fields: Fields) -> ActionResult:
         verdict = Verdict(verifier="user", quality=_read_number(fields, "quality", low=0.0, high=1.0))
         await record_feedback(self._app, _require(fields, "decision"), verdict)
         back = fields.get("back", "")

@@ -142,7 +142,7 @@ class Answering:
         facts, name = state.facts, self._name_cached(state)
         if name is not None:
             cached = self._cache.find(name)
-            facts.is_hit = cached is not None
+            facts.is_cached = cached is not None
             if cached is not None:
                 return _write_whole(state, replace(cached, provenance=describe_cached(cached.provenance)))
         orchestrator = state.runtime.orchestrator

@@ -46,7 +46,7 @@ class Facts:
     """The run that the request leads to, after its decision."""
     worker: str | None = None
     """The worker that answered."""
-    is_hit: bool | None = None
+    is_cached: bool | None = None
     """Whether the answer came from the cache; None if the cache was not searched."""
     error: RipienoError | None = None
     """Why there is no answer, or why a stream broke off."""

@@ -102,7 +102,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
         self._reader = RequestReader(
-            self._server, self._transport, deliver=self._take_request, refuse=self._take_refusal
+            self._server, self._transport, deliver=self._accept_request, refuse=self._accept_refusal
         )
         self._server.connections.add(self)
         self.due = self._loop.time() + self._server.limits.idle_s
@@ -140,23 +140,23 @@ class _Connection(asyncio.Protocol):
 
     # called by the reader
 
-    def _take_request(self, request: Request) -> None:
+    def _accept_request(self, request: Request) -> None:
         self.due = None
         if self.task is None:
-            self.task = self._loop.create_task(self._work(request))
+            self.task = self._loop.create_task(self._answer_requests(request))
         else:
             self._queue.append(request)
             if len(self._queue) >= MOST_QUEUED:
                 self._transport.pause_reading()
 
-    def _take_refusal(self, status: int, message: str, headers: Mapping[str, str]) -> None:
+    def _accept_refusal(self, status: int, message: str, headers: Mapping[str, str]) -> None:
         """Send a refusal after the answers to earlier requests."""
         if self.task is None:
             self._send_refusal(status, message, headers)
         else:
             self._refusal = status, message, headers
 
-    async def _work(self, request: Request) -> None:
+    async def _answer_requests(self, request: Request) -> None:
         try:
             while True:
                 self._keeps_alive = request.keeps_alive
@@ -184,9 +184,9 @@ class _Connection(asyncio.Protocol):
             log.exception("a handler failed; its connection is closed")
             self.abort()
         finally:
-            self._rest()
+            self._end_requests()
 
-    def _rest(self) -> None:
+    def _end_requests(self) -> None:
         """Wait for the next request, or send the refusal that waits."""
         self.task = None
         if self._refusal is not None and not self._is_gone and not self._transport.is_closing():

@@ -52,7 +52,7 @@ class Lookup:
                 raise Overloaded("too many unknown keys are being looked up", retry_after_s=1.0)
             waiting = self._waiting[digest] = asyncio.get_running_loop().create_future()
             if self._worker is None:
-                self._worker = asyncio.create_task(self._work())
+                self._worker = asyncio.create_task(self._run_queries())
         found = await asyncio.shield(waiting)
         if isinstance(found, RipienoError):
             raise found
@@ -63,9 +63,9 @@ class Lookup:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
-            self._give_up()  # a task that is cancelled before it starts runs no `finally`
+            self._cancel_waiting()  # a task that is cancelled before it starts runs no `finally`
 
-    async def _work(self) -> None:
+    async def _run_queries(self) -> None:
         try:
             while self._waiting:
                 await asyncio.sleep(max(self._next - time.monotonic(), 0.0))
@@ -80,9 +80,9 @@ class Lookup:
                 for digest in batch:
                     self._settle(digest, found.get(digest))
         finally:
-            self._give_up()
+            self._cancel_waiting()
 
-    def _give_up(self) -> None:
+    def _cancel_waiting(self) -> None:
         self._worker = None
         for waiting in self._waiting.values():
             waiting.cancel()

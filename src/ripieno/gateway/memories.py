@@ -116,7 +116,7 @@ class MemoryRoutes:
         """Store one item. 201 means that it is on disk, 200 that it was there before."""
         given, grant = read_form(facts.request, RememberRequest), facts.grant
         item = make_own_item(given, grant)
-        await self._require_own([*given.derived_from, *([given.supersedes] if given.supersedes else [])], grant)
+        await self._check_owner([*given.derived_from, *([given.supersedes] if given.supersedes else [])], grant)
         receipt = (await self._app.memory.remember([item]))[0]
         body = {"id": receipt.id, "object": "memory.item", "is_new": receipt.is_new}
         body |= {"secrets_removed": receipt.removed} if receipt.removed else {}
@@ -148,7 +148,7 @@ class MemoryRoutes:
     async def forget(self, facts: Facts) -> Response:
         """Erase one item and all items derived from it; its digest stays as proof."""
         name = facts.parameter
-        await self._require_own([name], facts.grant)
+        await self._check_owner([name], facts.grant)
         proof = await self._app.memory.forget(name)
         body = {"id": proof.id, "digest": proof.digest, "erased_at": proof.erased_at, "derived": list(proof.derived)}
         return respond(body)
@@ -171,7 +171,7 @@ class MemoryRoutes:
             }
         return respond(body)
 
-    async def _require_own(self, names: list[str], grant: Grant) -> None:
+    async def _check_owner(self, names: list[str], grant: Grant) -> None:
         """Let a request use only its own items. An item of another key looks like a missing one.
 
         Raises:
@@ -184,11 +184,11 @@ class MemoryRoutes:
                 (item,) = await self._app.memory.get([name])
             except NotFound as error:
                 raise _unknown(name) from error
-            if not _is_own(item.scope, grant):
+            if not _is_owned(item.scope, grant):
                 raise _unknown(name)
 
 
-def _is_own(scope: Scope, grant: Grant) -> bool:
+def _is_owned(scope: Scope, grant: Grant) -> bool:
     if grant.id is not None:
         return scope.project.startswith(f"{grant.id}/")
     return _OF_A_KEY.match(scope.project) is None

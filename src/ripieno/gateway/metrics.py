@@ -58,8 +58,8 @@ class Metrics:
             self._refused.labels(find_label(facts.error)).inc()
         elif facts.status < 400:
             known[1].observe(time.perf_counter() - facts.began)
-        if facts.is_hit is not None:
-            self._cached.labels("answers", "hit" if facts.is_hit else "miss").inc()
+        if facts.is_cached is not None:
+            self._cached.labels("answers", "hit" if facts.is_cached else "miss").inc()
         if facts.started is not None:
             self._count_run(facts.started)
 

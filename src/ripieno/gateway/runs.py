@@ -47,7 +47,7 @@ class RunRoutes:
         """List the routes."""
         return [
             Route("GET", "/v1/runs/{run}", self.show),
-            Route("POST", "/v1/feedback", self.take_feedback),
+            Route("POST", "/v1/feedback", self.add_feedback),
             Route("GET", "/admin/approvals", self.list_approvals, Access.ADMIN),
             Route("POST", "/admin/approvals/{run}", self.answer, Access.ADMIN),
         ]
@@ -56,7 +56,7 @@ class RunRoutes:
         """Show the state of a run, and its answer if there is one; a key sees its own runs."""
         return respond(await asyncio.to_thread(self._describe, facts.parameter, facts.grant))
 
-    async def take_feedback(self, facts: Facts) -> Response:
+    async def add_feedback(self, facts: Facts) -> Response:
         """Record feedback on an answer; a key may judge its own decisions, the master key all."""
         given, verdict, grant = read_form(facts.request, Feedback), None, facts.grant
         if given.quality is not None:

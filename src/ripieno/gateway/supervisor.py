@@ -44,7 +44,7 @@ class Supervisor:
             0; the code of a process that failed before it was ready; 128 and the number of a second signal.
         """
         for number in ENDS:
-            signal.signal(number, self._take_signal)
+            signal.signal(number, self._handle_signal)
         for index in range(count):
             code = self._start(index, waits=True)
             if code:
@@ -105,7 +105,7 @@ class Supervisor:
         finally:
             os._exit(code)
 
-    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping.is_set():
             self._killed_by = number
             self._send(signal.SIGKILL)

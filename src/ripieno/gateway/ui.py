@@ -62,7 +62,7 @@ class UiRoutes:
 
     async def answer(self, facts: Facts) -> Response:
         """Answer with a page, also for an error; an exception that is no `RipienoError` passes through."""
-        visitor = self._visitors.recognise(facts.request)
+        visitor = self._visitors.identify(facts.request)
         page_request = self._make_page_request(facts.request, visitor)
         try:
             return await self._answer(facts, page_request, visitor)

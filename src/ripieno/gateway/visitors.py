@@ -41,7 +41,7 @@ class Visitors:
         self._clock = clock
         self._backoff = Backoff(clock)
 
-    def recognise(self, request: Request) -> Visitor:
+    def identify(self, request: Request) -> Visitor:
         """Return who sends a request, by its cookie."""
         cookie = read_cookie(request, COOKIE)
         role = self._read_role(cookie)

@@ -123,7 +123,7 @@ def require_sampling(body: Mapping[str, JsonValue]) -> None:
         if name in _SAMPLING and value is not None:
             description, fits = _SAMPLING[name]
             if not fits(value):
-                raise InvalidTask(f"{name} must be {description}, got {_show(value)}", param=name)
+                raise InvalidTask(f"{name} must be {description}, got {_shorten(value)}", param=name)
 
 
 def require_model(body: Mapping[str, JsonValue]) -> str:
@@ -198,7 +198,7 @@ def _is_texts(value: JsonValue) -> bool:
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
-def _show(value: JsonValue) -> str:
+def _shorten(value: JsonValue) -> str:
     """Shorten a wrong value for an error message."""
     if isinstance(value, str):
         return repr(value[:LONGEST_SHOWN])
