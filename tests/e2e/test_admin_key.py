@@ -1,4 +1,4 @@
-"""`ripieno serve` makes one admin key at its first start, shows it once, and takes it from then on."""
+"""`ripieno serve` makes one admin key at its first start, shows it once, and accepts it from then on."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a gateway must survive itself: its own death, its ledger's bad days, and clients that mean ill."""
+"""Faults that a gateway survives: its own death, a full or locked ledger, and hostile clients."""
 
 import asyncio
 import io

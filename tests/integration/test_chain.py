@@ -1,4 +1,4 @@
-"""One chain for every answer: the same headers, one id for a request, counted once and told once."""
+"""One chain for every answer: the same headers, one id for a request, counted once and logged once."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The dashboard over HTTP: what pages show, who may look, who may change, and what hostile text does there."""
+"""The dashboard over HTTP: what pages show, who may read, who may change, and hostile text."""
 
 import html
 import re

@@ -546,7 +546,7 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         load_admin_key(tmp_path)
 
 
-# what errors and responses tell
+# errors and headers
 
 
 async def test_every_response_keeps_browsers_from_guessing_framing_and_sharing(serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP server on a real socket: what it takes, what it refuses, and what it does not wait for."""
+"""The HTTP server on a real socket: what it accepts, what it refuses, and its time limits."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Virtual keys over the wire: what they may do, what they cost, and that nobody spends more than is there."""
+"""Virtual keys over the wire: what they may do, what they cost, and that no key overspends its budget."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Money over the wire: no budget is overspent by what runs at once, and what nobody knows is never zero."""
+"""Money over the wire: concurrent requests overspend no budget, and an unknown cost is never zero."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a response says of how its answer came about, and that a failed run gives no half of an answer."""
+"""The provenance of answers in responses; a failed run returns no partial answer."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def conduct(steps: list[dict[str, object]], work: Callable[[str], Reply]) -> Cal
     return reply
 
 
-# a failed run gives no half of an answer
+# a failed run returns no partial answer
 
 
 EXTRACT_SOLVE: list[dict[str, object]] = [
@@ -166,7 +166,7 @@ async def test_turns_that_fail_return_no_partial_answer(serve: Serve) -> None:
         assert chosen.run.ended_early is None
 
 
-# what is told
+# provenance
 
 
 async def test_an_answer_reports_its_verdict_its_worker_and_why_it_ended_early(serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""What can be seen of a gateway: metrics, spans on a real collector's wire, readiness, and the dashboard file."""
+"""Telemetry of a gateway: metrics, spans on a real collector's wire, readiness, and the dashboard file."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Accounts: what a key's budget holds for a run, and gives back."""
+"""Accounts: what a key's budget reserves for a run, and releases."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""Charts: whatever their names and points are, they are drawn within bounds, or not at all."""
+"""Charts: any names and points are drawn within limits, or not at all."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The wire formats, without a wire: what goes in becomes a task, and what a worker says comes out."""
+"""The wire formats: requests become tasks, and answers become responses."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The graph of a workflow's steps: what stands beside what, and which step saw which."""
+"""The graph of a workflow's steps: which steps are parallel, and which step saw which."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Untrusted patterns and schemas: refused when they are read, bounded when they are used."""
+"""Untrusted patterns and schemas: refused when they are read, limited when they are used."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Views: made beside the pages; one that cannot be made says why, and is tried again when it is old."""
+"""Views: made in the background; a failed view says why, and is made again when it is old."""
 
 import asyncio
 
