@@ -41,14 +41,14 @@ def lay_out(workflow: Workflow, run: Run | None) -> Graph:
     if isinstance(workflow, Ensemble) and workflow.merge is not Merge.SYNTHESIZE and run is not None and run.answer:
         nodes.append(Box(name=workflow.merge.value, worker=str(run.worker), note="is given", state="answered"))
     before = _find_before(workflow, nodes)
-    column: list[int] = []
-    for place in range(len(nodes)):
-        column.append(1 + max((column[index] for index in before[place]), default=-1))
+    columns: list[int] = []
     used: dict[int, int] = defaultdict(int)
     spots = []
-    for place in range(len(nodes)):
-        spots.append((column[place] * (BOX[0] + GAP[0]), used[column[place]] * (BOX[1] + GAP[1])))
-        used[column[place]] += 1
+    for seen in before:
+        column = 1 + max((columns[index] for index in seen), default=-1)
+        columns.append(column)
+        spots.append((column * (BOX[0] + GAP[0]), used[column] * (BOX[1] + GAP[1])))
+        used[column] += 1
     boxes = tuple(replace(node, x=x, y=y) for node, (x, y) in zip(nodes, spots, strict=True))
     lines = tuple(
         (spots[index][0] + BOX[0], spots[index][1] + BOX[1] // 2, spots[place][0], spots[place][1] + BOX[1] // 2)

@@ -1,4 +1,4 @@
-"""The process that reads the latest traffic: it reads its query from stdin, and writes its reply to stdout."""
+"""The process that reads the latest traffic: a query on stdin, the traffic or a fault on stdout."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from ripieno.dashboard.traffic import Traffic, TrafficQuery, TrafficReply
+from ripieno.dashboard.traffic import Traffic, TrafficQuery
 from ripieno.errors import NotFound, RipienoError
 from ripieno.evaluate.observed import Observed
 from ripieno.evaluate.report import bin_calibration
@@ -27,10 +27,11 @@ def main() -> None:
     """Read the query, and write the reply."""
     os.nice(POLITE)
     query = msgspec.json.decode(sys.stdin.buffer.read(), type=TrafficQuery)
+    found: Traffic | str
     try:
-        found = TrafficReply(traffic=read(query))
+        found = read(query)
     except RipienoError as error:
-        found = TrafficReply(fault=error.message)
+        found = error.message
     sys.stdout.buffer.write(msgspec.json.encode(found, enc_hook=float))  # numpy's numbers become plain ones
 
 

@@ -47,14 +47,6 @@ class TrafficQuery:
     last: int = LAST
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrafficReply:
-    """The answer of the reading process: the traffic, or why it could not be read."""
-
-    traffic: Traffic | None = None
-    fault: str = ""
-
-
 def view_traffic(app: Installation, views: Views, *, last: int = LAST) -> CachedView[Traffic]:
     """Return the latest decisions, at most a minute old, or a view that is being made."""
     local = list_local(app.runtime.pool)
@@ -85,7 +77,7 @@ async def _read_apart(query: TrafficQuery) -> Traffic:
         raise LedgerError(
             "the process that reads traffic has failed", hint="its traceback is on the gateway's standard error"
         )
-    found = msgspec.json.decode(reply, type=TrafficReply)
-    if found.traffic is None:
-        raise LedgerError(found.fault)
-    return found.traffic
+    found: Traffic | str = msgspec.json.decode(reply, type=Traffic | str)
+    if isinstance(found, str):
+        raise LedgerError(found)
+    return found

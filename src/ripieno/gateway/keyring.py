@@ -155,12 +155,9 @@ class Keyring:
         Raises:
             BudgetExhausted: nothing is left.
         """
-        day, month = self._periods()
         left = None
-        for name, limit, period in (
-            ("day's", key.limits.usd_per_day, day),
-            ("month's", key.limits.usd_per_month, month),
-        ):
+        limits = (("day's", key.limits.usd_per_day), ("month's", key.limits.usd_per_month))
+        for (name, limit), period in zip(limits, self._periods(), strict=True):
             if limit is None:
                 continue
             spent = self._spent.get((key.id, period), 0.0)

@@ -9,7 +9,6 @@ from ripieno.app import Installation
 from ripieno.app.feedback import Payer, record_feedback
 from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import InvalidTask
-from ripieno.execute import Unfinished
 from ripieno.gateway.bodies import read_form, respond
 from ripieno.gateway.errors import hide_places
 from ripieno.gateway.facts import Facts
@@ -87,22 +86,17 @@ class RunRoutes:
             ended, found = self._app.runs.look_up(decided.decision.id)
         else:
             decided, ended, found = self._app.runs.look_up_own(name, key=grant.id)
+        is_waiting = found is not None and found.proposal is not None
         answer = ended[-1].answer if ended else None
         error = next((call.error for run in ended for call in reversed(run.calls) if call.error), None)
         described = describe_run(ended[-1]) if ended else {"worker": None, "ended_early": None, "verdicts": []}
         return {
             "id": decided.decision.id,
             "object": "run",
-            "status": ("done" if answer is not None else "failed") if ended else _name_status(found),
+            "status": ("done" if answer is not None else "failed") if ended else "waiting" if is_waiting else "running",
             "workflow": name_workflow(decided.decision),
             "answer": answer.text if answer is not None else None,
             "cost_usd": ended[-1].cost_usd if ended else None,
             "error": hide_places(error) if error is not None else None,
             **described,
         }
-
-
-def _name_status(found: Unfinished | None) -> str:
-    if found is not None and found.proposal is not None:
-        return "waiting"
-    return "running"

@@ -81,19 +81,9 @@ class MessagesDialect:
         if answer.text:
             blocks.append({"type": "text", "text": answer.text})
         blocks += [_make_tool_use(call) for call in find_calls(answer.message)]
-        return encode(
-            {
-                "id": f"msg_{source.decision}",
-                "type": "message",
-                "role": "assistant",
-                "model": source.worker,
-                "content": blocks,
-                "stop_reason": _STOPS.get(answer.finish_reason, "end_turn"),
-                "stop_sequence": None,
-                "usage": make_usage(answer.usage),
-            }
-            | make_ripieno_field(source.provenance)
-        )
+        stop = _STOPS.get(answer.finish_reason, "end_turn")
+        message = _make_message(source, blocks, stop=stop, usage=make_usage(answer.usage))
+        return encode(message | make_ripieno_field(source.provenance))
 
     def stream(self, parsed: ParsedRequest, source: ResponseSource) -> "MessagesStreamWriter":
         """Begin a stream of named events."""
@@ -118,17 +108,8 @@ class MessagesStreamWriter:
 
     def begin(self) -> bytes:
         """Write the empty message; its input tokens are an estimate until the end."""
-        message: dict[str, JsonValue] = {
-            "id": f"msg_{self._source.decision}",
-            "type": "message",
-            "role": "assistant",
-            "model": self._source.worker,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": {"input_tokens": self._guess, "output_tokens": 0},
-        }
-        return _event("message_start", message=message)
+        usage: dict[str, JsonValue] = {"input_tokens": self._guess, "output_tokens": 0}
+        return _event("message_start", message=_make_message(self._source, [], stop=None, usage=usage))
 
     def add(self, piece: Piece) -> bytes:
         """Write the events of one piece."""
@@ -202,6 +183,21 @@ def make_usage(usage: Usage) -> dict[str, JsonValue]:
         "output_tokens": usage.output_tokens or 0,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
+    }
+
+
+def _make_message(
+    source: ResponseSource, blocks: list[JsonValue], *, stop: str | None, usage: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
+    return {
+        "id": f"msg_{source.decision}",
+        "type": "message",
+        "role": "assistant",
+        "model": source.worker,
+        "content": blocks,
+        "stop_reason": stop,
+        "stop_sequence": None,
+        "usage": usage,
     }
 
 

@@ -105,7 +105,7 @@ class ResponsesStreamWriter:
             return events
         return events + self._event(
             "response.function_call_arguments.delta",
-            item_id=self._item_id("fc"),
+            item_id=_name_item("fc", self._source, len(self._done)),
             output_index=len(self._done),
             delta=more,
         )
@@ -171,11 +171,8 @@ class ResponsesStreamWriter:
 
     def _place(self) -> dict[str, JsonValue]:
         assert self._open is not None
-        prefix = "msg" if self._open[0] == "message" else "rs"
-        return {"item_id": self._item_id(prefix), "output_index": len(self._done), "content_index": 0}
-
-    def _item_id(self, prefix: str) -> str:
-        return _name_item(prefix, self._source, len(self._done))
+        prefix, index = "msg" if self._open[0] == "message" else "rs", len(self._done)
+        return {"item_id": _name_item(prefix, self._source, index), "output_index": index, "content_index": 0}
 
     def _event(self, kind: str, **fields: JsonValue) -> bytes:
         self._number += 1
