@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 FILE = "admin.key"
 LEAST = 16
 """Least characters of a key that a person wrote into the file."""
-_MEND = "check the permissions of the home folder, or set RIPIENO_GATEWAY__API_KEY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +41,7 @@ def load_admin_key(home: Path) -> AdminKey:
     except FileExistsError:
         return AdminKey(secret=_read(path), path=path, is_new=False)
     except OSError as error:
-        raise ConfigError(
-            f"the admin key {str(path)!r} cannot be created: {error}", path=str(path), hint=_MEND
-        ) from error
+        raise _make_fault(path, "created", error) from error
     try:
         with os.fdopen(place, "w", encoding="ascii") as file:
             file.write(f"{secret}\n")
@@ -52,10 +49,13 @@ def load_admin_key(home: Path) -> AdminKey:
             os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise ConfigError(
-            f"the admin key {str(path)!r} cannot be created: {error}", path=str(path), hint=_MEND
-        ) from error
+        raise _make_fault(path, "created", error) from error
     return AdminKey(secret=secret, path=path, is_new=True)
+
+
+def _make_fault(path: Path, failed: str, error: Exception) -> ConfigError:
+    hint = "check the permissions of the home folder, or set RIPIENO_GATEWAY__API_KEY"
+    return ConfigError(f"the admin key {str(path)!r} cannot be {failed}: {error}", path=str(path), hint=hint)
 
 
 def _read(path: Path) -> str:
@@ -66,7 +66,7 @@ def _read(path: Path) -> str:
             log.warning("the admin key %s was readable by others (mode %o); its mode is 0600 now", path, mode & 0o777)
             path.chmod(0o600)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the admin key {str(path)!r} cannot be read: {error}", path=str(path), hint=_MEND) from error
+        raise _make_fault(path, "read", error) from error
     if len(secret) < LEAST or not secret.isprintable() or " " in secret:
         raise ConfigError(
             f"{str(path)!r} holds no key of at least {LEAST} characters",
