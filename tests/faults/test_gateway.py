@@ -1,4 +1,4 @@
-"""What a gateway must survive itself: its own death, its ledger's bad days, and clients that mean ill."""
+"""Faults that a gateway survives: its own death, a full or locked ledger, and hostile clients."""
 
 import asyncio
 import io
@@ -172,7 +172,7 @@ async def test_a_locked_database_spools_and_catches_up(serve_in: ServeIn, tmp_pa
             assert ledger.count("decided") == 12
 
 
-async def test_a_drain_finishes_what_is_under_way(serve_in: ServeIn, tmp_path: Path) -> None:
+async def test_a_drain_finishes_running_requests(serve_in: ServeIn, tmp_path: Path) -> None:
     with ScriptedServer([Reply(text="slow words " * 200)]) as good:
         write_settings(tmp_path, good)
         served = serve_in(tmp_path)
@@ -348,7 +348,7 @@ async def test_what_is_no_http_is_refused_and_headers_cannot_be_smuggled(hardene
         assert (await ask(client, hardened))[0] == 200
 
 
-async def test_slow_clients_hold_up_nobody(hardened: Served) -> None:
+async def test_slow_clients_delay_no_other_client(hardened: Served) -> None:
     host, _, port = hardened.address.removeprefix("http://").partition(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(300)]
     for connection in slow:

@@ -1,4 +1,4 @@
-"""A gateway that is killed forgets no spend: a call that was under way counts as what was held back for it."""
+"""A killed gateway forgets no spend: a running call counts as its reservation."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""No database is read on the event loop: not for a route, a page, a form, or what runs beside requests."""
+"""No database is read on the event loop: not for a route, a page, a form, or a background loop."""
 
 import asyncio
 import threading

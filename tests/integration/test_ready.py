@@ -1,4 +1,4 @@
-"""Readiness: no while no worker can serve, whatever the reason; yes again as soon as one can."""
+"""Readiness: the gateway is not ready while no worker can serve, and ready again as soon as one can."""
 
 from pathlib import Path
 

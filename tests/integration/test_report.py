@@ -1,4 +1,4 @@
-"""Reports on a ledger as traffic leaves it: fallbacks, waste, tools and keys."""
+"""Reports on a ledger of traffic: fallbacks, waste, tools and keys."""
 
 from dataclasses import replace
 

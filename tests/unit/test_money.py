@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ripieno.app.build import build_pool
 from ripieno.cli.prices import tell_list_date, tell_unknown_prices
 from ripieno.config import load_settings
-from ripieno.dashboard.pool import tell_price
+from ripieno.dashboard.pool import format_price
 from ripieno.domain import (
     FREE,
     UNKNOWN,
@@ -162,8 +162,8 @@ def test_money_is_told_as_unknown_or_as_a_least_amount() -> None:
 
 def test_pages_and_commands_tell_which_prices_are_unknown(make_worker: MakeWorker) -> None:
     reads = Price(input_usd_per_mtok=2.0, prices_output=False)
-    assert [tell_price(price) for price in (UNKNOWN, FREE)] == ["unknown", "free"]
-    assert tell_price(reads) == "$2 in, unknown out a million tokens"
+    assert [format_price(price) for price in (UNKNOWN, FREE)] == ["unknown", "free"]
+    assert format_price(reads) == "$2 in, unknown out a million tokens"
     assert tell_unknown_prices(Pool((make_worker("a"),))) is None
     told = tell_unknown_prices(Pool((make_worker("a"), make_worker("b", price=UNKNOWN), make_worker("c", price=reads))))
     assert told is not None
