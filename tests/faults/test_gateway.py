@@ -20,7 +20,7 @@ from tests.conftest import HANG_S
 from tests.faults.conftest import Served, ServeIn
 
 from ripieno.ledger import Ledger
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 JSON = {"content-type": "application/json"}
 ASK = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
@@ -222,7 +222,7 @@ async def test_one_signal_to_all_processes_ends_no_request(serve_in: ServeIn, tm
     """`Ctrl-C` reaches each process from the terminal, and once more from the process that watches it."""
     may_answer = threading.Event()
 
-    def answer_late(seen: Seen) -> Reply:
+    def answer_late(request: ReceivedRequest) -> Reply:
         assert may_answer.wait(HANG_S)
         return Reply(text="four")
 

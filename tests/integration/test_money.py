@@ -16,7 +16,7 @@ from ripieno.config import load_settings
 from ripieno.domain import Call, Executed, KeyLimits, Origin, Run, Usage, WorkerId
 from ripieno.gateway import bind_socket, running
 from ripieno.ledger import Ledger, Reserve
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 URL = "sqlite:///ledger.db"
 TOKENS = "input_usd_per_mtok = 2.5\noutput_usd_per_mtok = 10.0"
@@ -33,9 +33,9 @@ def write_worker(*servers: ScriptedServer, price: str = TOKENS, extra: str = "")
     Path("ripieno.toml").write_text("\n".join(lines) + f"\n{extra}\n")
 
 
-def say_all_that_is_allowed(seen: Seen) -> Reply:
+def say_all_that_is_allowed(request: ReceivedRequest) -> Reply:
     """A worker that uses up its limit: 1,000 words where there is none."""
-    limit = seen.body.get("max_tokens")
+    limit = request.body.get("max_tokens")
     return Reply(text=" ".join(["word"] * (limit if isinstance(limit, int) else 1000)))
 
 

@@ -18,7 +18,7 @@ from ripieno.domain import Budget, Op, Plan, Step, Task, Turns, WorkerId, Workfl
 from ripieno.errors import BudgetExhausted, ProviderError
 from ripieno.execute import Answered, Executor, Failed, Started, Turn
 from ripieno.orchestrator import make_arrival
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 A, B, C = (WorkerId(name) for name in "abc")
 TASK = Task.from_text("What is five times seven, in words?")
@@ -35,18 +35,18 @@ async def post(
         return response.status, await response.json(), {name.lower(): v for name, v in response.headers.items()}
 
 
-def last_words(seen: Seen) -> str:
-    messages: Any = seen.body["messages"]
+def last_words(request: ReceivedRequest) -> str:
+    messages: Any = request.body["messages"]
     return str(messages[-1]["content"])
 
 
-def conduct(steps: list[dict[str, object]], work: Callable[[str], Reply]) -> Callable[[Seen], Reply]:
+def conduct(steps: list[dict[str, object]], work: Callable[[str], Reply]) -> Callable[[ReceivedRequest], Reply]:
     """A worker that writes a plan where one is asked for, and else works as told."""
 
-    def reply(seen: Seen) -> Reply:
-        if "response_format" in seen.body:
+    def reply(request: ReceivedRequest) -> Reply:
+        if "response_format" in request.body:
             return Reply(text=json.dumps({"steps": steps}))
-        return work(last_words(seen))
+        return work(last_words(request))
 
     return reply
 

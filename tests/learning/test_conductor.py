@@ -10,7 +10,7 @@ from tests.integration.conftest import open_app
 
 from ripieno.conductor.policy import TinyPolicy
 from ripieno.conductor.tiny import describe_plan
-from ripieno.domain import Op
+from ripieno.domain import Op, Plan, Step, WorkerId
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import CheckpointError, DataError
 from ripieno.evaluate import conductor as proof
@@ -18,7 +18,7 @@ from ripieno.learn.conductor import Recipe, Training
 from ripieno.learn.lessons import Quest, Reward, draw_pools, find_lessons, read_lessons
 from ripieno.orchestrator import make_arrival
 from ripieno.workbench.scenes import Stage
-from ripieno.workbench.world import BenchPool, BenchStep, World, to_plan
+from ripieno.workbench.world import BenchPool, BenchStep, World
 
 SHORT = Recipe(pools=10, teach_steps=150, reinforce_steps=10, polish_generations=2, common_tasks=32, search_tasks=4)
 
@@ -157,6 +157,14 @@ async def test_the_workbench_and_the_engine_agree_on_plans(bench: tuple[World, S
             assert answered.run.answer is not None
             assert answered.run.answer.text == done.results[-1]
             assert len(answered.run.calls) == len(done.results)
+
+
+def to_plan(steps: list[BenchStep], pool: BenchPool) -> Plan:
+    made = []
+    for place, step in enumerate(steps):
+        access = () if step.source == 0 else (place - 1,) if step.source == 1 else tuple(range(place))
+        made.append(Step(worker=WorkerId(pool.workers[step.worker].id), op=step.op, access=access))
+    return Plan(steps=tuple(made))
 
 
 def draw_steps(rng: np.random.Generator, workers: int) -> list[BenchStep]:
