@@ -356,7 +356,7 @@ def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, ExamRuns]:
         load_turn_policy(path, encoder=stage.encoder_name)[0] for path in sorted(folder.glob("turns/*.safetensors"))
     ]
     if heads:
-        found["turn-level head"] = proof.sit_turns(stage, exam, heads)
+        found["turn-level head"] = proof.sit_policies(stage, exam, heads)
     for path in sorted(folder.glob("lm-*/plans-*.json")):
         written = json.loads(path.read_text(encoding="utf-8"))
         if len(written) == len(exam.tasks):
@@ -394,9 +394,9 @@ def _sit_all(
     price = float(np.mean([outcome.cost for outcome in ours]))
     for name, by_hand in proof.plan_by_hand(exam, ranked, calls=calls, money=price).items():
         plans[name] = [by_hand]
-    others["conductor, once more where nothing came"] = proof.sit_again(stage, exam, policies[TRAINED])
+    others["conductor, once more where nothing came"] = proof.sit_policies(stage, exam, policies[TRAINED])
     plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[TRAINED]]
-    plans[CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
+    plans[CEILING] = [proof.find_ceiling(world, exam, seed=0, on_progress=advance)]
     return proof.report(exam, plans, world, others=others)
 
 

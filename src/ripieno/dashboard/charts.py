@@ -16,6 +16,8 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from ripieno.drawing import load_pygal, name_powers, render
+
 WIDTH, HEIGHT = 640, 320
 MOST_LINES = 8
 """Series in one chart: readers cannot distinguish more colours."""
@@ -100,10 +102,10 @@ def draw_here(chart: Chart) -> Markup:
 
 
 def _draw_lines(drawn: Chart) -> Markup:
-    chart = _load_pygal().XY(**_options(drawn.x, drawn.y))
+    chart = load_pygal().XY(**_options(drawn.x, drawn.y))
     plotted = [(line, _list_points(line, is_log=drawn.has_log_x)) for line in drawn.lines[:MOST_LINES]]
     if drawn.has_log_x:
-        chart.x_labels = _name_powers([point["value"][0] for _, points in plotted for point in points])
+        chart.x_labels = name_powers([point["value"][0] for _, points in plotted for point in points])
     for line, points in plotted:
         chart.add(_clip(line.name), points, stroke=line.is_joined, dots_size=3)
     return _finish(chart, drawn.title)
@@ -112,7 +114,7 @@ def _draw_lines(drawn: Chart) -> Markup:
 def _draw_bars(drawn: Chart) -> Markup:
     bars = {_clip(name): value for name, value in drawn.bars.items() if math.isfinite(value)}
     shape = {"show_legend": False, "height": 60 + 26 * max(len(bars), 2)}
-    chart = _load_pygal().HorizontalBar(**_options(drawn.x, "") | shape)
+    chart = load_pygal().HorizontalBar(**_options(drawn.x, "") | shape)
     chart.x_labels = list(bars)[::-1]  # pygal draws from below
     chart.add(drawn.x, list(bars.values())[::-1])
     return _finish(chart, drawn.title)
@@ -132,14 +134,6 @@ def _clip(name: str) -> str:
     """Shorten a name, and replace the characters that XML does not allow."""
     shown = "".join(letter if letter.isprintable() else " " for letter in name[: LONGEST_LABEL + 1])
     return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 1]}…"
-
-
-def _load_pygal() -> Any:
-    """Load pygal without its import finder for maps, about which Python warns."""
-    import pygal
-
-    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
-    return pygal
 
 
 def _options(x: str, y: str) -> dict[str, object]:
@@ -164,20 +158,9 @@ def _options(x: str, y: str) -> dict[str, object]:
     }
 
 
-def _name_powers(values: Sequence[float]) -> list[dict[str, object]]:
-    if not values:
-        return []
-    low, high = math.floor(min(values)), math.ceil(max(values))
-    return [{"value": power, "label": f"${10.0**power:.0e}"} for power in range(low, max(high, low + 1) + 1)]
-
-
 def _finish(chart: Any, title: str) -> Markup:
     """Render a chart without scripts, styles and tooltips. The name of a point becomes its title."""
-    root: ET.Element = chart.render_tree()
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if not isinstance(child.tag, str) or _is_dropped(child):
-                parent.remove(child)
+    root = render(chart, is_dropped=_is_dropped)
     for element in root.iter():
         element.attrib.pop("id", None)
         element.attrib.pop("style", None)

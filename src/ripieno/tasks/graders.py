@@ -1,11 +1,11 @@
 """Graders and checks as JSON, in one form for task files and requests."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from ripieno.domain import JsonValue, parse_worker_id
+from ripieno.domain import JsonValue, WorkerId, parse_worker_id
 from ripieno.domain.grader import (
     Agreement,
     Check,
@@ -24,6 +24,7 @@ from ripieno.domain.grader import (
 from ripieno.tasks.patterns import compile_pattern
 from ripieno.tasks.schemas import read_schema
 
+_Worker = Annotated[WorkerId, AfterValidator(parse_worker_id)]
 RUNS_CODE = (UnitTests, External)
 """Checks that run code of an answer or a request, or a plugin on facts of a request."""
 
@@ -82,7 +83,7 @@ class _JudgeRow(_GraderModel):
     kind: Literal["judge"]
     rubric: str
     reference: str | None = None
-    worker: str | None = None
+    worker: _Worker | None = None
 
 
 class _ExternalRow(_GraderModel):
@@ -97,7 +98,7 @@ class _RecordedRow(_GraderModel):
 
 class _AgreementRow(_GraderModel):
     kind: Literal["agreement"]
-    peer: str
+    peer: _Worker
 
 
 class _HumanRow(_GraderModel):
@@ -124,42 +125,17 @@ def read_check(raw: Mapping[str, JsonValue]) -> Check:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "kind"
         raise ValueError(f"check.{where}: {first['msg']}") from error
-    match row:
-        case _AgreementRow(peer=peer):
-            return Agreement(peer=parse_worker_id(peer))
-        case _HumanRow(question=question):
-            return Human(question=question)
-        case _:
-            return _make_alone(row)
+    return cast(Check, _make(row))
 
 
 def make_grader(row: _Alone | _RecordedRow) -> Grader:
     """Make the grader of a row."""
-    return Recorded() if isinstance(row, _RecordedRow) else _make_alone(row)
+    return cast(Grader, _make(row))
 
 
-def _make_alone(
-    row: _Alone,
-) -> Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External:
-    match row:
-        case _ExactRow(answers=answers):
-            return Exact(answers=answers)
-        case _NumericRow(answer=answer, tolerance=tolerance):
-            return Numeric(answer=answer, tolerance=tolerance)
-        case _ChoiceRow(letter=letter, options=options):
-            return Choice(letter=letter, options=options)
-        case _SchemaRow(schema_=schema):
-            return JsonSchema(schema=schema)
-        case _PatternRow(pattern=pattern):
-            return Pattern(pattern=pattern)
-        case _TestsRow(tests=tests, prefix=prefix, timeout_s=timeout_s):
-            return UnitTests(tests=tests, prefix=prefix, timeout_s=timeout_s)
-        case _JudgeRow(rubric=rubric, reference=reference, worker=worker):
-            return Judge(rubric=rubric, reference=reference, worker=None if worker is None else parse_worker_id(worker))
-        case _ExternalRow(verifier=verifier, facts=facts):
-            return External(verifier=verifier, facts=facts)
-        case _:
-            assert_never(row)
+def _make(row: _GraderModel) -> object:
+    fields = row.model_dump(by_alias=True)
+    return _CLASSES[fields.pop("kind")](**fields)
 
 
 def dump_grader(grader: Grader) -> dict[str, object]:
@@ -168,14 +144,17 @@ def dump_grader(grader: Grader) -> dict[str, object]:
     return {"kind": _KIND_OF[type(grader)], **fields}
 
 
-_KIND_OF: dict[type, str] = {
-    Exact: "exact",
-    Numeric: "numeric",
-    Choice: "choice",
-    JsonSchema: "json_schema",
-    Pattern: "pattern",
-    UnitTests: "unit_tests",
-    Judge: "judge",
-    External: "external",
-    Recorded: "recorded",
+_CLASSES: dict[str, type[Any]] = {
+    "exact": Exact,
+    "numeric": Numeric,
+    "choice": Choice,
+    "json_schema": JsonSchema,
+    "pattern": Pattern,
+    "unit_tests": UnitTests,
+    "judge": Judge,
+    "external": External,
+    "recorded": Recorded,
+    "agreement": Agreement,
+    "human": Human,
 }
+_KIND_OF = {made: kind for kind, made in _CLASSES.items()}
