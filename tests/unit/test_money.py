@@ -42,7 +42,7 @@ from ripieno.domain.run import Origin
 from ripieno.errors import InvalidTask, NoEligibleWorker
 from ripieno.evaluate.observed import Observed, Tried, mean_known
 from ripieno.evaluate.profiles import profile_workers
-from ripieno.evaluate.questions import sum_up
+from ripieno.evaluate.questions import summarise
 from ripieno.evaluate.steps import find_steps
 from ripieno.ledger import Change, Holds, Ledger, Reserve, begin_period
 from ripieno.ledger.codec import encode_entry
@@ -180,7 +180,7 @@ def observe(*costs: float | None, step_kind: str = "") -> Observed:
 
 def test_reports_do_not_count_an_unknown_cost_as_nothing() -> None:
     rows = [observe(0.5, None, step_kind="solve"), observe(0.25, step_kind="solve")]
-    (spend,) = sum_up(rows, lambda row: row.kind)
+    (spend,) = summarise(rows, lambda row: row.kind)
     assert (spend.cost_usd, spend.unknown) == (0.75, 1)
     (profile,) = profile_workers(rows)
     assert profile.cost_usd is None

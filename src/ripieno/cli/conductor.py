@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ripieno.conductor.turns import TurnPolicy
     from ripieno.evaluate.conductor import Exam, ExamRuns
     from ripieno.evaluate.conductor_report import ConductorReport
-    from ripieno.learn.conductor import Recipe
+    from ripieno.learn.conductor import ConductorRecipe
     from ripieno.learn.lm import LmRecipe
     from ripieno.workbench.audit import Ladder
     from ripieno.workbench.scenes import Stage
@@ -111,7 +111,7 @@ def train(
         for number in range(seed, seed + seeds):
             for name, recipe in list_recipes(number, is_short=short, has_ablations=ablations).items():
                 began = time.process_time()
-                policy = _train_one(world, _stage_of(name, world, stage), recipe, folder, name)
+                policy = _train_one(_stage_of(name, world, stage), recipe, folder, name)
                 made.append(_tell_training(name, number, policy.size, time.process_time() - began))
             if size == "turns":
                 began = time.process_time()
@@ -185,12 +185,12 @@ def plan(config: Path | None, *, wanted: Wanted, as_json: bool) -> None:
         say(f"why: {reason}")
 
 
-def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str, Recipe]:
+def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str, ConductorRecipe]:
     """What is trained for one seed, by name."""
     from ripieno.evaluate.conductor_report import ONE_STEP, TRAINED
-    from ripieno.learn.conductor import Recipe
+    from ripieno.learn.conductor import ConductorRecipe
 
-    base = Recipe(seed=seed)
+    base = ConductorRecipe(seed=seed)
     if is_short:
         base = replace(base, **_SHORT)  # type: ignore[arg-type]  # numbers, by name
     found = {TRAINED: base, ONE_STEP: replace(base, most_steps=1)}
@@ -222,13 +222,13 @@ def _stage_of(name: str, world: World, stage: Stage) -> Stage:
     return Stage(world, StaticEncoder(), shows_names=True) if name == "names shown" else stage
 
 
-def _train_one(world: World, stage: Stage, recipe: Recipe, folder: Path, name: str) -> TinyPolicy:
+def _train_one(stage: Stage, recipe: ConductorRecipe, folder: Path, name: str) -> TinyPolicy:
     """One training with a bar, saved with its card at the end."""
     from ripieno.learn.conductor import Training, finish
 
     slug = name.replace(" ", "-")
     with _stage_bars(name) as told:
-        training = Training(world, stage, recipe, folder / f"{slug}-{recipe.seed}", told=told)
+        training = Training(stage, recipe, folder / f"{slug}-{recipe.seed}", on_progress=told)
         training.run()
     return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
 
@@ -249,7 +249,7 @@ def _train_head(stage: Stage, folder: Path, seed: int, *, is_short: bool) -> Tur
         recipe = replace(recipe, **_SHORT_HEAD)
     base, _ = load_policy(folder / f"conductor-{seed}.safetensors", encoder=stage.encoder_name)
     with _stage_bars("turn-level head") as told:
-        policy = train_turns(stage, base, recipe, folder / "turns" / f"state-{seed}", told=told)
+        policy = train_turns(stage, base, recipe, folder / "turns" / f"state-{seed}", on_progress=told)
     card = {"name": "turn-level head", "recipe": asdict(recipe), "parameters": policy.size}
     save_turn_policy(folder / "turns" / f"{seed}.safetensors", policy, encoder=stage.encoder_name, card=card)
     return policy
@@ -262,8 +262,8 @@ def _train_lm(config: Path | None, recipe: LmRecipe, *, as_json: bool) -> None:
 
     require_libraries()
     folder = load_settings(config).settings.home / FOLDER / f"lm-{recipe.seed}"
-    with _open_bench() as (world, stage), _stage_bars("language model") as told:
-        seen = train_lm(world, stage, recipe, folder, told=told)
+    with _open_bench() as (_, stage), _stage_bars("language model") as told:
+        seen = train_lm(stage, recipe, folder, on_progress=told)
     measured = {name: asdict(found) for name, found in seen.items()}
     columns = (text("seen"), number("parsed", spec=".3f"), *_SCORES)
     report = Report(title="", columns=columns, rows=[{"seen": name} | row for name, row in measured.items()])

@@ -145,8 +145,12 @@ def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> ExamRuns:
 def mark(world: World, exam: Exam, texts: Sequence[str]) -> LmMeasure:
     """Measure the means of a language model's plans on an exam."""
     entrant = sit_texts(world, exam, texts)
-    means = {name: float(values.mean()) for name, values in _mean_seeds(entrant.runs).items()}
-    return LmMeasure(parsed=entrant.parsed, **means)
+    return LmMeasure(parsed=entrant.parsed, **mean_outcomes(entrant.runs[0]))
+
+
+def mean_outcomes(outcomes: Sequence[BenchOutcome]) -> dict[str, float]:
+    """Return the means of `right`, `cost`, `reward` and `steps`."""
+    return {name: float(values.mean()) for name, values in _mean_seeds([outcomes]).items()}
 
 
 def gate_plans(stage: Stage, exam: Exam, conductor: TinyPolicy, router: TinyPolicy, *, seed: int) -> list[Words]:
