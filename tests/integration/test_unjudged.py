@@ -159,7 +159,10 @@ def test_too_many_missing_verdicts_block_promotion_and_the_card_says_so(serve: S
         run("train")
     (card,) = Path(".ripieno/checkpoints").glob("*/card.json")
     assert json.loads(card.read_text())["unjudged"] == {"a": [1, 13], "b": [1, 13]}
-    assert "Without a verdict, and not learned from: a 1 of 13 answers" in card.with_name("README.md").read_text()
+    assert (
+        "Answers without a verdict, and not learned from: a 1 of 13, b 1 of 13"
+        in card.with_name("README.md").read_text()
+    )
     judge.script = [Reply(text='{"grade": 5}')]
     again, _ = profile()
     assert (again["judged_again"], again["unjudged"]) == (2, {})

@@ -32,7 +32,7 @@ def bench():  # type: ignore[no-untyped-def]  # a fixture
 
 
 @pytest.mark.simulation
-def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[World, Stage], tmp_path: Path) -> None:
+def test_teaching_and_rollouts_gain_on_unseen_workers_and_templates(bench: tuple[World, Stage], tmp_path: Path) -> None:
     world, stage = bench
     exam = proof.make_exam(world, pools=12, tasks=2, seed=1)
     untrained = TinyPolicy.init(tasks=stage.task_size, words=stage.words_size, rng=np.random.default_rng(0))
@@ -79,9 +79,7 @@ def test_an_interrupted_training_resumes_to_the_same_result(bench: tuple[World, 
 
 
 @pytest.mark.simulation
-def test_the_same_seed_gives_the_same_policy_and_another_one_another(
-    bench: tuple[World, Stage], tmp_path: Path
-) -> None:
+def test_equal_seeds_give_equal_policies(bench: tuple[World, Stage], tmp_path: Path) -> None:
     _, stage = bench
     recipe = replace(SHORT, pools=4, teach_steps=10, reinforce_steps=3, polish_generations=1)
     made = [

@@ -1,7 +1,8 @@
 """The turn-level head pays where a result shows a wrong plan, and agrees with the engine."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,10 @@ def test_an_interrupted_training_resumes_and_refuses_another_recipe(stage: Stage
     train_turns(stage, base, SHORT, tmp_path, on_progress=lambda name, step, steps, words: seen.append(step))
     assert seen[0] == 11, "the state of step 10 was kept"
     assert seen[-1] == 20
+    seen.clear()
+    (tmp_path / "progress.json").write_text(json.dumps(asdict(SHORT)))
+    train_turns(stage, base, SHORT, tmp_path, on_progress=lambda name, step, steps, words: seen.append(step))
+    assert seen == [20], "earlier versions kept only the recipe"
     with pytest.raises(CheckpointError, match="another recipe"):
         train_turns(stage, base, replace(SHORT, seed=9), tmp_path, on_progress=cut)
     (tmp_path / "state.safetensors").write_bytes(b"no")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.calls import make_call
 
 from ripieno.app.build import build_pool
 from ripieno.cli.prices import tell_list_date, tell_unknown_prices
@@ -40,7 +41,7 @@ from ripieno.domain import (
 from ripieno.domain.report import format_money, format_money_sum
 from ripieno.domain.run import Origin
 from ripieno.errors import InvalidTask, NoEligibleWorker
-from ripieno.evaluate.observed import Observed, Tried, mean_known
+from ripieno.evaluate.observed import Observed, mean_known
 from ripieno.evaluate.profiles import profile_workers
 from ripieno.evaluate.questions import summarise
 from ripieno.evaluate.steps import find_steps
@@ -172,9 +173,17 @@ def test_pages_and_commands_tell_which_prices_are_unknown(make_worker: MakeWorke
 
 
 def observe(*costs: float | None, step_kind: str = "") -> Observed:
-    calls = tuple(Tried(worker="w", failure=None, tokens=1, cost_usd=cost, step_kind=step_kind) for cost in costs)
+    calls = tuple(make_call("w", tokens=1, cost_usd=cost) for cost in costs)
     return Observed(
-        kind="k", key=None, worker="w", propensity=1.0, expected={}, calls=calls, latency_s=1.0, is_private=False
+        kind="k",
+        key=None,
+        worker="w",
+        propensity=1.0,
+        expected={},
+        calls=calls,
+        latency_s=1.0,
+        is_private=False,
+        step_kinds={"": step_kind},
     )
 
 

@@ -138,8 +138,8 @@ async def train_once(app: Installation, wanted: Wanted) -> Done | None:
     from ripieno.learn import train as fit
     from ripieno.learn.checks import fit_checks, pair_checks
     from ripieno.learn.missing import check_missing
-    from ripieno.learn.modes import fit_with_modes
     from ripieno.learn.train import check_gate, promote, record_learned
+    from ripieno.learn.workflow_columns import fit_with_workflows
     from ripieno.tasks import read_folder
 
     source = read_folder(wanted.data) if wanted.data is not None else load_measured(app, wanted.dataset)
@@ -151,11 +151,10 @@ async def train_once(app: Installation, wanted: Wanted) -> Done | None:
     watermark = app.ledger.head() if source.name == TRAFFIC else 0
     trained = fit(source, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
     if wanted.data is None and wanted.has_modes:
-        found = fit_with_modes(app.ledger, source, features, app.runtime.pool, recipe=recipe, base=trained)
+        found = fit_with_workflows(app.ledger, source, features, app.runtime.pool, recipe=recipe, base=trained)
         if found is not None:
-            gain = found.gain
+            trained, gain = found
             say(f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility on held-out tasks")
-            trained = found.trained
     checks = fit_checks(pair_checks(app.ledger))
     for name, trust in checks.items():
         say(f"{name}: what it finds is held against {trust.outcomes} outcomes")
@@ -184,7 +183,8 @@ def count_unjudged(app: Installation, source: RoutingData) -> dict[str, tuple[in
 
     Traffic is left out: most of its answers are never judged, and that is no fault.
     """
-    from ripieno.learn.missing import count_missing, describe_missing
+    from ripieno.learn.checkpoint import describe_missing
+    from ripieno.learn.missing import count_missing
 
     if source.name == TRAFFIC:
         return {}
@@ -253,7 +253,7 @@ async def hold_against_incumbent(app: Installation, trained: Trained, version: s
     Raises:
         GateRefused: the new checkpoint loses.
     """
-    from ripieno.learn.promotion import compare, record_finding
+    from ripieno.learn.promotion import compare, record_stage
     from ripieno.route.choose import DecisionRule
 
     current = app.registry.current()
@@ -268,7 +268,7 @@ async def hold_against_incumbent(app: Installation, trained: Trained, version: s
             raise
         say(f"{current} is not compared with: {error.message}")
         return
-    await record_finding(app.ledger, finding, checkpoint=version, incumbent=current)
+    await record_stage(app.ledger, finding, checkpoint=version, incumbent=current)
     if not finding.passed:
         raise GateRefused(
             f"{version} {finding.reason} against {current}, which stays in traffic",

@@ -12,7 +12,7 @@ from ripieno.dashboard.traffic import Traffic, TrafficQuery
 from ripieno.errors import NotFound, RipienoError
 from ripieno.evaluate.observed import Observed
 from ripieno.evaluate.report import bin_calibration
-from ripieno.learn.reports import make_report
+from ripieno.learn.logs import make_report
 from ripieno.ledger import Ledger
 
 WINDOWS = 20

@@ -107,10 +107,7 @@ def audit(
 ) -> Audit:
     """Audit some decisions.
 
-    Args:
-        rows: the decisions.
-        policy: the policy that repeats decisions.
-        estimate: returns the estimates of a decision's eligible workers for changed features.
+    `estimate` returns the estimates of a decision's eligible workers for changed features.
     """
     counted = [pair for name, inside in _slice(rows).items() for pair in _count_cells(name, inside, rows)]
     cells = [cell for cell, _ in counted]
@@ -187,7 +184,7 @@ def _count_cells(name: str, inside: Sequence[int], rows: Sequence[Audited]) -> l
     cells = []
     for worker in sorted({rows[index].decision.worker for index in inside}):
         is_own = workers == worker
-        own = [rows[index].decision for index in np.flatnonzero(known & is_own)]
+        own = [rows[index].decision for index in np.flatnonzero(known & is_own).tolist()]
         expected = [next(e.quality for e in decision.estimates if e.worker == worker) for decision in own]
         judged = _Qualities(expected=np.array(expected), own=quality[known & is_own], others=quality[known & ~is_own])
         cell = Cell(

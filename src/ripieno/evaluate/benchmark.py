@@ -62,10 +62,6 @@ class BenchmarkResult:
 def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
     """Split a data set by its own splits, without the models that have no held-out outcome.
 
-    Args:
-        data: the data set.
-        features: features of all prompts, in order.
-
     Raises:
         DataError: a split is empty, or a held-out prompt lacks an outcome for every model.
     """
@@ -126,19 +122,7 @@ def judge(
     table = Table(bench.held_out, best_single=best, objective=objective, scales=bench.scales)
     expected = expect(predictor, bench.test.features, bench.train.workers)
     rule = DecisionRule(scales=bench.scales, margin=predictor.margin)
-    entrants = [
-        table.uniform(),
-        table.always(_cheapest(bench.train), name="cheapest"),
-        table.always(_majority(bench.train), name="majority label"),
-        table.always(best, name="best single"),
-        *extra,
-        table.choose(_task_means(bench), name="task label", note="reads the label"),
-    ]
-    z, fresh = predictor.vectors(bench.train.features), predictor.vectors(bench.test.features)
-    for kind in baselines:
-        plain = _predict_plain(bench, kind, z, fresh)
-        other = replace(expected, expected=replace(expected.expected, quality=plain))
-        entrants.append(table.take(choose(other, objective, replace(rule, margin=0.0)).leader, name=kind))
+    entrants = _enter_baselines(bench, predictor, expected, table, kinds=baselines, extra=extra)
     chosen = choose(expected, objective, rule).leader
     silent = abstain(expected, chosen, objective)
     entrants.append(table.take(chosen, name="router", note=_note_margin(rule.margin), silent=silent))
@@ -170,16 +154,39 @@ def judge(
     return BenchmarkResult(report=report, probabilities=predicted.quality, chosen=chosen, curves=curves)
 
 
+def _enter_baselines(
+    bench: Benchmark,
+    predictor: Checkpoint,
+    expected: EstimateArrays,
+    table: Table,
+    *,
+    kinds: Sequence[str],
+    extra: Sequence[Entrant],
+) -> list[Entrant]:
+    """Make the entrants that the router is compared with, without the oracle."""
+    entrants = [
+        table.uniform(),
+        table.always(_cheapest(bench.train), name="cheapest"),
+        table.always(_majority(bench.train), name="majority label"),
+        table.always(table.best_single, name="best single"),
+        *extra,
+        table.choose(_task_means(bench), name="task label", note="reads the label"),
+    ]
+    z, fresh = predictor.vectors(bench.train.features), predictor.vectors(bench.test.features)
+    unguarded = DecisionRule(scales=bench.scales, margin=0.0)
+    for kind in kinds:
+        plain = _predict_plain(bench, kind, z, fresh)
+        other = replace(expected, expected=replace(expected.expected, quality=plain))
+        entrants.append(table.take(choose(other, table.objective, unguarded).leader, name=kind))
+    return entrants
+
+
 def routed_utility(
     bench: Benchmark, predictor: Checkpoint, objective: Objective, *, rule: DecisionRule | None = None
 ) -> np.ndarray:
     """Measure the utility of the served rule with a predictor on each held-out task, shape (t,).
 
-    Args:
-        bench: the data set.
-        predictor: the predictor.
-        objective: the objective of all tasks.
-        rule: the served rule. Default: the predictor's margin at the scales of the benchmark.
+    Without a rule, it uses the predictor's margin at the scales of the benchmark.
     """
     expected = expect(predictor, bench.test.features, bench.train.workers)
     rule = rule or DecisionRule(scales=bench.scales, margin=predictor.margin)

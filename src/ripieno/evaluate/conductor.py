@@ -189,11 +189,7 @@ def choose_singles(world: World, exam: Exam, *, seed: int) -> dict[int, list[int
 def plan_by_hand(exam: Exam, ranked: Mapping[int, list[int]], *, calls: float, money: float) -> dict[str, list[Words]]:
     """Write the controls: the best worker alone, agreement, and votes of equal calls or equal cost.
 
-    Args:
-        exam: tasks and pools.
-        ranked: workers of each pool, best first.
-        calls: mean calls of the conductor.
-        money: mean cost of the conductor, in thousandths of a US dollar.
+    `calls` and `money` are means of the conductor; money is in thousandths of a US dollar.
     """
     made: dict[str, list[Words]] = {SINGLE: [], "agreement of two, else a third": [], "best of n, equal calls": []}
     made["best of n, equal money"] = []
@@ -261,11 +257,7 @@ def report(
 ) -> ConductorReport:
     """Run every entrant's plans, and make the table.
 
-    Args:
-        exam: the exam.
-        plans: plans of each entrant, one list per seed.
-        world: runs the plans.
-        others: entrants whose outcomes are known.
+    `plans` has one list per seed for each entrant. The outcomes of `others` are known.
     """
     outcomes: dict[str, Sequence[Sequence[BenchOutcome]]] = {
         name: [sit(world, exam, run) for run in runs] for name, runs in plans.items()

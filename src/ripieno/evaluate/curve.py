@@ -20,15 +20,9 @@ class Curve:
 
     def price_of(self, quality: float) -> float:
         """Return the least mean cost that reaches this quality, by mixing neighbours; infinite if none does."""
-        if quality <= self.quality[0]:
-            return float(self.cost_usd[0])
-        reached = np.flatnonzero(self.quality >= quality - 1e-12)
-        if not len(reached):
+        if quality > self.quality[-1] + 1e-12:
             return float("inf")
-        index = int(reached[0])
-        low, high = self.quality[index - 1], self.quality[index]
-        share = (quality - low) / (high - low)
-        return float(self.cost_usd[index - 1] + share * (self.cost_usd[index] - self.cost_usd[index - 1]))
+        return float(np.interp(quality, self.quality, self.cost_usd))
 
     def area(self, low: float, high: float) -> float:
         """Return the mean height between two costs: 'AIQ' of RouterBench (Hu et al., 2024)."""

@@ -1,36 +1,19 @@
 """Decisions of traffic with their results, in the form that reports read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ripieno.domain import sum_costs
+from ripieno.domain import Call, sum_costs
+from ripieno.domain.run import Failure
 
 LEAST_EVIDENCE = 50
 """Judged outcomes, or the effective number of weighted ones, that a statement needs."""
 INFERIOR = 0.02
 """Loss in accepted answers that a replacement may have."""
-NO_FAULTS = ("cancelled", "busy")
+NO_FAULTS = (Failure.CANCELLED, Failure.BUSY)
 """Failures that are no fault of the worker."""
 CHEAPER = 0.8
 """Largest share of the other's price at which a worker counts as cheaper."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One call of a run."""
-
-    worker: str
-    failure: str | None
-    tokens: int
-    cost_usd: float | None
-    """None if it is unknown."""
-    latency_s: float | None = None
-    attempts: int = 1
-    """Attempts until the worker answered or the call was given up."""
-    step: str = ""
-    """Name of the workflow's step; empty if there is only one."""
-    step_kind: str = ""
-    """Operation of the step, such as `extract`; empty if there is only one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +27,7 @@ class Observed:
     propensity: float
     expected: Mapping[str, float]
     """Expected quality of each eligible worker; empty if the request named the worker."""
-    calls: tuple[Tried, ...]
+    calls: tuple[Call, ...]
     latency_s: float
     is_private: bool
     """Whether the task must not leave the organisation."""
@@ -54,6 +37,8 @@ class Observed:
     """Deadline of the answer."""
     project: str = ""
     """Project whose memory it used."""
+    step_kinds: Mapping[str, str] = field(default_factory=dict)
+    """Operation of each step of a workflow, such as `extract`, by the name that its calls have."""
     is_solo: bool = True
     """Whether one worker had to answer. The result of a workflow says little about a single worker."""
     author: str | None = None

@@ -60,11 +60,7 @@ def plot_calibration(probabilities: np.ndarray, held_out: Field, path: Path, *, 
 def plot_confusion(chosen: np.ndarray, held_out: Field, path: Path, *, name: str) -> None:
     """Draw how often each worker was chosen, with one bar for each best worker, into an SVG file.
 
-    Args:
-        chosen: column of the chosen worker of each task, shape (t,).
-        held_out: the tasks. Ties for best are shared evenly.
-        path: the SVG file.
-        name: name of the data set.
+    `chosen` is the column of the chosen worker of each task, shape (t,). Ties for best are shared evenly.
     """
     best = held_out.quality == held_out.quality.max(axis=1, keepdims=True)
     shares = best / best.sum(axis=1, keepdims=True)
@@ -83,12 +79,7 @@ def plot_confusion(chosen: np.ndarray, held_out: Field, path: Path, *, name: str
 def plot_course(path: Path, lines: Mapping[str, Sequence[float]], *, title: str, stages: Sequence[int], x: str) -> None:
     """Draw the course of a training into an SVG file.
 
-    Args:
-        path: the SVG file.
-        lines: values of each series, one for each point.
-        title: title of the picture.
-        stages: points at which a new stage begins, counted from 1.
-        x: name of the horizontal axis.
+    `stages` lists the points at which a new stage begins, counted from 1.
     """
     chart = _start("XY", title, x=x, y="")
     for name, values in lines.items():

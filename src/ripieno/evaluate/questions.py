@@ -151,10 +151,7 @@ def answer(
 ) -> TrafficReport:
     """Answer all questions.
 
-    Args:
-        rows: decisions with their results, oldest first.
-        local: concurrent tasks of each worker that runs on this machine.
-        outcomes: measured outcomes of several workers on the same tasks.
+    `local` maps each worker of this machine to its concurrent tasks. `outcomes` are those of measured workers.
     """
     judged = sum(row.quality is not None for row in rows)
     here = local or {}

@@ -151,7 +151,7 @@ class Table:
         self.field = held_out
         self.best_single = best_single
         self.utility = utilities(held_out, objective, scales)
-        self._objective = objective
+        self.objective = objective
 
     def choose(self, scores: np.ndarray, *, name: str, note: str = "") -> Entrant:
         """Make the entrant that takes the highest score of each task; shape (t, m)."""
@@ -203,7 +203,7 @@ class Table:
         """Return quality and utility on each task. A cross-fitted oracle gets those of the half that it did not see."""
         halves = self.field.halves
         if entrant.name != "oracle" or halves is None:
-            silence = value_silence(self._objective) * (1.0 - entrant.shares.sum(axis=1))
+            silence = value_silence(self.objective) * (1.0 - entrant.shares.sum(axis=1))
             quality = (entrant.shares * self.field.quality).sum(axis=1)
             return quality, (entrant.shares * self.utility).sum(axis=1) + silence
         rows = np.arange(len(self.field.quality))
@@ -215,7 +215,7 @@ class Table:
         return quality, utility
 
     def _utility_of(self, quality: np.ndarray) -> np.ndarray:
-        worth = weigh_quality(self._objective) * (1.0 + price_error(self._objective))
+        worth = weigh_quality(self.objective) * (1.0 + price_error(self.objective))
         return np.asarray(self.utility + worth * (quality - self.field.quality))
 
 

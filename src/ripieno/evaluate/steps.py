@@ -37,7 +37,11 @@ def find_steps(rows: Sequence[Observed]) -> tuple[StepUse, ...]:
     costs: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     runs: dict[tuple[str, str], int] = defaultdict(int)
     for row in rows:
-        used = {(call.step_kind, call.worker): call for call in row.calls if call.step_kind and call.failure is None}
+        used = {
+            (row.step_kinds[call.step], str(call.worker)): call
+            for call in row.calls
+            if row.step_kinds.get(call.step) and call.failure is None
+        }
         for place, call in used.items():
             runs[place] += 1
             costs[place].append(call.cost_usd)

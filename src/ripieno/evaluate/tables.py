@@ -57,7 +57,7 @@ def tabulate_traffic(found: TrafficReport) -> tuple[Report, ...]:
                evidence=evidence),
         Report(title="tools whose failures cost runs", columns=_TOOLS, rows=found.tools, evidence=evidence),
         Report(title="what should move to this machine", columns=_SWAPS, rows=found.local, evidence=evidence),
-        Report(title="who is good enough for a step", columns=_STEPS, rows=found.steps,
+        Report(title="good enough workers for a step", columns=_STEPS, rows=found.steps,
                notes=("the author of each plan chose the worker, so these are shares met",) * bool(found.steps),
                empty="no workflow of several steps was run"),
         Report(title="prices on the same measured tasks", columns=_PRICES, rows=found.prices,

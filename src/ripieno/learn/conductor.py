@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, list_choices
+from ripieno.conductor.policy import Floats, Scene, TinyPolicy
 from ripieno.conductor.tiny import save_policy
 from ripieno.domain.grader import GradedTask
 from ripieno.evaluate.conductor import mean_outcomes
 from ripieno.evaluate.plots import plot_course
 from ripieno.learn.lessons import Lesson, OnProgress, Quest, Reward, draw_pools, draw_task, draw_tasks, find_lessons
-from ripieno.learn.optimise import Adam, blur, evolve, load_state, pack, save_state, unpack
+from ripieno.learn.optimise import Adam, blur, evolve, load_state, pack, raise_plans, save_state, unpack
 from ripieno.plugins import require_extra
 from ripieno.workbench.scenes import Stage, to_steps
 from ripieno.workbench.world import BenchPool
@@ -80,12 +80,7 @@ class Progress:
 
 
 class Training:
-    """One training. It resumes from its folder.
-
-    Args:
-        stage: encodes tasks and workers of the workbench.
-        folder: folder of its state.
-    """
+    """One training. It resumes from its folder."""
 
     def __init__(
         self,
@@ -188,7 +183,7 @@ class Training:
                 if weight >= LEAST_WEIGHT
             ]
             scene = self._stage.make(tasks, [self.pools[lesson.pool] for lesson in chosen])
-            self._ascend(self._blur(scene), taught)
+            raise_plans(self.policy, self._adam, self._blur(scene), taught)
             self._end_step("teach", step, recipe.teach_steps)
 
     def _reinforce(self) -> None:
@@ -208,7 +203,7 @@ class Training:
             advantages = ((rewards - rewards.mean(axis=1, keepdims=True)) / ADVANTAGE_SCALE).ravel()
             drawn = [(row, plan, advantages[row] / len(plans)) for row, plan in enumerate(plans)]
             entropy = recipe.entropy * (1.0 - step / recipe.reinforce_steps) / len(plans)
-            self._ascend(scene, drawn, entropy=entropy)
+            raise_plans(self.policy, self._adam, scene, drawn, entropy=entropy)
             self._end_step("reinforce", step, recipe.reinforce_steps)
 
     def _polish(self) -> None:
@@ -252,37 +247,6 @@ class Training:
             self._reward.of_words(task, pool, tuple(plan)) for task, plan, pool in zip(tasks, plans, pools, strict=True)
         ]
         return float(np.mean(rewards))
-
-    def _ascend(
-        self,
-        scene: Scene,
-        plans: Sequence[tuple[int, Sequence[tuple[int, int]], float]],
-        *,
-        entropy: float = 0.0,
-    ) -> None:
-        """Raise the probability of plans by their weights.
-
-        Args:
-            scene: the scene that they were written for.
-            plans: row of the scene, plan and weight of each.
-            entropy: weight of the entropy.
-        """
-        followed = [list_choices(plan, self.recipe.most_steps) for _, plan, _ in plans]
-        lengths = [len(actions) for _, actions, _ in followed]
-        cursor = Cursor(
-            np.concatenate([each.step for each, _, _ in followed]),
-            np.concatenate([each.action for each, _, _ in followed]),
-            np.concatenate([each.worker for each, _, _ in followed]),
-        )
-        seen = self.policy.look(scene.select(np.repeat([row for row, _, _ in plans], lengths)), cursor)
-        gradient, _ = self.policy.gradient(
-            seen,
-            np.concatenate([actions for _, actions, _ in followed]),
-            np.concatenate([workers for _, _, workers in followed]),
-            np.repeat([weight for _, _, weight in plans], lengths),
-            entropy=entropy,
-        )
-        self._adam.ascend(self.policy.parameters, gradient)
 
     def _end_step(self, stage: str, step: int, steps: int) -> None:
         self.progress.step = step + 1

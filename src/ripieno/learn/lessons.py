@@ -108,15 +108,7 @@ def find_lessons(
     quest: Quest,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[Lesson]:
-    """Search the best plans of each pool for each family, and write them to a file. An interrupted search resumes.
-
-    Args:
-        world: runs the plans.
-        pools: the workers.
-        path: the file.
-        quest: settings of the search.
-        on_progress: receives the number of finished pools.
-    """
+    """Search the best plans of each pool for each family, and write them to a file. An interrupted search resumes."""
     found = read_lessons(path) if path.exists() else []
     found = [lesson for lesson in found if lesson.pool < len(pools)]
     make_folder(path.parent)

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ripieno.conductor.policy import Floats, Scene
+from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, list_choices
 from ripieno.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -47,6 +47,36 @@ class Adam:
             parameters[name] = kept + self.rate * mean / (spread + 1e-8)
 
 
+def raise_plans(
+    policy: TinyPolicy,
+    adam: Adam,
+    scene: Scene,
+    plans: Sequence[tuple[int, Sequence[tuple[int, int]], float]],
+    *,
+    entropy: float = 0.0,
+) -> None:
+    """Raise the probability of plans by their weights, in one step.
+
+    Each plan comes with its row of the scene, and its weight.
+    """
+    followed = [list_choices(plan, policy.most_steps) for _, plan, _ in plans]
+    lengths = [len(actions) for _, actions, _ in followed]
+    cursor = Cursor(
+        np.concatenate([each.step for each, _, _ in followed]),
+        np.concatenate([each.action for each, _, _ in followed]),
+        np.concatenate([each.worker for each, _, _ in followed]),
+    )
+    seen = policy.look(scene.select(np.repeat([row for row, _, _ in plans], lengths)), cursor)
+    gradient, _ = policy.gradient(
+        seen,
+        np.concatenate([actions for _, actions, _ in followed]),
+        np.concatenate([workers for _, _, workers in followed]),
+        np.repeat([weight for _, _, weight in plans], lengths),
+        entropy=entropy,
+    )
+    adam.ascend(policy.parameters, gradient)
+
+
 def evolve(
     start: Floats,
     measure: Callable[[list[Floats], int], list[float]],
@@ -58,13 +88,7 @@ def evolve(
 ) -> Iterator[tuple[int, float, Any]]:
     """Evolve a vector. Yield the finished generations, their mean fitness, and the strategy of `cma`.
 
-    Args:
-        start: the first mean, shape (d,).
-        measure: returns the fitness of each candidate of a generation.
-        spread: standard deviation of the first candidates.
-        seed: seed of the candidates, from 1.
-        population: candidates of each generation.
-        generations: numbers of the generations to run.
+    `start` and `spread` are the first mean and standard deviation. `measure` returns the fitness of each candidate.
 
     Source:
         Ros & Hansen (2008), separable CMA-ES.

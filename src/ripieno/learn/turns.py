@@ -4,6 +4,7 @@ Source:
     TRINITY (arXiv 2512.04695): separable CMA-ES over a small head; Ros & Hansen (2008).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +56,10 @@ def train_turns(
     found = load_state(folder, recipe)
     if found is not None:
         flat, spread, done = found[0]["mean"], float(found[0]["spread"][0]), int(found[0]["done"][0])
-    course = _Course(stage, recipe)
+    measure = _make_measure(stage, recipe)
     generations = evolve(
         flat,
-        lambda candidates, place: course.measure([TurnPolicy(base, unpack(each, like)) for each in candidates], place),
+        lambda candidates, place: measure([TurnPolicy(base, unpack(each, like)) for each in candidates], place),
         spread=spread,
         seed=recipe.seed + 1 + done,
         population=recipe.population,
@@ -71,30 +72,23 @@ def train_turns(
             arrays = {"mean": flat, "spread": np.array([float(strategy.sigma)]), "done": np.array([place])}
             save_state(folder, recipe, arrays, {})
     trained = TurnPolicy(base, unpack(flat, like))
-    before, after = course.measure([policy, trained], -1)
+    before, after = measure([policy, trained], -1)
     seen = f"reward {before:.3f} without, {after:.3f} with the head"
     on_progress("evolve", recipe.generations, recipe.generations, seen)
     return trained if after > before else policy
 
 
-class _Course:
-    """Draws the tasks that measure the candidates."""
+def _make_measure(stage: Stage, recipe: TurnRecipe) -> Callable[[list[TurnPolicy], int], list[float]]:
+    """Make the function that measures the policies of a generation on the same tasks. Generation -1 has more tasks."""
+    reward = Reward(world=stage.world)
+    drawn = draw_pools(stage.world, seed=recipe.seed, count=recipe.pools)
 
-    def __init__(self, stage: Stage, recipe: TurnRecipe) -> None:
-        self._stage = stage
-        self._recipe = recipe
-        self._reward = Reward(world=stage.world)
-        self._pools = draw_pools(stage.world, seed=recipe.seed, count=recipe.pools)
-
-    def measure(self, policies: list[TurnPolicy], generation: int) -> list[float]:
-        """Measure the mean reward of each policy on the same tasks. Generation -1 has more tasks."""
-        recipe = self._recipe
+    def measure(policies: list[TurnPolicy], generation: int) -> list[float]:
         rng = np.random.default_rng([recipe.seed, 41, generation + 1])
         count = recipe.checked_tasks if generation < 0 else recipe.common_tasks
-        tasks, pools = draw_tasks(self._stage.world, self._pools, count, rng)
-        scene = blur(self._stage.make(tasks, pools), tasks=recipe.noise, words=recipe.noise, rng=rng)
-        found = []
-        for policy in policies:
-            outcomes = find_outcomes(self._stage.world, play(policy, self._stage, scene, tasks, pools))
-            found.append(float(np.mean([self._reward.of_outcome(each) for each in outcomes])))
-        return found
+        tasks, pools = draw_tasks(stage.world, drawn, count, rng)
+        scene = blur(stage.make(tasks, pools), tasks=recipe.noise, words=recipe.noise, rng=rng)
+        runs = [find_outcomes(stage.world, play(policy, stage, scene, tasks, pools)) for policy in policies]
+        return [float(np.mean([reward.of_outcome(each) for each in outcomes])) for outcomes in runs]
+
+    return measure

@@ -130,10 +130,7 @@ def read_folder(folder: Path) -> RoutingData:
 def write_folder(data: RoutingData, folder: Path, *, form: Form | None = None) -> Form:
     """Write a data set in the same layout. The folder is created, and existing files of the layout are replaced.
 
-    Args:
-        data: the data set.
-        folder: the folder to write to.
-        form: format of the files. Default: parquet if the extra `data` is installed, else JSON Lines.
+    The default format is parquet if the extra `data` is installed, else JSON Lines.
 
     Returns:
         The format of the files.
@@ -200,7 +197,8 @@ def _read_prompts(path: Path) -> tuple[Prompt, ...]:
             split=split,
             tools=_parse_tools(tools[row], row, str(path)),
             domain=domains[row],
-            **{name: _known(values[row]) for name, values in criticalities.items()},
+            mission_criticality=_known(criticalities["mission_criticality"][row]),
+            time_criticality=_known(criticalities["time_criticality"][row]),
         )
         for row, (name, text, kind, source, split) in enumerate(zip(*columns.values(), strict=True))
     )

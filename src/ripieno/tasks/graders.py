@@ -5,27 +5,13 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from ripieno.domain import JsonValue, WorkerId, parse_worker_id
-from ripieno.domain.grader import (
-    Agreement,
-    Check,
-    Choice,
-    Exact,
-    External,
-    Grader,
-    Human,
-    JsonSchema,
-    Judge,
-    Numeric,
-    Pattern,
-    Recorded,
-    UnitTests,
-)
+from ripieno.domain import JsonValue, WorkerId, grader, parse_worker_id
+from ripieno.domain.grader import Check, Grader
 from ripieno.tasks.patterns import compile_pattern
 from ripieno.tasks.schemas import read_schema
 
 _Worker = Annotated[WorkerId, AfterValidator(parse_worker_id)]
-RUNS_CODE = (UnitTests, External)
+RUNS_CODE = (grader.UnitTests, grader.External)
 """Checks that run code of an answer or a request, or a plugin on facts of a request."""
 
 
@@ -103,7 +89,7 @@ class _AgreementRow(_GraderModel):
 
 class _HumanRow(_GraderModel):
     kind: Literal["human"]
-    question: str = Human().question
+    question: str = grader.Human().question
 
 
 _Alone = _ExactRow | _NumericRow | _ChoiceRow | _SchemaRow | _PatternRow | _TestsRow | _JudgeRow | _ExternalRow
@@ -138,23 +124,23 @@ def _make(row: _GraderModel) -> object:
     return _CLASSES[fields.pop("kind")](**fields)
 
 
-def dump_grader(grader: Grader) -> dict[str, object]:
+def dump_grader(given: Grader) -> dict[str, object]:
     """Convert a grader into a row."""
-    fields = {name: getattr(grader, name) for name in grader.__dataclass_fields__}
-    return {"kind": _KIND_OF[type(grader)], **fields}
+    fields = {name: getattr(given, name) for name in given.__dataclass_fields__}
+    return {"kind": _KIND_OF[type(given)], **fields}
 
 
 _CLASSES: dict[str, type[Any]] = {
-    "exact": Exact,
-    "numeric": Numeric,
-    "choice": Choice,
-    "json_schema": JsonSchema,
-    "pattern": Pattern,
-    "unit_tests": UnitTests,
-    "judge": Judge,
-    "external": External,
-    "recorded": Recorded,
-    "agreement": Agreement,
-    "human": Human,
+    "exact": grader.Exact,
+    "numeric": grader.Numeric,
+    "choice": grader.Choice,
+    "json_schema": grader.JsonSchema,
+    "pattern": grader.Pattern,
+    "unit_tests": grader.UnitTests,
+    "judge": grader.Judge,
+    "external": grader.External,
+    "recorded": grader.Recorded,
+    "agreement": grader.Agreement,
+    "human": grader.Human,
 }
 _KIND_OF = {made: kind for kind, made in _CLASSES.items()}

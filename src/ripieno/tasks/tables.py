@@ -7,6 +7,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +42,9 @@ class DataTable:
             DataError: a value is not a number.
         """
         values = self.columns[name]
-        if set(map(type, values)) <= {float, type(None)}:
-            return np.array(values, dtype=np.float64)
+        if set(map(type, values)) <= {float, int, type(None)}:
+            with suppress(OverflowError):  # the loop below names the row
+                return np.array(values, dtype=np.float64)
         numbers = np.empty(self.rows)
         for row, value in enumerate(values):
             try:
@@ -98,10 +100,6 @@ def find_table(folder: Path, name: str) -> Path:
 def read_table(path: Path, *, aliases: Mapping[str, str]) -> DataTable:
     """Read a table in the format of its extension.
 
-    Args:
-        path: the file.
-        aliases: other names of columns.
-
     Raises:
         DataError: the content does not match the extension.
         MissingExtra: the file is parquet, and the extra `data` is not installed.
@@ -120,10 +118,7 @@ def read_table(path: Path, *, aliases: Mapping[str, str]) -> DataTable:
 def write_table(columns: Mapping[str, Sequence[object]], path: Path, *, whole: Sequence[str] = ()) -> None:
     """Write a table in the format of its extension: `.jsonl`, `.csv`, or parquet for any other.
 
-    Args:
-        columns: values of each column, of one type; None if a value is missing.
-        path: the file, which is replaced.
-        whole: columns of integers.
+    None stands for a missing value. `whole` names the columns of integers.
 
     Raises:
         MissingExtra: the format is parquet, and the extra `data` is not installed. Nothing was written.

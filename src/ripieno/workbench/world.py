@@ -75,9 +75,7 @@ class BenchPool:
 class World:
     """Tasks, workers, and the result of every plan. Use it as a context manager.
 
-    Args:
-        tasks: tasks of each family and split.
-        seed: seed of the tasks.
+    It has `tasks` tasks of each family and split.
     """
 
     def __init__(self, *, tasks: int = 240, seed: int = 0) -> None:
