@@ -43,20 +43,20 @@ class Learning:
         self._canary_watermark = 0
         self._shortfalls: list[float] = []
 
-    async def catch_up(self, brain: RoutingState) -> list[str]:
+    async def catch_up(self, routing: RoutingState) -> list[str]:
         """Fold in the new outcomes. Return the detected changes of workers.
 
         A predictor that fails stays as it is. Its outcomes stay in the ledger.
         """
         async with self._lock:
-            noticed, fault = await self._teach(brain.router, brain.pool)
+            noticed, fault = await self._teach(routing.router, routing.pool)
             if fault is not None and self.fault is None:
                 log.warning("learning from outcomes failed: %s", fault.message)
             self.fault = fault
-            if brain.canary is not None:
-                more, fault = await self._teach(brain.canary, brain.pool)
+            if routing.canary is not None:
+                more, fault = await self._teach(routing.canary, routing.pool)
                 noticed += more
-                await self._watch_canary(brain, fault or brain.canary.fault)
+                await self._watch_canary(routing, fault or routing.canary.fault)
         return noticed
 
     async def _teach(self, router: Router, pool: Pool) -> tuple[list[str], PredictorError | None]:
@@ -131,7 +131,7 @@ class Learning:
             first_token_s=call.first_token_s,
         )
 
-    async def _watch_canary(self, brain: RoutingState, fault: PredictorError | None) -> None:
+    async def _watch_canary(self, routing: RoutingState, fault: PredictorError | None) -> None:
         """Read the outcomes of the canary's decisions, and end its trial if they suffice or if it fails."""
         canary = self._registry.canary()
         if canary is None:
@@ -141,7 +141,7 @@ class Learning:
         async for page in self._read_pages(after=self._canary_watermark):
             for outcome in page:
                 self._canary_watermark = outcome.seq
-                shortfall = await self._find_shortfall(outcome, canary, brain)
+                shortfall = await self._find_shortfall(outcome, canary, routing)
                 self._shortfalls += [shortfall] if shortfall is not None else []
         if fault is None:
             finding = judge_canary(self._shortfalls)
@@ -158,7 +158,7 @@ class Learning:
             self._registry.quarantine(canary.checkpoint, f"as a canary it {finding.reason}")
             log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
 
-    async def _find_shortfall(self, outcome: TrafficOutcome, canary: Canary, brain: RoutingState) -> float | None:
+    async def _find_shortfall(self, outcome: TrafficOutcome, canary: Canary, routing: RoutingState) -> float | None:
         """Find the shortfall of one decision by the canary; None if another checkpoint made it.
 
         It is also None if the decision cannot be replayed, because the incumbent's choice is then unknown.
@@ -169,10 +169,10 @@ class Learning:
         if decided.decision.predictor.partition("+")[0] != canary.checkpoint:
             return None
         try:
-            inputs = await self.replays.restore(decided, brain.pool)
+            inputs = await self.replays.restore(decided, routing.pool)
         except NotReplayable:
             return None
-        return measure_shortfall(brain.router.decide(inputs), decided.decision, outcome.quality)
+        return measure_shortfall(routing.router.decide(inputs), decided.decision, outcome.quality)
 
 
 def measure_shortfall(ours: Decision, theirs: Decision, quality: float) -> float:

@@ -1,9 +1,9 @@
 """Graders and checks as JSON, in one form for task files and requests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ripieno.domain import JsonValue, WorkerId, grader, parse_worker_id
 from ripieno.domain.grader import Check, Grader
@@ -13,6 +13,16 @@ from ripieno.tasks.schemas import read_schema
 _Worker = Annotated[WorkerId, AfterValidator(parse_worker_id)]
 RUNS_CODE = (grader.UnitTests, grader.External)
 """Checks that run code of an answer or a request, or a plugin on facts of a request."""
+
+
+def _require(check: Callable[[Any], object]) -> AfterValidator:
+    """Validate a value by a function that raises ValueError, and keep the value."""
+
+    def validate(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
 
 
 class _GraderModel(BaseModel):
@@ -38,13 +48,7 @@ class _ChoiceRow(_GraderModel):
 
 class _SchemaRow(_GraderModel):
     kind: Literal["json_schema"]
-    schema_: dict[str, object] = Field(alias="schema")
-
-    @field_validator("schema_")
-    @classmethod
-    def _check_schema(cls, schema: dict[str, object]) -> dict[str, object]:
-        read_schema(schema)
-        return schema
+    schema_: Annotated[dict[str, object], _require(read_schema)] = Field(alias="schema")
 
 
 class _TestsRow(_GraderModel):
@@ -56,13 +60,7 @@ class _TestsRow(_GraderModel):
 
 class _PatternRow(_GraderModel):
     kind: Literal["pattern"]
-    pattern: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compile(cls, pattern: str) -> str:
-        compile_pattern(pattern)
-        return pattern
+    pattern: Annotated[str, _require(compile_pattern)]
 
 
 class _JudgeRow(_GraderModel):
