@@ -13,6 +13,7 @@ import pytest
 from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Pattern, Recorded, UnitTests
 from ripieno.embedded.families import generate_tasks
 from ripieno.errors import DataError, MissingExtra
+from ripieno.learn.publish import publish_dataset
 from ripieno.tasks import make_training_set, read_folder, read_tasks, split_repeats, write_folder, write_tasks
 from ripieno.tasks.folder import Form
 from ripieno.tasks.tables import write_table
@@ -274,6 +275,17 @@ def test_without_pyarrow_parquet_names_its_extra_and_folders_are_json_lines(
     assert len(list((tmp_path / "set").glob("*.parquet"))) == 3
     assert write_folder(data, tmp_path / "copy") == "jsonl"
     assert read_folder(tmp_path / "copy").prompts == data.prompts
+
+
+def test_the_page_of_a_data_set_published_without_pyarrow_names_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_folder(make_folder(tmp_path / "set", "csv"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    folder = publish_dataset(data, tmp_path / "out", licence="mit", sources={"s": "cc0-1.0"})
+    page = (folder / "README.md").read_text()
+    named = set(re.findall(r"\w+\.(?:parquet|jsonl)", page))
+    assert named == {path.name for path in folder.iterdir()} - {"README.md"}
 
 
 def test_missing_files_columns_and_rows_are_refused(tmp_path: Path) -> None:

@@ -39,10 +39,9 @@ def publish_dataset(data: RoutingData, folder: Path, *, licence: str, sources: M
             hint=f"state its licence: --source {missing[0]}=apache-2.0",
         )
     with _whole(folder) as scratch:
-        write_folder(data, scratch)
-        (scratch / "README.md").write_text(
-            _render_dataset(data, licence=licence, sources={name: sources[name] for name in named}), encoding="utf-8"
-        )
+        form = write_folder(data, scratch)
+        page = _render_dataset(data, form, licence=licence, sources={name: sources[name] for name in named})
+        (scratch / "README.md").write_text(page, encoding="utf-8")
     return folder
 
 
@@ -87,7 +86,7 @@ def publish_checkpoint(checkpoint: Path, folder: Path, *, licence: str, scanner:
     return folder
 
 
-def _render_dataset(data: RoutingData, *, licence: str, sources: Mapping[str, str]) -> str:
+def _render_dataset(data: RoutingData, form: str, *, licence: str, sources: Mapping[str, str]) -> str:
     train, test = len(data.split_rows("train")), len(data.split_rows("test"))
     quality = data.matrix(data.quality)
     prices = [(_number(model.price_in), _number(model.price_out)) for model in data.models]
@@ -97,7 +96,7 @@ def _render_dataset(data: RoutingData, *, licence: str, sources: Mapping[str, st
         for model, mean, price in zip(data.models, means, prices, strict=True)
     ]
     counts = f"{len(data.models)} models on {len(data.prompts)} prompts ({train} to learn from, {test} held out)"
-    configs = [line for name in FILES for line in (f"- config_name: {name}", f"  data_files: {name}.parquet")]
+    configs = [line for name in FILES for line in (f"- config_name: {name}", f"  data_files: {name}.{form}")]
     lines: Sequence[str] = (
         "---",
         f"license: {licence}",
@@ -113,9 +112,9 @@ def _render_dataset(data: RoutingData, *, licence: str, sources: Mapping[str, st
         "",
         f"Outcomes of {counts}: {len(data.quality)} rows of measured quality, with cost and latency where known.",
         "",
-        "- `prompts.parquet`: prompt_id, prompt, task, source, split",
-        "- `outcomes.parquet`: prompt_id, model_id, quality in [0, 1], cost_usd, latency_s, tokens",
-        "- `models.parquet`: model_id, price_in, price_out (USD per million tokens), context_window, description",
+        f"- `prompts.{form}`: prompt_id, prompt, task, source, split",
+        f"- `outcomes.{form}`: prompt_id, model_id, quality in [0, 1], cost_usd, latency_s, tokens",
+        f"- `models.{form}`: model_id, price_in, price_out (USD per million tokens), context_window, description",
         "",
         "Splits are by prompt. Train and prove a router on it: `ripieno evaluate --data .`",
         "",
