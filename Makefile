@@ -12,7 +12,7 @@ help:
 	@echo "make demo    set up, then measure, train, prove and serve the embedded pool (no keys)"
 	@echo "make test    set up, then every check: format, lint, types, layers, docs, tests"
 	@echo "make simulations   the slow proofs of learning: many seeds, whole trainings; CI runs them, too"
-	@echo "make check   format, lint, types, layers, dependencies"
+	@echo "make check   format, lint, types, layers, dependencies, words"
 	@echo "make fix     format, and mend what a tool can mend"
 	@echo "make docs    build the documentation into site/"
 	@echo "make install-check   install the wheel into a fresh environment, and run every command (PYTHONS=... for several)"
@@ -45,6 +45,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+	$(BIN)/python scripts/check_words.py
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -40,7 +40,7 @@ ANSWER = json.dumps(
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a load."""
+    """Counts the answers of a load test."""
 
     statuses: dict[int, int] = field(default_factory=dict)
     lost: int = 0

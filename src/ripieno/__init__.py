@@ -1,4 +1,4 @@
-"""Ripieno: a learned model orchestrator. What stands in `__all__` is the public interface."""
+"""Ripieno: a learned model orchestrator. `__all__` lists the public interface."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.clients.obliging import oblige
 from tests.conftest import HANG_S
 
-from ripieno.testing import ScriptedServer, oblige
+from ripieno.testing import ScriptedServer
 
 OBLIGING = """
 [ledger]

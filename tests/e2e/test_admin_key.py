@@ -1,4 +1,4 @@
-"""`ripieno serve` makes one admin key at its first start, shows it once, and takes it from then on."""
+"""`ripieno serve` makes one admin key at its first start, shows it once, and accepts it from then on."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def stop(served: Served) -> str:
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two processes"])
-def test_the_key_is_made_shown_once_and_taken_ever_after(
+def test_the_key_is_made_shown_once_and_accepted_from_then_on(
     serve_in: ServeIn, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     (tmp_path / "ripieno.toml").write_text(POOL)

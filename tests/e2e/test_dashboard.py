@@ -170,7 +170,7 @@ def test_the_keyboard_reaches_everything(browser: Browser, address: str) -> None
         assert outline != "none", "where one is, is seen"
 
 
-def test_new_decisions_appear_while_one_looks(browser: Browser, address: str) -> None:
+def test_new_decisions_appear_on_an_open_page(browser: Browser, address: str) -> None:
     with looking(browser.new_context()) as page, looking(browser.new_context()) as other:
         page.goto(f"{address}/ui/live")
         enter(other, address)
@@ -179,10 +179,10 @@ def test_new_decisions_appear_while_one_looks(browser: Browser, address: str) ->
         other.get_by_role("button", name="Ask").click()
         expect(page.get_by_text("A question that is new")).to_be_visible()
         page.get_by_role("button", name="Pause").click()
-        expect(page.get_by_role("button", name="Go on")).to_be_visible()
+        expect(page.get_by_role("button", name="Continue")).to_be_visible()
 
 
-def test_who_gives_the_key_mutes_asks_and_judges(browser: Browser, address: str) -> None:
+def test_an_admin_mutes_workers_sends_tasks_and_gives_feedback(browser: Browser, address: str) -> None:
     with looking(browser.new_context()) as page:
         page.goto(f"{address}/ui/pool")
         assert page.get_by_role("button", name="Mute").count() == 0
@@ -194,7 +194,7 @@ def test_who_gives_the_key_mutes_asks_and_judges(browser: Browser, address: str)
         page.goto(f"{address}/ui/playground")
         page.get_by_label("Task").fill("Is there rice?")
         page.get_by_label("First worker").select_option("b")
-        page.get_by_label("Beside it").select_option("auto")
+        page.get_by_label("Second worker").select_option("auto")
         page.get_by_role("button", name="Ask").click()
         expect(page.locator(".beside section")).to_have_count(2)
         page.get_by_role("button", name="Good answer").first.click()
@@ -231,7 +231,7 @@ def take_pictures(browser: Browser, served: str, key: str, folder: Path) -> None
                 page.get_by_role("button", name="Recall").click()
             if name == "playground":
                 page.get_by_label("Task").fill("What is 12% of 250?")
-                page.get_by_label("Beside it").select_option(index=2)
+                page.get_by_label("Second worker").select_option(index=2)
                 page.get_by_role("button", name="Ask").click()
             while page.locator("[data-waiting]").count():
                 page.reload()

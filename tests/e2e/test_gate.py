@@ -1,4 +1,4 @@
-"""The gate in a real browser: pages of other sites that try to spend, plant and administer, and one that may ask."""
+"""The gate in a real browser: hostile pages of other sites, and a page of an allowed origin."""
 
 import asyncio
 import json

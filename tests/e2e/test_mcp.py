@@ -26,7 +26,7 @@ async def call(client: Client, name: str, **arguments: object) -> dict[str, Any]
     return dict(result.structured_content)
 
 
-async def test_an_agent_remembers_recalls_and_asks_how_memory_is() -> None:
+async def test_an_agent_remembers_recalls_and_reads_the_state_of_memory() -> None:
     async with Client(serve("--project", "web")) as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
         assert tools == {"remember", "recall", "memory_status"}
@@ -63,7 +63,7 @@ async def test_an_agent_replaces_nothing_of_another_project() -> None:
         assert [each.item.id for each in found.items] == [first.id]
 
 
-async def test_an_outage_is_told_to_the_agent_and_ends_by_itself() -> None:
+async def test_an_outage_is_reported_to_the_agent_and_ends_by_itself() -> None:
     path = Path(".ripieno/memory.db")
     path.mkdir(parents=True)
     async with Client(serve()) as client:

@@ -85,7 +85,7 @@ def test_a_new_worker_is_added_probed_and_published() -> None:
     }  # fmt: skip
     assert read_json("evaluate", "--data", "out", "--policy", "ridge")
     assert (
-        "holds something already"
+        "is not empty"
         in run("publish", "out", "--dataset", "sums", "--licence", "mit", "--source", "sums=cc0-1.0", code=3).stderr
     )
     run("publish", "model", "--checkpoint", before["predictor"], "--licence", "apache-2.0")

@@ -62,7 +62,7 @@ async def begin_or_resume(folder: Path, begun: Workflow) -> None:
         unfinished = app.runs.unfinished()
         if unfinished:
             assert not unfinished[0].is_owned, "its process is dead"
-            assert await app.runs.go_on(unfinished[0]) is not None
+            assert await app.runs.resume(unfinished[0]) is not None
         else:
             await app.runtime.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), workflow=begun))
 
@@ -217,7 +217,7 @@ async def test_a_plan_waits_for_approval_and_keeps_finished_steps(tmp_path: Path
         assert "effect" not in found.proposal.arguments
         assert "step 1" in found.proposal.arguments, "what would be done is shown as it would be done"
         await app.runs.resolve(found.claim.run, is_approved=True, by="ada")
-        answered = await app.runs.go_on(app.runs.unfinished()[0])
+        answered = await app.runs.resume(app.runs.unfinished()[0])
         assert answered is not None
         assert [call.step for call in answered.run.calls] == ["1", "2"]
     assert read_effects(tmp_path) == ["effect 1", "effect 2"]

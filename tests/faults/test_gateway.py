@@ -1,4 +1,4 @@
-"""What a gateway must survive itself: its own death, its ledger's bad days, and clients that mean ill."""
+"""Faults that a gateway survives: its own death, a full or locked ledger, and hostile clients."""
 
 import asyncio
 import io
@@ -20,7 +20,7 @@ from tests.conftest import HANG_S
 from tests.faults.conftest import Served, ServeIn
 
 from ripieno.ledger import Ledger
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 JSON = {"content-type": "application/json"}
 ASK = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
@@ -172,7 +172,7 @@ async def test_a_locked_database_spools_and_catches_up(serve_in: ServeIn, tmp_pa
             assert ledger.count("decided") == 12
 
 
-async def test_a_drain_finishes_what_is_under_way(serve_in: ServeIn, tmp_path: Path) -> None:
+async def test_a_drain_finishes_running_requests(serve_in: ServeIn, tmp_path: Path) -> None:
     with ScriptedServer([Reply(text="slow words " * 200)]) as good:
         write_settings(tmp_path, good)
         served = serve_in(tmp_path)
@@ -222,7 +222,7 @@ async def test_one_signal_to_all_processes_ends_no_request(serve_in: ServeIn, tm
     """`Ctrl-C` reaches each process from the terminal, and once more from the process that watches it."""
     may_answer = threading.Event()
 
-    def answer_late(seen: Seen) -> Reply:
+    def answer_late(request: ReceivedRequest) -> Reply:
         assert may_answer.wait(HANG_S)
         return Reply(text="four")
 
@@ -348,7 +348,7 @@ async def test_what_is_no_http_is_refused_and_headers_cannot_be_smuggled(hardene
         assert (await ask(client, hardened))[0] == 200
 
 
-async def test_slow_clients_hold_up_nobody(hardened: Served) -> None:
+async def test_slow_clients_delay_no_other_client(hardened: Served) -> None:
     host, _, port = hardened.address.removeprefix("http://").partition(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(300)]
     for connection in slow:

@@ -1,4 +1,4 @@
-"""A ledger that another process holds: every waiting request is refused soon, and all goes on when it is released."""
+"""A ledger that another process locks: waiting requests are refused soon, and continue after the release."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A gateway that is killed forgets no spend: a call that was under way counts as what was held back for it."""
+"""A killed gateway forgets no spend: a running call counts as its reservation."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from tests.faults.conftest import Served, ServeIn
 
 from ripieno.domain import KeyLimits, SystemClock, find_periods
 from ripieno.ledger import Ledger
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 BUDGET = 0.02
 HELD = 0.01
@@ -38,8 +38,8 @@ def read_spend(ledger: Ledger) -> float:
 
 
 async def test_a_kill_forgets_no_spend(serve_in: ServeIn, tmp_path: Path) -> None:
-    def answer(seen: Seen) -> Reply:
-        asked = json.dumps(seen.body)
+    def answer(request: ReceivedRequest) -> Reply:
+        asked = json.dumps(request.body)
         return Reply(hangs=True) if '"max_tokens": 1000' in asked else Reply(text="four")
 
     with ScriptedServer(answer) as server:

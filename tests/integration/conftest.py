@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 from ripieno.app import Installation
 from ripieno.config import load_settings
 from ripieno.gateway import bind_socket, running
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 OK = (Reply(),)
 ADMIN_KEY = "rp-admin-of-the-tests"
@@ -23,7 +23,7 @@ JSON = {"content-type": "application/json"}
 class Serve(Protocol):
     """Starts a scripted server."""
 
-    def __call__(self, script: Sequence[Reply] | Callable[[Seen], Reply] = ...) -> ScriptedServer:
+    def __call__(self, script: Sequence[Reply] | Callable[[ReceivedRequest], Reply] = ...) -> ScriptedServer:
         """Start one; without a script it says `ok`."""
         ...
 
@@ -33,7 +33,7 @@ def serve() -> Iterator[Serve]:
     """Start scripted servers; all end with the test."""
     started: list[ScriptedServer] = []
 
-    def start(script: Sequence[Reply] | Callable[[Seen], Reply] = OK) -> ScriptedServer:
+    def start(script: Sequence[Reply] | Callable[[ReceivedRequest], Reply] = OK) -> ScriptedServer:
         server = ScriptedServer(script, models=["scripted", "a", "b"]).__enter__()
         started.append(server)
         return server

@@ -1,4 +1,4 @@
-"""A client that reads slowly holds up the worker that answers it: the gateway keeps only a little in between."""
+"""A client that reads slowly slows its worker down: the gateway buffers only a little."""
 
 import asyncio
 import json

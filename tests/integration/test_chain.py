@@ -1,4 +1,4 @@
-"""One chain for every answer: the same headers, one id for a request, counted once and told once."""
+"""One chain for every answer: the same headers, one id for a request, counted once and logged once."""
 
 import asyncio
 import json
@@ -73,7 +73,7 @@ async def speak(port: int, raw: bytes) -> Said:
     return Said(int(first.split(" ")[1]), headers, body.decode())
 
 
-async def test_what_is_no_request_and_a_preflight_are_answered_alike(serve: Serve) -> None:
+async def test_malformed_and_preflight_requests_get_the_same_headers(serve: Serve) -> None:
     write_pool(serve(), extra=f'[gateway]\nbody_bytes = 2000\nallowed_origins = ["{PAGE}"]')
     async with open_gateway() as (_, address, client):
         port = int(address.rpartition(":")[2])

@@ -7,7 +7,7 @@ from typing import Any
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.domain import Mode, Op, Plan, Solo, Task
-from ripieno.testing import Reply, Seen
+from ripieno.testing import ReceivedRequest, Reply
 
 PROMPTED = "[conductor]\nkind = 'prompted'"
 TASK = Task.from_text("How tall is the tower, in feet?")
@@ -17,14 +17,14 @@ def planned(mode: Mode) -> Task:
     return replace(TASK, objective=replace(TASK.objective, mode=mode))
 
 
-def read_prompt(seen: Seen) -> str:
-    messages: Any = seen.body["messages"]
+def read_prompt(request: ReceivedRequest) -> str:
+    messages: Any = request.body["messages"]
     return str(messages[-1]["content"])
 
 
 async def test_a_worker_writes_the_plan_and_its_tokens_count(serve: Serve) -> None:
-    def write(seen: Seen) -> Reply:
-        if "response_format" not in seen.body:
+    def write(request: ReceivedRequest) -> Reply:
+        if "response_format" not in request.body:
             return Reply(text="300 feet")
         steps = [{"worker": 0, "op": "extract", "source": "question"}, {"worker": 1, "op": "solve", "source": "all"}]
         return Reply(text=json.dumps({"steps": steps}))
@@ -80,11 +80,11 @@ async def test_without_a_plan_one_worker_answers(serve: Serve) -> None:
 
 
 async def test_the_parts_of_a_task_are_routed_separately_and_merged(serve: Serve) -> None:
-    def work(seen: Seen) -> Reply:
-        if "response_format" in seen.body:
+    def work(request: ReceivedRequest) -> Reply:
+        if "response_format" in request.body:
             parts = [{"text": "find the height", "needs": []}, {"text": "turn it into feet", "needs": [1]}]
             return Reply(text=json.dumps({"parts": parts}))
-        return Reply(text="merged" if "final answer of the results" in read_prompt(seen) else "part")
+        return Reply(text="merged" if "final answer of the results" in read_prompt(request) else "part")
 
     server = serve(work)
     write_pool(server, serve(work))

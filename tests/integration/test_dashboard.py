@@ -1,4 +1,4 @@
-"""The dashboard over HTTP: what pages show, who may look, who may change, and what hostile text does there."""
+"""The dashboard over HTTP: what pages show, who may read, who may change, and hostile text."""
 
 import html
 import re
@@ -94,7 +94,7 @@ def say_as(page: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", " ", page))
 
 
-async def test_every_page_answers_with_its_guards_on_an_empty_installation(serve: Serve) -> None:
+async def test_every_page_of_an_empty_installation_has_its_security_headers(serve: Serve) -> None:
     write_pool(serve())
     async with open_app() as app, browsing(app) as browser:
         for name in PAGES:
@@ -125,7 +125,7 @@ async def test_own_assets_stay_small(serve: Serve) -> None:
     assert sum(sizes) < 200_000
 
 
-async def test_pages_tell_what_happened(serve: Serve) -> None:
+async def test_pages_show_decisions_and_verdicts(serve: Serve) -> None:
     write_pool(serve([Reply(status=500)]), serve([Reply(text="fine")]))
     async with open_app() as app, browsing(app) as browser:
         for place in range(60):
@@ -155,7 +155,7 @@ async def test_pages_tell_what_happened(serve: Serve) -> None:
         assert "no worker is favoured" in quality
 
 
-async def test_reports_come_over_http_for_the_admin_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_admin_gets_reports_over_http(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "master-secret")
     write_pool(serve(), serve())
     async with open_app() as app, browsing(app) as browser:
@@ -202,7 +202,7 @@ async def test_hostile_text_stays_text(serve: Serve) -> None:
         assert "<script>" not in await browser.get(f"{HOSTILE}", status=404)
 
 
-async def test_without_a_key_pages_are_read_and_nothing_is_changed(serve: Serve) -> None:
+async def test_a_visitor_without_a_key_reads_and_changes_nothing(serve: Serve) -> None:
     write_pool(serve(), serve())
     before = Path("ripieno.toml").read_text()
     async with open_app() as app, browsing(app) as browser:
@@ -212,7 +212,7 @@ async def test_without_a_key_pages_are_read_and_nothing_is_changed(serve: Serve)
             assert 'method="post"' not in page, name
         status, page = await browser.post("pool/mute", worker="a")
         assert status == 403
-        assert "only who gives the admin key" in page
+        assert "only the admin may change things" in page
         assert (await browser.post("enter", key="guess"))[0] == 401
         assert Path("ripieno.toml").read_text() == before
 
@@ -229,7 +229,7 @@ async def test_forms_of_other_pages_are_refused(serve: Serve) -> None:
         for wrong in ("", "0" * 64, token[:-1]):
             status, page = await browser.post("pool/mute", token=wrong, worker="a")
             assert status == 403
-            assert "not of this page" in page
+            assert "not from this page" in page
         assert (await browser.post("enter", origin="http://evil.example", key=KEY))[0] == 403
         assert Path("ripieno.toml").read_text() == before
         async with browser.client.put(f"{browser.address}/ui/pool") as answer:
@@ -239,7 +239,7 @@ async def test_forms_of_other_pages_are_refused(serve: Serve) -> None:
             assert answer.status == 403, "a name of another site that leads here"
 
 
-async def test_with_a_master_key_nothing_is_shown_without_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_if_a_master_key_is_set_pages_need_a_key(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "master-secret")
     monkeypatch.setenv("RIPIENO_GATEWAY__VIEWER_KEY", "viewer-secret")
     write_pool(serve(), serve())
@@ -268,7 +268,7 @@ async def test_with_a_master_key_nothing_is_shown_without_one(serve: Serve, monk
                 assert "viewer-secret" not in page
 
 
-async def test_cookies_are_signed_and_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cookies_are_signed_and_expire(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "master-secret")
     write_pool(serve())
     clock = FixedClock()
@@ -298,7 +298,7 @@ async def test_cookies_are_signed_and_end(serve: Serve, monkeypatch: pytest.Monk
         assert await look(cookie) == 401, "it has ended"
 
 
-async def test_a_worker_is_muted_added_and_let_back(serve: Serve) -> None:
+async def test_a_worker_is_muted_unmuted_and_added(serve: Serve) -> None:
     write_pool(serve(), serve())
     async with open_app() as app, browsing(app) as browser:
         token = await browser.enter()
@@ -333,7 +333,7 @@ async def test_a_worker_is_muted_added_and_let_back(serve: Serve) -> None:
         assert (await browser.post("pool/paint", token=token))[0] == 404
 
 
-async def test_the_playground_asks_compares_and_takes_what_an_answer_was_worth(serve: Serve) -> None:
+async def test_the_playground_sends_a_task_compares_answers_and_records_feedback(serve: Serve) -> None:
     write_pool(serve([Reply(text="four")]), serve([Reply(text="vier")]), serve([Reply(status=400)]))
     async with open_app() as app, browsing(app) as browser:
         token = await browser.enter()
@@ -362,7 +362,7 @@ async def test_the_playground_asks_compares_and_takes_what_an_answer_was_worth(s
         assert "<h1>Live</h1>" in away[1], "nobody is led away"
 
 
-async def test_what_waits_for_a_human_is_answered_by_digest(serve: Serve) -> None:
+async def test_an_approval_names_the_digest_of_its_step(serve: Serve) -> None:
     write_careful(serve)
     async with open_app() as app, browsing(app) as browser:
         with pytest.raises(RipienoError):
@@ -379,7 +379,7 @@ async def test_what_waits_for_a_human_is_answered_by_digest(serve: Serve) -> Non
         fields = {"token": token, "run": run[1], "digest": digest[1], "by": "ada", "answer": "approve"}
         stale = await browser.post("approvals/answer", **fields | {"digest": "0" * 64})
         assert stale[0] == 400
-        assert "no longer what waits" in stale[1]
+        assert "has changed since the page was loaded" in stale[1]
         assert (await browser.post("approvals/answer", **fields | {"by": ""}))[0] == 400
         assert "approved by ada" in (await browser.post("approvals/answer", **fields))[1]
         ended = await wait_for_end(browser.client, browser.address, run[1])
@@ -403,7 +403,7 @@ async def test_memory_is_searched_shown_and_erased(serve: Serve) -> None:
         assert "(erased)" in await browser.get(f"memory/{new.id}")
 
 
-async def test_a_memory_that_is_away_is_said_to_be(serve: Serve) -> None:
+async def test_an_unavailable_memory_is_reported(serve: Serve) -> None:
     path = write_pool(serve(), extra="[memory]\nurl = 'sqlite:///away/memory.db'")
     Path("away").write_text("no folder")
     async with open_app() as app, browsing(app) as browser:

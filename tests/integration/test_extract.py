@@ -15,7 +15,7 @@ from ripieno.errors import InvalidTask, NoEligibleWorker, ProviderError
 from ripieno.loops import Loop, Loops
 from ripieno.memory.compact import END
 from ripieno.memory.extract import extract, read_onward
-from ripieno.testing import Reply, Seen
+from ripieno.testing import ReceivedRequest, Reply
 
 WEB = Scope(project="web")
 TURNS = (
@@ -151,8 +151,8 @@ def converse(turns: int) -> Task:
 
 
 async def test_a_summary_is_written_once_per_beginning_by_its_own_worker(serve: Serve) -> None:
-    def answer(seen: Seen) -> Reply:
-        is_writing = "You shorten a conversation" in json.dumps(seen.body["messages"])
+    def answer(request: ReceivedRequest) -> Reply:
+        is_writing = "You shorten a conversation" in json.dumps(request.body["messages"])
         return Reply(text=PROSE if is_writing else "fine")
 
     writer, other = serve(answer), serve([Reply(text="fine")])
@@ -174,8 +174,8 @@ async def test_a_summary_is_written_once_per_beginning_by_its_own_worker(serve: 
 
 
 async def test_without_a_summary_the_conversation_stays_whole(serve: Serve) -> None:
-    def answer(seen: Seen) -> Reply:
-        return Reply(status=400) if "You shorten" in json.dumps(seen.body["messages"]) else Reply(text="fine")
+    def answer(request: ReceivedRequest) -> Reply:
+        return Reply(status=400) if "You shorten" in json.dumps(request.body["messages"]) else Reply(text="fine")
 
     server = serve(answer)
     write_pool(server, extra="[memory]\ncompact_words = 300\ncompact_worker = 'auto'")

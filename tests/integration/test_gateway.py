@@ -93,7 +93,7 @@ async def test_the_official_client_streams_unchanged(serve: Serve) -> None:
         assert run.cost_usd == pytest.approx(0.001)
 
 
-async def test_a_failed_worker_is_replaced_unseen_in_both_forms(serve: Serve) -> None:
+async def test_a_fallback_answers_whole_and_streamed_requests(serve: Serve) -> None:
     write_pool(serve([Reply(status=500)]), serve([Reply(text="from b")]))
     async with open_gateway() as (app, address), open_client(address) as client:
         answer = await client.chat.completions.create(model="auto", messages=ASK)
@@ -219,7 +219,7 @@ async def test_a_wrong_sampling_field_is_refused_and_named_in_every_dialect(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_good_sampling_fields_and_unknown_ones_reach_the_worker_as_they_are(serve: Serve, dialect: str) -> None:
+async def test_valid_sampling_fields_and_unknown_fields_reach_the_worker_unchanged(serve: Serve, dialect: str) -> None:
     server = serve()
     write_pool(server)
     good = {"temperature": 0, "top_p": 0.5, "frequency_penalty": -2.0, "seed": 0, "top_k": -1, "n": 1, "stop": "x"}
@@ -295,7 +295,7 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
             assert (await response.json())["error"]["code"] == "unknown_url"
 
 
-async def test_an_unknown_model_is_refused_alike_where_it_is_shown_and_where_it_is_asked(serve: Serve) -> None:
+async def test_an_unknown_model_gets_the_same_error_on_both_routes(serve: Serve) -> None:
     write_pool(serve())
     async with open_gateway() as (_, address), ClientSession() as client:
         async with client.get(f"{address}/v1/models/nope") as shown:
@@ -306,7 +306,7 @@ async def test_an_unknown_model_is_refused_alike_where_it_is_shown_and_where_it_
         assert (asked[0], asked[1]["error"]) == (status, told["error"])
 
 
-async def test_embeddings_name_what_made_them(serve: Serve) -> None:
+async def test_embeddings_name_the_worker_or_encoder_that_made_them(serve: Serve) -> None:
     made = {"object": "list", "data": [{"index": 0, "embedding": [1.0]}], "model": "text-embedding-of-the-server"}
     server = serve([Reply(raw=json.dumps(made).encode())])
     write_pool(server, extra='[gateway.aliases]\n"text-embedding-3-small" = "a"\n"ada" = "auto"')
@@ -324,7 +324,7 @@ async def test_embeddings_name_what_made_them(serve: Serve) -> None:
         assert len(server.seen) == 2
 
 
-async def test_a_set_key_is_demanded_and_never_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_in_the_settings_is_required_and_never_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "gate-secret")
     write_pool(serve())
     async with open_gateway() as (_, address), ClientSession() as client:
@@ -376,7 +376,7 @@ policy = Plugin(Options, lambda options: Faulty())
 """A policy plugin with a bug."""
 
 
-async def test_a_fault_inside_is_an_openai_error_without_its_text(
+async def test_an_unhandled_exception_is_an_openai_error_without_its_text(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "faulty_plugin.py").write_text(FAULTY)

@@ -1,4 +1,4 @@
-"""The HTTP server on a real socket: what it takes, what it refuses, and what it does not wait for."""
+"""The HTTP server on a real socket: what it accepts, what it refuses, and its time limits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -76,7 +76,7 @@ def ask(path: str, body: bytes = b"", *, method: str = "POST", headers: str = "c
     return f"{method} {path} HTTP/1.1\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def test_requests_sent_ahead_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order() -> None:
     async with open_site() as (site, _, port):
         many = [ask(f"/n{index}", b"%d" % index, headers="") for index in range(40)]
         said = await speak(port, b"".join(many) + ask("/last", b"end"))
@@ -86,7 +86,7 @@ async def test_requests_sent_ahead_are_answered_in_order() -> None:
         assert [request.path for request in site.seen][:2] == ["/n0", "/n1"]
 
 
-async def test_heads_bodies_and_names_are_read_as_they_should() -> None:
+async def test_heads_bodies_and_header_names_are_parsed() -> None:
     async with open_site() as (site, _, port):
         head = await speak(port, ask("/a%20b?x=1", method="HEAD"))
         assert head.startswith(b"HTTP/1.1 200")
@@ -112,14 +112,14 @@ async def test_heads_bodies_and_names_are_read_as_they_should() -> None:
         (b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\n\r\n", b"431"),
     ],
 )
-async def test_what_is_no_request_or_too_long_is_refused(sent: bytes, status: bytes) -> None:
+async def test_a_malformed_or_too_long_request_is_refused(sent: bytes, status: bytes) -> None:
     async with open_site(body_bytes=2000) as (site, _, port):
         assert (await speak(port, sent)).startswith(b"HTTP/1.1 " + status)
         assert not site.seen
         assert (await speak(port, ask("/fine"))).startswith(b"HTTP/1.1 200")
 
 
-async def test_bodies_together_are_bounded() -> None:
+async def test_the_memory_of_all_bodies_is_bounded() -> None:
     async with open_site(memory_bytes=5000) as (site, _, port):
         first = asyncio.create_task(speak(port, ask("/waits", b"x" * 4000)))
         while not site.seen:
@@ -130,14 +130,14 @@ async def test_bodies_together_are_bounded() -> None:
         assert (await speak(port, ask("/", b"x" * 2000))).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_request_that_does_not_come_in_and_a_silent_connection_are_ended() -> None:
+async def test_an_incomplete_request_and_an_idle_connection_are_closed() -> None:
     async with open_site(request_s=0.1, idle_s=0.1) as (_, _, port):
         slow = await speak(port, b"POST / HTTP/1.1\r\ncontent-length: 10\r\n\r\nhalf")
         assert slow.startswith(b"HTTP/1.1 408")
         assert await speak(port) == b""
 
 
-async def test_a_client_that_leaves_or_does_not_read_ends_the_work() -> None:
+async def test_a_client_that_leaves_or_does_not_read_cancels_the_work() -> None:
     async with open_site(stall_s=0.2) as (site, _, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(ask("/waits"))
@@ -156,7 +156,7 @@ async def test_a_client_that_leaves_or_does_not_read_ends_the_work() -> None:
         writer.transport.abort()
 
 
-async def test_a_handler_that_raises_ends_its_connection_alone() -> None:
+async def test_a_handler_that_raises_closes_only_its_connection() -> None:
     async with open_site() as (_, _, port):
         assert await speak(port, ask("/raises")) == b""
         assert (await speak(port, ask("/"))).startswith(b"HTTP/1.1 200")

@@ -1,4 +1,4 @@
-"""Virtual keys over the wire: what they may do, what they cost, and that nobody spends more than is there."""
+"""Virtual keys over the wire: what they may do, what they cost, and that no key overspends its budget."""
 
 import asyncio
 import json
@@ -91,7 +91,7 @@ async def test_an_empty_name_and_the_name_of_a_live_key_are_refused(serve: Serve
         assert again["id"] != made["id"]
 
 
-async def test_a_budget_is_not_overspent_by_what_runs_at_once(serve: Serve) -> None:
+async def test_concurrent_requests_do_not_overspend_a_budget(serve: Serve) -> None:
     write_pool(serve())
     async with open_gateway() as (app, address, client):
         secret = await make_key(address, client, usd_per_day=0.0205)
@@ -114,7 +114,7 @@ async def test_a_budget_is_not_overspent_by_what_runs_at_once(serve: Serve) -> N
         assert (await ask(address, client, secret))[0] == 429, "what was spent is known after a new start"
 
 
-async def test_rates_workers_and_privacy_are_held(serve: Serve) -> None:
+async def test_rates_workers_and_privacy_of_a_key_are_enforced(serve: Serve) -> None:
     path = write_pool(serve(), serve())
     path.write_text(path.read_text().replace('usd_per_call = 2e-3\nprivacy = "local"', "usd_per_call = 2e-3"))
     async with open_gateway() as (_, address, client):
@@ -194,7 +194,7 @@ async def test_admin_is_for_the_master_key_and_never_for_other_sites(
         assert (await ask(address, client, "the-master-key"))[0] == 200
 
 
-async def test_the_same_request_is_answered_from_the_cache_where_it_may(serve: Serve) -> None:
+async def test_an_equal_request_is_answered_from_the_cache_if_allowed(serve: Serve) -> None:
     server = serve()
     write_pool(server, extra="[cache]\nanswers = true")
     async with open_gateway() as (_, address, client):

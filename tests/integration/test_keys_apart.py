@@ -205,9 +205,7 @@ async def test_pages_and_forms_take_no_virtual_key_and_the_viewer_changes_nothin
             assert (await world.call("GET", "/admin/report", who, cookie=cookie))[0] != 200, "a cookie is for pages"
 
 
-async def test_another_keys_decision_is_told_like_one_that_never_was(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_keys_decision_looks_like_a_missing_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_world(monkeypatch, serve(), serve(), serve()) as world:
         mine = (await world.ask("owner"))[1]["x-ripieno-decision"]
         masters = (await world.ask("master"))[1]["x-ripieno-decision"]
@@ -238,9 +236,7 @@ async def test_another_keys_decision_is_told_like_one_that_never_was(
         assert [found.verdict.quality for found in world.app.ledger.runs.verdicts_of(mine)].count(0.0) == 4
 
 
-async def test_a_kept_answer_is_given_to_the_key_that_had_it_and_to_no_other(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cached_answer_belongs_to_one_key(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve([Reply(text="four")])
     async with open_world(monkeypatch, server, serve(), serve(), extra="[cache]\nanswers = true") as world:
         _, made, _ = await world.call("POST", "/admin/keys", "master", {"name": "like the first"})
@@ -259,7 +255,7 @@ async def test_a_kept_answer_is_given_to_the_key_that_had_it_and_to_no_other(
         assert len(server.seen) == 4
 
 
-async def test_a_key_is_told_of_no_worker_that_it_may_not_use(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_sees_no_worker_that_it_may_not_use(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     aliases = '[gateway.aliases]\n"second" = "b"\n"first" = "a"'
     async with open_world(monkeypatch, serve(), serve(), serve(), extra=aliases) as world:
         listed = {}
@@ -312,7 +308,7 @@ async def test_memory_of_a_key_is_its_own_scope_and_nothing_of_the_installation(
         assert len(await world.app.memory.get([receipt.id for receipt in receipts])) == 3
 
 
-async def test_what_a_key_that_stays_here_remembers_stays_here(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_of_a_local_key_stays_local(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_world(monkeypatch, serve(), serve(), serve()) as world:
         _, made, _ = await world.call("POST", "/admin/keys", "master", {"name": "near", "limits": {"privacy": "local"}})
         world.secrets["near"] = json.loads(made)["secret"]
@@ -324,7 +320,7 @@ async def test_what_a_key_that_stays_here_remembers_stays_here(serve: Serve, mon
         assert "the lamp" not in (await world.call("POST", "/v1/memory/recall", "owner", asked))[1]
 
 
-async def test_who_has_no_key_where_none_is_demanded_reaches_nothing_of_a_key(serve: Serve) -> None:
+async def test_a_request_without_a_key_reaches_nothing_of_a_key(serve: Serve) -> None:
     write_pool(serve([Reply(text="four")]), extra="[cache]\nanswers = true")
     async with open_app() as app:
         key, secret = app.ledger.keys.create("owner", KeyLimits())

@@ -41,9 +41,7 @@ def judge(quality: float) -> Verdict:
     return Verdict(verifier="user", quality=quality)
 
 
-async def test_feedback_moves_the_next_decision_and_every_decision_is_replayed_as_it_was(
-    serve: Serve, tmp_path: Path
-) -> None:
+async def test_feedback_changes_the_next_decision_and_every_decision_replays(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve(), serve(), extra=STILL)
     async with open_app() as app:
         version = await promote_checkpoint(app, tmp_path)
@@ -62,7 +60,7 @@ async def test_feedback_moves_the_next_decision_and_every_decision_is_replayed_a
         assert (await again.runtime.orchestrator.decide(TASK)).worker == "a", "what was learned survives the process"
 
 
-async def test_a_start_goes_on_from_a_snapshot_to_the_same_beliefs(serve: Serve, tmp_path: Path) -> None:
+async def test_a_start_from_a_snapshot_reaches_the_same_beliefs(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve(), serve(), extra=STILL)
     async with open_app() as app:
         version = await promote_checkpoint(app, tmp_path)
@@ -225,7 +223,7 @@ async def test_a_canary_gets_its_share_and_no_more(serve: Serve, tmp_path: Path)
             app.registry.canary()
 
 
-async def test_a_budget_turns_traffic_to_the_cheap_worker(serve: Serve, tmp_path: Path) -> None:
+async def test_a_budget_moves_traffic_to_the_cheap_worker(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve(), serve(), extra=STILL + "budget_usd_per_task = 0.0012\npreference = 1.0\n")
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
@@ -242,7 +240,7 @@ async def test_a_budget_turns_traffic_to_the_cheap_worker(serve: Serve, tmp_path
         assert (await app.replays.replay(decided, app.runtime.pool)).differs == ()
 
 
-async def test_no_answer_is_told_apart_from_a_fault(serve: Serve, tmp_path: Path) -> None:
+async def test_no_answer_differs_from_a_failure(serve: Serve, tmp_path: Path) -> None:
     servers = serve(), serve()
     write_pool(*servers, extra=STILL + "abstain_price = 0.0\n[gateway]\nport = 0\n")
     async with Installation(load_settings()) as app:
@@ -284,7 +282,7 @@ async def test_prompts_of_megabytes_and_of_no_words_are_decided(serve: Serve, tm
         assert all(0.0 <= e.quality <= 1.0 for e in decision.estimates)
 
 
-async def test_a_worker_that_has_left_since_training_is_not_missed(serve: Serve, tmp_path: Path) -> None:
+async def test_a_worker_removed_after_training_is_ignored(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     write_pool(server, serve(), extra=STILL)
     async with open_app() as app:
@@ -313,7 +311,7 @@ async def test_a_truncated_checkpoint_is_refused_and_the_running_one_stays(serve
         assert "is damaged" in str(app.reload_fault)
 
 
-async def test_logged_traffic_tells_what_another_policy_would_have_earned(serve: Serve, tmp_path: Path) -> None:
+async def test_logged_traffic_estimates_the_value_of_another_policy(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve(), serve(), extra="[route]\nexploration = 0.19\npreference = 1.0\n")
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)

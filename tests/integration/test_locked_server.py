@@ -1,4 +1,4 @@
-"""A PostgreSQL server that is locked, or that does not answer: refused in time, and the writer finds back by itself."""
+"""A PostgreSQL server that is locked or does not answer: requests are refused in time, and the writer recovers."""
 
 import asyncio
 import os

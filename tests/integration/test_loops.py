@@ -154,7 +154,7 @@ def damaged(table: str, key: str, name: str, damage: dict[str, object]) -> Itera
     write(before)
 
 
-async def test_a_damaged_outcome_stops_learning_until_it_is_mended(serve: Serve, tmp_path: Path) -> None:
+async def test_a_damaged_outcome_stops_learning_until_it_is_repaired(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve(), serve(), extra=STILL)
     async with open_app() as app:
         await promote_checkpoint(app, tmp_path)
@@ -191,7 +191,7 @@ async def test_a_damaged_key_does_not_keep_others_from_being_revoked(serve: Serv
                         break
 
 
-async def test_a_check_that_raises_does_not_keep_other_workers_from_being_let_back_in(serve: Serve) -> None:
+async def test_a_check_that_raises_does_not_delay_the_recovery_of_other_workers(serve: Serve) -> None:
     write_pool(serve(), serve())
     async with open_gateway() as (app, address, client):
         a, b = app.runtime.pool.ids

@@ -1,4 +1,4 @@
-"""Money over the wire: no budget is overspent by what runs at once, and what nobody knows is never zero."""
+"""Money over the wire: concurrent requests overspend no budget, and an unknown cost is never zero."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from ripieno.config import load_settings
 from ripieno.domain import Call, Executed, KeyLimits, Origin, Run, Usage, WorkerId
 from ripieno.gateway import bind_socket, running
 from ripieno.ledger import Ledger, Reserve
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 URL = "sqlite:///ledger.db"
 TOKENS = "input_usd_per_mtok = 2.5\noutput_usd_per_mtok = 10.0"
@@ -33,9 +33,9 @@ def write_worker(*servers: ScriptedServer, price: str = TOKENS, extra: str = "")
     Path("ripieno.toml").write_text("\n".join(lines) + f"\n{extra}\n")
 
 
-def say_all_that_is_allowed(seen: Seen) -> Reply:
+def say_all_that_is_allowed(request: ReceivedRequest) -> Reply:
     """A worker that uses up its limit: 1,000 words where there is none."""
-    limit = seen.body.get("max_tokens")
+    limit = request.body.get("max_tokens")
     return Reply(text=" ".join(["word"] * (limit if isinstance(limit, int) else 1000)))
 
 
@@ -139,7 +139,7 @@ async def test_no_workflow_passes_its_ceiling(serve: Serve, mode: str) -> None:
     assert read_spent() <= 0.005
 
 
-async def test_what_came_before_a_client_left_is_paid(serve: Serve) -> None:
+async def test_tokens_before_a_client_left_are_paid(serve: Serve) -> None:
     server = serve([Reply(text=" ".join(["word"] * 60_000))])
     write_worker(server)
     key = make_key(usd_per_day=50.0)
@@ -164,7 +164,7 @@ async def test_a_call_that_the_deadline_ends_is_paid(serve: Serve) -> None:
     assert read_spent() > 0.0
 
 
-async def test_an_unknown_price_is_told_as_unknown_and_passes_no_budget(serve: Serve) -> None:
+async def test_an_unknown_price_is_reported_as_unknown_and_passes_no_budget(serve: Serve) -> None:
     write_worker(serve(), price="")
     key = make_key(usd_per_day=1.0)
     unlimited = make_key(requests_per_minute=50)
@@ -194,7 +194,7 @@ def ledger_day(ledger: Ledger) -> str:
     return find_periods(SystemClock().now())[0]
 
 
-async def test_a_worker_that_is_stated_free_passes_every_budget(serve: Serve) -> None:
+async def test_a_free_worker_passes_every_budget(serve: Serve) -> None:
     write_worker(serve(), price="price = 'free'")
     key = make_key(usd_per_day=0.0001)
     async with open_gateway() as (_, address, client):
@@ -242,7 +242,7 @@ async def test_a_reply_that_is_no_answer_is_paid_too(serve: Serve) -> None:
         assert float(headers["x-ripieno-cost-usd"]) == pytest.approx(0.02)
 
 
-async def test_a_call_that_made_nothing_is_known_to_cost_nothing(serve: Serve) -> None:
+async def test_a_call_without_output_is_known_to_cost_nothing(serve: Serve) -> None:
     write_worker(serve([Reply(status=500)]), price="")
     async with open_gateway() as (_, address, client):
         assert (await ask(address, client))[0] == 502

@@ -116,7 +116,7 @@ def test_built_in_learners_pass_the_kit_of_plugins(kind: str) -> None:
         ("latency_tails", 0.5, "latency_tails must have shape"),
     ],
 )
-def test_what_is_no_prediction_is_told_apart(field: str, value: float, clause: str) -> None:
+def test_invalid_predictions_are_refused(field: str, value: float, clause: str) -> None:
     data = make_training_data()
     learner: Learner = make_learner("nearest")
     learner.fit(data, rng=np.random.default_rng(0))

@@ -36,7 +36,7 @@ from ripieno.measure import Campaign
 from ripieno.memory.waiting import Waiting
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import LiveCall, require_answer
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 FAR, NEAR = WorkerId("a"), WorkerId("b")
 SECRET = "hunter22-is-it"  # planted
@@ -147,8 +147,8 @@ async def test_embeddings_obey_the_boundary_as_any_route(serve: Serve) -> None:
 
 
 async def test_an_encoder_beyond_the_boundary_is_sent_nothing_sensitive(serve: Serve) -> None:
-    def embed(seen: Seen) -> Reply:
-        given = seen.body["input"]
+    def embed(request: ReceivedRequest) -> Reply:
+        given = request.body["input"]
         assert isinstance(given, list)
         return Reply(raw=json.dumps({"data": [{"embedding": [0.6, 0.8]} for _ in given]}).encode())
 

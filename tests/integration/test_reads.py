@@ -1,4 +1,4 @@
-"""No database is read on the event loop: not for a route, a page, a form, or what runs beside requests."""
+"""No database is read on the event loop: not for a route, a page, a form, or a background loop."""
 
 import asyncio
 import threading
@@ -82,7 +82,7 @@ async def test_no_form_and_no_loop_reads_a_database_on_the_event_loop(serve: Ser
                     await asyncio.sleep(0)
         assert seen == []
         ends = {job.name: job.detail for job in actions.jobs.list()}
-        assert ends == dict.fromkeys(("probe", "shadow"), "the tasks of 'set' cannot be read again")
+        assert ends == dict.fromkeys(("probe", "shadow"), "the source of the tasks of 'set' is not recorded")
         start_canary(app.registry, app.ledger, second)
         with watching() as seen:
             for name in decisions:

@@ -1,4 +1,4 @@
-"""Readiness: no while no worker can serve, whatever the reason; yes again as soon as one can."""
+"""Readiness: the gateway is not ready while no worker can serve, and ready again as soon as one can."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ async def read(client: ClientSession, address: str) -> tuple[int, int]:
 @pytest.mark.parametrize("pool", [LACKS_KEY, LACKS_WEIGHTS, LACKS_KEY + LACKS_WEIGHTS], ids=["key", "weights", "both"])
 async def test_a_gateway_whose_workers_cannot_be_opened_starts_and_is_not_ready(pool: str, serve: Serve) -> None:
     path = Path("ripieno.toml")
-    path.write_text(pool)
+    path.write_text(f"[ledger]\nurl = 'sqlite:///ledger.db'\n{pool}")
     async with open_app() as app:
         listener = bind_socket(app.runtime.settings.gateway.model_copy(update={"port": 0}))
         async with running(app, listener) as address, ClientSession() as client:

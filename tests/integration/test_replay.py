@@ -246,7 +246,7 @@ async def test_a_plan_is_kept_as_it_was_written(serve: Serve) -> None:
         assert again.decision.workflow == decision.workflow
 
 
-async def test_what_is_gone_is_named(serve: Serve, tmp_path: Path) -> None:
+async def test_a_replay_names_the_missing_input(serve: Serve, tmp_path: Path) -> None:
     write_pool(serve(), serve())
     async with open_trained(tmp_path) as app:
         decision = await record(app, make_task(app), make_arrival(app.clock))

@@ -11,7 +11,7 @@ from tests.unit.test_ledger import make_executed
 from ripieno.domain import KeyLimits, SystemClock
 from ripieno.errors import ConfigError, InvalidTask, LedgerError
 from ripieno.gateway.keyring import Grant, Keyring
-from ripieno.gateway.shared import Redis
+from ripieno.gateway.shared import RedisCounts
 from ripieno.ledger import Ledger
 
 
@@ -67,7 +67,7 @@ def test_of_replicas_that_give_the_same_name_at_once_one_makes_the_key(postgres:
             assert [key.name for key in other.keys.all().values()].count("raced") == 1
 
 
-def test_a_server_that_is_not_there_is_told_without_its_password() -> None:
+def test_the_error_of_a_missing_server_hides_its_password() -> None:
     with pytest.raises(LedgerError) as caught:
         Ledger("postgresql://user:secret-word@127.0.0.1:9/nothing")
     assert "secret-word" not in str(caught.value)
@@ -77,7 +77,7 @@ def test_a_server_that_is_not_there_is_told_without_its_password() -> None:
 
 async def test_rates_and_spend_are_counted_together_in_redis(redis_url: str, ledger: Ledger) -> None:
     key, _ = ledger.keys.create("team", KeyLimits(usd_per_day=0.01, requests_per_minute=5))
-    one, other = Redis(redis_url), Redis(redis_url)
+    one, other = RedisCounts(redis_url), RedisCounts(redis_url)
     waits = [await shared.take("requests", key.id, most=5, cost=1) for shared in (one, other) * 3]
     assert [wait == 0.0 for wait in waits] == [True] * 5 + [False]
     rings = [Keyring(ledger.keys, admin=None, is_open=True, clock=SystemClock(), shared=s) for s in (one, other)]
@@ -86,14 +86,14 @@ async def test_rates_and_spend_are_counted_together_in_redis(redis_url: str, led
     await rings[0].leave(grant, cost_usd=0.02, tokens=10)
     with pytest.raises(Exception, match="is spent"):
         await rings[1].admit(grant)
-    await one.tell_resting({"w": 30.0})
+    await one.share_resting({"w": 30.0})
     assert 0 < (await other.resting())["w"] <= 30.0
     await one.close()
     await other.close()
 
 
-async def test_without_its_redis_each_replica_goes_on_alone(redis_url: str) -> None:
-    shared = Redis(redis_url.replace("redis", "gone"))
+async def test_without_redis_each_replica_counts_alone(redis_url: str) -> None:
+    shared = RedisCounts(redis_url.replace("redis", "gone"))
     waits = [await shared.take("requests", "k", most=2, cost=1) for _ in range(3)]
     assert [wait == 0.0 for wait in waits] == [True, True, False]
     assert await shared.spent("k", ("2026",)) == {}

@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_a_data_set_with_secrets_is_not_published_and_says_how_many_of_what_and_where(folder: Path) -> None:
+def test_a_data_set_with_secrets_is_refused_with_counts_and_places(folder: Path) -> None:
     done = call("publish", "out", "--data", str(folder), "--licence", "mit", "--source", "here=mit")
     assert isinstance(done.exception, GateRefused)
     assert done.exception.message == (
@@ -65,7 +65,7 @@ def test_a_data_set_with_secrets_is_not_published_and_says_how_many_of_what_and_
 
 
 @pytest.mark.parametrize("command", ["publish", "export"])
-def test_what_is_redacted_holds_nothing_more_and_counts_what_it_held(folder: Path, command: str) -> None:
+def test_redacted_data_has_no_findings_and_counts_them(folder: Path, command: str) -> None:
     arguments = {
         "publish": ("publish", "out", "--data", str(folder), "--licence", "mit", "--source", "here=mit"),
         "export": ("ledger", "export", "out", "--dataset", "set"),
@@ -92,7 +92,7 @@ def test_an_export_is_refused_or_written_as_it_is(folder: Path) -> None:
     assert folder.exists()
 
 
-def test_a_clean_data_set_is_the_same_afterwards() -> None:
+def test_a_data_set_without_findings_stays_unchanged() -> None:
     data = make_data("What is rice?", "Sum 1, 2 and 3.")
     screened = screen_data(data, SCANNER)
     assert screened.data.prompts == data.prompts
@@ -113,20 +113,20 @@ def test_tools_and_descriptions_of_models_are_read_as_well() -> None:
     assert screened.data.prompts[0].tools[0]["type"] == "function"
 
 
-def test_a_tool_whose_secret_cannot_be_told_from_its_place_is_left_out() -> None:
+def test_a_tool_is_left_out_if_its_secret_cannot_be_redacted() -> None:
     tool = {"name": "f", "ssn": 536904399}
     data = make_data("What is rice?")
     data = replace(data, prompts=(replace(data.prompts[0], tools=(tool,)),))
     assert screen_data(data, SCANNER).data.prompts[0].tools == ()
 
 
-def test_many_places_are_named_in_part() -> None:
+def test_an_error_names_only_the_first_places() -> None:
     data = make_data(*(f"write to jane{number}@example.org" for number in range(9)))
     with pytest.raises(GateRefused, match=r"in 9 places: prompt 'p0'.*prompt 'p4' and 4 more"):
         require_clean(screen_data(data, SCANNER))
 
 
-def test_a_card_is_read_before_it_is_published() -> None:
+def test_a_card_is_screened_before_it_is_published() -> None:
     require_clean_text("the card", '{"note": "trained on sums"}', SCANNER)
     with pytest.raises(GateRefused, match="the card holds 1 x e-mail address"):
         require_clean_text("the card", '{"note": "ask jane@example.org"}', SCANNER)

@@ -99,7 +99,7 @@ async def test_a_run_that_waits_for_a_human_is_suspended_and_its_next_start_is_a
             started.result()
         assert read_ends(app) == [], "it has no end yet"
         await app.runs.resolve(started.decision.id, is_approved=True, by="ada")
-        answered = await app.runs.go_on(app.runs.find(started.decision.id))
+        answered = await app.runs.resume(app.runs.find(started.decision.id))
         assert isinstance(answered, Answered)
         assert answered.run.id == started.decision.id
         assert [call.step for call in answered.run.calls] == ["1", "2"], "what was done before counts, once"

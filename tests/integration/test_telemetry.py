@@ -1,4 +1,4 @@
-"""What can be seen of a gateway: metrics, spans on a real collector's wire, readiness, and the dashboard file."""
+"""Telemetry of a gateway: metrics, spans on a real collector's wire, readiness, and the dashboard file."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.integration.conftest import Serve, open_app, write_pool
 
 from ripieno.gateway import bind_socket, running
-from ripieno.gateway.spans import MAPPING, MAPPING_VERSION
+from ripieno.gateway.spans import VERSION
 from ripieno.testing import Reply
 
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "What is the secret of 2 + 2?"}]}
@@ -48,10 +48,10 @@ async def test_a_decision_and_each_attempt_are_spans_under_the_callers_own(serve
     assert set(by_name) == {"ripieno decide", "chat a", "chat b"}
     decided = by_name["ripieno decide"]
     facts = {a.key: a.value.string_value or a.value.int_value or a.value.double_value for a in decided.attributes}
-    assert (facts[MAPPING["decision"]], facts[MAPPING["request"]]) == (decision, request)
+    assert (facts["ripieno.decision.id"], facts["ripieno.request.id"]) == (decision, request)
     assert (facts["http.route"], facts["http.response.status_code"]) == ("POST /v1/chat/completions", 200)
     assert (facts["gen_ai.request.model"], facts["gen_ai.response.model"]) == ("a", "b")
-    assert facts[MAPPING["version"]] == MAPPING_VERSION
+    assert facts["ripieno.mapping.version"] == VERSION
     assert decided.parent_span_id.hex() == "b7ad6b7169203331"
     assert {by_name[name].parent_span_id for name in ("chat a", "chat b")} == {decided.span_id}
     failed = {a.key: a.value.string_value for a in by_name["chat a"].attributes}

@@ -37,7 +37,7 @@ from ripieno.ledger import Ledger
 from ripieno.measure import Campaign, Probing
 from ripieno.measure.shadow import Rivals, Shadow, Shadowing, WorkerPair
 from ripieno.route.utility import Scales
-from ripieno.testing import FixedClock, Reply, ScriptedServer, Seen
+from ripieno.testing import FixedClock, ReceivedRequest, Reply, ScriptedServer
 
 JUDGE = "[profile]\njudge = 'c'"
 NOTHING = Reply(text="I would say 7/10 or 8/10")
@@ -91,8 +91,8 @@ async def test_a_judge_is_asked_for_json_and_again_if_unreadable(serve: Serve) -
 
 
 async def test_a_judge_that_refuses_the_schema_is_asked_in_words(serve: Serve) -> None:
-    def answer(seen: Seen) -> Reply:
-        return Reply(status=400) if "response_format" in seen.body else Reply(text='{"grade": 3}')
+    def answer(request: ReceivedRequest) -> Reply:
+        return Reply(status=400) if "response_format" in request.body else Reply(text='{"grade": 3}')
 
     write_pool(serve(), serve(), serve(answer), extra=JUDGE)
     async with open_app() as app:
@@ -159,7 +159,10 @@ def test_too_many_missing_verdicts_block_promotion_and_the_card_says_so(serve: S
         run("train")
     (card,) = Path(".ripieno/checkpoints").glob("*/card.json")
     assert json.loads(card.read_text())["unjudged"] == {"a": [1, 13], "b": [1, 13]}
-    assert "Without a verdict, and not learned from: a 1 of 13 answers" in card.with_name("README.md").read_text()
+    assert (
+        "Answers without a verdict, and not learned from: a 1 of 13, b 1 of 13"
+        in card.with_name("README.md").read_text()
+    )
     judge.script = [Reply(text='{"grade": 5}')]
     again, _ = profile()
     assert (again["judged_again"], again["unjudged"]) == (2, {})
@@ -167,8 +170,8 @@ def test_too_many_missing_verdicts_block_promotion_and_the_card_says_so(serve: S
     assert json.loads(said)["card"]["unjudged"] == {}
 
 
-def asked_first(seen: Seen) -> str:
-    messages = seen.body["messages"]
+def asked_first(request: ReceivedRequest) -> str:
+    messages = request.body["messages"]
     assert isinstance(messages, list)
     return str(messages[1]["content"])
 

@@ -42,7 +42,7 @@ from ripieno.errors import (
 )
 from ripieno.execute import Answered, Executor, Failed, Started, Turn
 from ripieno.orchestrator import make_arrival
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 A, B, C, D = (WorkerId(name) for name in "abcd")
 TASK = Task.from_text("What is six times seven?")
@@ -197,8 +197,8 @@ async def test_a_position_biased_judge_makes_a_tie(serve: Serve) -> None:
         assert run.worker == "a"
         assert sorted(call.worker for call in run.calls) == ["a", "b", "c", "c"]
 
-        def prefer_b(seen: Seen) -> Reply:
-            place = 1 if '"from b"' in asked_last(seen).split("answer 2")[0] else 2
+        def prefer_b(request: ReceivedRequest) -> Reply:
+            place = 1 if '"from b"' in asked_last(request).split("answer 2")[0] else 2
             return Reply(text=json.dumps({"better": place}))
 
         judge.script = prefer_b
@@ -210,8 +210,8 @@ async def test_a_position_biased_judge_makes_a_tie(serve: Serve) -> None:
         assert "may not judge its own" in run.ended_early
 
 
-def asked_last(seen: Seen) -> str:
-    messages: Any = seen.body["messages"]
+def asked_last(request: ReceivedRequest) -> str:
+    messages: Any = request.body["messages"]
     return str(messages[-1]["content"])
 
 

@@ -65,7 +65,7 @@ def look(policy: Policy, *, bias: float, seed: int = 0) -> Audit:
     return audit(rows, policy=policy, estimate=believed)
 
 
-def test_a_learned_bias_under_one_condition_is_found_and_named() -> None:
+def test_the_audit_finds_a_learned_bias_and_names_its_condition() -> None:
     found = look(UtilityPolicy(exploration=0.3), bias=0.45)
     blamed = {(flag.look, flag.worker) for flag in found.flags}
     assert blamed == {("trust", "blue"), ("share", "blue")}
@@ -81,7 +81,7 @@ def test_a_learned_bias_under_one_condition_is_found_and_named() -> None:
     assert urgent.to == "blue"
 
 
-def test_a_policy_that_goes_by_names_is_found_by_permuting_them() -> None:
+def test_the_audit_flags_a_policy_that_chooses_by_name() -> None:
     flags = [flag for flag in look(FavouringPolicy(exploration=0.0), bias=0.0).flags if flag.look == "names"]
     assert {flag.worker for flag in flags} == {"blue"}
     assert "kind code, time critical" in {flag.slice for flag in flags}
@@ -89,6 +89,6 @@ def test_a_policy_that_goes_by_names_is_found_by_permuting_them() -> None:
 
 
 @pytest.mark.simulation
-def test_a_fair_router_is_rarely_accused() -> None:
+def test_a_fair_router_is_rarely_flagged() -> None:
     accused = sum(bool(look(UtilityPolicy(exploration=0.3), bias=0.0, seed=seed).flags) for seed in range(20))
     assert accused <= 2

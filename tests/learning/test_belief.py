@@ -55,7 +55,7 @@ async def make_sets() -> tuple[TrainingSet, TrainingSet]:
     return sets[0], sets[1]
 
 
-async def test_five_probes_say_more_than_the_pool_and_fifty_come_within_a_tenth() -> None:
+async def test_five_probes_beat_the_pool_mean_and_fifty_predict_within_a_tenth() -> None:
     train, test = await make_sets()
     lines = {line.probes: line for line in leave_one_out(train, test, probes=(0, 5, 50), seeds=(0, 1, 2))}
     assert lines[5].rmse < 0.8 * lines[0].rmse
@@ -72,7 +72,7 @@ def fold(belief: Belief, weights: np.ndarray, expected: np.ndarray, rows: np.nda
     return belief
 
 
-def test_a_probe_in_one_kind_speaks_of_kinds_that_go_with_it_and_against_those_that_do_not() -> None:
+def test_a_probe_in_one_kind_moves_the_correlated_kinds() -> None:
     which, quality = make_outcomes(1, tasks=2000)
     weights, expected = np.eye(KINDS)[which], pooled_quality(quality)
     prior = learn_prior(weights, quality)
@@ -87,7 +87,7 @@ def test_a_probe_in_one_kind_speaks_of_kinds_that_go_with_it_and_against_those_t
             assert (strong[kind] > weak[kind]) == (together[kind] > 0)
 
 
-def test_probes_are_asked_once_and_settle_the_kind_where_the_newcomer_could_win() -> None:
+def test_no_probe_repeats_and_probes_settle_the_kind_that_the_newcomer_could_win() -> None:
     which, quality = make_outcomes(1)
     weights, expected = np.eye(KINDS)[which], pooled_quality(quality[:, 1:4])
     spent = {}
@@ -105,7 +105,7 @@ def test_probes_are_asked_once_and_settle_the_kind_where_the_newcomer_could_win(
     assert spent[9][9] > spent[2][9]
 
 
-def test_folding_outcomes_in_one_by_one_comes_close_to_the_exact_posterior() -> None:
+def test_sequential_updates_approximate_the_exact_posterior() -> None:
     """One kind, sixty outcomes: the mean is within a third of a standard deviation of a fine grid's."""
     which, quality = np.zeros(60, dtype=np.int64), make_outcomes(1, tasks=60)[1]
     weights, expected = np.eye(1)[which], pooled_quality(quality)
@@ -136,7 +136,7 @@ async def test_too_few_workers_cannot_be_left_out() -> None:
         leave_one_out(two, two)
 
 
-def test_a_pool_of_few_workers_leaves_everything_open() -> None:
+def test_a_small_pool_gives_a_wide_prior() -> None:
     which, quality = make_outcomes(1)
     weights = np.eye(KINDS)[which]
     alone = learn_prior(weights, quality[:, :1])

@@ -10,17 +10,19 @@ from tests.integration.conftest import open_app
 
 from ripieno.conductor.policy import TinyPolicy
 from ripieno.conductor.tiny import describe_plan
-from ripieno.domain import Op
+from ripieno.domain import Op, Plan, Step, WorkerId
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import CheckpointError, DataError
 from ripieno.evaluate import conductor as proof
-from ripieno.learn.conductor import Recipe, Training
+from ripieno.learn.conductor import ConductorRecipe, Training
 from ripieno.learn.lessons import Quest, Reward, draw_pools, find_lessons, read_lessons
 from ripieno.orchestrator import make_arrival
 from ripieno.workbench.scenes import Stage
-from ripieno.workbench.world import BenchPool, BenchStep, World, to_plan
+from ripieno.workbench.world import BenchPool, BenchStep, World
 
-SHORT = Recipe(pools=10, teach_steps=150, reinforce_steps=10, polish_generations=2, common_tasks=32, search_tasks=4)
+SHORT = ConductorRecipe(
+    pools=10, teach_steps=150, reinforce_steps=10, polish_generations=2, common_tasks=32, search_tasks=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,12 @@ def bench():  # type: ignore[no-untyped-def]  # a fixture
 
 
 @pytest.mark.simulation
-def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[World, Stage], tmp_path: Path) -> None:
+def test_teaching_and_rollouts_gain_on_unseen_workers_and_templates(bench: tuple[World, Stage], tmp_path: Path) -> None:
     world, stage = bench
     exam = proof.make_exam(world, pools=12, tasks=2, seed=1)
     untrained = TinyPolicy.init(tasks=stage.task_size, words=stage.words_size, rng=np.random.default_rng(0))
     for seed in (0, 1):
-        training = Training(world, stage, replace(SHORT, seed=seed), tmp_path / str(seed))
+        training = Training(stage, replace(SHORT, seed=seed), tmp_path / str(seed))
         policy = training.run()
         before = proof.sit(world, exam, proof.write_plans(untrained, stage, exam))
         after = proof.sit(world, exam, proof.write_plans(policy, stage, exam))
@@ -47,9 +49,9 @@ def test_teaching_and_rollouts_pay_on_unseen_workers_and_templates(bench: tuple[
 
 @pytest.mark.simulation
 def test_an_interrupted_training_resumes_to_the_same_result(bench: tuple[World, Stage], tmp_path: Path) -> None:
-    world, stage = bench
+    _, stage = bench
     recipe = replace(SHORT, teach_steps=75, reinforce_steps=0, polish_generations=1)
-    whole = Training(world, stage, recipe, tmp_path / "whole").run()
+    whole = Training(stage, recipe, tmp_path / "whole").run()
 
     class CutError(Exception):
         """The process ends here."""
@@ -59,31 +61,29 @@ def test_an_interrupted_training_resumes_to_the_same_result(bench: tuple[World, 
             raise CutError
 
     with pytest.raises(CutError):
-        Training(world, stage, recipe, tmp_path / "cut", told=cut).run()
+        Training(stage, recipe, tmp_path / "cut", on_progress=cut).run()
     facts = json.loads((tmp_path / "cut" / "progress.json").read_text())
     assert (facts["progress"]["stage"], facts["progress"]["step"]) == ("teach", 50)
-    again = Training(world, stage, recipe, tmp_path / "cut")
+    again = Training(stage, recipe, tmp_path / "cut")
     assert again.progress.step == 50
     resumed = again.run()
     for name, value in whole.parameters.items():
         np.testing.assert_array_equal(resumed.parameters[name], value)
-    finished = Training(world, stage, recipe, tmp_path / "cut").run()
+    finished = Training(stage, recipe, tmp_path / "cut").run()
     np.testing.assert_array_equal(finished.parameters["query"], resumed.parameters["query"])
     with pytest.raises(CheckpointError, match="another recipe"):
-        Training(world, stage, replace(recipe, seed=9), tmp_path / "cut")
+        Training(stage, replace(recipe, seed=9), tmp_path / "cut")
     (tmp_path / "cut" / "progress.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be gone on with"):
-        Training(world, stage, recipe, tmp_path / "cut")
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        Training(stage, recipe, tmp_path / "cut")
 
 
 @pytest.mark.simulation
-def test_the_same_seed_gives_the_same_policy_and_another_one_another(
-    bench: tuple[World, Stage], tmp_path: Path
-) -> None:
-    world, stage = bench
+def test_equal_seeds_give_equal_policies(bench: tuple[World, Stage], tmp_path: Path) -> None:
+    _, stage = bench
     recipe = replace(SHORT, pools=4, teach_steps=10, reinforce_steps=3, polish_generations=1)
     made = [
-        Training(world, stage, replace(recipe, seed=seed), tmp_path / name).run()
+        Training(stage, replace(recipe, seed=seed), tmp_path / name).run()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     np.testing.assert_array_equal(made[0].parameters["query"], made[1].parameters["query"])
@@ -157,6 +157,14 @@ async def test_the_workbench_and_the_engine_agree_on_plans(bench: tuple[World, S
             assert answered.run.answer is not None
             assert answered.run.answer.text == done.results[-1]
             assert len(answered.run.calls) == len(done.results)
+
+
+def to_plan(steps: list[BenchStep], pool: BenchPool) -> Plan:
+    made = []
+    for place, step in enumerate(steps):
+        access = () if step.source == 0 else (place - 1,) if step.source == 1 else tuple(range(place))
+        made.append(Step(worker=WorkerId(pool.workers[step.worker].id), op=step.op, access=access))
+    return Plan(steps=tuple(made))
 
 
 def draw_steps(rng: np.random.Generator, workers: int) -> list[BenchStep]:

@@ -40,7 +40,7 @@ def make_data(folder: Path, *, has_columns: bool = True) -> RoutingData:
     return read_folder(make_folder(folder, prompts=prompts, outcomes=outcomes, models={"model_id": ["m"]}))
 
 
-async def test_unseen_prompts_are_guessed_and_what_is_stated_stands(tmp_path: Path) -> None:
+async def test_criticalities_of_unseen_prompts_are_predicted_and_stated_ones_stay(tmp_path: Path) -> None:
     plain = Analyzer(StaticEncoder())
     data = make_data(tmp_path / "set")
     fitted = fit_criticality(data, await analyze_prompts(plain, data))
@@ -62,7 +62,7 @@ async def test_unseen_prompts_are_guessed_and_what_is_stated_stands(tmp_path: Pa
     assert (await plain.analyze(grave)).mission_criticality == 3.0
 
 
-async def test_noise_is_not_said_to_be_explained(tmp_path: Path) -> None:
+async def test_random_criticalities_have_no_explained_variance(tmp_path: Path) -> None:
     data = make_data(tmp_path / "set")
     rng = np.random.default_rng(0)
     noisy = replace(

@@ -72,7 +72,7 @@ def fold_plainly(seen: Sequence[Observation]) -> dict[str, tuple[np.ndarray, np.
 
 @settings(max_examples=25, deadline=None)
 @given(seen=st.lists(SEEN, min_size=1, max_size=40), cuts=st.lists(st.integers(0, 40), max_size=3))
-def test_any_batches_teach_the_same_and_what_the_plain_form_says(
+def test_outcomes_in_any_batches_equal_the_plain_form(
     seen: list[tuple[int, int, float, bool]], cuts: list[int]
 ) -> None:
     checkpoint, workers = prepare()

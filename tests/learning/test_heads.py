@@ -37,7 +37,7 @@ async def test_old_logits_are_bit_equal_when_a_worker_is_added(make_worker: Make
     assert predictor.forecast(code, [newer]).estimates[0].quality > 0.6
 
 
-async def test_masked_workers_teach_nothing_and_classes_count_alike() -> None:
+async def test_masked_workers_do_not_count_and_classes_have_equal_weight() -> None:
     world = await make_world(1)
     holed = world.quality.copy()
     holed[::2, 1] = np.nan
@@ -60,7 +60,7 @@ async def test_a_validation_split_stops_the_training_of_noise() -> None:
     assert np.abs(heads["worker"][:-1]).max() < np.abs(sharp["worker"][:-1]).max() / 3
 
 
-async def test_hard_tasks_are_told_apart(make_worker: MakeWorker) -> None:
+async def test_hard_tasks_are_recognised(make_worker: MakeWorker) -> None:
     world = await make_world(3)
     hopeless = world.quality.copy()
     law = np.array([kind == "law" for kind in world.kinds])
@@ -88,7 +88,7 @@ async def test_heads_of_another_label_set_are_refused() -> None:
             Checkpoint.restore("heads", workers, arrays, version="v")
 
 
-def test_kin_are_those_of_the_family_and_then_those_of_the_price(make_worker: MakeWorker) -> None:
+def test_similar_workers_share_the_family_or_else_the_price(make_worker: MakeWorker) -> None:
     cheap, dear = (
         Price(input_usd_per_mtok=0.1, output_usd_per_mtok=0.4),
         Price(input_usd_per_mtok=5, output_usd_per_mtok=20),

@@ -30,7 +30,7 @@ from ripieno.domain import (
 from ripieno.domain.grader import Agreement, Exact
 from ripieno.learn import analyze_prompts
 from ripieno.learn.checkpoint import read_workflows
-from ripieno.learn.modes import add_modes, gather_answers, replay
+from ripieno.learn.workflow_columns import add_columns, gather_answers, replay
 from ripieno.ledger import export_data
 from ripieno.testing import Reply, ScriptedServer
 
@@ -102,7 +102,7 @@ WANTED = TrainingRequest(data=None, dataset="riddles", kind="ridge", seed=0, out
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-async def test_agreement_is_chosen_unasked_where_workers_err_apart(servers: list[ScriptedServer], seed: int) -> None:
+async def test_agreement_is_chosen_if_workers_err_independently(servers: list[ScriptedServer], seed: int) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=seed)
@@ -129,7 +129,7 @@ async def test_agreement_is_chosen_unasked_where_workers_err_apart(servers: list
         assert asked.mode is None
 
 
-async def test_agreement_is_not_even_offered_where_workers_err_together(servers: list[ScriptedServer]) -> None:
+async def test_agreement_is_not_offered_if_workers_err_together(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=True, seed=0)
@@ -141,7 +141,7 @@ async def test_agreement_is_not_even_offered_where_workers_err_together(servers:
         assert isinstance(decision.workflow, Solo)
 
 
-async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(servers: list[ScriptedServer]) -> None:
+async def test_outcomes_of_a_workflow_teach_the_workflow_and_no_worker(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=0)
@@ -165,7 +165,7 @@ async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(
         assert new[C] == pytest.approx(old[C])
 
 
-async def test_replayed_outcomes_are_what_the_engine_would_have_met(servers: list[ScriptedServer]) -> None:
+async def test_replayed_outcomes_equal_those_of_the_engine(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=4, tasks=30)
@@ -182,7 +182,7 @@ async def test_replayed_outcomes_are_what_the_engine_would_have_met(servers: lis
             assert cost[row] == pytest.approx(2e-4 + (0 if agree else 2e-2))
             assert voted[row] == (birch if not agree and birch == cedar == 1.0 else ash)
             assert paid[row] == pytest.approx(cost[row])
-        wider = add_modes(data, [answers], {WorkerId("agreement:x"): AGREEMENT})
+        wider = add_columns(data, [answers], {WorkerId("agreement:x"): AGREEMENT})
         assert wider.models[-1].id == "agreement:x"
         column = wider.matrix(wider.quality)[:, -1]
         np.testing.assert_array_equal(column, quality)

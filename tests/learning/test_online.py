@@ -78,7 +78,7 @@ def truths(world: TrainingSet) -> np.ndarray:
 
 
 @pytest.mark.simulation
-async def test_traffic_brings_a_point_and_more_over_what_few_rows_gave(make_worker: MakeWorker) -> None:
+async def test_traffic_adds_at_least_one_point_to_a_small_training_set(make_worker: MakeWorker) -> None:
     """A quarter of the measured rows had their outcomes mixed up: traffic puts it right."""
     gains = []
     for seed in range(3):
@@ -98,7 +98,7 @@ async def test_traffic_brings_a_point_and_more_over_what_few_rows_gave(make_work
 
 
 @pytest.mark.simulation
-async def test_after_a_worker_breaks_nine_tenths_are_recovered_within_1500_requests(make_worker: MakeWorker) -> None:
+async def test_ninety_percent_is_recovered_within_1500_requests_after_a_worker_breaks(make_worker: MakeWorker) -> None:
     recovered = []
     for seed in range(3):
         world, before = await make_world(seed), await make_world(seed + 20, count=500)
@@ -115,7 +115,7 @@ async def test_after_a_worker_breaks_nine_tenths_are_recovered_within_1500_reque
     assert np.mean(recovered) >= 0.9
 
 
-def test_a_steady_worker_is_not_said_to_have_changed() -> None:
+def test_a_steady_worker_gives_no_drift() -> None:
     rng, alarms = np.random.default_rng(0), 0
     for _ in range(20):
         watch = DriftWatch()
@@ -125,7 +125,7 @@ def test_a_steady_worker_is_not_said_to_have_changed() -> None:
     assert alarms <= 2
 
 
-def test_without_river_nothing_is_watched_and_the_log_says_so_once(
+def test_without_river_there_is_no_drift_detection_and_one_log_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "river"]:
@@ -142,7 +142,7 @@ def test_without_river_nothing_is_watched_and_the_log_says_so_once(
 
 
 @pytest.mark.parametrize("target", [0.001, 0.004])
-def test_the_pacer_spends_what_the_budget_says_within_two_percent(target: float) -> None:
+def test_the_pacer_meets_the_budget_within_two_percent(target: float) -> None:
     costs, quality = np.array([2e-4, 3e-3, 2e-2]), np.array([0.5, 0.65, 0.75])
     for seed in range(5):
         rng, pacer, spent = np.random.default_rng(seed), Pacer(target), 0.0
@@ -181,7 +181,7 @@ async def test_a_new_worker_climbs_from_masked_to_free(make_worker: MakeWorker) 
     assert predictor.estimator.version == f"{predictor.estimator.checkpoint.version}+90"
 
 
-async def test_known_workers_estimates_do_not_move_when_another_learns(make_worker: MakeWorker) -> None:
+async def test_estimates_of_known_workers_stay_when_another_worker_learns(make_worker: MakeWorker) -> None:
     world = await make_world(2)
     predictor = fit(world)
     chef, coder = make_worker("chef"), make_worker("coder")
@@ -193,7 +193,7 @@ async def test_known_workers_estimates_do_not_move_when_another_learns(make_work
     assert after[1].quality < before[1].quality
 
 
-async def test_kinds_are_inferred_where_some_were_labelled(make_worker: MakeWorker) -> None:
+async def test_kinds_are_inferred_from_some_labels(make_worker: MakeWorker) -> None:
     world = await make_world(5)
     predictor = fit(world)
     fresh = await make_world(6)
@@ -214,7 +214,7 @@ async def test_kinds_are_inferred_where_some_were_labelled(make_worker: MakeWork
     assert again.latency_s > 1.5 * row[0].latency_s
 
 
-async def test_what_a_new_worker_costs_is_guessed_from_its_price_or_its_kin(make_worker: MakeWorker) -> None:
+async def test_the_cost_of_a_new_worker_follows_its_price_or_similar_workers(make_worker: MakeWorker) -> None:
     world = await make_world(7)
     predictor = fit(world)
     features = world.features[0]
@@ -231,7 +231,7 @@ async def test_what_a_new_worker_costs_is_guessed_from_its_price_or_its_kin(make
     assert bare.learn(features, by_time, 1.0, cost_usd=0.0, latency_s=None) == ()
 
 
-async def test_the_first_token_is_expected_where_streams_were_timed(make_worker: MakeWorker) -> None:
+async def test_time_to_first_token_is_estimated_from_timed_streams(make_worker: MakeWorker) -> None:
     world = await make_world(8)
     told = replace(world, output_tokens=np.full(world.quality.shape, 90.0))
     predictor = fit(told)
@@ -246,7 +246,7 @@ async def test_the_first_token_is_expected_where_streams_were_timed(make_worker:
         assert estimate.tokens_per_s == pytest.approx(90.0 / (0.75 * estimate.latency_s), rel=0.05)
 
 
-async def test_an_unknown_price_stays_unknown_where_no_cost_was_measured(make_worker: MakeWorker) -> None:
+async def test_an_unknown_price_without_measured_costs_stays_unknown(make_worker: MakeWorker) -> None:
     world = await make_world(0, count=60)
     world = replace(world, cost_usd=np.full_like(world.cost_usd, np.nan))
     predictor = fit(world)

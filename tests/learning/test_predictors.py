@@ -127,7 +127,7 @@ def test_neighbours_agree_with_a_loop() -> None:
     np.testing.assert_allclose(knn.predict(query)[0], base + mean * effective / (effective + 2.0), atol=1e-5)
 
 
-def test_shrinkage_pulls_thin_cells_to_nothing() -> None:
+def test_shrinkage_pulls_small_cells_to_zero() -> None:
     y = np.array([[1.0], [1.0], [0.0], [np.nan]])
     assert shrunk_means(y)[0] == pytest.approx(2 / 3)
     shares = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
@@ -156,7 +156,7 @@ def test_calibration_repairs_overconfidence_and_keeps_the_order() -> None:
     assert ((calibrator.apply(grid) > 0) & (calibrator.apply(grid) < 1)).all()
 
 
-def test_calibration_leaves_alone_what_it_cannot_judge() -> None:
+def test_calibration_changes_nothing_without_enough_outcomes() -> None:
     few = BetaCalibrator.fit(np.full((5, 1), 0.4), np.ones((5, 1)))
     assert few.coefficients.tolist() == [1.0, 1.0, 0.0]
     backwards = np.linspace(0.1, 0.9, 200)[:, None]
@@ -171,7 +171,7 @@ def test_folds_keep_groups_together() -> None:
     assert set(folds.tolist()) == {0, 1, 2, 3, 4}
 
 
-async def test_a_handful_of_tasks_is_enough_not_to_fail() -> None:
+async def test_training_works_with_very_few_tasks() -> None:
     world = await make_world(1, count=6)
     for kind in KINDS:
         checkpoint = Checkpoint.fit(kind, world, rng=np.random.default_rng(0))

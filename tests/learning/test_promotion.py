@@ -65,7 +65,7 @@ def test_a_good_candidate_is_promoted_most_of_the_time() -> None:
     assert sum(run_gate(np.random.default_rng(seed), lead=0.15) for seed in range(40)) >= 36
 
 
-def test_looking_after_every_pair_does_not_raise_the_chance_of_error() -> None:
+def test_a_test_after_every_pair_keeps_its_error_rate() -> None:
     wrong = 0
     for seed in range(300):
         rng, test = np.random.default_rng(seed), BettingTest(alpha=0.05)
@@ -77,7 +77,7 @@ def test_looking_after_every_pair_does_not_raise_the_chance_of_error() -> None:
         BettingTest(alpha=0.1).update(2.0)
 
 
-def test_replay_refuses_a_loss_and_a_slice_that_suffers() -> None:
+def test_replay_refuses_a_loss_overall_or_in_one_slice() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(200)
     groups, slices = np.arange(200), ["maths"] * 40 + ["prose"] * 160
@@ -101,7 +101,7 @@ def test_logged_traffic_vetoes_a_harmful_candidate_only() -> None:
     assert judge_harm(None, None).passed
 
 
-def test_the_doubly_robust_estimate_finds_the_value_that_the_policy_has() -> None:
+def test_the_doubly_robust_estimate_equals_the_value_of_the_policy() -> None:
     errors, unmodelled, inside = list[float](), list[float](), 0
     for seed in range(40):
         log, quality = make_log(np.random.default_rng(seed), tasks=3000)
@@ -125,7 +125,7 @@ def test_the_doubly_robust_estimate_finds_the_value_that_the_policy_has() -> Non
         Logged(action=np.zeros(1, int), propensity=np.ones(1), reward=np.full(1, np.nan), expected=np.zeros((1, 1)))
 
 
-def test_a_canary_goes_on_until_its_outcomes_suffice() -> None:
+def test_a_canary_continues_until_it_has_enough_outcomes() -> None:
     assert judge_canary([0.0] * 50) is None
     fine = judge_canary([0.0] * CANARY_OUTCOMES)
     assert fine is not None
@@ -138,7 +138,7 @@ def test_a_canary_goes_on_until_its_outcomes_suffice() -> None:
     assert int(str(bad.facts["outcomes"])) < CANARY_OUTCOMES
 
 
-def test_a_canary_is_kept_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_canary_has_its_own_file(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     assert registry.canary() is None
     registry.set_canary(Canary(checkpoint="stack-1", share=0.05, since=7))

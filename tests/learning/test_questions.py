@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.calls import make_call
 
-from ripieno.domain import Outcome, WorkerId
+from ripieno.domain import Call, Outcome, WorkerId
+from ripieno.domain.run import Failure
 from ripieno.evaluate.bootstrap import wilson
-from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, Tried
+from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed
 from ripieno.evaluate.prices import compare_prices
 from ripieno.evaluate.profiles import name_range, profile_workers
 from ripieno.evaluate.questions import TrafficReport, answer
@@ -58,14 +60,12 @@ def simulate(truth: Truth, *, seed: int, count: int) -> list[Observed]:
         worker = WORKERS[place]
         has_tool, fails = rng.random() < 0.5, rng.random() < 0.3
         chance = right[worker] - (truth.tool_harm if has_tool and fails else 0.0)
-        calls = [
-            Tried(worker=worker, failure=None, tokens=1000, cost_usd=float(truth.price[worker] * rng.uniform(0.8, 1.2)))
-        ]
+        calls = [make_call(worker, tokens=1000, cost_usd=float(truth.price[worker] * rng.uniform(0.8, 1.2)))]
         if rng.random() < 0.05:
             then = ("solid", "weak")[int(rng.integers(2))]
             chance = 0.3 + (truth.recovery if then == "solid" else 0.0)
-            failed = Tried(worker=worker, failure="timeout", tokens=200, cost_usd=0.0)
-            calls = [failed, Tried(worker=then, failure=None, tokens=1000, cost_usd=truth.price[then])]
+            failed = make_call(worker, failure=Failure.TIMEOUT, tokens=200, cost_usd=0.0)
+            calls = [failed, make_call(then, tokens=1000, cost_usd=truth.price[then])]
         rows.append(
             Observed(
                 kind=kind,
@@ -97,14 +97,14 @@ def test_the_overqualified_worker_and_the_cheap_one_that_is_good_enough_are_foun
     assert all(swap.saved_usd > 0.0 and swap.evidence >= LEAST_EVIDENCE for swap in planted.overqualified)
 
 
-def test_what_should_move_here_is_found_with_the_private_tokens_that_stay(planted: TrafficReport) -> None:
+def test_tasks_that_should_move_to_this_machine_are_found_with_their_private_tokens(planted: TrafficReport) -> None:
     moves = {(swap.kind, swap.worker): swap for swap in planted.local}
     assert {kind for kind, worker in moves if worker == "frontier"} == {"redact"}
     assert moves["redact", "frontier"].private_tokens > 0
 
 
 @pytest.mark.simulation
-def test_the_fallback_that_recovers_stands_before_the_one_that_answers_and_is_wrong(planted: TrafficReport) -> None:
+def test_a_fallback_with_accepted_answers_ranks_above_one_with_rejected_answers(planted: TrafficReport) -> None:
     best, worst = planted.fallbacks[0], planted.fallbacks[-1]
     assert best.then == "solid"
     assert worst.then == "weak"
@@ -117,7 +117,7 @@ def test_the_fallback_that_recovers_stands_before_the_one_that_answers_and_is_wr
 
 def observe_one(**fields: Any) -> Observed:
     """One decision of a worker that answered; keyword arguments are fields."""
-    call = Tried(worker="solid", failure=None, tokens=10, cost_usd=0.01, latency_s=1.0)
+    call = make_call("solid", tokens=10, cost_usd=0.01, latency_s=1.0)
     given: dict[str, Any] = {
         "kind": "k", "key": None, "worker": "solid", "propensity": 0.5, "expected": {}, "calls": (call,),
         "latency_s": 1.0, "is_private": False, "author": "solid", "quality": 1.0,
@@ -125,12 +125,10 @@ def observe_one(**fields: Any) -> Observed:
     return Observed(**(given | fields))
 
 
-def test_a_fallback_is_held_against_another_try_of_the_worker_that_failed() -> None:
-    again = Tried(worker="solid", failure=None, tokens=10, cost_usd=0.01, latency_s=3.0, attempts=2)
-    failed = Tried(worker="solid", failure="timeout", tokens=0, cost_usd=0.0, latency_s=5.0)
-    then = {
-        name: Tried(worker=name, failure=None, tokens=10, cost_usd=0.03, latency_s=2.0) for name in ("small", "weak")
-    }
+def test_a_fallback_is_compared_with_another_attempt_of_the_failed_worker() -> None:
+    again = make_call("solid", tokens=10, cost_usd=0.01, latency_s=3.0, attempts=2)
+    failed = make_call("solid", failure=Failure.TIMEOUT, tokens=0, cost_usd=0.0, latency_s=5.0)
+    then = {name: make_call(name, tokens=10, cost_usd=0.03, latency_s=2.0) for name in ("small", "weak")}
     rows = [observe_one(calls=(again,), quality=float(place % 2)) for place in range(60)]
     rows += [observe_one(calls=(failed, then["small"]), quality=float(place % 10 > 0)) for place in range(60)]
     rows += [observe_one(calls=(failed, then["weak"]), quality=0.0) for _ in range(60)]
@@ -160,16 +158,16 @@ def test_a_tool_that_only_fails_on_hard_tasks_is_not_blamed() -> None:
     assert answer(rows).tools == ()
 
 
-def test_a_worker_that_fails_more_often_is_not_called_as_good_for_the_answers_that_it_gave() -> None:
+def test_failures_count_against_a_cheaper_worker() -> None:
     rng = np.random.default_rng(4)
     rows = []
     for _ in range(20_000):
         worker = ("frontier", "small")[int(rng.integers(2))]
-        call = Tried(worker=worker, failure=None, tokens=10, cost_usd=PRICE[worker])
-        calls: tuple[Tried, ...] = (call,)
+        call = make_call(worker, tokens=10, cost_usd=PRICE[worker])
+        calls: tuple[Call, ...] = (call,)
         if worker == "small" and rng.random() < 0.2:
-            stands_in = Tried(worker="frontier", failure=None, tokens=10, cost_usd=PRICE["frontier"])
-            calls = (replace(call, failure="server_error"), stands_in)
+            stands_in = make_call("frontier", tokens=10, cost_usd=PRICE["frontier"])
+            calls = (replace(call, failure=Failure.SERVER_ERROR), stands_in)
         rows.append(observe_one(
             worker=worker, author=calls[-1].worker, calls=calls, expected={"frontier": 0.9, "small": 0.9},
             quality=float(rng.random() < 0.9),
@@ -178,14 +176,14 @@ def test_a_worker_that_fails_more_often_is_not_called_as_good_for_the_answers_th
     assert answer([row for row in rows if len(row.calls) == 1]).overqualified != ()
 
 
-def test_what_has_no_room_here_or_is_late_is_blocked() -> None:
+def test_a_move_is_blocked_by_a_full_machine_or_a_missed_deadline() -> None:
     rng = np.random.default_rng(5)
 
     def world(*, pace_s: float, deadline_s: float | None) -> list[Observed]:
         rows = []
         for place in range(4000):
             worker = ("frontier", "local")[int(rng.integers(2))]
-            call = Tried(worker=worker, failure=None, tokens=10, cost_usd=PRICE[worker], latency_s=2.0)
+            call = make_call(worker, tokens=10, cost_usd=PRICE[worker], latency_s=2.0)
             rows.append(observe_one(
                 worker=worker, author=worker, calls=(call,), latency_s=2.0, expected={"frontier": 0.9, "local": 0.9},
                 quality=float(rng.random() < 0.9), at=place * pace_s, deadline_s=deadline_s,
@@ -206,7 +204,7 @@ def test_what_has_no_room_here_or_is_late_is_blocked() -> None:
     assert move.blocked == "", "it takes eight at once"
 
 
-def test_what_has_changed_lately_is_told() -> None:
+def test_recent_changes_in_tokens_are_reported() -> None:
     rows = [observe_one(kind="old" if place < 500 else "new") for place in range(1000)]
     rows += [observe_one(kind="rare") for _ in range(3)]
     changes = {spend.name: spend.change for spend in answer(rows).kinds}
@@ -222,7 +220,7 @@ def test_the_tool_that_breaks_runs_is_found(planted: TrafficReport) -> None:
     assert planted.tools[0].harm.low > 0.2
 
 
-def test_what_each_kind_and_worker_took_is_summed_up_with_its_waste(planted: TrafficReport) -> None:
+def test_spending_and_waste_are_summarised_by_kind_and_worker(planted: TrafficReport) -> None:
     by = {spend.name: spend for spend in planted.workers}
     assert set(by) == set(WORKERS)
     assert by["frontier"].tokens == max(spend.tokens for spend in planted.workers)
@@ -233,7 +231,7 @@ def test_what_each_kind_and_worker_took_is_summed_up_with_its_waste(planted: Tra
 
 
 @pytest.mark.simulation
-def test_a_world_without_differences_names_nobody() -> None:
+def test_equal_workers_give_no_findings() -> None:
     """False discoveries in at most 5 % of 200 worlds."""
     named = 0
     for seed in range(200):
@@ -242,7 +240,7 @@ def test_a_world_without_differences_names_nobody() -> None:
     assert named <= 10
 
 
-def test_prices_alone_name_nobody_where_the_evidence_is_thin() -> None:
+def test_prices_alone_give_no_findings_without_evidence() -> None:
     found = answer(simulate(PLANTED, seed=3, count=60), local={"local": 1})
     assert [found.overqualified, found.local, found.tools] == [(), (), ()]
     assert found.thin["overqualified"] == f"not enough evidence: {found.judged} of {LEAST_EVIDENCE} judged"
@@ -260,18 +258,19 @@ def simulate_steps(
     for _ in range(count):
         first, second = (list(extract)[int(rng.integers(len(extract)))] for _ in range(2))
         calls = tuple(
-            Tried(worker=worker, failure=None, tokens=500, cost_usd=PRICE[worker], step=str(place), step_kind=kind)
-            for place, (kind, worker) in enumerate((("extract", first), ("solve", second)), start=1)
+            make_call(worker, tokens=500, cost_usd=PRICE[worker], step=str(place))
+            for place, worker in enumerate((first, second), start=1)
         )
         quality = float(rng.random() < extract[first] * solve[second])
         rows.append(
             Observed(kind="plan", key=None, worker=first, propensity=1.0, expected={}, calls=calls, latency_s=1.0,
-                     is_private=False, is_solo=False, author=second, quality=quality)
+                     is_private=False, is_solo=False, author=second, quality=quality,
+                     step_kinds={"1": "extract", "2": "solve"})
         )  # fmt: skip
     return rows
 
 
-def test_the_cheap_worker_that_is_good_enough_for_a_step_is_found_there_and_only_there() -> None:
+def test_a_cheap_worker_that_is_good_enough_for_one_step_is_found_for_that_step() -> None:
     even = {"frontier": 0.9, "small": 0.9}
     rows = simulate_steps(extract=even, solve={"frontier": 0.9, "small": 0.5}, seed=5, count=40_000)
     found = {(use.step, use.worker): use for use in answer(rows).steps}
@@ -284,7 +283,7 @@ def test_the_cheap_worker_that_is_good_enough_for_a_step_is_found_there_and_only
 
 
 @pytest.mark.simulation
-def test_a_worker_that_loses_two_points_in_a_step_is_hardly_ever_called_good_enough() -> None:
+def test_a_worker_that_loses_two_points_in_a_step_rarely_counts_as_good_enough() -> None:
     named = 0
     for seed in range(200):
         rows = simulate_steps(
@@ -294,9 +293,9 @@ def test_a_worker_that_loses_two_points_in_a_step_is_hardly_ever_called_good_eno
     assert named <= 10
 
 
-def test_profiles_tell_calls_lengths_and_corrections_of_each_worker() -> None:
+def test_profiles_list_calls_lengths_and_corrections_of_each_worker() -> None:
     def row(tokens: int, quality: float, edited: float | None = None, bad: int = 0) -> Observed:
-        call = Tried(worker="solid", failure=None, tokens=tokens, cost_usd=0.01, latency_s=2.0)
+        call = make_call("solid", tokens=tokens, cost_usd=0.01, latency_s=2.0)
         return Observed(kind="k", key=None, worker="solid", propensity=1.0, expected={}, calls=(call,), latency_s=2.0,
                         is_private=False, author="solid", input_tokens=tokens, quality=quality, edited=edited,
                         tool_calls=1, bad_tool_calls=bad)  # fmt: skip
@@ -320,7 +319,7 @@ def test_profiles_tell_calls_lengths_and_corrections_of_each_worker() -> None:
     ]  # fmt: skip
 
 
-def test_prices_are_compared_on_the_same_tasks_alone() -> None:
+def test_prices_are_compared_only_on_common_tasks() -> None:
     rng = np.random.default_rng(0)
     outcomes = [
         Outcome(
@@ -339,7 +338,7 @@ def test_prices_are_compared_on_the_same_tasks_alone() -> None:
     assert compare_prices(outcomes[:1]) == ()
 
 
-def test_a_share_near_its_end_keeps_an_honest_interval() -> None:
+def test_the_interval_of_a_share_near_0_or_1_stays_within_range() -> None:
     certain = wilson([1.0] * 20)
     assert certain.mean == 1.0
     assert 0.8 < certain.low < 0.9

@@ -20,7 +20,7 @@ from ripieno.route.predictors.stack import StackRegressor, split_common
 from ripieno.route.predictors.uncertainty import cover, gather_cells
 
 
-def test_low_rank_ridge_agrees_with_cross_validation_done_by_hand() -> None:
+def test_low_rank_ridge_agrees_with_a_plain_cross_validation() -> None:
     rng = np.random.default_rng(0)
     z = rng.normal(size=(60, 6))
     y = z @ rng.normal(size=(6, 1)) @ rng.normal(size=(1, 4)) * 0.3 + rng.normal(size=(60, 4)) * 0.5
@@ -41,7 +41,7 @@ def test_low_rank_ridge_agrees_with_cross_validation_done_by_hand() -> None:
     np.testing.assert_allclose(fitted.predict(z), base + predicted, atol=1e-8)
 
 
-def test_low_rank_ridge_shrinks_luck_to_nothing_where_a_plain_one_follows_it() -> None:
+def test_low_rank_ridge_shrinks_noise_that_a_plain_ridge_follows() -> None:
     rng = np.random.default_rng(1)
     z, luck = rng.normal(size=(200, 30)), rng.normal(size=(200, 12))
     fitted, plain = LowRankRegressor(), RidgeRegressor()
@@ -51,7 +51,7 @@ def test_low_rank_ridge_shrinks_luck_to_nothing_where_a_plain_one_follows_it() -
     assert fitted.predict(fresh).std(axis=0).mean() < 0.3 * plain.predict(fresh).std(axis=0).mean()
 
 
-def test_common_and_relative_parts_add_up_to_what_was_measured() -> None:
+def test_common_and_relative_parts_add_up_to_the_measured_quality() -> None:
     rng = np.random.default_rng(2)
     y = rng.random((50, 5))
     y[rng.random(y.shape) < 0.3] = np.nan
@@ -62,7 +62,7 @@ def test_common_and_relative_parts_add_up_to_what_was_measured() -> None:
     np.testing.assert_allclose((rest - shrunk_means(whole)).sum(axis=1), 0.0, atol=1e-12)
 
 
-async def test_how_hard_tasks_are_does_not_blur_who_is_better() -> None:
+async def test_task_difficulty_does_not_hide_differences_between_workers() -> None:
     """Difficulty that moves all workers alike takes no share from the part that tells them apart."""
     world = await make_world(5)
     z = np.stack([f.embedding for f in world.features]).astype(float)
@@ -76,7 +76,7 @@ async def test_how_hard_tasks_are_does_not_blur_who_is_better() -> None:
         assert abs(weight - shifted.relative.weights[name]) < 0.05
 
 
-def test_the_guard_never_leaves_the_incumbent_for_luck_and_leaves_it_freely_for_skill() -> None:
+def test_the_guard_leaves_the_incumbent_for_skill_and_not_for_luck() -> None:
     rng = np.random.default_rng(3)
     folds = [draw_folds([str(i) for i in range(600)], rng=rng)]
     flat = np.full((600, 8), 0.6)
@@ -91,7 +91,7 @@ def test_the_guard_never_leaves_the_incumbent_for_luck_and_leaves_it_freely_for_
 
 
 @pytest.mark.simulation
-async def test_intervals_of_group_means_cover_what_they_say() -> None:
+async def test_intervals_of_group_means_have_their_stated_coverage() -> None:
     """Eight seeds of fresh tasks make 72 cells: three standard errors of a binomial are 14 points."""
     cells = []
     for seed in range(8):
@@ -153,7 +153,7 @@ async def test_a_mix_without_held_out_tasks_takes_equal_shares() -> None:
     assert set(stack.common.weights.values()) == {0.5}
 
 
-def test_boosted_trees_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boosted_trees_name_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(ConfigError, match="needs the package 'lightgbm'") as caught:
         BoostingRegressor().fit(np.zeros((4, 2)), np.zeros((4, 1)), [None] * 4)

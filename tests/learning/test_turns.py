@@ -1,7 +1,8 @@
 """The turn-level head pays where a result shows a wrong plan, and agrees with the engine."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_a_head_beats_its_base_plans_on_unseen_workers(stage: Stage) -> None:
     head, card = load_turn_policy(BUNDLED_HEAD, encoder=stage.encoder_name)
     assert card["parameters"] == head.size
     planned = proof.sit(stage.world, exam, proof.write_plans(head.base, stage, exam))
-    turned = proof.sit_turns(stage, exam, [head]).runs[0]
+    turned = proof.sit_policies(stage, exam, [head]).runs[0]
     gained = np.mean([each.reward for each in turned]) - np.mean([each.reward for each in planned])
     assert gained > 0.01
     assert max(each.steps for each in turned) <= 5
@@ -47,7 +48,7 @@ def test_a_new_head_equals_its_base_until_a_worker_has_no_answer(stage: Stage) -
     exam = proof.make_exam(stage.world, pools=10, tasks=2, seed=1)
     base, _ = load_policy(BUNDLED, encoder=stage.encoder_name)
     planned = proof.sit(stage.world, exam, proof.write_plans(base, stage, exam))
-    turned = proof.sit_turns(stage, exam, [TurnPolicy.init(base)]).runs[0]
+    turned = proof.sit_policies(stage, exam, [TurnPolicy.init(base)]).runs[0]
     same = [one == other for one, other in zip(planned, turned, strict=True)]
     assert 0.7 < np.mean(same) < 1.0
     for plan, turn, is_same in zip(planned, turned, same, strict=True):
@@ -67,16 +68,20 @@ def test_an_interrupted_training_resumes_and_refuses_another_recipe(stage: Stage
             raise CutError
 
     with pytest.raises(CutError):
-        train_turns(stage, base, SHORT, tmp_path, told=cut)
+        train_turns(stage, base, SHORT, tmp_path, on_progress=cut)
     seen.clear()
-    train_turns(stage, base, SHORT, tmp_path, told=lambda name, step, steps, words: seen.append(step))
+    train_turns(stage, base, SHORT, tmp_path, on_progress=lambda name, step, steps, words: seen.append(step))
     assert seen[0] == 11, "the state of step 10 was kept"
     assert seen[-1] == 20
+    seen.clear()
+    (tmp_path / "progress.json").write_text(json.dumps(asdict(SHORT)))
+    train_turns(stage, base, SHORT, tmp_path, on_progress=lambda name, step, steps, words: seen.append(step))
+    assert seen == [20], "earlier versions kept only the recipe"
     with pytest.raises(CheckpointError, match="another recipe"):
-        train_turns(stage, base, replace(SHORT, seed=9), tmp_path, told=cut)
+        train_turns(stage, base, replace(SHORT, seed=9), tmp_path, on_progress=cut)
     (tmp_path / "state.safetensors").write_bytes(b"no")
-    with pytest.raises(CheckpointError, match="cannot be gone on with"):
-        train_turns(stage, base, SHORT, tmp_path, told=cut)
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        train_turns(stage, base, SHORT, tmp_path, on_progress=cut)
 
 
 def test_a_head_is_read_back_and_one_that_does_not_fit_is_refused(stage: Stage, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Accounts: what a key's budget holds for a run, and gives back."""
+"""Accounts: what a key's budget reserves for a run, and releases."""
 
 import asyncio
 import sqlite3
@@ -37,7 +37,7 @@ async def test_a_reservation_becomes_the_cost_and_then_the_record(ledger: Ledger
     assert dict(accounts.runs) == {}
 
 
-async def test_what_nobody_knows_counts_as_what_was_held(ledger: Ledger) -> None:
+async def test_an_unknown_cost_counts_as_the_reservation(ledger: Ledger) -> None:
     accounts = Accounts(ledger.keys.holds)
     account = accounts.open(KEY, "a")
     await account.reserve(0.6, least_usd=0.1)
@@ -47,7 +47,7 @@ async def test_what_nobody_knows_counts_as_what_was_held(ledger: Ledger) -> None
     assert read(ledger) == {"a": 0.6}
 
 
-async def test_a_key_without_a_budget_holds_nothing(ledger: Ledger) -> None:
+async def test_a_key_without_a_budget_reserves_nothing(ledger: Ledger) -> None:
     accounts = Accounts(ledger.keys.holds)
     account = accounts.open(RICH, "a")
     assert not account.has_budget
@@ -57,7 +57,7 @@ async def test_a_key_without_a_budget_holds_nothing(ledger: Ledger) -> None:
     assert read(ledger) == {}
 
 
-async def test_a_caller_that_leaves_before_the_grant_holds_nothing(ledger: Ledger) -> None:
+async def test_a_caller_that_leaves_before_the_grant_reserves_nothing(ledger: Ledger) -> None:
     accounts = Accounts(ledger.keys.holds)
     first = accounts.open(KEY, "a")
     await first.reserve(0.25, least_usd=0.1)
@@ -74,7 +74,7 @@ async def test_a_caller_that_leaves_before_the_grant_holds_nothing(ledger: Ledge
     assert accounts.held("k") == 0.25
 
 
-async def test_a_ledger_at_fault_refuses_or_is_left_aside(ledger: Ledger, tmp_path: Path) -> None:
+async def test_a_failing_ledger_refuses_requests_or_is_ignored(ledger: Ledger, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ledger.db") as connection:
         connection.execute("DROP TABLE holds")
     strict, lenient = Accounts(ledger.keys.holds), Accounts(ledger.keys.holds, is_lenient=True)

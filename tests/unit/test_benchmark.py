@@ -97,9 +97,7 @@ def test_serving_and_the_benchmark_take_the_same_worker(
     assert max(set(chosen), key=chosen.count) == taken
 
 
-def test_a_task_without_an_answer_earns_the_price_of_silence(
-    fitted: tuple[Benchmark, Checkpoint], make_worker: MakeWorker
-) -> None:
+def test_no_answer_has_the_utility_of_silence(fitted: tuple[Benchmark, Checkpoint], make_worker: MakeWorker) -> None:
     bench, predictor = fitted
     objective = Objective(preference=1.0, mission_criticality=5.0, abstain_price=0.0)
     assert not any(choice.abstains for choice in serve(fitted, objective, make_worker))
@@ -115,7 +113,7 @@ def test_a_task_without_an_answer_earns_the_price_of_silence(
     assert answered.tolist() == (2.0 * bench.held_out.quality[:, 1] - 1.0).tolist()
 
 
-def test_each_checkpoint_is_measured_by_the_rule_that_serves_it(fitted: tuple[Benchmark, Checkpoint]) -> None:
+def test_each_checkpoint_is_measured_with_its_served_rule(fitted: tuple[Benchmark, Checkpoint]) -> None:
     bench, predictor = fitted
     objective = Objective(preference=0.5, mission_criticality=0.0, time_criticality=0.0)
     plain = DecisionRule(scales=Scales(cost_usd=1.0))

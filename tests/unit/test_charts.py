@@ -1,4 +1,4 @@
-"""Charts: whatever their names and points are, they are drawn within bounds, or not at all."""
+"""Charts: any names and points are drawn within limits, or not at all."""
 
 import math
 
@@ -23,7 +23,7 @@ async def test_a_name_of_any_length_is_drawn_clipped() -> None:
         assert "w" * 50 not in found
 
 
-async def test_a_chart_is_drawn_once_and_then_known() -> None:
+async def test_a_chart_is_drawn_once() -> None:
     chart = Chart(title="once", x="x", bars={"a": 1.0, "b": 2.0})
     first = await draw(chart)
     assert first is not None

@@ -1,4 +1,4 @@
-"""The wire formats, without a wire: what goes in becomes a task, and what a worker says comes out."""
+"""The wire formats: requests become tasks, and answers become responses."""
 
 import json
 import re
@@ -9,10 +9,17 @@ import pytest
 
 from ripieno.domain import Answer, Usage
 from ripieno.errors import InvalidTask, ProviderTimeout, RateLimited
-from ripieno.gateway.dialects import ChatDialect, Dialect, MessagesDialect, Origin, ResponsesDialect, count_tokens
+from ripieno.gateway.dialects import (
+    ChatDialect,
+    Dialect,
+    MessagesDialect,
+    ResponsesDialect,
+    ResponseSource,
+    count_tokens,
+)
 from ripieno.providers import Piece
 
-ORIGIN = Origin(request="r1", decision="d1", worker="w", created=7)
+ORIGIN = ResponseSource(request="r1", decision="d1", worker="w", created=7)
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 THINKING = Answer(
     text="four", message={"reasoning_content": "two and two", "tool_calls": [CALL]}, finish_reason="tool_calls",

@@ -18,7 +18,7 @@ from ripieno.errors import (
     RateLimited,
     RipienoError,
 )
-from ripieno.gateway.errors import TABLE, find_wire, hide_places, make_body, make_error_headers, tell
+from ripieno.gateway.errors import TABLE, find_wire, format_message, hide_places, make_body, make_error_headers
 
 
 def all_errors() -> list[type[RipienoError]]:
@@ -46,7 +46,7 @@ def test_an_error_body_has_all_four_keys_and_says_what_to_do() -> None:
     }
 
 
-def test_waiting_is_told_in_seconds_and_milliseconds() -> None:
+def test_retry_headers_give_seconds_and_milliseconds() -> None:
     headers = make_error_headers(RateLimited("slow down", retry_after_s=2.5))
     assert headers == {"x-should-retry": "true", "retry-after": "2", "retry-after-ms": "2500"}
     assert make_error_headers(NotFound("x")) == {"x-should-retry": "false"}
@@ -73,7 +73,7 @@ def test_each_class_has_its_exit_code_and_two_lines(
     assert ("hint: mend it\n" in printed.err) == (error.hint is not None and code == 3)
 
 
-def test_a_fault_of_ours_is_not_dressed_up() -> None:
+def test_an_exception_that_is_no_ripieno_error_is_raised_again() -> None:
     with pytest.raises(ZeroDivisionError):
         report(ZeroDivisionError())
 
@@ -88,7 +88,7 @@ def test_a_fault_of_ours_is_not_dressed_up() -> None:
         (ProviderRejected, 401, True, (502, "provider_rejected", False)),
     ],
 )
-def test_a_providers_status_is_kept_where_it_is_about_the_request(
+def test_a_providers_status_is_kept_if_it_is_about_the_request(
     error: type[ProviderError], status: int, is_blamed: bool, told: tuple[int, str, bool]
 ) -> None:
     given = error("no", worker="w")
@@ -101,7 +101,7 @@ def test_a_providers_status_is_kept_where_it_is_about_the_request(
     assert find_wire(given).code == ("context_length_exceeded" if wire.status == status else wire.code)
 
 
-def test_a_worker_that_only_rests_is_worth_waiting_for() -> None:
+def test_a_resting_worker_makes_the_error_temporary() -> None:
     assert find_wire(NoEligibleWorker({"w": "rate_limited"}, is_temporary=True)).status == 503
     assert find_wire(NoEligibleWorker({"w": "muted"})).status == 400
     assert make_error_headers(NoEligibleWorker({}, is_temporary=True))["retry-after"] == "1"
@@ -144,7 +144,7 @@ def make_error(kind: type[RipienoError], said: str) -> RipienoError:
 
 
 @pytest.mark.parametrize("name", [name for name, told in OF_THE_GATEWAY.items() if told])
-def test_a_client_is_not_told_paths_hosts_and_ports(name: str) -> None:
+def test_messages_for_clients_hide_paths_hosts_and_ports(name: str) -> None:
     for place in PLACES:
         error = make_error(getattr(errors, name), f"cannot open {place!r}: it is (away) at {place}")
         told = str(make_body(error, request="r1")["error"])
@@ -153,11 +153,11 @@ def test_a_client_is_not_told_paths_hosts_and_ports(name: str) -> None:
         assert str(error) != told, "the error itself keeps it for the log"
 
 
-def test_what_a_worker_said_about_the_request_stays_as_it_is() -> None:
+def test_a_workers_message_about_the_request_is_unchanged() -> None:
     error = ProviderRejected("'a' answered 400: see https://example.org/doc: max 4.5:1, 3/4 of /v1/models", worker="a")
-    assert "https://example.org/doc" in tell(error)
+    assert "https://example.org/doc" in format_message(error)
     error.blames_worker = True
-    assert "example.org" not in tell(error), "what it said about the gateway's own key or address does not"
+    assert "example.org" not in format_message(error), "what it said about the gateway's own key or address does not"
     for plain in ("'b' answered 500: down too", "ratio 3:1 at 12:30, 3/4 done", "in 0.5 s"):
         assert hide_places(plain) == plain
 

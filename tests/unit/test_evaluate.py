@@ -18,7 +18,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_an_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+def test_an_interval_has_its_stated_coverage() -> None:
     hits = 0
     for seed in range(200):
         values = np.random.default_rng(seed).normal(3.0, 1.0, size=60)
@@ -47,7 +47,7 @@ def test_a_hull_stands_above_every_point_and_rises(points: list[tuple[float, flo
         assert curve.height_at(cost) >= quality - 1e-9
 
 
-def test_a_curve_tells_height_price_and_area() -> None:
+def test_a_curve_gives_height_price_and_area() -> None:
     curve = hull([(1.0, 0.5), (3.0, 0.9), (2.0, 0.6)])
     assert curve.height_at(2.0) == pytest.approx(0.7)
     assert curve.height_at(9.0) == 0.9
@@ -84,7 +84,7 @@ def test_the_table_agrees_with_arithmetic_by_hand() -> None:
     assert lines["router"].latency_s is None
 
 
-def test_a_cross_fitted_oracle_is_not_paid_for_luck() -> None:
+def test_luck_does_not_count_for_a_cross_fitted_oracle() -> None:
     """Workers that are coins: the naive oracle seems to win, the cross-fitted one gains nothing."""
     generator = np.random.default_rng(5)
     halves = (generator.integers(0, 2, (4000, 2)).astype(float), generator.integers(0, 2, (4000, 2)).astype(float))
@@ -118,7 +118,7 @@ def test_a_free_router_beats_the_mix_on_the_curve() -> None:
     assert mix.height_at(0.2) == 0.5
 
 
-def test_the_verdict_names_what_limits() -> None:
+def test_the_verdict_names_the_limit() -> None:
     def line(gain: float, spread: float) -> Line:
         values = np.full(50, gain) + np.random.default_rng(0).normal(0, spread, 50)
         interval = bootstrap_mean(values - values.mean() + gain, rng=rng())
@@ -155,7 +155,7 @@ def test_the_penalty_is_the_cheapest_that_keeps_the_floor() -> None:
     assert choose_penalty(scores, cost, quality, cost, floor=1.1) == 0.0
 
 
-def test_a_page_escapes_what_the_data_say() -> None:
+def test_a_page_escapes_texts_of_the_data() -> None:
     report = BenchmarkReport(
         name="<script>alert(1)</script>", tasks=1, train_tasks=1, workers=("a",), best_single="a", policies=(),
         verdict="<b>proven</b>",

@@ -1,4 +1,4 @@
-"""The graph of a workflow's steps: what stands beside what, and which step saw which."""
+"""The graph of a workflow's steps: which steps are parallel, and which step saw which."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_a_fallback_follows_the_call_that_failed() -> None:
     assert (x1, y1) < (x2, y2)
 
 
-def test_steps_of_a_plan_stand_right_of_what_they_saw() -> None:
+def test_a_step_of_a_plan_is_right_of_the_steps_it_saw() -> None:
     plan = Plan(
         steps=(
             Step(worker=A, op=Op.SOLVE),
@@ -72,7 +72,7 @@ def test_steps_of_a_plan_stand_right_of_what_they_saw() -> None:
     assert len(written.lines) == 5
 
 
-def test_members_stand_side_by_side() -> None:
+def test_members_of_an_ensemble_are_side_by_side() -> None:
     two = Ensemble(members=(A, B), merge=Merge.SYNTHESIZE, arbiter=C)
     made = run(call(A, "1"), call(B, "2"), call(C, "merge"))
     graph = lay_out(two, made)
@@ -83,7 +83,7 @@ def test_members_stand_side_by_side() -> None:
     assert len(vote.lines) == 3
 
 
-def test_a_cascade_is_followed_check_by_check_and_what_is_under_way_is_shown() -> None:
+def test_a_cascade_shows_its_checks_in_order_and_a_running_one_its_first_worker() -> None:
     workflow: Workflow = Cascade(stages=(A, B), check=Agreement(peer=C))
     checked = Finding(step="1.check", author=A, verdict=Verdict(verifier="agreement", quality=0.0))
     made = run(call(A, "1"), call(C, "1.check.1"), call(B, "2"), findings=(checked,))

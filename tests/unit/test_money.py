@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.calls import make_call
 
 from ripieno.app.build import build_pool
 from ripieno.cli.prices import describe_list_date, describe_unknown_prices
 from ripieno.config import load_settings
-from ripieno.dashboard.pool import tell_price
+from ripieno.dashboard.pool import format_price
 from ripieno.domain import (
     FREE,
     UNKNOWN,
@@ -40,9 +41,9 @@ from ripieno.domain import (
 from ripieno.domain.report import format_money, format_money_sum
 from ripieno.domain.run import Origin
 from ripieno.errors import InvalidTask, NoEligibleWorker
-from ripieno.evaluate.observed import Observed, Tried, mean_known
+from ripieno.evaluate.observed import Observed, mean_known
 from ripieno.evaluate.profiles import profile_workers
-from ripieno.evaluate.questions import sum_up
+from ripieno.evaluate.questions import summarise
 from ripieno.evaluate.steps import find_steps
 from ripieno.ledger import Change, Holds, Ledger, Reserve, begin_period
 from ripieno.ledger.codec import encode_entry
@@ -162,8 +163,8 @@ def test_money_is_told_as_unknown_or_as_a_least_amount() -> None:
 
 def test_pages_and_commands_tell_which_prices_are_unknown(make_worker: MakeWorker) -> None:
     reads = Price(input_usd_per_mtok=2.0, prices_output=False)
-    assert [tell_price(price) for price in (UNKNOWN, FREE)] == ["unknown", "free"]
-    assert tell_price(reads) == "$2 in, unknown out a million tokens"
+    assert [format_price(price) for price in (UNKNOWN, FREE)] == ["unknown", "free"]
+    assert format_price(reads) == "$2 in, unknown out a million tokens"
     assert describe_unknown_prices(Pool((make_worker("a"),))) is None
     told = describe_unknown_prices(
         Pool((make_worker("a"), make_worker("b", price=UNKNOWN), make_worker("c", price=reads)))
@@ -174,15 +175,23 @@ def test_pages_and_commands_tell_which_prices_are_unknown(make_worker: MakeWorke
 
 
 def observe(*costs: float | None, step_kind: str = "") -> Observed:
-    calls = tuple(Tried(worker="w", failure=None, tokens=1, cost_usd=cost, step_kind=step_kind) for cost in costs)
+    calls = tuple(make_call("w", tokens=1, cost_usd=cost) for cost in costs)
     return Observed(
-        kind="k", key=None, worker="w", propensity=1.0, expected={}, calls=calls, latency_s=1.0, is_private=False
+        kind="k",
+        key=None,
+        worker="w",
+        propensity=1.0,
+        expected={},
+        calls=calls,
+        latency_s=1.0,
+        is_private=False,
+        step_kinds={"": step_kind},
     )
 
 
 def test_reports_do_not_count_an_unknown_cost_as_nothing() -> None:
     rows = [observe(0.5, None, step_kind="solve"), observe(0.25, step_kind="solve")]
-    (spend,) = sum_up(rows, lambda row: row.kind)
+    (spend,) = summarise(rows, lambda row: row.kind)
     assert (spend.cost_usd, spend.unknown) == (0.75, 1)
     (profile,) = profile_workers(rows)
     assert profile.cost_usd is None

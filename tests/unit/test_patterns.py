@@ -1,4 +1,4 @@
-"""Untrusted patterns and schemas: refused when they are read, bounded when they are used."""
+"""Untrusted patterns and schemas: refused when they are read, limited when they are used."""
 
 import json
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from ripieno.domain.grader import JsonSchema, Pattern
 from ripieno.errors import ConfigError, Forbidden, InvalidTask
-from ripieno.gateway.objective import Names, read_stated
+from ripieno.gateway.objective import ModelNames, parse_request_options
 from ripieno.tasks.graders import read_check
 from ripieno.tasks.patterns import compile_pattern, matches, occurs
 from ripieno.tasks.schemas import find_fault, read_schema
@@ -145,9 +145,9 @@ def test_requests_may_run_code_only_if_the_owner_allows_it(kind: str) -> None:
     facts: dict[str, object] = {"tests": "assert f()"} if kind == "unit_tests" else {"verifier": "v"}
     body = {"ripieno": {"check": {"kind": kind, **facts}}}
     with pytest.raises(Forbidden, match=kind) as caught:
-        read_stated(body, "auto", {}, Objective(), Names(workers=["w"]))
+        parse_request_options(body, "auto", {}, Objective(), ModelNames(workers=["w"]))
     assert "gateway.allow_code_checks" in (caught.value.hint or "")
-    stated = read_stated(body, "auto", {}, Objective(), Names(workers=["w"], allows_code=True))
+    stated = parse_request_options(body, "auto", {}, Objective(), ModelNames(workers=["w"], allows_code=True))
     assert stated.check is not None
 
 
@@ -164,13 +164,13 @@ def test_requests_may_run_code_only_if_the_owner_allows_it(kind: str) -> None:
         ({}, "m" * 513, {}, "model"),
     ],
 )
-def test_names_that_a_request_states_are_bounded(
+def test_names_in_a_request_have_a_maximum_length(
     body: dict[str, object], model: str, headers: dict[str, str], param: str
 ) -> None:
     from ripieno.domain import Objective
 
     with pytest.raises(InvalidTask) as caught:
-        read_stated(body, model, headers, Objective(), Names(workers=["w"]))
+        parse_request_options(body, model, headers, Objective(), ModelNames(workers=["w"]))
     assert caught.value.param == param
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.calls import make_call
 from tests.unit.test_evaluate import make_field
 
 from ripieno.cli.output import print_found
@@ -26,8 +27,9 @@ from ripieno.domain.report import (
     seconds,
     text,
 )
+from ripieno.domain.run import Failure
 from ripieno.evaluate import BenchmarkReport, Table
-from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, Tried
+from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed
 from ripieno.evaluate.questions import LEAST_EDGES, answer
 from ripieno.evaluate.tables import summarise_traffic, tabulate_traffic
 from ripieno.route.utility import Scales
@@ -121,8 +123,8 @@ def test_an_empty_table_is_one_line_and_texts_need_no_title(capsys: pytest.Captu
 
 def fall_back(place: int, *, is_judged: bool) -> Observed:
     calls = (
-        Tried(worker="a", failure="server_error", tokens=1, cost_usd=0.0),
-        Tried(worker="b", failure=None, tokens=1, cost_usd=0.0),
+        make_call("a", failure=Failure.SERVER_ERROR, tokens=1, cost_usd=0.0),
+        make_call("b", tokens=1, cost_usd=0.0),
     )
     return Observed(
         kind="k", key=None, worker="a", propensity=1.0, expected={}, calls=calls, latency_s=1.0, is_private=False,
@@ -139,7 +141,7 @@ def test_each_question_states_the_evidence_that_it_needs() -> None:
     workers = tables["workers"]
     assert (workers.columns[6].heading, workers.write_rows()[0][6]) == ("accepted", f"15 of {LEAST_EVIDENCE}")
     assert tables["what should move to this machine"].absence == "not enough evidence: 15 of 50 judged"
-    assert tables["who is good enough for a step"].absence == "no workflow of several steps was run"
+    assert tables["good enough workers for a step"].absence == "no workflow of several steps was run"
     assert summarise_traffic(found).startswith("20 decisions, 15 judged")
     never = replace(found.fallbacks[0], accepted=Interval(mean=0.0, low=0.0, high=0.05))
     assert never.recovery == "never"

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ripieno.gateway.shared import LONGEST_WAIT_S, MOST_WINDOWS, WINDOW_S, Local, _Window
+from ripieno.gateway.shared import LONGEST_WAIT_S, MOST_WINDOWS, WINDOW_S, Counts, _Window
 
 
-def test_a_minute_holds_as_many_as_are_allowed_and_the_next_frees_them_bit_by_bit() -> None:
+def test_a_minute_allows_the_limit_and_the_next_minute_frees_it_gradually() -> None:
     window = _Window(began=0.0)
     assert [window.take(1.0, most=3, cost=1) for _ in range(3)] == [0.0, 0.0, 0.0]
     wait = window.take(2.0, most=3, cost=1)
@@ -20,7 +20,7 @@ def test_a_minute_holds_as_many_as_are_allowed_and_the_next_frees_them_bit_by_bi
     assert window.take(200.0, most=3, cost=3) == 0.0, "two minutes later all is free"
 
 
-def test_a_cost_of_nothing_takes_nothing_and_a_large_one_takes_what_is_left() -> None:
+def test_a_cost_of_zero_takes_nothing_and_a_large_cost_takes_the_rest() -> None:
     window = _Window(began=0.0)
     assert window.take(0.0, most=10, cost=8) == 0.0
     assert window.take(0.0, most=10, cost=0) == 0.0
@@ -33,7 +33,7 @@ def test_a_cost_of_nothing_takes_nothing_and_a_large_one_takes_what_is_left() ->
     most=st.integers(1, 20),
     steps=st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(1, 5)), min_size=1, max_size=60),
 )
-def test_no_minute_of_the_clock_gives_more_than_is_allowed(most: int, steps: list[tuple[float, int]]) -> None:
+def test_no_clock_minute_exceeds_the_limit(most: int, steps: list[tuple[float, int]]) -> None:
     window, now, taken = _Window(began=0.0), 0.0, dict[int, int]()
     for passed, cost in steps:
         now += passed
@@ -45,8 +45,8 @@ def test_no_minute_of_the_clock_gives_more_than_is_allowed(most: int, steps: lis
             assert taken[minute] <= most
 
 
-async def test_counts_that_have_run_out_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    local = Local()
+async def test_expired_counts_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = Counts()
     moment = [0.0]
     monkeypatch.setattr("ripieno.gateway.shared.time.monotonic", lambda: moment[0])
     for number in range(MOST_WINDOWS + 1):

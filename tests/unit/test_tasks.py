@@ -13,6 +13,7 @@ import pytest
 from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Pattern, Recorded, UnitTests
 from ripieno.embedded.families import generate_tasks
 from ripieno.errors import DataError, MissingExtra
+from ripieno.learn.publish import publish_dataset
 from ripieno.tasks import make_training_set, read_folder, read_tasks, split_repeats, write_folder, write_tasks
 from ripieno.tasks.folder import Form
 from ripieno.tasks.tables import write_table
@@ -181,7 +182,7 @@ def test_repeats_are_averaged_and_can_be_split(tmp_path: Path) -> None:
     [
         ("outcomes", {"quality": [1.0, 0.0, 1.5, 1.0]}, "quality, row 2"),
         ("outcomes", {"quality": [1.0, None, 0.5, 1.0]}, "quality, row 1"),
-        ("outcomes", {"quality": ["a", "b", "c", "d"]}, "column quality"),
+        ("outcomes", {"quality": ["a", "b", "c", "d"]}, "quality, row 0"),
         ("outcomes", {"cost_usd": [0.1, -1.0, 0.2, 0.3]}, "cost_usd, row 1"),
         ("outcomes", {"cost_usd": [0.1, float("inf"), 0.2, 0.3]}, "cost_usd, row 1"),
         ("outcomes", {"model_id": ["m1", "m1", "m1", "m9"]}, "model_id, row 3"),
@@ -204,7 +205,7 @@ def test_a_broken_folder_is_refused_with_file_column_and_row(
     with pytest.raises(DataError) as caught:
         read_folder(folder)
     assert caught.value.path.endswith(f"{table}.{form}")
-    assert caught.value.place == (told if form == "parquet" else told.replace("column quality", "quality, row 0"))
+    assert caught.value.place == told
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,17 @@ def test_without_pyarrow_parquet_names_its_extra_and_folders_are_json_lines(
     assert len(list((tmp_path / "set").glob("*.parquet"))) == 3
     assert write_folder(data, tmp_path / "copy") == "jsonl"
     assert read_folder(tmp_path / "copy").prompts == data.prompts
+
+
+def test_the_page_of_a_data_set_published_without_pyarrow_names_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_folder(make_folder(tmp_path / "set", "csv"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    folder = publish_dataset(data, tmp_path / "out", licence="mit", sources={"s": "cc0-1.0"})
+    page = (folder / "README.md").read_text()
+    named = set(re.findall(r"\w+\.(?:parquet|jsonl)", page))
+    assert named == {path.name for path in folder.iterdir()} - {"README.md"}
 
 
 def test_missing_files_columns_and_rows_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Views: made beside the pages; one that cannot be made says why, and is tried again when it is old."""
+"""Views: made in the background; a failed view says why, and is made again when it is old."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from ripieno.errors import NotFound
 from ripieno.testing import FixedClock
 
 
-async def test_a_view_whose_making_raises_says_so_and_is_made_when_it_can_be(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_view_that_fails_says_why_and_is_made_again_when_it_is_old(caplog: pytest.LogCaptureFixture) -> None:
     clock = FixedClock()
     views = Views(clock)
     faults: list[Exception] = [ValueError("/home/eva/rp-secret"), NotFound("nothing is recorded yet")]
@@ -20,10 +20,10 @@ async def test_a_view_whose_making_raises_says_so_and_is_made_when_it_can_be(cap
         return "whole"
 
     async def look() -> tuple[str | None, str]:
-        task = views.look("audit", make).task
+        task = views.get("audit", make).task
         assert task is not None
         await asyncio.wait({task})
-        kept = views.look("audit", make)
+        kept = views.get("audit", make)
         assert kept.task is task, "one that is fresh is not made again"
         clock.advance(FRESH_S + 1.0)
         return kept.value, kept.fault

@@ -85,25 +85,7 @@ class Analyzer:
 
     async def survey(self, task: Task) -> Features:
         """Compute only what the mask needs: size, needs and, if a boundary is set, sensitivity."""
-        whole = "\n".join(message.text for message in task.messages)
-        characters = len(whole) + (len(_tool_text(task.tools)) if task.tools else 0)
-        return Features(
-            embedding=_NOTHING,
-            terms=_NO_TERMS,
-            term_counts=_NOTHING,
-            shape=_NOTHING,
-            tool_shape=_NOTHING,
-            prompt_tokens=1 + int(characters / CHARACTERS_PER_TOKEN),
-            turns=len(task.messages),
-            code_blocks=0,
-            images=sum(message.count_parts("image") for message in task.messages),
-            tools=len(task.tools),
-            needs=find_needs(task),
-            kind=task.kind,
-            sensitivity=await self._find_sensitivity(task),
-            mission_criticality=task.objective.mission_criticality,
-            time_criticality=task.objective.time_criticality,
-        )
+        return _measure(task, _tool_text(task.tools), await self._find_sensitivity(task))
 
     async def analyze_many(self, tasks: Sequence[Task]) -> list[Features]:
         """Compute the features of many tasks, with one call of the encoder.
@@ -134,30 +116,17 @@ class Analyzer:
 
     def _build(self, task: Task, text: str, vector: Vector, held: frozenset[Sensitivity]) -> Features:
         terms, counts = hash_terms(text)
-        whole = "\n".join(message.text for message in task.messages)
-        asked, tool_text = clip_text(task.text, limit=CHARACTERS), _tool_text(task.tools)
-        features = Features(
+        asked = clip_text(task.text, limit=CHARACTERS)
+        tool_text, turns = _tool_text(task.tools), len(task.messages)
+        features = replace(
+            _measure(task, tool_text, held),
             embedding=vector,
             terms=terms,
             term_counts=counts,
-            shape=measure_shape(
-                asked,
-                tools=len(task.tools),
-                tool_characters=len(tool_text),
-                turns=len(task.messages),
-            ),
+            shape=measure_shape(asked, tools=len(task.tools), tool_characters=len(tool_text), turns=turns),
             tool_shape=measure_tools(asked, task.tools),
-            prompt_tokens=1 + int((len(whole) + len(tool_text)) / CHARACTERS_PER_TOKEN),
-            turns=len(task.messages),
-            code_blocks=whole.count("```") // 2,
-            images=sum(message.count_parts("image") for message in task.messages),
-            tools=len(task.tools),
-            needs=find_needs(task),
-            kind=task.kind,
+            code_blocks=sum(message.text.count("```") for message in task.messages) // 2,
             language=detect_language(asked),
-            sensitivity=held,
-            mission_criticality=task.objective.mission_criticality,
-            time_criticality=task.objective.time_criticality,
         )
         return features if self.criticality is None else self._guess_criticality(features, task, self.criticality)
 
@@ -167,6 +136,28 @@ class Analyzer:
         guessed = zip(names, model.predict([features])[0].tolist(), strict=True)
         open_ = {name: value for name, value in guessed if name not in task.objective.stated}
         return replace(features, **open_)
+
+
+def _measure(task: Task, tool_text: str, held: frozenset[Sensitivity]) -> Features:
+    """Compute the features that need no vector: size, needs, sensitivity and criticalities."""
+    characters = sum(len(message.text) + 1 for message in task.messages) - 1 + len(tool_text)
+    return Features(
+        embedding=_NOTHING,
+        terms=_NO_TERMS,
+        term_counts=_NOTHING,
+        shape=_NOTHING,
+        tool_shape=_NOTHING,
+        prompt_tokens=1 + int(characters / CHARACTERS_PER_TOKEN),
+        turns=len(task.messages),
+        code_blocks=0,
+        images=sum(message.count_parts("image") for message in task.messages),
+        tools=len(task.tools),
+        needs=find_needs(task),
+        kind=task.kind,
+        sensitivity=held,
+        mission_criticality=task.objective.mission_criticality,
+        time_criticality=task.objective.time_criticality,
+    )
 
 
 def routing_text(task: Task) -> str:

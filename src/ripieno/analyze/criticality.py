@@ -10,11 +10,7 @@ PRECISION = 150.0
 
 
 class CriticalityModel:
-    """Two ridge regressions on the encoder's vector and the text's shape.
-
-    Args:
-        arrays: learned arrays, as `fit` returns them.
-    """
+    """Two ridge regressions on the encoder's vector and the text's shape."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = dict(arrays)

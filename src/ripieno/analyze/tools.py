@@ -22,25 +22,6 @@ TYPES = (
     "hashmap",
     "char",
 )
-NAMES = (
-    "count",
-    "log_parameters",
-    "log_required",
-    "has_dotted_name",
-    "has_underscored_name",
-    "has_capitals",
-    "words_covered",
-    "name_words_covered",
-    "has_default",
-    "says_optional",
-    "numbers_a_parameter",
-    "commas_a_parameter",
-    "conjunctions",
-    "questions",
-    "quotes",
-    "log_characters",
-    *(f"log_{kind}" for kind in TYPES),
-)
 MOST_TOOL_CHARACTERS = 20_000
 
 _WORDS = re.compile(r"[a-z]{3,}")
@@ -52,31 +33,33 @@ def measure_tools(text: str, tools: Sequence[Mapping[str, JsonValue]]) -> Vector
     """Measure the offered tools against a text: shape (len(NAMES),), all finite, zeros without tools."""
     if not tools:
         return np.zeros(len(NAMES), dtype=np.float32)
-    functions = [_function(tool) for tool in tools]
+    return np.array(list(_measure(text, [_function(tool) for tool in tools]).values()), dtype=np.float32)
+
+
+def _measure(text: str, functions: Sequence[Mapping[str, JsonValue]]) -> dict[str, float]:
     packed = json.dumps(functions, default=str)[:MOST_TOOL_CHARACTERS].lower()
     names = " ".join(str(function.get("name", "")) for function in functions)
     parameters, required = _count_parameters(functions)
     said, named = set(_WORDS.findall(text.lower())), set(_WORDS.findall(names.lower().replace("_", " ")))
-    values = (
-        float(len(functions)),
-        np.log1p(parameters),
-        np.log1p(required),
-        float("." in names),
-        float("_" in names),
-        float(names != names.lower()),
-        len(said & set(_WORDS.findall(packed))) / (1 + len(said)),
-        len(said & named) / (1 + len(named)),
-        float('"default"' in packed),
-        float("optional" in packed or "default is" in packed),
-        len(_NUMBERS.findall(text)) / (1 + parameters),
-        text.count(",") / (1 + parameters),
-        float(text.count(" and ")),
-        float(text.count("?")),
-        float(text.count("'")),
-        np.log1p(len(text)),
-        *(np.log1p(len(pattern.findall(packed))) for pattern in _KINDS.values()),
-    )
-    return np.array(values, dtype=np.float32)
+    return {
+        "count": float(len(functions)),
+        "log_parameters": np.log1p(parameters),
+        "log_required": np.log1p(required),
+        "has_dotted_name": float("." in names),
+        "has_underscored_name": float("_" in names),
+        "has_capitals": float(names != names.lower()),
+        "words_covered": len(said & set(_WORDS.findall(packed))) / (1 + len(said)),
+        "name_words_covered": len(said & named) / (1 + len(named)),
+        "has_default": float('"default"' in packed),
+        "says_optional": float("optional" in packed or "default is" in packed),
+        "numbers_a_parameter": len(_NUMBERS.findall(text)) / (1 + parameters),
+        "commas_a_parameter": text.count(",") / (1 + parameters),
+        "conjunctions": float(text.count(" and ")),
+        "questions": float(text.count("?")),
+        "quotes": float(text.count("'")),
+        "log_characters": np.log1p(len(text)),
+        **{f"log_{kind}": np.log1p(len(pattern.findall(packed))) for kind, pattern in _KINDS.items()},
+    }
 
 
 def _function(tool: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
@@ -95,3 +78,6 @@ def _count_parameters(functions: Sequence[Mapping[str, JsonValue]]) -> tuple[int
         parameters += len(properties) if isinstance(properties, Mapping) else 0
         required += len(needed) if isinstance(needed, Sequence) else 0
     return parameters, required
+
+
+NAMES = tuple(_measure("", ()))

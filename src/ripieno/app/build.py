@@ -51,7 +51,7 @@ def build_pool(settings: Settings) -> Pool:
 
 
 def make_price(name: str, card: WorkerSettings, *, base_url: str | None) -> Price:
-    """The price of a card: what it states, and what the price list knows beside; `UNKNOWN` is never zero.
+    """Return the price of a card: its stated prices, completed by the price list. `UNKNOWN` is never zero.
 
     Raises:
         ValueError: the card calls the worker free and states a price.
@@ -242,7 +242,7 @@ def build_directors(settings: Settings, encoder: Encoder) -> Directors | None:
 
 
 def build_shortener(settings: Settings) -> Shortener | None:
-    """What makes long conversations short, where that is asked for."""
+    """Make the shortener of long conversations; None if the settings do not ask for it."""
     memory = settings.memory
     if memory.compact_words is None:
         return None

@@ -1,4 +1,4 @@
-"""Feedback: what an answer turned out to be worth."""
+"""Feedback: records late outcomes of decisions."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from ripieno.domain import Judged, Run, Verdict
 from ripieno.errors import InvalidTask, NotFound
 
 LONGEST = 2_000
-"""Words of an answer and of its correction that are compared."""
+"""Most words of an answer and of its correction that are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payer:
-    """Who pays for decisions: a virtual key, or the installation itself."""
+    """Payer of decisions: a virtual key, or the installation itself."""
 
     key: str | None
     """Id of the virtual key."""
@@ -32,14 +32,14 @@ async def record_feedback(
     """Record a late outcome of a decision.
 
     Args:
-        app: the opened app.
-        decision: its id, or the beginning of it.
-        verdict: what was found; without one, the answer is worth what the correction left of it.
-        correction: what the answer should have been; how much it changes is recorded, and not its text.
-        payer: whose decision it must be; None takes anybody's.
+        app: the open app.
+        decision: id of the decision, or its beginning.
+        verdict: the verdict. Default: the unchanged share of the corrected answer.
+        correction: the corrected answer. Only its changed share is recorded.
+        payer: required payer of the decision; None accepts any.
 
     Raises:
-        NotFound: the decision is unknown, another payer's, or led to no run.
+        NotFound: the decision is unknown, has another payer, or has no run.
         InvalidTask: there is neither a verdict nor a correction, or no answer to correct.
     """
     runs = await asyncio.to_thread(_find_runs, app, decision, payer)
@@ -76,6 +76,6 @@ def _make_judged(app: Installation, runs: Sequence[Run], verdict: Verdict | None
 
 
 def measure_edit(answer: str, correction: str) -> float:
-    """Share of the words that somebody changed, in [0, 1]: 0 for the same words, 1 where none is left."""
+    """Measure the changed share of the words, in [0, 1]: 0 for equal words, 1 if no word is left."""
     ours, theirs = answer.split()[:LONGEST], correction.split()[:LONGEST]
     return 1.0 - SequenceMatcher(None, ours, theirs, autojunk=False).ratio()

@@ -1,4 +1,4 @@
-"""Learning beside decisions: outcomes are folded into what decides, and a canary's trial is watched."""
+"""Learning beside requests: folds outcomes into the estimators, and watches the trial of a canary."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from ripieno.app.replay import Replays
 from ripieno.domain import Decision, Pool, Run, Worker
 from ripieno.errors import NotReplayable, PredictorError
 from ripieno.learn.checkpoint import Canary, Registry
-from ripieno.learn.promotion import Finding, judge_canary, record_finding
+from ripieno.learn.promotion import StageResult, judge_canary, record_stage
 from ripieno.learn.snapshots import Snapshots
 from ripieno.learn.train import promote
 from ripieno.ledger import Ledger, TrafficOutcome
@@ -22,19 +22,13 @@ from ripieno.route.predictors import Estimator, Observation
 log = logging.getLogger(__name__)
 
 PAGE = 500
-"""Outcomes that are read at a time."""
-BREATH = 16
-"""Outcomes after which others have their turn."""
+"""Outcomes of each read."""
+YIELD_EVERY = 16
+"""Outcomes after which the event loop serves others."""
 
 
 class Learning:
-    """Takes what traffic and probes have shown.
-
-    Args:
-        ledger: the record.
-        analyzer: finds the features of its tasks again.
-        registry: the checkpoints.
-    """
+    """Learns from the outcomes of traffic and probes in the ledger."""
 
     def __init__(self, ledger: Ledger, analyzer: Analyzer, registry: Registry) -> None:
         self._ledger = ledger
@@ -44,29 +38,29 @@ class Learning:
         self.replays = Replays(ledger, analyzer, registry, self.fold)
         self._lock = asyncio.Lock()
         self.fault: PredictorError | None = None
-        """Why nothing was learned at the latest try; None where that went well."""
+        """Error of the latest attempt to learn; None after a success."""
         self._canary: Canary | None = None
         self._canary_watermark = 0
         self._shortfalls: list[float] = []
 
-    async def catch_up(self, brain: RoutingState) -> list[str]:
-        """Fold in what has come since; return the changes of workers that were noticed.
+    async def catch_up(self, routing: RoutingState) -> list[str]:
+        """Fold in the new outcomes. Return the detected changes of workers.
 
-        A predictor that fails learns nothing and stays as it is: its outcomes wait in the ledger.
+        A predictor that fails stays as it is. Its outcomes stay in the ledger.
         """
         async with self._lock:
-            noticed, fault = await self._teach(brain.router, brain.pool)
+            noticed, fault = await self._teach(routing.router, routing.pool)
             if fault is not None and self.fault is None:
-                log.warning("outcomes are not learned from: %s", fault.message)
+                log.warning("learning from outcomes failed: %s", fault.message)
             self.fault = fault
-            if brain.canary is not None:
-                more, fault = await self._teach(brain.canary, brain.pool)
+            if routing.canary is not None:
+                more, fault = await self._teach(routing.canary, routing.pool)
                 noticed += more
-                await self._watch_canary(brain, fault or brain.canary.fault)
+                await self._watch_canary(routing, fault or routing.canary.fault)
         return noticed
 
     async def _teach(self, router: Router, pool: Pool) -> tuple[list[str], PredictorError | None]:
-        """Give a router what outcomes teach; return the changes of workers, and the fault that ended it, if any."""
+        """Fold outcomes into the estimator of a router. Return the changes of workers, and the error, if any."""
         if router.estimator is None:
             return [], None
         try:
@@ -83,16 +77,16 @@ class Learning:
         until: int | None = None,
         publish: Callable[[Estimator], None] = lambda estimator: None,
     ) -> tuple[Estimator, list[str]]:
-        """Fold outcomes into an estimator, from the latest snapshot on where it is new.
+        """Fold outcomes into an estimator. A new one starts from its latest snapshot.
 
         Args:
-            estimator: what learns; it does not change.
-            pool: whose outcomes count: those of workers that have changed or left are passed over.
-            until: place in the ledger up to which; its head if not given.
-            publish: receives each estimator on the way to the last one.
+            estimator: the estimator, which does not change.
+            pool: the workers. Outcomes of changed or removed workers do not count.
+            until: last place in the ledger. Default: its head.
+            publish: receives each intermediate estimator.
 
         Returns:
-            The estimator that knows all of them, and the changes of workers that were noticed.
+            The estimator with all outcomes, and the detected changes of workers.
 
         Raises:
             PredictorError: the predictor failed on an outcome.
@@ -102,14 +96,14 @@ class Learning:
             estimator = await asyncio.to_thread(self._snapshots.restore, estimator, pool, until=until)
         async for page in self._read_pages(after=estimator.state.watermark, until=until):
             found = iter(page)
-            while batch := list(islice(found, min(BREATH, estimator.state.to_epoch))):
+            while batch := list(islice(found, min(YIELD_EVERY, estimator.state.to_epoch))):
                 await asyncio.sleep(0)
                 matched = _match_workers(batch, estimator, pool)
                 observations = [await self._observe(outcome, worker) for outcome, worker in matched]
                 estimator, notices = estimator.fold(observations, until=batch[-1].seq)
                 publish(estimator)
                 for notice in notices:
-                    log.warning("%s: what was learned of it counts less from here on", notice)
+                    log.warning("%s: earlier outcomes of it count less from now on", notice)
                 noticed += notices
                 if observations and estimator.state.is_between_epochs:
                     version, state = estimator.checkpoint.version, estimator.state
@@ -137,8 +131,8 @@ class Learning:
             first_token_s=call.first_token_s,
         )
 
-    async def _watch_canary(self, brain: RoutingState, fault: PredictorError | None) -> None:
-        """Take what came of the canary's decisions, and end its trial where they suffice, or where it fails."""
+    async def _watch_canary(self, routing: RoutingState, fault: PredictorError | None) -> None:
+        """Read the outcomes of the canary's decisions, and end its trial if they suffice or if it fails."""
         canary = self._registry.canary()
         if canary is None:
             return
@@ -147,16 +141,16 @@ class Learning:
         async for page in self._read_pages(after=self._canary_watermark):
             for outcome in page:
                 self._canary_watermark = outcome.seq
-                shortfall = await self._find_shortfall(outcome, canary, brain)
+                shortfall = await self._find_shortfall(outcome, canary, routing)
                 self._shortfalls += [shortfall] if shortfall is not None else []
         if fault is None:
             finding = judge_canary(self._shortfalls)
         else:
-            finding = Finding(stage="canary", passed=False, reason=f"cannot decide: {fault.message}", facts={})
+            finding = StageResult(stage="canary", passed=False, reason=f"cannot decide: {fault.message}", facts={})
         if finding is None:
             return
         incumbent = self._registry.current()
-        await record_finding(self._ledger, finding, checkpoint=canary.checkpoint, incumbent=incumbent)
+        await record_stage(self._ledger, finding, checkpoint=canary.checkpoint, incumbent=incumbent)
         self._registry.set_canary(None)
         if finding.passed:
             await promote(self._registry, self._ledger, canary.checkpoint, reason=finding.reason)
@@ -164,10 +158,10 @@ class Learning:
             self._registry.quarantine(canary.checkpoint, f"as a canary it {finding.reason}")
             log.warning("canary %s is rolled back: it %s", canary.checkpoint, finding.reason)
 
-    async def _find_shortfall(self, outcome: TrafficOutcome, canary: Canary, brain: RoutingState) -> float | None:
-        """Find the shortfall of one decision by the canary; None where another checkpoint made it, or it is lost.
+    async def _find_shortfall(self, outcome: TrafficOutcome, canary: Canary, routing: RoutingState) -> float | None:
+        """Find the shortfall of one decision by the canary; None if another checkpoint made it.
 
-        It is lost where something that it depended on is gone: nothing tells what the incumbent would have done.
+        It is also None if the decision cannot be replayed, because the incumbent's choice is then unknown.
         """
         if outcome.run.decision is None:
             return None
@@ -175,14 +169,14 @@ class Learning:
         if decided.decision.predictor.partition("+")[0] != canary.checkpoint:
             return None
         try:
-            inputs = await self.replays.restore(decided, brain.pool)
+            inputs = await self.replays.restore(decided, routing.pool)
         except NotReplayable:
             return None
-        return measure_shortfall(brain.router.decide(inputs), decided.decision, outcome.quality)
+        return measure_shortfall(routing.router.decide(inputs), decided.decision, outcome.quality)
 
 
 def measure_shortfall(ours: Decision, theirs: Decision, quality: float) -> float:
-    """Return what the incumbent promises of its choice minus what the canary's brought; 0 where they choose alike."""
+    """Return the incumbent's expected quality minus the canary's judged one; 0 if they choose alike."""
     if ours.choice == theirs.choice:
         return 0.0
     promised = next(e.quality for e in ours.estimates if e.worker == ours.choice)
@@ -192,9 +186,9 @@ def measure_shortfall(ours: Decision, theirs: Decision, quality: float) -> float
 def _match_workers(
     batch: Sequence[TrafficOutcome], estimator: Estimator, pool: Pool
 ) -> list[tuple[TrafficOutcome, Worker]]:
-    """Pair each outcome with the worker it speaks of; those of workers that have changed or left drop out."""
-    pairs = ((late, _find_worker(late.run, estimator, pool)) for late in batch)
-    return [(late, worker) for late, worker in pairs if worker is not None]
+    """Pair each outcome with its worker. Outcomes of changed or removed workers drop out."""
+    pairs = ((outcome, _find_worker(outcome.run, estimator, pool)) for outcome in batch)
+    return [(outcome, worker) for outcome, worker in pairs if worker is not None]
 
 
 def _find_worker(run: Run, estimator: Estimator, pool: Pool) -> Worker | None:

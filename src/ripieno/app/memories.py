@@ -1,4 +1,4 @@
-"""Memory of one installation, opened alone: no pool, no provider, no ledger."""
+"""Memory of one installation, opened without pool, providers and ledger."""
 
 from functools import cached_property
 from types import TracebackType
@@ -6,24 +6,16 @@ from typing import Self
 
 from ripieno.app.build import build_encoder, build_memory
 from ripieno.config import Loaded
-from ripieno.domain import Clock, SystemClock
+from ripieno.domain import SystemClock
 from ripieno.encoders import CachedEncoder
 from ripieno.memory import Memory
 
 
 class MemoryApp:
-    """What `ripieno memory` and `ripieno mcp` work on; needs neither workers nor their packages and keys.
+    """Memory for `ripieno memory` and `ripieno mcp`. It needs no workers. Use it as an async context manager."""
 
-    Use as an async context manager; nothing outlives it.
-
-    Args:
-        loaded: the settings.
-        clock: the time.
-    """
-
-    def __init__(self, loaded: Loaded, *, clock: Clock | None = None) -> None:
+    def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
-        self._clock = clock or SystemClock()
         self._encoder = CachedEncoder(build_encoder(loaded))
 
     async def __aenter__(self) -> Self:
@@ -38,5 +30,5 @@ class MemoryApp:
 
     @cached_property
     def memory(self) -> Memory:
-        """What is remembered; opened when it is first asked for, so that an outage can end by itself."""
-        return build_memory(self._loaded.settings, self._encoder, self._clock)
+        """Return the memory, which opens on first use, so that an outage can end by itself."""
+        return build_memory(self._loaded.settings, self._encoder, SystemClock())

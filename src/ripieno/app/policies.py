@@ -1,4 +1,4 @@
-"""What is done about checkpoints by hand: prove one, put one into traffic, go back; and a look for bias."""
+"""Commands on checkpoints: shadow, promotion, rollback, and the audit of decisions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from ripieno.app.installation import Installation
 from ripieno.app.runtime import make_router
-from ripieno.app.sources import find_source, load_measured, load_tasks
+from ripieno.app.sources import find_tasks, load_measured, load_tasks
 from ripieno.domain import Decided, Decision, DecisionInputs, Estimate, Features, Promoted
 from ripieno.errors import NotFound, NotReplayable
 from ripieno.evaluate.audit import Audit, Audited, audit
@@ -20,12 +20,12 @@ from ripieno.learn.logs import LoggedDecision, make_log, read_decisions
 from ripieno.learn.missing import check_missing
 from ripieno.learn.promotion import (
     MOST_PAIRS,
-    Finding,
+    StageResult,
     compare,
     judge_harm,
     judge_shadow,
     new_shadow_test,
-    record_finding,
+    record_stage,
     start_canary,
 )
 from ripieno.learn.train import promote
@@ -37,23 +37,19 @@ from ripieno.route.choose import DecisionRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
-    """Which paired calls hold a candidate against the checkpoint in traffic."""
+    """Settings of the paired calls that compare a candidate with the checkpoint in traffic."""
 
     tasks: str | None = None
-    """Graded tasks; those that the candidate learned from, if not given."""
+    """Graded tasks. Default: those that the candidate learned from."""
     pairs: int = MOST_PAIRS
     most_cost_usd: float | None = None
-    told: Callable[[CampaignProgress], None] | None = None
-    """Hears of the progress."""
+    on_progress: Callable[[CampaignProgress], None] | None = None
 
 
 async def promote_by_hand(app: Installation, checkpoint: str, *, releases: bool = False) -> None:
     """Put a checkpoint into traffic.
 
-    Args:
-        app: the opened app.
-        checkpoint: its version.
-        releases: whether it is taken out of quarantine first.
+    `releases` first releases it from quarantine.
 
     Raises:
         NotFound: there is no such version.
@@ -69,7 +65,7 @@ async def promote_by_hand(app: Installation, checkpoint: str, *, releases: bool 
 
 
 async def roll_back(app: Installation) -> str:
-    """End a canary's trial or, where there is none, put back what the latest promotion replaced; gives who decides.
+    """End the trial of a canary or, without one, undo the latest promotion. Return the predictor in traffic.
 
     Raises:
         NotFound: the latest promotion replaced nothing.
@@ -77,9 +73,9 @@ async def roll_back(app: Installation) -> str:
     canary = app.registry.canary()
     if canary is not None:
         app.registry.set_canary(None)
-        finding = Finding(stage="canary", passed=False, reason="ended by hand", facts={})
+        result = StageResult(stage="canary", passed=False, reason="ended by hand", facts={})
         current = app.registry.current()
-        await record_finding(app.ledger, finding, checkpoint=canary.checkpoint, incumbent=current)
+        await record_stage(app.ledger, result, checkpoint=canary.checkpoint, incumbent=current)
         return current or "the prior"
     steps = await asyncio.to_thread(lambda: list(app.ledger.read(kinds=("promoted",))))
     promotions = [step.entry for step in steps if isinstance(step.entry, Promoted)]
@@ -90,31 +86,31 @@ async def roll_back(app: Installation) -> str:
     return previous
 
 
-async def shadow(app: Installation, checkpoint: str, pairing: Pairing) -> AsyncIterator[Finding]:
-    """Hold a checkpoint against the one in traffic, stage by stage; one that passes all gets a canary's share.
+async def shadow(app: Installation, checkpoint: str, pairing: Pairing) -> AsyncIterator[StageResult]:
+    """Compare a checkpoint with the one in traffic, stage by stage. If it passes all stages, it becomes a canary.
 
-    Each finding is recorded before it is given; the first that fails is the last.
+    Each result is recorded before it is yielded. The first failure is the last result.
 
     Raises:
-        NotFound: there is no other checkpoint in traffic, or no tasks to ask.
+        NotFound: there is no other checkpoint in traffic, or there are no tasks.
     """
     current = app.registry.current()
     if current is None or current == checkpoint:
-        raise NotFound(f"{checkpoint!r} has no other checkpoint to be held against", hint="`ripieno policy list`")
-    async for finding in _prove(app, checkpoint, current, pairing):
-        await record_finding(app.ledger, finding, checkpoint=checkpoint, incumbent=current)
-        if finding.passed and finding.stage == "shadow":
+        raise NotFound(f"{checkpoint!r} has no other checkpoint to compare with", hint="`ripieno policy list`")
+    async for result in _prove(app, checkpoint, current, pairing):
+        await record_stage(app.ledger, result, checkpoint=checkpoint, incumbent=current)
+        if result.passed and result.stage == "shadow":
             await asyncio.to_thread(start_canary, app.registry, app.ledger, checkpoint)
-        yield finding
-        if not finding.passed:
+        yield result
+        if not result.passed:
             return
 
 
 async def audit_traffic(app: Installation, *, last: int) -> tuple[Audit, list[str]]:
-    """Look for bias in the latest decisions; gives the changes of workers that were noticed, too.
+    """Audit the latest decisions for bias. Return the detected changes of workers, too.
 
     Raises:
-        NotFound: nothing was decided yet.
+        NotFound: no decision is recorded.
     """
     logged = await asyncio.to_thread(lambda: list(read_decisions(app.ledger, last=last)))
     if not logged:
@@ -124,7 +120,7 @@ async def audit_traffic(app: Installation, *, last: int) -> tuple[Audit, list[st
         inputs = await _restore(app, row)
         features = inputs.features if inputs is not None else await app.analyzer.analyze(row.task)
         rows.append(Audited(decision=row.decision, features=features, quality=row.quality if row.is_realised else None))
-        await asyncio.sleep(0)  # a gateway serves others meanwhile
+        await asyncio.sleep(0)  # the gateway serves requests in between
     router = app.runtime.routing.router
 
     def estimate(changed: Features, decision: Decision) -> Sequence[Estimate]:
@@ -135,8 +131,8 @@ async def audit_traffic(app: Installation, *, last: int) -> tuple[Audit, list[st
     return found, list(router.estimator.state.drifts) if router.estimator is not None else []
 
 
-async def _prove(app: Installation, checkpoint: str, current: str, pairing: Pairing) -> AsyncIterator[Finding]:
-    """The stages before the canary, in order."""
+async def _prove(app: Installation, checkpoint: str, current: str, pairing: Pairing) -> AsyncIterator[StageResult]:
+    """Yield the results of the stages before the canary, in order."""
     runtime = app.runtime
     route = runtime.settings.route.model_copy(update={"exploration": 0.0})
     quiet = runtime.settings.model_copy(update={"route": route})
@@ -147,13 +143,11 @@ async def _prove(app: Installation, checkpoint: str, current: str, pairing: Pair
     yield await _replay(app, (checkpoint, current), (candidate, incumbent), card)
     logged = await asyncio.to_thread(lambda: list(read_decisions(app.ledger)))
     rows = [row for row in logged if row.quality is not None and row.is_realised]
-    log, target = await _ask_again(app, rows, candidate) if rows else (None, None)
+    log, target = await _decide_again(app, rows, candidate) if rows else (None, None)
     yield judge_harm(log, target)
-    source = pairing.tasks
-    if not source:
-        source = await asyncio.to_thread(find_source, app, card.datasets[0])
     rivals = Rivals(candidate=candidate, incumbent=incumbent, scales=card.scales)
     shadow, test, name = Shadow(app.runtime.make_profiler(), app.analyzer), new_shadow_test(), f"{SHADOWS}{checkpoint}"
+    source = await asyncio.to_thread(find_tasks, app, card, pairing.tasks)
     tasks = await asyncio.to_thread(load_tasks, source)
     found = await shadow.find_pairs(tasks, rivals, app.runtime.availability.conditions())
     measured = await asyncio.to_thread(lambda: list(app.ledger.outcomes.measured(dataset=name)))
@@ -166,13 +160,13 @@ async def _prove(app: Installation, checkpoint: str, current: str, pairing: Pair
         unjudged={run.id: run for run in unjudged},
         most_cost_usd=pairing.most_cost_usd,
     )
-    done = await shadow.run(shadowing, app.runtime.pool, test, on_progress=pairing.told)
+    done = await shadow.run(shadowing, app.runtime.pool, test, on_progress=pairing.on_progress)
     yield judge_shadow(test, unjudged=len(done.unjudged))
 
 
 async def _replay(
     app: Installation, names: tuple[str, str], routers: tuple[Router, Router], card: ModelCard
-) -> Finding:
+) -> StageResult:
     data = await asyncio.to_thread(load_measured, app, card.datasets[0])
     bench = prepare(data, await analyze_prompts(app.analyzer, data))
     checkpoints = [app.registry.load(version, schema=app.analyzer.schema)[0] for version in names]
@@ -180,8 +174,10 @@ async def _replay(
     return compare(bench, checkpoints[0], checkpoints[1], objective=app.runtime.make_objective(), rules=rules)
 
 
-async def _ask_again(app: Installation, rows: Sequence[LoggedDecision], candidate: Router) -> tuple[Logged, np.ndarray]:
-    """Logged decisions as arrays, and what the candidate would have taken, shape (n, m)."""
+async def _decide_again(
+    app: Installation, rows: Sequence[LoggedDecision], candidate: Router
+) -> tuple[Logged, np.ndarray]:
+    """Return logged decisions as arrays, and the candidate's choices, shape (n, m)."""
     log, workers = make_log(rows)
     target = np.zeros(log.expected.shape)
     for index, row in enumerate(rows):
@@ -194,7 +190,7 @@ async def _ask_again(app: Installation, rows: Sequence[LoggedDecision], candidat
 
 
 async def _restore(app: Installation, row: LoggedDecision) -> DecisionInputs | None:
-    """Put the inputs of a logged decision together; None if something that it depended on is gone."""
+    """Restore the inputs of a logged decision; None if they are not available any more."""
     try:
         return await app.replays.restore(Decided(decision=row.decision, task=row.task), app.runtime.pool)
     except NotReplayable:

@@ -1,7 +1,5 @@
-"""Changes of the settings file's pool: whole and right afterwards, or not made; running gateways take them up."""
+"""Changes of the pool in the settings file. Each is valid and whole, or not made. Running gateways reload the file."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from ripieno.app.build import build_pool
 from ripieno.config import load_settings
 from ripieno.errors import ConfigError, InvalidTask
+from ripieno.privacy.files import replace_private
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -18,28 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewWorker:
-    """What is to stand in the file."""
+    """A worker to add to the file."""
 
     id: str
     provider: str
     facts: Mapping[str, object]
-    """Fields of the card, without those that are not given."""
+    """Stated fields of the card."""
     base_url: str | None = None
-    """Of a new OpenAI-compatible provider."""
+    """Address of a new OpenAI-compatible provider."""
 
 
 def add_worker(path: Path, new: NewWorker, *, keeps_embedded: bool = False, is_dry: bool = False) -> str:
-    """Add a worker to a settings file; gives the file's text.
+    """Add a worker to a settings file, which is created if it is missing. Return the text of the file.
 
-    Args:
-        path: the file; made if it is missing.
-        new: the worker.
-        keeps_embedded: whether the embedded pool is written into a file that lists no workers.
-        is_dry: whether the file is left as it is.
+    A file without workers also gets the embedded pool if `keeps_embedded`. A dry run writes nothing.
 
     Raises:
         InvalidTask: the worker is in the file already.
-        ConfigError: the file would not be right.
+        ConfigError: the new file would be invalid, or cannot be written.
     """
     import tomlkit
 
@@ -57,10 +52,10 @@ def add_worker(path: Path, new: NewWorker, *, keeps_embedded: bool = False, is_d
 
 
 def set_muted(path: Path, worker: str, *, is_muted: bool) -> None:
-    """Take a worker out of routing, or let it take tasks again.
+    """Mute a worker, or unmute it.
 
     Raises:
-        InvalidTask: the file's pool has no such worker.
+        InvalidTask: the pool of the file has no such worker.
     """
     settings = load_settings(path if path.exists() else None).settings
     if worker not in settings.workers:
@@ -78,7 +73,7 @@ def _read(path: Path) -> "TOMLDocument":
 
 
 def _write_checked(document: "TOMLDocument", path: Path, *, is_dry: bool) -> None:
-    """Write a settings file whole, after reading it as the gateway would."""
+    """Validate a settings file as the gateway does, and write it whole."""
     import tomlkit
 
     text = tomlkit.dumps(document)
@@ -87,14 +82,7 @@ def _write_checked(document: "TOMLDocument", path: Path, *, is_dry: bool) -> Non
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ripieno-", suffix=".toml")
-        scratch = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        replace_private(path, text.encode())
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}", path=str(path), hint="check the folder and its permissions"

@@ -1,10 +1,10 @@
-"""Probing: the few tasks that say most about where a new worker should be used."""
+"""Probing: measures a new worker on few, informative tasks."""
 
 import asyncio
 from collections.abc import Callable
 
 from ripieno.app.installation import Installation
-from ripieno.app.sources import find_source, load_tasks, name_source
+from ripieno.app.sources import find_tasks, load_tasks, name_source
 from ripieno.errors import ConfigError, InvalidTask
 from ripieno.learn.checkpoint import read_card
 from ripieno.measure import CampaignProgress, Prober, Probing, choose_probe_tasks, name_probes, require_plain
@@ -18,22 +18,16 @@ async def probe(
     budget: int,
     tasks: str | None = None,
     most_cost: float | None = None,
-    told: Callable[[CampaignProgress], None] | None = None,
+    on_progress: Callable[[CampaignProgress], None] | None = None,
 ) -> ProbeProfile:
-    """Ask a worker tasks until the budget is used or more would change little; goes on where an earlier one was.
+    """Probe a worker until the budget is used, or more probes would change little. Earlier probes count.
 
-    Args:
-        app: the opened app.
-        worker: its id.
-        budget: most probes in all.
-        tasks: graded tasks; those that the checkpoint in traffic learned from, if not given.
-        most_cost: ceiling in US dollars.
-        told: hears of the progress.
+    The budget includes earlier probes. The default tasks are those of the checkpoint in traffic.
 
     Raises:
         InvalidTask: there is no such worker, or its calls have effects or need approval.
         ConfigError: no checkpoint decides yet.
-        NotFound: the tasks cannot be read again.
+        NotFound: the source of the tasks is not recorded.
     """
     runtime = app.runtime
     if worker not in runtime.pool:
@@ -43,20 +37,18 @@ async def probe(
     prober = make_prober(app)
     version = app.registry.current()
     assert version is not None
-    if not tasks:
-        learned_from = read_card(app.registry.folder / version).datasets[0]
-        tasks = await asyncio.to_thread(find_source, app, learned_from)
+    tasks = await asyncio.to_thread(find_tasks, app, read_card(app.registry.folder / version), tasks)
     graded = choose_probe_tasks(await asyncio.to_thread(load_tasks, tasks))
     known = await asyncio.to_thread(app.ledger.campaigns.run_ids, name_probes(card.id))
     probing = Probing(worker=card.id, tasks=graded, budget=budget, most_cost_usd=most_cost, source=name_source(tasks))
-    return await prober.run(probing, runtime.pool, known=known, on_progress=told)
+    return await prober.run(probing, runtime.pool, known=known, on_progress=on_progress)
 
 
 def make_prober(app: Installation) -> Prober:
-    """Make a prober on what the checkpoint in traffic believes.
+    """Make a prober for the checkpoint in traffic.
 
     Raises:
-        ConfigError: no checkpoint decides yet, so there is nothing to hold a new worker against.
+        ConfigError: no checkpoint is in traffic, so a new worker cannot be compared.
     """
     if app.runtime.routing.router.estimator is None:
         raise ConfigError(

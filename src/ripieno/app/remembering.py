@@ -1,4 +1,4 @@
-"""What is done for memory beside requests: its canary beats, and facts are extracted from what was said."""
+"""Background work for memory: its canary, and the extraction of facts from conversations."""
 
 import fcntl
 import logging
@@ -12,21 +12,18 @@ from ripieno.memory.extract import Extracted, extract
 from ripieno.privacy.files import make_folder, make_private
 
 MOST_TURNS = 200
-"""Turns that are read at a time."""
+"""Most turns of one extraction."""
 
 log = logging.getLogger(__name__)
 
 
 async def extract_facts(app: Installation, *, worker: str, most: int) -> Extracted | None:
-    """Have facts extracted from what was said since the last time; None where another process is at it.
+    """Extract facts from new turns; None if another process is extracting.
 
-    Args:
-        app: the opened app.
-        worker: who reads: a worker, or `auto` for the router's choice.
-        most: turns to read.
+    The worker `auto` is the router's choice.
 
     Raises:
-        RipienoError: nobody answers, or memory is unavailable; the next one goes on where this one ended.
+        RipienoError: no worker answers, or memory is unavailable. The next call continues from here.
     """
     with _alone(app.runtime.settings.home / "extract.lock") as is_alone:
         if not is_alone:
@@ -35,13 +32,13 @@ async def extract_facts(app: Installation, *, worker: str, most: int) -> Extract
 
 
 async def beat_memory(app: Installation) -> None:
-    """Let the canary of memory beat once, where memory is in use."""
+    """Write and read memory's canary once, if memory is in use."""
     if (app.has_memory or app.runtime.settings.memory.extract_worker is not None) and not await app.memory.beat():
-        log.warning("memory's canary did not come back")
+        log.warning("memory's canary was not read back")
 
 
 async def extract_new_facts(app: Installation) -> None:
-    """Extract facts from what was said since the last time, where the settings name who reads."""
+    """Extract facts from new turns, if the settings name a worker for it."""
     worker = app.runtime.settings.memory.extract_worker
     if worker is not None:
         await extract_facts(app, worker=worker, most=MOST_TURNS)
@@ -49,7 +46,7 @@ async def extract_new_facts(app: Installation) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other process of this machine holds a lock; held while the block runs, and given back by its end."""
+    """Hold a lock of this machine in this context. Yield False if another process holds it."""
     make_folder(path.parent)
     with make_private(path).open("w") as file:
         try:

@@ -1,4 +1,4 @@
-"""Replay: a recorded decision is made again from what the ledger holds of its inputs, and compared."""
+"""Replay: repeats a recorded decision from its recorded inputs, and compares the result."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -35,42 +35,35 @@ from ripieno.route import NAMED, Policy, Predictor, Router, UtilityPolicy
 from ripieno.route.predictors import Estimator, PriorPredictor
 
 UNRECORDED = ("allowed workflows", "check", "judge", "rules", "worker cards")
-"""Inputs that earlier versions did not record: what the decision and today's pool say of them is taken instead."""
+"""Inputs that earlier versions did not record. The decision and the current pool replace them."""
 COMPARED = (
     *("workflow", "mode", "propensity", "estimates", "utilities", "abstains"),
     *("kind", "advice", "policy", "policy_facts", "predictor", "inputs"),
 )
-"""Fields of a decision that a replay makes again."""
+"""Fields of a decision that a replay compares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A recorded decision, made again."""
+    """A repeated decision."""
 
     decision: Decision
     differs: tuple[str, ...]
-    """Fields that came out otherwise than they are recorded."""
+    """Fields that differ from the record."""
     unrecorded: tuple[str, ...]
-    """Inputs that the ledger does not hold."""
+    """Inputs that are not recorded."""
 
 
 class Fold(Protocol):
     """Folds outcomes into an estimator, up to a place in the ledger."""
 
     def __call__(self, estimator: Estimator, pool: Pool, *, until: int) -> Awaitable[tuple[Estimator, list[str]]]:
-        """Return the estimator that knows them, and the changes of workers that were noticed."""
+        """Return the estimator with the outcomes, and the detected changes of workers."""
         ...
 
 
 class Replays:
-    """Makes recorded decisions again.
-
-    Args:
-        ledger: the record.
-        analyzer: finds the features of its tasks again.
-        registry: the checkpoints.
-        fold: brings an estimator to what it knew at a place in the ledger.
-    """
+    """Repeats recorded decisions."""
 
     def __init__(self, ledger: Ledger, analyzer: Analyzer, registry: Registry, fold: Fold) -> None:
         self._ledger = ledger
@@ -78,16 +71,14 @@ class Replays:
         self._registry = registry
         self._fold = fold
         self._setups: dict[str, RoutingSetup] = {}
-        """Setups by their digest: a ledger has few, and many decisions under each."""
+        """Setups by their digest. A ledger has few, with many decisions under each."""
         self._policies: dict[str, Policy] = {}
-        """Policies by the digest of their setup: finding a plugin takes long."""
+        """Policies by the digest of their setup, because it is slow to find a plugin."""
 
     async def replay(self, decided: Decided, pool: Pool) -> Replayed:
-        """Decide a recorded task again.
+        """Repeat a recorded decision.
 
-        Args:
-            decided: the record.
-            pool: the workers of today, for a decision whose worker cards are not recorded.
+        The pool is for decisions whose worker cards were not recorded.
 
         Raises:
             NotReplayable: something that the decision depended on is gone, or was never recorded.
@@ -105,11 +96,9 @@ class Replays:
         return Replayed(decision=decision, differs=differs, unrecorded=unrecorded)
 
     async def restore(self, decided: Decided, pool: Pool) -> DecisionInputs:
-        """Put the inputs of a recorded decision together.
+        """Restore the inputs of a recorded decision.
 
-        Args:
-            decided: the record.
-            pool: the workers of today, for a decision whose worker cards are not recorded.
+        The pool is for decisions whose worker cards were not recorded.
 
         Raises:
             NotReplayable: something that the decision depended on is gone, or was never recorded.
@@ -154,7 +143,7 @@ class Replays:
         return self._setups[digest]
 
     async def _find_features(self, decision: str, task: Task, known: RecordedInputs) -> Features:
-        """Find the features again, as they were then: what the settings of today say of the text does not count."""
+        """Compute the features as they were, whatever the current settings find in the text."""
         features, objective = await self._analyzer.analyze(task), task.objective
         vector = features.embedding
         if not known.is_encoded:
@@ -170,7 +159,7 @@ class Replays:
         )
 
     async def _make_router(self, decision: Decision, setup: RoutingSetup) -> Router:
-        """Build the router that decided, with the outcomes folded in that it knew then."""
+        """Build the router of the decision, with the outcomes that it knew."""
         if decision.policy == NAMED:
             return Router(setup=setup, predictor=PriorPredictor(), policy=UtilityPolicy())
         if decision.inputs is None and decision.policy == "rules":
@@ -192,7 +181,7 @@ class Replays:
 
 
 def _build_policy(setup: RoutingSetup) -> Policy:
-    """Build the policy of a setup; the text of its rules is a file for as long as it is read."""
+    """Build the policy of a setup. The text of its rules is a temporary file."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "rules.toml"
         path.write_text(setup.rules, encoding="utf-8")
@@ -201,7 +190,7 @@ def _build_policy(setup: RoutingSetup) -> Policy:
 
 
 def _infer_setup(decision: Decision, pool: Pool, schema: str) -> RoutingSetup:
-    """Infer the setup of a decision that an earlier version recorded, with the worker cards of today.
+    """Infer the setup of a decision of an earlier version, with the current worker cards.
 
     Raises:
         NotReplayable: an eligible worker has left the pool.
@@ -220,7 +209,7 @@ def _infer_setup(decision: Decision, pool: Pool, schema: str) -> RoutingSetup:
 
 
 def _infer_inputs(decided: Decided) -> RecordedInputs:
-    """Infer what an earlier version did not record: a check in force stands for the stated one and for the judge."""
+    """Infer the inputs of a decision of an earlier version. The check in force stands for the stated one."""
     decision = decided.decision
     workflow, asked = decision.workflow, decision.objective.mode
     is_given = asked is None and decision.mode is None and not isinstance(workflow, Solo)
@@ -228,7 +217,7 @@ def _infer_inputs(decided: Decided) -> RecordedInputs:
 
 
 def _keep_written(recorded: Decision, decision: Decision) -> Decision:
-    """Give a replayed decision the plan, or the author of turns, that a model wrote after the recorded one was made."""
+    """Copy the plan or the author of turns that a model wrote after the recorded decision."""
     written, made = recorded.workflow, decision.workflow
     if isinstance(written, Plan) and recorded.objective.mode in (Mode.PLAN, Mode.DECOMPOSE) and isinstance(made, Solo):
         return replace(decision, workflow=written)

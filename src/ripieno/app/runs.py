@@ -1,4 +1,4 @@
-"""Runs of several steps that have no end yet: shown, answered by humans, and gone on with."""
+"""Unfinished runs of several steps: lists them, records approvals, and resumes them."""
 
 import asyncio
 import logging
@@ -14,14 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Runs:
-    """What there is to know of unfinished runs, and to do about them.
-
-    Args:
-        orchestrator: returns what goes on with them.
-        journals: their record; None where runs are not durable.
-        ledger: where it stands.
-        clock: the time.
-    """
+    """Finds, approves and resumes unfinished runs."""
 
     def __init__(
         self, orchestrator: Callable[[], Orchestrator], journals: Journals | None, ledger: Ledger, clock: Clock
@@ -31,11 +24,11 @@ class Runs:
         self._ledger = ledger
         self._clock = clock
         self._floor = 0
-        """Place in the ledger before which every run has its end."""
+        """Place in the ledger before which every run is finished."""
         self._under_way: set[asyncio.Task[None]] = set()
 
     def unfinished(self) -> list[Unfinished]:
-        """Runs without an end, oldest first."""
+        """List the unfinished runs, oldest first."""
         if self._journals is None:
             return []
         head = self._ledger.head()
@@ -45,7 +38,7 @@ class Runs:
         return [each for each in looked if each is not None]
 
     def find(self, beginning: str) -> Unfinished:
-        """One unfinished run, by the beginning of its id.
+        """Find one unfinished run by the beginning of its id.
 
         Raises:
             NotFound: there is none, or more than one.
@@ -57,7 +50,7 @@ class Runs:
         return found[0]
 
     def look_up(self, decision: str) -> tuple[list[Run], Unfinished | None]:
-        """The ended runs of a decision or, where it has none, how it stands.
+        """Return the finished runs of a decision or, if there are none, its unfinished run.
 
         Raises:
             NotFound: it has neither.
@@ -74,14 +67,14 @@ class Runs:
             return ended, None
 
     def look_up_own(self, decision: str, *, key: str | None) -> tuple[Decided, list[Run], Unfinished | None]:
-        """A decision by its whole id, for who pays for it; see `look_up`.
+        """Find a decision of one payer by its whole id; see `look_up`.
 
         Args:
-            decision: its id; a beginning is not enough, as it would tell of others' decisions.
-            key: id of the virtual key that pays; None is the installation itself.
+            decision: the whole id. A beginning would reveal decisions of others.
+            key: id of the virtual key that pays; None is the installation.
 
         Raises:
-            NotFound: it is another's, or was never made: both are told alike.
+            NotFound: the decision does not exist, or has another payer. The error is the same for both.
         """
         try:
             decided = self._ledger.decisions.find(decision, is_whole=True)
@@ -94,16 +87,16 @@ class Runs:
         return decided, ended, found
 
     async def resolve(self, run: str, *, is_approved: bool, by: str, reason: str = "") -> Resolved:
-        """Answer what a run waits for; gives the answer that counts, which is the first.
+        """Approve or deny a step of a run. Return the answer that counts, which is the first.
 
         Raises:
-            NotFound: it waits for nobody.
-            ApprovalDenied: the time is over, and the answer is no.
+            NotFound: the run waits for no approval.
+            ApprovalDenied: the time is over, so the answer is no.
         """
         found = await asyncio.to_thread(self.find, run)
         proposal = found.proposal
         if proposal is None:
-            raise NotFound(f"run {found.claim.run} waits for nobody")
+            raise NotFound(f"run {found.claim.run} waits for no approval")
         is_late = self._clock.now() >= proposal.expires_at
         said = proposal.resolve(is_approved=is_approved, by=by, reason=reason)
         answer = proposal.expire() if is_late else said
@@ -114,19 +107,19 @@ class Runs:
             raise ApprovalDenied(proposal.run, step=proposal.step, by=answer.by, reason=answer.reason)
         return answer
 
-    async def go_on(self, found: Unfinished) -> Answered | None:
-        """Go on with a run; None where another process was faster.
+    async def resume(self, found: Unfinished) -> Answered | None:
+        """Resume a run; None if another process does that.
 
         Raises:
-            ConfigError: a living process has it in hand.
-            RipienoError: as the run ends; its end is recorded.
+            ConfigError: a living process owns the run.
+            RipienoError: the run fails. Its end is recorded.
         """
         if found.is_owned:
-            raise ConfigError(f"run {found.claim.run} is in the hands of {found.claim.owner}, which lives")
+            raise ConfigError(f"run {found.claim.run} belongs to {found.claim.owner}, which is alive")
         return await self._orchestrator().resume(found)
 
     async def sweep(self) -> int:
-        """Begin to go on with every run that nobody has in hand, and that waits for no human; gives their number."""
+        """Start to resume every run without an owner that waits for no approval. Return their number."""
         now = self._clock.now()
         found = await asyncio.to_thread(self.unfinished)
         free = [
@@ -139,22 +132,23 @@ class Runs:
         return len(free)
 
     async def close(self) -> None:
-        """Leave what is under way to the next process."""
+        """Stop. The next process resumes the runs."""
         for task in list(self._under_way):
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _finish(self, found: Unfinished) -> None:
         try:
-            answered = await self.go_on(found)
+            answered = await self.resume(found)
         except ApprovalPending:
             return
         except RipienoError as error:
-            log.warning("run %s, gone on with, has failed: %s", found.claim.run, error.message)
+            log.warning("run %s was resumed and failed: %s", found.claim.run, error.message)
             return
         if answered is not None:
-            log.warning("run %s was stranded, and is finished", found.claim.run)
+            log.warning("run %s was interrupted, and is now finished", found.claim.run)
 
 
 def _unknown(decision: str) -> NotFound:
-    return NotFound(f"no decision {decision[:100]!r} of this key is recorded", hint="give the whole X-Ripieno-Decision")
+    hint = "use the whole id of the header X-Ripieno-Decision"
+    return NotFound(f"no decision {decision[:100]!r} of this key is recorded", hint=hint)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import cast
+from typing import NamedTuple, cast
 
 from ripieno.analyze import Analyzer
 from ripieno.app.availability import Availability
@@ -15,7 +15,7 @@ from ripieno.app.build import (
     build_providers,
     build_shortener,
 )
-from ripieno.conductor import Brief, Conductor, Decomposer
+from ripieno.conductor import Brief, Decomposer
 from ripieno.config import Loaded, Settings
 from ripieno.domain import (
     Answer,
@@ -137,23 +137,8 @@ def build_runtime(loaded: Loaded, foundation: Foundation, *, former: Runtime | N
         CheckpointError: a checkpoint is damaged, or made for another encoder or pool.
     """
     settings, base = loaded.settings, foundation
-    known = _list_known(former) if former is not None else {}
-    providers = build_providers(loaded, known=known, residents=base.residents)
-    with loaded.placing():
-        pool = build_pool(settings)
-        _require_judge(settings, pool)
-        boundary = build_boundary(settings)
-        availability = Availability(
-            pool,
-            providers,
-            health=base.health,
-            lanes=base.lanes,
-            clock=base.clock,
-            sensitive=settings.route.sensitive,
-        )
-    caller = Caller(
-        providers, health=base.health, clock=base.clock, boundary=boundary, lanes=base.lanes, leases=base.leases
-    )
+    workers = _open_workers(loaded, base, former)
+    pool, caller = workers.pool, workers.caller
     routing = _build_routing(settings, pool, base)
     waiting = Waiting(settings.home / "memory-waiting.jsonl", base.clock)
     harness = Harness(base.memory, waiting, most_tokens=settings.memory.most_tokens)
@@ -172,18 +157,17 @@ def build_runtime(loaded: Loaded, foundation: Foundation, *, former: Runtime | N
         return (await orchestrator.decide(Task.from_text(text, objective=objective))).worker
 
     encoder = base.analyzer.encoder
-    conductors: dict[Mode, Conductor] = {
-        Mode.PLAN: build_conductor(settings, caller, encoder),
-        Mode.DECOMPOSE: Decomposer(caller, route_part),
-    }
     services = OrchestratorServices(
         analyzer=base.analyzer,
         executor=Executor(caller, grading, hedge_share=settings.route.hedge_share),
         ledger=base.ledger,
-        conditions=availability.conditions,
+        conditions=workers.availability.conditions,
         clock=base.clock,
         journals=base.journals,
-        conductors=conductors,
+        conductors={
+            Mode.PLAN: build_conductor(settings, caller, encoder),
+            Mode.DECOMPOSE: Decomposer(caller, route_part),
+        },
         directors=build_directors(settings, encoder),
         harness=lambda: harness,
         shortener=build_shortener(settings),
@@ -193,16 +177,47 @@ def build_runtime(loaded: Loaded, foundation: Foundation, *, former: Runtime | N
     return Runtime(
         loaded=loaded,
         foundation=base,
-        providers=providers,
-        boundary=boundary,
+        providers=workers.providers,
+        boundary=workers.boundary,
         caller=caller,
         grading=grading,
-        availability=availability,
+        availability=workers.availability,
         routing=routing,
         pacer=pacer,
         harness=harness,
         orchestrator=orchestrator,
     )
+
+
+class _Workers(NamedTuple):
+    pool: Pool
+    providers: Mapping[str, Provider]
+    boundary: Boundary | None
+    caller: Caller
+    availability: Availability
+
+
+def _open_workers(loaded: Loaded, base: Foundation, former: Runtime | None) -> _Workers:
+    """Make the pool, and what reaches its workers; unchanged providers of the former runtime are kept."""
+    settings = loaded.settings
+    known = _list_known(former) if former is not None else {}
+    providers = build_providers(loaded, known=known, residents=base.residents)
+    with loaded.placing():
+        pool = build_pool(settings)
+        _require_judge(settings, pool)
+        boundary = build_boundary(settings)
+        caller = Caller(
+            providers, health=base.health, clock=base.clock, boundary=boundary, lanes=base.lanes, leases=base.leases
+        )
+        availability = Availability(
+            pool,
+            providers,
+            health=base.health,
+            lanes=base.lanes,
+            clock=base.clock,
+            sensitive=settings.route.sensitive,
+        )
+    return _Workers(pool, providers, boundary, caller, availability)
 
 
 def make_router(version: str | None, pool: Pool, settings: Settings, foundation: Foundation) -> Router:

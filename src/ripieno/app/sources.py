@@ -1,4 +1,4 @@
-"""Where graded tasks and measured outcomes come from."""
+"""Sources of graded tasks and measured outcomes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from ripieno.app.installation import Installation
 from ripieno.domain import Pool, Privacy
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import NotFound
-from ripieno.learn.checkpoint import read_card
+from ripieno.learn.checkpoint import ModelCard, read_card
 from ripieno.ledger import export_data
 from ripieno.tasks import RoutingData, read_tasks
 
@@ -15,12 +15,12 @@ GYM = "gym:"
 
 
 def name_source(source: str) -> str:
-    """What `load_tasks` finds the same tasks by from any folder."""
+    """Return the source in a form that is valid in any folder."""
     return source if source == EMBEDDED or source.startswith(GYM) else str(Path(source).resolve())
 
 
 def load_tasks(source: str) -> list[GradedTask]:
-    """Tasks of a file, of the embedded families, or of reasoning-gym."""
+    """Load tasks from a file, from the embedded families, or from reasoning-gym."""
     if source == EMBEDDED:
         from ripieno.embedded.families import generate_tasks
 
@@ -32,23 +32,25 @@ def load_tasks(source: str) -> list[GradedTask]:
     return read_tasks(Path(source))
 
 
-def find_source(app: Installation, dataset: str) -> str:
-    """Where the graded tasks of a data set can be read again.
+def find_tasks(app: Installation, card: ModelCard, stated: str | None) -> str:
+    """Return the stated source of graded tasks, or that of the first data set of a checkpoint.
 
     Raises:
-        NotFound: nothing says so.
+        NotFound: the source of the data set is not recorded.
     """
-    source = app.ledger.campaigns.find_source(dataset)
+    source = stated or app.ledger.campaigns.find_source(card.datasets[0])
     if not source:
-        raise NotFound(f"the tasks of {dataset!r} cannot be read again", hint="name graded tasks: --tasks FILE")
+        raise NotFound(
+            f"the source of the tasks of {card.datasets[0]!r} is not recorded", hint="name graded tasks: --tasks FILE"
+        )
     return source
 
 
 def load_measured(app: Installation, dataset: str | None) -> RoutingData:
-    """Outcomes of one campaign, of the pool's workers in their present versions.
+    """Load the outcomes of one campaign, of the pool's workers in their current versions.
 
-    Probes and traffic are not mixed in: who chose those tasks chose them for the worker, so that their means would
-    flatter it. They are folded in one by one on top of every checkpoint.
+    Probes and traffic are left out, because their tasks were chosen for the worker, which biases its means. Every
+    checkpoint learns from them later, one by one.
     """
     known = [name for name in app.ledger.campaigns.datasets() if ":" not in name]
     if dataset is None:
@@ -68,16 +70,16 @@ def load_measured(app: Installation, dataset: str | None) -> RoutingData:
             raise
         raise NotFound(
             f"none of the {waiting} recorded answers of {dataset!r} has a verdict",
-            hint="run `ripieno profile` again once the judge works: it judges the recorded answers",
+            hint="run `ripieno profile` again when the judge works: it judges the recorded answers",
         ) from error
 
 
 def list_campaigns(app: Installation) -> tuple[str, ...]:
-    """Data sets in which the workers of the checkpoint in traffic were measured on the same tasks."""
+    """List the data sets of the checkpoint in traffic."""
     version = app.registry.current()
     return read_card(app.registry.folder / version).datasets if version is not None else ()
 
 
 def list_local(pool: Pool) -> dict[str, int]:
-    """Workers that run on this machine, with how many tasks each takes at once."""
+    """Return the concurrent tasks of each worker that runs on this machine."""
     return {worker.id: worker.max_concurrency for worker in pool if worker.privacy is Privacy.LOCAL}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ripieno.conductor.turns import TurnPolicy
     from ripieno.evaluate.conductor import Exam, ExamRuns
     from ripieno.evaluate.conductor_report import ConductorReport
-    from ripieno.learn.conductor import Recipe
+    from ripieno.learn.conductor import ConductorRecipe
     from ripieno.learn.lm import LmRecipe
     from ripieno.workbench.scenes import Stage
 
@@ -189,12 +189,12 @@ def plan(config: Path | None, *, options: TaskOptions, as_json: bool) -> None:
         say(f"why: {reason}")
 
 
-def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str, Recipe]:
+def list_recipes(seed: int, *, is_short: bool, has_ablations: bool) -> dict[str, ConductorRecipe]:
     """List the trainings of one seed, by name."""
     from ripieno.evaluate.conductor_report import ONE_STEP, TRAINED
-    from ripieno.learn.conductor import Recipe
+    from ripieno.learn.conductor import ConductorRecipe
 
-    base = Recipe(seed=seed)
+    base = ConductorRecipe(seed=seed)
     if is_short:
         base = replace(base, **_SHORT)  # type: ignore[arg-type]  # numbers, by name
     found = {TRAINED: base, ONE_STEP: replace(base, most_steps=1)}
@@ -226,13 +226,13 @@ def _stage_of(name: str, stage: Stage) -> Stage:
     return Stage(stage.world, StaticEncoder(), shows_names=True) if name == "names shown" else stage
 
 
-def _train_one(stage: Stage, recipe: Recipe, folder: Path, name: str) -> TinyPolicy:
+def _train_one(stage: Stage, recipe: ConductorRecipe, folder: Path, name: str) -> TinyPolicy:
     """Run one training with a progress bar, and save the policy with its card."""
     from ripieno.learn.conductor import Training, finish
 
     slug = name.replace(" ", "-")
     with _stage_bars(name) as told:
-        training = Training(stage.world, stage, recipe, folder / f"{slug}-{recipe.seed}", told=told)
+        training = Training(stage, recipe, folder / f"{slug}-{recipe.seed}", on_progress=told)
         training.run()
     return finish(training, folder / f"{slug}-{recipe.seed}.safetensors", name=name)
 
@@ -253,7 +253,7 @@ def _train_head(stage: Stage, folder: Path, seed: int, *, is_short: bool) -> Tur
         recipe = replace(recipe, **_SHORT_HEAD)
     base, _ = load_policy(folder / f"conductor-{seed}.safetensors", encoder=stage.encoder_name)
     with _stage_bars("turn-level head") as told:
-        policy = train_turns(stage, base, recipe, folder / "turns" / f"state-{seed}", told=told)
+        policy = train_turns(stage, base, recipe, folder / "turns" / f"state-{seed}", on_progress=told)
     card = {"name": "turn-level head", "recipe": asdict(recipe), "parameters": policy.size}
     save_turn_policy(folder / "turns" / f"{seed}.safetensors", policy, encoder=stage.encoder_name, card=card)
     return policy
@@ -267,7 +267,7 @@ def _train_lm(config: Path | None, recipe: LmRecipe, *, as_json: bool) -> None:
     require_libraries()
     folder = load_settings(config).settings.home / FOLDER / f"lm-{recipe.seed}"
     with _open_bench() as stage, _stage_bars("language model") as told:
-        seen = train_lm(stage.world, stage, recipe, folder, told=told)
+        seen = train_lm(stage, recipe, folder, on_progress=told)
     measured = {name: asdict(found) for name, found in seen.items()}
     columns = (text("seen"), number("parsed", spec=".3f"), *_SCORES)
     report = Report(title="", columns=columns, rows=[{"seen": name} | row for name, row in measured.items()])
@@ -352,7 +352,7 @@ def _load_others(folder: Path, stage: Stage, exam: Exam) -> dict[str, ExamRuns]:
     found, paths = {}, sorted(folder.glob("turns/*.safetensors"))
     if paths:
         heads = [load_turn_policy(path, encoder=stage.encoder_name)[0] for path in paths]
-        found["turn-level head"] = proof.sit_turns(stage, exam, heads)
+        found["turn-level head"] = proof.sit_policies(stage, exam, heads)
     for path in sorted(folder.glob("lm-*/plans-*.json")):
         written = json.loads(path.read_text(encoding="utf-8"))
         if len(written) == len(exam.tasks):
@@ -386,7 +386,7 @@ def _sit_all(
     price = float(np.mean([outcome.cost for outcome in ours]))
     by_hand = proof.plan_by_hand(exam, ranked, calls=calls, money=price)
     plans |= {name: [written] for name, written in by_hand.items()}
-    others["conductor, once more where nothing came"] = proof.sit_again(stage, exam, policies[TRAINED])
+    others["conductor, once more where nothing came"] = proof.sit_policies(stage, exam, policies[TRAINED])
     plans["its plans, best worker only"] = [proof.force_best(exam, run, ranked) for run in plans[TRAINED]]
-    plans[CEILING] = [proof.find_ceiling(world, exam, seed=0, told=advance)]
+    plans[CEILING] = [proof.find_ceiling(world, exam, seed=0, on_progress=advance)]
     return proof.report(exam, plans, world, others=others)

@@ -16,12 +16,12 @@ def read_items(file: Path) -> list[NewItem]:
     """
     import msgspec
 
-    from ripieno.gateway.memories import Remember
+    from ripieno.gateway.memories import RememberRequest
 
     listed = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            given = msgspec.convert({"kind": "episode"} | json.loads(line), Remember)
+            given = msgspec.convert({"kind": "episode"} | json.loads(line), RememberRequest)
             listed.append(given.make(source=""))
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             raise DataError(f"not an item: {error}", path=str(file), place=f"line {number}") from error

@@ -17,7 +17,7 @@ from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
     from ripieno.app import Installation
-    from ripieno.learn.promotion import Finding
+    from ripieno.learn.promotion import StageResult
 
 
 @click.group(epilog="\b\nExample:\n  ripieno policy list")
@@ -94,10 +94,10 @@ def shadow(
     from ripieno.app.policies import shadow as hold
     from ripieno.learn.promotion import CANARY_SHARE
 
-    async def work(app: Installation) -> list[Finding]:
-        found: list[Finding] = []
+    async def work(app: Installation) -> list[StageResult]:
+        found: list[StageResult] = []
         with progress_bar("paired calls") as show:
-            pairing = Pairing(tasks=tasks, pairs=pairs, most_cost_usd=most_cost, told=show)
+            pairing = Pairing(tasks=tasks, pairs=pairs, most_cost_usd=most_cost, on_progress=show)
             async for finding in hold(app, checkpoint, pairing):
                 found.append(finding)
                 say(f"{finding.stage}: {finding.reason}")

@@ -104,7 +104,7 @@ def probe(
 
     async def work(app: Installation) -> ProbeProfile:
         with progress_bar("probing") as show:
-            return await run_probes(app, worker, budget=budget, tasks=tasks, most_cost=most_cost, told=show)
+            return await run_probes(app, worker, budget=budget, tasks=tasks, most_cost=most_cost, on_progress=show)
 
     found = run_app(config, work)
     if as_json:

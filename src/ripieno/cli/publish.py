@@ -74,7 +74,7 @@ def screen(data: RoutingData, scanner: Scanner | None, *, redact: bool) -> Routi
     Raises:
         GateRefused: the data set has secrets or personal data, and `redact` is not set.
     """
-    from ripieno.learn.screening import require_clean, screen_data, tell_counts
+    from ripieno.learn.screening import describe_counts, require_clean, screen_data
 
     if scanner is None:
         return data
@@ -82,7 +82,7 @@ def screen(data: RoutingData, scanner: Scanner | None, *, redact: bool) -> Routi
     if not redact:
         require_clean(screened)
     elif screened.counts:
-        say(f"replaced in {len(screened.places)} places: {tell_counts(screened.counts)}")
+        say(f"replaced in {len(screened.places)} places: {describe_counts(screened.counts)}")
     return screened.data
 
 

@@ -27,7 +27,7 @@ def report(config: Path | None, *, last: int, as_json: bool) -> None:
     """
     from ripieno.app.sources import list_campaigns, list_local
     from ripieno.evaluate.tables import summarise_traffic, tabulate_traffic
-    from ripieno.learn.reports import make_report
+    from ripieno.learn.logs import make_report
 
     async def work(app: Installation) -> TrafficReport:
         found, _ = make_report(app.ledger, last=last, local=list_local(app.runtime.pool), datasets=list_campaigns(app))

@@ -57,7 +57,7 @@ def resume(config: Path | None, *, run: str, as_json: bool) -> None:
     """Resume RUN here, and print its answer. Finished steps are not repeated."""
 
     async def work(app: Installation) -> Answered | None:
-        return await app.runs.go_on(await asyncio.to_thread(app.runs.find, run))
+        return await app.runs.resume(await asyncio.to_thread(app.runs.find, run))
 
     answered = run_app(config, work)
     if answered is None:

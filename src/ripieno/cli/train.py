@@ -146,8 +146,8 @@ async def train_once(app: Installation, request: TrainingRequest) -> TrainingOut
     from ripieno.learn import train as fit
     from ripieno.learn.checks import fit_checks, pair_checks
     from ripieno.learn.missing import check_missing
-    from ripieno.learn.modes import fit_with_modes
     from ripieno.learn.train import check_gate, promote, record_learned
+    from ripieno.learn.workflow_columns import fit_with_workflows
     from ripieno.tasks import read_folder
 
     source = read_folder(request.data) if request.data is not None else load_measured(app, request.dataset)
@@ -159,9 +159,9 @@ async def train_once(app: Installation, request: TrainingRequest) -> TrainingOut
     watermark = app.ledger.head() if source.name == TRAFFIC else 0
     trained = fit(source, features, recipe=recipe, schema=app.analyzer.schema, clock=app.clock)
     if request.data is None and request.has_modes:
-        found = fit_with_modes(app.ledger, source, features, app.runtime.pool, recipe=recipe, base=trained)
+        found = fit_with_workflows(app.ledger, source, features, app.runtime.pool, recipe=recipe, base=trained)
         if found is not None:
-            trained, gain = found.trained, found.gain
+            trained, gain = found
             say(f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility on held-out tasks")
     checks = fit_checks(pair_checks(app.ledger))
     for name, trust in checks.items():
@@ -191,7 +191,8 @@ def count_unjudged(app: Installation, source: RoutingData) -> dict[str, tuple[in
 
     Traffic is left out, because most of its answers are never judged.
     """
-    from ripieno.learn.missing import count_missing, describe_missing
+    from ripieno.learn.checkpoint import describe_missing
+    from ripieno.learn.missing import count_missing
 
     if source.name == TRAFFIC:
         return {}
@@ -260,7 +261,7 @@ async def hold_against_incumbent(app: Installation, trained: Trained, version: s
     Raises:
         GateRefused: the new checkpoint loses.
     """
-    from ripieno.learn.promotion import compare, record_finding
+    from ripieno.learn.promotion import compare, record_stage
     from ripieno.route.choose import DecisionRule
 
     current = app.registry.current()
@@ -275,7 +276,7 @@ async def hold_against_incumbent(app: Installation, trained: Trained, version: s
             raise
         say(f"{current} is not compared with: {error.message}")
         return
-    await record_finding(app.ledger, finding, checkpoint=version, incumbent=current)
+    await record_stage(app.ledger, finding, checkpoint=version, incumbent=current)
     if not finding.passed:
         raise GateRefused(
             f"{version} {finding.reason} against {current}, which stays in traffic",

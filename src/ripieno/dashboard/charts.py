@@ -1,6 +1,6 @@
-"""Charts as SVG in the page: drawn by pygal in a process of its own, coloured by the page's style sheet, no script.
+"""Charts as SVG without scripts: pygal draws them in a process of its own, the page's style sheet colours them.
 
-Run as a script, this module draws the chart that it reads on stdin, and answers on stdout.
+Run as a script, this module draws the chart that it reads from stdin, and writes it to stdout.
 """
 
 import asyncio
@@ -16,60 +16,59 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from ripieno.drawing import load_pygal, name_powers, render
+
 WIDTH, HEIGHT = 640, 320
 MOST_LINES = 8
-"""Series of one chart: more colours cannot be told apart."""
-
+"""Series in one chart: readers cannot distinguish more colours."""
 MOST_POINTS = 2_000
-"""Points of one series."""
+"""Points in one series."""
 LONGEST_LABEL = 40
-"""Characters of a name in a chart. Labels that leave its titles no width have pygal wrap them for ever."""
+"""Characters of a name in a chart. If labels leave no width for titles, pygal wraps the titles for ever."""
 DRAWING_S = 20.0
-"""That drawing may take; a page without its chart is better than none."""
+"""Seconds for drawing; after them the page is shown without its chart."""
 LARGEST = 1 << 20
 """Bytes of a drawn chart."""
 KEPT = 64
-"""Charts that are kept as drawn: most are asked for again unchanged."""
+"""Drawn charts in memory: most are requested again unchanged."""
 
 log = logging.getLogger(__name__)
-
-Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One series."""
+    """One series of points."""
 
     name: str
-    points: Points
+    points: Sequence[tuple[float, float]]
     is_joined: bool = True
-    """Whether its points are joined by a line."""
+    """Whether a line joins its points."""
     labels: Sequence[str] = ()
-    """What each point is, where that is not plain."""
+    """A name for each point, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """What is to be drawn."""
+    """A chart of lines or of bars."""
 
     title: str
-    """What the chart shows, for readers who do not see it."""
+    """What the chart shows, for screen readers."""
     x: str
     """Name of the horizontal axis."""
     y: str = ""
-    """Name of the vertical one."""
+    """Name of the vertical axis."""
     lines: Sequence[Series] = ()
     bars: Mapping[str, float] = field(default_factory=dict)
-    """In place of lines: one bar for each name, the first on top."""
+    """Instead of lines: one bar for each name, the first on top."""
     has_log_x: bool = False
-    """Whether the horizontal axis is one of powers of ten; points at or below 0 are left out."""
+    """Whether the horizontal axis is logarithmic; points at or below 0 are left out."""
 
 
 _drawn: "OrderedDict[bytes, Markup]" = OrderedDict()
 
 
 async def draw(chart: Chart) -> Markup | None:
-    """A chart as markup, drawn in another process within its time; None where that could not be done."""
+    """Draw a chart in another process; None if that fails or takes more than `DRAWING_S`."""
     packed = json.dumps(asdict(chart)).encode()
     known = _drawn.get(packed)
     if known is not None:
@@ -80,7 +79,7 @@ async def draw(chart: Chart) -> Markup | None:
     )
     try:
         async with asyncio.timeout(DRAWING_S):
-            said, _ = await child.communicate(packed)
+            output, _ = await child.communicate(packed)
     except TimeoutError:
         log.warning("a chart was not drawn within %g s: %s", DRAWING_S, chart.title)
         return None
@@ -88,69 +87,53 @@ async def draw(chart: Chart) -> Markup | None:
         if child.returncode is None:
             child.kill()
             await child.wait()
-    if child.returncode or len(said) > LARGEST:
+    if child.returncode or len(output) > LARGEST:
         log.warning("a chart could not be drawn: %s", chart.title)
         return None
-    made = _drawn[packed] = Markup(said.decode())  # noqa: S704  # built element by element, and escaped by that
+    made = _drawn[packed] = Markup(output.decode())  # noqa: S704  # built element by element, and escaped by that
     if len(_drawn) > KEPT:
         _drawn.popitem(last=False)
     return made
 
 
 def draw_here(chart: Chart) -> Markup:
-    """A chart as markup, drawn in this process."""
+    """Draw a chart in this process."""
     return _draw_bars(chart) if chart.bars else _draw_lines(chart)
 
 
-def _draw_lines(asked: Chart) -> Markup:
-    pygal = _load_pygal()
-    lines = [_bound(line) for line in asked.lines[:MOST_LINES]]
-    shown = [_take_log(line) for line in lines] if asked.has_log_x else lines
-    chart = pygal.XY(**_options(asked.x, asked.y))
-    if asked.has_log_x:
-        chart.x_labels = _name_powers([px for line in shown for px, _ in line.points])
-    for line in shown:
-        labels = line.labels or [""] * len(line.points)
-        points = [{"value": point, "label": label} for point, label in zip(line.points, labels, strict=True)]
-        chart.add(line.name, points, stroke=line.is_joined, dots_size=3)
-    return _finish(chart, asked.title)
+def _draw_lines(drawn: Chart) -> Markup:
+    chart = load_pygal().XY(**_options(drawn.x, drawn.y))
+    plotted = [(line, _list_points(line, is_log=drawn.has_log_x)) for line in drawn.lines[:MOST_LINES]]
+    if drawn.has_log_x:
+        chart.x_labels = name_powers([point["value"][0] for _, points in plotted for point in points])
+    for line, points in plotted:
+        chart.add(_clip(line.name), points, stroke=line.is_joined, dots_size=3)
+    return _finish(chart, drawn.title)
 
 
-def _draw_bars(asked: Chart) -> Markup:
-    pygal = _load_pygal()
-    bars = {_clip(name): value for name, value in asked.bars.items() if math.isfinite(value)}
-    chart = pygal.HorizontalBar(**_options(asked.x, "") | {"show_legend": False, "height": 60 + 26 * max(len(bars), 2)})
-    chart.x_labels = list(bars)[::-1]  # it draws from below
-    chart.add(asked.x, list(bars.values())[::-1])
-    return _finish(chart, asked.title)
+def _draw_bars(drawn: Chart) -> Markup:
+    bars = {_clip(name): value for name, value in drawn.bars.items() if math.isfinite(value)}
+    shape = {"show_legend": False, "height": 60 + 26 * max(len(bars), 2)}
+    chart = load_pygal().HorizontalBar(**_options(drawn.x, "") | shape)
+    chart.x_labels = list(bars)[::-1]  # pygal draws from below
+    chart.add(drawn.x, list(bars.values())[::-1])
+    return _finish(chart, drawn.title)
 
 
-def _bound(line: Series) -> Series:
-    """A series with names that fit, and points that can be drawn."""
-    labels = [_clip(label) for label in line.labels] if line.labels else [""] * len(line.points)
-    kept = [(point, label) for point, label in zip(line.points, labels, strict=True) if all(map(math.isfinite, point))][
-        :MOST_POINTS
-    ]
-    return Series(
-        name=_clip(line.name),
-        points=[(px, py) for (px, py), _ in kept],
-        is_joined=line.is_joined,
-        labels=[label for _, label in kept] if line.labels else (),
-    )
+def _list_points(line: Series, *, is_log: bool) -> list[dict[str, Any]]:
+    """List the points that can be drawn, as pygal wants them."""
+    labels = line.labels or [""] * len(line.points)
+    return [
+        {"value": (math.log10(x) if is_log else x, y), "label": _clip(label)}
+        for (x, y), label in zip(line.points, labels, strict=True)
+        if math.isfinite(x) and math.isfinite(y) and (x > 0 or not is_log)
+    ][:MOST_POINTS]
 
 
 def _clip(name: str) -> str:
-    """A name that leaves room for the chart, without what XML cannot hold."""
+    """Shorten a name, and replace the characters that XML does not allow."""
     shown = "".join(letter if letter.isprintable() else " " for letter in name[: LONGEST_LABEL + 1])
     return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 1]}…"
-
-
-def _load_pygal() -> Any:
-    """The library, without the finder for its maps: one of a kind that Python no longer knows, and warns of."""
-    import pygal
-
-    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
-    return pygal
 
 
 def _options(x: str, y: str) -> dict[str, object]:
@@ -175,34 +158,9 @@ def _options(x: str, y: str) -> dict[str, object]:
     }
 
 
-def _take_log(line: Series) -> Series:
-    kept = [
-        ((math.log10(px), py), label)
-        for (px, py), label in zip(line.points, line.labels or [""] * len(line.points), strict=True)
-        if px > 0
-    ]
-    return Series(
-        name=line.name,
-        points=[point for point, _ in kept],
-        is_joined=line.is_joined,
-        labels=[label for _, label in kept] if line.labels else (),
-    )
-
-
-def _name_powers(values: Sequence[float]) -> list[dict[str, object]]:
-    if not values:
-        return []
-    low, high = math.floor(min(values)), math.ceil(max(values))
-    return [{"value": power, "label": f"${10.0**power:.0e}"} for power in range(low, max(high, low + 1) + 1)]
-
-
 def _finish(chart: Any, title: str) -> Markup:
-    """The chart as markup, without scripts, styles and tooltips; what a point is, is its title."""
-    root: ET.Element = chart.render_tree()
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if not isinstance(child.tag, str) or _is_dropped(child):
-                parent.remove(child)
+    """Render a chart without scripts, styles and tooltips. The name of a point becomes its title."""
+    root = render(chart, is_dropped=_is_dropped)
     for element in root.iter():
         element.attrib.pop("id", None)
         element.attrib.pop("style", None)
@@ -227,19 +185,19 @@ def _is_dropped(element: ET.Element) -> bool:
 
 
 def _name_point(dots: ET.Element) -> None:
-    told = [desc.text or "" for desc in dots.findall("desc")]
-    for desc in dots.findall("desc"):
+    descriptions = dots.findall("desc")
+    for desc in descriptions:
         dots.remove(desc)
     shape = dots.find("circle") if dots.find("circle") is not None else dots.find("rect")
-    if shape is not None and told:
-        ET.SubElement(shape, "title").text = ": ".join(part for part in told if part)
+    if shape is not None and descriptions:
+        ET.SubElement(shape, "title").text = ": ".join(desc.text for desc in descriptions if desc.text)
 
 
 def main() -> None:
-    """Draw what stdin asks for."""
-    told = json.load(sys.stdin.buffer)
-    lines = [Series(**line) for line in told.pop("lines")]
-    sys.stdout.buffer.write(draw_here(Chart(lines=lines, **told)).encode())
+    """Draw the chart on stdin."""
+    fields = json.load(sys.stdin.buffer)
+    lines = [Series(**line) for line in fields.pop("lines")]
+    sys.stdout.buffer.write(draw_here(Chart(lines=lines, **fields)).encode())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Decision: one task with its features, its workers, its steps, and what a turn of the dial would change."""
+"""Decision: one task with its features, workers and steps, and what another dial would change."""
 
 import asyncio
 
@@ -6,43 +6,43 @@ from ripieno.analyze.shape import NAMES
 from ripieno.app import Installation
 from ripieno.dashboard.charts import Chart, Series, draw
 from ripieno.dashboard.graph import lay_out
-from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.page import Page, PageRequest, render
 from ripieno.dashboard.views import Views
 from ripieno.domain import Decided, Decision, Features, Judged, Run
 from ripieno.errors import InvalidTask, NotFound
 from ripieno.route.explain import Explanation, explain, turn_dial
 
 DIALS = 21
-"""Settings of the dial that the chart shows."""
+"""Settings of the dial in the chart."""
 LONGEST = 20_000
-"""Characters of a text that the page shows."""
+"""Characters of a text on the page."""
 
 
-async def show(app: Installation, views: Views, asked: Asked) -> Page:
-    """One decision; `?dial=0.3` turns the dial."""
-    if len(asked.path) != 2:
+async def show(app: Installation, views: Views, request: PageRequest) -> Page:
+    """Show one decision; `?dial=0.3` turns the dial."""
+    if len(request.path) != 2:
         raise NotFound("name a decision: /ui/decision/ID")
-    name = asked.path[1]
+    name = request.path[1]
     if name == "last":
         latest = await asyncio.to_thread(app.ledger.decisions.last)
         if latest is None:
             raise NotFound("no decision is recorded yet", hint="ask something: `ripieno ask TEXT`, or the playground")
         name = latest
-    decided, runs, judged = await asyncio.to_thread(_read, app, name)
-    told = explain(decided.decision)
-    dial = read_dial(asked.query.get("dial"), decided.decision.objective.preference)
+    decided, runs, judged = await asyncio.to_thread(read_decision, app, name)
+    explanation = explain(decided.decision)
+    dial = read_dial(request.query.get("dial"), decided.decision.objective.preference)
     features = await app.analyzer.analyze(decided.task)
-    chart = _plan_chart(decided.decision, told)
+    chart = _plan_chart(decided.decision, explanation)
     return Page(
         html=render(
             "decision.html",
-            asked,
+            request,
             decision=decided.decision,
             text=decided.task.text[:LONGEST],
             runs=runs,
             judged=judged,
-            told=told,
-            what_if=turn_dial(decided.decision, dial) if told.scored else None,
+            explanation=explanation,
+            what_if=turn_dial(decided.decision, dial) if explanation.scored else None,
             chart=await draw(chart) if chart is not None else None,
             features=_list_features(features),
             graphs=[lay_out(decided.decision.workflow, run) for run in runs]
@@ -52,10 +52,10 @@ async def show(app: Installation, views: Views, asked: Asked) -> Page:
 
 
 def read_dial(given: str | None, default: float) -> float:
-    """A setting of the dial, in [0, 1].
+    """Read a setting of the dial, in [0, 1].
 
     Raises:
-        InvalidTask: it is none.
+        InvalidTask: it is not a number in [0, 1].
     """
     if given is None:
         return default
@@ -68,18 +68,20 @@ def read_dial(given: str | None, default: float) -> float:
     return dial
 
 
-def _read(app: Installation, name: str) -> tuple[Decided, list[Run], list[Judged]]:
+def read_decision(app: Installation, name: str) -> tuple[Decided, list[Run], list[Judged]]:
+    """Read a decision with its runs, and their verdicts."""
     decided = app.ledger.decisions.find(name)
     runs = app.ledger.runs.of_decision(decided.decision.id)
     return decided, runs, [judged for run in runs for judged in app.ledger.runs.verdicts_of(run.id)]
 
 
-def _plan_chart(decision: Decision, told: Explanation) -> Chart | None:
-    """Utility of the leading workers over the dial."""
-    if not told.scored:
+def _plan_chart(decision: Decision, explanation: Explanation) -> Chart | None:
+    """Chart the utility of the leading workers over the dial."""
+    if not explanation.scored:
         return None
-    leaders = {span.worker for span in told.spans}
-    shown = [item.estimate.worker for item in sorted(told.scored, key=lambda item: item.estimate.worker not in leaders)]
+    leaders = {span.worker for span in explanation.spans}
+    scored = sorted(explanation.scored, key=lambda item: item.estimate.worker not in leaders)
+    shown = [item.estimate.worker for item in scored]
     turned = [turn_dial(decision, step / (DIALS - 1)) for step in range(DIALS)]
     lines = [Series(name=str(name), points=[(at.dial, at.utilities[name]) for at in turned]) for name in shown[:6]]
     title = "utility of each worker over the dial"

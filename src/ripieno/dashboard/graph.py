@@ -1,15 +1,15 @@
-"""Graph: the steps of a workflow as boxes in columns, each to the right of what it saw."""
+"""Graph: the steps of a workflow as boxes in columns, each to the right of the steps that it saw."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ripieno.domain import Call, Ensemble, Merge, Plan, Run, Workflow
 
 PLANNING = "plan"
-"""Name of the step in which a plan is written."""
+"""Name of the step that writes a plan."""
 BOX, GAP = (150, 54), (46, 16)
-"""Width and height of a box, and the room between boxes, in the drawing's units."""
+"""Width and height of a box and of the gap between boxes, in units of the drawing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,8 @@ class Box:
     note: str
     state: str
     """`answered`, `failed`, `checked` or `planned`."""
-    x: int
-    y: int
+    x: int = 0
+    y: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,32 +35,21 @@ class Graph:
     height: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Node:
-    name: str
-    worker: str
-    note: str
-    state: str
-
-
 def lay_out(workflow: Workflow, run: Run | None) -> Graph:
-    """The steps that were made, or that are planned where none was."""
+    """Lay out the steps of a run, or the planned steps if there is no run."""
     nodes = _list_made(run) if run is not None else _list_planned(workflow)
     if isinstance(workflow, Ensemble) and workflow.merge is not Merge.SYNTHESIZE and run is not None and run.answer:
-        nodes.append(_Node(name=workflow.merge.value, worker=str(run.worker), note="is given", state="answered"))
+        nodes.append(Box(name=workflow.merge.value, worker=str(run.worker), note="is given", state="answered"))
     before = _find_before(workflow, nodes)
-    column: list[int] = []
-    for place in range(len(nodes)):
-        column.append(1 + max((column[index] for index in before[place]), default=-1))
+    columns: list[int] = []
     used: dict[int, int] = defaultdict(int)
     spots = []
-    for place in range(len(nodes)):
-        spots.append((column[place] * (BOX[0] + GAP[0]), used[column[place]] * (BOX[1] + GAP[1])))
-        used[column[place]] += 1
-    boxes = tuple(
-        Box(name=node.name, worker=node.worker, note=node.note, state=node.state, x=x, y=y)
-        for node, (x, y) in zip(nodes, spots, strict=True)
-    )
+    for seen in before:
+        column = 1 + max((columns[index] for index in seen), default=-1)
+        columns.append(column)
+        spots.append((column * (BOX[0] + GAP[0]), used[column] * (BOX[1] + GAP[1])))
+        used[column] += 1
+    boxes = tuple(replace(node, x=x, y=y) for node, (x, y) in zip(nodes, spots, strict=True))
     lines = tuple(
         (spots[index][0] + BOX[0], spots[index][1] + BOX[1] // 2, spots[place][0], spots[place][1] + BOX[1] // 2)
         for place in range(len(nodes))
@@ -71,11 +60,11 @@ def lay_out(workflow: Workflow, run: Run | None) -> Graph:
     return Graph(boxes=boxes, lines=lines, width=width, height=height)
 
 
-def _list_made(run: Run) -> list[_Node]:
-    made = [(call.step, 0, _tell_call(call)) for call in run.calls]
+def _list_made(run: Run) -> list[Box]:
+    made = [(call.step, 0, _describe_call(call)) for call in run.calls]
     for found in run.findings:
         verdict = found.verdict
-        node = _Node(
+        node = Box(
             name=f"check of {found.step}" if found.step else "check",
             worker=verdict.verifier,
             note=f"gives {found.author} {verdict.quality:.2f}",
@@ -85,30 +74,30 @@ def _list_made(run: Run) -> list[_Node]:
     for missing in run.unchecked:
         name = f"check of {missing.step}" if missing.step else "check"
         note = f"no verdict on {missing.author}"
-        made.append((missing.step, 1, _Node(name=name, worker=missing.verifier, note=note, state="failed")))
+        made.append((missing.step, 1, Box(name=name, worker=missing.verifier, note=note, state="failed")))
     if any(step for step, _, _ in made):
         made.sort(key=lambda each: (each[0] != PLANNING, each[0], each[1]))
     return [node for _, _, node in made]
 
 
-def _tell_call(call: Call) -> _Node:
+def _describe_call(call: Call) -> Box:
     note = call.failure.value if call.failure is not None else f"{call.tokens} tokens"
     state = "failed" if call.failure is not None else "answered"
-    return _Node(name=call.step or "call", worker=str(call.worker), note=note, state=state)
+    return Box(name=call.step or "call", worker=str(call.worker), note=note, state=state)
 
 
-def _list_planned(workflow: Workflow) -> list[_Node]:
+def _list_planned(workflow: Workflow) -> list[Box]:
     if isinstance(workflow, Plan):
         return [
-            _Node(name=str(number), worker=str(step.worker), note=step.op.value, state="planned")
+            Box(name=str(number), worker=str(step.worker), note=step.op.value, state="planned")
             for number, step in enumerate(workflow.steps, start=1)
         ]
     name = type(workflow).__name__.lower()
-    return [_Node(name=name, worker=str(workflow.worker), note="under way", state="planned")]
+    return [Box(name=name, worker=str(workflow.worker), note="running", state="planned")]
 
 
-def _find_before(workflow: Workflow, nodes: Sequence[_Node]) -> list[list[int]]:
-    """Which nodes each one saw: a plan and an ensemble say so; all others go one after the other."""
+def _find_before(workflow: Workflow, nodes: Sequence[Box]) -> list[list[int]]:
+    """List for each node the nodes that it saw. Only plans and ensembles have parallel steps."""
     if isinstance(workflow, Plan):
         return _find_plan(workflow, nodes)
     if isinstance(workflow, Ensemble):
@@ -116,7 +105,7 @@ def _find_before(workflow: Workflow, nodes: Sequence[_Node]) -> list[list[int]]:
     return [[place - 1] if place else [] for place in range(len(nodes))]
 
 
-def _find_plan(workflow: Plan, nodes: Sequence[_Node]) -> list[list[int]]:
+def _find_plan(workflow: Plan, nodes: Sequence[Box]) -> list[list[int]]:
     latest: dict[int, int] = {}
     seen: list[list[int]] = []
     for place, node in enumerate(nodes):
@@ -132,8 +121,8 @@ def _find_plan(workflow: Plan, nodes: Sequence[_Node]) -> list[list[int]]:
     return seen
 
 
-def _find_members(nodes: Sequence[_Node]) -> list[list[int]]:
-    """Place members side by side; what is no member sees all of them."""
+def _find_members(nodes: Sequence[Box]) -> list[list[int]]:
+    """Place members side by side; all other steps see every member."""
     members = [place for place, node in enumerate(nodes) if node.name.isdigit()]
     return [[] if place in members else [member for member in members if member < place] for place in range(len(nodes))]
 

@@ -1,10 +1,10 @@
-"""Live: decisions as they happen, with why."""
+"""Live: decisions as they happen, with their reasons."""
 
 import asyncio
 from dataclasses import dataclass
 
 from ripieno.app import Installation
-from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.page import Page, PageRequest, render
 from ripieno.dashboard.views import Views
 from ripieno.domain import Decided
 from ripieno.errors import InvalidTask
@@ -12,12 +12,12 @@ from ripieno.ledger import Ledger
 
 SHOWN = 50
 LONGEST = 160
-"""Characters of a task that a row shows."""
+"""Characters of a task in a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRow:
-    """One decision with what came of it."""
+    """One decision with its result."""
 
     id: str
     at: float
@@ -33,20 +33,20 @@ class DecisionRow:
     quality: float | None
 
 
-async def show(app: Installation, views: Views, asked: Asked) -> Page:
-    """The latest decisions, or those before a place; `live/rows` is the table alone, for pages that look again."""
-    before = asked.query.get("before", "")
+async def show(app: Installation, views: Views, request: PageRequest) -> Page:
+    """Show the latest decisions, or those before a place; `live/rows` is the table alone, for the script."""
+    before = request.query.get("before", "")
     if before and not before.isdigit():
         raise InvalidTask(f"before must be a place in the ledger, got {before[:40]!r}")
     rows, earlier = await asyncio.to_thread(read_rows, app.ledger, before=int(before) if before else None)
-    if asked.path[1:] == ("rows",):
-        return Page(html=render("rows.html", asked, rows=rows))
+    if request.path[1:] == ("rows",):
+        return Page(html=render("rows.html", request, rows=rows))
     entries = await asyncio.to_thread(app.ledger.head)
-    return Page(html=render("live.html", asked, rows=rows, earlier=earlier, is_latest=not before, entries=entries))
+    return Page(html=render("live.html", request, rows=rows, earlier=earlier, is_latest=not before, entries=entries))
 
 
 def read_rows(ledger: Ledger, *, before: int | None = None, most: int = SHOWN) -> tuple[list[DecisionRow], int | None]:
-    """Read the latest decisions, newest first, and the place before which others stand."""
+    """Read the latest decisions, newest first, and the place before which earlier ones are."""
     found = ledger.decisions.latest(most, before=before)
     decided = [(stored.at, stored.entry) for stored in found if isinstance(stored.entry, Decided)]
     came = ledger.decisions.results_of([entry.decision.id for _, entry in decided])
@@ -67,7 +67,7 @@ def read_rows(ledger: Ledger, *, before: int | None = None, most: int = SHOWN) -
                 calls=len(run.calls) if run is not None else 0,
                 cost_usd=run.cost_usd if run is not None else None,
                 latency_s=run.latency_s if run is not None else None,
-                state="answered" if has_answer else "failed" if run is not None else "under way",
+                state="answered" if has_answer else "failed" if run is not None else "running",
                 quality=judged[-1].verdict.quality if judged else None,
             )
         )

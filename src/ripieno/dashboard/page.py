@@ -1,4 +1,4 @@
-"""Page: what was asked for, and the HTML that answers; templates escape everything that they are not told to leave."""
+"""Page: a request for a page, and its HTML; templates escape every value."""
 
 import base64
 from collections.abc import Mapping
@@ -13,37 +13,37 @@ from markupsafe import Markup
 from ripieno.domain.report import Report, format_moment, format_money, format_money_sum, format_seconds
 
 ASSETS = {"style.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8"}
-"""Files that pages refer to, with their kind."""
+"""Files of pages, with their media types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Something long that was begun from a page."""
+    """Long work that a page started."""
 
     name: str
     about: str
-    """The worker or checkpoint that it is about."""
+    """The worker or checkpoint of the job."""
     state: str
     """`running`, `done` or `failed`."""
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What was asked for, and by whom."""
+class PageRequest:
+    """The page that is requested, and the visitor's permissions."""
 
     path: tuple[str, ...]
-    """Parts of the address behind `/ui`."""
+    """Parts of the address after `/ui`."""
     query: Mapping[str, str] = field(default_factory=dict)
     is_admin: bool = False
-    """Whether what is shown may be changed."""
+    """Whether the visitor may change things."""
     can_leave: bool = False
-    """Whether a key was given, that can be taken back."""
+    """Whether the visitor entered a key, and can leave."""
     token: str = ""
-    """What forms of this visitor carry."""
+    """The token of this visitor's forms."""
     jobs: tuple[Job, ...] = ()
-    said: str = ""
-    """What an action that led here has done."""
+    notice: str = ""
+    """The result of the action before this page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +54,17 @@ class Page:
     status: int = 200
 
 
-def render(template: str, asked: Asked, **facts: object) -> str:
+def render(template: str, request: PageRequest, **facts: object) -> str:
     """Fill a template."""
-    return _templates().get_template(template).render(asked=asked, **facts)
+    return _templates().get_template(template).render(request=request, **facts)
 
 
 def render_file(report: Report, pictures: Mapping[str, Path]) -> str:
-    """Render a report as one page with its pictures inside, to send on; nothing is loaded from elsewhere.
+    """Render a report as one HTML file that includes its pictures.
 
     Args:
         report: the table.
-        pictures: SVG files by what they show.
+        pictures: SVG files by their captions.
     """
     inlined = {name: base64.b64encode(path.read_bytes()).decode("ascii") for name, path in pictures.items()}
     style = Markup(_read("style.css").decode())  # noqa: S704  # a file of this package
@@ -72,7 +72,7 @@ def render_file(report: Report, pictures: Mapping[str, Path]) -> str:
 
 
 def read_asset(name: str) -> tuple[bytes, str] | None:
-    """A file that pages refer to, with its kind."""
+    """Read a file of pages, with its media type; None if there is no such file."""
     kind = ASSETS.get(name)
     return (_read(name), kind) if kind is not None else None
 
@@ -96,17 +96,17 @@ def _templates() -> Environment:
         "money_sum": format_money_sum,
         "seconds": format_seconds,
         "when": format_moment,
-        "share": tell_share,
-        "number": tell_number,
+        "share": format_share,
+        "number": format_count,
     }
     return environment
 
 
-def tell_share(value: float | None) -> str:
-    """A share in hundredths."""
+def format_share(value: float | None) -> str:
+    """Format a share with two decimals."""
     return "-" if value is None else f"{value:.2f}"
 
 
-def tell_number(value: float) -> str:
-    """A count with separated thousands."""
+def format_count(value: float) -> str:
+    """Format a count with separated thousands."""
     return f"{value:,.0f}"

@@ -1,10 +1,10 @@
-"""Policies: the checkpoints with their cards, which one decides, which is on trial, and how each came there."""
+"""Policies: the checkpoints with their cards and states, and the steps of promotions."""
 
 import asyncio
 from dataclasses import dataclass
 
 from ripieno.app import Installation
-from ripieno.dashboard.page import Asked, Page, render
+from ripieno.dashboard.page import Page, PageRequest, render
 from ripieno.dashboard.quality import draw_curve
 from ripieno.dashboard.views import Views
 from ripieno.domain import Promoted, Staged
@@ -12,7 +12,7 @@ from ripieno.errors import CheckpointError, NotFound
 from ripieno.learn.checkpoint import ModelCard, describe_margin, read_card, tabulate_card
 
 SHOWN = 100
-"""Checkpoints, and steps of promotions, that the page shows."""
+"""Checkpoints, and steps of promotions, on the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,16 +26,16 @@ class CheckpointRow:
     note: str
 
 
-async def show(app: Installation, views: Views, asked: Asked) -> Page:
-    """The registry, or `policies/VERSION`: one card."""
-    if len(asked.path) == 2:
-        return await _show_card(app, asked, asked.path[1])
-    if len(asked.path) > 2:
+async def show(app: Installation, views: Views, request: PageRequest) -> Page:
+    """Show the registry, or `policies/VERSION`: one card."""
+    if len(request.path) == 2:
+        return await _show_card(app, request, request.path[1])
+    if len(request.path) > 2:
         raise NotFound("name one checkpoint: /ui/policies/VERSION")
     rows, steps = await asyncio.to_thread(_read, app)
-    jobs = [job for job in asked.jobs if job.name == "shadow"]
+    jobs = [job for job in request.jobs if job.name == "shadow"]
     canary = app.registry.canary()
-    return Page(html=render("policies.html", asked, rows=rows, steps=steps, jobs=jobs, canary=canary))
+    return Page(html=render("policies.html", request, rows=rows, steps=steps, jobs=jobs, canary=canary))
 
 
 def _read(app: Installation) -> tuple[list[CheckpointRow], list[tuple[float, Promoted | Staged]]]:
@@ -62,13 +62,13 @@ def _find_row(app: Installation, version: str) -> CheckpointRow:
     return _describe(app, version, state)
 
 
-async def _show_card(app: Installation, asked: Asked, version: str) -> Page:
+async def _show_card(app: Installation, request: PageRequest, version: str) -> Page:
     row = await asyncio.to_thread(_find_row, app, version)
     drawn = row.card.drawn if row.card is not None else None
     return Page(
         html=render(
             "card.html",
-            asked,
+            request,
             row=row,
             card=row.card,
             proof=tabulate_card(row.card) if row.card is not None else None,

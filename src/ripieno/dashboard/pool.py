@@ -1,17 +1,17 @@
-"""Pool: each worker with its state, price, limits, and what was measured of it."""
+"""Pool: each worker with its state, price, limits and measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ripieno.app import Installation
-from ripieno.dashboard.page import Asked, Page, render
-from ripieno.dashboard.traffic import look_at_traffic
+from ripieno.dashboard.page import Page, PageRequest, render
+from ripieno.dashboard.traffic import view_traffic
 from ripieno.dashboard.views import Views
 from ripieno.domain import Price, Privacy, Standing, Worker, WorkerId
 from ripieno.evaluate.questions import SpendRow
 
 _SETTLED = 0.0
-"""Uncertainty that stands in for that of a task, where none is at hand."""
+"""Uncertainty in place of a task's, which this page does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +27,12 @@ class WorkerRow:
     mean: float | None
     """Mean quality over the tasks that the checkpoint was trained on."""
     spend: SpendRow | None
-    """What it took in the latest decisions."""
+    """Its spend in the latest decisions."""
 
 
-async def show(app: Installation, views: Views, asked: Asked) -> Page:
-    """Every worker of the pool."""
-    kept = look_at_traffic(app, views)
+async def show(app: Installation, views: Views, request: PageRequest) -> Page:
+    """Show every worker of the pool."""
+    kept = view_traffic(app, views)
     spends = {spend.name: spend for spend in kept.value.report.workers} if kept.value is not None else {}
     states = (
         ("resting", app.health.unhealthy()),
@@ -40,11 +40,11 @@ async def show(app: Installation, views: Views, asked: Asked) -> Page:
         ("full", app.runtime.caller.lanes.crowded()),
     )
     rows = [_describe(app, worker, _find_state(worker, states), spends.get(worker.id)) for worker in app.runtime.pool]
-    jobs = [job for job in asked.jobs if job.name == "probe"]
+    jobs = [job for job in request.jobs if job.name == "probe"]
     return Page(
         html=render(
             "pool.html",
-            asked,
+            request,
             rows=rows,
             kept=kept,
             jobs=jobs,
@@ -55,7 +55,7 @@ async def show(app: Installation, views: Views, asked: Asked) -> Page:
     )
 
 
-def _describe(app: Installation, worker: Worker, told: tuple[str, str], spend: SpendRow | None) -> WorkerRow:
+def _describe(app: Installation, worker: Worker, state: tuple[str, str], spend: SpendRow | None) -> WorkerRow:
     estimator = app.runtime.routing.router.estimator
     mean, standing = None, None
     if estimator is not None:
@@ -64,9 +64,9 @@ def _describe(app: Installation, worker: Worker, told: tuple[str, str], spend: S
         mean = estimator.checkpoint.usual[column] if column is not None else None
     return WorkerRow(
         worker=worker,
-        state=told[0],
-        detail=told[1],
-        price=tell_price(worker.price),
+        state=state[0],
+        detail=state[1],
+        price=format_price(worker.price),
         standing=standing,
         mean=mean,
         spend=spend,
@@ -75,12 +75,12 @@ def _describe(app: Installation, worker: Worker, told: tuple[str, str], spend: S
 
 def _find_state(worker: Worker, states: Sequence[tuple[str, Mapping[WorkerId, str]]]) -> tuple[str, str]:
     if worker.is_muted:
-        return "muted", "out of routing until it is unmuted"
+        return "muted", "gets no tasks until it is unmuted"
     return next(((state, found[worker.id]) for state, found in states if worker.id in found), ("ready", ""))
 
 
-def tell_price(price: Price) -> str:
-    """A price in words."""
+def format_price(price: Price) -> str:
+    """Format a price in words."""
     if not price.is_known:
         return "unknown"
     parts = []

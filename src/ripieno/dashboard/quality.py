@@ -1,11 +1,11 @@
-"""Quality: what the checkpoint in traffic proved, whether its promises are kept, and who is favoured."""
+"""Quality: the proof of the checkpoint in traffic, its calibration there, and its bias."""
 
 from markupsafe import Markup
 
 from ripieno.app import Installation
 from ripieno.dashboard.charts import Chart, Series, draw
-from ripieno.dashboard.page import Asked, Page, render
-from ripieno.dashboard.traffic import AUDITED, look_at_traffic, look_for_bias
+from ripieno.dashboard.page import Page, PageRequest, render
+from ripieno.dashboard.traffic import AUDITED, view_audit, view_traffic
 from ripieno.dashboard.views import Views
 from ripieno.evaluate.audit import tabulate_audit
 from ripieno.learn.checkpoint import Drawn, ModelCard, read_card, tabulate_card
@@ -13,17 +13,17 @@ from ripieno.learn.checkpoint import Drawn, ModelCard, read_card, tabulate_card
 _PERFECT = Series(name="perfect", points=((0.0, 0.0), (1.0, 1.0)))
 
 
-async def show(app: Installation, views: Views, asked: Asked) -> Page:
-    """Proof of the checkpoint, and how the latest traffic bears it out."""
+async def show(app: Installation, views: Views, request: PageRequest) -> Page:
+    """Show the proof of the checkpoint, and its quality in the latest traffic."""
     version = app.registry.current()
     card = read_card(app.registry.folder / version) if version is not None else None
     drawn = card.drawn if card is not None else None
-    traffic, audit = look_at_traffic(app, views), look_for_bias(app, views)
+    traffic, audit = view_traffic(app, views), view_audit(app, views)
     met = traffic.value
     return Page(
         html=render(
             "quality.html",
-            asked,
+            request,
             version=version,
             card=card,
             proof=tabulate_card(card) if card is not None else None,
@@ -35,14 +35,14 @@ async def show(app: Installation, views: Views, asked: Asked) -> Page:
             audited=AUDITED,
             met=await _draw_calibration("in traffic", met.calibration) if met is not None and met.calibration else None,
             course=await _draw_course(met.courses) if met is not None and any(met.courses.values()) else None,
-            # last: the audit may end while the charts are drawn, and the page then says that it was read
+            # last, because the audit may end while the charts are drawn
             findings=tabulate_audit(*audit.value)[1] if audit.value is not None else None,
         )
     )
 
 
 async def draw_curve(drawn: Drawn) -> Markup | None:
-    """Cost against quality of the held-out tasks: the curves, and every single worker."""
+    """Chart cost against quality on held-out tasks: the curves, and each single worker."""
     if not drawn.workers:
         return None
     names = list(drawn.workers)

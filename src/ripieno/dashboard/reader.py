@@ -1,4 +1,4 @@
-"""The process that reads the latest traffic: told what to read on stdin, it answers on stdout, and ends."""
+"""The process that reads the latest traffic: a query on stdin, the traffic or a fault on stdout."""
 
 import os
 import sys
@@ -8,41 +8,42 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from ripieno.dashboard.traffic import Read, Traffic, Wanted
+from ripieno.dashboard.traffic import Traffic, TrafficQuery
 from ripieno.errors import NotFound, RipienoError
 from ripieno.evaluate.observed import Observed
 from ripieno.evaluate.report import bin_calibration
-from ripieno.learn.reports import make_report
+from ripieno.learn.logs import make_report
 from ripieno.ledger import Ledger
 
 WINDOWS = 20
-"""Stretches of time in which the quality of a worker is averaged."""
+"""Windows in which the quality of a worker is averaged."""
 LEAST_WINDOW = 5
-"""Judged outcomes below which a stretch is not drawn."""
+"""Least judged outcomes of a window in the chart."""
 POLITE = 5
-"""How much others go before it."""
+"""How much the process lowers its priority."""
 
 
 def main() -> None:
-    """Read, and answer."""
+    """Read the query, and write the reply."""
     os.nice(POLITE)
-    wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=Wanted)
+    query = msgspec.json.decode(sys.stdin.buffer.read(), type=TrafficQuery)
+    found: Traffic | str
     try:
-        found = Read(traffic=read(wanted))
+        found = read(query)
     except RipienoError as error:
-        found = Read(fault=error.message)
+        found = error.message
     sys.stdout.buffer.write(msgspec.json.encode(found, enc_hook=float))  # numpy's numbers become plain ones
 
 
-def read(wanted: Wanted) -> Traffic:
+def read(query: TrafficQuery) -> Traffic:
     """Read the latest decisions.
 
     Raises:
-        NotFound: there are none.
+        NotFound: there are no decisions.
         LedgerError: the ledger cannot be read.
     """
-    with Ledger(wanted.url) as ledger:
-        found, rows = make_report(ledger, last=wanted.last, local=wanted.local, datasets=wanted.datasets)
+    with Ledger(query.url) as ledger:
+        found, rows = make_report(ledger, last=query.last, local=query.local, datasets=query.datasets)
     if not rows:
         raise NotFound("no task of traffic is recorded yet")
     realised = [row for row in rows if row.quality is not None and row.is_realised and row.worker in row.expected]
@@ -51,12 +52,12 @@ def read(wanted: Wanted) -> Traffic:
     return Traffic(
         report=found,
         calibration=tuple(bin_calibration(stated, met)) if realised else (),
-        courses=_follow(rows),
+        courses=_average_windows(rows),
     )
 
 
-def _follow(rows: Sequence[Observed]) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Met quality of each worker in stretches of the decisions."""
+def _average_windows(rows: Sequence[Observed]) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Average the met quality of each worker over windows of the decisions."""
     sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for place, row in enumerate(rows):
         if row.quality is not None and row.is_realised:

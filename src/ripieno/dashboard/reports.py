@@ -1,26 +1,26 @@
-"""Reports: the questions that change a routing table, answered from the latest decisions."""
+"""Reports on the latest decisions."""
 
 from ripieno.app import Installation
 from ripieno.dashboard.charts import Chart, draw
-from ripieno.dashboard.page import Asked, Page, render
-from ripieno.dashboard.traffic import LAST, look_at_traffic
+from ripieno.dashboard.page import Page, PageRequest, render
+from ripieno.dashboard.traffic import LAST, view_traffic
 from ripieno.dashboard.views import Views
 from ripieno.evaluate.tables import summarise_traffic, tabulate_traffic
 
 SHOWN = 12
-"""Kinds of the chart."""
+"""Kinds of tasks in the chart."""
 
 
-async def show(app: Installation, views: Views, asked: Asked) -> Page:
+async def show(app: Installation, views: Views, request: PageRequest) -> Page:
     """Show every report, with the evidence of each."""
-    kept = look_at_traffic(app, views)
+    kept = view_traffic(app, views)
     found = kept.value.report if kept.value is not None else None
     tokens = {spend.name: float(spend.tokens) for spend in found.kinds[:SHOWN]} if found is not None else {}
     chart = Chart(title="tokens by kind of task", bars=tokens, x="tokens")
     return Page(
         html=render(
             "reports.html",
-            asked,
+            request,
             kept=kept,
             reports=tabulate_traffic(found) if found is not None else (),
             summary=summarise_traffic(found) if found is not None else "",

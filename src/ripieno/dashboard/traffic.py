@@ -1,4 +1,4 @@
-"""Traffic: the latest decisions with what came of them, read beside the pages, as several of them show it."""
+"""Traffic: the latest decisions with their results, for several pages."""
 
 import asyncio
 import subprocess
@@ -10,71 +10,63 @@ import msgspec
 from ripieno.app import Installation
 from ripieno.app.policies import audit_traffic
 from ripieno.app.sources import list_campaigns, list_local
-from ripieno.dashboard.views import Kept, Views
+from ripieno.dashboard.views import CachedView, Views
 from ripieno.errors import LedgerError
 from ripieno.evaluate.audit import Audit
 from ripieno.evaluate.questions import TrafficReport
 
 LAST = 20_000
-"""Latest decisions that are read."""
+"""Latest decisions that the reports read."""
 READING_S = 300.0
-"""That reading may take."""
+"""Seconds for reading."""
 AUDITED = 1_000
-"""Latest decisions that are looked at for bias: their features are found anew."""
+"""Latest decisions in the audit, which computes their features again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What the latest decisions show."""
+    """Results of the latest decisions."""
 
     report: TrafficReport
     calibration: tuple[tuple[float, float], ...]
-    """Expected and met quality of the workers that were chosen, in bins of equal count."""
+    """Expected and met quality of the chosen workers, in bins of equal count."""
     courses: dict[str, tuple[tuple[float, float], ...]]
-    """By worker: its met quality over the decisions, in their order; from 0, the oldest, to 1."""
+    """By worker: its met quality over the decisions, from 0, the oldest, to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the reading process is told."""
+class TrafficQuery:
+    """What the reading process reads."""
 
     url: str
-    """Of the ledger; it may hold a password, and so does not stand in a command line."""
+    """Of the ledger. It may hold a password, and so is not a command line argument."""
     local: dict[str, int]
-    """Workers that run on this machine, with how many tasks each takes at once."""
+    """Workers on this machine, with the number of tasks that each runs at once."""
     datasets: tuple[str, ...]
-    """Campaigns in which several workers were measured on the same tasks."""
+    """Campaigns that measured several workers on the same tasks."""
     last: int = LAST
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
-    """What the reading process answers."""
-
-    traffic: Traffic | None = None
-    fault: str = ""
-
-
-def look_at_traffic(app: Installation, views: Views, *, last: int = LAST) -> Kept[Traffic]:
-    """The latest decisions, read within the last minute, or being read."""
+def view_traffic(app: Installation, views: Views, *, last: int = LAST) -> CachedView[Traffic]:
+    """Return the latest decisions, at most a minute old, or a view that is being made."""
     local = list_local(app.runtime.pool)
-    wanted = Wanted(url=app.runtime.settings.ledger.url, local=local, datasets=list_campaigns(app), last=last)
-    return views.look(f"traffic {last}", lambda: _read_apart(wanted))
+    query = TrafficQuery(url=app.runtime.settings.ledger.url, local=local, datasets=list_campaigns(app), last=last)
+    return views.get(f"traffic {last}", lambda: _read_apart(query))
 
 
-def look_for_bias(app: Installation, views: Views) -> Kept[tuple[Audit, list[str]]]:
-    """The audit of the latest decisions, made within the last minute, or being made."""
-    return views.look("audit", lambda: audit_traffic(app, last=AUDITED))
+def view_audit(app: Installation, views: Views) -> CachedView[tuple[Audit, list[str]]]:
+    """Return the audit of the latest decisions, at most a minute old, or a view that is being made."""
+    return views.get("audit", lambda: audit_traffic(app, last=AUDITED))
 
 
-async def _read_apart(wanted: Wanted) -> Traffic:
-    """Read in a process of its own: it takes a whole processor for seconds, and requests must not wait for it."""
+async def _read_apart(query: TrafficQuery) -> Traffic:
+    """Read in another process, because it takes seconds of a processor and requests must not wait for it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ripieno.dashboard.reader", stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         async with asyncio.timeout(READING_S):
-            told, _ = await process.communicate(msgspec.json.encode(wanted))
+            reply, _ = await process.communicate(msgspec.json.encode(query))
     except TimeoutError:
         raise LedgerError(f"traffic was not read within {READING_S:g} s") from None
     finally:
@@ -85,7 +77,7 @@ async def _read_apart(wanted: Wanted) -> Traffic:
         raise LedgerError(
             "the process that reads traffic has failed", hint="its traceback is on the gateway's standard error"
         )
-    found = msgspec.json.decode(told, type=Read)
-    if found.traffic is None:
-        raise LedgerError(found.fault)
-    return found.traffic
+    found: Traffic | str = msgspec.json.decode(reply, type=Traffic | str)
+    if isinstance(found, str):
+        raise LedgerError(found)
+    return found

@@ -1,13 +1,13 @@
-"""Audit: finds a router that favours a worker which does not earn it, under some condition.
+"""Audit: finds workers that the router favours without a reason in their results.
 
-Four looks, each on slices of the decided tasks (kind, length, criticality, tools):
+It runs four tests, each on slices of the decided tasks (kind, length, criticality, tools):
 
-    trust        a worker's expected quality against the quality met: too much trust under some condition
-    share        a worker that takes more of a slice than elsewhere, and does worse there than others do
-    names        the policy decided again with the workers' names permuted: nothing but estimates may count
-    attributes   the task decided again with one attribute changed: how often that moves the choice, and to whom
+    trust        expected quality of a worker against its judged quality: too high in some slice
+    share        a worker that gets more of a slice than elsewhere, and does worse there than the others
+    names        decisions repeated with permuted names of the workers: only estimates may count
+    attributes   decisions repeated with one attribute changed: how often the choice changes, and to which worker
 
-Flags are corrected for the number of looks (Bonferroni), so that a fair router is rarely accused.
+Flags are corrected for the number of tests (Bonferroni), so that a fair router rarely gets one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ from ripieno.route import Policy
 ALPHA = 0.05
 LEAST_CELL = 30
 MOST_TRUST = 0.05
-"""Expected minus met quality that nobody is accused for."""
+"""The audit does not flag calibration gaps below this."""
 LONG_TOKENS, CRITICAL = 500, 6.0
 DECIDED_AGAIN = 500
-"""Most tasks that are decided again."""
+"""Most decisions that are repeated."""
 _CELLS = (
     text("slice"), text("worker"), number("share", spec=".0%"),
     number("share_elsewhere", "elsewhere", spec=".0%"), number("judged"),
@@ -38,7 +38,7 @@ _CELLS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """One decision with its task's features, and the quality met where it is known."""
+    """One decision with the features of its task, and its judged quality if there is one."""
 
     decision: Decision
     features: Features
@@ -52,21 +52,21 @@ class Cell:
     slice: str
     worker: WorkerId
     tasks: int
-    """Decided for the worker in this slice."""
+    """Tasks of this slice that the worker got."""
     share: float
     """Of the slice's tasks."""
     share_elsewhere: float
     judged: int
     expected: float | None
-    """Mean quality expected of it on the judged ones."""
+    """Mean expected quality on its judged tasks."""
     met: float | None
     met_by_others: float | None
-    """Mean quality met by all other workers in the slice."""
+    """Mean judged quality of all other workers in the slice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """Something to look at."""
+    """One suspicion, for a human to check."""
 
     look: str
     slice: str
@@ -76,26 +76,26 @@ class Flag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeSwap:
-    """What one changed attribute did."""
+    """Effect of one changed attribute."""
 
     attribute: str
     tasks: int
     moved: float
-    """Share of the choices that moved, in [0, 1]."""
+    """Share of the choices that changed, in [0, 1]."""
     to: WorkerId | None
-    """Whom most of them moved to."""
+    """Worker that most of them changed to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """All that was found."""
+    """Result of an audit."""
 
     decisions: int
     judged: int
     cells: tuple[Cell, ...]
     flags: tuple[Flag, ...]
     renamed: int
-    """Tasks decided again under permuted names."""
+    """Decisions that were repeated under permuted names."""
     swaps: tuple[AttributeSwap, ...]
 
 
@@ -104,19 +104,15 @@ def audit(
     *,
     policy: Policy,
     estimate: Callable[[Features, Decision], Sequence[Estimate]],
-    seed: int = 0,
 ) -> Audit:
-    """Look at decisions.
+    """Audit some decisions.
 
-    Args:
-        rows: what was decided.
-        policy: that decides again.
-        estimate: the estimates of a decision's eligible workers for changed features.
-        seed: of the sample that is decided again.
+    `estimate` returns the estimates of a decision's eligible workers for changed features.
     """
-    cells = [cell for name, inside in _slice(rows).items() for cell in _count_cells(name, inside, rows)]
-    flags = [*_flag_trust(cells, rows), *_flag_shares(cells, rows)]
-    rng = np.random.default_rng(seed)
+    counted = [pair for name, inside in _slice(rows).items() for pair in _count_cells(name, inside, rows)]
+    cells = [cell for cell, _ in counted]
+    flags = [*_flag_trust(counted), *_flag_shares(counted)]
+    rng = np.random.default_rng(0)
     picked = [rows[index] for index in rng.permutation(len(rows))[:DECIDED_AGAIN]]
     flags += _flag_names(picked, policy, rng=rng)
     swaps = tuple(_swap(name, change, picked, policy, estimate) for name, change in _SWAPS.items()) if picked else ()
@@ -127,7 +123,7 @@ def audit(
 
 
 def tabulate_audit(found: Audit, drifts: Sequence[str]) -> tuple[Report, Report]:
-    """Lay out the shares of the slices, and what is to be looked at."""
+    """Lay out the shares of the slices, and the findings."""
     evidence = Evidence(n=found.judged, least=LEAST_CELL)
     fair = "no worker is favoured beyond what it earns"
     notes = (
@@ -145,7 +141,7 @@ def tabulate_audit(found: Audit, drifts: Sequence[str]) -> tuple[Report, Report]
 
 
 def name_slices(features: Features) -> tuple[str, ...]:
-    """The slices that a task belongs to."""
+    """Name the slices that a task belongs to."""
     named = [
         "all tasks",
         f"kind {features.kind or 'not stated'}",
@@ -170,85 +166,78 @@ def _slice(rows: Sequence[Audited]) -> dict[str, list[int]]:
     return {name: inside for name, inside in slices.items() if len(inside) >= LEAST_CELL}
 
 
-def _count_cells(name: str, inside: Sequence[int], rows: Sequence[Audited]) -> list[Cell]:
-    within = set(inside)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Qualities:
+    """Qualities of the judged tasks of one slice."""
+
+    expected: np.ndarray
+    """Expected quality of the worker on its own tasks."""
+    own: np.ndarray
+    others: np.ndarray
+
+
+def _count_cells(name: str, inside: Sequence[int], rows: Sequence[Audited]) -> list[tuple[Cell, _Qualities]]:
+    workers = np.array([row.decision.worker for row in rows])
+    within = np.isin(np.arange(len(rows)), inside)
+    quality = np.array([np.nan if row.quality is None else row.quality for row in rows])
+    known = within & ~np.isnan(quality)
     cells = []
     for worker in sorted({rows[index].decision.worker for index in inside}):
-        own = [index for index in inside if rows[index].decision.worker == worker]
-        elsewhere = [row.decision.worker == worker for index, row in enumerate(rows) if index not in within]
-        pairs = np.array(_pairs(rows, own)).reshape(-1, 2)
-        others = [rows[index].quality for index in inside if rows[index].decision.worker != worker]
-        known = [quality for quality in others if quality is not None]
-        cells.append(
-            Cell(
-                slice=name,
-                worker=worker,
-                tasks=len(own),
-                share=len(own) / len(inside),
-                share_elsewhere=float(np.mean(elsewhere)) if elsewhere else float("nan"),
-                judged=len(pairs),
-                expected=float(pairs[:, 0].mean()) if len(pairs) else None,
-                met=float(pairs[:, 1].mean()) if len(pairs) else None,
-                met_by_others=float(np.mean(known)) if known else None,
-            )
+        is_own = workers == worker
+        own = [rows[index].decision for index in np.flatnonzero(known & is_own).tolist()]
+        expected = [next(e.quality for e in decision.estimates if e.worker == worker) for decision in own]
+        judged = _Qualities(expected=np.array(expected), own=quality[known & is_own], others=quality[known & ~is_own])
+        cell = Cell(
+            slice=name,
+            worker=worker,
+            tasks=int((within & is_own).sum()),
+            share=float(is_own[within].mean()),
+            share_elsewhere=float(is_own[~within].mean()) if not within.all() else float("nan"),
+            judged=len(own),
+            expected=_mean(judged.expected),
+            met=_mean(judged.own),
+            met_by_others=_mean(judged.others),
         )
+        cells.append((cell, judged))
     return cells
 
 
-def _pairs(rows: Sequence[Audited], inside: Sequence[int]) -> list[tuple[float, float]]:
-    """Expected and met quality of the judged decisions."""
-    found = []
-    for index in inside:
-        quality, decision = rows[index].quality, rows[index].decision
-        if quality is not None:
-            expected = next(e.quality for e in decision.estimates if e.worker == decision.worker)
-            found.append((expected, quality))
-    return found
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
-def _flag_trust(cells: Sequence[Cell], rows: Sequence[Audited]) -> list[Flag]:
-    looks = [cell for cell in cells if cell.judged >= LEAST_CELL]
+def _flag_trust(counted: Sequence[tuple[Cell, _Qualities]]) -> list[Flag]:
+    looks = [(cell, judged) for cell, judged in counted if cell.judged >= LEAST_CELL]
     bar = _bar(len(looks))
     flags = []
-    slices = _slice(rows)
-    for cell in looks:
-        own = [index for index in slices[cell.slice] if rows[index].decision.worker == cell.worker]
-        pairs = np.array(_pairs(rows, own))
-        left = pairs[:, 0] - pairs[:, 1]
-        low = float(left.mean()) - bar * float(left.std()) / np.sqrt(len(left))
-        if low > MOST_TRUST:
-            reason = f"{pairs[:, 0].mean():.2f} is expected of it, {pairs[:, 1].mean():.2f} met, over {len(left)} tasks"
+    for cell, judged in looks:
+        gaps = judged.expected - judged.own
+        if float(gaps.mean()) - bar * float(gaps.std()) / np.sqrt(len(gaps)) > MOST_TRUST:
+            reason = f"{cell.expected:.2f} is expected of it, {cell.met:.2f} met, over {len(gaps)} tasks"
             flags.append(Flag(look="trust", slice=cell.slice, worker=cell.worker, reason=reason))
     return flags
 
 
-def _flag_shares(cells: Sequence[Cell], rows: Sequence[Audited]) -> list[Flag]:
-    slices = _slice(rows)
-    looks = [cell for cell in cells if cell.judged >= LEAST_CELL and cell.share > cell.share_elsewhere]
+def _flag_shares(counted: Sequence[tuple[Cell, _Qualities]]) -> list[Flag]:
+    looks = [each for each in counted if each[0].judged >= LEAST_CELL and each[0].share > each[0].share_elsewhere]
     bar = _bar(len(looks))
     flags = []
-    for cell in looks:
-        own: list[float] = []
-        others: list[float] = []
-        for index in slices[cell.slice]:
-            quality = rows[index].quality
-            if quality is not None:
-                (own if rows[index].decision.worker == cell.worker else others).append(quality)
+    for cell, judged in looks:
+        own, others = judged.own, judged.others
         if len(others) < LEAST_CELL:
             continue
-        worse = float(np.mean(others) - np.mean(own))
-        error = float(np.sqrt(np.var(own) / len(own) + np.var(others) / len(others)))
-        if worse - bar * error > 0.0:
+        error = float(np.sqrt(own.var() / len(own) + others.var() / len(others)))
+        if float(others.mean() - own.mean()) - bar * error > 0.0:
             reason = (
                 f"takes {cell.share:.0%} here and {cell.share_elsewhere:.0%} elsewhere, "
-                f"and meets {np.mean(own):.2f} where others meet {np.mean(others):.2f}"
+                f"and meets {cell.met:.2f} where others meet {cell.met_by_others:.2f}"
             )
             flags.append(Flag(look="share", slice=cell.slice, worker=cell.worker, reason=reason))
     return flags
 
 
 def _flag_names(rows: Sequence[Audited], policy: Policy, *, rng: np.random.Generator) -> list[Flag]:
-    """Decide with names permuted and in another order; a choice that does not follow its estimate is flagged."""
+    """Repeat decisions with permuted names and order. Flag choices that do not follow the estimates."""
     moved: dict[tuple[str, WorkerId], int] = {}
     for row in rows:
         estimates, decision = row.decision.estimates, row.decision
@@ -293,13 +282,12 @@ def _swap(
             mission_criticality=changed.mission_criticality,
             time_criticality=changed.time_criticality,
         )
-        found = estimate(changed, decision)
-        rng = np.random.default_rng(decision.seed)
-        chosen = policy.decide(changed, found, objective=objective, rng=rng).order[0]
-        rng = np.random.default_rng(decision.seed)
-        before = policy.decide(
-            row.features, estimate(row.features, decision), objective=decision.objective, rng=rng
-        ).order[0]
+        before, chosen = (
+            policy.decide(
+                features, estimate(features, decision), objective=wanted, rng=np.random.default_rng(decision.seed)
+            ).order[0]
+            for features, wanted in ((row.features, decision.objective), (changed, objective))
+        )
         if chosen != before:
             to[chosen] = to.get(chosen, 0) + 1
     most = max(to, key=lambda worker: to[worker], default=None)
@@ -307,7 +295,7 @@ def _swap(
 
 
 def _bar(looks: int) -> float:
-    """Standard errors beyond which one of so many looks is no luck."""
+    """Return the standard errors that are significant among this many tests."""
     return NormalDist().inv_cdf(1.0 - ALPHA / max(2 * looks, 2))
 
 

@@ -1,4 +1,4 @@
-"""One data set, every baseline of the proof, on its held-out prompts."""
+"""Benchmark of a router and all baselines on the held-out prompts of one data set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,6 @@ from ripieno.evaluate.report import (
     Entrant,
     Field,
     Table,
-    calibration_error,
     describe_costs,
     give_verdict,
     trace_curves,
@@ -24,6 +23,7 @@ from ripieno.evaluate.report import (
 )
 from ripieno.route.choose import DecisionRule, EstimateArrays, abstain, choose
 from ripieno.route.predictors import REGRESSORS, Checkpoint
+from ripieno.route.predictors.calibration import expected_calibration_error
 from ripieno.route.predictors.prior import UNKNOWN_LATENCY_S
 from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 from ripieno.route.predictors.uncertainty import cover, gather_cells
@@ -36,7 +36,7 @@ BEST_QUALITY = Objective(preference=1.0, preset="best", mission_criticality=0.0,
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Benchmark:
-    """A data set cut into what may be learned from and what is held out."""
+    """A data set, split into training and held-out prompts."""
 
     data: RoutingData
     train: TrainingSet
@@ -54,17 +54,13 @@ class BenchmarkResult:
     probabilities: np.ndarray
     """Predicted quality, shape (t, m)."""
     chosen: np.ndarray
-    """Column of the worker that the router took, shape (t,); where it abstains, the one that it would have asked."""
+    """Column of the worker that the router takes, or would take where it abstains, shape (t,)."""
     curves: Mapping[str, Curve]
-    """Cost against quality by name; empty where costs are unknown."""
+    """Cost against quality by name; empty if costs are unknown."""
 
 
 def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
-    """Cut a data set by its own splits; a model without any held-out outcome, as a new one, is left out of the proof.
-
-    Args:
-        data: prompts, models and outcomes.
-        features: features of all prompts, in order.
+    """Split a data set by its own splits, without the models that have no held-out outcome.
 
     Raises:
         DataError: a split is empty, or a held-out prompt lacks an outcome for every model.
@@ -93,7 +89,7 @@ def prepare(data: RoutingData, features: Sequence[Features]) -> Benchmark:
 
 
 def find_scales(train: TrainingSet) -> Scales:
-    """An ordinary price and an ordinary wait: the mean over workers of each one's mean, on the training tasks."""
+    """Find an ordinary cost and latency: the mean over workers of each worker's mean on the training tasks."""
     cost, latency = (np.nanmean(_or_nan(column_means(part)[None, :])) for part in (train.cost_usd, train.latency_s))
     default = Scales()
     return Scales(
@@ -111,34 +107,22 @@ def judge(
     extra: Sequence[Entrant] = (),
     seed: int = 0,
 ) -> BenchmarkResult:
-    """Score the predictor beside every baseline on the held-out prompts.
+    """Score the predictor and every baseline on the held-out prompts.
 
     Args:
-        bench: the data set, cut.
+        bench: the data set.
         predictor: fitted on `bench.train`, or loaded from a checkpoint of the same workers.
-        objective: what the caller of the router wants; utility is measured for it.
-        baselines: kinds of regressors to fit on the same vectors of the same training prompts, uncalibrated; their
+        objective: the objective that utility is measured for.
+        baselines: kinds of regressors to fit on the same vectors of the same training prompts, uncalibrated. Their
             costs and uncertainties are the router's.
         extra: further entrants, each with shares over `bench.held_out.workers`.
-        seed: of folds and intervals.
+        seed: seed of the intervals.
     """
     best = bench.train.best_single()
     table = Table(bench.held_out, best_single=best, objective=objective, scales=bench.scales)
     expected = expect(predictor, bench.test.features, bench.train.workers)
     rule = DecisionRule(scales=bench.scales, margin=predictor.margin)
-    entrants = [
-        table.uniform(),
-        table.always(_cheapest(bench.train), name="cheapest"),
-        table.always(_majority(bench.train), name="majority label"),
-        table.always(best, name="best single"),
-        *extra,
-        table.choose(_task_means(bench), name="task label", note="reads the label"),
-    ]
-    z, fresh = predictor.vectors(bench.train.features), predictor.vectors(bench.test.features)
-    for kind in baselines:
-        plain = _predict_plain(bench, kind, z, fresh)
-        other = replace(expected, expected=replace(expected.expected, quality=plain))
-        entrants.append(table.take(choose(other, objective, replace(rule, margin=0.0)).leader, name=kind))
+    entrants = _enter_baselines(bench, predictor, expected, table, kinds=baselines, extra=extra)
     chosen = choose(expected, objective, rule).leader
     silent = abstain(expected, chosen, objective)
     entrants.append(table.take(chosen, name="router", note=_note_margin(rule.margin), silent=silent))
@@ -152,6 +136,7 @@ def judge(
     lines = table.score(entrants, seed=seed)
     curves = trace_curves(bench.held_out, scores=predicted.quality, expected_cost=expected_cost)
     named = {line.name: line for line in lines}
+    routed = np.where(silent, 0.0, bench.held_out.quality[np.arange(len(chosen)), chosen])
     report = BenchmarkReport(
         name=bench.data.name,
         tasks=len(bench.test),
@@ -160,27 +145,48 @@ def judge(
         best_single=bench.held_out.workers[best],
         policies=lines,
         verdict=give_verdict(named["router"], named["oracle"]),
-        calibration_error=calibration_error(bench.held_out, predicted.quality),
+        calibration_error=expected_calibration_error(predicted.quality, bench.held_out.quality),
         margin=rule.margin,
-        quality_of=_by_kind(
-            bench.held_out, np.where(silent, 0.0, bench.held_out.quality[np.arange(len(chosen)), chosen])
-        ),
+        quality_of={kind: float(routed[rows].mean()) for kind, rows in _split_kinds(bench.held_out).items()},
         **_describe_trust(bench, predictor, expected),  # type: ignore[arg-type]  # fields of a report
         **describe_costs(bench.held_out, curves, best_single=best),  # type: ignore[arg-type]  # fields of a report
     )
     return BenchmarkResult(report=report, probabilities=predicted.quality, chosen=chosen, curves=curves)
 
 
+def _enter_baselines(
+    bench: Benchmark,
+    predictor: Checkpoint,
+    expected: EstimateArrays,
+    table: Table,
+    *,
+    kinds: Sequence[str],
+    extra: Sequence[Entrant],
+) -> list[Entrant]:
+    """Make the entrants that the router is compared with, without the oracle."""
+    entrants = [
+        table.uniform(),
+        table.always(_cheapest(bench.train), name="cheapest"),
+        table.always(_majority(bench.train), name="majority label"),
+        table.always(table.best_single, name="best single"),
+        *extra,
+        table.choose(_task_means(bench), name="task label", note="reads the label"),
+    ]
+    z, fresh = predictor.vectors(bench.train.features), predictor.vectors(bench.test.features)
+    unguarded = DecisionRule(scales=bench.scales, margin=0.0)
+    for kind in kinds:
+        plain = _predict_plain(bench, kind, z, fresh)
+        other = replace(expected, expected=replace(expected.expected, quality=plain))
+        entrants.append(table.take(choose(other, table.objective, unguarded).leader, name=kind))
+    return entrants
+
+
 def routed_utility(
     bench: Benchmark, predictor: Checkpoint, objective: Objective, *, rule: DecisionRule | None = None
 ) -> np.ndarray:
-    """Measure what the served rule earns by a predictor on each held-out task, in utility, shape (t,).
+    """Measure the utility of the served rule with a predictor on each held-out task, shape (t,).
 
-    Args:
-        bench: the data set, cut.
-        predictor: what estimates.
-        objective: what the caller wants.
-        rule: the rule that is served; if None, the predictor's margin at the scales of the benchmark.
+    Without a rule, it uses the predictor's margin at the scales of the benchmark.
     """
     expected = expect(predictor, bench.test.features, bench.train.workers)
     rule = rule or DecisionRule(scales=bench.scales, margin=predictor.margin)
@@ -190,7 +196,7 @@ def routed_utility(
 
 
 def expect(predictor: Checkpoint, features: Sequence[Features], workers: Sequence[str]) -> EstimateArrays:
-    """Estimate many tasks as the router does for known workers that are idle.
+    """Estimate many tasks as the router does for known, idle workers.
 
     Raises:
         CheckpointError: the predictor does not know a worker.
@@ -217,7 +223,7 @@ def _fill_cost(cost: np.ndarray, train: TrainingSet) -> np.ndarray:
 
 
 def _learn_penalty(bench: Benchmark, predictor: Checkpoint) -> float:
-    """The price of money that kept the best single worker's quality on training tasks, each predicted unseen."""
+    """Learn the weight of cost that keeps the best single worker's quality, from out-of-fold predictions."""
     train = bench.train
     columns = [predictor.workers.index(worker) for worker in train.workers]
     expected = np.nan_to_num(_fill_cost(predictor.predict(train.features).cost_usd[:, columns], train))
@@ -227,7 +233,7 @@ def _learn_penalty(bench: Benchmark, predictor: Checkpoint) -> float:
 
 
 def _describe_trust(bench: Benchmark, predictor: Checkpoint, estimates: EstimateArrays) -> dict[str, object]:
-    """Say how far the stated uncertainties hold on held-out tasks, and the measure of pairs."""
+    """Measure the coverage of the stated intervals, and the recovered gap of a pair of workers."""
     held_out, predicted = bench.held_out, estimates.expected
     costs, latencies = predictor.cover(bench.test)
     figures: dict[str, object] = {
@@ -240,19 +246,16 @@ def _describe_trust(bench: Benchmark, predictor: Checkpoint, estimates: Estimate
     if len(held_out.workers) == 2:
         strong = int(np.argmax(estimates.usual_quality[0]))
         figures["apgr"] = _or_none(gap_recovered(predicted.quality, held_out.quality, weak=1 - strong, strong=strong))
-        kinds = np.array(held_out.kinds)
         figures["apgr_of"] = {
-            str(kind): gap_recovered(
-                predicted.quality[kinds == kind], held_out.quality[kinds == kind], weak=1 - strong, strong=strong
-            )
-            for kind in np.unique(kinds)
+            kind: gap_recovered(predicted.quality[rows], held_out.quality[rows], weak=1 - strong, strong=strong)
+            for kind, rows in _split_kinds(held_out).items()
         }
     return figures
 
 
-def _by_kind(held_out: Field, values: np.ndarray) -> dict[str, float]:
+def _split_kinds(held_out: Field) -> dict[str, np.ndarray]:
     kinds = np.array(held_out.kinds)
-    return {str(kind): float(values[kinds == kind].mean()) for kind in np.unique(kinds)}
+    return {str(kind): kinds == kind for kind in np.unique(kinds)}
 
 
 def _note_margin(margin: float) -> str:
@@ -291,7 +294,7 @@ def _make_field(data: RoutingData, test: TrainingSet, rows: np.ndarray) -> Field
 
 
 def _task_means(bench: Benchmark) -> np.ndarray:
-    """Mean training quality of each worker on tasks of the same label; the worker's own mean for unseen labels."""
+    """Return the mean training quality of each worker by label of the task; the worker's mean for unseen labels."""
     overall = np.nan_to_num(column_means(bench.train.quality))
     labels = np.array([kind or "" for kind in bench.train.kinds])
     means = {}
@@ -304,7 +307,7 @@ def _task_means(bench: Benchmark) -> np.ndarray:
 
 
 def _majority(train: TrainingSet) -> int:
-    """The worker that is most often a best one."""
+    """Find the worker that is most often the best."""
     best = np.nanmax(np.where(np.isnan(train.quality), -1.0, train.quality), axis=1, keepdims=True)
     shares = (train.quality == best).astype(float)
     return int(np.argmax((shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)).sum(axis=0)))

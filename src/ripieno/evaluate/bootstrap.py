@@ -1,4 +1,4 @@
-"""Intervals: paired, over tasks, with a seed."""
+"""Intervals of means over tasks: paired, and reproducible by their seed."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -12,7 +12,7 @@ RESAMPLES = 2000
 NORMAL_95 = 1.96
 """Normal quantile of a 95 % interval."""
 ERRING = 0.05
-"""Share of false findings that is accepted over all comparisons of one question."""
+"""Accepted probability of a false finding over all comparisons of one question."""
 
 
 class Draws:
@@ -20,7 +20,7 @@ class Draws:
 
     Args:
         groups: a number for each task, shape (n,); tasks of one group are drawn together.
-        rng: the generator; one seed gives one set of draws.
+        rng: the generator.
 
     Source:
         Efron & Tibshirani (1993), An introduction to the bootstrap, sections 13.3 and 8.6 (clusters).
@@ -37,35 +37,31 @@ class Draws:
         self._sizes = self._weights @ np.bincount(self._which).astype(np.float32)
 
     def interval(self, values: np.ndarray) -> Interval:
-        """Percentile interval of the mean of one number a task, shape (n,)."""
+        """Compute the percentile interval of the mean of one number per task, shape (n,)."""
         sums = np.bincount(self._which, weights=values).astype(np.float32)
         low, high = np.quantile((self._weights @ sums) / self._sizes, [0.025, 0.975])
         return Interval(mean=float(values.mean()), low=float(low), high=float(high))
 
 
 def bootstrap_mean(values: np.ndarray, *, rng: np.random.Generator, groups: np.ndarray | None = None) -> Interval:
-    """Percentile interval of a mean; see `Draws`."""
+    """Compute the percentile interval of a mean; see `Draws`."""
     return Draws(np.arange(len(values)) if groups is None else groups, rng=rng).interval(values)
 
 
-def wilson(qualities: Sequence[float], *, z: float = NORMAL_95) -> Interval:
-    """Share of accepted answers with its interval.
+def wilson(qualities: Sequence[float]) -> Interval:
+    """Compute the share of accepted answers with its interval.
 
     Source:
         Wilson (1927), Probable inference, the law of succession, and statistical inference.
     """
-    n, mean = len(qualities), float(np.mean(qualities))
+    n, mean, z = len(qualities), float(np.mean(qualities)), NORMAL_95
     middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * float(np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2)))
     return Interval(mean=mean, low=max(middle - half, 0.0), high=min(middle + half, 1.0))
 
 
 def subtract_means(one: npt.ArrayLike, other: npt.ArrayLike, *, tests: int) -> Interval:
-    """Mean of the first minus that of the second, with an interval that `tests` of them together can bear.
-
-    Source:
-        Bonferroni: each errs as seldom as all of them may.
-    """
+    """Compute the difference of two means, with an interval that is corrected for `tests` comparisons (Bonferroni)."""
     first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     mean = float(first.mean() - second.mean())
     half = find_quantile(tests) * float(np.sqrt(first.var() / len(first) + second.var() / len(second)))
@@ -73,5 +69,5 @@ def subtract_means(one: npt.ArrayLike, other: npt.ArrayLike, *, tests: int) -> I
 
 
 def find_quantile(tests: int) -> float:
-    """Normal quantile at which `tests` two-sided comparisons together err as often as one may (Bonferroni)."""
+    """Find the normal quantile for `tests` two-sided comparisons with the error of one (Bonferroni)."""
     return NormalDist().inv_cdf(1.0 - ERRING / 2.0 / max(tests, 1))

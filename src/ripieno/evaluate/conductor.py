@@ -1,7 +1,8 @@
-"""Proof of a conductor: on workers, pools and ways of asking that it never saw, beside what costs as much."""
+"""Proof of a conductor on unseen workers, pools and phrasings, with controls of equal cost."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,49 +35,50 @@ _SOLVE = ACTIONS.index((Op.SOLVE, 0))
 _VERIFY = ACTIONS.index((Op.VERIFY, 1))
 _RUN = ACTIONS.index((Op.RUN, 0))
 _GATE_POOLS, _GATE_TASKS = 80, 4
+_SINGLE_TASKS, _CEILING_TASKS = 10, 60
 _PART = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exam:
-    """What all entrants are measured on."""
+    """The tasks and pools that measure all entrants."""
 
     tasks: tuple[GradedTask, ...]
     pools: tuple[BenchPool, ...]
     """The pool of each task."""
     group: np.ndarray
-    """Number of the pool of each task, shape (n,): intervals resample pools, not tasks."""
+    """Pool number of each task, shape (n,): intervals resample pools, not tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LmMeasure:
-    """What a language model's plans bring on an exam."""
+    """Mean results of a language model's plans on an exam."""
 
     parsed: float
-    """Share of its answers that are plans."""
+    """Share of its answers that are valid plans."""
     right: float
     cost: float
-    """In thousandths of a US dollar a task."""
+    """In thousandths of a US dollar per task."""
     reward: float
     steps: float
 
-    def tell(self) -> str:
-        """In a few words."""
+    def describe(self) -> str:
+        """Describe the results in a few words."""
         return f"parsed {self.parsed:.3f}, right {self.right:.3f}, cost {self.cost:.2f}, reward {self.reward:.3f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExamRuns:
-    """What came of somebody who does not write plans in the policy's words."""
+    """Outcomes of an entrant that does not write plans in the policy's words."""
 
     runs: tuple[tuple[BenchOutcome, ...], ...]
-    """Outcomes of the exam, one row a seed."""
+    """Outcomes of the exam, one row per seed."""
     parsed: float
-    """Share of answers that are plans."""
+    """Share of answers that are valid plans."""
 
 
 def make_exam(world: World, *, pools: int, tasks: int, seed: int, split: str = "test") -> Exam:
-    """Pools and tasks of one split: `tasks` of each family and pool."""
+    """Draw pools and tasks of one split: `tasks` of each family and pool."""
     rng = np.random.default_rng([seed, 17])
     drawn = [world.draw_pool(split, rng) for _ in range(pools)]
     chosen: list[GradedTask] = []
@@ -90,7 +92,7 @@ def make_exam(world: World, *, pools: int, tasks: int, seed: int, split: str = "
 
 
 def write_plans(policy: TinyPolicy, stage: Stage, exam: Exam) -> list[Words]:
-    """What a policy writes for each task of an exam."""
+    """Write the plan of a policy for each task of an exam."""
     plans: list[Words] = []
     for scene, _, _ in _walk(stage, exam):
         plans += [tuple(plan) for plan in policy.write(scene)]
@@ -98,43 +100,35 @@ def write_plans(policy: TinyPolicy, stage: Stage, exam: Exam) -> list[Words]:
 
 
 def _walk(stage: Stage, exam: Exam) -> Iterator[tuple[Scene, Sequence[GradedTask], Sequence[BenchPool]]]:
-    """An exam in parts that fit into memory."""
+    """Yield an exam in parts that fit into memory."""
     for start in range(0, len(exam.tasks), _PART):
         tasks, pools = exam.tasks[start : start + _PART], exam.pools[start : start + _PART]
         yield stage.make(tasks, pools), tasks, pools
 
 
 def sit(world: World, exam: Exam, plans: Sequence[Words]) -> list[BenchOutcome]:
-    """What comes of one plan a task."""
+    """Run one plan per task."""
     return [
         world.run(task, to_steps(plan), pool) for task, plan, pool in zip(exam.tasks, plans, exam.pools, strict=True)
     ]
 
 
-def sit_turns(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy]) -> ExamRuns:
-    """What comes of steps that are chosen one by one."""
+def sit_policies(stage: Stage, exam: Exam, policies: Sequence[TurnPolicy | TinyPolicy]) -> ExamRuns:
+    """Run policies that see results: heads of turns, and plans of which an empty result leads to a second plan."""
     runs = []
     for policy in policies:
         outcomes: list[BenchOutcome] = []
         for scene, tasks, pools in _walk(stage, exam):
-            outcomes += find_outcomes(stage.world, play(policy, stage, scene, tasks, pools))
-        runs.append(tuple(outcomes))
-    return ExamRuns(runs=tuple(runs), parsed=1.0)
-
-
-def sit_again(stage: Stage, exam: Exam, policies: Sequence[TinyPolicy]) -> ExamRuns:
-    """What comes of plans of which those that end in nothing are followed by another one."""
-    runs = []
-    for policy in policies:
-        outcomes: list[BenchOutcome] = []
-        for scene, tasks, pools in _walk(stage, exam):
-            outcomes += recurse(policy, stage, scene, tasks, pools)
+            if isinstance(policy, TurnPolicy):
+                outcomes += find_outcomes(stage.world, play(policy, stage, scene, tasks, pools))
+            else:
+                outcomes += recurse(policy, stage, scene, tasks, pools)
         runs.append(tuple(outcomes))
     return ExamRuns(runs=tuple(runs), parsed=1.0)
 
 
 def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> ExamRuns:
-    """What comes of plans as a language model wrote them; what is none answers nothing."""
+    """Run the plans that a language model wrote. An invalid plan has no answer."""
     outcomes, parsed = [], []
     for task, pool, written in zip(exam.tasks, exam.pools, texts, strict=True):
         try:
@@ -149,20 +143,18 @@ def sit_texts(world: World, exam: Exam, texts: Sequence[str]) -> ExamRuns:
 
 
 def mark(world: World, exam: Exam, texts: Sequence[str]) -> LmMeasure:
-    """The means of a language model's plans on an exam."""
+    """Measure the means of a language model's plans on an exam."""
     entrant = sit_texts(world, exam, texts)
-    outcomes = entrant.runs[0]
-    return LmMeasure(
-        parsed=entrant.parsed,
-        right=float(np.mean([each.is_right for each in outcomes])),
-        cost=float(np.mean([each.cost for each in outcomes])),
-        reward=float(np.mean([each.reward for each in outcomes])),
-        steps=float(np.mean([each.steps for each in outcomes])),
-    )
+    return LmMeasure(parsed=entrant.parsed, **mean_outcomes(entrant.runs[0]))
+
+
+def mean_outcomes(outcomes: Sequence[BenchOutcome]) -> dict[str, float]:
+    """Return the means of `right`, `cost`, `reward` and `steps`."""
+    return {name: float(values.mean()) for name, values in _mean_seeds([outcomes]).items()}
 
 
 def gate_plans(stage: Stage, exam: Exam, conductor: TinyPolicy, router: TinyPolicy, *, seed: int) -> list[Words]:
-    """The conductor's plans for kinds of tasks in which they proved to pay in training, the router's for all others."""
+    """Take the conductor's plans for kinds of tasks in which they gain on training tasks, else the router's."""
     proof = make_exam(stage.world, pools=_GATE_POOLS, tasks=_GATE_TASKS, seed=seed, split="train")
     runs = [sit(stage.world, proof, write_plans(policy, stage, proof)) for policy in (conductor, router)]
     lead = np.array([ours.reward - theirs.reward for ours, theirs in zip(*runs, strict=True)])
@@ -177,8 +169,8 @@ def gate_plans(stage: Stage, exam: Exam, conductor: TinyPolicy, router: TinyPoli
     return [plan if kind in pays else step for (plan, step), kind in zip(both, guessed, strict=True)]
 
 
-def choose_singles(world: World, exam: Exam, *, seed: int, most: int = 10) -> dict[int, list[int]]:
-    """Workers of each pool, the best one first, by accuracy on training's ways of asking."""
+def choose_singles(world: World, exam: Exam, *, seed: int) -> dict[int, list[int]]:
+    """Rank the workers of each pool by accuracy on the phrasings of training, best first."""
     found: dict[int, list[int]] = {}
     for place, pool in zip(exam.group.tolist(), exam.pools, strict=True):
         if place in found:
@@ -187,7 +179,7 @@ def choose_singles(world: World, exam: Exam, *, seed: int, most: int = 10) -> di
         tasks = [
             world.tasks["train", family][index]
             for family in world.families
-            for index in rng.permutation(len(world.tasks["train", family]))[:most]
+            for index in rng.permutation(len(world.tasks["train", family]))[:_SINGLE_TASKS]
         ]
         right = [try_plan(world, pool, plan, tasks).right for plan in list_singles(pool)]
         found[place] = [int(index) for index in np.argsort(right)[::-1]]
@@ -195,13 +187,9 @@ def choose_singles(world: World, exam: Exam, *, seed: int, most: int = 10) -> di
 
 
 def plan_by_hand(exam: Exam, ranked: Mapping[int, list[int]], *, calls: float, money: float) -> dict[str, list[Words]]:
-    """Controls: the best worker alone, modes by hand, and votes that take as many calls, or as much money.
+    """Write the controls: the best worker alone, agreement, and votes of equal calls or equal cost.
 
-    Args:
-        exam: tasks and pools.
-        ranked: workers of each pool, best first.
-        calls: mean calls of the conductor.
-        money: its mean price.
+    `calls` and `money` are means of the conductor; money is in thousandths of a US dollar.
     """
     made: dict[str, list[Words]] = {SINGLE: [], "agreement of two, else a third": [], "best of n, equal calls": []}
     made["best of n, equal money"] = []
@@ -218,9 +206,9 @@ def plan_by_hand(exam: Exam, ranked: Mapping[int, list[int]], *, calls: float, m
 
 
 def find_ceiling(
-    world: World, exam: Exam, *, seed: int, tasks: int = 60, told: Callable[[int], None] | None = None
+    world: World, exam: Exam, *, seed: int, on_progress: Callable[[int], None] = lambda found: None
 ) -> list[Words]:
-    """The plan of each pool and family that exhaustive search finds on other tasks of the same kind."""
+    """Find the best plan of each pool and family by exhaustive search on other tasks of the family."""
     split = exam.pools[0].workers[0].split
     known: dict[tuple[int, str], Words] = {}
     plans = []
@@ -230,15 +218,15 @@ def find_ceiling(
             listed = world.tasks[split, task.family]
             held = {each.id for each, at in zip(exam.tasks, exam.group, strict=True) if at == place}
             others = [listed[index] for index in rng.permutation(len(listed)) if listed[index].id not in held]
-            known[place, task.family] = search(world, pool, others[:tasks], first=tasks // 3)[0].plan
-            if told is not None:
-                told(len(known))
+            first = _CEILING_TASKS // 3
+            known[place, task.family] = search(world, pool, others[:_CEILING_TASKS], first=first)[0].plan
+            on_progress(len(known))
         plans.append(known[place, task.family])
     return plans
 
 
 def force_best(exam: Exam, plans: Sequence[Words], ranked: Mapping[int, list[int]]) -> list[Words]:
-    """The conductor's plans with every worker replaced by the best single one: what its structure alone is worth."""
+    """Replace every worker of the plans by the best single one, to measure the value of their structure."""
     forced = []
     for plan, place, pool in zip(plans, exam.group.tolist(), exam.pools, strict=True):
         best = next(worker for worker in ranked[place] if not pool.workers[worker].can_run)
@@ -247,20 +235,17 @@ def force_best(exam: Exam, plans: Sequence[Words], ranked: Mapping[int, list[int
 
 
 def measure_parsed(exam: Exam, runs: Sequence[Sequence[Words]]) -> float:
-    """Share of plans that the grammar reads back from their words."""
+    """Measure the share of plans that the grammar reads back from their words."""
     rosters: dict[int, Roster] = {}
-    read = []
+    read = 0
     for run in runs:
         for plan, place, pool in zip(run, exam.group.tolist(), exam.pools, strict=True):
             if place not in rosters:
                 rosters[place] = make_roster([worker.can_run for worker in pool.workers])
-            try:
+            with suppress(InvalidPlan):
                 parse_text(describe_plan(plan), rosters[place])
-            except InvalidPlan:
-                read.append(0.0)
-            else:
-                read.append(1.0)
-    return float(np.mean(read))
+                read += 1
+    return read / sum(map(len, runs))
 
 
 def report(
@@ -270,13 +255,9 @@ def report(
     *,
     others: Mapping[str, ExamRuns] | None = None,
 ) -> ConductorReport:
-    """Carry out every entrant's plans, and make the table.
+    """Run every entrant's plans, and make the table.
 
-    Args:
-        exam: what is sat.
-        plans: of each entrant, one list a seed; an entrant without seeds has one.
-        world: where they are carried out.
-        others: entrants of which the outcomes are there.
+    `plans` has one list per seed for each entrant. The outcomes of `others` are known.
     """
     outcomes: dict[str, Sequence[Sequence[BenchOutcome]]] = {
         name: [sit(world, exam, run) for run in runs] for name, runs in plans.items()
@@ -344,11 +325,9 @@ def _find_flat_lead(exam: Exam, families: Sequence[FamilyRow], lead: np.ndarray)
 
 
 def _mean_seeds(runs: Sequence[Sequence[BenchOutcome]]) -> dict[str, np.ndarray]:
+    names = {"right": "is_right", "cost": "cost", "reward": "reward", "steps": "steps"}
     return {
-        "right": np.mean([[each.is_right for each in run] for run in runs], axis=0),
-        "cost": np.mean([[each.cost for each in run] for run in runs], axis=0),
-        "reward": np.mean([[each.reward for each in run] for run in runs], axis=0),
-        "steps": np.mean([[each.steps for each in run] for run in runs], axis=0),
+        name: np.mean([[getattr(each, field) for each in run] for run in runs], axis=0) for name, field in names.items()
     }
 
 
@@ -357,14 +336,14 @@ def _single(pool: BenchPool, worker: int) -> tuple[int, int]:
 
 
 def _vote(order: Sequence[int], most: int) -> Words:
-    """The first worker's answer where no third can decide; with three calls, two that agree or the third."""
+    """Return the first worker's answer, or with three calls the answer that two give, else the third's."""
     if most < 3 or len(order) < 3:
         return ((_SOLVE, order[0]),)
     return ((_SOLVE, order[0]), (_VERIFY, order[1]), (_SOLVE, order[2]))
 
 
 def _spend(pool: BenchPool, order: Sequence[int], money: float) -> Words:
-    """As `_vote`, with the workers that the money pays for."""
+    """Return the `_vote` of the workers that the money pays for."""
     chosen: list[int] = []
     for worker in order:
         if sum(pool.workers[each].cost for each in [*chosen, worker]) <= money and len(chosen) < 3:
@@ -373,6 +352,6 @@ def _spend(pool: BenchPool, order: Sequence[int], money: float) -> Words:
 
 
 def _unrun(action: int) -> int:
-    """The same place in a plan for a worker that does not execute."""
+    """Return the same action for a worker that does not execute code."""
     op, source = ACTIONS[action] if action != STOP else (Op.SOLVE, 0)
     return ACTIONS.index((Op.SOLVE, source)) if op is Op.RUN else action

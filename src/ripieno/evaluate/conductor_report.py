@@ -1,4 +1,4 @@
-"""The table of proof of a conductor: its rows, its verdict, and how it is shown."""
+"""The table of proof of a conductor: rows, verdict and layout."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,19 +18,19 @@ class EntrantRow:
     name: str
     right: Interval
     cost: float
-    """In thousandths of a US dollar a task."""
+    """In thousandths of a US dollar per task."""
     reward: Interval
     steps: float
     lead_right: Interval | None
-    """The conductor's lead over it, paired."""
+    """Lead of the conductor over this entrant, paired."""
     lead_reward: Interval | None
     parsed: float
-    """Share of plans that could be read."""
+    """Share of valid plans."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:
-    """One family of tasks: what plans add there."""
+    """Accuracy in one family of tasks, with and without plans."""
 
     name: str
     one_step: float
@@ -40,7 +40,7 @@ class FamilyRow:
 
     @property
     def is_flat(self) -> bool:
-        """Whether even the best plans add too little to single steps."""
+        """Return whether even the best plans add too little to single steps."""
         return self.ceiling - self.one_step < LEAST_HEADROOM
 
 
@@ -58,21 +58,21 @@ _FAMILIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConductorReport:
-    """The table, and what stands beside it."""
+    """The table, and further results."""
 
     rows: tuple[EntrantRow, ...]
     pools: int
     tasks: int
     seeds: int
     shares: Mapping[str, float]
-    """Share of the conductor's calls that each kind of worker gets: a collapse shows here."""
+    """Share of the conductor's calls that each kind of worker gets. It shows a collapse."""
     steps: Mapping[int, float]
     """Share of its plans by number of steps."""
     families: tuple[FamilyRow, ...]
     flat_lead: Interval | None
-    """Its lead in reward over the one-step router in families that plans add nothing to; None where there is none."""
+    """Lead in reward over the one-step router in flat families; None if there is no such family."""
     gated_flat_lead: Interval | None
-    """The same behind its gate."""
+    """The same lead behind its gate."""
 
     def find(self, name: str) -> EntrantRow:
         """Find a row by its name."""
@@ -80,12 +80,12 @@ class ConductorReport:
 
     @property
     def headroom(self) -> float:
-        """Accuracy that the search ceiling adds to the one-step router."""
+        """Return the accuracy that the search ceiling adds to the one-step router."""
         return self.find(CEILING).right.mean - self.find(ONE_STEP).right.mean
 
     @property
     def verdict(self) -> str:
-        """What the table says, in a sentence."""
+        """Describe the result in a sentence."""
         if self.headroom < LEAST_HEADROOM:
             return f"little headroom: plans add {self.headroom:+.3f} to single steps; do not train"
         lead = self.find(ONE_STEP).lead_reward
@@ -119,7 +119,7 @@ class ConductorReport:
         return entrants, Report(title="families", columns=_FAMILIES, rows=self.families, notes=(*flat, self.verdict))
 
     def describe(self) -> dict[str, object]:
-        """Make the document of `--json`, in which an interval is a list of mean, low and high."""
+        """Make the JSON document, in which an interval is a list of mean, low and high."""
         found: dict[str, object] = asdict(self, dict_factory=_list_intervals)
         return found | {"headroom": self.headroom, "verdict": self.verdict}
 

@@ -1,4 +1,4 @@
-"""The cost-quality curve: what each dollar buys, for a router and for plain mixes of single workers."""
+"""The cost-quality curve of a router, and of mixes of single workers."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,23 @@ STEPS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Curve:
-    """Points of mean cost and mean quality, cheapest first, no point worse and dearer than another."""
+    """Pareto-optimal points of mean cost and mean quality, cheapest first."""
 
     cost_usd: np.ndarray
     quality: np.ndarray
 
     def height_at(self, cost_usd: float) -> float:
-        """Best quality for at most this mean cost, mixing neighbours; the cheapest point's below the curve."""
+        """Return the best quality at this mean cost, by mixing neighbours; below the curve, the cheapest point's."""
         return float(np.interp(cost_usd, self.cost_usd, self.quality))
 
     def price_of(self, quality: float) -> float:
-        """Least mean cost that reaches this quality, mixing neighbours; infinite where none does."""
-        if quality <= self.quality[0]:
-            return float(self.cost_usd[0])
-        reached = np.flatnonzero(self.quality >= quality - 1e-12)
-        if not len(reached):
+        """Return the least mean cost that reaches this quality, by mixing neighbours; infinite if none does."""
+        if quality > self.quality[-1] + 1e-12:
             return float("inf")
-        index = int(reached[0])
-        low, high = self.quality[index - 1], self.quality[index]
-        share = (quality - low) / (high - low)
-        return float(self.cost_usd[index - 1] + share * (self.cost_usd[index] - self.cost_usd[index - 1]))
+        return float(np.interp(quality, self.quality, self.cost_usd))
 
     def area(self, low: float, high: float) -> float:
-        """Mean height between two costs; 'AIQ' of RouterBench (Hu et al., 2024)."""
+        """Return the mean height between two costs: 'AIQ' of RouterBench (Hu et al., 2024)."""
         if high <= low:
             return self.height_at(low)
         grid = np.linspace(low, high, 2000)
@@ -39,7 +33,7 @@ class Curve:
 
 
 def sweep_curve(scores: np.ndarray, expected_cost: np.ndarray, quality: np.ndarray, cost: np.ndarray) -> Curve:
-    """Sweep the price of money from zero to all that matters.
+    """Sweep the weight of cost from zero until only cost counts.
 
     Args:
         scores: predicted quality, shape (t, m).
@@ -58,7 +52,7 @@ def sweep_curve(scores: np.ndarray, expected_cost: np.ndarray, quality: np.ndarr
 
 
 def penalties(expected_cost: np.ndarray) -> np.ndarray:
-    """Prices of money to try, in quality per USD: none, then from nothing to all that matters."""
+    """List the weights of cost to try, in quality per USD: zero, and a geometric range."""
     scale = max(float(np.nanmean(expected_cost)), 1e-15)
     return np.concatenate([[0.0], np.geomspace(1e-5, 1e4, STEPS) / scale])
 
@@ -66,7 +60,7 @@ def penalties(expected_cost: np.ndarray) -> np.ndarray:
 def choose_penalty(
     scores: np.ndarray, expected_cost: np.ndarray, quality: np.ndarray, cost: np.ndarray, *, floor: float
 ) -> float:
-    """The price of money that spends least on these tasks while mean quality stays at `floor`; 0 where none does.
+    """Choose the weight of cost that spends least while mean quality stays at `floor`; 0 if none does.
 
     Args:
         scores: predicted quality of tasks that were not learned from, shape (n, m).
@@ -85,7 +79,7 @@ def choose_penalty(
 
 
 def gap_recovered(scores: np.ndarray, quality: np.ndarray, *, weak: int, strong: int) -> float:
-    """Average performance gap recovered by sending a rising share of tasks to the strong worker.
+    """Compute the average performance gap recovered by sending a rising share of tasks to the strong worker.
 
     Tasks go to it in order of the predicted difference; the area is between always-weak and always-strong.
 
@@ -111,12 +105,12 @@ def gap_recovered(scores: np.ndarray, quality: np.ndarray, *, weak: int, strong:
 
 
 def mix_curve(quality: np.ndarray, cost: np.ndarray) -> Curve:
-    """The zero router: the best mixes of single workers."""
+    """Trace the best mixes of single workers, which need no router."""
     return hull(list(zip(cost.mean(axis=0).tolist(), quality.mean(axis=0).tolist(), strict=True)))
 
 
 def hull(points: list[tuple[float, float]]) -> Curve:
-    """Upper concave hull of points, kept only while it rises; mixing two points reaches all between them."""
+    """Return the rising part of the upper concave hull; mixing two points reaches all points between them."""
     kept: list[tuple[float, float]] = []
     for point in sorted(set(points), key=lambda p: (p[0], -p[1])):
         if kept and point[1] <= kept[-1][1]:

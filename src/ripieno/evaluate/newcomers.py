@@ -1,4 +1,4 @@
-"""Leave one worker out: how well a few probes foretell a worker, and what choosing by them costs."""
+"""Leave-one-worker-out test: how well a few probes predict a worker, and the regret of routing by them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from ripieno.route.predictors.belief import choose_probe, learn_prior, pooled_qu
 
 PROBES = (0, 5, 10, 20, 50, 100)
 LEAST_CELL = 20
-"""Held-out tasks of a kind, below which its accuracy is more luck than truth."""
+"""Least held-out tasks of a kind whose accuracy is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeLine:
-    """One number of probes, averaged over left-out workers and seeds."""
+    """Results for one number of probes, averaged over left-out workers and seeds."""
 
     probes: int
     rmse: float
-    """Of predicted accuracy in each kind of task, against the held-out one."""
+    """Error of the predicted accuracy in each kind of task, against the held-out one."""
     rmse_raw: float
-    """Of the mean of the probes in each kind, the pool's mean where there is none."""
+    """Error of the mean of the probes in each kind, or of the pool's mean if there is none."""
     rmse_pool: float
-    """Of the pool's mean in each kind, which needs no probe."""
+    """Error of the pool's mean in each kind, which needs no probe."""
     regret: float
-    """Held-out quality lost by routing with these beliefs, against routing with all outcomes, in [0, 1]."""
+    """Lost held-out quality of routing with these beliefs, against routing with all outcomes, in [0, 1]."""
     coverage: float
     """Share of kinds whose accuracy lies in the 80 % interval."""
 
@@ -40,7 +40,7 @@ _COLUMNS = (
 
 
 def tabulate_probes(lines: Sequence[ProbeLine], name: str) -> Report:
-    """Lay out what leaving each worker of a data set out shows."""
+    """Lay out the results of leaving each worker out."""
     title = f"{name}: each worker left out in turn, three seeds; error of its accuracy in each kind of task"
     return Report(title=title, columns=_COLUMNS, rows=lines)
 
@@ -48,7 +48,7 @@ def tabulate_probes(lines: Sequence[ProbeLine], name: str) -> Report:
 def leave_one_out(
     train: TrainingSet, test: TrainingSet, *, probes: Sequence[int] = PROBES, seeds: Sequence[int] = (0,)
 ) -> list[ProbeLine]:
-    """Measure the cold start on a data set whose workers are all known.
+    """Measure the cold start by leaving out each worker of a data set.
 
     Raises:
         DataError: there are fewer than three workers, or no kind has enough held-out tasks.
@@ -57,20 +57,22 @@ def leave_one_out(
         raise DataError(f"{len(train.workers)} workers are too few to leave one out", path="models.parquet")
     labels = np.array([kind or "" for kind in train.kinds])
     fresh = np.array([kind or "" for kind in test.kinds])
-    names = [name for name in np.unique(labels) if (fresh == name).sum() >= LEAST_CELL]
-    if not names:
+    kinds = [name for name in np.unique(labels) if (fresh == name).sum() >= LEAST_CELL]
+    if not kinds:
         raise DataError(f"no kind of task has {LEAST_CELL} held-out tasks", path="prompts.parquet")
-    rows, held_out = np.flatnonzero(np.isin(labels, names)), np.flatnonzero(np.isin(fresh, names))
-    which = np.searchsorted(names, labels[rows])
-    fresh_which = np.searchsorted(names, fresh[held_out])
+    rows, held_out = np.flatnonzero(np.isin(labels, kinds)), np.flatnonzero(np.isin(fresh, kinds))
+    which = np.searchsorted(kinds, labels[rows])
+    fresh_which = np.searchsorted(kinds, fresh[held_out])
     field = _Field(which=which, quality=train.quality[rows], truth=_cells(fresh_which, test.quality[held_out]),
-                   shares=np.bincount(fresh_which, minlength=len(names)) / len(held_out))  # fmt: skip
+                   shares=np.bincount(fresh_which, minlength=len(kinds)) / len(held_out))  # fmt: skip
     found: dict[int, list[tuple[float, ...]]] = {count: [] for count in probes}
     for worker in range(len(train.workers)):
         for seed in seeds:
             for count, measured in _try_worker(field, worker, probes, seed=seed):
                 found[count].append(measured)
-    return [_summarise(count, np.array(values)) for count, values in found.items()]
+    means = {count: np.mean(values, axis=0).tolist() for count, values in found.items()}
+    names = ("rmse", "rmse_raw", "rmse_pool", "regret", "coverage")
+    return [ProbeLine(probes=count, **dict(zip(names, mean, strict=True))) for count, mean in means.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +111,7 @@ def _try_worker(field: _Field, worker: int, probes: Sequence[int], *, seed: int)
 
 
 def _routed(field: _Field, known: np.ndarray, newcomer: np.ndarray, others: np.ndarray, worker: int) -> float:
-    """Held-out quality of taking the worker with the highest believed quality in each kind."""
+    """Return the held-out quality of taking the worker with the highest believed quality in each kind."""
     beliefs = np.concatenate([known, newcomer[:, None]], axis=1)
     columns = np.append(others, worker)[np.argmax(beliefs, axis=1)]
     return float(field.shares @ field.truth[np.arange(len(columns)), columns])
@@ -126,8 +128,3 @@ def _raw_means(which: np.ndarray, answers: np.ndarray, pool: np.ndarray) -> np.n
 
 def _rmse(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float(np.sqrt(np.mean((predicted - truth) ** 2)))
-
-
-def _summarise(count: int, values: np.ndarray) -> ProbeLine:
-    rmse, raw, pool, regret, coverage = values.mean(axis=0).tolist()
-    return ProbeLine(probes=count, rmse=rmse, rmse_raw=raw, rmse_pool=pool, regret=regret, coverage=coverage)

@@ -1,96 +1,81 @@
-"""Observed: decisions of traffic with what came of them, as reports ask about them."""
+"""Decisions of traffic with their results, in the form that reports read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ripieno.domain import sum_costs
+from ripieno.domain import Call, sum_costs
+from ripieno.domain.run import Failure
 
 LEAST_EVIDENCE = 50
-"""Judged outcomes, or as many as weighted ones are worth, below which nothing is said."""
+"""Judged outcomes, or the effective number of weighted ones, that a statement needs."""
 INFERIOR = 0.02
-"""Share of accepted answers by which a worker may be worse and still do."""
-NO_FAULTS = ("cancelled", "busy")
-"""Failures that say nothing of the worker."""
+"""Loss in accepted answers that a replacement may have."""
+NO_FAULTS = (Failure.CANCELLED, Failure.BUSY)
+"""Failures that are no fault of the worker."""
 CHEAPER = 0.8
-"""Of the other's price at most: less of a difference is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One call of a run, as questions see it."""
-
-    worker: str
-    failure: str | None
-    tokens: int
-    cost_usd: float | None
-    """None where it is unknown."""
-    latency_s: float | None = None
-    attempts: int = 1
-    """How often the worker was asked until it answered or was given up."""
-    step: str = ""
-    """Name of the workflow's step; empty where there is only one."""
-    step_kind: str = ""
-    """What the step does, such as `extract`; empty where there is only one."""
+"""Largest share of the other's price at which a worker counts as cheaper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One decision of traffic, and what came of it."""
+    """One decision of traffic, and its results."""
 
     kind: str
     key: str | None
     worker: str
-    """Who was chosen."""
+    """The chosen worker."""
     propensity: float
     expected: Mapping[str, float]
-    """Expected quality of each eligible worker; empty where the worker was named."""
-    calls: tuple[Tried, ...]
+    """Expected quality of each eligible worker; empty if the request named the worker."""
+    calls: tuple[Call, ...]
     latency_s: float
     is_private: bool
-    """Whether the task could not leave the organisation."""
+    """Whether the task must not leave the organisation."""
     at: float = 0.0
     """When it was decided, in seconds since 1970."""
     deadline_s: float | None = None
-    """When an answer would have been late."""
+    """Deadline of the answer."""
     project: str = ""
-    """Whose memory it had."""
+    """Project whose memory it used."""
+    step_kinds: Mapping[str, str] = field(default_factory=dict)
+    """Operation of each step of a workflow, such as `extract`, by the name that its calls have."""
     is_solo: bool = True
-    """Whether one worker was to answer: what a workflow picked or mended says little of any one."""
+    """Whether one worker had to answer. The result of a workflow says little about a single worker."""
     author: str | None = None
-    """Whose answer was given; None where there is none."""
+    """Worker whose answer was returned; None if there is none."""
     input_tokens: int | None = None
-    """Length of the task, as its first call counted it."""
+    """Length of the task, as the first call counted it."""
     quality: float | None = None
-    """What others found of it, in [0, 1]; None where nobody did."""
+    """Judged quality, in [0, 1]; None without a verdict."""
     edited: float | None = None
-    """Share of the answer that somebody changed, where they gave their own."""
+    """Share of the answer that a correction changed; None without a correction."""
     faults: tuple[str, ...] = ()
-    """Tools of which the task carries a failed result."""
+    """Tools with a failed result in the task."""
     tools: tuple[str, ...] = ()
-    """Tools of which it carries results."""
+    """Tools with a result in the task."""
     tool_calls: int = 0
-    """Calls of tools in the answer."""
+    """Tool calls in the answer."""
     bad_tool_calls: int = 0
-    """Those of tools that were not offered, or with arguments that do not fit."""
+    """Tool calls with a tool that was not offered, or with arguments that do not fit."""
 
     @property
     def tokens(self) -> int:
-        """Of all calls."""
+        """Return the tokens of all calls."""
         return sum(call.tokens for call in self.calls)
 
     @property
     def cost_usd(self) -> float:
-        """Known part of what all calls have cost."""
+        """Return the known part of the cost of all calls."""
         return sum_costs([call.cost_usd for call in self.calls])[0]
 
     @property
     def unknown_costs(self) -> int:
-        """Calls whose cost is unknown."""
+        """Count the calls whose cost is unknown."""
         return sum_costs([call.cost_usd for call in self.calls])[1]
 
     @property
     def reward(self) -> float | None:
-        """What the chosen worker's own part came to: nothing where it failed; None where that is not known."""
+        """Return the reward of the chosen worker itself: 0 if it failed; None if it is unknown."""
         if self.is_realised:
             return self.quality
         first = self.calls[0] if self.is_solo and self.calls else None
@@ -99,14 +84,14 @@ class Observed:
 
     @property
     def is_realised(self) -> bool:
-        """Whether the chosen worker itself answered, and nobody else was asked for more."""
+        """Return whether the chosen worker answered alone."""
         if not (self.is_solo and self.calls):
             return False
         return self.calls[-1].worker == self.worker and self.calls[-1].failure is None
 
 
 def mean_known(costs: Sequence[float | None], *, of: int | None = None) -> float | None:
-    """Mean cost over `of` things (over the costs themselves, if not given); None where any is unknown, or none is."""
+    """Return the mean cost over `of` things (default: the costs); None if a cost is unknown, or there is none."""
     known, unknown = sum_costs(costs)
     count = len(costs) if of is None else of
     return None if unknown or not count else known / count

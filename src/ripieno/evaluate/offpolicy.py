@@ -1,4 +1,4 @@
-"""Off-policy: what another policy would have earned, from decisions that were logged with their propensities.
+"""Off-policy: the value of another policy, from decisions that were logged with their propensities.
 
 For logged action a with propensity p, reward r, model q(x, .) and target shares t(. | x), over n tasks, w = t(a) / p,
 the doubly robust value is mean(q(x, t) + w (r - q(x, a))).
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ripieno.domain import Matrix
+from ripieno.domain.report import Interval
 from ripieno.evaluate.bootstrap import NORMAL_95
 
 CAP = 20.0
-"""Largest weight of one decision: above it, a point estimate is cut. That is biased, and of far less variance.
+"""Largest weight of one decision. Larger weights are cut, which adds bias and removes much variance.
 
 Source:
     Ionides (2008), Truncated importance sampling.
@@ -27,13 +28,13 @@ class Logged:
     """n logged decisions over m workers."""
 
     action: "np.ndarray"
-    """Column of the worker that was taken, shape (n,)."""
+    """Column of the chosen worker, shape (n,)."""
     propensity: Matrix
-    """Probability with which it was taken, shape (n,), in (0, 1]."""
+    """Selection probability of that worker, shape (n,), in (0, 1]."""
     reward: Matrix
     """Shape (n,)."""
     expected: Matrix
-    """A model's reward of each worker, shape (n, m), NaN where the worker was not eligible."""
+    """Expected reward of each worker, shape (n, m); NaN if the worker was not eligible."""
 
     def __post_init__(self) -> None:
         if not ((self.propensity > 0.0) & (self.propensity <= 1.0)).all():
@@ -42,21 +43,12 @@ class Logged:
             raise ValueError("rewards must be known")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
-    """An estimate with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def estimate_difference(log: Logged, target: Matrix) -> Value:
-    """Doubly robust value of a policy minus what the logged one earned on the same tasks."""
+def estimate_difference(log: Logged, target: Matrix) -> Interval:
+    """Estimate the doubly robust value of a policy minus the logged rewards of the same tasks."""
     rows = np.arange(len(log.action))
     weights = target[rows, log.action] / log.propensity
     model = np.nan_to_num(log.expected)
     gains = (target * model).sum(axis=1) + weights * (log.reward - model[rows, log.action]) - log.reward
     mean = float(gains.mean())
     half = NORMAL_95 * float(np.sqrt(((gains - mean) ** 2).sum())) / max(len(gains), 1)
-    return Value(mean=mean, low=mean - half, high=mean + half)
+    return Interval(mean=mean, low=mean - half, high=mean + half)

@@ -1,7 +1,6 @@
-"""Pictures of a report, as SVG files: cost against quality, stated against measured probability, who was taken."""
+"""Pictures of a report as SVG files: cost and quality, calibration, and choices."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,12 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
+from ripieno.drawing import load_pygal, name_powers, render
 from ripieno.evaluate.curve import Curve
 from ripieno.evaluate.report import BenchmarkReport, Field, bin_calibration
 
 MOST_SHOWN = 16
-"""Workers in a confusion: more cannot be read."""
+"""Workers in a confusion chart. More would be unreadable."""
 WIDTH, HEIGHT = 900, 540
 DASHED = {"dasharray": "3, 6"}
 PALETTE = (
@@ -35,7 +35,7 @@ def plot_curve(report: BenchmarkReport, curves: Mapping[str, Curve], held_out: F
     places = [x for points in (singles, *extended.values()) for x, _ in points if not is_log or x > 0]
     chart = _start("XY", f"{report.name}: cost and quality", x="mean cost of a task, USD", y="mean quality")
     if is_log:
-        chart.x_labels = _name_powers(places)
+        chart.x_labels = name_powers(list(map(math.log10, places)))
     labelled = [{"value": place, "label": worker} for place, worker in zip(singles, held_out.workers, strict=True)]
     chart.add("single workers", _place(labelled, is_log=is_log), stroke=False, dots_size=4)
     best = labelled[report.workers.index(report.best_single)]
@@ -58,13 +58,9 @@ def plot_calibration(probabilities: np.ndarray, held_out: Field, path: Path, *, 
 
 
 def plot_confusion(chosen: np.ndarray, held_out: Field, path: Path, *, name: str) -> None:
-    """Draw which worker was taken where which one was best, into an SVG file: one bar for each best worker.
+    """Draw how often each worker was chosen, with one bar for each best worker, into an SVG file.
 
-    Args:
-        chosen: column of the worker that was taken on each task, shape (t,).
-        held_out: the tasks; ties for best are shared evenly.
-        path: file to write.
-        name: of the data set.
+    `chosen` is the column of the chosen worker of each task, shape (t,). Ties for best are shared evenly.
     """
     best = held_out.quality == held_out.quality.max(axis=1, keepdims=True)
     shares = best / best.sum(axis=1, keepdims=True)
@@ -83,12 +79,7 @@ def plot_confusion(chosen: np.ndarray, held_out: Field, path: Path, *, name: str
 def plot_course(path: Path, lines: Mapping[str, Sequence[float]], *, title: str, stages: Sequence[int], x: str) -> None:
     """Draw the course of a training into an SVG file.
 
-    Args:
-        path: file to write.
-        lines: values of each series, one for each point.
-        title: of the picture.
-        stages: points at which a new stage begins, counted from 1.
-        x: name of the horizontal axis.
+    `stages` lists the points at which a new stage begins, counted from 1.
     """
     chart = _start("XY", title, x=x, y="")
     for name, values in lines.items():
@@ -98,14 +89,6 @@ def plot_course(path: Path, lines: Mapping[str, Sequence[float]], *, title: str,
         ends = [(start, min(known)), (start, max(known))]
         chart.add(f"stage from {start}", ends, show_dots=False, stroke_style=DASHED)
     _save(chart, path)
-
-
-def load_pygal() -> Any:
-    """Import the library, without its finder for maps: Python no longer knows finders of that kind, and warns."""
-    import pygal
-
-    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
-    return pygal
 
 
 def _start(kind: str, title: str, *, x: str, y: str) -> Any:
@@ -129,29 +112,20 @@ def _start(kind: str, title: str, *, x: str, y: str) -> Any:
 
 
 def _save(chart: Any, path: Path) -> None:
-    """Write the picture without scripts: nothing in it is loaded or run."""
-    root: ET.Element = chart.render_tree()
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if not isinstance(child.tag, str) or child.tag.rpartition("}")[2] == "script":
-                parent.remove(child)
+    """Write the picture without scripts. It loads and runs nothing."""
+    root = render(chart, is_dropped=lambda element: element.tag.rpartition("}")[2] == "script")
     path.write_text(ET.tostring(root, encoding="unicode"), encoding="utf-8")
 
 
 def _extend(costs: np.ndarray, qualities: np.ndarray, right: float) -> Points:
-    """The points of a curve, and its last quality at the right end: more money buys no more."""
+    """Return the points of a curve, extended to the right end at its last quality."""
     end = max(float(right), float(costs[-1]))
     return [*zip(costs.tolist(), qualities.tolist(), strict=True), (end, float(qualities[-1]))]
 
 
 def _place(points: Sequence[dict[str, Any]], *, is_log: bool) -> list[dict[str, Any]]:
-    """Points on an axis of powers of ten, where it is one; those at or below 0 are left out there."""
+    """Place points on the axis. A logarithmic axis leaves out points at or below 0."""
     if not is_log:
         return list(points)
     kept = [point for point in points if point["value"][0] > 0]
     return [point | {"value": (math.log10(point["value"][0]), point["value"][1])} for point in kept]
-
-
-def _name_powers(values: Sequence[float]) -> list[dict[str, object]]:
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return [{"value": power, "label": f"${10.0**power:.0e}"} for power in range(low, max(high, low + 1) + 1)]

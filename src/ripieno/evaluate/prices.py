@@ -1,4 +1,4 @@
-"""Prices: what workers cost, and what they are worth, on the same tasks."""
+"""Prices: cost and quality of workers on the same tasks."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,20 +14,20 @@ from ripieno.evaluate.observed import LEAST_EVIDENCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceRow:
-    """One worker beside the one that is best over all its tasks, on the tasks that both have done."""
+    """One worker compared with the best worker, on the tasks that both were measured on."""
 
     worker: str
     beside: str
     tasks: int
     cost_usd: float | None
-    """Mean of the worker on those tasks; None where it is unknown."""
+    """Mean of the worker on those tasks; None if it is unknown."""
     other_cost_usd: float | None
     difference: Interval | None
-    """In quality, the worker's minus the other's, paired; None where there is not enough evidence."""
+    """Quality of the worker minus that of the other, paired; None if there is not enough evidence."""
 
 
 def compare_prices(outcomes: Iterable[Outcome]) -> tuple[PriceRow, ...]:
-    """Every measured worker beside the best one, the cheapest first; repeated samples of a pair are averaged."""
+    """Compare every measured worker with the best one, the cheapest first. Repeats of a pair are averaged."""
     quality: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     cost: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""Profiles: one row a worker, of its own calls and answers in traffic."""
+"""Profiles: one row per worker, from its calls and answers in traffic."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,35 +12,35 @@ from ripieno.evaluate.bootstrap import wilson
 from ripieno.evaluate.observed import LEAST_EVIDENCE, Observed, mean_known
 
 LENGTHS = (0, 1_000, 4_000, 16_000, 64_000)
-"""Tokens from which on a task falls into the next range of lengths."""
+"""Least tokens of each range of task lengths."""
 _Call: TypeAlias = tuple[bool, float | None, float | None]
-"""Whether it failed, its cost and its time."""
+"""Whether it failed, its cost and its latency."""
 HEAVY = 0.5
-"""Share of an answer that is changed from which on the correction is a heavy one."""
+"""Changed share of an answer from which the correction counts as heavy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerProfile:
-    """What a worker did."""
+    """Calls and answers of one worker."""
 
     worker: str
     calls: int
     cost_usd: float | None
-    """Mean of its answered calls; None where any of them is unknown."""
+    """Mean of its answered calls; None if any cost is unknown."""
     latency_s: float | None
     """Median of its answered calls."""
     failed: Counted
     """Of its calls."""
     bad_tool_calls: Counted
-    """Of its calls of tools: tools that were not offered, or arguments that do not fit."""
+    """Of its tool calls: tools that were not offered, or arguments that do not fit."""
     accepted: tuple[Counted, ...]
-    """Of its judged answers, by ranges of the task's length; see `LENGTHS`."""
+    """Of its judged answers, by range of the task's length; see `LENGTHS`."""
     corrected: Counted
-    """Of the answers that somebody corrected, those that were changed by half or more."""
+    """Of the corrected answers, those that were changed by `HEAVY` or more."""
 
 
 def profile_workers(rows: Sequence[Observed]) -> tuple[WorkerProfile, ...]:
-    """One row for every worker that was called, the busiest first."""
+    """Make one row for every worker that was called, the busiest first."""
     calls: dict[str, list[_Call]] = defaultdict(list)
     answers: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
@@ -74,12 +74,12 @@ def _profile(worker: str, calls: Sequence[_Call], answers: Sequence[Observed]) -
 
 
 def find_range(tokens: int) -> int:
-    """Which range of lengths a task falls into."""
+    """Find the range of lengths of a task."""
     return max(place for place, least in enumerate(LENGTHS) if tokens >= least)
 
 
 def name_range(place: int) -> str:
-    """A range of lengths in words."""
+    """Describe a range of lengths."""
     least = LENGTHS[place]
     if place + 1 == len(LENGTHS):
         return f"{least // 1000}k on"

@@ -1,6 +1,6 @@
-"""Questions that change a routing table, answered from what was decided and what came of it.
+"""The report on traffic: questions about the routing, answered from recorded decisions and their results.
 
-Each answer has its evidence beside it; below a threshold it is "not enough evidence", and nothing is ranked.
+Each answer states its evidence. Below a threshold it is "not enough evidence", and nothing is ranked.
 
 Source:
     Dudik et al. (2011), Doubly robust policy evaluation; Wilson (1927), Probable inference.
@@ -22,66 +22,66 @@ from ripieno.evaluate.profiles import WorkerProfile, profile_workers
 from ripieno.evaluate.steps import StepUse, find_steps
 
 LEAST_EDGES = 20
-"""Failures that went on to the same worker, below which the edge is not ranked."""
+"""Least failures of one worker with the same fallback that are ranked."""
 HARDLY = 0.1
-"""Share of accepted runs, below which a fallback recovers nothing."""
+"""Share of accepted runs below which a fallback counts as useless."""
 FULL = 0.7
-"""Share of a local worker's time, above which tasks would wait for one another."""
+"""Share of a local worker's time above which tasks would queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpendRow:
-    """What one kind, key or worker took, and what came of it."""
+    """Use and results of one kind of task, key, project or worker."""
 
     name: str
     runs: int
     tokens: int
     cost_usd: float
-    """Known part of it: at least so much, where `unknown` is not 0."""
+    """Known part of the cost: a lower bound if `unknown` is not 0."""
     wasted: float
-    """Share of its tokens that went into failed calls and rejected answers."""
+    """Share of its tokens in failed calls and rejected answers."""
     accepted: Interval | None
-    """Share of judged answers that were accepted; None below the threshold."""
+    """Share of judged answers that were accepted; None below the evidence threshold."""
     judged: int
     tokens_per_accepted: float | None
     latency_s: float
     change: float | None
-    """In tokens, from the earlier half of all decisions to the later one, as a share; None below the threshold."""
+    """Relative change in tokens from the earlier half of all decisions to the later; None below the threshold."""
     unknown: int = 0
     """Calls whose cost is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """A worker that could be replaced by a cheaper one on a kind of task."""
+    """A worker that a cheaper one could replace on a kind of task."""
 
     kind: str
     worker: str
     cheaper: str
     difference: Interval
-    """In accepted answers, the cheaper one's minus the worker's."""
+    """Accepted answers of the cheaper worker minus those of the worker."""
     saved_usd: float
-    """On what the worker was given in these decisions."""
+    """Saved cost on the tasks that the worker got in these decisions."""
     evidence: float
-    """Judged outcomes that the weighted ones are worth."""
+    """Effective number of judged outcomes."""
     private_tokens: int = 0
-    """Of private tasks, which would not leave any more; for local workers."""
+    """Tokens of private tasks that would stay on this machine; for local workers."""
     p95_s: float | None = None
-    """Of the cheaper worker's answers on this kind; for local workers."""
+    """95th percentile of the cheaper worker's latency on this kind; for local workers."""
     load: float | None = None
-    """Share of the local worker's time that these tasks would take, at the pace at which they came."""
+    """Share of the local worker's time that these tasks would take, at their observed rate."""
     blocked: str = ""
-    """Why it should not be moved all the same."""
+    """Reason against the move."""
 
     @property
     def room(self) -> str | None:
-        """What speaks against the move, or how busy the local worker would be."""
+        """Return the reason against the move, or the load of the local worker."""
         return self.blocked or (f"{self.load:.0%} busy" if self.load is not None else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """What a fallback is worth: who went on after whose failure."""
+    """Value of one fallback: the worker that failed, and the worker that was called then."""
 
     failed: str
     failure: str
@@ -90,43 +90,43 @@ class Edge:
     answered: int
     judged: int
     accepted: Interval | None
-    """Share of judged runs on this edge that were accepted; None below the threshold."""
+    """Share of judged runs with this fallback that were accepted; None below the threshold."""
     false: int
-    """Answers that were given and then rejected."""
+    """Answers that were returned and then rejected."""
     lift: Interval | None = None
-    """In accepted runs, against those in which the worker that failed answered at another attempt."""
+    """Accepted runs minus those in which the failed worker answered at another attempt."""
     added_s: float = 0.0
     """Mean time after the failure."""
     added_usd: float | None = 0.0
-    """Mean cost after the failure; None where some of it is unknown."""
+    """Mean cost after the failure; None if some cost is unknown."""
 
     @property
     def never_recovers(self) -> bool:
-        """Whether hardly any of its answers is accepted, and the evidence is there."""
+        """Return whether the evidence says that hardly any answer is accepted."""
         return self.accepted is not None and self.accepted.high < HARDLY
 
     @property
     def recovery(self) -> Interval | str | None:
-        """What the fallback gains over another attempt, or that it never recovers."""
+        """Return the gain over another attempt, or "never" if the fallback never recovers."""
         return "never" if self.never_recovers else self.lift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFault:
-    """A tool whose failures end runs."""
+    """A tool whose failures harm runs."""
 
     tool: str
     faults: int
     calls: int
     harm: Interval
-    """Share of accepted runs without its failures minus the share with them, among tasks of the same kind."""
+    """Share of accepted runs without its failures minus that with them, among tasks of the same kind."""
     tokens: int
-    """Of the runs in which it failed."""
+    """Tokens of the runs in which it failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficReport:
-    """All questions on traffic, answered as far as the evidence goes."""
+    """Answers to all questions on traffic."""
 
     decisions: int
     judged: int
@@ -141,9 +141,9 @@ class TrafficReport:
     tools: tuple[ToolFault, ...]
     local: tuple[Swap, ...]
     prices: tuple[PriceRow, ...] = ()
-    """Of measured workers on the same tasks."""
+    """Measured workers on the same tasks."""
     thin: Mapping[str, str] = field(default_factory=dict)
-    """Questions for which there is not enough evidence, with how much there is."""
+    """Questions without enough evidence, with the evidence that there is."""
 
 
 def answer(
@@ -151,10 +151,7 @@ def answer(
 ) -> TrafficReport:
     """Answer all questions.
 
-    Args:
-        rows: decisions with what came of them.
-        local: workers that run on this machine, with how many tasks each takes at once.
-        outcomes: measured ones, of several workers on the same tasks.
+    `local` maps each worker of this machine to its concurrent tasks. `outcomes` are those of measured workers.
     """
     judged = sum(row.quality is not None for row in rows)
     here = local or {}
@@ -169,10 +166,10 @@ def answer(
     return TrafficReport(
         decisions=len(rows),
         judged=judged,
-        kinds=sum_up(rows, lambda row: row.kind),
-        keys=sum_up(rows, lambda row: row.key or "none"),
-        projects=sum_up(rows, lambda row: row.project or "none"),
-        workers=sum_up(rows, lambda row: row.worker),
+        kinds=summarise(rows, lambda row: row.kind),
+        keys=summarise(rows, lambda row: row.key or "none"),
+        projects=summarise(rows, lambda row: row.project or "none"),
+        workers=summarise(rows, lambda row: row.worker),
         profiles=profile_workers(rows),
         steps=find_steps(rows),
         overqualified=overqualified,
@@ -184,20 +181,21 @@ def answer(
     )
 
 
-def sum_up(rows: Sequence[Observed], name: Callable[[Observed], str]) -> tuple[SpendRow, ...]:
-    """What each group took, the dearest first."""
+def summarise(rows: Sequence[Observed], name: Callable[[Observed], str]) -> tuple[SpendRow, ...]:
+    """Summarise each group, the group with the most tokens first."""
     groups: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
         groups[name(row)].append(row)
     later = {id(row) for row in rows[len(rows) // 2 :]}
-    found = [_sum_one(group, mine, later) for group, mine in groups.items()]
+    found = [_summarise_one(group, mine, later) for group, mine in groups.items()]
     return tuple(sorted(found, key=lambda spend: -spend.tokens))
 
 
 def find_swaps(rows: Sequence[Observed]) -> tuple[Swap, ...]:
-    """Workers that a cheaper one could replace on a kind of task: doubly robust, and never worse by more than a little.
+    """Find workers that a cheaper one could replace on a kind of task, by doubly robust estimates.
 
-    Non-inferior: the lower end of the 95 % interval is above `-INFERIOR`, on evidence worth `LEAST_EVIDENCE` outcomes.
+    The cheaper one is non-inferior: the lower end of the 95 % interval is above `-INFERIOR`, with an effective number
+    of at least `LEAST_EVIDENCE` outcomes.
     """
     kinds: dict[str, list[Observed]] = defaultdict(list)
     for row in rows:
@@ -215,14 +213,13 @@ def find_swaps(rows: Sequence[Observed]) -> tuple[Swap, ...]:
     found = [tables[kind].compare(kind, worker, cheaper) for kind, worker, cheaper in pairs]
     swaps = [swap for swap in found if swap is not None]
     best: dict[tuple[str, str], Swap] = {}
-    for swap in sorted(swaps, key=lambda each: prices[each.kind, each.cheaper][0]):
+    for swap in sorted(swaps, key=lambda each: prices[each.kind, each.cheaper].mean):
         best.setdefault((swap.kind, swap.worker), swap)
-    saved = {place: _tell_saving(swap, rows, prices) for place, swap in best.items()}
-    return tuple(sorted(saved.values(), key=lambda swap: -swap.saved_usd))
+    return tuple(sorted((_add_saving(swap, rows, prices) for swap in best.values()), key=lambda swap: -swap.saved_usd))
 
 
 def find_edges(rows: Sequence[Observed]) -> tuple[Edge, ...]:
-    """Who goes on after whose failure, by the share of answers that were accepted in the end."""
+    """List the fallbacks after each failure, by the share of accepted answers."""
     edges: dict[tuple[str, str, str], list[tuple[Observed, int]]] = defaultdict(list)
     again: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -238,7 +235,7 @@ def find_edges(rows: Sequence[Observed]) -> tuple[Edge, ...]:
 
 
 def find_tool_faults(rows: Sequence[Observed]) -> tuple[ToolFault, ...]:
-    """Tools after whose failures fewer runs are accepted, the most harmful first."""
+    """Find tools after whose failures fewer runs are accepted, the most harmful first."""
     judged = [row for row in rows if row.quality is not None]
     tools = sorted({tool for row in judged for tool in row.tools})
     found = []
@@ -275,7 +272,7 @@ def _weigh_edge(place: tuple[str, str, str], mine: Sequence[tuple[Observed, int]
 
 
 def _compare_within_kinds(using: Sequence[Observed], tool: str, *, tests: int) -> Interval | None:
-    """Accepted runs without a tool's failure minus those with one, kind by kind, weighed by how many failed in each."""
+    """Compare runs without and with a failure of a tool within each kind, weighted by the failures in each."""
     kinds: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for row in using:
         kinds[row.kind][tool in row.faults].append(float(row.quality or 0.0))
@@ -291,7 +288,7 @@ def _compare_within_kinds(using: Sequence[Observed], tool: str, *, tests: int) -
 
 
 def _fit(swap: Swap, rows: Sequence[Observed], at_once: int) -> Swap:
-    """Whether a local worker has the time for what would be moved to it."""
+    """Add the load of a local worker after the move, and the reason against it if there is one."""
     own = [row.latency_s for row in rows if row.kind == swap.kind and row.worker == swap.cheaper and row.is_realised]
     moved = [row for row in rows if row.kind == swap.kind and row.worker == swap.worker]
     if not own:
@@ -307,7 +304,7 @@ def _fit(swap: Swap, rows: Sequence[Observed], at_once: int) -> Swap:
     return replace(swap, p95_s=p95, load=load, blocked=blocked)
 
 
-def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> SpendRow:
+def _summarise_one(name: str, rows: Sequence[Observed], later: set[int]) -> SpendRow:
     tokens = sum(row.tokens for row in rows)
     recent = sum(row.tokens for row in rows if id(row) in later)
     qualities = [row.quality for row in rows if row.quality is not None]
@@ -330,23 +327,24 @@ def _sum_one(name: str, rows: Sequence[Observed], later: set[int]) -> SpendRow:
     )
 
 
-def _find_prices(rows: Sequence[Observed]) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """Mean price of a worker's answers by kind, with its interval."""
+def _find_prices(rows: Sequence[Observed]) -> dict[tuple[str, str], Interval]:
+    """Find the mean cost of a worker's answers by kind, with its interval."""
     costs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
         cost = row.calls[-1].cost_usd if row.is_realised else None
         if cost is not None:
             costs[row.kind, row.worker].append(cost)
-    prices = {}
-    for place, values in costs.items():
-        listed = np.array(values)
-        half = NORMAL_95 * float(listed.std()) / np.sqrt(len(listed))
-        prices[place] = (float(listed.mean()), float(listed.mean() - half), float(listed.mean() + half))
-    return prices
+    return {place: _find_interval(np.array(values)) for place, values in costs.items()}
 
 
-def _is_cheaper(one: tuple[float, float, float] | None, other: tuple[float, float, float] | None) -> bool:
-    return one is not None and other is not None and one[2] < CHEAPER * other[1]
+def _find_interval(values: np.ndarray) -> Interval:
+    """Compute the mean with its normal interval."""
+    mean, half = float(values.mean()), NORMAL_95 * float(values.std()) / float(np.sqrt(len(values)))
+    return Interval(mean=mean, low=mean - half, high=mean + half)
+
+
+def _is_cheaper(one: Interval | None, other: Interval | None) -> bool:
+    return one is not None and other is not None and one.high < CHEAPER * other.low
 
 
 class _Kind:
@@ -363,10 +361,10 @@ class _Kind:
         self.weight = np.array([min(1.0 / row.propensity, CAP) for row in rows])
         reward = np.array([float(row.reward or 0.0) for row in rows])
         self.left = self.weight * (reward - self.expected[np.arange(len(rows)), self.taken])
-        """What each outcome says beyond what was expected."""
+        """Weighted reward minus expected reward of each decision."""
 
     def compare(self, kind: str, worker: str, cheaper: str) -> Swap | None:
-        """The cheaper worker's value minus the other's, where there is evidence and it is hardly worse."""
+        """Estimate the cheaper worker's value minus the other's; None without evidence, or if it is worse."""
         mine, other = self.column[worker], self.column[cheaper]
         able = ~np.isnan(self.expected[:, [mine, other]]).any(axis=1)
         if able.sum() < LEAST_EVIDENCE:
@@ -376,18 +374,14 @@ class _Kind:
         scores = expected + np.where(taken == other, left, np.where(taken == mine, -left, 0.0))
         weights = np.where(taken == other, self.weight[able], 0.0)
         evidence = float(weights.sum() ** 2 / max((weights**2).sum(), 1e-12))
-        half = NORMAL_95 * float(scores.std() / np.sqrt(len(scores)))
-        mean = float(scores.mean())
-        if evidence < LEAST_EVIDENCE or mean - half < -INFERIOR:
+        difference = _find_interval(scores)
+        if evidence < LEAST_EVIDENCE or difference.low < -INFERIOR:
             return None
-        difference = Interval(mean=mean, low=mean - half, high=mean + half)
         return Swap(kind=kind, worker=worker, cheaper=cheaper, difference=difference, saved_usd=0.0, evidence=evidence)
 
 
-def _tell_saving(
-    swap: Swap, rows: Sequence[Observed], prices: Mapping[tuple[str, str], tuple[float, float, float]]
-) -> Swap:
+def _add_saving(swap: Swap, rows: Sequence[Observed], prices: Mapping[tuple[str, str], Interval]) -> Swap:
     mine = [row for row in rows if row.kind == swap.kind and row.worker == swap.worker]
-    each = prices[swap.kind, swap.worker][0] - prices[swap.kind, swap.cheaper][0]
+    each = prices[swap.kind, swap.worker].mean - prices[swap.kind, swap.cheaper].mean
     private = sum(row.tokens for row in mine if row.is_private)
     return replace(swap, saved_usd=each * len(mine), private_tokens=private)

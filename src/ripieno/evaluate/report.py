@@ -1,4 +1,4 @@
-"""The table of proof: policies side by side on held-out tasks, with intervals and a verdict."""
+"""The table of proof: policies compared on held-out tasks, with intervals and a verdict."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from ripieno.domain import Objective
 from ripieno.domain.report import Interval, Report, money, number, seconds, text
 from ripieno.evaluate.bootstrap import Draws
 from ripieno.evaluate.curve import Curve, mix_curve, sweep_curve
-from ripieno.route.predictors.calibration import expected_calibration_error
 from ripieno.route.utility import Scales, price_error, score_outcomes, weigh_quality
 
 POOL_BOUND_GAP = 0.02
 CEILING_SHARE = 0.8
+CALIBRATION_BINS = 15
 _PROOF = (
     text("name", "policy"), number("quality.mean", "quality", spec=".4f"),
     number("gain", "against best single", spec="+.4f"), money("cost_usd", "cost"),
@@ -25,33 +25,33 @@ _PROOF = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Field:
-    """Held-out tasks with all that was measured on them: t tasks, m workers."""
+    """All measurements of the held-out tasks: t tasks, m workers."""
 
     workers: tuple[str, ...]
     quality: np.ndarray
     """Mean measured quality, shape (t, m), no NaN."""
     cost_usd: np.ndarray
-    """Mean measured cost, shape (t, m); all NaN where unknown."""
+    """Mean measured cost, shape (t, m); all NaN if unknown."""
     latency_s: np.ndarray
     kinds: tuple[str, ...]
     groups: np.ndarray
-    """Number of the group of each task, shape (t,), for the bootstrap."""
+    """Group number of each task, shape (t,), for the bootstrap."""
     halves: tuple[np.ndarray, np.ndarray] | None = None
-    """Quality from two disjoint halves of the repeats, where every pair has two."""
+    """Quality from two disjoint halves of the repeats; None unless every pair has two."""
 
     @property
     def has_costs(self) -> bool:
-        """Whether every pair has a cost."""
+        """Return whether every pair has a cost."""
         return not bool(np.isnan(self.cost_usd).any())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Entrant:
-    """One policy in the table: how likely it takes each worker on each task."""
+    """One policy of the table: its selection probabilities of each worker on each task."""
 
     name: str
     shares: np.ndarray
-    """Shape (t, m), rows sum to 1; what a row lacks of 1 is the share of no answer at all."""
+    """Shape (t, m). The rest of a row to 1 is the probability of no answer."""
     note: str = ""
 
 
@@ -68,23 +68,23 @@ class Line:
     utility: Interval
     utility_gain: Interval
     gap_closed: float | None
-    """Share of the utility gap between best single and oracle, 1 for the oracle; None where there is no gap."""
+    """Share of the utility gap between best single and oracle, 1 for the oracle; None if there is no gap."""
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """Share of held-out means that lie in their 80 % intervals; None where nothing could be measured."""
+    """Share of held-out means that lie in their 80 % intervals; None if nothing could be measured."""
 
     quality: float | None = None
-    """Of group means: kind of task, worker."""
+    """Of the means of each kind of task and worker."""
     cost: float | None = None
     latency: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkReport:
-    """The table of proof, and all else that `evaluate` found."""
+    """The table of proof, and the other results of `evaluate`."""
 
     name: str
     tasks: int
@@ -97,13 +97,12 @@ class BenchmarkReport:
     area_of_mix: float | None = None
     quality_at_best_cost: float | None = None
     saved_at_equal_quality: float | None = None
-    """Share of the best single worker's money, at its quality, read off the held-out curve; negative where it costs
-    more."""
+    """Saved share of the best single worker's cost, at its quality, on the held-out curve."""
     margin: float = 0.0
-    """Quality by which a worker must be ahead of the incumbent."""
+    """Quality by which a worker must beat the incumbent."""
     coverage: Coverage = field(default_factory=Coverage)
     apgr: float | None = None
-    """Average performance gap recovered between the two workers, where there are two; by kind in `apgr_of`."""
+    """Average performance gap recovered, if there are two workers; by kind in `apgr_of`."""
     apgr_of: Mapping[str, float] = field(default_factory=dict)
     quality_of: Mapping[str, float] = field(default_factory=dict)
     """The router's mean quality on each kind of task."""
@@ -152,33 +151,30 @@ class Table:
         self.field = held_out
         self.best_single = best_single
         self.utility = utilities(held_out, objective, scales)
-        self._objective = objective
+        self.objective = objective
 
     def choose(self, scores: np.ndarray, *, name: str, note: str = "") -> Entrant:
-        """The entrant that takes the highest score of each task; shape (t, m)."""
+        """Make the entrant that takes the highest score of each task; shape (t, m)."""
         return self.take(np.argmax(scores, axis=1), name=name, note=note)
 
     def take(self, columns: np.ndarray, *, name: str, note: str = "", silent: "np.ndarray | None" = None) -> Entrant:
-        """Make the entrant that takes these workers, one a task, and asks nobody where it is silent; shape (t,)."""
+        """Make the entrant that takes one worker per task, and none where it is silent; shape (t,)."""
         shares = np.zeros_like(self.field.quality)
         shares[np.arange(len(shares)), columns] = 1.0 if silent is None else 1.0 - silent
         return Entrant(name=name, shares=shares, note=note)
 
     def always(self, worker: int, *, name: str) -> Entrant:
-        """The entrant that takes one worker always."""
-        shares = np.zeros_like(self.field.quality)
-        shares[:, worker] = 1.0
-        return Entrant(name=name, shares=shares, note=self.field.workers[worker])
+        """Make the entrant that always takes one worker."""
+        return self.take(np.full(len(self.field.quality), worker), name=name, note=self.field.workers[worker])
 
     def uniform(self) -> Entrant:
-        """The entrant that takes any worker."""
+        """Make the entrant that takes a random worker."""
         return Entrant(name="random", shares=np.full_like(self.field.quality, 1.0 / len(self.field.workers)))
 
     def oracle(self) -> Entrant:
-        """The entrant that knows; cross-fitted where there are repeats, so that luck is not counted as skill."""
-        if self.field.halves is None:
-            return self.choose(self.utility, name="oracle", note="naive: one sample a pair")
-        return self.choose(self.utility, name="oracle", note="cross-fitted")
+        """Make the entrant that knows the outcomes; cross-fitted if there are repeats, so that luck does not count."""
+        note = "naive: one sample a pair" if self.field.halves is None else "cross-fitted"
+        return self.choose(self.utility, name="oracle", note=note)
 
     def score(self, entrants: Sequence[Entrant], *, seed: int = 0) -> tuple[Line, ...]:
         """Score all entrants; the same seed draws the same tasks for each."""
@@ -204,10 +200,10 @@ class Table:
         )
 
     def _means(self, entrant: Entrant) -> tuple[np.ndarray, np.ndarray]:
-        """Quality and utility of an entrant on each task; a cross-fitted oracle is paid on the half it did not see."""
+        """Return quality and utility on each task. A cross-fitted oracle gets those of the half that it did not see."""
         halves = self.field.halves
         if entrant.name != "oracle" or halves is None:
-            silence = value_silence(self._objective) * (1.0 - entrant.shares.sum(axis=1))
+            silence = value_silence(self.objective) * (1.0 - entrant.shares.sum(axis=1))
             quality = (entrant.shares * self.field.quality).sum(axis=1)
             return quality, (entrant.shares * self.utility).sum(axis=1) + silence
         rows = np.arange(len(self.field.quality))
@@ -219,23 +215,23 @@ class Table:
         return quality, utility
 
     def _utility_of(self, quality: np.ndarray) -> np.ndarray:
-        worth = weigh_quality(self._objective) * (1.0 + price_error(self._objective))
+        worth = weigh_quality(self.objective) * (1.0 + price_error(self.objective))
         return np.asarray(self.utility + worth * (quality - self.field.quality))
 
 
 def utilities(held_out: Field, objective: Objective, scales: Scales) -> np.ndarray:
-    """Score every measured pair, shape (t, m). Where silence has a price, a wrong answer has one, too."""
+    """Score every measured pair, shape (t, m). If silence has a price, a wrong answer has one, too."""
     earned = score_outcomes(held_out.quality, held_out.cost_usd, held_out.latency_s, objective, scales)
     return earned - weigh_quality(objective) * price_error(objective) * (1.0 - held_out.quality)
 
 
 def value_silence(objective: Objective) -> float:
-    """Return the utility of no answer: what the caller says that silence costs."""
+    """Return the utility of no answer, from the price that the caller states."""
     return -weigh_quality(objective) * (objective.abstain_price or 0.0)
 
 
 def trace_curves(held_out: Field, *, scores: np.ndarray, expected_cost: np.ndarray) -> dict[str, Curve]:
-    """Trace cost against quality for the router and the best mix; empty where costs are unknown."""
+    """Trace cost against quality for the router and the best mix; empty if costs are unknown."""
     if not held_out.has_costs:
         return {}
     router = sweep_curve(scores, expected_cost, held_out.quality, held_out.cost_usd)
@@ -243,7 +239,7 @@ def trace_curves(held_out: Field, *, scores: np.ndarray, expected_cost: np.ndarr
 
 
 def describe_costs(held_out: Field, curves: Mapping[str, Curve], *, best_single: int) -> dict[str, float | None]:
-    """Measure the cost-quality figures of a report, where costs are known."""
+    """Measure the cost-quality figures of a report; empty if costs are unknown."""
     if not curves:
         return {}
     router, mix = curves.values()
@@ -258,20 +254,15 @@ def describe_costs(held_out: Field, curves: Mapping[str, Curve], *, best_single:
     }
 
 
-def calibration_error(held_out: Field, probabilities: np.ndarray) -> float:
-    """Expected calibration error of predicted quality over all held-out pairs."""
-    return expected_calibration_error(probabilities, held_out.quality)
-
-
-def bin_calibration(probabilities: np.ndarray, met: np.ndarray, *, bins: int = 15) -> list[tuple[float, float]]:
-    """Mean stated probability and mean met quality in bins of equal count; both arrays of one shape."""
+def bin_calibration(probabilities: np.ndarray, met: np.ndarray) -> list[tuple[float, float]]:
+    """Return mean stated probability and mean measured quality in bins of equal count; both arrays of one shape."""
     p, y = probabilities.ravel(), met.ravel()
-    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
+    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), CALIBRATION_BINS) if len(part)]
     return [(float(p[part].mean()), float(y[part].mean())) for part in parts]
 
 
 def give_verdict(router: Line, oracle: Line) -> str:
-    """Say what limits the result: the router, the pool, or nothing much."""
+    """Tell whether the router or the pool limits the result."""
     gap = oracle.utility_gain.mean
     gain = router.utility_gain
     if gap < POOL_BOUND_GAP:

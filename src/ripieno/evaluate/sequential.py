@@ -1,4 +1,4 @@
-"""Sequential: a test that may be looked at after every pair, and stopped at any.
+"""Sequential test: it may be read after every pair, and stopped at any pair.
 
 Wealth is bet against "the mean difference is at most nothing": E_t = prod (1 + l_i d_i), with bets l_i made from what
 was seen before d_i. Under that hypothesis E is a supermartingale, so that P(sup E >= 1 / alpha) <= alpha.
@@ -31,16 +31,16 @@ class BettingTest:
 
     @property
     def is_rejected(self) -> bool:
-        """Whether the hypothesis was ever refuted."""
+        """Return whether the hypothesis is rejected, at this pair or an earlier one."""
         return self.most_wealth >= 1.0 / self.alpha
 
     @property
     def mean(self) -> float:
-        """Mean difference so far."""
+        """Return the mean difference so far."""
         return self.total / self.pairs if self.pairs else 0.0
 
     def update(self, difference: float) -> None:
-        """Take one difference, in [-1, 1]."""
+        """Add one difference, in [-1, 1]."""
         if not -1.0 <= difference <= 1.0:
             raise ValueError(f"difference must be in [-1, 1], got {difference!r}")
         seen = difference - self.bar
@@ -51,7 +51,7 @@ class BettingTest:
         self._squares += seen * seen
 
     def _bet(self) -> float:
-        """The growth-optimal bet for the mean and variance seen so far, never against the alternative."""
+        """Return the growth-optimal bet for the mean and variance so far, never against the alternative."""
         count = self.pairs + PRIOR_COUNT
         mean = (self.total - self.pairs * self.bar) / count
         second = (self._squares + PRIOR_COUNT * PRIOR_VARIANCE) / count

@@ -1,10 +1,9 @@
-"""Steps: who does a step of workflows, what comes of the whole, and which cheaper worker does as well there.
+"""Steps of workflows: which worker does each kind of step, and which cheaper worker is as good there.
 
-Whoever wrote the plan chose the worker: the shares are those met, not those of an experiment. A worker is called good
-enough only where its interval leaves no room for more than a small loss.
+The author of each plan chose the worker, so the shares are observed, and no experiment. A worker counts as good enough
+only if its interval excludes more than a small loss.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,22 +22,26 @@ class StepUse:
     runs: int
     judged: int
     cost_usd: float | None
-    """Mean of its calls there; None where any of them is unknown."""
+    """Mean of its calls there; None if any cost is unknown."""
     accepted: Interval | None
-    """Share of the judged runs that were accepted in the end; None where there is not enough evidence."""
+    """Share of the judged runs that were accepted; None if there is not enough evidence."""
     does_for: str | None = None
-    """The dearer worker in whose place it does as well, where the evidence says so."""
+    """The more expensive worker that it can replace, if the evidence says so."""
     difference: Interval | None = None
-    """In accepted runs, its own minus that worker's."""
+    """Its share of accepted runs minus that worker's."""
 
 
 def find_steps(rows: Sequence[Observed]) -> tuple[StepUse, ...]:
-    """Every worker in every kind of step, and those that are good enough there; dearest first."""
+    """List every worker in every kind of step, the most expensive first, with the workers it can replace."""
     qualities: dict[tuple[str, str], list[float]] = defaultdict(list)
     costs: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     runs: dict[tuple[str, str], int] = defaultdict(int)
     for row in rows:
-        used = {(call.step_kind, call.worker): call for call in row.calls if call.step_kind and call.failure is None}
+        used = {
+            (row.step_kinds[call.step], str(call.worker)): call
+            for call in row.calls
+            if row.step_kinds.get(call.step) and call.failure is None
+        }
         for place, call in used.items():
             runs[place] += 1
             costs[place].append(call.cost_usd)
@@ -65,14 +68,9 @@ def find_steps(rows: Sequence[Observed]) -> tuple[StepUse, ...]:
         difference = subtract_means(qualities[place], qualities[dearer], tests=len(compared))
         if difference.low >= -INFERIOR:
             found[place] = replace(found[place], does_for=dearer[1], difference=difference)
-    return tuple(sorted(found.values(), key=lambda use: (use.step, -_rank(use))))
+    return tuple(sorted(found.values(), key=lambda use: (use.step, use.cost_usd is not None, -(use.cost_usd or 0.0))))
 
 
 def _is_cheaper(use: StepUse, other: StepUse) -> bool:
-    """Whether both costs are known, and one is clearly lower."""
+    """Return whether both costs are known, and the first is clearly lower."""
     return use.cost_usd is not None and other.cost_usd is not None and use.cost_usd < CHEAPER * other.cost_usd
-
-
-def _rank(use: StepUse) -> float:
-    """An unknown cost ranks as the highest."""
-    return math.inf if use.cost_usd is None else use.cost_usd

@@ -1,4 +1,4 @@
-"""The report on traffic as tables: which columns each question has, and what each needs before it is shown."""
+"""Tables of the report on traffic: the columns of each question, and the evidence that they need."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from ripieno.evaluate.profiles import LENGTHS, WorkerProfile, name_range
 from ripieno.evaluate.questions import LEAST_EDGES, TrafficReport
 
 MOST_ROWS = 30
-"""Rows of one grouping, those that use the most tokens first."""
+"""Most rows of one grouping."""
 
 _SPEND = (
     text("name"), number("runs"), number("tokens"), number("change", "lately", spec="+.0%"),
@@ -43,7 +43,7 @@ _PRICES = (
 
 
 def tabulate_traffic(found: TrafficReport) -> tuple[Report, ...]:
-    """Lay out every question, those on spending first."""
+    """Lay out every question, spending first."""
     evidence = Evidence(n=found.judged, least=LEAST_EVIDENCE)
     return (
         Report(title="kinds of task", columns=_SPEND, rows=found.kinds[:MOST_ROWS]),
@@ -57,7 +57,7 @@ def tabulate_traffic(found: TrafficReport) -> tuple[Report, ...]:
                evidence=evidence),
         Report(title="tools whose failures cost runs", columns=_TOOLS, rows=found.tools, evidence=evidence),
         Report(title="what should move to this machine", columns=_SWAPS, rows=found.local, evidence=evidence),
-        Report(title="who is good enough for a step", columns=_STEPS, rows=found.steps,
+        Report(title="good enough workers for a step", columns=_STEPS, rows=found.steps,
                notes=("the author of each plan chose the worker, so these are shares met",) * bool(found.steps),
                empty="no workflow of several steps was run"),
         Report(title="prices on the same measured tasks", columns=_PRICES, rows=found.prices,
@@ -66,7 +66,7 @@ def tabulate_traffic(found: TrafficReport) -> tuple[Report, ...]:
 
 
 def summarise_traffic(found: TrafficReport) -> str:
-    """Say what all tables rest on, and how they say that it is too little."""
+    """Describe the evidence of all tables, and how they show missing evidence."""
     return (
         f"{found.decisions:,} decisions, {found.judged:,} judged; intervals are of 95 %; "
         f"a share shown as `n of {LEAST_EVIDENCE}` has not enough evidence"
@@ -74,7 +74,7 @@ def summarise_traffic(found: TrafficReport) -> str:
 
 
 def tabulate_profiles(profiles: Sequence[WorkerProfile]) -> Report:
-    """Lay out what each worker did; only lengths at which a worker has answered have a column."""
+    """Lay out the profiles. Only lengths at which a worker has answered have a column."""
     answered = [place for place in range(len(LENGTHS)) if any(row.accepted[place].count for row in profiles)]
     shares = [("failed", "failed"), ("bad_tool_calls", "bad tool calls")]
     shares += [(f"accepted.{place}", f"accepted, {name_range(place)}") for place in answered]

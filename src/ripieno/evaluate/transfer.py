@@ -1,11 +1,11 @@
-"""Transfer: what a router is worth on a kind of tasks that it has never seen."""
+"""Transfer: the value of a router on a kind of task that it was not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ripieno.domain import Features, Objective
+from ripieno.domain import Features
 from ripieno.domain.report import Interval, Report, number, text
 from ripieno.domain.training import TrainingSet
 from ripieno.errors import DataError
@@ -20,12 +20,12 @@ LEAST_TASKS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferLine:
-    """One kind of tasks, left out."""
+    """Results of one left-out kind of task."""
 
     name: str
     tasks: int
     best_single: float
-    """Quality of the worker that is best on all other kinds."""
+    """Utility of the worker that is best on all other kinds."""
     router: float
     gain: Interval
 
@@ -37,7 +37,7 @@ _COLUMNS = (
 
 
 def tabulate_transfer(lines: Sequence[TransferLine], name: str) -> Report:
-    """Lay out what leaving each kind of a data set out shows."""
+    """Lay out the results of leaving each kind out."""
     mean = sum(line.gain.mean for line in lines) / len(lines)
     title = f"{name}: each kind left out of the training in turn; {100 * mean:+.2f} points on average"
     return Report(title=title, columns=_COLUMNS, rows=lines)
@@ -48,10 +48,9 @@ def leave_dataset_out(
     features: Sequence[Features],
     *,
     kind: str = "stack",
-    objective: Objective = BEST_QUALITY,
     seed: int = 0,
 ) -> list[TransferLine]:
-    """Train without one kind (the sources, where there is one kind only), and try the router on it; each in turn.
+    """Train without one kind (or source, if there is only one kind), and test the router on it, for each in turn.
 
     Raises:
         DataError: there are not two kinds with enough tasks.
@@ -71,8 +70,8 @@ def leave_dataset_out(
         known = bench.train.take(np.flatnonzero(train != name))
         apart = _cut(bench, known, np.flatnonzero(test == name))
         checkpoint = Checkpoint.fit(kind, known, rng=np.random.default_rng(seed))
-        routed = routed_utility(apart, checkpoint, objective)
-        best = utilities(apart.held_out, objective, apart.scales)[:, known.best_single()]
+        routed = routed_utility(apart, checkpoint, BEST_QUALITY)
+        best = utilities(apart.held_out, BEST_QUALITY, apart.scales)[:, known.best_single()]
         gain = bootstrap_mean(routed - best, rng=np.random.default_rng(seed), groups=apart.held_out.groups)
         line = TransferLine(
             name=name, tasks=len(routed), best_single=float(best.mean()), router=float(routed.mean()), gain=gain

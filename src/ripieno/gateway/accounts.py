@@ -1,4 +1,4 @@
-"""Accounts: what a virtual key's budget holds back for each run, here and in every process that shares the ledger."""
+"""Accounts: what a virtual key's budget reserves for each run, across all processes that share the ledger."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from ripieno.ledger import Change, Held, Holds, Reserve
 log = logging.getLogger(__name__)
 
 MOST_OPS = 500
-"""Reservations and changes of one transaction."""
+"""Reservations and changes in one transaction."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +23,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Open:
-    """What one run holds."""
+    """The reservation of one run."""
 
     key: str
     usd: float = 0.0
@@ -31,41 +31,41 @@ class _Open:
 
 @dataclass(slots=True, eq=False)
 class Accounts:
-    """Opens accounts, and carries their reservations to the ledger, many in one transaction.
+    """Opens accounts, and writes their reservations to the ledger, many in one transaction.
 
     Args:
-        holds: where reservations are kept.
-        is_lenient: whether requests go on while the ledger is at fault; then only this process counts them.
+        holds: stores reservations.
+        is_lenient: whether requests continue while the ledger fails; then only this process counts them.
     """
 
     holds: Holds
     is_lenient: bool = False
     _runs: dict[str, _Open] = field(default_factory=dict)
     _keys: dict[str, float] = field(default_factory=dict)
-    """US dollars that runs of this process hold, by key."""
+    """US dollars that runs of this process reserve, by key."""
     _queue: list[_Waiting] = field(default_factory=list)
-    _carrying: "asyncio.Task[None] | None" = None
+    _writer: "asyncio.Task[None] | None" = None
     _is_at_fault: bool = False
-    """Whether the ledger has refused the latest transaction."""
+    """Whether the latest transaction failed."""
 
     def open(self, key: Key, run: str) -> "KeyAccount":
-        """The account of one run; nothing is held yet."""
+        """Open the account of one run, without a reservation."""
         return KeyAccount(self, key, run)
 
     def held(self, key: str) -> float:
-        """US dollars that this process's runs of a key hold."""
+        """Return the US dollars that this process's runs reserve of a key."""
         return max(self._keys.get(key, 0.0), 0.0)
 
     @property
     def runs(self) -> Mapping[str, object]:
-        """Runs of this process that hold something."""
+        """Runs of this process with a reservation."""
         return self._runs
 
     async def reserve(self, op: Reserve) -> Held | None:
-        """Hold back; None where the ledger is at fault and requests go on all the same.
+        """Reserve US dollars; returns None if the ledger fails and requests continue without it.
 
         Raises:
-            LedgerError: the ledger refuses, and no request may go on without it.
+            LedgerError: the ledger fails, and requests may not continue without it.
         """
         waiting = _Waiting(op, asyncio.get_running_loop().create_future())
         self._enqueue(waiting)
@@ -78,14 +78,14 @@ class Accounts:
             self._add(op, op.most_usd)
             return None
         except asyncio.CancelledError:
-            waiting.done.add_done_callback(lambda done: self._give_back(op, done))
+            waiting.done.add_done_callback(lambda done: self._undo(op, done))
             raise
         if held is not None and held.granted_usd is not None:
             self._add(op, held.granted_usd)
         return held
 
     def change(self, run: str, usd: float) -> None:
-        """Set what a run holds, soon."""
+        """Set the reservation of a run; it is written soon."""
         known = self._runs.get(run)
         if known is None:
             return
@@ -94,28 +94,25 @@ class Accounts:
         self._enqueue(_Waiting(Change(run=run, usd=usd)))
 
     def end(self, run: str, *, cost_usd: float, is_recorded: bool) -> None:
-        """Forget a run: its record replaces its hold, and where there will be none, the hold is removed."""
+        """Forget a run. Its ledger entry replaces the reservation; without an entry, the reservation is removed."""
         known = self._runs.pop(run, None)
         if known is None:
             return
         self._keys[known.key] = self._keys.get(known.key, 0.0) - known.usd
-        if is_recorded:
-            self._enqueue(_Waiting(Change(run=run, usd=cost_usd)))
-        else:
-            self._enqueue(_Waiting(Change(run=run, usd=None)))
+        self._enqueue(_Waiting(Change(run=run, usd=cost_usd if is_recorded else None)))
 
     async def close(self) -> None:
-        """Wait until what was changed is written."""
-        while self._carrying is not None:
-            await asyncio.wait({self._carrying})
+        """Wait until all changes are written."""
+        while self._writer is not None:
+            await asyncio.wait({self._writer})
 
     def _add(self, op: Reserve, usd: float) -> None:
         known = self._runs.setdefault(op.run, _Open(op.key))
         known.usd += usd
         self._keys[op.key] = self._keys.get(op.key, 0.0) + usd
 
-    def _give_back(self, op: Reserve, done: "asyncio.Future[Held | None]") -> None:
-        """Undo a reservation that was granted after its caller had left."""
+    def _undo(self, op: Reserve, done: "asyncio.Future[Held | None]") -> None:
+        """Undo a reservation that was granted after its caller left."""
         if done.cancelled() or done.exception() is not None:
             return
         held = done.result()
@@ -125,26 +122,26 @@ class Accounts:
 
     def _enqueue(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
-        if self._carrying is None:
-            self._carrying = asyncio.ensure_future(self._carry())
+        if self._writer is None:
+            self._writer = asyncio.ensure_future(self._write_queue())
 
-    async def _carry(self) -> None:
-        """Write all that waits; what comes meanwhile goes with the next transaction.
+    async def _write_queue(self) -> None:
+        """Write all that waits; later operations go into the next transaction.
 
-        Changes that the ledger refused are kept, and go with the next reservation.
+        Changes that the ledger refused are kept for the transaction of the next reservation.
         """
         batch: list[_Waiting] = []
         try:
             while any(waiting.done is not None for waiting in self._queue) or (self._queue and not self._is_at_fault):
                 batch, self._queue = self._queue[:MOST_OPS], self._queue[MOST_OPS:]
-                await self._write(batch)
+                await self._write_batch(batch)
         finally:
-            self._carrying = None
-            for waiting in batch:  # nobody waits for ever, whatever went wrong
+            self._writer = None
+            for waiting in batch:  # no caller waits for ever, whatever fails
                 if waiting.done is not None and not waiting.done.done():
                     waiting.done.cancel()
 
-    async def _write(self, batch: list[_Waiting]) -> None:
+    async def _write_batch(self, batch: list[_Waiting]) -> None:
         try:
             found = await asyncio.to_thread(self.holds.apply, [waiting.op for waiting in batch])
         except LedgerError as error:
@@ -162,13 +159,7 @@ class Accounts:
 
 
 class KeyAccount(Account):
-    """What a key's budget pays for one run.
-
-    Args:
-        accounts: carries reservations to the ledger.
-        key: what pays.
-        run: id of the run.
-    """
+    """The account of one run, which a key's budget pays."""
 
     def __init__(self, accounts: Accounts, key: Key, run: str) -> None:
         self._accounts = accounts

@@ -1,7 +1,6 @@
-"""Actions: what the dashboard's forms do."""
+"""Actions: the forms of the dashboard that change something."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,86 +22,72 @@ if TYPE_CHECKING:
 MOST_JOBS = 20
 MOST_PROBES = 1000
 
-log = logging.getLogger(__name__)
-
 Fields = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What came of a form."""
+class ActionResult:
+    """The result of a form."""
 
-    back: str
-    """The page that is shown next, behind `/ui/`."""
-    said: str = ""
+    next_page: str
+    """Address of the next page, after `/ui/`."""
+    notice: str = ""
 
 
 class Jobs:
-    """Long work that was begun from a page; it ends with the process, and what it recorded stays."""
+    """Long work that a page started. It ends with the process; what it recorded stays."""
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
         self._tasks: set[asyncio.Task[str]] = set()
 
     def list(self) -> "tuple[Job, ...]":
-        """What was begun, the latest first."""
+        """List the jobs, the latest first."""
         return tuple(reversed(self._jobs))
 
-    def start(self, name: str, about: str, work: Callable[[], Coroutine[None, None, str]]) -> None:
-        """Begin something.
+    def start(self, name: str, about: str, run: Callable[[], Coroutine[None, None, str]]) -> None:
+        """Start a job.
 
         Args:
-            name: what is done.
+            name: the kind of job.
             about: the worker or checkpoint.
-            work: does it, and tells what came out.
+            run: does it, and returns its result in words.
 
         Raises:
-            InvalidTask: the same is being done.
+            InvalidTask: the same job runs already.
         """
         from ripieno.dashboard import Job
 
         if any(job.name == name and job.about == about and job.state == "running" for job in self._jobs):
-            raise InvalidTask(f"{name} of {about} is under way already")
+            raise InvalidTask(f"{name} of {about} runs already")
         job = Job(name=name, about=about, state="running")
         self._jobs = [*self._jobs[-MOST_JOBS + 1 :], job]
-        task = asyncio.create_task(work())
+        task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(partial(self._end, job))
 
     async def close(self) -> None:
-        """End what runs."""
+        """Cancel the running jobs."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _end(self, job: "Job", task: "asyncio.Task[str]") -> None:
+        from ripieno.dashboard.views import find_fault
+
         self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled():
-            ended = replace(job, state="failed", detail="it was ended")
-        elif isinstance(error, RipienoError):
-            ended = replace(job, state="failed", detail=error.message)
-        elif error is not None:
-            log.error(
-                "%s of %s failed: unhandled exception in the gateway or a plugin", job.name, job.about, exc_info=error
-            )
-            ended = replace(job, state="failed", detail=f"an internal error ({type(error).__name__})")
-        else:
-            ended = replace(job, state="done", detail=task.result())
+        fault = find_fault(task, f"{job.name} of {job.about}")
+        ended = replace(job, state="failed" if fault else "done", detail=fault or task.result())
         self._jobs = [ended if each is job else each for each in self._jobs]
 
 
 class Actions:
-    """What may be done from pages, by the address of its form.
-
-    Args:
-        app: the opened app.
-    """
+    """What pages can change, by the address of the form."""
 
     def __init__(self, app: Installation) -> None:
         self._app = app
         self.jobs = Jobs()
-        self._known: dict[str, Callable[[Fields], Awaitable[Done]]] = {
+        self._known: dict[str, Callable[[Fields], Awaitable[ActionResult]]] = {
             "pool/mute": lambda fields: self._change_muted(fields, is_muted=True),
             "pool/unmute": lambda fields: self._change_muted(fields, is_muted=False),
             "pool/add": self._add,
@@ -112,38 +97,34 @@ class Actions:
             "policies/shadow": self._shadow,
             "approvals/answer": self._answer,
             "playground/ask": self._ask,
-            "feedback": self._take_feedback,
+            "feedback": self._add_feedback,
             "memory/forget": self._forget,
             "memory/beat": self._beat,
         }
 
     @property
     def names(self) -> list[str]:
-        """The addresses of the forms, behind `/ui/`."""
+        """The addresses of the forms, after `/ui/`."""
         return sorted(self._known)
 
-    async def do(self, name: str, fields: Fields) -> Done:
-        """Do one of them.
+    async def do(self, name: str, fields: Fields) -> ActionResult:
+        """Run an action.
 
         Raises:
             NotFound: there is no such action.
-            RipienoError: it could not be done.
+            RipienoError: the action failed.
         """
         action = self._known.get(name)
         if action is None:
-            raise NotFound(f"nothing is done at {name[:100]!r}")
+            raise NotFound(f"no action has the address {name[:100]!r}")
         return await action(fields)
 
-    async def close(self) -> None:
-        """End what was begun."""
-        await self.jobs.close()
-
-    async def _change_muted(self, fields: Fields, *, is_muted: bool) -> Done:
+    async def _change_muted(self, fields: Fields, *, is_muted: bool) -> ActionResult:
         worker = _require(fields, "worker")
         await asyncio.to_thread(set_muted, self._app.runtime.loaded.path, worker, is_muted=is_muted)
-        return Done(back="pool", said=f"{worker} is {'muted' if is_muted else 'back'}.")
+        return ActionResult(next_page="pool", notice=f"{worker} is {'muted' if is_muted else 'back'}.")
 
-    async def _add(self, fields: Fields) -> Done:
+    async def _add(self, fields: Fields) -> ActionResult:
         facts: dict[str, object] = {"privacy": Privacy(_choose(fields, "privacy", list(Privacy))).value}
         if fields.get("model"):
             facts["model"] = fields["model"]
@@ -159,53 +140,55 @@ class Actions:
         keeps = fields.get("keep_embedded") == "1"
         await asyncio.to_thread(add_worker, self._app.runtime.loaded.path, new, keeps_embedded=keeps)
         key = f"RIPIENO_PROVIDERS__{new.provider.upper()}__API_KEY"
-        return Done(back="pool", said=f"{new.id} is added; a key of its provider goes into {key}. Probe it next.")
+        return ActionResult(
+            next_page="pool", notice=f"{new.id} is added. Set the key of its provider in {key}, then probe the worker."
+        )
 
-    async def _probe(self, fields: Fields) -> Done:
+    async def _probe(self, fields: Fields) -> ActionResult:
         worker, budget = _require(fields, "worker"), int(_read_number(fields, "budget", low=1, high=MOST_PROBES))
 
-        async def work() -> str:
+        async def run() -> str:
             found = await probe(self._app, worker, budget=budget)
             quality = f"{found.quality:.2f} ± {found.quality_sd:.2f}"
             return f"{found.probes} probes, expected quality {quality}, {found.standing}"
 
-        self.jobs.start("probe", worker, work)
-        return Done(back="pool", said=f"{worker} is being probed.")
+        self.jobs.start("probe", worker, run)
+        return ActionResult(next_page="pool", notice=f"{worker} is being probed.")
 
-    async def _promote(self, fields: Fields) -> Done:
+    async def _promote(self, fields: Fields) -> ActionResult:
         checkpoint = _require(fields, "checkpoint")
         await promote_by_hand(self._app, checkpoint)
-        return Done(back="policies", said=f"{checkpoint} decides from the next task on.")
+        return ActionResult(next_page="policies", notice=f"{checkpoint} decides from the next task on.")
 
-    async def _roll_back(self, fields: Fields) -> Done:
-        return Done(back="policies", said=f"{await roll_back(self._app)} decides again.")
+    async def _roll_back(self, fields: Fields) -> ActionResult:
+        return ActionResult(next_page="policies", notice=f"{await roll_back(self._app)} decides again.")
 
-    async def _shadow(self, fields: Fields) -> Done:
+    async def _shadow(self, fields: Fields) -> ActionResult:
         checkpoint = _require(fields, "checkpoint")
 
-        async def work() -> str:
-            told = "nothing was found"
+        async def run() -> str:
+            outcome = "no stage ran"
             async for finding in shadow(self._app, checkpoint, Pairing()):
-                told = f"{finding.stage} {'passed' if finding.passed else 'failed'}: {finding.reason}"
-            return told
+                outcome = f"{finding.stage} {'passed' if finding.passed else 'failed'}: {finding.reason}"
+            return outcome
 
-        self.jobs.start("shadow", checkpoint, work)
-        return Done(back="policies", said=f"{checkpoint} is held against the one in traffic.")
+        self.jobs.start("shadow", checkpoint, run)
+        return ActionResult(next_page="policies", notice=f"{checkpoint} is being compared with the one in traffic.")
 
-    async def _answer(self, fields: Fields) -> Done:
+    async def _answer(self, fields: Fields) -> ActionResult:
         run, digest = _require(fields, "run"), _require(fields, "digest")
         is_approved = _choose(fields, "answer", ("approve", "deny")) == "approve"
         found = await asyncio.to_thread(self._app.runs.find, run)
         if found.proposal is None or found.proposal.digest != digest:
-            raise InvalidTask("what was shown is no longer what waits", hint="open the page again")
+            raise InvalidTask("the step has changed since the page was loaded", hint="open the page again")
         counts = await self._app.runs.resolve(
             run, is_approved=is_approved, by=_require(fields, "by"), reason=fields.get("reason", "")
         )
         await self._app.runs.sweep()
-        told = "approved" if counts.is_approved else "denied"
-        return Done(back="approvals", said=f"{told} by {counts.by}")
+        answer = "approved" if counts.is_approved else "denied"
+        return ActionResult(next_page="approvals", notice=f"{answer} by {counts.by}")
 
-    async def _ask(self, fields: Fields) -> Done:
+    async def _ask(self, fields: Fields) -> ActionResult:
         text, dial = _require(fields, "text"), _read_number(fields, "dial", low=0.0, high=1.0)
         mode = Mode(fields["mode"]) if fields.get("mode") in list(Mode) else None
         wanted = [name for name in (fields.get("first") or "auto", fields.get("second", "")) if name]
@@ -216,32 +199,36 @@ class Actions:
                 raise InvalidTask(f"no worker is called {name[:100]!r}")
             own = objective if name == "auto" else replace(objective, workers=(name,))
             tasks.append(Task.from_text(text, objective=own))
-        names = await asyncio.gather(*(self._carry(task) for task in tasks))
+        names = await asyncio.gather(*(self._run(task) for task in tasks))
         shown = {"of": ",".join(names), "dial": f"{dial:g}", "first": wanted[0], "second": "".join(wanted[1:])}
-        return Done(back=f"playground?{urlencode(shown)}")
+        return ActionResult(next_page=f"playground?{urlencode(shown)}")
 
-    async def _carry(self, task: Task) -> str:
-        """Return the decision that a task led to; one that failed is shown like one that was answered."""
+    async def _run(self, task: Task) -> str:
+        """Run a task, and return the id of its decision, also if the task failed."""
         orchestrator = self._app.runtime.orchestrator
         started = await orchestrator.start(task)
         with suppress(RipienoError):
             await orchestrator.finish(started)
         return started.decision.id
 
-    async def _take_feedback(self, fields: Fields) -> Done:
+    async def _add_feedback(self, fields: Fields) -> ActionResult:
         verdict = Verdict(verifier="user", quality=_read_number(fields, "quality", low=0.0, high=1.0))
         await record_feedback(self._app, _require(fields, "decision"), verdict)
         back = fields.get("back", "")
         is_own = back.startswith(("decision/", "playground?"))
-        return Done(back=back if is_own else "live", said="What the answer was worth is recorded.")
+        return ActionResult(next_page=back if is_own else "live", notice="The feedback is recorded.")
 
-    async def _forget(self, fields: Fields) -> Done:
+    async def _forget(self, fields: Fields) -> ActionResult:
         erased = await self._app.memory.forget(_require(fields, "item"))
-        return Done(back="memory", said=f"{erased.id[:12]} is erased, with {len(erased.derived)} items made from it.")
+        return ActionResult(
+            next_page="memory", notice=f"{erased.id[:12]} is erased, with {len(erased.derived)} items made from it."
+        )
 
-    async def _beat(self, fields: Fields) -> Done:
+    async def _beat(self, fields: Fields) -> ActionResult:
         is_back = await self._app.memory.beat()
-        return Done(back="memory", said="The canary came back." if is_back else "The canary did not come back.")
+        return ActionResult(
+            next_page="memory", notice="The canary came back." if is_back else "The canary did not come back."
+        )
 
 
 def _require(fields: Fields, name: str) -> str:

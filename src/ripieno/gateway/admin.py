@@ -1,6 +1,7 @@
-"""Admin: keys made, shown and ended over HTTP, with the master key, or the admin key where no master key is set."""
+"""Admin: virtual keys over HTTP, for the master key, or for the admin key if no master key is set."""
 
 import asyncio
+from dataclasses import asdict
 
 import msgspec
 
@@ -38,18 +39,18 @@ class Admin:
         ]
 
     async def show(self, facts: Facts) -> Response:
-        """List every key with its limits and what it has spent today and this month."""
+        """List every key with its limits and its spend of today and this month."""
         return respond({"keys": await asyncio.to_thread(self._describe_all)})
 
     async def create(self, facts: Facts) -> Response:
-        """Make a key; the answer alone holds its secret."""
+        """Create a key; only this answer holds its secret."""
         wanted = read_form(facts.request, NewKey)
         key, secret = await asyncio.to_thread(self._app.ledger.keys.create, wanted.name, wanted.limits)
         await self._keyring.refresh()
         return respond(describe_key(key, {}) | {"secret": secret}, status=201)
 
     async def revoke(self, facts: Facts) -> Response:
-        """End a key."""
+        """Revoke a key."""
         key = await asyncio.to_thread(self._app.ledger.keys.revoke, facts.parameter)
         await self._keyring.refresh()
         return respond(describe_key(key, {}))
@@ -59,29 +60,20 @@ class Admin:
 
 
 def describe_keys(store: KeyStore, *, now: float) -> list[dict[str, JsonValue]]:
-    """Every key of an installation with its spend of this day and month; `now` in seconds since the epoch."""
+    """Describe every key with its spend of this day and month; `now` is in seconds since 1970."""
     spent = store.spent(find_periods(now))
     return [describe_key(key, spent.get(key.id, {})) for key in store.all().values()]
 
 
 def describe_key(key: Key, spent: dict[str, Spend]) -> dict[str, JsonValue]:
-    """A key as it may be shown."""
+    """Describe a key without its secret."""
     return {
         "id": key.id,
         "name": key.name,
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
-        "limits": {name: getattr(key.limits, name) for name in KeyLimits.__dataclass_fields__},
-        "spent": [
-            {
-                "period": s.period,
-                "cost_usd": s.cost_usd,
-                "tokens": s.tokens,
-                "requests": s.requests,
-                "unknown": s.unknown,
-            }
-            for s in spent.values()
-        ],
+        "limits": asdict(key.limits),
+        "spent": [asdict(spend) for spend in spent.values()],
     }
 
 
@@ -89,8 +81,8 @@ def require_admin(grant: Grant) -> None:
     """Let only the master key or the admin key pass.
 
     Raises:
-        Unauthorized: no key was given, and none is demanded elsewhere.
-        Forbidden: the key given may not do this.
+        Unauthorized: the request has no key.
+        Forbidden: its key may not do this.
     """
     if grant.is_admin:
         return

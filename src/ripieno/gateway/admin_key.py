@@ -1,4 +1,4 @@
-"""The admin key of an installation without a master key: made once, kept in the home folder for its owner alone."""
+"""The admin key of an installation without a master key: made once, and readable by its owner only."""
 
 import logging
 import os
@@ -14,13 +14,12 @@ log = logging.getLogger(__name__)
 
 FILE = "admin.key"
 LEAST = 16
-"""Characters of a key that a person wrote into the file."""
-_MEND = "check the permissions of the home folder, or set RIPIENO_GATEWAY__API_KEY"
+"""Least characters of a key that a person wrote into the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminKey:
-    """A key, and where it is kept."""
+    """The admin key, and its file."""
 
     secret: str
     path: Path
@@ -28,13 +27,13 @@ class AdminKey:
 
 
 def load_admin_key(home: Path) -> AdminKey:
-    """Read the admin key of a home folder; make it at the first start, with mode 0600.
+    """Read the admin key of a home folder; create it at the first start, with mode 0600.
 
     Raises:
         ConfigError: the file cannot be read or written, or holds no key.
     """
     path = home / FILE
-    # The prefix of virtual keys: a gateway that has another admin key refuses this one, and takes nobody for a guest.
+    # With the prefix of virtual keys, a gateway with another admin key refuses this key instead of ignoring it.
     secret = f"{KEY_PREFIX}admin-{secrets.token_urlsafe(32)}"
     try:
         make_folder(home)
@@ -42,7 +41,7 @@ def load_admin_key(home: Path) -> AdminKey:
     except FileExistsError:
         return AdminKey(secret=_read(path), path=path, is_new=False)
     except OSError as error:
-        raise ConfigError(f"the admin key {str(path)!r} cannot be made: {error}", path=str(path), hint=_MEND) from error
+        raise _make_fault(path, "created", error) from error
     try:
         with os.fdopen(place, "w", encoding="ascii") as file:
             file.write(f"{secret}\n")
@@ -50,8 +49,13 @@ def load_admin_key(home: Path) -> AdminKey:
             os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise ConfigError(f"the admin key {str(path)!r} cannot be made: {error}", path=str(path), hint=_MEND) from error
+        raise _make_fault(path, "created", error) from error
     return AdminKey(secret=secret, path=path, is_new=True)
+
+
+def _make_fault(path: Path, failed: str, error: Exception) -> ConfigError:
+    hint = "check the permissions of the home folder, or set RIPIENO_GATEWAY__API_KEY"
+    return ConfigError(f"the admin key {str(path)!r} cannot be {failed}: {error}", path=str(path), hint=hint)
 
 
 def _read(path: Path) -> str:
@@ -59,10 +63,10 @@ def _read(path: Path) -> str:
         mode = path.stat().st_mode
         secret = path.read_text(encoding="ascii").strip()
         if mode & 0o077:
-            log.warning("the admin key %s could be read by others (mode %o); it is 0600 now", path, mode & 0o777)
+            log.warning("the admin key %s was readable by others (mode %o); its mode is 0600 now", path, mode & 0o777)
             path.chmod(0o600)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the admin key {str(path)!r} cannot be read: {error}", path=str(path), hint=_MEND) from error
+        raise _make_fault(path, "read", error) from error
     if len(secret) < LEAST or not secret.isprintable() or " " in secret:
         raise ConfigError(
             f"{str(path)!r} holds no key of at least {LEAST} characters",

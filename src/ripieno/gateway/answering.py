@@ -1,4 +1,4 @@
-"""Answering: one request of any dialect, from its body to a whole or streamed answer."""
+"""Answering: a request of any dialect, from its body to a whole or streamed answer."""
 
 import asyncio
 import time
@@ -19,27 +19,27 @@ from ripieno.errors import (
 )
 from ripieno.execute import Answered, Started
 from ripieno.gateway.bodies import read_body, respond
-from ripieno.gateway.cache import AnswerCache, Kept, name_request
+from ripieno.gateway.cache import AnswerCache, CachedAnswer, name_request
 from ripieno.gateway.dialects import (
-    Asked,
     ChatDialect,
     Dialect,
     MessagesDialect,
-    Origin,
+    ParsedRequest,
     ResponsesDialect,
-    Writing,
+    ResponseSource,
+    StreamWriter,
     count_tokens,
 )
 from ripieno.gateway.facts import CLIENT_LEFT, Facts
 from ripieno.gateway.http import Response, Stream
-from ripieno.gateway.keyring import Keyring, list_own, narrow
-from ripieno.gateway.memories import own
+from ripieno.gateway.keyring import Keyring, hide_other_workers, list_allowed_workers
+from ripieno.gateway.memories import restrict_scope
 from ripieno.gateway.metrics import Metrics
 from ripieno.gateway.models import Models
-from ripieno.gateway.objective import Stated, UnknownModel, read_stated
+from ripieno.gateway.objective import RequestOptions, UnknownModel, parse_request_options
+from ripieno.gateway.provenance import describe_answer, describe_cached, make_stream_headers
 from ripieno.gateway.routes import Route
 from ripieno.gateway.sessions import Sessions
-from ripieno.gateway.told import tell_answer, tell_cached, tell_started
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 
@@ -49,28 +49,21 @@ COMMENT_S = 10.0
 
 @dataclass(slots=True)
 class _RequestState:
-    """One request to a model on its way."""
+    """A request that is being answered."""
 
     facts: Facts
     runtime: Runtime
     """The runtime of the request's start. A reload does not change it."""
     dialect: Dialect
-    asked: Asked
-    stated: Stated
+    parsed: ParsedRequest
+    options: RequestOptions
     task: Task
     account: Account | None = None
     is_admitted: bool = False
 
 
 class Answering:
-    """Carries requests through the orchestrator.
-
-    Args:
-        app: the opened app.
-        keyring: who may ask.
-        models: what a request may name.
-        metrics: shows what is under way.
-    """
+    """Answers requests through the orchestrator."""
 
     def __init__(self, app: Installation, keyring: Keyring, models: Models, metrics: Metrics) -> None:
         self._app = app
@@ -101,72 +94,68 @@ class Answering:
     async def answer(self, dialect: Dialect, facts: Facts) -> Response | Stream:
         """Answer one request.
 
-        Args:
-            dialect: the wire format.
-            facts: of the request.
-
         Raises:
-            RipienoError: there is no answer; nothing of one was sent.
+            RipienoError: there is no answer, and no part of one was sent.
         """
         facts.dialect = dialect.name
-        asked = dialect.read(read_body(facts.request.body))
+        parsed = dialect.read(read_body(facts.request.body))
         runtime = self._app.runtime
-        stated, task = self._make_task(asked, facts, runtime)
-        state = _RequestState(facts, runtime, dialect, asked, stated, task)
+        options, task = self._make_task(parsed, facts, runtime)
+        state = _RequestState(facts, runtime, dialect, parsed, options, task)
         answer: Response | Stream | None = None
         self._enter(runtime.settings.gateway.max_in_flight)
         try:
             await self._keyring.admit(facts.grant)
             state.is_admitted = True
-            answer = await (self._answer_stream(state) if asked.is_stream else self._answer_whole(state))
+            answer = await (self._answer_stream(state) if parsed.is_stream else self._answer_whole(state))
         except NoEligibleWorker as error:
             self._keyring.check_affordable(facts.grant, error)
-            raise narrow(facts.grant, error) from error
+            raise hide_other_workers(facts.grant, error) from error
         except ProviderError as error:
             if (doubt := _find_doubt(runtime.pool, facts.started, error)) is not None:
                 raise doubt from error
             raise
         finally:
-            if not isinstance(answer, Stream):  # a stream ends when it has been sent
+            if not isinstance(answer, Stream):  # a stream calls it at its own end
                 await self._end(state)
         return answer
 
-    def _make_task(self, asked: Asked, facts: Facts, runtime: Runtime) -> tuple[Stated, Task]:
+    def _make_task(self, parsed: ParsedRequest, facts: Facts, runtime: Runtime) -> tuple[RequestOptions, Task]:
         grant = facts.grant
         base, names = self._models.read(runtime)
         try:
-            stated = read_stated(asked.body, asked.model, facts.request.headers, base, names)
+            options = parse_request_options(parsed.body, parsed.model, facts.request.headers, base, names)
         except UnknownModel as error:
-            raise UnknownModel(error.model, list_own(grant, runtime.pool)) from error
-        objective, budget = self._keyring.restrict(grant, stated.objective, stated.budget)
+            raise UnknownModel(error.model, list_allowed_workers(grant, runtime.pool)) from error
+        objective, budget = self._keyring.restrict(grant, options.objective, options.budget)
         task = Task(
-            messages=asked.messages,
-            tools=asked.tools,
-            params=asked.params,
+            messages=parsed.messages,
+            tools=parsed.tools,
+            params=parsed.params,
             objective=objective,
             budget=budget,
-            kind=stated.kind,
+            kind=options.kind,
         )
-        return stated, task
+        return options, task
 
     async def _answer_whole(self, state: _RequestState) -> Response:
         facts, name = state.facts, self._name_cached(state)
-        kept = self._cache.find(name) if name is not None else None
         if name is not None:
-            facts.is_hit = kept is not None
-        if kept is not None:
-            return _write_whole(state, replace(kept, told=tell_cached(kept.told)))
+            cached = self._cache.find(name)
+            facts.is_cached = cached is not None
+            if cached is not None:
+                return _write_whole(state, replace(cached, provenance=describe_cached(cached.provenance)))
         orchestrator = state.runtime.orchestrator
         facts.started = await orchestrator.start(state.task, arrival=self._arrive(state))
         answered = await orchestrator.finish(facts.started)
         run = answered.run
-        fresh = Kept(answered.answer, run.id, run.worker, tell_answer(answered))
+        fresh = CachedAnswer(answered.answer, run.id, run.worker, describe_answer(answered))
         if name is not None and run.ended_early is None:
             self._cache.keep(name, fresh)
         return _write_whole(state, fresh)
 
     async def _answer_stream(self, state: _RequestState) -> Stream:
-        """Wait a while for the first piece, so that a failure before it is a plain error, then pass on the rest."""
+        """Wait for the first piece, so that an earlier failure is a plain error. Then stream all pieces."""
         orchestrator = state.runtime.orchestrator
         state.facts.started = started = await orchestrator.start(state.task, arrival=self._arrive(state))
         pieces = await orchestrator.stream(started)
@@ -176,7 +165,7 @@ class Answering:
             done, _ = await asyncio.wait({first}, timeout=COMMENT_S)
             if done:
                 first.result()
-            stream = Stream(self._emit(state, started, first, pieces), headers=tell_started(started) | _NO_CACHE)
+            stream = Stream(self._emit(state, started, first, pieces), headers=make_stream_headers(started) | _NO_CACHE)
         finally:
             if stream is None:
                 await _abandon(first, pieces)
@@ -186,25 +175,25 @@ class Answering:
         self, state: _RequestState, started: Started, first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece]
     ) -> AsyncIterator[bytes]:
         facts, decision, recorder = state.facts, started.decision, started.recorder
-        writing: Writing | None = None
+        writer: StreamWriter | None = None
         self._metrics.open_streams.inc()
         try:
             while not first.done():
                 await asyncio.wait({first}, timeout=COMMENT_S)
                 if not first.done():
                     yield state.dialect.comment
-            writing = _begin_writing(state, decision.id, recorder.serving or decision.worker)
-            yield writing.begin() + writing.add(first.result())
-            add = writing.add
+            writer = _make_writer(state, decision.id, recorder.serving or decision.worker)
+            yield writer.begin() + writer.add(first.result())
+            add = writer.add
             async for piece in pieces:
                 data = add(piece)
                 if data:
                     yield data
-            yield writing.end(tell_answer(started.result()).body)
+            yield writer.end(describe_answer(started.result()).body)
         except RipienoError as error:
             facts.error = error
-            writing = writing or _begin_writing(state, decision.id, decision.worker)
-            yield writing.fail(error)
+            writer = writer or _make_writer(state, decision.id, decision.worker)
+            yield writer.fail(error)
         except (asyncio.CancelledError, GeneratorExit):
             facts.status = CLIENT_LEFT
             raise
@@ -215,55 +204,55 @@ class Answering:
             await self._end(state)
 
     async def _end(self, state: _RequestState) -> None:
-        """Give back what a request holds, and count what it has used."""
+        """Release what a request holds, and count what it used."""
         self._in_flight -= 1
         self._metrics.in_flight.dec()
-        facts, session = state.facts, state.stated.session
+        facts, session = state.facts, state.options.session
         started = facts.started
         if facts.worker is not None and session is not None:
-            self._sessions.note(session, facts.grant.id, WorkerId(facts.worker))
+            self._sessions.remember(session, facts.grant.id, WorkerId(facts.worker))
         if not state.is_admitted:
             return
         if state.account is not None:
             _close_account(state.account, started)
-        tokens, cost_usd = 0, 0.0  # nothing was called yet: that costs nothing
+        tokens, cost_usd = 0, 0.0  # without a call there is no cost
         if started is not None:
             tokens = sum(call.tokens for call in started.recorder.calls)
             cost_usd = started.recorder.cost_usd
         await self._keyring.leave(facts.grant, cost_usd=cost_usd, tokens=tokens)
 
     def _arrive(self, state: _RequestState) -> Arrival:
-        session, grant = state.stated.session, state.facts.grant
+        session, grant = state.options.session, state.facts.grant
         incumbent = self._sessions.find(session, grant.id) if session is not None else None
         arrival = make_arrival(
-            self._app.clock, name=state.facts.name, incumbent=incumbent, key=grant.id, check=state.stated.check
+            self._app.clock, name=state.facts.name, incumbent=incumbent, key=grant.id, check=state.options.check
         )
         state.account = self._keyring.open(grant, arrival.id)
         arrival = replace(arrival, account=state.account)
-        scope = state.stated.memory
+        scope = state.options.memory
         if scope is None:
             return arrival
-        return replace(arrival, memory=own(scope, grant), thread=session or "")
+        return replace(arrival, memory=restrict_scope(scope, grant), thread=session or "")
 
     def _name_cached(self, state: _RequestState) -> bytes | None:
-        stated = state.stated
-        if stated.memory is not None:
+        options = state.options
+        if options.memory is not None:
             return None
-        if not (state.runtime.settings.cache.answers if stated.may_cache is None else stated.may_cache):
+        if not (state.runtime.settings.cache.answers if options.may_cache is None else options.may_cache):
             return None
-        return name_request(state.task, state.facts.grant, check=stated.check)
+        return name_request(state.task, state.facts.grant, check=options.check)
 
     def _enter(self, most: int) -> None:
         if self._in_flight >= most:
-            raise Overloaded(f"{most} requests are under way, and no more are taken", retry_after_s=1.0)
+            raise Overloaded(f"{most} requests run already, and the gateway accepts no more", retry_after_s=1.0)
         self._in_flight += 1
         self._metrics.in_flight.inc()
 
 
 def _find_doubt(pool: Pool, started: Started | None, error: ProviderError) -> InDoubt | None:
-    """Find what to tell a client whose call with effects failed, so that it does not send the call again by itself.
+    """Return the error for a failed call with effects, which keeps the client from sending it again.
 
-    None where it is certain that nothing was done: the call never left, or the provider refused it.
+    None if the call certainly had no effect: it was never sent, or the provider refused it.
     """
     if started is None or error.worker not in pool or not pool[error.worker].has_effects:
         return None
@@ -275,7 +264,7 @@ def _find_doubt(pool: Pool, started: Started | None, error: ProviderError) -> In
 
 
 def _close_account(account: Account, started: Started | None) -> None:
-    """End what a request holds; where nobody knows what was called for it, it counts as what was held."""
+    """Close the account of a request. If its calls are unknown, it costs what it reserved."""
     if started is not None:
         recorder, is_claimed = started.recorder, started.journal is not None
         account.close(cost_usd=recorder.cost_usd, is_recorded=bool(recorder.calls) or is_claimed)
@@ -292,19 +281,22 @@ async def _abandon(first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece])
     await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
-def _write_whole(state: _RequestState, made: Kept) -> Response:
-    """Write an answer that is there, and note who gave it."""
+def _write_whole(state: _RequestState, made: CachedAnswer) -> Response:
+    """Write a whole answer, and note its worker."""
     state.facts.worker = made.worker
-    source = _make_origin(state, made.decision, made.worker, made.told.body)
-    return Response(state.dialect.write(state.asked, made.answer, source), headers=made.told.headers)
+    source = _make_source(state, made.decision, made.worker, made.provenance.body)
+    return Response(state.dialect.write(state.parsed, made.answer, source), headers=made.provenance.headers)
 
 
-def _begin_writing(state: _RequestState, decision: str, worker: str) -> Writing:
-    return state.dialect.stream(state.asked, _make_origin(state, decision, worker))
+def _make_writer(state: _RequestState, decision: str, worker: str) -> StreamWriter:
+    return state.dialect.stream(state.parsed, _make_source(state, decision, worker))
 
 
-def _make_origin(state: _RequestState, decision: str, worker: str, told: JsonValue = None) -> Origin:
-    return Origin(request=state.facts.id, decision=decision, worker=worker, created=int(time.time()), told=told)
+def _make_source(state: _RequestState, decision: str, worker: str, provenance: JsonValue = None) -> ResponseSource:
+    created = int(time.time())
+    return ResponseSource(
+        request=state.facts.id, decision=decision, worker=worker, created=created, provenance=provenance
+    )
 
 
 _NO_CACHE = {"cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -1,4 +1,4 @@
-"""Back-off after wrong keys: a client that guesses waits longer each time, and so do many clients together."""
+"""Back-off after wrong keys, for each client and for all clients together."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -7,30 +7,26 @@ from ripieno.domain import Clock
 from ripieno.errors import RateLimited
 
 FREE = 3
-"""Wrong keys of one client that cost no wait: a person mistypes."""
+"""Wrong keys of one client without a wait, because people mistype."""
 FIRST_S, LONGEST_S = 1.0, 60.0
 """The wait after the next wrong key, doubled with each further one."""
 KEPT_S = 900.0
-"""A client without a wrong key for so long begins anew."""
+"""After this many seconds without a wrong key, a client's count restarts."""
 MOST_CLIENTS = 1024
 FREE_TOGETHER, EACH_S = 100, 1.0
-"""Wrong keys of all clients that cost no wait, and the seconds after which one of them is forgotten. So a guesser with
-many addresses has one try a second."""
+"""Wrong keys of all clients without a wait, and the seconds after which one is forgotten. So an attacker with many
+addresses has one try a second."""
 
 
 @dataclass(slots=True)
 class _Client:
     wrong: int = 0
     at: float = 0.0
-    """When it gave the latest wrong key."""
+    """Time of the latest wrong key."""
 
 
 class Backoff:
-    """Counts wrong keys, by client and of all together; memory is bounded.
-
-    Args:
-        clock: the time.
-    """
+    """Counts wrong keys, by client and of all clients together; its memory is bounded."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -38,23 +34,20 @@ class Backoff:
         self._together = 0.0
         self._at = clock.monotonic()
 
-    def __len__(self) -> int:
-        return len(self._clients)
-
     def check(self, client: str) -> None:
         """Let a client try a key.
 
         Raises:
-            RateLimited: it must wait first. A right key is not tried either: an answer would tell that it is right.
+            RateLimited: the client must wait first, even with the right key: an answer would confirm that it is right.
         """
         wait_s = max(self._wait_of(client), self._wait_together())
         if wait_s > 0:
             raise RateLimited("too many wrong keys were given", retry_after_s=wait_s)
 
     def note_wrong(self, client: str) -> None:
-        """A client gave a wrong key."""
+        """Count a wrong key of a client."""
         now = self._clock.monotonic()
-        self._wait_together()  # forgets what is old
+        self._wait_together()  # forgets old ones
         self._together += 1
         known = self._clients.setdefault(client, _Client())
         self._clients.move_to_end(client)
@@ -64,7 +57,7 @@ class Backoff:
             self._clients.popitem(last=False)
 
     def note_right(self, client: str) -> None:
-        """A client gave the key."""
+        """Forget a client, which gave the right key."""
         self._clients.pop(client, None)
 
     def _wait_of(self, client: str) -> float:

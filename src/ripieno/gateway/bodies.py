@@ -1,4 +1,4 @@
-"""Bodies: JSON of requests, read strictly, and of responses."""
+"""Bodies: the JSON of requests, read strictly, and of responses."""
 
 from typing import TypeVar
 
@@ -14,22 +14,22 @@ _decode = msgspec.json.Decoder().decode
 
 
 def read_form(request: Request, kind: type[Body]) -> Body:
-    """Read the body of a request as one of a known form.
+    """Decode the body of a request into a struct.
 
     Raises:
-        InvalidTask: it is none.
+        InvalidTask: the body has another form.
     """
     try:
         return msgspec.json.decode(request.body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidTask(f"not what {request.path} takes: {error}") from error
+        raise InvalidTask(f"the body is not what {request.path} takes: {error}") from error
 
 
 def read_body(content: bytes) -> dict[str, JsonValue]:
-    """Read the JSON object of a request.
+    """Decode the body of a request into a JSON object.
 
     Raises:
-        InvalidTask: it is none.
+        InvalidTask: the body is not a JSON object.
     """
     try:
         body = _decode(content)

@@ -1,4 +1,4 @@
-"""Answers that were given before to exactly the same request: opt-in, bounded, never an error, never across keys."""
+"""Cache of answers to exactly equal requests: opt-in, bounded, never of errors, never across keys."""
 
 import hashlib
 from collections import OrderedDict
@@ -9,59 +9,56 @@ import msgspec
 from ripieno.domain import Answer, Task
 from ripieno.domain.grader import Check
 from ripieno.gateway.keyring import Grant
-from ripieno.gateway.told import Told
+from ripieno.gateway.provenance import Provenance
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedAnswer:
     """An answer, and where it came from."""
 
     answer: Answer
     decision: str
     worker: str
-    told: Told
-    """What was said about it then."""
+    provenance: Provenance
+    """What the first response reported."""
 
 
 class AnswerCache:
     """The latest answers by request.
 
     Args:
-        largest: bytes of text and wire that are kept; the oldest go first.
+        largest: bytes of text and wire; the least recently used answers leave first.
     """
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
         self._size = 0
-        self._kept: OrderedDict[bytes, tuple[int, Kept]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[int, CachedAnswer]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def find(self, name: bytes) -> Kept | None:
-        """The answer to a request, if it is kept."""
+    def find(self, name: bytes) -> CachedAnswer | None:
+        """Return the answer to a request, if it is cached."""
         found = self._kept.get(name)
         if found is None:
             return None
         self._kept.move_to_end(name)
         return found[1]
 
-    def keep(self, name: bytes, kept: Kept) -> None:
-        """Keep an answer."""
-        size = len(kept.answer.wire) + 4 * len(kept.answer.text) + 1000
+    def keep(self, name: bytes, cached: CachedAnswer) -> None:
+        """Cache an answer, unless it is larger than a quarter of the cache."""
+        size = len(cached.answer.wire) + 4 * len(cached.answer.text) + 1000
         if size > self._largest // 4:
             return
         old = self._kept.pop(name, None)
         self._size += size - (old[0] if old is not None else 0)
-        self._kept[name] = (size, kept)
+        self._kept[name] = (size, cached)
         while self._size > self._largest:
             self._size -= self._kept.popitem(last=False)[1][0]
 
 
 def name_request(task: Task, grant: Grant, *, check: Check | None) -> bytes:
-    """The name of a request: who asks, all that a worker sees, and all that decides which worker sees it.
+    """Make a digest of who asks, of all that a worker sees, and of all that the choice of the worker depends on.
 
-    No key is given what another one was told: neither its answer, nor that it asked, nor the id of its decision.
+    So a key never gets another key's answer, nor learns that another key asked.
     """
     who = (grant.id, grant.is_admin)
     return hashlib.sha256(msgspec.json.encode((who, task.digest, task.objective, check))).digest()

@@ -1,4 +1,4 @@
-"""Embeddings: by a worker that makes them, or by the router's own encoder."""
+"""Embeddings, made by a worker or by the router's own encoder."""
 
 import base64
 from collections.abc import Sequence
@@ -27,19 +27,18 @@ from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import find_privacy
 from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice, WithheldTask
 from ripieno.gateway.bodies import read_body, respond
-from ripieno.gateway.dialects.base import encode
+from ripieno.gateway.dialects.base import decode_fields, encode
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
-from ripieno.gateway.keyring import Grant, Keyring, list_own
+from ripieno.gateway.keyring import Grant, Keyring, list_allowed_workers
 from ripieno.gateway.objective import AUTO, UnknownModel
-from ripieno.gateway.told import tell_cost
+from ripieno.gateway.provenance import make_cost_header
 from ripieno.privacy import Boundary, describe_kinds
 from ripieno.providers.caller import is_unbilled
 from ripieno.providers.completions import read_usage
 
 MOST_TEXTS = 2048
-
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_SEND_TEXTS = "send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)"
 
 
 class Embeddings:
@@ -50,7 +49,7 @@ class Embeddings:
         self._keyring = keyring
 
     async def answer(self, facts: Facts) -> Response:
-        """Embed one text or many; `model` of the reply names the worker or the encoder that made the vectors.
+        """Embed one text or many; `model` of the reply names the worker or encoder that made the vectors.
 
         Raises:
             InvalidTask: the input is neither text nor a list of texts.
@@ -67,14 +66,14 @@ class Embeddings:
         run = f"embedding/{facts.name}"
         account = self._keyring.open(grant, run)
         tokens = 0
-        cost_usd: float | None = 0.0  # nothing was called yet: that costs nothing
+        cost_usd: float | None = 0.0  # without a call there is no cost
         try:
             if worker is None:
                 texts = _read_input(body.get("input"))
-                await self._require_near(texts, grant, runtime.boundary)
+                await self._check_encoder(texts, grant, runtime.boundary)
                 tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
                 return await self._embed_here(texts, body, tokens)
-            _require_readable(worker, body, runtime.boundary)
+            _check_boundary(worker, body, runtime.boundary)
             began = self._app.clock.monotonic()
             await _reserve(account, worker, body)
             cost_usd = None
@@ -82,8 +81,8 @@ class Embeddings:
             made = _make_run(run, worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
             tokens, cost_usd, facts.worker = made.tokens, made.cost_usd, worker.id
             self._app.ledger.note(Executed(run=made, task=_TASK))
-            named = encode(_decode_fields(content) | {"model": worker.id})
-            return Response(named, headers={"x-ripieno-worker": worker.id} | tell_cost(made.cost_usd))
+            named = encode(decode_fields(content) | {"model": worker.id})
+            return Response(named, headers={"x-ripieno-worker": worker.id} | make_cost_header(made.cost_usd))
         except ProviderError as error:
             cost_usd = 0.0 if is_unbilled(error) else cost_usd
             raise
@@ -93,11 +92,11 @@ class Embeddings:
             await self._keyring.leave(grant, cost_usd=cost_usd or 0.0, tokens=tokens)
 
     def _find_worker(self, model: str, grant: Grant, pool: Pool) -> Worker | None:
-        """The worker that a request names; None for the router's own encoder."""
+        """Find the worker that a request names; None for the router's own encoder."""
         if model == AUTO or model == self._app.analyzer.encoder.name:
             return None
         if model not in pool:
-            raise UnknownModel(model, list_own(grant, pool))
+            raise UnknownModel(model, list_allowed_workers(grant, pool))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
         worker = pool[model]
         if worker.is_careful:
@@ -106,12 +105,12 @@ class Embeddings:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
         return worker
 
-    async def _require_near(self, texts: Sequence[str], grant: Grant, boundary: Boundary | None) -> None:
-        """Refuse texts that may not travel to the router's own encoder, where that is another server's.
+    async def _check_encoder(self, texts: Sequence[str], grant: Grant, boundary: Boundary | None) -> None:
+        """Refuse texts that may not travel to the router's own encoder, if it runs on another server.
 
         Raises:
-            Forbidden: the key's tasks stay nearer.
-            WithheldTask: they hold secrets or personal data.
+            Forbidden: the key's tasks may not travel so far.
+            WithheldTask: the texts hold secrets or personal data.
         """
         encoder = self._app.analyzer.encoder
         far = find_privacy(encoder)
@@ -144,35 +143,34 @@ class Embeddings:
 
 
 _TASK = Task.from_text("embeddings", kind="embedding")
-"""What stands in the ledger for every request: the texts are not kept."""
+"""The task that the ledger records for every request, without its texts."""
 
 
 class _Embedded(msgspec.Struct):
     usage: dict[str, object] = msgspec.field(default_factory=dict)
 
 
-def _require_readable(worker: Worker, body: dict[str, JsonValue], boundary: Boundary | None) -> None:
-    """Refuse token ids where a boundary holds: what they say cannot be read here.
+def _check_boundary(worker: Worker, body: dict[str, JsonValue], boundary: Boundary | None) -> None:
+    """Refuse token ids for a worker beyond the boundary, because the scanner cannot read them.
 
     Raises:
-        WithheldTask: the worker is beyond the boundary.
+        WithheldTask: the input has token ids, and the worker is beyond the boundary.
     """
-    given = body.get("input")
-    if boundary is None or worker.privacy.reach <= boundary.reach.reach or not _holds_ids(given):
+    if boundary is None or worker.privacy.reach <= boundary.reach.reach or not _holds_ids(body.get("input")):
         return
     raise WithheldTask(
         f"nothing was sent to {worker.id!r}: it is {worker.privacy}, and token ids cannot be read for secrets",
         worker=worker.id,
-        hint="send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)",
+        hint=_SEND_TEXTS,
     )
 
 
 async def _reserve(account: Account | None, worker: Worker, body: dict[str, JsonValue]) -> None:
-    """Hold back the most that these embeddings can cost.
+    """Reserve the most that these embeddings can cost.
 
     Raises:
-        UnknownPrice: the key has a budget, and nobody knows what the worker costs.
-        BudgetExhausted: too little is left.
+        UnknownPrice: the key has a budget, and the worker's price is unknown.
+        BudgetExhausted: the key has too little money left.
     """
     if account is None or not account.has_budget:
         return
@@ -184,15 +182,15 @@ async def _reserve(account: Account | None, worker: Worker, body: dict[str, Json
 
 
 def _make_run(run: str, worker: Worker, content: bytes, *, key: str | None, latency_s: float) -> Run:
-    """The run that pays for embeddings.
+    """Make the run that records embeddings.
 
     Raises:
-        BadAnswer: the worker's reply is none.
+        BadAnswer: the worker's reply has no embeddings.
     """
     try:
         usage = read_usage(msgspec.json.decode(content, type=_Embedded).usage)
     except msgspec.MsgspecError as error:
-        raise BadAnswer(f"{worker.id!r} answered no embeddings", worker=worker.id) from error
+        raise BadAnswer(f"{worker.id!r} returned no embeddings", worker=worker.id) from error
     call = Call(
         worker=worker.id,
         worker_version=worker.version,
@@ -215,30 +213,22 @@ def _read_input(given: JsonValue) -> list[str]:
         return [given]
     if not isinstance(given, list) or not given:
         raise InvalidTask("input must be text, or a list of texts", param="input")
+    if _holds_ids(given):
+        raise InvalidTask(
+            "input holds token ids of a vocabulary that the gateway does not know", param="input", hint=_SEND_TEXTS
+        )
     if len(given) > MOST_TEXTS:
         raise InvalidTask(f"input may hold {MOST_TEXTS} texts, got {len(given)}", param="input")
-    if all(isinstance(part, int) for part in given):
-        given = [given]
-    return [_read_text(part) for part in given]
+    texts = [part for part in given if isinstance(part, str)]
+    if len(texts) < len(given):
+        raise InvalidTask("input must hold texts", param="input")
+    return texts
 
 
 def _holds_ids(given: JsonValue) -> bool:
-    """Whether an input holds numbers, in itself or in one of its parts."""
+    """Return True if an input holds token ids, which some clients send instead of texts."""
     parts = given if isinstance(given, list) else []
     return any(isinstance(part, int) or (isinstance(part, list) and part) for part in parts)
-
-
-def _read_text(part: JsonValue) -> str:
-    """A text, or the token ids that some clients make of one before they send it."""
-    if isinstance(part, str):
-        return part
-    if isinstance(part, list) and all(isinstance(token, int) for token in part):
-        raise InvalidTask(
-            "input holds token ids of another model's vocabulary, which is not known here",
-            param="input",
-            hint="send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)",
-        )
-    raise InvalidTask("input must hold texts", param="input")
 
 
 def _pack(vector: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> str:

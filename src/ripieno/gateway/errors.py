@@ -4,55 +4,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ripieno import errors
 from ripieno.domain import JsonValue
-from ripieno.errors import (
-    Abstained,
-    ApprovalDenied,
-    ApprovalPending,
-    BadAnswer,
-    BudgetExhausted,
-    CheckpointError,
-    ConfigError,
-    DataError,
-    DeadlineExceeded,
-    Forbidden,
-    GateRefused,
-    InDoubt,
-    InvalidPlan,
-    InvalidTask,
-    LedgerCorrupt,
-    LedgerError,
-    LedgerFull,
-    LedgerTooNew,
-    MemoryUnavailable,
-    MissingExtra,
-    NoEligibleWorker,
-    NotFound,
-    NotReplayable,
-    NoVerdict,
-    Overloaded,
-    PredictorError,
-    ProviderError,
-    ProviderRejected,
-    ProviderTimeout,
-    ProviderUnreachable,
-    RateLimited,
-    RipienoError,
-    Unauthorized,
-    UnknownPrice,
-    WithheldTask,
-    WorkerBusy,
-)
+from ripieno.errors import RipienoError
 from ripieno.gateway.gate import BadHost, StrangeHost, StrangeOrigin, WrongMediaType
 from ripieno.gateway.objective import UnknownModel
 
 
-class UnknownUrl(NotFound):
+class UnknownUrl(errors.NotFound):
     """No route has the path of the request."""
 
 
-class WrongMethod(InvalidTask):
-    """A route has the path of the request, and takes other methods; `allowed` lists them."""
+class WrongMethod(errors.InvalidTask):
+    """The path has a route, but not for this method; `allowed` lists its methods."""
 
     def __init__(self, message: str, allowed: Iterable[str]) -> None:
         self.allowed = tuple(sorted(allowed))
@@ -60,7 +24,7 @@ class WrongMethod(InvalidTask):
 
 
 class Malformed(RipienoError):
-    """What came is no HTTP request, or is over a limit; `status` is the answer's."""
+    """The bytes are not an HTTP request, or are over a limit; `status` is that of the response."""
 
     def __init__(self, message: str, status: int) -> None:
         self.status = status
@@ -69,7 +33,7 @@ class Malformed(RipienoError):
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How an error stands on the wire."""
+    """How an error appears in a response."""
 
     status: int
     type: str
@@ -78,11 +42,11 @@ class Wire:
 
 
 USUAL_WAIT_S = 1.0
-"""Before another try, where nobody says how long."""
+"""Wait before a retry, if the error states none."""
 
 TABLE: dict[type[RipienoError], Wire] = {
     RipienoError: Wire(500, "server_error", "internal_error"),
-    InvalidTask: Wire(400, "invalid_request_error", "invalid_request"),
+    errors.InvalidTask: Wire(400, "invalid_request_error", "invalid_request"),
     UnknownModel: Wire(404, "invalid_request_error", "model_not_found"),
     BadHost: Wire(400, "invalid_request_error", "bad_host"),
     StrangeHost: Wire(403, "invalid_request_error", "host_not_allowed"),
@@ -91,40 +55,40 @@ TABLE: dict[type[RipienoError], Wire] = {
     UnknownUrl: Wire(404, "invalid_request_error", "unknown_url"),
     WrongMethod: Wire(405, "invalid_request_error", "unknown_url"),
     Malformed: Wire(400, "invalid_request_error", "bad_request"),
-    DataError: Wire(400, "invalid_request_error", "invalid_data"),
-    ConfigError: Wire(500, "server_error", "configuration_error"),
-    CheckpointError: Wire(500, "server_error", "configuration_error"),
-    MissingExtra: Wire(500, "server_error", "configuration_error"),
-    PredictorError: Wire(500, "server_error", "configuration_error"),
-    NoEligibleWorker: Wire(400, "invalid_request_error", "no_eligible_worker"),
-    Abstained: Wire(422, "invalid_request_error", "abstained"),
-    NotFound: Wire(404, "invalid_request_error", "not_found"),
-    NotReplayable: Wire(409, "invalid_request_error", "not_replayable"),
-    RateLimited: Wire(429, "rate_limit_error", "rate_limit_exceeded", True),
-    Overloaded: Wire(503, "server_error", "overloaded", True),
-    Unauthorized: Wire(401, "invalid_request_error", "invalid_api_key"),
-    Forbidden: Wire(403, "invalid_request_error", "not_allowed"),
-    DeadlineExceeded: Wire(504, "server_error", "deadline_exceeded"),
-    WorkerBusy: Wire(429, "rate_limit_error", "worker_busy", True),
-    ProviderError: Wire(502, "server_error", "provider_error", True),
-    ProviderTimeout: Wire(504, "server_error", "provider_timeout", True),
-    ProviderUnreachable: Wire(502, "server_error", "provider_unreachable", True),
-    ProviderRejected: Wire(502, "server_error", "provider_rejected"),
-    BadAnswer: Wire(502, "server_error", "bad_answer", True),
-    NoVerdict: Wire(502, "server_error", "no_verdict", True),
-    WithheldTask: Wire(400, "invalid_request_error", "no_eligible_worker"),
-    LedgerError: Wire(503, "server_error", "ledger_unavailable", True),
-    LedgerCorrupt: Wire(503, "server_error", "ledger_unavailable"),
-    LedgerTooNew: Wire(503, "server_error", "ledger_unavailable"),
-    LedgerFull: Wire(503, "server_error", "ledger_full", True),
-    MemoryUnavailable: Wire(503, "server_error", "memory_unavailable", True),
-    InvalidPlan: Wire(422, "invalid_request_error", "invalid_plan"),
-    ApprovalPending: Wire(409, "invalid_request_error", "approval_pending"),
-    ApprovalDenied: Wire(403, "invalid_request_error", "approval_denied"),
-    InDoubt: Wire(409, "server_error", "in_doubt"),
-    UnknownPrice: Wire(400, "invalid_request_error", "unknown_price"),
-    BudgetExhausted: Wire(429, "insufficient_quota", "insufficient_quota"),
-    GateRefused: Wire(409, "invalid_request_error", "gate_refused"),
+    errors.DataError: Wire(400, "invalid_request_error", "invalid_data"),
+    errors.ConfigError: Wire(500, "server_error", "configuration_error"),
+    errors.CheckpointError: Wire(500, "server_error", "configuration_error"),
+    errors.MissingExtra: Wire(500, "server_error", "configuration_error"),
+    errors.PredictorError: Wire(500, "server_error", "configuration_error"),
+    errors.NoEligibleWorker: Wire(400, "invalid_request_error", "no_eligible_worker"),
+    errors.Abstained: Wire(422, "invalid_request_error", "abstained"),
+    errors.NotFound: Wire(404, "invalid_request_error", "not_found"),
+    errors.NotReplayable: Wire(409, "invalid_request_error", "not_replayable"),
+    errors.RateLimited: Wire(429, "rate_limit_error", "rate_limit_exceeded", True),
+    errors.Overloaded: Wire(503, "server_error", "overloaded", True),
+    errors.Unauthorized: Wire(401, "invalid_request_error", "invalid_api_key"),
+    errors.Forbidden: Wire(403, "invalid_request_error", "not_allowed"),
+    errors.DeadlineExceeded: Wire(504, "server_error", "deadline_exceeded"),
+    errors.WorkerBusy: Wire(429, "rate_limit_error", "worker_busy", True),
+    errors.ProviderError: Wire(502, "server_error", "provider_error", True),
+    errors.ProviderTimeout: Wire(504, "server_error", "provider_timeout", True),
+    errors.ProviderUnreachable: Wire(502, "server_error", "provider_unreachable", True),
+    errors.ProviderRejected: Wire(502, "server_error", "provider_rejected"),
+    errors.BadAnswer: Wire(502, "server_error", "bad_answer", True),
+    errors.NoVerdict: Wire(502, "server_error", "no_verdict", True),
+    errors.WithheldTask: Wire(400, "invalid_request_error", "no_eligible_worker"),
+    errors.LedgerError: Wire(503, "server_error", "ledger_unavailable", True),
+    errors.LedgerCorrupt: Wire(503, "server_error", "ledger_unavailable"),
+    errors.LedgerTooNew: Wire(503, "server_error", "ledger_unavailable"),
+    errors.LedgerFull: Wire(503, "server_error", "ledger_full", True),
+    errors.MemoryUnavailable: Wire(503, "server_error", "memory_unavailable", True),
+    errors.InvalidPlan: Wire(422, "invalid_request_error", "invalid_plan"),
+    errors.ApprovalPending: Wire(409, "invalid_request_error", "approval_pending"),
+    errors.ApprovalDenied: Wire(403, "invalid_request_error", "approval_denied"),
+    errors.InDoubt: Wire(409, "server_error", "in_doubt"),
+    errors.UnknownPrice: Wire(400, "invalid_request_error", "unknown_price"),
+    errors.BudgetExhausted: Wire(429, "insufficient_quota", "insufficient_quota"),
+    errors.GateRefused: Wire(409, "invalid_request_error", "gate_refused"),
 }
 
 _MALFORMED = {
@@ -134,18 +98,18 @@ _MALFORMED = {
     503: Wire(503, "server_error", "overloaded", True),
 }
 CODES = {wire.code for wire in (*TABLE.values(), *_MALFORMED.values())} | {"no_worker_available"}
-"""Every code of our own; a provider's own code may be any text."""
+"""Every code of the gateway; a provider's own code may be any text."""
 
 HIDDEN: dict[type[RipienoError], str] = {
-    ConfigError: "the gateway's setup does not allow this",
-    CheckpointError: "the gateway's router cannot be read",
-    LedgerError: "the ledger cannot be read or written now",
-    LedgerCorrupt: "the ledger is damaged",
-    LedgerTooNew: "the ledger was written by a newer Ripieno",
-    LedgerFull: "the ledger has no space left",
-    MemoryUnavailable: "the memory cannot be read or written now",
+    errors.ConfigError: "the gateway's setup does not allow this",
+    errors.CheckpointError: "the gateway's router cannot be read",
+    errors.LedgerError: "the ledger cannot be read or written now",
+    errors.LedgerCorrupt: "the ledger is damaged",
+    errors.LedgerTooNew: "the ledger was written by a newer Ripieno",
+    errors.LedgerFull: "the ledger has no space left",
+    errors.MemoryUnavailable: "the memory cannot be read or written now",
 }
-"""What a client is told of errors whose own messages name files, hosts and ports of the gateway; the log has those."""
+"""Messages for clients, for errors whose own messages name files, hosts and ports; the log has those."""
 LOGGED = "The gateway's log has the details under this request id"
 _PLACES = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s'\"<>)\]]*"  # a URL
@@ -156,70 +120,70 @@ _PLACES = re.compile(
 
 
 def find_wire(error: RipienoError) -> Wire:
-    """How this error stands on the wire: the entry of its own class or of the nearest above, but for what it tells."""
+    """Return how an error appears in a response, by its nearest class in the table and its own facts."""
     wire = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
-    if isinstance(error, ProviderError) and error.status is not None:
+    if isinstance(error, errors.ProviderError) and error.status is not None:
         return _keep_status(error, error.status, wire)
     if isinstance(error, Malformed):
         return _MALFORMED.get(error.status, wire)
-    if isinstance(error, NoEligibleWorker) and error.is_temporary:
+    if isinstance(error, errors.NoEligibleWorker) and error.is_temporary:
         return Wire(503, "server_error", "no_worker_available", is_worth_retrying=True)
-    if isinstance(error, BudgetExhausted) and error.is_temporary:
+    if isinstance(error, errors.BudgetExhausted) and error.is_temporary:
         return Wire(429, "rate_limit_error", "rate_limit_exceeded", is_worth_retrying=True)
     return wire
 
 
-def _keep_status(error: ProviderError, status: int, wire: Wire) -> Wire:
-    """A provider's own status, where it is about the request and not about our standing with the provider."""
+def _keep_status(error: errors.ProviderError, status: int, wire: Wire) -> Wire:
+    """Keep a provider's status if it is about the request, and not about the gateway's account."""
     if status == 429:
         return Wire(429, "rate_limit_error", error.code or "rate_limit_exceeded", is_worth_retrying=True)
     if status == 503:
         return Wire(503, "server_error", error.code or wire.code, is_worth_retrying=True)
-    if isinstance(error, ProviderRejected) and not error.blames_worker and 400 <= status < 500:
+    if isinstance(error, errors.ProviderRejected) and not error.blames_worker and 400 <= status < 500:
         return Wire(status, "invalid_request_error", error.code or wire.code)
     return wire
 
 
 def find_label(error: RipienoError) -> str:
-    """Return the code under which an error is counted: one of ours, whatever a provider says."""
+    """Return the code for metrics: always one of the gateway's, whatever a provider sends."""
     code = find_wire(error).code
     return code if code in CODES else next(TABLE[kind].code for kind in type(error).__mro__ if kind in TABLE)
 
 
 def is_hidden(error: RipienoError) -> bool:
-    """Whether a client is not told the message of this error, so that the log must have it."""
+    """Return True if clients do not see the message of this error, so that the log must have it."""
     return isinstance(error, tuple(HIDDEN))
 
 
-def tell(error: RipienoError) -> str:
-    """What happened, and what to do about it: no path, host or port of the gateway or of what stands behind it."""
+def format_message(error: RipienoError) -> str:
+    """Format what happened and what to do, without paths, hosts or ports of the gateway and its providers."""
     if is_hidden(error):
         return f"{next(HIDDEN[kind] for kind in type(error).__mro__ if kind in HIDDEN)}. {LOGGED}"
-    said = error.message if error.hint is None else f"{error.message}. {error.hint}"
-    is_of_caller = isinstance(error, ProviderRejected) and not error.blames_worker
-    if isinstance(error, ProviderError | DataError | NoVerdict) and not is_of_caller:
-        return hide_places(said)
-    return said
+    message = error.message if error.hint is None else f"{error.message}. {error.hint}"
+    is_of_caller = isinstance(error, errors.ProviderRejected) and not error.blames_worker
+    if isinstance(error, errors.ProviderError | errors.DataError | errors.NoVerdict) and not is_of_caller:
+        return hide_places(message)
+    return message
 
 
 def hide_places(text: str) -> str:
-    """A text without the URLs, addresses and paths that stand in it."""
+    """Replace the URLs, addresses and paths in a text."""
     return _PLACES.sub("(hidden)", text)
 
 
 def make_body(error: RipienoError, *, request: str) -> dict[str, JsonValue]:
     """Make OpenAI's error object, all four keys present, with the id of the request beside it."""
     wire = find_wire(error)
-    param = error.param if isinstance(error, InvalidTask) else None
-    told = {"message": tell(error), "type": wire.type, "param": param, "code": wire.code}
-    return {"error": told, "request_id": request}
+    param = error.param if isinstance(error, errors.InvalidTask) else None
+    described = {"message": format_message(error), "type": wire.type, "param": param, "code": wire.code}
+    return {"error": described, "request_id": request}
 
 
 def make_error_headers(error: RipienoError) -> dict[str, str]:
-    """Whether and when to try again, as OpenAI's clients read it."""
+    """Make the headers that say whether and when to retry, as OpenAI's clients read them."""
     is_worth_retrying = find_wire(error).is_worth_retrying
     headers = {"x-should-retry": "true" if is_worth_retrying else "false"}
-    wait = error.retry_after_s if isinstance(error, RateLimited | ProviderError) else None
+    wait = error.retry_after_s if isinstance(error, errors.RateLimited | errors.ProviderError) else None
     if wait is None and is_worth_retrying:
         wait = USUAL_WAIT_S
     if isinstance(error, WrongMethod):

@@ -1,8 +1,8 @@
-"""Gate: what every request passes before a route is looked up. A page in a browser must not reach the gateway.
+"""Gate: checks every request before its route is found. Pages of other sites must not reach the gateway.
 
 Three headers decide. Host: a name that an attacker points to this address (DNS rebinding) is refused. Origin and
 Sec-Fetch-Site: a page of another site is refused, unless the settings allow its origin. Content-Type: the types that
-a browser sends without asking first (a form, text/plain) are refused on JSON routes.
+a browser sends without a preflight request (a form, text/plain) are refused on JSON routes.
 """
 
 import ipaddress
@@ -16,17 +16,17 @@ JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 LONGEST_HOST = 300
 """A DNS name has at most 253 characters, a port 5 digits."""
 MOST_KNOWN = 256
-"""Host headers whose verdict is kept."""
+"""Accepted Host headers that are remembered."""
 PREFLIGHT_S = 600
-"""How long a browser may keep the answer to a preflight; Chromium keeps it for at most two hours."""
+"""How long a browser may cache the answer to a preflight request; Chromium caches it for at most two hours."""
 METHODS = "GET, POST, DELETE"
 MOST_ASKED = 4096
-"""Characters of the header names that a preflight may list."""
+"""Characters of the header names in a preflight request."""
 
 _HOST = re.compile(r"(?P<name>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*", re.ASCII)
 _OWN_PAGES = ("/ui", "/admin")
-"""Only the dashboard's own address may reach what stands under these."""
+"""Pages of allowed origins may not reach these paths: only the dashboard's own pages may."""
 
 SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -34,33 +34,33 @@ SAFE_HEADERS = {
     "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-"""Of every response: a browser neither guesses its type, nor frames it, nor gives it to a page of another site."""
+"""Headers of every response: browsers do not guess its type, frame it, or give it to a page of another site."""
 
 
 class BadHost(InvalidTask):
-    """The request does not say plainly which host it is for."""
+    """The Host header is missing, malformed or contradictory."""
 
 
 class StrangeHost(Forbidden):
-    """The request is for a host name that is not the gateway's."""
+    """The Host header names another host than the gateway."""
 
 
 class StrangeOrigin(Forbidden):
-    """A page of another site made a browser send the request."""
+    """A page of another site sent the request."""
 
 
 class WrongMediaType(InvalidTask):
-    """The body is of a type that the route does not take."""
+    """The body has a media type that the route does not accept."""
 
 
 class Gate:
-    """Lets a request in, or refuses it.
+    """Admits or refuses requests.
 
     Args:
-        hosts: names that the gateway answers to beside loopback names; `*.example.org` stands for every name below.
+        hosts: names of the gateway beside loopback names; `*.example.org` means every name below.
         origins: origins of pages that may call the API, such as `https://chat.example.org`.
-        is_loopback: whether the gateway listens on loopback only. Elsewhere, where every route demands a key, an IP
-            address is taken as a Host too (probes send it, and DNS rebinding needs a name), and so is each name if
+        is_loopback: whether the gateway listens on loopback only. Otherwise every route requires a key, and the gate
+            also accepts an IP address as Host (probes send it, and DNS rebinding needs a name), and any name if
             `hosts` is empty.
     """
 
@@ -73,17 +73,17 @@ class Gate:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What each response carries; a cache must keep answers to several origins apart."""
+        """The headers of every response. `vary` keeps a cache from mixing the answers to several origins."""
         return SAFE_HEADERS | ({"vary": "Origin"} if self._origins else {})
 
     def check(self, request: Request) -> None:
-        """Let a request in.
+        """Check a request.
 
         Raises:
-            BadHost: its Host header is missing or malformed, or the address of the request names another host.
+            BadHost: its Host header is missing or malformed, or its address names another host.
             StrangeHost: the Host is not the gateway's.
             StrangeOrigin: a page of another site sent it.
-            WrongMediaType: its body is of another type than the route takes.
+            WrongMediaType: its body has a type that the route does not accept.
         """
         headers = request.headers
         host = headers.get("host", "")
@@ -100,7 +100,7 @@ class Gate:
             _check_media_type(request)
 
     def answer_preflight(self, request: Request) -> Response | None:
-        """The answer to a browser that asks before a request of an allowed origin; None for any other request."""
+        """Answer a preflight request of an allowed origin; None for any other request."""
         headers = request.headers
         if request.method != "OPTIONS" or "access-control-request-method" not in headers or not self._allows(request):
             return None
@@ -117,10 +117,9 @@ class Gate:
         return Response(b"", status=204, headers=found, content_type="")
 
     def find_cors(self, request: Request) -> Mapping[str, str]:
-        """The headers with which a page of an allowed origin may read the response.
+        """Return the headers that let a page of an allowed origin read the response.
 
-        No credentials: a key goes into a header, and the dashboard's cookie stays with the dashboard's own pages. So
-        `*` exposes every header, those of later versions too.
+        They allow no credentials, because only the dashboard's own pages use its cookie. So `*` exposes every header.
         """
         if not self._allows(request):
             return {}
@@ -136,7 +135,7 @@ class Gate:
             return
         if not self._allows(request):
             raise StrangeOrigin(
-                f"requests of pages of {origin[:LONGEST_HOST]!r} are not taken here",
+                f"requests from pages of {origin[:LONGEST_HOST]!r} are not accepted",
                 hint="gateway.allowed_origins lists the origins that may call the API, all but /ui and /admin",
             )
 
@@ -145,7 +144,7 @@ class Gate:
             raise BadHost("the request has no Host header", hint="send exactly one")
         found = _HOST.fullmatch(host.lower()) if len(host) <= LONGEST_HOST else None
         if found is None:
-            raise BadHost("the Host header is not a host name with a port", hint="send a name of the gateway")
+            raise BadHost("the Host header is not a host name with a port", hint="send the name of the gateway")
         name = found["name"].removesuffix(".").strip("[]")
         if not self._answers_to(name):
             raise StrangeHost(
@@ -179,12 +178,12 @@ def _is_own_page(path: str) -> bool:
 
 
 def _check_navigation(request: Request) -> None:
-    """Take from a page of another site only what its reader clicked on: a link to the dashboard."""
+    """Accept from a page of another site only a clicked link to the dashboard."""
     headers = request.headers
     is_click = headers.get("sec-fetch-user") == "?1" and headers.get("sec-fetch-dest") == "document"
     is_page = request.path == "/" or _is_dashboard(request.path)
     if request.method != "GET" or headers.get("sec-fetch-mode") != "navigate" or not is_click or not is_page:
-        raise StrangeOrigin("requests of pages of other sites are not taken here")
+        raise StrangeOrigin("requests from pages of other sites are not accepted")
 
 
 def _check_media_type(request: Request) -> None:

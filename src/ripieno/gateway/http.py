@@ -1,4 +1,4 @@
-"""What the HTTP server takes and gives: requests, whole or streamed responses, and its limits."""
+"""Requests, responses and limits of the HTTP server."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,17 +8,17 @@ LONGEST_BODY = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the server takes at once."""
+    """Limits of the HTTP server."""
 
     body_bytes: int = LONGEST_BODY
     memory_bytes: int = 256 * 1024 * 1024
-    """Of all bodies that are being read or worked on."""
+    """For the bodies of all requests that are being read or answered."""
     request_s: float = 30.0
-    """For a whole request to come in, from its first byte."""
+    """For receiving a whole request, from its first byte."""
     idle_s: float = 75.0
-    """A connection without a request is closed after that."""
+    """The server closes a connection after this time without a request."""
     stall_s: float = 60.0
-    """A client that does not read for so long is left."""
+    """The server closes a connection if its client reads nothing for this time."""
 
 
 @dataclass(slots=True)
@@ -29,14 +29,14 @@ class Request:
     path: str
     query: str
     headers: dict[str, str]
-    """Names in lower case; of repeated ones the last."""
+    """Names in lower case; the last value of a repeated header."""
     body: bytes
     keeps_alive: bool = True
-    """Whether the client may send another on the same connection."""
+    """Whether the client may send another request on the same connection."""
     authority: str = ""
-    """Host and port of a request whose target is a whole URL, as a proxy is sent; empty for a plain path."""
+    """Host and port if the request's target is a whole URL, as for a proxy; else empty."""
     client: str = ""
-    """The IP address that the connection comes from."""
+    """IP address of the client."""
 
 
 @dataclass(slots=True)
@@ -51,16 +51,16 @@ class Response:
 
 @dataclass(slots=True)
 class Stream:
-    """A response part by part; closing `parts` early ends the work behind it."""
+    """A streamed response. Closing `parts` early cancels the work behind it."""
 
     parts: AsyncIterator[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "text/event-stream; charset=utf-8"
     status: int = 200
     on_end: Callable[[], None] | None = None
-    """Called once, when the last part is sent or the client is gone."""
+    """Called once, after the last part or when the client leaves."""
 
 
 Handler = Callable[[Request], Awaitable[Response | Stream]]
 Refusal = Callable[[int, str, Mapping[str, str]], Response]
-"""Makes the response to what never reaches the handler, of a status, what is wrong, and the headers read so far."""
+"""Makes the response to bytes that are no request, from a status, a message and the headers read so far."""

@@ -1,4 +1,4 @@
-"""Reads HTTP requests from the bytes of one connection, within bounds; httptools parses."""
+"""Reads the HTTP requests of one connection, within limits; httptools parses."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 LONGEST_HEAD = 64 * 1024
 SINGLE = frozenset(("host", "origin", "content-type", "content-length", "authorization", "x-api-key", "sec-fetch-site"))
-"""Headers that a request may carry once: where one reader takes the first and another the last, it is smuggling."""
+"""Headers that may not be repeated: servers disagree on which value counts, which allows request smuggling."""
 
 
 class RequestReader:
-    """Reads the requests of one connection, one after the other; httptools calls the `on_` methods.
+    """Reads the requests of one connection in order; httptools calls the `on_` methods.
 
     Args:
         server: holds the limits, and counts the memory of all bodies.
-        transport: of the connection; it also gets the interim answer that some clients wait for.
-        deliver: takes each whole request.
-        refuse: takes status, reason and headers of what is no request; nothing is read after it.
+        transport: of the connection; the reader writes `100 Continue` to it.
+        deliver: called with each whole request.
+        refuse: called with status, message and headers of bytes that are no request; the reader reads nothing after it.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class RequestReader:
         self._server = server
         self._transport = transport
         self._deliver = deliver
-        self._tell_refusal = refuse
+        self._on_refusal = refuse
         self._parser = httptools.HttpRequestParser(self)
         peer = transport.get_extra_info("peername")
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
@@ -49,52 +49,52 @@ class RequestReader:
         self._size = 0
         self._head_size = 0
         self.is_reading = False
-        """Whether a request has begun to come in."""
+        """Whether a part of a request has arrived."""
         self.is_refused = False
 
     def feed(self, data: bytes) -> None:
-        """Read some more bytes."""
+        """Read more bytes."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # not taken up: the request is answered as it stands, and the connection closed
+            pass  # upgrades are not supported: answer the request, and close the connection
         except httptools.HttpParserError:
-            self.refuse(400, "what came is no HTTP request")
+            self.refuse(400, "the bytes are not an HTTP request")
 
-    def refuse(self, status: int, said: str) -> None:
-        """Read no further, and have the client told why."""
+    def refuse(self, status: int, message: str) -> None:
+        """Stop reading, and send the client a refusal."""
         if self.is_refused:
             return
         self.is_refused = True
         self.forget_body()
-        self._tell_refusal(status, said, self._headers)
+        self._on_refusal(status, message, self._headers)
 
     def forget_body(self) -> None:
-        """Give back the memory of a body that is not whole."""
+        """Release the memory of an incomplete body."""
         self._server.memory -= self._size
         self._parts, self._size = [], 0
 
     # from the parser
 
     def on_message_begin(self) -> None:
-        """Forget the request before."""
+        """Forget the previous request."""
         self._url, self._headers, self._parts, self._size, self._head_size = b"", {}, [], 0, 0
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the address."""
+        """Add a part of the address."""
         self._url += url
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header."""
+        """Add one header."""
         key = name.decode("latin-1").lower()
         if key in self._headers and key in SINGLE:
-            self.refuse(400, f"the header {key!r} stands more than once")
+            self.refuse(400, f"the header {key!r} is repeated")
         self._headers[key] = value.decode("latin-1")
         self._count_head(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """Refuse a body that says itself that it is too long."""
+        """Refuse a body whose stated length is too long."""
         if self.is_refused:
             return
         length = self._headers.get("content-length", "0")
@@ -104,7 +104,7 @@ class RequestReader:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body, within the bounds."""
+        """Add a part of the body, within the limits."""
         if self.is_refused:
             return
         self._parts.append(body)
@@ -113,7 +113,7 @@ class RequestReader:
         if self._size > self._server.limits.body_bytes:
             self.refuse(413, f"the body is over {self._server.limits.body_bytes} bytes")
         elif self._server.memory > self._server.limits.memory_bytes:
-            self.refuse(503, "too much is being worked on; try again soon")
+            self.refuse(503, "the bodies of all running requests use too much memory; try again soon")
 
     def on_message_complete(self) -> None:
         """Deliver the request."""
@@ -123,11 +123,11 @@ class RequestReader:
         try:
             url = httptools.parse_url(self._url)
         except httptools.HttpParserInvalidURLError:
-            self.refuse(400, "the address is not one")
+            self.refuse(400, "the address is malformed")
             return
         authority = "" if self._url.startswith(b"/") else _read_authority(url.host, url.port)
         if url.userinfo or not (authority or self._url.startswith(b"/")):
-            self.refuse(400, "the address is not one")
+            self.refuse(400, "the address is malformed")
             return
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         request = Request(
@@ -150,7 +150,7 @@ class RequestReader:
 
 
 def _read_authority(host: bytes | None, port: int | None) -> str:
-    """Host and port of a whole URL; empty if it has no host."""
+    """Return host and port of a whole URL; empty if it has no host."""
     name = (host or b"").decode("latin-1")
     if ":" in name:
         name = f"[{name}]"

@@ -1,6 +1,6 @@
-"""The HTTP server of the hot path: requests in, whole or streamed responses out.
+"""The HTTP server: requests in, whole or streamed responses out.
 
-httptools parses; what is here bounds memory and time, cancels the work of clients that have left, and drains.
+httptools parses. This module limits memory and time, cancels the work of clients that left, and drains.
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from ripieno.gateway.http_reader import RequestReader
 log = logging.getLogger(__name__)
 
 MOST_QUEUED = 16
-"""Requests that one connection may send ahead."""
+"""Requests that one connection may send before their answers."""
 LINGER_S = 3.0
 SWEEP_S = 1.0
 
 
 class HttpServer:
-    """Accepts connections and hands their requests to one handler.
+    """Accepts connections, and passes their requests to one handler.
 
     Args:
-        handler: answers; whatever it raises ends the connection, so it should raise nothing.
-        refusal: answers what is no request.
-        limits: bounds.
-        headers: what every response carries.
+        handler: answers requests; an exception closes the connection.
+        refusal: answers bytes that are not a request.
+        limits: of memory and time.
+        headers: of every response.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class HttpServer:
         """The head lines of every response."""
         self.connections: set[_Connection] = set()
         self.memory = 0
-        """Bytes of bodies held now."""
+        """Bytes of all bodies in memory."""
         self.is_draining = False
         self._sweeper: asyncio.TimerHandle | None = None
 
     def make_protocol(self) -> asyncio.Protocol:
-        """The protocol of one new connection."""
+        """Make the protocol of one new connection."""
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return _Connection(self)
 
     async def drain(self, *, within_s: float) -> None:
-        """Take no further request, finish what is under way, then close every connection."""
+        """Accept no further request, finish the running ones, then close every connection."""
         self.is_draining = True
         loop = asyncio.get_running_loop()
         ends = loop.time() + within_s
@@ -69,10 +69,10 @@ class HttpServer:
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await asyncio.sleep(0)  # transports close at the loop's next turn
+        await asyncio.sleep(0)  # transports close in the next iteration of the loop
 
     def _sweep(self) -> None:
-        """One timer for all connections: each has only a moment at which it is due."""
+        """Expire the connections that are due, with one timer for all."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in tuple(self.connections):
@@ -82,7 +82,7 @@ class HttpServer:
 
 
 class _Connection(asyncio.Protocol):
-    """One client connection; its requests are answered one after the other."""
+    """One client connection; its requests are answered in order."""
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
@@ -91,18 +91,18 @@ class _Connection(asyncio.Protocol):
         self.due: float | None = None
         self._queue: deque[Request] = deque()
         self._refusal: tuple[int, str, Mapping[str, str]] | None = None
-        """Status, reason and headers of a refusal that waits for the answers before it."""
+        """Status, message and headers of a refusal that waits for earlier answers."""
         self._is_gone = False
         self._keeps_alive = True
         self._can_write = asyncio.Event()
         self._can_write.set()
 
-    # from the transport
+    # called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's transport
         self._reader = RequestReader(
-            self._server, self._transport, deliver=self._take_request, refuse=self._take_refusal
+            self._server, self._transport, deliver=self._accept_request, refuse=self._accept_refusal
         )
         self._server.connections.add(self)
         self.due = self._loop.time() + self._server.limits.idle_s
@@ -138,27 +138,25 @@ class _Connection(asyncio.Protocol):
         self._can_write.set()
         self.due = None
 
-    # from the reader
+    # called by the reader
 
-    def _take_request(self, request: Request) -> None:
+    def _accept_request(self, request: Request) -> None:
         self.due = None
         if self.task is None:
-            self.task = self._loop.create_task(self._work(request))
+            self.task = self._loop.create_task(self._answer_requests(request))
         else:
             self._queue.append(request)
             if len(self._queue) >= MOST_QUEUED:
                 self._transport.pause_reading()
 
-    def _take_refusal(self, status: int, said: str, headers: Mapping[str, str]) -> None:
-        """Answer what is no request once what came before it is answered."""
+    def _accept_refusal(self, status: int, message: str, headers: Mapping[str, str]) -> None:
+        """Send a refusal after the answers to earlier requests."""
         if self.task is None:
-            self._send_refusal(status, said, headers)
+            self._send_refusal(status, message, headers)
         else:
-            self._refusal = status, said, headers
+            self._refusal = status, message, headers
 
-    # answers
-
-    async def _work(self, request: Request) -> None:
+    async def _answer_requests(self, request: Request) -> None:
         try:
             while True:
                 self._keeps_alive = request.keeps_alive
@@ -186,10 +184,10 @@ class _Connection(asyncio.Protocol):
             log.exception("a handler failed; its connection is closed")
             self.abort()
         finally:
-            self._rest()
+            self._end_requests()
 
-    def _rest(self) -> None:
-        """Everything that came is answered."""
+    def _end_requests(self) -> None:
+        """Wait for the next request, or send the refusal that waits."""
         self.task = None
         if self._refusal is not None and not self._is_gone and not self._transport.is_closing():
             self._send_refusal(*self._refusal)
@@ -204,14 +202,14 @@ class _Connection(asyncio.Protocol):
         self._transport.write(head + length + answer.body if has_body else head + length)
 
     async def _send_stream(self, answer: Stream) -> None:
-        """Send parts as they come; one that never comes to an end for the client is left open, and so seen as cut."""
+        """Send parts as they arrive. A stream that breaks has no last chunk, so that the client sees the break."""
         parts = answer.parts
         try:
             self._transport.write(self._make_head(answer) + b"transfer-encoding: chunked\r\n\r\n")
             async for part in parts:
                 if self._is_gone:
                     return
-                if not part:  # a chunk of no length is the end
+                if not part:  # an empty chunk would end the stream
                     continue
                 self._transport.write(b"%x\r\n%b\r\n" % (len(part), part))
                 if not self._can_write.is_set():
@@ -236,19 +234,19 @@ class _Connection(asyncio.Protocol):
             lines.append("connection: close\r\n")
         return "".join(lines).encode("latin-1", "replace")
 
-    def _send_refusal(self, status: int, said: str, headers: Mapping[str, str]) -> None:
+    def _send_refusal(self, status: int, message: str, headers: Mapping[str, str]) -> None:
         self._refusal, self._keeps_alive = None, False
-        self._send(self._server.refusal(status, said, headers))
-        # What is still being sent is read and dropped for a while: a reset would take the answer from the client.
+        self._send(self._server.refusal(status, message, headers))
+        # Further bytes are read and dropped for a while, because a reset would discard the answer at the client.
         self._transport.write_eof()
         self.due = self._loop.time() + LINGER_S
 
-    # from the server
+    # called by the server
 
     def expire(self) -> None:
-        """The connection is due: a request that does not come in, a client that does not read, or nothing at all."""
+        """Close a connection that is due: its request is incomplete, its client does not read, or it is idle."""
         if self._reader.is_reading and self.task is None and not self._reader.is_refused:
-            self._reader.refuse(408, "the request did not come in in time")
+            self._reader.refuse(408, "the request did not arrive in time")
         elif self.task is None or not self._can_write.is_set():
             self.abort()
 
@@ -264,7 +262,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def _clean(value: str) -> str:
-    """A header value without what would end it."""
+    """Remove from a header's value what would end it."""
     if value.isprintable():
         return value
     return "".join(character for character in value if character.isprintable())

@@ -1,4 +1,4 @@
-"""Keyring: who asks, what they may do, and whether it is their turn."""
+"""Keyring: the key of a request, its permissions, its rates and its budget."""
 
 import asyncio
 import hmac
@@ -11,7 +11,7 @@ from ripieno.domain import Account, Budget, Clock, Key, KeyLimits, Objective, Po
 from ripieno.errors import BudgetExhausted, Forbidden, NoEligibleWorker, RateLimited, Unauthorized
 from ripieno.gateway.accounts import Accounts
 from ripieno.gateway.lookup import Lookup
-from ripieno.gateway.shared import Local, Shared
+from ripieno.gateway.shared import Counts
 from ripieno.ledger import KEY_PREFIX, KeyStore, begin_period, digest_secret
 
 _Sums: TypeAlias = dict[tuple[str, str], float]
@@ -20,7 +20,7 @@ _Sums: TypeAlias = dict[tuple[str, str], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Who asks: a virtual key, the master or admin key, or anyone where no key is demanded."""
+    """Who sends a request: a virtual key, the master or admin key, or anyone if no key is required."""
 
     key: Key | None = None
     is_admin: bool = False
@@ -31,23 +31,21 @@ class Grant:
         return self.key.id if self.key is not None else None
 
 
-FULL = Grant(is_admin=True)
-"""Of the master key, or of the admin key where no master key is set."""
 ANYONE = Grant()
-"""Of a request without a key, where no key is demanded: it may ask, and not administer."""
+"""For a request without a key, if no key is required: it may send tasks, and not administer."""
 _NO_LIMITS = KeyLimits()
 
 
 class Keyring:
-    """Knows the keys, and counts what they use.
+    """Checks keys, and counts what they use.
 
     Args:
-        store: where keys and their spend are kept.
+        store: stores keys and their spend.
         admin: the key that may do everything: the master key, or this installation's admin key.
-        is_open: whether requests without a key are taken.
+        is_open: whether requests need no key.
         clock: the time.
-        shared: what replicas count together.
-        is_lenient: whether requests go on while the ledger is at fault, counted by this process alone.
+        shared: counts that replicas share; None counts in this process.
+        is_lenient: whether requests continue while the ledger fails, counted by this process alone.
     """
 
     def __init__(
@@ -57,7 +55,7 @@ class Keyring:
         admin: str | None,
         is_open: bool,
         clock: Clock,
-        shared: Shared | None = None,
+        shared: Counts | None = None,
         is_lenient: bool = False,
     ) -> None:
         self._store = store
@@ -67,16 +65,16 @@ class Keyring:
         self._clock = clock
         self._keys: dict[str, Key] = {}
         self._spent: dict[tuple[str, str], float] = {}
-        """US dollars by key and period, as far as this process knows."""
+        """Known US dollars by key and period."""
         self._since: dict[tuple[str, str], float] = {}
-        """What was added since the latest reading began."""
+        """US dollars that were added since `refresh` began."""
         self._elsewhere: dict[tuple[str, str], float] = {}
-        """US dollars that runs of other processes hold, by key and period; a killed one's too."""
-        self._shared = shared or Local()
+        """US dollars that runs of other processes reserve, by key and period; killed processes included."""
+        self._shared = shared or Counts()
         self._accounts = Accounts(store.holds, is_lenient=is_lenient)
 
     async def refresh(self) -> None:
-        """Read keys and spend anew: other processes make, end and use them too."""
+        """Read keys and spend again, because other processes change them too."""
         self._since = {}
         keys, spent, self._elsewhere = await asyncio.to_thread(self._read, set(self._accounts.runs))
         self._keys = keys
@@ -85,18 +83,18 @@ class Keyring:
             self._spent[place] = self._spent.get(place, 0.0) + cost_usd
 
     async def authorize(self, headers: Mapping[str, str]) -> Grant:
-        """Who sends a request with these headers.
+        """Return who sends a request with these headers.
 
-        A virtual key that this process does not know is looked up in the store: another process may have made it.
+        A virtual key that this process does not know is looked up in the store, as another process may have made it.
 
         Raises:
-            Unauthorized: a key is demanded and missing, or a virtual key is unknown or revoked.
-            LedgerError: the key is not known here, and the store cannot be read.
+            Unauthorized: a required key is missing, or a virtual key is unknown or revoked.
+            LedgerError: this process does not know the key, and cannot read the store.
         """
         given = _read_keys(headers)
         for secret in given:
             if self._admin is not None and hmac.compare_digest(secret.encode("utf-8", "replace"), self._admin):
-                return FULL
+                return Grant(is_admin=True)
             if secret.startswith(KEY_PREFIX):
                 return Grant(key=await self._find_key(secret))
         if self._is_open:
@@ -104,7 +102,7 @@ class Keyring:
         raise Unauthorized("the API key is missing or wrong")
 
     async def _find_key(self, secret: str) -> Key:
-        # The look-up is by the digest of a secret, whose timing tells nothing of any secret.
+        # The look-up uses the digest of the secret, so that its timing reveals nothing about any secret.
         digest = digest_secret(secret)
         key = self._keys.get(digest)
         if key is None:
@@ -117,11 +115,11 @@ class Keyring:
         return key
 
     async def admit(self, grant: Grant) -> None:
-        """Let a request in; `leave` must follow.
+        """Admit a request; `leave` must follow.
 
         Raises:
             RateLimited: too many requests or tokens in a minute.
-            BudgetExhausted: the day's or month's money is spent, or held by what is under way.
+            BudgetExhausted: the day's or month's money is spent, or reserved by running requests.
         """
         key = grant.key
         if key is None:
@@ -134,11 +132,11 @@ class Keyring:
         self.check_budget(key)
 
     def open(self, grant: Grant, run: str) -> Account | None:
-        """What pays for the calls of one run: it holds back what they may cost; None where no key pays."""
+        """Open the account that pays for one run; None if no key pays."""
         return self._accounts.open(grant.key, run) if grant.key is not None else None
 
     async def leave(self, grant: Grant, *, cost_usd: float, tokens: int) -> None:
-        """Count what an admitted request has used: the known part of its cost, and its tokens."""
+        """Count what an admitted request used: the known part of its cost, and its tokens."""
         key = grant.key
         if key is None:
             return
@@ -152,17 +150,14 @@ class Keyring:
             await self._shared.take("tokens", key.id, most=most, cost=tokens)
 
     def check_budget(self, key: Key) -> float | None:
-        """US dollars that are left to a key; None where it has no budget.
+        """Return the US dollars that a key has left; None if it has no budget.
 
         Raises:
             BudgetExhausted: nothing is left.
         """
-        day, month = self._periods()
         left = None
-        for name, limit, period in (
-            ("day's", key.limits.usd_per_day, day),
-            ("month's", key.limits.usd_per_month, month),
-        ):
+        limits = (("day's", key.limits.usd_per_day), ("month's", key.limits.usd_per_month))
+        for (name, limit), period in zip(limits, self._periods(), strict=True):
             if limit is None:
                 continue
             spent = self._spent.get((key.id, period), 0.0)
@@ -175,10 +170,10 @@ class Keyring:
         return left
 
     def check_affordable(self, grant: Grant, error: NoEligibleWorker) -> None:
-        """Tell a key whose budget is too small for any worker that it is the budget.
+        """Replace the error of a key whose budget is too small for any worker.
 
         Raises:
-            BudgetExhausted: that is so.
+            BudgetExhausted: the budget is too small.
         """
         if grant.key is None or not any(why.startswith(Reason.OVER_BUDGET) for why in error.whys.values()):
             return
@@ -187,7 +182,7 @@ class Keyring:
             raise BudgetExhausted("rest of the key's (USD)", spent=left, limit=left) from error
 
     def restrict(self, grant: Grant, objective: Objective, budget: Budget) -> tuple[Objective, Budget]:
-        """The objective and budget that a key allows.
+        """Restrict an objective and a budget to what the key allows.
 
         Raises:
             Forbidden: the request names only workers that the key may not use.
@@ -203,7 +198,7 @@ class Keyring:
                 raise Forbidden(
                     f"key {key.name!r} may not use {', '.join(wanted)}", hint=f"it may use {', '.join(limits.workers)}"
                 )
-            # What a key may use names nobody: only what the request itself names is named.
+            # A key allows workers, and names none: only a request names its workers.
             objective = replace(objective, workers=allowed if objective.workers else (), allowed=allowed)
         if limits.privacy.reach < objective.privacy.reach:
             objective = replace(objective, privacy=limits.privacy)
@@ -216,12 +211,12 @@ class Keyring:
         return find_periods(self._clock.now())
 
     async def close(self) -> None:
-        """End the look-ups under way, and wait until what was held back and given back is written."""
+        """Cancel the running look-ups, and wait until all reservations are written."""
         await self._lookup.close()
         await self._accounts.close()
 
     def _read(self, own: AbstractSet[str]) -> tuple[dict[str, Key], _Sums, _Sums]:
-        """Keys, what each has spent, and what runs of other processes hold, by key and period."""
+        """Read keys, the spend of each, and the reservations of other processes, by key and period."""
         keys = self._store.all()
         if not keys:
             return keys, {}, {}
@@ -235,7 +230,7 @@ class Keyring:
         return keys, {(k, period): s.cost_usd for k, found in spent.items() for period, s in found.items()}, held
 
 
-async def _check_rates(shared: Shared, key: Key) -> None:
+async def _check_rates(shared: Counts, key: Key) -> None:
     limits = key.limits
     for name, most, cost in (("requests", limits.requests_per_minute, 1), ("tokens", limits.tokens_per_minute, 0)):
         if most is None:
@@ -245,15 +240,15 @@ async def _check_rates(shared: Shared, key: Key) -> None:
             raise RateLimited(f"key {key.name!r} may use {most} {name} a minute", retry_after_s=wait)
 
 
-def list_own(grant: Grant, pool: Pool) -> tuple[WorkerId, ...]:
-    """List the workers that the tasks of a key may go to."""
+def list_allowed_workers(grant: Grant, pool: Pool) -> tuple[WorkerId, ...]:
+    """List the workers that may take tasks of a key."""
     limits = grant.key.limits if grant.key is not None else _NO_LIMITS
     near = (worker.id for worker in pool if worker.privacy.reach <= limits.privacy.reach)
     return tuple(worker for worker in near if not limits.workers or worker in limits.workers)
 
 
-def narrow(grant: Grant, error: NoEligibleWorker) -> NoEligibleWorker:
-    """Leave out of an error the workers that a key may not use."""
+def hide_other_workers(grant: Grant, error: NoEligibleWorker) -> NoEligibleWorker:
+    """Remove from an error the workers that a key may not use."""
     if grant.key is None or not grant.key.limits.workers:
         return error
     own = {worker: why for worker, why in error.whys.items() if worker in grant.key.limits.workers}
@@ -261,7 +256,7 @@ def narrow(grant: Grant, error: NoEligibleWorker) -> NoEligibleWorker:
 
 
 def _read_keys(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys that a request gives, the bearer token first. The name of the scheme is read in any case."""
+    """Read the keys of a request, the bearer token first."""
     bearer = headers.get("authorization", "")
     scheme, _, rest = bearer.partition(" ")
     if scheme.lower() == "bearer":

@@ -1,4 +1,4 @@
-"""Look-ups of keys that this process does not know yet: at most one query at a time, whatever is asked."""
+"""Look-ups of keys that this process does not know: at most one query runs at a time."""
 
 import asyncio
 import time
@@ -10,14 +10,14 @@ from ripieno.domain import Key
 from ripieno.errors import Overloaded, RipienoError
 
 PAUSE_S = 0.05
-"""Least time between two queries: at most 20 a second, and a new key waits at most so long."""
+"""Least seconds between two queries: at most 20 queries a second."""
 MOST_AT_ONCE = 500
-"""Digests of one query; SQLite takes 32,766 parameters, older ones 999."""
+"""Digests in one query; SQLite allows 32,766 parameters, older versions 999."""
 MOST_WAITING = 5000
-"""Digests that wait; further ones are turned away with 503. Each needs an open request, so that memory is bounded."""
+"""Digests that wait; further ones are refused with 503. Each has an open request, so that memory is bounded."""
 MOST_MISSING = 4096
 MISSING_S = 10.0
-"""How long an unknown key is known to be unknown; a key made in the meantime is found by the regular reading."""
+"""How long an unknown key is remembered as unknown; `Keyring.refresh` finds a key that is made meanwhile."""
 
 Read = Callable[[Sequence[str]], dict[str, Key]]
 
@@ -26,24 +26,19 @@ class Lookup:
     """Finds keys by the digest of their secret, off the event loop.
 
     Args:
-        read: gives those that exist, by digest; runs in a thread.
+        read: returns the existing keys by digest; runs in a thread.
     """
 
     def __init__(self, read: Read) -> None:
         self._read = read
         self._waiting: dict[str, asyncio.Future[Key | RipienoError | None]] = {}
         self._missing: OrderedDict[str, float] = OrderedDict()
-        """When the digest may be asked for again, by the monotonic clock."""
+        """When the digest may be looked up again, by the monotonic clock."""
         self._worker: asyncio.Task[None] | None = None
         self._next = 0.0
-        self.queries = 0
-        """How many were made."""
-
-    def __len__(self) -> int:
-        return len(self._missing)
 
     async def find(self, digest: str) -> Key | None:
-        """The key of a digest, a revoked one too; None where there is none.
+        """Find the key of a digest, also a revoked one; None if there is none.
 
         Raises:
             Overloaded: too many look-ups wait.
@@ -54,29 +49,28 @@ class Lookup:
         waiting = self._waiting.get(digest)
         if waiting is None:
             if len(self._waiting) >= MOST_WAITING:
-                raise Overloaded("too many unknown keys are looked up", retry_after_s=1.0)
+                raise Overloaded("too many unknown keys are being looked up", retry_after_s=1.0)
             waiting = self._waiting[digest] = asyncio.get_running_loop().create_future()
             if self._worker is None:
-                self._worker = asyncio.create_task(self._work())
+                self._worker = asyncio.create_task(self._run_queries())
         found = await asyncio.shield(waiting)
         if isinstance(found, RipienoError):
             raise found
         return found
 
     async def close(self) -> None:
-        """End the look-ups under way."""
+        """Cancel the running look-ups."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
-            self._give_up()  # a task that is cancelled before its first step runs no `finally`
+            self._cancel_waiting()  # a task that is cancelled before it starts runs no `finally`
 
-    async def _work(self) -> None:
+    async def _run_queries(self) -> None:
         try:
             while self._waiting:
                 await asyncio.sleep(max(self._next - time.monotonic(), 0.0))
                 batch = tuple(islice(self._waiting, MOST_AT_ONCE))
                 self._next = time.monotonic() + PAUSE_S
-                self.queries += 1
                 try:
                     found = await asyncio.to_thread(self._read, batch)
                 except RipienoError as error:
@@ -86,9 +80,9 @@ class Lookup:
                 for digest in batch:
                     self._settle(digest, found.get(digest))
         finally:
-            self._give_up()
+            self._cancel_waiting()
 
-    def _give_up(self) -> None:
+    def _cancel_waiting(self) -> None:
         self._worker = None
         for waiting in self._waiting.values():
             waiting.cancel()

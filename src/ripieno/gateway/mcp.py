@@ -1,11 +1,11 @@
-"""Memory for agents that speak the Model Context Protocol: remember, recall, and how memory is."""
+"""MCP server of memory: remember, recall, and the state of memory."""
 
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ripieno.domain import Privacy
-from ripieno.domain.memory import Item, ItemKind, NewItem, Recall, Scope
+from ripieno.domain.memory import Item, ItemKind, NewItem, Scope
 from ripieno.errors import NotFound
 from ripieno.memory import Memory
 from ripieno.memory.harness import examine
@@ -25,51 +25,69 @@ _INSTRUCTIONS = (
 
 
 def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -> "MCPServer[Any]":
-    """A server on one memory; whose it is, is said here, and not by who asks.
+    """Make an MCP server for one memory. The scope is fixed here; callers cannot change it.
 
     Args:
-        memory: gives what is remembered, opened when it is first asked for.
+        memory: opens the memory at its first use.
         scope: whose memory.
-        reach: how far what is recalled will travel: the boundary of the agent's own model.
+        reach: how far recalled items travel: the boundary of the agent's own model.
 
     Raises:
         MissingExtra: the SDK is not installed.
     """
     with needs_extra("mcp", "an MCP server"):
         from mcp.server import MCPServer
-        from mcp.server.mcpserver.exceptions import ToolError
     server: MCPServer[Any] = MCPServer("ripieno", instructions=_INSTRUCTIONS, version=version("ripieno"))
+    tools = _Tools(memory, scope, reach)
+    for tool in (tools.remember, tools.recall, tools.memory_status):
+        server.tool()(tool)
+    return server
 
-    @server.tool()
+
+class _Tools:
+    """The tools of the server; agents read their docstrings."""
+
+    def __init__(self, memory: Callable[[], Memory], scope: Scope, reach: Privacy) -> None:
+        self._memory = memory
+        self._scope = scope
+        self._reach = reach
+
     async def remember(
-        text: str, kind: str = "fact", author: str = "", thread: str = "", supersedes: str | None = None
+        self, text: str, kind: str = "fact", author: str = "", thread: str = "", supersedes: str | None = None
     ) -> dict[str, Any]:
-        """Keep one thing: a fact, preference, decision, task, episode or noise. Gives its id once it is on disk."""
-        if supersedes is not None and not await _is_seen(memory(), supersedes, scope):
+        """Store one item: a fact, preference, decision, task, episode or noise. Returns its id after it is on disk."""
+        from mcp.server.mcpserver.exceptions import ToolError
+
+        if supersedes is not None and not await _is_seen(self._memory(), supersedes, self._scope):
             raise ToolError(f"memory holds no item {supersedes[:100]!r} in this scope")
         item = NewItem(
             text=text,
             kind=ItemKind(kind),
             author=author,
             thread=thread,
-            scope=scope,
+            scope=self._scope,
             source=SOURCE,
-            privacy=reach,
+            privacy=self._reach,
             supersedes=supersedes,
         )
-        receipt = (await memory().remember([item]))[0]
-        told = {"id": receipt.id, "status": "durable"}
-        return told | ({"secrets_removed": receipt.removed} if receipt.removed else {})
+        receipt = (await self._memory().remember([item]))[0]
+        stored = {"id": receipt.id, "status": "durable"}
+        return stored | ({"secrets_removed": receipt.removed} if receipt.removed else {})
 
-    @server.tool()
-    async def recall(question: str, most: int = 8) -> dict[str, Any]:
-        """Find what fits a question. `status` is ok, empty, partial or unavailable; `support` how likely it answers."""
-        return tell(await read_memory(memory, question, scope=scope, most=min(max(most, 1), 50), reach=reach))
+    async def recall(self, question: str, most: int = 8) -> dict[str, Any]:
+        """Find items for a question. `status` is ok, empty, partial or unavailable; `support` is in [0, 1]."""
+        most = min(max(most, 1), 50)
+        found = await read_memory(self._memory, question, scope=self._scope, most=most, reach=self._reach)
+        return {
+            "status": found.status.value,
+            "support": round(found.support, 3),
+            "detail": outage_notice(found) or found.detail,
+            "items": [_describe_item(each.item) for each in found.items],
+        }
 
-    @server.tool()
-    async def memory_status() -> dict[str, Any]:
-        """How memory is: ok, stalled or unavailable, and how much it holds."""
-        health = await examine(memory)
+    async def memory_status(self) -> dict[str, Any]:
+        """Report whether memory is ok, stalled or unavailable, and how many items it holds."""
+        health = await examine(self._memory)
         return {
             "status": health.pulse.value,
             "items": health.items,
@@ -78,11 +96,9 @@ def make_server(memory: Callable[[], Memory], scope: Scope, *, reach: Privacy) -
             "detail": health.detail,
         }
 
-    return server
-
 
 async def _is_seen(memory: Memory, name: str, scope: Scope) -> bool:
-    """Whether an agent of a scope may read an item, and so may replace it."""
+    """Return True if an agent of a scope may read an item, and so may replace it."""
     try:
         (item,) = await memory.get([name])
     except NotFound:
@@ -90,21 +106,5 @@ async def _is_seen(memory: Memory, name: str, scope: Scope) -> bool:
     return item.scope.project in scope.projects and item.scope.user in ("", scope.user)
 
 
-def tell(found: Recall) -> dict[str, Any]:
-    """A read, as an agent gets it."""
-    return {
-        "status": found.status.value,
-        "support": round(found.support, 3),
-        "detail": outage_notice(found) or found.detail,
-        "items": [_tell_item(each.item) for each in found.items],
-    }
-
-
-def _tell_item(item: Item) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "text": item.text,
-        "kind": item.kind.value,
-        "author": item.author,
-        "happened_at": item.happened_at,
-    }
+def _describe_item(item: Item) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in ("id", "text", "kind", "author", "happened_at")}

@@ -1,4 +1,4 @@
-"""Memory over HTTP: remember, recall, forget, and how it is. A virtual key sees its own memory and no other."""
+"""Memory over HTTP: remember, recall, forget, status. A virtual key sees its own memory only."""
 
 import re
 from dataclasses import replace
@@ -21,11 +21,11 @@ from ripieno.memory.harness import examine, recall
 SOURCE = "http"
 MOST = 200
 _OF_A_KEY = re.compile(rf"k[0-9a-f]{{{ID_LENGTH}}}/")
-"""What the projects of virtual keys begin with."""
+"""Matches the beginning of virtual keys' projects."""
 
 
-class Remember(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Body of `POST /v1/memory`, and a line of what `ripieno memory sync` reads."""
+class RememberRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Body of `POST /v1/memory`, and a line of a file for `ripieno memory sync`."""
 
     text: str
     kind: ItemKind = ItemKind.FACT
@@ -43,17 +43,17 @@ class Remember(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     confidence: float = 1.0
 
     def make(self, *, source: str) -> NewItem:
-        """The item.
+        """Make the item.
 
         Raises:
-            ValueError: it is none.
+            ValueError: a field is wrong.
         """
         names = [name for name in self.__struct_fields__ if name not in ("project", "user")]
         fields = {name: getattr(self, name) for name in names}
         return NewItem(**fields, scope=Scope(project=self.project, user=self.user), source=source)
 
 
-class Ask(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class RecallRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Body of `POST /v1/memory/recall`."""
 
     question: str
@@ -63,11 +63,11 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     reach: Privacy = Privacy.PUBLIC
 
 
-def own(scope: Scope, grant: Grant) -> Scope:
-    """The scope within what a key may see: its own, without the installation's or what holds for all.
+def restrict_scope(scope: Scope, grant: Grant) -> Scope:
+    """Restrict a scope to the key's own memory, without items of the installation or of all users.
 
     Raises:
-        InvalidTask: a request without a key names the scope of one.
+        InvalidTask: a request without a key names the scope of a key.
     """
     if grant.id is not None:
         return replace(scope, project=f"{grant.id}/{scope.project}", is_apart=True)
@@ -77,16 +77,16 @@ def own(scope: Scope, grant: Grant) -> Scope:
 
 
 def bound_reach(reach: Privacy, grant: Grant) -> Privacy:
-    """How far what a key recalls travels: at least as far as its own tasks may."""
+    """Return how far recalled items travel: at least as far as the key's own tasks may."""
     most = grant.key.limits.privacy if grant.key is not None else reach
     return max(reach, most, key=lambda boundary: boundary.reach)
 
 
-def own_item(given: Remember, grant: Grant) -> NewItem:
-    """What a key gives, in the scope that it may see; it travels no further than the tasks of the key may.
+def make_own_item(given: RememberRequest, grant: Grant) -> NewItem:
+    """Make the item that a key stores, in the key's own scope. It travels no further than the key's tasks may.
 
     Raises:
-        InvalidTask: it is no item, or belongs into a scope of others.
+        InvalidTask: a field is wrong, or the scope is not the key's.
     """
     try:
         item = given.make(source=SOURCE)
@@ -94,7 +94,7 @@ def own_item(given: Remember, grant: Grant) -> NewItem:
         raise InvalidTask(str(error), param="text") from error
     most = grant.key.limits.privacy if grant.key is not None else item.privacy
     privacy = min(item.privacy, most, key=lambda boundary: boundary.reach)
-    return replace(item, scope=own(item.scope, grant), privacy=privacy)
+    return replace(item, scope=restrict_scope(item.scope, grant), privacy=privacy)
 
 
 class MemoryRoutes:
@@ -113,21 +113,21 @@ class MemoryRoutes:
         ]
 
     async def remember(self, facts: Facts) -> Response:
-        """Keep one item; 201 means that it is on disk, 200 that it was there before."""
-        given, grant = read_form(facts.request, Remember), facts.grant
-        item = own_item(given, grant)
-        await self._require_own([*given.derived_from, *([given.supersedes] if given.supersedes else [])], grant)
+        """Store one item. 201 means that it is on disk, 200 that it was there before."""
+        given, grant = read_form(facts.request, RememberRequest), facts.grant
+        item = make_own_item(given, grant)
+        await self._check_owner([*given.derived_from, *([given.supersedes] if given.supersedes else [])], grant)
         receipt = (await self._app.memory.remember([item]))[0]
         body = {"id": receipt.id, "object": "memory.item", "is_new": receipt.is_new}
         body |= {"secrets_removed": receipt.removed} if receipt.removed else {}
         return respond(body, status=201 if receipt.is_new else 200)
 
     async def recall(self, facts: Facts) -> Response:
-        """Find what fits a question: 200 with its status, `unavailable` too, so that no outage looks like an error."""
-        given, grant = read_form(facts.request, Ask), facts.grant
+        """Find items for a question. The response is 200 also if `status` is `unavailable`."""
+        given, grant = read_form(facts.request, RecallRequest), facts.grant
         if not 1 <= given.most <= MOST:
             raise InvalidTask(f"most must be 1 to {MOST}, got {given.most}", param="most")
-        scope = own(Scope(project=given.project, user=given.user), grant)
+        scope = restrict_scope(Scope(project=given.project, user=given.user), grant)
         reach = bound_reach(given.reach, grant)
         found = await recall(lambda: self._app.memory, given.question, scope=scope, most=given.most, reach=reach)
         items = [
@@ -146,36 +146,36 @@ class MemoryRoutes:
         )
 
     async def forget(self, facts: Facts) -> Response:
-        """Erase one item and what was made from it; the digest stays as proof."""
+        """Erase one item and all items derived from it; its digest stays as proof."""
         name = facts.parameter
-        await self._require_own([name], facts.grant)
+        await self._check_owner([name], facts.grant)
         proof = await self._app.memory.forget(name)
         body = {"id": proof.id, "digest": proof.digest, "erased_at": proof.erased_at, "derived": list(proof.derived)}
         return respond(body)
 
     async def status(self, facts: Facts) -> Response:
-        """Tell how memory is."""
+        """Report the state of memory."""
         health = await examine(lambda: self._app.memory)
-        detail = hide_places(health.detail)
-        if facts.grant.id is not None:
-            return respond({"object": "memory.status", "status": health.pulse.value, "detail": detail})
-        body = {
+        body: dict[str, object] = {
             "object": "memory.status",
             "status": health.pulse.value,
-            "items": health.items,
-            "waiting": len(self._app.runtime.harness.waiting),
-            "unembedded": health.unembedded,
-            "stalled": list(health.stalled),
-            "quarantined": [each.source for each in health.quarantined],
-            "detail": detail,
+            "detail": hide_places(health.detail),
         }
+        if facts.grant.id is None:
+            body |= {
+                "items": health.items,
+                "waiting": len(self._app.runtime.harness.waiting),
+                "unembedded": health.unembedded,
+                "stalled": list(health.stalled),
+                "quarantined": [each.source for each in health.quarantined],
+            }
         return respond(body)
 
-    async def _require_own(self, names: list[str], grant: Grant) -> None:
-        """Let a request touch only items of its own; another's is told as one that is not there.
+    async def _check_owner(self, names: list[str], grant: Grant) -> None:
+        """Let a request use only its own items. An item of another key looks like a missing one.
 
         Raises:
-            NotFound: one is not its own, or not there; only whole ids are taken.
+            NotFound: an item is missing or another's; an id must be whole.
         """
         if grant.is_admin:
             return
@@ -184,11 +184,11 @@ class MemoryRoutes:
                 (item,) = await self._app.memory.get([name])
             except NotFound as error:
                 raise _unknown(name) from error
-            if not _is_own(item.scope, grant):
+            if not _is_owned(item.scope, grant):
                 raise _unknown(name)
 
 
-def _is_own(scope: Scope, grant: Grant) -> bool:
+def _is_owned(scope: Scope, grant: Grant) -> bool:
     if grant.id is not None:
         return scope.project.startswith(f"{grant.id}/")
     return _OF_A_KEY.match(scope.project) is None
@@ -199,8 +199,7 @@ def _unknown(name: str) -> NotFound:
 
 
 def describe_item(item: Item) -> dict[str, object]:
-    """An item as JSON, without whose it is."""
+    """Describe an item as JSON, without its scope."""
     names = ("id", "text", "kind", "author", "thread", "source", "ref", "privacy", "confidence", "supersedes")
     times = ("happened_at", "valid_from", "valid_to", "recorded_at", "expires_at", "erased_at")
-    told = {name: getattr(item, name) for name in (*names, *times)}
-    return told | {"derived_from": list(item.derived_from)}
+    return {name: getattr(item, name) for name in (*names, *times, "derived_from")}

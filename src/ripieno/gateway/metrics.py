@@ -1,8 +1,9 @@
-"""What is counted, as Prometheus reads it: base units, `_total`, and labels of few values only."""
+"""Metrics for Prometheus: base units, `_total`, and labels with few values only."""
 
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -28,37 +29,26 @@ class Metrics:
 
     def __init__(self, app: Installation, loops: Loops) -> None:
         self.registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "ripieno_requests", "Requests by route and status, each once", ("route", "status"), registry=registry
-        )
-        self._request_s = Histogram(
-            "ripieno_request_seconds",
-            "From a request to its whole answer",
-            ("route",),
-            buckets=SECONDS,
-            registry=registry,
+        count = partial(Counter, registry=registry)
+        measure = partial(Histogram, registry=registry)
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self._requests = count("ripieno_requests", "Requests by route and status, each once", ("route", "status"))
+        self._request_s = measure(
+            "ripieno_request_seconds", "From a request to its whole answer", ("route",), buckets=SECONDS
         )
         self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._decision_s = Histogram(
-            "ripieno_decision_seconds", "Time of a decision", buckets=DECISION_SECONDS, registry=registry
-        )
-        self._failovers = Counter(
-            "ripieno_failovers", "Tasks that another worker than the chosen one answered", registry=registry
-        )
-        self._refused = Counter("ripieno_refused", "Requests without a whole answer", ("code",), registry=registry)
-        self._cached = Counter("ripieno_cache_requests", "Look-ups in a cache", ("cache", "outcome"), registry=registry)
-        self.in_flight = Gauge(
-            "ripieno_in_flight_requests", "Requests under way", registry=registry, multiprocess_mode="livesum"
-        )
-        self.open_streams = Gauge(
-            "ripieno_open_streams", "Streams under way", registry=registry, multiprocess_mode="livesum"
-        )
+        self._decision_s = measure("ripieno_decision_seconds", "Time of a decision", buckets=DECISION_SECONDS)
+        self._failovers = count("ripieno_failovers", "Tasks that another worker than the chosen one answered")
+        self._refused = count("ripieno_refused", "Requests without a whole answer", ("code",))
+        self._cached = count("ripieno_cache_requests", "Look-ups in a cache", ("cache", "outcome"))
+        self.in_flight = gauge("ripieno_in_flight_requests", "Running requests")
+        self.open_streams = gauge("ripieno_open_streams", "Running streams")
         self._by_worker = _WorkerCounters(registry)
         self._present = _Present(app, loops)
         registry.register(self._present)
 
-    def note(self, facts: Facts) -> None:
-        """Count one request that is over."""
+    def count(self, facts: Facts) -> None:
+        """Count one finished request."""
         known = self._known.get((facts.route, facts.status))
         if known is None:
             known = (self._requests.labels(facts.route, facts.status), self._request_s.labels(facts.route))
@@ -68,22 +58,22 @@ class Metrics:
             self._refused.labels(find_label(facts.error)).inc()
         elif facts.status < 400:
             known[1].observe(time.perf_counter() - facts.began)
-        if facts.is_hit is not None:
-            self._cached.labels("answers", "hit" if facts.is_hit else "miss").inc()
+        if facts.is_cached is not None:
+            self._cached.labels("answers", "hit" if facts.is_cached else "miss").inc()
         if facts.started is not None:
-            self._note_run(facts.started)
+            self._count_run(facts.started)
 
-    def _note_run(self, started: Started) -> None:
-        """Count all that one workflow did."""
+    def _count_run(self, started: Started) -> None:
+        """Count the decision and the calls of one run."""
         self._decision_s.observe(started.decision.decide_s)
         calls = started.recorder.calls
         for call in calls:
-            self._by_worker.note(call)
+            self._by_worker.count(call)
         if len(calls) > 1 and isinstance(started.recorder.ended, Answered):
             self._failovers.inc()
 
     def render(self) -> bytes:
-        """All counters in the text format; where several processes serve, those of all of them."""
+        """Render all counters in the text format; if several processes serve, those of all processes."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         from prometheus_client.multiprocess import MultiProcessCollector
@@ -95,29 +85,21 @@ class Metrics:
 
 
 class _WorkerCounters:
-    """Counters of calls; what is looked up by name is kept for each worker, as this runs for every call."""
+    """Counters of calls. They are kept for each worker, because looking up a label is slow."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls = Counter("ripieno_calls", "Calls of workers", ("worker", "outcome"), registry=registry)
-        self._call_s = Histogram(
-            "ripieno_call_seconds", "From a call to its whole answer", ("worker",), buckets=SECONDS, registry=registry
-        )
-        self._first_s = Histogram(
-            "ripieno_first_token_seconds",
-            "From a call to its first token",
-            ("worker",),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._tokens = Counter("ripieno_tokens", "Tokens of calls", ("worker", "direction"), registry=registry)
-        self._cost = Counter("ripieno_cost_usd", "Known price of calls in US dollars", ("worker",), registry=registry)
-        self._unknown = Counter(
-            "ripieno_calls_of_unknown_cost", "Calls that ripieno_cost_usd leaves out", ("worker",), registry=registry
-        )
+        count = partial(Counter, registry=registry)
+        measure = partial(Histogram, registry=registry, labelnames=("worker",), buckets=SECONDS)
+        self._calls = count("ripieno_calls", "Calls of workers", ("worker", "outcome"))
+        self._call_s = measure("ripieno_call_seconds", "From a call to its whole answer")
+        self._first_s = measure("ripieno_first_token_seconds", "From a call to its first token")
+        self._tokens = count("ripieno_tokens", "Tokens of calls", ("worker", "direction"))
+        self._cost = count("ripieno_cost_usd", "Known price of calls in US dollars", ("worker",))
+        self._unknown = count("ripieno_calls_of_unknown_cost", "Calls that ripieno_cost_usd leaves out", ("worker",))
         self._known: dict[str, tuple[Counter, Histogram, Counter, Counter]] = {}
 
-    def note(self, call: Call) -> None:
-        """One call."""
+    def count(self, call: Call) -> None:
+        """Count one call."""
         ok, seconds, read, written = self._find(call.worker)
         if call.failure is None:
             ok.inc()
@@ -149,7 +131,7 @@ class _WorkerCounters:
 
 
 class _Present(Collector):
-    """What is read when it is asked for."""
+    """Metrics that are read when Prometheus asks for them."""
 
     def __init__(self, app: Installation, loops: Loops) -> None:
         self._app = app
@@ -162,9 +144,9 @@ class _Present(Collector):
             healthy.add_metric([worker], 0.0 if worker in resting else 1.0)
         yield healthy
         analyzer, encoder = self._app.analyzer, self._app.analyzer.encoder
-        yield _make_looks("ripieno_features", "Tasks by whether their features were known", analyzer)
+        yield _count_lookups("ripieno_features", "Tasks by whether their features were known", analyzer)
         if isinstance(encoder, CachedEncoder):
-            yield _make_looks("ripieno_embeddings", "Texts by whether they were known", encoder)
+            yield _count_lookups("ripieno_embeddings", "Texts by whether they were known", encoder)
         waiting = GaugeMetricFamily("ripieno_outbox_entries", "Entries that wait for the ledger")
         waiting.add_metric([], float(self._app.ledger.aside.waiting))
         yield waiting
@@ -189,9 +171,9 @@ def _count_loops(loops: Loops) -> Iterator[CounterMetricFamily | GaugeMetricFami
     yield from (runs, well, at)
 
 
-def _make_looks(name: str, told: str, cache: Analyzer | CachedEncoder) -> CounterMetricFamily:
-    """How often a cache knew what it was asked for."""
-    looks = CounterMetricFamily(name, told, labels=["outcome"])
-    looks.add_metric(["hit"], float(cache.hits))
-    looks.add_metric(["miss"], float(cache.misses))
-    return looks
+def _count_lookups(name: str, description: str, cache: Analyzer | CachedEncoder) -> CounterMetricFamily:
+    """Count the hits and misses of a cache."""
+    lookups = CounterMetricFamily(name, description, labels=["outcome"])
+    lookups.add_metric(["hit"], float(cache.hits))
+    lookups.add_metric(["miss"], float(cache.misses))
+    return lookups

@@ -1,4 +1,4 @@
-"""Models: what a request may name, and the routes that list it."""
+"""Models: the names that a request may use, and the routes that list them."""
 
 from ripieno.app import Installation
 from ripieno.app.runtime import Runtime
@@ -6,8 +6,8 @@ from ripieno.domain import JsonValue, Objective
 from ripieno.gateway.bodies import respond
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
-from ripieno.gateway.keyring import Grant, list_own
-from ripieno.gateway.objective import Names, UnknownModel
+from ripieno.gateway.keyring import Grant, list_allowed_workers
+from ripieno.gateway.objective import ModelNames, UnknownModel
 from ripieno.gateway.routes import Route
 
 
@@ -22,8 +22,8 @@ class Models:
         """List the routes."""
         return [Route("GET", "/v1/models", self.show_all), Route("GET", "/v1/models/{model}", self.show)]
 
-    def read(self, runtime: Runtime | None = None) -> tuple[Objective, Names]:
-        """Return the objective where a request states none, and what `model` may name."""
+    def read(self, runtime: Runtime | None = None) -> tuple[Objective, ModelNames]:
+        """Return the default objective, and what `model` may name."""
         runtime = runtime or self._app.runtime
         if self._known[0] is not runtime:
             self._known = _name_models(runtime)
@@ -38,19 +38,19 @@ class Models:
     async def show(self, facts: Facts) -> Response:
         """Show one model."""
         if facts.parameter not in self._list(facts.grant):
-            raise UnknownModel(facts.parameter, list_own(facts.grant, self._app.runtime.pool))
+            raise UnknownModel(facts.parameter, list_allowed_workers(facts.grant, self._app.runtime.pool))
         return respond(_describe_model(facts.parameter))
 
     def _list(self, grant: Grant) -> list[str]:
         pool = self._app.runtime.pool
         _, names = self.read()
-        hidden = {*pool.ids} - {*list_own(grant, pool)}
+        hidden = {*pool.ids} - {*list_allowed_workers(grant, pool)}
         return [name for name in names.all() if names.aliases.get(name, name) not in hidden]
 
 
-def _name_models(runtime: Runtime) -> tuple[Runtime, Objective, Names]:
+def _name_models(runtime: Runtime) -> tuple[Runtime, Objective, ModelNames]:
     gateway = runtime.settings.gateway
-    names = Names(workers=runtime.pool.ids, aliases=gateway.aliases, allows_code=gateway.allow_code_checks)
+    names = ModelNames(workers=runtime.pool.ids, aliases=gateway.aliases, allows_code=gateway.allow_code_checks)
     return runtime, runtime.make_objective(), names
 
 

@@ -1,4 +1,4 @@
-"""What a request states of its objective: the model's name, `X-Ripieno-*` headers, and the `ripieno` object."""
+"""Options of a request beside its task: the model's name, `X-Ripieno-*` headers, and the `ripieno` object."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +15,9 @@ from ripieno.tasks.graders import RUNS_CODE, read_check
 
 AUTO = "auto"
 LONGEST_KIND = 100
-"""Characters of a task kind: it stands in reports and charts."""
+"""Characters of a task kind, which reports and charts show."""
 LONGEST_NAME = 512
-"""Characters of every other name that a request states: model, session, project, user, worker."""
+"""Characters of every other name in a request: model, session, project, user, worker."""
 MOST_NAMED = 1_000
 """Workers that a request may name."""
 SESSION_HEADERS = (
@@ -29,11 +29,11 @@ SESSION_HEADERS = (
     "thread-id",
     "x-claude-code-session-id",
 )
-"""Where clients name their session, in the order in which they are believed."""
+"""Headers that may hold the session's name; the first one with a value counts."""
 
 
 class MemoryFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Whose memory a request has."""
+    """The `memory` object of a request: whose memory it reads and writes."""
 
     project: str = ""
     user: str = ""
@@ -61,24 +61,22 @@ class RipienoFields(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """What `model` may name."""
+class ModelNames:
+    """What `model` may name, and whether checks may run code."""
 
     workers: Sequence[str]
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names, each for a worker or for `auto` with a preset."""
     allows_code: bool = False
     """Whether checks of requests may run code."""
-    plain: dict[str, Objective] = field(default_factory=dict)
-    """The objective of each name where nothing else is stated: kept, as most requests ask for nothing else."""
 
     def all(self) -> list[str]:
-        """Every name: `auto` with its presets, the workers, the aliases."""
+        """List every name: `auto` with its presets, the workers, the aliases."""
         return [AUTO, *(f"{AUTO}:{preset}" for preset in PRESETS), *self.workers, *self.aliases]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
+class RequestOptions:
     """What a request asks for beside its task."""
 
     objective: Objective
@@ -86,15 +84,15 @@ class Stated:
     kind: str | None
     session: str | None
     check: Check | None
-    """How answers can be checked while the task is under way."""
+    """Checks answers while the task runs."""
     memory: Scope | None
-    """Whose memory is read before, and written after."""
+    """Whose memory is read before the call, and written after it."""
     may_cache: bool | None
-    """Whether a kept answer to the same request may be given; None leaves it to the settings."""
+    """Whether the answer may come from the cache; None leaves it to the settings."""
 
 
 class UnknownModel(InvalidTask):
-    """`model` names neither auto nor a worker."""
+    """`model` is neither `auto` nor a worker nor an alias."""
 
     def __init__(self, model: str, workers: Sequence[str]) -> None:
         self.model = model
@@ -110,21 +108,21 @@ _NO_MEMORY = MemoryFields()
 _NO_BUDGET = Budget()
 
 
-def read_stated(
-    body: Mapping[str, JsonValue], model: str, headers: Mapping[str, str], base: Objective, names: Names
-) -> Stated:
-    """Read what a request states.
+def parse_request_options(
+    body: Mapping[str, JsonValue], model: str, headers: Mapping[str, str], base: Objective, names: ModelNames
+) -> RequestOptions:
+    """Read the options of a request.
 
     Args:
-        body: the whole body; its `ripieno` object is read, and the fields that name a session.
-        model: as the request names it.
+        body: the whole body; this reads its `ripieno` object, and the fields that name a session.
+        model: the model that the request names.
         headers: names in lower case.
-        base: the objective where the request states none.
+        base: the objective for everything that the request leaves open.
         names: what `model` may be.
 
     Raises:
         InvalidTask: a field or header is wrong; `param` names it.
-        Forbidden: its check would run code, and the settings do not let requests do that.
+        Forbidden: the check runs code, and the settings forbid that.
         UnknownModel: there is no such model.
     """
     given = body.get("ripieno")
@@ -134,10 +132,10 @@ def read_stated(
         raise InvalidTask(f"ripieno: {error}", param="ripieno") from error
     fields = _merge_headers(fields, headers)
     session = fields.session or _find_session(headers, body)
-    _require_short(model, fields, session)
+    _check_lengths(model, fields, session)
     try:
-        return Stated(
-            objective=_find_objective(model, fields, base, names),
+        return RequestOptions(
+            objective=_make_objective(model, fields, base, names),
             budget=_NO_BUDGET if fields.budget_usd is None else Budget(cost_usd=fields.budget_usd),
             kind=fields.task_kind,
             session=session,
@@ -149,8 +147,8 @@ def read_stated(
         raise InvalidTask(str(error), param="ripieno") from error
 
 
-def _require_short(model: str, fields: RipienoFields, session: str | None) -> None:
-    """Refuse names that no reader of a report would read to their end.
+def _check_lengths(model: str, fields: RipienoFields, session: str | None) -> None:
+    """Refuse names that are too long for reports.
 
     Raises:
         InvalidTask: one is too long; `param` names it.
@@ -170,7 +168,7 @@ def _require_short(model: str, fields: RipienoFields, session: str | None) -> No
         raise InvalidTask(f"ripieno.workers may name {MOST_NAMED:,} workers", param="ripieno.workers")
 
 
-def _read_check(raw: Mapping[str, JsonValue], names: Names) -> Check:
+def _read_check(raw: Mapping[str, JsonValue], names: ModelNames) -> Check:
     check = read_check(raw)
     if isinstance(check, RUNS_CODE) and not names.allows_code:
         raise Forbidden(
@@ -180,28 +178,18 @@ def _read_check(raw: Mapping[str, JsonValue], names: Names) -> Check:
     return check
 
 
-def _find_objective(model: str, stated: RipienoFields, base: Objective, names: Names) -> Objective:
-    if stated is not _NO_FIELDS:
-        return _make_objective(model, stated, base, names)
-    objective = names.plain.get(model)
-    if objective is None:
-        objective = _make_objective(model, stated, base, names)
-        names.plain[model] = objective
-    return objective
-
-
-def _make_objective(name: str, stated: RipienoFields, base: Objective, names: Names) -> Objective:
-    """The objective of a model's name; an alias allows its worker, and does not name it: who asks may not know it."""
+def _make_objective(name: str, fields: RipienoFields, base: Objective, names: ModelNames) -> Objective:
+    """Make the objective for a model's name. An alias allows its worker, and does not name it."""
     model, workers, is_alias = names.aliases.get(name, name), names.workers, name in names.aliases
     named, _, point = model.partition(":")
-    preset = stated.preset
+    preset = fields.preset
     if model in workers:
         base = replace(base, allowed=(model,)) if is_alias else replace(base, workers=(model,))
-        if stated is _NO_FIELDS:
+        if fields is _NO_FIELDS:
             return base
     elif named == AUTO or model == "":
         preset = preset or (point or None)
-        if stated is _NO_FIELDS and preset is None:
+        if fields is _NO_FIELDS and preset is None:
             return base
     else:
         raise UnknownModel(model, workers)
@@ -209,40 +197,40 @@ def _make_objective(name: str, stated: RipienoFields, base: Objective, names: Na
         if preset not in PRESETS:
             raise ValueError(f"no preset is called {preset!r}; presets: {', '.join(PRESETS)}")
         base = replace(base, preset=preset, preference=PRESETS[preset].preference, privacy=PRESETS[preset].privacy)
-    return replace(base, **_read_changes(stated, base))  # type: ignore[arg-type]  # each value is of its field's type
+    return replace(base, **_read_changes(fields, base))  # type: ignore[arg-type]  # each value is of its field's type
 
 
-def _read_changes(stated: RipienoFields, base: Objective) -> dict[str, object]:
-    """What the request states of the objective, by the names of its fields."""
+def _read_changes(fields: RipienoFields, base: Objective) -> dict[str, object]:
+    """Read the objective's fields that the request sets."""
     changes: dict[str, object] = {
-        name: getattr(stated, name)
+        name: getattr(fields, name)
         for name in ("preference", "mission_criticality", "time_criticality", "quality_floor", "abstain_price")
-        if getattr(stated, name) is not None
+        if getattr(fields, name) is not None
     }
-    if stated.deadline_ms is not None:
-        changes["deadline_s"] = stated.deadline_ms / 1000.0
-    if stated.workflow is not None:
-        changes["mode"] = read_mode(stated.workflow)
-    if stated.privacy is not None:
-        changes["privacy"] = Privacy(stated.privacy)
-    if stated.workers and not base.workers:
-        changes["workers"] = tuple(w for w in stated.workers if not base.allowed or w in base.allowed)
+    if fields.deadline_ms is not None:
+        changes["deadline_s"] = fields.deadline_ms / 1000.0
+    if fields.workflow is not None:
+        changes["mode"] = read_mode(fields.workflow)
+    if fields.privacy is not None:
+        changes["privacy"] = Privacy(fields.privacy)
+    if fields.workers and not base.workers:
+        changes["workers"] = tuple(w for w in fields.workers if not base.allowed or w in base.allowed)
     changes["stated"] = frozenset((*base.stated, *changes))
     return changes
 
 
-def _merge_headers(stated: RipienoFields, headers: Mapping[str, str]) -> RipienoFields:
-    """Fill what the body leaves open from X-Ripieno-* headers."""
+def _merge_headers(fields: RipienoFields, headers: Mapping[str, str]) -> RipienoFields:
+    """Take from X-Ripieno-* headers what the body leaves open."""
     found: dict[str, object] = {}
     for header, name, kind in _HEADERS:
         value = headers.get(header)
-        if value is None or getattr(stated, name) is not None:
+        if value is None or getattr(fields, name) is not None:
             continue
         try:
             found[name] = kind(value)
         except ValueError as error:
             raise InvalidTask(f"header {header} must be a number, got {value!r}", param=header) from error
-    return msgspec.structs.replace(stated, **found) if found else stated
+    return msgspec.structs.replace(fields, **found) if found else fields
 
 
 _HEADERS: tuple[tuple[str, str, type], ...] = (

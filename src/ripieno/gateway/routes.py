@@ -1,4 +1,4 @@
-"""Routes: which handler answers which method and path, and who may ask it."""
+"""Routes: the handler of each method and path, and who may use it."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ Handler = Callable[[Facts], Awaitable[Response | Stream]]
 
 
 class Access(Enum):
-    """Who may ask a route."""
+    """Who may use a route."""
 
     OPEN = auto()
-    """Anybody; the route itself says who may do what."""
+    """Every request; the handler checks permissions itself."""
     KEY = auto()
-    """Who gives a valid key, or anybody where no key is demanded."""
+    """Requests with a valid key, or every request if no key is required."""
     ADMIN = auto()
-    """Who gives the master key or the admin key."""
+    """Requests with the master key or the admin key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method and path; a `{parameter}` at the end of the path stands for all that follows."""
+    """One method and path; a `{parameter}` at the end of the path matches all that follows."""
 
     method: str
     path: str
     handler: Handler
     access: Access = Access.KEY
     dialect: Dialect | None = None
-    """The form of its errors; OpenAI's chat completions where none is given."""
+    """The format of its errors; None means OpenAI's chat completions."""
 
     @property
     def label(self) -> str:
-        """The route as metrics and logs name it."""
+        """The name of the route in metrics and logs."""
         return f"{self.method} {self.path}"
 
     @property
@@ -54,7 +54,7 @@ class RouteTable:
     """Finds the route of a request.
 
     Args:
-        routes: in any order; a path without a parameter comes before one with it, a longer one before a shorter one.
+        routes: in any order; the table prefers a path without a parameter, then the longest path.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -64,7 +64,7 @@ class RouteTable:
         self._named = [(route, route.beginning, route.label) for route in named]
 
     def find(self, facts: Facts) -> Route | None:
-        """Find the route, and note its label and parameter; None if no route takes this method and path."""
+        """Find the route, and note its label and parameter; None if no route has this method and path."""
         method, path = "GET" if facts.request.method == "HEAD" else facts.request.method, facts.request.path
         exact = self._exact.get((method, path))
         if exact is not None:
@@ -77,9 +77,9 @@ class RouteTable:
         return None
 
     def refuse(self, facts: Facts) -> UnknownUrl | WrongMethod:
-        """Return the error of a request that no route takes."""
+        """Return the error of a request without a route."""
         path = facts.request.path
         allowed = {route.method for route in self.routes if route.path == path}
         allowed |= {route.method for route, beginning, _ in self._named if path.startswith(beginning)}
-        said = f"{facts.request.method} {path[:200]} is not served here"
-        return WrongMethod(said, allowed) if allowed else UnknownUrl(said)
+        message = f"{facts.request.method} {path[:200]} is not served here"
+        return WrongMethod(message, allowed) if allowed else UnknownUrl(message)

@@ -1,6 +1,7 @@
-"""Runs over HTTP: how far one has come and what it was worth, for who pays for it; approvals, for the admin."""
+"""Runs over HTTP: their state and feedback, for the key that pays; approvals, for the admin."""
 
 import asyncio
+from dataclasses import asdict
 
 import msgspec
 
@@ -8,14 +9,13 @@ from ripieno.app import Installation
 from ripieno.app.feedback import Payer, record_feedback
 from ripieno.domain import JsonValue, Verdict
 from ripieno.errors import InvalidTask
-from ripieno.execute import Unfinished
 from ripieno.gateway.bodies import read_form, respond
 from ripieno.gateway.errors import hide_places
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant
+from ripieno.gateway.provenance import describe_run, name_workflow
 from ripieno.gateway.routes import Access, Route
-from ripieno.gateway.told import tell_run
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -28,7 +28,7 @@ class Feedback(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What the answer should have been."""
 
 
-class Answer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class ApprovalAnswer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Body of `POST /admin/approvals/{run}`."""
 
     approve: bool
@@ -46,17 +46,17 @@ class RunRoutes:
         """List the routes."""
         return [
             Route("GET", "/v1/runs/{run}", self.show),
-            Route("POST", "/v1/feedback", self.take_feedback),
+            Route("POST", "/v1/feedback", self.add_feedback),
             Route("GET", "/admin/approvals", self.list_approvals, Access.ADMIN),
             Route("POST", "/admin/approvals/{run}", self.answer, Access.ADMIN),
         ]
 
     async def show(self, facts: Facts) -> Response:
-        """Show how a run stands, and its answer once there is one; a key sees its own runs."""
+        """Show the state of a run, and its answer if there is one; a key sees its own runs."""
         return respond(await asyncio.to_thread(self._describe, facts.parameter, facts.grant))
 
-    async def take_feedback(self, facts: Facts) -> Response:
-        """Record what an answer was worth; a key may say so of its own decisions, and the master key of all."""
+    async def add_feedback(self, facts: Facts) -> Response:
+        """Record feedback on an answer; a key may judge its own decisions, the master key all."""
         given, verdict, grant = read_form(facts.request, Feedback), None, facts.grant
         if given.quality is not None:
             try:
@@ -68,14 +68,14 @@ class RunRoutes:
         return respond({"recorded": judged.id})
 
     async def list_approvals(self, facts: Facts) -> Response:
-        """List what waits for a human."""
+        """List the steps that wait for approval."""
         found = await asyncio.to_thread(self._app.runs.unfinished)
-        waiting = [_describe_proposal(each) for each in found if each.proposal is not None]
+        waiting = [asdict(each.proposal) for each in found if each.proposal is not None]
         return respond({"approvals": waiting})
 
     async def answer(self, facts: Facts) -> Response:
-        """Agree or not; the gateway goes on with the run."""
-        given, run = read_form(facts.request, Answer), facts.parameter
+        """Approve or deny a step; the gateway continues the run."""
+        given, run = read_form(facts.request, ApprovalAnswer), facts.parameter
         counts = await self._app.runs.resolve(run, is_approved=given.approve, by=given.by, reason=given.reason)
         await self._app.runs.sweep()
         return respond({"run": counts.run, "approved": counts.is_approved, "by": counts.by, "reason": counts.reason})
@@ -86,27 +86,17 @@ class RunRoutes:
             ended, found = self._app.runs.look_up(decided.decision.id)
         else:
             decided, ended, found = self._app.runs.look_up_own(name, key=grant.id)
+        is_waiting = found is not None and found.proposal is not None
         answer = ended[-1].answer if ended else None
         error = next((call.error for run in ended for call in reversed(run.calls) if call.error), None)
-        told = tell_run(ended[-1]) if ended else {"worker": None, "ended_early": None, "verdicts": []}
+        described = describe_run(ended[-1]) if ended else {"worker": None, "ended_early": None, "verdicts": []}
         return {
             "id": decided.decision.id,
             "object": "run",
-            "status": ("done" if answer is not None else "failed") if ended else _name_status(found),
-            "workflow": type(decided.decision.workflow).__name__.lower(),
+            "status": ("done" if answer is not None else "failed") if ended else "waiting" if is_waiting else "running",
+            "workflow": name_workflow(decided.decision),
             "answer": answer.text if answer is not None else None,
             "cost_usd": ended[-1].cost_usd if ended else None,
             "error": hide_places(error) if error is not None else None,
-            **told,
+            **described,
         }
-
-
-def _name_status(found: Unfinished | None) -> str:
-    if found is not None and found.proposal is not None:
-        return "waiting"
-    return "running"
-
-
-def _describe_proposal(found: Unfinished) -> dict[str, JsonValue]:
-    assert found.proposal is not None
-    return {name: getattr(found.proposal, name) for name in found.proposal.__dataclass_fields__}

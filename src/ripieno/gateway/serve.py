@@ -23,7 +23,7 @@ from ripieno.gateway.http import Limits
 from ripieno.gateway.http_server import HttpServer
 from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.server import Gateway
-from ripieno.gateway.shared import Shared, open_shared
+from ripieno.gateway.shared import Counts, RedisCounts
 from ripieno.gateway.spans import Spans
 from ripieno.gateway.supervisor import ENDS
 from ripieno.gateway.visitors import Visitors
@@ -32,17 +32,17 @@ from ripieno.memory.health import BEAT_S
 
 BACKLOG = 4096
 PARENT_S = 1.0
-"""Between two looks whether the process is still there that started this one."""
+"""Seconds between two checks that the parent process still runs."""
 RELOAD_CHECK_INTERVAL_S = 0.05
-"""Between two looks at the files that decide: a thousand tasks a second need not look a thousand times."""
+"""Seconds between two checks whether a settings file changed, however many tasks arrive."""
 GARBAGE = (20_000, 20, 20)
-"""Objects between two looks for cycles: a request makes some hundred, and hardly any cycle."""
+"""Thresholds of garbage collection: a request makes some hundred objects, and hardly any cycle."""
 SWITCH_S = 0.0005
-"""How long a busy event loop may keep the interpreter from the ledger's thread, whose commits answers wait for."""
+"""Thread switch interval in seconds. It bounds how long the event loop can delay a ledger commit."""
 
 
 def bind_socket(settings: GatewaySettings) -> socket.socket:
-    """Take the address.
+    """Bind the address of the settings.
 
     Raises:
         ConfigError: it is in use, not this machine's, or open to others without a key.
@@ -72,18 +72,18 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
 
 @asynccontextmanager
 async def running(app: Installation, listener: socket.socket, *, admin_key: str | None = None) -> AsyncIterator[str]:
-    """Serve while the block runs, then finish what is under way; gives the address.
+    """Serve while the block runs, then finish the running requests; yields the address.
 
     Args:
         app: the opened app.
         listener: the bound socket.
-        admin_key: may do everything if no master key is set (see `load_admin_key`); None lets nobody administer.
+        admin_key: may do everything if no master key is set (see `load_admin_key`); without both there is no admin.
     """
     settings = app.runtime.settings.gateway
     master = settings.api_key.get_secret_value() if settings.api_key is not None else None
     is_local = is_loopback(listener.getsockname()[0])
     is_open = not settings.needs_key and master is None and is_local
-    shared = open_shared(settings.shared_url.get_secret_value() if settings.shared_url is not None else None)
+    shared = RedisCounts(settings.shared_url.get_secret_value()) if settings.shared_url is not None else Counts()
     key = master or admin_key or secrets.token_urlsafe()
     is_lenient = app.runtime.settings.ledger.on_fault == "spool"
     keyring = Keyring(
@@ -123,22 +123,22 @@ async def serve_forever(
     parent: int | None = None,
     admin_key: str | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are finished first, unless a second signal comes.
+    """Serve until SIGINT or SIGTERM. Running requests finish first, unless a second signal arrives.
 
     Args:
         app: the opened app.
         listener: the bound socket.
-        on_ready: told the address.
-        on_stop: called at the first signal; from then on a second signal ends the process at once. A process that
-            has a parent finishes its requests whatever comes: it gets each signal twice, from the terminal and from
-            the parent, which kills it at the second one.
-        parent: process without which this one is to end too.
+        on_ready: called with the address.
+        on_stop: called at the first signal. From then on a second signal ends the process at once. A process with a
+            parent always finishes its requests: it gets each signal twice, from the terminal and from the parent,
+            which kills it at the second signal.
+        parent: id of the parent process; this process ends with it.
         admin_key: see `running`.
     """
     raise_file_limit()
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
-    gc.freeze()  # what was built at the start is never garbage, and need not be looked at again
+    gc.freeze()  # objects from the start are never garbage: the collector skips them
     gc.set_threshold(*GARBAGE)
     app.reload_check_interval_s = RELOAD_CHECK_INTERVAL_S
     stopped = asyncio.Event()
@@ -165,20 +165,20 @@ async def serve_forever(
 
 
 def address_of(listener: socket.socket) -> str:
-    """Base URL of a bound socket."""
+    """Return the base URL of a bound socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def raise_file_limit() -> None:
-    """Let the process hold as many connections as the machine allows it."""
+    """Raise the limit of open files, and so of connections, to the most that the machine allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Return True if only this machine can reach the address."""
     if host == "localhost":
         return True
     try:
@@ -187,21 +187,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _share_resting(app: Installation, shared: Shared) -> None:
-    """Share with other replicas which workers rest."""
-    await shared.tell_resting({str(worker): left for worker, left in app.health.resting().items()})
+async def _exchange_resting(app: Installation, shared: Counts) -> None:
+    """Exchange with other replicas which workers rest."""
+    await shared.share_resting({str(worker): left for worker, left in app.health.resting().items()})
     for worker, left_s in (await shared.resting()).items():
         app.health.note_resting(WorkerId(worker), left_s)
 
 
-def _start_loops(loops: Loops, app: Installation, keyring: Keyring, shared: Shared) -> None:
-    """Start what runs beside requests. Each loop has one job, so that its name says what fails."""
+def _start_loops(loops: Loops, app: Installation, keyring: Keyring, shared: Counts) -> None:
+    """Start the background loops. Each has one job, so that its name says what fails."""
     often = partial(Loop, every_s=FOLLOW_S, clock=app.clock)
     seldom = partial(Loop, every_s=BEAT_S, clock=app.clock)
     loops.start(app.learning, app.refresh)
     loops.start(often("keys"), keyring.refresh)
     loops.start(often("probing"), lambda: app.runtime.caller.probe_resting(app.runtime.pool))
-    loops.start(often("replicas"), lambda: _share_resting(app, shared))
+    loops.start(often("replicas"), lambda: _exchange_resting(app, shared))
     loops.start(often("runs"), app.runs.sweep, is_due=True)
     loops.start(seldom("memory"), lambda: beat_memory(app))
     loops.start(seldom("extraction"), lambda: extract_new_facts(app))

@@ -22,10 +22,10 @@ from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.memories import MemoryRoutes
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
 from ripieno.gateway.models import Models
+from ripieno.gateway.provenance import make_failure_headers
 from ripieno.gateway.routes import Access, Route, RouteTable
 from ripieno.gateway.runs import RunRoutes
 from ripieno.gateway.spans import Spans
-from ripieno.gateway.told import tell_failure
 from ripieno.gateway.ui import ROOT, UiRoutes
 from ripieno.gateway.visitors import Visitors
 from ripieno.loops import Loop, Loops
@@ -36,15 +36,15 @@ RELOAD_FAULT = "the gateway did not load a changed file; its log names the file 
 
 
 class Gateway:
-    """One handler for all requests; it raises nothing.
+    """The handler of all requests. It never raises an exception.
 
     Args:
         app: the opened app.
-        gate: what every request must pass first.
-        keyring: who may ask.
-        visitors: who may look at the dashboard.
-        spans: where spans go, if anywhere.
-        loops: what runs beside requests; health and metrics show it.
+        gate: checks every request first.
+        keyring: checks keys and their limits.
+        visitors: knows who may read and change the dashboard.
+        spans: sends spans; None sends none.
+        loops: the background loops, which health and metrics show.
     """
 
     def __init__(
@@ -100,16 +100,16 @@ class Gateway:
         self._finish(facts, answer)
         return answer
 
-    def refuse_malformed(self, status: int, said: str, headers: Mapping[str, str]) -> Response:
-        """Answer what never was a request."""
+    def refuse_malformed(self, status: int, message: str, headers: Mapping[str, str]) -> Response:
+        """Answer bytes that are not an HTTP request."""
         facts = Facts(Request(method="", path="", query="", headers=dict(headers), body=b""), route=MALFORMED)
-        facts.error = Malformed(said, status)
+        facts.error = Malformed(message, status)
         answer = self._refuse(facts, facts.error, None)
         self._finish(facts, answer)
         return answer
 
     async def close(self) -> None:
-        """End what was begun beside requests."""
+        """End the work that the dashboard started."""
         await self._ui.close()
 
     async def _route(self, facts: Facts) -> Response | Stream:
@@ -132,7 +132,7 @@ class Gateway:
         return self._refuse(facts, facts.error, route)
 
     def _answer_unrouted(self, facts: Facts) -> Response:
-        """Answer a browser that asks before a request of an allowed origin.
+        """Answer the preflight request of an allowed origin.
 
         Raises:
             UnknownUrl: no route has this path.
@@ -146,11 +146,11 @@ class Gateway:
     def _refuse(self, facts: Facts, error: RipienoError, route: Route | None) -> Response:
         """Write an error in the form of its route."""
         dialect = (route.dialect if route is not None else None) or self._chat
-        told = tell_failure(facts.started) if facts.started is not None else {}
-        return Response(dialect.refuse(error, request=facts.id), status=find_wire(error).status, headers=told)
+        headers = make_failure_headers(facts.started) if facts.started is not None else {}
+        return Response(dialect.refuse(error, request=facts.id), status=find_wire(error).status, headers=headers)
 
     def _finish(self, facts: Facts, answer: Response | Stream) -> None:
-        """Give an answer the headers that every answer has, and see to it that the request is counted and told."""
+        """Add the headers that every answer has. Count and log the request at its end."""
         headers = {"x-request-id": facts.id, "request-id": facts.id, **answer.headers}
         if facts.error is not None:
             headers |= make_error_headers(facts.error)
@@ -163,8 +163,8 @@ class Gateway:
             self._conclude(facts)
 
     def _conclude(self, facts: Facts) -> None:
-        """Count and tell a request that is over."""
-        self.metrics.note(facts)
+        """Count and log a finished request."""
+        self.metrics.count(facts)
         if self._spans is not None and facts.started is not None:
             self._spans.send(facts, facts.started)
         log_request(facts)
@@ -173,7 +173,7 @@ class Gateway:
         return respond({"name": "ripieno", "openai": "/v1", "anthropic": "/v1/messages", "dashboard": ROOT})
 
     async def _report_health(self, facts: Facts) -> Response:
-        """Whether the process lives, and what ails it."""
+        """Report that the process runs, and its faults."""
         fault = None if self._app.reload_fault is None else RELOAD_FAULT
         body = {
             "status": "ok" if fault is None and not any(loop.is_degraded for loop in self._loops) else "degraded",
@@ -185,10 +185,7 @@ class Gateway:
         return respond(body)
 
     async def _report_readiness(self, facts: Facts) -> Response:
-        """Whether tasks can be taken now: not while draining, while the ledger refuses, or without a worker.
-
-        The ledger is tried.
-        """
+        """Report whether the gateway can take tasks: not draining, the ledger accepts entries, a worker is able."""
         able = len(self._app.runtime.availability.able())
         ledger = self._app.ledger
         is_recording = await ledger.probe()
@@ -203,14 +200,14 @@ class Gateway:
         return respond(body, status=200 if is_ready else 503)
 
     async def _show_metrics(self, facts: Facts) -> Response:
-        """The counters of this installation: they count the requests of all keys, and are shown to none."""
+        """Show the counters. They count the requests of all keys, so that no virtual key may see them."""
         if facts.grant.id is not None:
             raise Forbidden("metrics count the requests of all keys", hint="scrape them with the master key")
         return Response(self.metrics.render(), content_type=CONTENT_TYPE)
 
 
 def _describe_loop(loop: Loop) -> dict[str, JsonValue]:
-    """Show a loop to everybody: the class of its error, as messages may hold secrets and paths."""
+    """Describe a loop with the class of its error only, because messages may hold secrets and paths."""
     return {
         "name": loop.name,
         "state": loop.state,
@@ -221,7 +218,7 @@ def _describe_loop(loop: Loop) -> dict[str, JsonValue]:
 
 
 def log_request(facts: Facts) -> None:
-    """Write the one line of a request that is over; nothing of what was asked or answered."""
+    """Log one line for a finished request, without any text of task or answer."""
     error = facts.error
     level = logging.INFO
     if error is not None and (facts.fault is not None or is_hidden(error)):
@@ -242,10 +239,10 @@ def log_request(facts: Facts) -> None:
         "seconds": round(time.perf_counter() - facts.began, 4),
     }
     if facts.fault is not None:
-        said = ": unhandled exception in the gateway or a plugin"
+        ending = ": unhandled exception in the gateway or a plugin"
     elif error is not None:
-        said = f": {error.message if level == logging.WARNING else type(error).__name__}"
+        ending = f": {error.message if level == logging.WARNING else type(error).__name__}"
     else:
-        said = f", answered by {facts.worker}" if facts.worker is not None else ""
+        ending = f", answered by {facts.worker}" if facts.worker is not None else ""
     line = "request %s: %s %s%s"
-    log.log(level, line, facts.id, facts.route, facts.status, said, extra=extra, exc_info=facts.fault)
+    log.log(level, line, facts.id, facts.route, facts.status, ending, extra=extra, exc_info=facts.fault)

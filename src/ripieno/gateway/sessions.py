@@ -1,4 +1,4 @@
-"""Sessions: which worker has answered the earlier turns of a conversation."""
+"""Sessions: the worker that answered the earlier turns of a conversation."""
 
 import hashlib
 from collections import OrderedDict
@@ -7,28 +7,25 @@ from ripieno.domain import Clock, WorkerId
 
 MOST = 20_000
 KEPT_S = 3600.0
-"""Providers keep what they have read for five minutes to an hour."""
+"""Providers cache prompts for five minutes to an hour."""
 
 
 class Sessions:
-    """Remembers the latest conversations; names are kept as digests, apart for each key."""
+    """Remembers the latest conversations, by digests of key and name."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: OrderedDict[bytes, tuple[float, WorkerId]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def find(self, session: str, key: str | None) -> WorkerId | None:
-        """The worker of a conversation, while its turns follow each other closely enough."""
+        """Return the worker of a conversation whose latest turn is less than `KEPT_S` seconds old."""
         known = self._known.get(_digest(session, key))
         if known is None or self._clock.monotonic() - known[0] > KEPT_S:
             return None
         return known[1]
 
-    def note(self, session: str, key: str | None, worker: WorkerId) -> None:
-        """A turn was answered."""
+    def remember(self, session: str, key: str | None, worker: WorkerId) -> None:
+        """Remember the worker that answered a turn."""
         name = _digest(session, key)
         self._known[name] = (self._clock.monotonic(), worker)
         self._known.move_to_end(name)

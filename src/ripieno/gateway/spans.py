@@ -1,6 +1,6 @@
 """Spans: one for each decision, one for each call of a worker, in OpenTelemetry's names for generative AI.
 
-The names stand in one table, whose version is told with each span: the conventions still change.
+Spans never hold text of tasks or answers. Each carries `VERSION`, because the conventions for the names still change.
 """
 
 import time
@@ -10,38 +10,14 @@ from typing import TYPE_CHECKING
 from ripieno.domain import Call
 from ripieno.execute import Failed, Started
 from ripieno.gateway.facts import Facts
+from ripieno.gateway.provenance import name_workflow
 from ripieno.plugins import needs_extra
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-MAPPING_VERSION = "gen-ai 1.38 / ripieno 2"
-MAPPING: Mapping[str, str] = {
-    "operation": "gen_ai.operation.name",
-    "worker": "gen_ai.request.model",
-    "served": "gen_ai.response.model",
-    "input_tokens": "gen_ai.usage.input_tokens",
-    "output_tokens": "gen_ai.usage.output_tokens",
-    "failure": "error.type",
-    "conversation": "gen_ai.conversation.id",
-    "version": "ripieno.mapping.version",
-    "request": "ripieno.request.id",
-    "route": "http.route",
-    "status": "http.response.status_code",
-    "decision": "ripieno.decision.id",
-    "policy": "ripieno.policy",
-    "predictor": "ripieno.predictor",
-    "propensity": "ripieno.propensity",
-    "workflow": "ripieno.workflow",
-    "preset": "ripieno.preset",
-    "eligible": "ripieno.workers.eligible",
-    "masked": "ripieno.workers.masked",
-    "cost_usd": "ripieno.cost.usd",
-    "attempts": "ripieno.attempts",
-    "first_token_s": "ripieno.first_token.duration",
-}
-"""What we know, and what OpenTelemetry calls it; text of tasks and answers is never among it."""
-
+VERSION = "gen-ai 1.38 / ripieno 2"
+"""Version of the attributes' names."""
 NANOSECONDS = 1_000_000_000
 
 
@@ -60,15 +36,10 @@ class Spans:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         self._provider: TracerProvider = TracerProvider(resource=Resource.create({"service.name": "ripieno"}))
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
-        self._tracer = self._provider.get_tracer("ripieno", MAPPING_VERSION)
+        self._tracer = self._provider.get_tracer("ripieno", VERSION)
 
     def send(self, facts: Facts, started: Started) -> None:
-        """Send the spans of one request that is over; a W3C `traceparent` among its headers becomes their parent.
-
-        Args:
-            facts: what is known of the request.
-            started: what was decided and called for it.
-        """
+        """Send the spans of one finished request; a W3C `traceparent` header becomes their parent."""
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -96,47 +67,54 @@ class Spans:
         _end(span, now, type(error).__name__ if error is not None else None)
 
     def close(self) -> None:
-        """Send what waits."""
+        """Send the waiting spans, and stop."""
         self._provider.shutdown()
 
 
-def _describe(facts: Facts, started: Started) -> dict[str, str | int | float]:
+Attributes = dict[str, str | int | float]
+
+
+def _describe(facts: Facts, started: Started) -> Attributes:
     decision, calls = started.decision, started.recorder.calls
-    return _name(
-        operation=facts.dialect,
-        request=facts.id,
-        route=facts.route,
-        status=facts.status,
-        worker=decision.worker,
-        served=calls[-1].worker if calls else None,
-        version=MAPPING_VERSION,
-        decision=decision.id,
-        policy=decision.policy,
-        predictor=decision.predictor,
-        propensity=decision.propensity,
-        workflow=type(decision.workflow).__name__.lower(),
-        preset=decision.objective.preset,
-        eligible=len(decision.mask.eligible),
-        masked=len(decision.mask.masked),
+    return _drop_unknown(
+        {
+            "gen_ai.operation.name": facts.dialect,
+            "ripieno.request.id": facts.id,
+            "http.route": facts.route,
+            "http.response.status_code": facts.status,
+            "gen_ai.request.model": decision.worker,
+            "gen_ai.response.model": calls[-1].worker if calls else None,
+            "ripieno.mapping.version": VERSION,
+            "ripieno.decision.id": decision.id,
+            "ripieno.policy": decision.policy,
+            "ripieno.predictor": decision.predictor,
+            "ripieno.propensity": decision.propensity,
+            "ripieno.workflow": name_workflow(decision),
+            "ripieno.preset": decision.objective.preset,
+            "ripieno.workers.eligible": len(decision.mask.eligible),
+            "ripieno.workers.masked": len(decision.mask.masked),
+        }
     )
 
 
-def _describe_call(call: Call) -> dict[str, str | int | float]:
-    return _name(
-        operation="chat",
-        worker=call.worker,
-        input_tokens=call.usage.input_tokens,
-        output_tokens=call.usage.output_tokens,
-        cost_usd=call.cost_usd,
-        attempts=call.attempts,
-        first_token_s=call.first_token_s,
-        failure=call.failure,
-        version=MAPPING_VERSION,
+def _describe_call(call: Call) -> Attributes:
+    return _drop_unknown(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": call.worker,
+            "gen_ai.usage.input_tokens": call.usage.input_tokens,
+            "gen_ai.usage.output_tokens": call.usage.output_tokens,
+            "ripieno.cost.usd": call.cost_usd,
+            "ripieno.attempts": call.attempts,
+            "ripieno.first_token.duration": call.first_token_s,
+            "error.type": call.failure,
+            "ripieno.mapping.version": VERSION,
+        }
     )
 
 
-def _name(**facts: str | float | None) -> dict[str, str | int | float]:
-    return {MAPPING[name]: value for name, value in facts.items() if value is not None}
+def _drop_unknown(attributes: Mapping[str, str | float | None]) -> Attributes:
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _end(span: "Span", at: int, failure: str | None) -> None:

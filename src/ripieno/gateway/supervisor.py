@@ -1,4 +1,4 @@
-"""Supervisor: several serving processes on one socket; one that dies is started anew."""
+"""Supervisor: several serving processes on one socket; a process that dies is restarted."""
 
 import logging
 import os
@@ -13,17 +13,17 @@ from typing import NoReturn
 log = logging.getLogger(__name__)
 
 SHORT_LIFE_S = 5.0
-"""A process that lived shorter is not started anew at once."""
+"""A process that lived shorter is restarted after a pause."""
 PAUSE_S = 1.0
 ENDS = (signal.SIGINT, signal.SIGTERM)
 """Signals that end the processes."""
 
 
 class Supervisor:
-    """Forks processes and keeps them running until SIGINT or SIGTERM, which they are handed on; a second kills them.
+    """Forks processes, and restarts them until SIGINT or SIGTERM, which it passes on; a second signal kills them.
 
     Args:
-        serve: runs one, told its number and what to call when it is ready; gives its exit code.
+        serve: runs one process, from its number and a function to call when it is ready; returns its exit code.
         on_stop: called at the first signal.
     """
 
@@ -44,7 +44,7 @@ class Supervisor:
             0; the code of a process that failed before it was ready; 128 and the number of a second signal.
         """
         for number in ENDS:
-            signal.signal(number, self._take_signal)
+            signal.signal(number, self._handle_signal)
         for index in range(count):
             code = self._start(index, waits=True)
             if code:
@@ -63,22 +63,22 @@ class Supervisor:
         return 0 if self._killed_by is None else 128 + self._killed_by
 
     def _watch(self) -> None:
-        """Until the last process has ended, start those anew that end unasked."""
+        """Restart processes that die, until the last one has ended."""
         while self._children:
             child, status = os.wait()
             index, started = self._children.pop(child)
             if self._stopping.is_set():
                 continue
-            log.error("process %d ended with code %d, and is started anew", index, os.waitstatus_to_exitcode(status))
+            log.error("process %d ended with code %d, and is restarted", index, os.waitstatus_to_exitcode(status))
             if time.monotonic() - started < SHORT_LIFE_S:
                 self._stopping.wait(PAUSE_S)
             if not self._stopping.is_set():
                 self._start(index, waits=False)
 
     def _start(self, index: int, *, waits: bool) -> int:
-        """Fork one; gives its exit code where it is waited for and fails before it is ready, else 0."""
+        """Fork a process; with `waits`, return its exit code if it fails before it is ready, else 0."""
         reader, writer = os.pipe()
-        # A signal that comes before the child has its own handlers would run those of the parent there, and be lost.
+        # A signal before the child has its own handlers would run the parent's handlers there, and be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
         child = os.fork()
         if not child:
@@ -101,11 +101,11 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         code = 1
         try:
-            code = self._serve(index, lambda: _tell_ready(writer))
+            code = self._serve(index, lambda: _report_ready(writer))
         finally:
             os._exit(code)
 
-    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping.is_set():
             self._killed_by = number
             self._send(signal.SIGKILL)
@@ -116,14 +116,14 @@ class Supervisor:
 
     def _send(self, number: int) -> None:
         for child in tuple(self._children):
-            with suppress(ProcessLookupError):  # it ended just now
+            with suppress(ProcessLookupError):  # it ended already
                 os.kill(child, number)
 
 
-def _tell_ready(writer: int) -> None:
+def _report_ready(writer: int) -> None:
     try:
         os.write(writer, b"+")
     except BrokenPipeError:
-        return  # started anew: nobody waits
+        return  # a restarted process: the parent does not wait
     finally:
         os.close(writer)

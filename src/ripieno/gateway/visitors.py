@@ -1,4 +1,4 @@
-"""Visitors of the dashboard: who may read, who may change, and that a form was sent by its own page."""
+"""Visitors of the dashboard: who may read, who may change, and whether a form is the dashboard's own."""
 
 import hmac
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ ADMIN, VIEWER = "admin", "viewer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
-    """Who looks at pages."""
+    """Who reads pages."""
 
     may_read: bool
     is_admin: bool = False
     cookie: str = ""
-    """What it was given when it gave a key."""
+    """The cookie that the visitor got for its key."""
 
 
 class Visitors:
-    """Gives those who know a key a signed cookie, so that every process and replica with the same key knows them.
+    """Gives visitors with a key a signed cookie, which every process and replica with the same key accepts.
 
     Args:
-        key: who gives it may change things.
-        viewer_key: who gives it may read; None where there is none.
-        is_open: whether anybody may read: on loopback, where no key is demanded.
+        key: lets visitors read and change.
+        viewer_key: lets visitors read; None if there is none.
+        is_open: whether visitors without a key may read: on loopback, if no key is required.
         clock: the time.
     """
 
@@ -41,8 +41,8 @@ class Visitors:
         self._clock = clock
         self._backoff = Backoff(clock)
 
-    def recognise(self, request: Request) -> Visitor:
-        """Who sends a request."""
+    def identify(self, request: Request) -> Visitor:
+        """Return who sends a request, by its cookie."""
         cookie = read_cookie(request, COOKIE)
         role = self._read_role(cookie)
         if role is None:
@@ -50,15 +50,17 @@ class Visitors:
         return Visitor(may_read=True, is_admin=role == ADMIN, cookie=cookie)
 
     def enter(self, key: str, client: str) -> str | None:
-        """The cookie of a client that gives a key; None if the key is wrong.
+        """Make the cookie of a client that gives a key; None if the key is wrong.
 
         Raises:
-            RateLimited: wrong keys were given before, and the client must wait.
+            RateLimited: the client must wait after wrong keys.
         """
         self._backoff.check(client)
         given, found = key.strip().encode("utf-8", "replace"), None
         for role, known in self._keys.items():
-            if hmac.compare_digest(given, known):  # each is compared, so that the time does not tell which one
+            if hmac.compare_digest(
+                given, known
+            ):  # compare each key, so that the time does not reveal which one matches
                 found = found or role
         if found is None:
             self._backoff.note_wrong(client)
@@ -68,20 +70,20 @@ class Visitors:
         return f"{ends}.{self._sign('cookie', ends)}"
 
     def make_token(self, visitor: Visitor) -> str:
-        """What the forms of a visitor carry."""
+        """Make the token of a visitor's forms."""
         return self._sign("form", visitor.cookie) if visitor.cookie else ""
 
     def require_own_form(self, request: Request, visitor: Visitor, token: str) -> None:
-        """Take only forms of this visitor's own pages.
+        """Accept only forms of this visitor's own pages.
 
         Raises:
-            Forbidden: it is another site's, or nobody gave the admin key.
+            Forbidden: the form is another site's, or the visitor is not the admin.
         """
         require_own_site(request)
         if not visitor.is_admin:
-            raise Forbidden("only who gives the admin key may change things", hint="give it at /ui/enter")
+            raise Forbidden("only the admin may change things", hint="enter the admin key at /ui/enter")
         if not hmac.compare_digest(token.encode(), self.make_token(visitor).encode()):
-            raise Forbidden("the form is not of this page", hint="open the page again, and send it from there")
+            raise Forbidden("the form is not from this page", hint="open the page again, and send the form from there")
 
     def _read_role(self, cookie: str) -> str | None:
         ends, _, signed = cookie.rpartition(".")
@@ -97,18 +99,18 @@ class Visitors:
 
 
 def require_own_site(request: Request) -> None:
-    """Take a form only from a page of this address.
+    """Accept a form only from a page of this address.
 
     Raises:
-        Forbidden: it is another site's, or hides where it comes from.
+        Forbidden: the form is another site's, or has no origin.
     """
     origin = request.headers.get("origin", "")
     if not origin or origin.partition("://")[2] != request.headers.get("host"):
-        raise Forbidden("forms are taken from the dashboard's own pages only")
+        raise Forbidden("the gateway accepts forms from the dashboard's own pages only")
 
 
 def read_cookie(request: Request, name: str) -> str:
-    """One cookie of a request; empty where it has none."""
+    """Read one cookie of a request; empty if there is none."""
     try:
         found = SimpleCookie(request.headers.get("cookie", "")).get(name)
     except CookieError:
@@ -117,6 +119,6 @@ def read_cookie(request: Request, name: str) -> str:
 
 
 def set_cookie(request: Request, name: str, value: str, *, lasts_s: int) -> str:
-    """A header that keeps a cookie from scripts and from other sites."""
+    """Make the header that sets a cookie, which neither scripts nor other sites can read."""
     is_safe = request.headers.get("x-forwarded-proto") == "https"
     return f"{name}={value}; Path=/ui; Max-Age={lasts_s}; HttpOnly; SameSite=Strict" + ("; Secure" if is_safe else "")

@@ -1,10 +1,10 @@
-"""Checkpoints: a predictor as safetensors with its model card, in a folder named by its version."""
+"""Checkpoints: a predictor as safetensors with its model card. The folder is named by the version."""
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +17,7 @@ from ripieno.domain.worker import WorkerId
 from ripieno.errors import CheckpointError, GateRefused, NotFound
 from ripieno.ledger.tagged import load_tagged
 from ripieno.plugins import find_plugins
-from ripieno.privacy.files import make_folder, write_private
+from ripieno.privacy.files import make_folder, replace_private, write_private
 from ripieno.route.predictors import KINDS, Checkpoint, Estimator, OnlineState
 from ripieno.route.predictors.checkpoint import PLUGINS, infer_schema
 from ripieno.route.utility import Scales
@@ -44,25 +44,25 @@ class BaselineRow(BaseModel):
 
     @property
     def interval(self) -> Interval:
-        """The quality with its 95 % interval."""
+        """Return the quality with its 95 % interval."""
         return Interval(mean=self.quality, low=self.quality_low, high=self.quality_high)
 
 
 class Drawn(BaseModel):
-    """What pictures of the held-out tasks are made of."""
+    """Data of the pictures of the held-out tasks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: dict[str, tuple[float, float]]
-    """Mean cost in US dollars and mean quality of each worker; empty where costs are unknown."""
+    """Mean cost in US dollars and mean quality of each worker; empty if costs are unknown."""
     curves: dict[str, tuple[tuple[float, float], ...]]
-    """Cost and quality of the corners of each curve."""
+    """Cost and quality of the points of each curve."""
     calibration: tuple[tuple[float, float], ...]
-    """Predicted and measured quality of bins of equal count."""
+    """Predicted and measured quality in bins of equal count."""
 
 
 class ModelCard(BaseModel):
-    """The papers of a checkpoint; none is saved without."""
+    """The model card of a checkpoint, without which none is saved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,13 +70,13 @@ class ModelCard(BaseModel):
     kind: str
     encoder: str
     features: FeatureSchema | None = None
-    """What the features hold that it reads; None in format 3, where it follows from the arrays."""
+    """Schema of the features that it reads; None in format 3, where it follows from the arrays."""
     workers: tuple[str, ...]
     datasets: tuple[str, ...]
     tasks: int
     outcomes: int
     all_outcomes: int = 0
-    """Outcomes of the data when this was trained, held-out ones included."""
+    """Outcomes of the data set at the training, including held-out ones."""
     seed: int
     ripieno: str
     trained_at: str
@@ -85,52 +85,52 @@ class ModelCard(BaseModel):
     metrics: dict[str, float]
     """Out-of-fold calibration error and Brier score, on the training tasks."""
     workflows: dict[str, dict[str, object]] = {}
-    """Workflows that are estimated beside the workers, by the name of their column."""
+    """Workflows with a column of their own, by its name."""
     checks: dict[str, Trust] = {}
-    """What the findings of verifiers were worth, by their names."""
+    """Learned value of the verdicts of each verifier."""
     watermark: int = 0
-    """Place in the ledger up to which outcomes of traffic were learned from."""
+    """Place in the ledger up to which it learned from traffic."""
     unjudged: dict[str, tuple[int, int]] = {}
-    """Answers without a verdict, and all answers, of each worker that has any without: they were not learned from."""
+    """Answers without a verdict, which taught nothing, and all answers, of each worker that has any."""
     margin: float
-    """Quality by which a worker must be ahead of the best single one before it is taken."""
+    """Quality by which a worker must beat the best single one."""
     held_out_tasks: int
     held_out: tuple[BaselineRow, ...]
-    """The table of proof on held-out tasks; empty where the data hold none."""
+    """The table of proof on held-out tasks; empty without such tasks."""
     drawn: Drawn | None = None
     verdict: str
     limits: tuple[str, ...]
 
     @property
     def scales(self) -> Scales:
-        """What counts as an ordinary price and wait."""
+        """Return an ordinary cost and latency."""
         return Scales(cost_usd=self.reference_cost_usd, latency_s=self.reference_latency_s)
 
 
 class Canary(BaseModel):
-    """A checkpoint that decides a share of the tasks before it is promoted."""
+    """A checkpoint on trial, which decides a share of the tasks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     checkpoint: str
     share: float
-    """Of the tasks, in (0, 1)."""
+    """Share of the tasks, in (0, 1)."""
     since: int
-    """Place in the ledger at which it began."""
+    """Place in the ledger at which the trial began."""
 
 
 class Registry:
-    """The folder of checkpoints, and the pointers to those in traffic."""
+    """The folder of checkpoints, with the files that name those in traffic."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.pointer = folder / POINTER
-        """The file that names the version in traffic."""
+        """File that names the version in traffic."""
         self.canary_pointer = folder / CANARY
-        """The file that names the checkpoint on trial."""
+        """File that names the checkpoint on trial."""
 
     def canary(self) -> Canary | None:
-        """Read which checkpoint decides a share of the tasks, if any.
+        """Read the checkpoint on trial, if any.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -142,18 +142,18 @@ class Registry:
         except (OSError, ValidationError) as error:
             path = str(self.canary_pointer)
             raise CheckpointError(
-                f"the canary's file {path!r} is damaged", hint="remove it: nothing else holds it"
+                f"the canary's file {path!r} is damaged", hint="remove it to end the trial"
             ) from error
 
     def set_canary(self, canary: Canary | None) -> None:
-        """Give a checkpoint a share of the tasks, or take it back."""
+        """Start the trial of a checkpoint, or end it."""
         if canary is None:
             self.canary_pointer.unlink(missing_ok=True)
             return
-        _replace(self.canary_pointer, canary.model_dump_json() + "\n")
+        replace_private(self.canary_pointer, f"{canary.model_dump_json()}\n".encode())
 
     def save(self, checkpoint: Checkpoint, card: ModelCard) -> str:
-        """Save a checkpoint whole, or not at all; its version is the digest of what it holds."""
+        """Save a checkpoint, whole or not at all. Its version is the digest of its content."""
         from safetensors.numpy import save
 
         arrays = {name: np.ascontiguousarray(value) for name, value in checkpoint.arrays().items()}
@@ -174,22 +174,22 @@ class Registry:
         return version
 
     def quarantine(self, version: str, reason: str) -> None:
-        """Mark a version as one that must not come back unasked."""
-        _replace(self.folder / version / QUARANTINE, f"{reason}\n")
+        """Forbid the promotion of a version until it is released."""
+        replace_private(self.folder / version / QUARANTINE, f"{reason}\n".encode())
 
     def quarantined(self, version: str) -> str | None:
-        """Why a version is in quarantine, if it is."""
+        """Return why a version is in quarantine; None if it is not."""
         try:
             return (self.folder / version / QUARANTINE).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
 
     def release(self, version: str) -> None:
-        """Take a version out of quarantine."""
+        """Release a version from quarantine."""
         (self.folder / version / QUARANTINE).unlink(missing_ok=True)
 
     def promote(self, version: str) -> str | None:
-        """Put a version into traffic; gives the one that it replaces.
+        """Put a version into traffic. Return the one that it replaces.
 
         Raises:
             NotFound: there is no such version.
@@ -205,7 +205,7 @@ class Registry:
                 hint="`ripieno policy promote --release` overrules",
             )
         previous = self.current()
-        _replace(self.pointer, f"{version}\n")
+        replace_private(self.pointer, f"{version}\n".encode())
         return previous
 
     def current(self) -> str | None:
@@ -216,12 +216,12 @@ class Registry:
             return None
 
     def versions(self) -> list[str]:
-        """All saved versions, oldest first."""
+        """List the saved versions, oldest first."""
         cards = sorted(self.folder.glob(f"*/{CARD}"), key=lambda path: path.stat().st_mtime)
         return [card.parent.name for card in cards]
 
     def states(self) -> dict[str, str]:
-        """Every version, oldest first: `in traffic`, `canary`, `quarantined` or `saved`."""
+        """Return the state of each version, oldest first: `in traffic`, `canary`, `quarantined` or `saved`."""
         current, canary = self.current(), self.canary()
         on_trial = canary.checkpoint if canary is not None else None
         marked = {on_trial: "canary", current: "in traffic"}
@@ -235,28 +235,17 @@ class Registry:
         return load_checkpoint(self.folder / version, schema=schema)
 
     def load_estimator(self, version: str, *, schema: FeatureSchema) -> tuple[Estimator, ModelCard]:
-        """Load a version as what decides: it has yet to learn from outcomes later than those it was trained on."""
+        """Load a version as an estimator. It has not learned from later outcomes yet."""
         checkpoint, card = self.load(version, schema=schema)
         return Estimator(checkpoint, OnlineState(watermark=card.watermark)), card
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small file whole."""
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
 
 
 def load_checkpoint(folder: Path, *, schema: FeatureSchema) -> tuple[Checkpoint, ModelCard]:
     """Load a checkpoint folder.
 
-    Args:
-        folder: holds the card and the arrays.
-        schema: of the features that it will be asked about.
-
     Raises:
         CheckpointError: it is missing, damaged, newer, or made for another encoder or other features.
-        PredictorError: its plugin cannot take the arrays.
+        PredictorError: its plugin refuses the arrays.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -285,7 +274,7 @@ def load_checkpoint(folder: Path, *, schema: FeatureSchema) -> tuple[Checkpoint,
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read and check the card of a checkpoint.
+    """Read the card of a checkpoint.
 
     Raises:
         CheckpointError: it is missing, damaged or newer than this Ripieno.
@@ -321,12 +310,12 @@ def read_workflows(card: ModelCard) -> dict[WorkerId, Workflow]:
     """Read the workflows of a card.
 
     Raises:
-        CheckpointError: one of them is none.
+        CheckpointError: one of them is invalid.
     """
     try:
         return {WorkerId(name): cast(Workflow, load_tagged(found)) for name, found in card.workflows.items()}
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"the card names a workflow that is none: {error}", hint="run `ripieno train`") from error
+        raise CheckpointError(f"the card has an invalid workflow: {error}", hint="run `ripieno train`") from error
 
 
 def require_shared_workers(card: ModelCard, workers: tuple[str, ...], *, version: str) -> None:
@@ -344,7 +333,7 @@ def require_shared_workers(card: ModelCard, workers: tuple[str, ...], *, version
 
 
 def tabulate_card(card: ModelCard) -> Report:
-    """Lay out what the checkpoint proved on held-out tasks."""
+    """Lay out the results on held-out tasks."""
     columns = (
         text("name", "policy"), number("interval", "quality [95 %]", spec=".3f"), money("cost_usd", "cost"),
         number("utility", spec="+.3f"), number("gap_closed", "gap closed", spec=".0%"),
@@ -355,14 +344,14 @@ def tabulate_card(card: ModelCard) -> Report:
 
 
 def render_card(version: str, card: ModelCard) -> str:
-    """Write the card as a page for people."""
+    """Write the card as a Markdown page."""
     rows = [
         f"| {row.name} | {row.quality:.4f} | {row.quality_low:.4f} to {row.quality_high:.4f} | {row.utility:.4f} |"
         for row in card.held_out
     ]
     table = ["| policy | quality | 95 % interval | utility |", "| --- | ---: | --- | ---: |", *rows] if rows else []
     metrics = [f"- {name}: {value:.4f}" for name, value in card.metrics.items()]
-    missing = ", ".join(f"{worker} {count} of {answers} answers" for worker, (count, answers) in card.unjudged.items())
+    missing = describe_missing(card.unjudged)
     lines = [
         f"# {version}",
         "",
@@ -371,7 +360,7 @@ def render_card(version: str, card: ModelCard) -> str:
         f"- Trained {card.trained_at} by Ripieno {card.ripieno}, seed {card.seed}, encoder `{card.encoder}`",
         f"- Data: {', '.join(card.datasets)}; {card.tasks} tasks, {card.outcomes} outcomes",
         f"- Workers: {', '.join(card.workers)}",
-        *([f"- Without a verdict, and not learned from: {missing}"] if missing else []),
+        *([f"- Answers without a verdict, and not learned from: {missing}"] if missing else []),
         f"- Guard: {describe_margin(card.margin)}",
         "",
         "## Out of fold, on the training tasks",
@@ -392,8 +381,13 @@ def render_card(version: str, card: ModelCard) -> str:
     return "\n".join(lines)
 
 
+def describe_missing(unjudged: Mapping[str, tuple[int, int]]) -> str:
+    """Describe how many answers of each worker have no verdict; empty if all have one."""
+    return ", ".join(f"{worker} {missing} of {answers}" for worker, (missing, answers) in unjudged.items())
+
+
 def describe_margin(margin: float) -> str:
-    """Tell the guard in words."""
+    """Describe the guard in words."""
     if margin == 0.0:
         return "none needed, the unguarded choice gained on held-out tasks"
     if margin >= 1.0:

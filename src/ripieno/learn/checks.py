@@ -1,4 +1,4 @@
-"""Checks: how often answers were accepted after a judge, a peer or another verifier had found what it found.
+"""Checks: how often answers were accepted after each verdict of a judge, a peer or another verifier.
 
 Source:
     Zadrozny & Elkan (2002), Transforming classifier scores into accurate multiclass probability estimates: isotonic
@@ -16,13 +16,13 @@ from ripieno.plugins import needs_extra
 from ripieno.verify.trust import Trust
 
 LEAST_OUTCOMES = 50
-WORD = 2.0
-"""Outcomes that a verifier's own word counts for at each quality that it gave."""
+OWN_WEIGHT = 2.0
+"""Weight of a verifier's own verdict at each quality level, in outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a verifier found about an answer while its run was under way, and what it was worth in the end."""
+    """Quality that a verifier found during a run, and the quality that others found later."""
 
     verifier: str
     found: float
@@ -30,10 +30,10 @@ class Pair:
 
 
 def pair_checks(ledger: Ledger) -> list[Pair]:
-    """Findings about answers that were given, each with the mean of the outcomes that others found later.
+    """Pair the findings about returned answers with the mean of the later outcomes by others.
 
-    Answers that a check kept from being given have no outcome: what is learned holds for those that pass, or that
-    were the best there was.
+    Answers that a check has blocked have no outcome. The result holds for answers that pass, or that were the best
+    available.
     """
     findings: dict[str, dict[str, float]] = {}
     outcomes: dict[str, list[tuple[str, float]]] = {}
@@ -58,7 +58,7 @@ def pair_checks(ledger: Ledger) -> list[Pair]:
 
 
 def fit_checks(pairs: Sequence[Pair]) -> dict[str, Trust]:
-    """A map for each verifier of which there are at least `LEAST_OUTCOMES` outcomes."""
+    """Fit a map for each verifier with at least `LEAST_OUTCOMES` outcomes."""
     with needs_extra("train", "learning what checks are worth"):
         from sklearn.isotonic import IsotonicRegression
 
@@ -70,7 +70,7 @@ def fit_checks(pairs: Sequence[Pair]) -> dict[str, Trust]:
         levels = sorted({pair.found for pair in mine})
         found = np.array([*(pair.found for pair in mine), *levels])
         accepted = np.array([*(pair.accepted for pair in mine), *levels])
-        weight = np.array([1.0] * len(mine) + [WORD] * len(levels))
+        weight = np.array([1.0] * len(mine) + [OWN_WEIGHT] * len(levels))
         shares = IsotonicRegression(y_min=0.0, y_max=1.0).fit(found, accepted, weight).predict(levels)
         fitted[verifier] = Trust(
             found=tuple(levels), accepted=tuple(float(share) for share in shares), outcomes=len(mine)

@@ -1,4 +1,4 @@
-"""Judged criticalities to a model that guesses them for tasks whose callers do not say."""
+"""Training of the model that predicts criticalities that callers do not state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from ripieno.analyze.criticality import CriticalityModel
 from ripieno.domain import Features
 from ripieno.errors import CheckpointError, DataError
-from ripieno.privacy.files import make_folder, write_private
+from ripieno.privacy.files import make_folder, replace_private
 from ripieno.route.predictors.pair import draw_folds
 from ripieno.tasks import RoutingData
 
@@ -20,26 +20,23 @@ REPEATS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FittedCriticality:
-    """A model and how well it guesses tasks it has not seen."""
+    """A model, and its accuracy on unseen tasks."""
 
     model: CriticalityModel
     tasks: int
     mission_r2: float
-    """Share of variance explained out of fold, prompts kept together; below 0 is worse than the mean."""
+    """Share of variance explained out of fold, grouped by prompt; below 0 is worse than the mean."""
     time_r2: float
 
 
 def fit_criticality(data: RoutingData, features: Sequence[Features], *, seed: int = 0) -> FittedCriticality:
-    """Fit on all prompts with both criticalities; R2 is the mean over repeated folds grouped by prompt.
+    """Fit on all prompts with both criticalities. R2 is the mean over repeated folds, grouped by prompt.
 
     Raises:
-        DataError: too few prompts have them.
+        DataError: too few prompts have both.
     """
-    rows = [
-        index
-        for index, prompt in enumerate(data.prompts)
-        if prompt.mission_criticality is not None and prompt.time_criticality is not None
-    ]
+    listed = [(prompt.mission_criticality, prompt.time_criticality) for prompt in data.prompts]
+    rows = [row for row, both in enumerate(listed) if None not in both]
     if len(rows) < LEAST_TASKS:
         raise DataError(
             f"{len(rows)} prompts have both criticalities, at least {LEAST_TASKS} are needed",
@@ -47,8 +44,7 @@ def fit_criticality(data: RoutingData, features: Sequence[Features], *, seed: in
             place="prompts, columns mission_criticality and time_criticality",
         )
     known = [features[row] for row in rows]
-    stated = np.array([(data.prompts[row].mission_criticality, data.prompts[row].time_criticality) for row in rows])
-    stated = stated.astype(np.float64)
+    stated = np.array([listed[row] for row in rows], dtype=np.float64)
     groups = [data.prompts[row].group or data.prompts[row].text for row in rows]
     rng, shares = np.random.default_rng(seed), []
     for _ in range(REPEATS):
@@ -65,18 +61,17 @@ def fit_criticality(data: RoutingData, features: Sequence[Features], *, seed: in
 
 
 def save_criticality(model: CriticalityModel, home: Path, *, encoder: str) -> Path:
-    """Save a model where analysis finds it; whole, or not at all."""
+    """Save a model where the analyzer finds it, whole or not at all."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in model.arrays.items()}
-    scratch = make_folder(home) / f".{FILE}"
-    write_private(scratch, save(arrays, metadata={"encoder": encoder}))
-    scratch.replace(home / FILE)
-    return home / FILE
+    path = make_folder(home) / FILE
+    replace_private(path, save(arrays, metadata={"encoder": encoder}))
+    return path
 
 
 def load_criticality(home: Path, *, encoder: str) -> CriticalityModel | None:
-    """The saved model; None where there is none, or it was made for another encoder.
+    """Load the saved model; None if there is none for this encoder.
 
     Raises:
         CheckpointError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Lessons and reward: the one data file that conductors of every size are taught from, and the one thing they earn."""
+"""Lessons and reward: the data file that teaches conductors of every size, and the reward of their plans."""
 
 import json
 import os
@@ -23,19 +23,19 @@ from ripieno.workbench.search import Words, search
 from ripieno.workbench.world import UNREADABLE_PRICE, BenchOutcome, BenchPool, World
 
 SOFTNESS = 0.05
-"""Temperature of the soft targets, in reward."""
+"""Temperature of the weights, in reward."""
 TAUGHT = 3
-"""Plans of a cell that are taught."""
+"""Plans of each pool and family that are taught."""
 FRESH_TASKS = 10
-"""Of a family, on which proposed plans are ranked: never those that proposed them."""
+"""Tasks of a family that rank the proposed plans. They never propose plans."""
 
-Told: TypeAlias = Callable[[str, int, int, str], None]
-"""Told the stage of a training, the step, how many there are, and what was seen."""
+OnProgress: TypeAlias = Callable[[str, int, int, str], None]
+"""Receives the stage of a training, the step, the number of steps, and a result in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """The best plans of one pool for one family, with how much each is to be imitated."""
+    """The best plans of one pool for one family, with their weights in the imitation."""
 
     pool: int
     family: str
@@ -45,26 +45,21 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """What a plan earns, whoever wrote it, and in whichever surface.
-
-    Args:
-        world: carries it out.
-        counts_cost: whether its price counts.
-    """
+    """Reward of a plan, the same for both of its forms."""
 
     world: World
     counts_cost: bool = True
 
     def of_outcome(self, outcome: BenchOutcome) -> float:
-        """What an outcome is worth."""
+        """Return the reward of an outcome."""
         return outcome.reward if self.counts_cost else float(outcome.is_right)
 
     def of_words(self, task: GradedTask, pool: BenchPool, plan: Words) -> float:
-        """What a plan in the tiny policy's words is worth on a task."""
+        """Return the reward of a plan in the tiny policy's words."""
         return self.of_outcome(self.world.run(task, to_steps(plan), pool))
 
     def of_json(self, task: GradedTask, pool: BenchPool, text: str) -> float:
-        """What a language model's plan is worth; what is no plan costs."""
+        """Return the reward of a language model's plan; a negative one if the text is no plan."""
         try:
             plan = parse_json(text, make_roster([worker.can_run for worker in pool.workers]))
         except InvalidPlan:
@@ -74,20 +69,35 @@ class Reward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quest:
-    """What is looked for in a search."""
+    """Settings of a search."""
 
     seed: int
-    """Draws the tasks."""
+    """Seed of the tasks."""
     tasks: int
-    """Of each family that propose plans."""
+    """Tasks of each family that propose plans."""
     counts_cost: bool = True
     most_steps: int = MOST_STEPS
 
 
 def draw_pools(world: World, *, seed: int, count: int) -> list[BenchPool]:
-    """The pools of a training: the same for every size of conductor."""
+    """Draw the pools of a training, the same for every size of conductor."""
     rng = np.random.default_rng([seed, 1])
     return [world.draw_pool("train", rng) for _ in range(count)]
+
+
+def draw_task(world: World, family: str, rng: np.random.Generator) -> GradedTask:
+    """Draw one training task of a family."""
+    listed = world.tasks["train", family]
+    return listed[int(rng.integers(len(listed)))]
+
+
+def draw_tasks(
+    world: World, pools: Sequence[BenchPool], count: int, rng: np.random.Generator
+) -> tuple[list[GradedTask], list[BenchPool]]:
+    """Draw training tasks of random families, each with a random pool."""
+    families = [world.families[index] for index in rng.integers(len(world.families), size=count)]
+    tasks = [draw_task(world, family, rng) for family in families]
+    return tasks, [pools[index] for index in rng.integers(len(pools), size=count)]
 
 
 def find_lessons(
@@ -96,17 +106,9 @@ def find_lessons(
     path: Path,
     *,
     quest: Quest,
-    told: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[Lesson]:
-    """Search the best plans of each pool for each family, into a file; one that was cut off goes on.
-
-    Args:
-        world: where plans are tried.
-        pools: the workers.
-        path: of the file.
-        quest: what is looked for.
-        told: hears how many pools are done.
-    """
+    """Search the best plans of each pool for each family, and write them to a file. An interrupted search resumes."""
     found = read_lessons(path) if path.exists() else []
     found = [lesson for lesson in found if lesson.pool < len(pools)]
     make_folder(path.parent)
@@ -126,16 +128,15 @@ def find_lessons(
                 file.write(_dump(lesson, pools[place]) + "\n")
             file.flush()
             os.fsync(file.fileno())
-            if told is not None:
-                told(place + 1)
+            on_progress(place + 1)
     return found
 
 
 def read_lessons(path: Path) -> list[Lesson]:
-    """Read lessons; a line that was cut short by the end of a process is passed over.
+    """Read lessons. A last line that an interruption cut off is skipped.
 
     Raises:
-        DataError: a line before the last one is none.
+        DataError: another line is no lesson.
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     found = []
@@ -145,12 +146,12 @@ def read_lessons(path: Path) -> list[Lesson]:
         except (ValueError, KeyError, TypeError, InvalidPlan) as error:
             if number == len(lines) and not line.endswith("\n"):
                 break
-            raise DataError(f"no lesson: {error}", path=str(path), place=f"line {number}") from error
+            raise DataError(f"not a lesson: {error}", path=str(path), place=f"line {number}") from error
     return found
 
 
-def tell_json(plan: Words) -> str:
-    """A plan in the words of a language model."""
+def dump_json(plan: Words) -> str:
+    """Write a plan in the form of a language model."""
     steps = [
         {"worker": worker, "op": ACTIONS[action][0].value, "source": list(SOURCES)[ACTIONS[action][1]]}
         for action, worker in plan
@@ -161,7 +162,7 @@ def tell_json(plan: Words) -> str:
 def _rank(
     world: World, pool: BenchPool, tasks: Sequence[GradedTask], quest: Quest
 ) -> tuple[tuple[Words, ...], tuple[float, ...]]:
-    """The best plans on fresh tasks, and how much each is to be imitated."""
+    """Return the best plans on fresh tasks, and their weights."""
     tried = [found for found in search(world, pool, tasks, first=quest.tasks) if len(found.plan) <= quest.most_steps]
     best = tried[:TAUGHT]
     rewards = np.array([found.reward if quest.counts_cost else found.right for found in best])
@@ -171,7 +172,7 @@ def _rank(
 
 def _dump(lesson: Lesson, pool: BenchPool) -> str:
     plans = [
-        {"words": describe_plan(plan), "json": tell_json(plan), "weight": weight}
+        {"words": describe_plan(plan), "json": dump_json(plan), "weight": weight}
         for plan, weight in zip(lesson.plans, lesson.weights, strict=True)
     ]
     runs = [worker.can_run for worker in pool.workers]
@@ -200,5 +201,5 @@ def _read_words(text: str, roster: Roster) -> Words:
 
 def _list(value: object) -> list[dict[str, float]]:
     if not isinstance(value, list):
-        raise TypeError(f"a list is wanted, got {value!r}")
+        raise TypeError(f"must be a list, got {value!r}")
     return value

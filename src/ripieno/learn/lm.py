@@ -1,9 +1,8 @@
-"""Training a language model as conductor, with TRL: on the lessons and for the reward of the tiny one.
+"""Training of a language model as conductor, with TRL, on the lessons and the reward of the tiny one.
 
-First it imitates the plans that search found, then it is rewarded for what its own plans bring (GRPO
-without a reference model, advantages not divided by a group's spread). Any causal language model of the hub or a
-folder; without one named, the bundled SmolLM2-135M-Instruct. A training that was cut off goes on at its last
-checkpoint.
+It first imitates the plans that search found. Then GRPO rewards its own plans (without a reference model, and without
+division by a group's spread). The model is any causal language model of the hub or a folder; the default is the bundled
+SmolLM2-135M-Instruct. An interrupted training resumes from its last checkpoint.
 
 Source:
     Sakana AI, Conductor (arXiv 2512.04388): GRPO, KL 0, workers told by number; Liu et al. (2025) on the spread.
@@ -23,7 +22,7 @@ from ripieno.conductor import Brief, make_prompt
 from ripieno.domain.grader import GradedTask
 from ripieno.errors import ConfigError
 from ripieno.evaluate.conductor import LmMeasure, make_exam, mark
-from ripieno.learn.lessons import Lesson, Quest, Reward, Told, draw_pools, find_lessons, tell_json
+from ripieno.learn.lessons import Lesson, OnProgress, Quest, Reward, draw_pools, draw_task, dump_json, find_lessons
 from ripieno.plugins import require_extra
 from ripieno.providers.llama import LlamaOptions, find_weights
 from ripieno.workbench.scenes import Stage, make_brief
@@ -37,41 +36,41 @@ _NEEDED = ("torch", "transformers", "trl", "peft", "datasets")
 _CHECKPOINT_EVERY = 50
 """Steps."""
 _MEASURE_BATCH = 250
-"""Prompts decoded at once on a GPU."""
+"""Prompts that a GPU decodes at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LmRecipe:
-    """How a language model is trained."""
+    """Settings of one training of a language model."""
 
     model: str | None = None
-    """A name on the hub, or a folder; None takes the bundled one."""
+    """Name on the hub, or a folder. Default: the bundled model."""
     seed: int = 0
     pools: int = 160
     search_tasks: int = 6
     rows: int = 16_000
-    """Taught tasks, each with one of the plans found."""
+    """Taught tasks, each with one plan."""
     teach_batch: int = 32
     teach_rate: float = 3e-4
     reinforce_rows: int = 8000
     reinforce_steps: int = 250
     minutes: float | None = None
-    """Of teaching, and of reinforcement, at most; None for all steps."""
+    """Most minutes of teaching, and of reinforcement; None for all steps."""
     rollouts: int = 16
     batch: int = 256
-    """Rollouts a step."""
+    """Rollouts of each step."""
     part: int = 64
-    """Of them, or of taught rows, in memory at once."""
+    """Rollouts or taught tasks in memory at once."""
     rate: float = 1e-5
     rank: int = 0
-    """Of LoRA matrices, for models too large to train whole; 0 trains all weights."""
+    """Rank of LoRA matrices, for models too large to train whole; 0 trains all weights."""
     tokens: int = 128
-    """Of a plan."""
+    """Most tokens of a plan."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
     exam_pools: int = 100
     exam_tasks: int = 2
-    """Of each family and pool: the exam of `ripieno conductor evaluate`."""
+    """Tasks of each family and pool in the exam of `ripieno conductor evaluate`."""
 
 
 SHORT = {
@@ -86,12 +85,12 @@ SHORT = {
     "exam_pools": 1,
     "exam_tasks": 1,
 }
-"""Of every stage so little that a CPU gets through: it proves the script, not the model."""
+"""Recipe that a CPU can finish. It tests the script, not the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One task as a language model is asked for its plan."""
+class TaughtTask:
+    """One task as a prompt for a plan."""
 
     prompt: list[dict[str, str]]
     task: GradedTask
@@ -102,14 +101,14 @@ class Row:
 
 @dataclass(slots=True)
 class Pupil:
-    """A language model that is being trained, with its tokenizer."""
+    """A language model in training, with its tokenizer."""
 
-    model: Any  # first transformers', then peft's, which is not typed
+    model: Any  # of transformers, then of peft, which is not typed
     tokenizer: "PreTrainedTokenizerBase"
 
 
 def require_libraries() -> None:
-    """Refuse where the extra is not installed.
+    """Raise if the extra is not installed.
 
     Raises:
         MissingExtra: a library is missing.
@@ -117,16 +116,17 @@ def require_libraries() -> None:
     require_extra("lm", "training a language model", _NEEDED)
 
 
-def train_lm(world: World, stage: Stage, recipe: LmRecipe, folder: Path, *, told: Told) -> dict[str, LmMeasure]:
-    """Train, and measure untrained, taught and trained; the model, its plans and its card are left in `folder`.
+def train_lm(stage: Stage, recipe: LmRecipe, folder: Path, *, on_progress: OnProgress) -> dict[str, LmMeasure]:
+    """Train a model, and write the model, its plans and its card to `folder`.
 
     Returns:
-        What greedy decoding brings on the exam, by stage.
+        Results of greedy decoding on the exam: untrained, taught and trained.
 
     Raises:
         ConfigError: a library is missing, or the model cannot be loaded.
     """
     require_libraries()
+    world = stage.world
     rng = np.random.default_rng(recipe.seed)
     pools = draw_pools(world, seed=recipe.seed, count=recipe.pools)
     quest = Quest(seed=recipe.seed, tasks=recipe.search_tasks)
@@ -135,7 +135,7 @@ def train_lm(world: World, stage: Stage, recipe: LmRecipe, folder: Path, *, told
         pools,
         folder / "lessons.jsonl",
         quest=quest,
-        told=lambda done: told("search", done, recipe.pools, ""),
+        on_progress=lambda done: on_progress("search", done, recipe.pools, ""),
     )
     rows = draw_rows(world, pools, lessons, recipe.rows, rng)
     exam = make_exam(world, pools=recipe.exam_pools, tasks=recipe.exam_tasks, seed=0)
@@ -149,15 +149,17 @@ def train_lm(world: World, stage: Stage, recipe: LmRecipe, folder: Path, *, told
     def sit(name: str) -> None:
         place = folder / f"plans-{name}.json"
         if not place.exists():
-            texts = write_plans(pupil, asked, tokens=recipe.tokens, told=lambda done: told(name, done, len(asked), ""))
+            texts = write_plans(
+                pupil, asked, tokens=recipe.tokens, on_progress=lambda done: on_progress(name, done, len(asked), "")
+            )
             place.write_text(json.dumps(texts))
         measures[name] = mark(world, exam, json.loads(place.read_text()))
-        told(name, len(asked), len(asked), measures[name].tell())
+        on_progress(name, len(asked), len(asked), measures[name].describe())
 
     sit("untrained")
-    _teach(pupil, rows, recipe, folder, told)
+    _teach(pupil, rows, recipe, folder, on_progress)
     sit("taught")
-    curve = _reinforce(pupil, rows[: recipe.reinforce_rows], Reward(world=world), recipe, folder, told)
+    curve = _reinforce(pupil, rows[: recipe.reinforce_rows], Reward(world=world), recipe, folder, on_progress)
     sit("trained")
     pupil.model.save_pretrained(folder / "model")
     pupil.tokenizer.save_pretrained(folder / "model")
@@ -169,30 +171,29 @@ def train_lm(world: World, stage: Stage, recipe: LmRecipe, folder: Path, *, told
 
 def draw_rows(
     world: World, pools: Sequence[BenchPool], lessons: Sequence[Lesson], count: int, rng: np.random.Generator
-) -> list[Row]:
-    """Tasks of training with plans to imitate, drawn by how good they are.
+) -> list[TaughtTask]:
+    """Draw training tasks with plans to imitate, by the weights of the plans.
 
-    Workers stand under other numbers in each row, and are told in other words: neither can be learned by heart.
+    Numbers and descriptions of the workers differ in each row, so that the model cannot memorise them.
     """
     rows = []
     for index in rng.integers(len(lessons), size=count):
         lesson = lessons[int(index)]
-        listed = world.tasks["train", lesson.family]
-        task = listed[int(rng.integers(len(listed)))]
+        task = draw_task(world, lesson.family, rng)
         plan = lesson.plans[int(rng.choice(len(lesson.plans), p=lesson.weights))]
         workers = pools[lesson.pool].workers
         order = rng.permutation(len(workers)).tolist()
         pool = world.describe([workers[place] for place in order], "train", rng)
         shuffled = tuple((action, order.index(worker)) for action, worker in plan)
         brief = make_brief(task, pool, world.families.index(lesson.family))
-        rows.append(Row(prompt=_chat(brief), task=task, pool=pool, plan=tell_json(shuffled)))
+        rows.append(TaughtTask(prompt=_chat(brief), task=task, pool=pool, plan=dump_json(shuffled)))
     return rows
 
 
 def write_plans(
-    pupil: Pupil, rows: Sequence[list[dict[str, str]]], *, tokens: int, told: Callable[[int], None]
+    pupil: Pupil, rows: Sequence[list[dict[str, str]]], *, tokens: int, on_progress: Callable[[int], None]
 ) -> list[str]:
-    """What greedy decoding answers to some prompts."""
+    """Answer prompts by greedy decoding."""
     import torch
 
     model, tokenizer = pupil.model, pupil.tokenizer
@@ -209,7 +210,7 @@ def write_plans(
         with torch.inference_mode():
             made = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
         texts += tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        told(len(texts))
+        on_progress(len(texts))
     return texts
 
 
@@ -219,10 +220,10 @@ def _chat(brief: Brief) -> list[dict[str, str]]:
 
 
 def _load(recipe: LmRecipe) -> Pupil:
-    """The model and its tokenizer, on its device.
+    """Load the model and its tokenizer onto the device.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: the model cannot be loaded.
     """
     import torch
     import transformers
@@ -240,15 +241,15 @@ def _load(recipe: LmRecipe) -> Pupil:
     except (OSError, ValueError) as error:
         raise ConfigError(f"the model {name!r} cannot be loaded: {error}") from error
     if given:
-        model.is_quantized = False  # a GGUF file's weights are whole numbers no more once they are loaded
+        model.is_quantized = False  # transformers has converted the weights of the GGUF file
         model.hf_quantizer = None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Pupil(model.to("cuda" if is_cuda else "cpu"), tokenizer)
 
 
-def _teach(pupil: Pupil, rows: Sequence[Row], recipe: LmRecipe, folder: Path, told: Told) -> None:
-    """Imitation of the plans that search found; the pupil wears its adapter from here on."""
+def _teach(pupil: Pupil, rows: Sequence[TaughtTask], recipe: LmRecipe, folder: Path, on_progress: OnProgress) -> None:
+    """Imitate the plans that search found. The model has its adapter from here on."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from trl import SFTConfig, SFTTrainer
@@ -280,7 +281,7 @@ def _teach(pupil: Pupil, rows: Sequence[Row], recipe: LmRecipe, folder: Path, to
         args=config,
         train_dataset=data,
         processing_class=pupil.tokenizer,
-        callbacks=[_make_teller("teach", "loss", told, minutes=recipe.minutes)],
+        callbacks=[_make_callback("teach", "loss", on_progress, minutes=recipe.minutes)],
     )
     trainer.train(resume_from_checkpoint=_find_checkpoint(folder / "teach"))
     part = folder / "taught.part"
@@ -289,7 +290,7 @@ def _teach(pupil: Pupil, rows: Sequence[Row], recipe: LmRecipe, folder: Path, to
 
 
 def _reload(pupil: Pupil, recipe: LmRecipe, folder: Path) -> None:
-    """The weights as they were saved."""
+    """Load the saved weights."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -300,13 +301,13 @@ def _reload(pupil: Pupil, recipe: LmRecipe, folder: Path) -> None:
 
 
 def _reinforce(
-    pupil: Pupil, rows: Sequence[Row], reward: Reward, recipe: LmRecipe, folder: Path, told: Told
+    pupil: Pupil, rows: Sequence[TaughtTask], reward: Reward, recipe: LmRecipe, folder: Path, on_progress: OnProgress
 ) -> list[float]:
-    """Reward of the model's own plans; returns the mean reward of each step's rollouts."""
+    """Train on the reward of the model's own plans. Return the mean reward of each step's rollouts."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    def earn(completions: Sequence[list[dict[str, str]]], row: Sequence[int], **_: object) -> list[float]:
+    def score_completions(completions: Sequence[list[dict[str, str]]], row: Sequence[int], **_: object) -> list[float]:
         return [
             reward.of_json(rows[place].task, rows[place].pool, said[-1]["content"])
             for said, place in zip(completions, row, strict=True)
@@ -327,18 +328,18 @@ def _reinforce(
     )
     trainer = GRPOTrainer(
         model=pupil.model,
-        reward_funcs=earn,
+        reward_funcs=score_completions,
         args=config,
         train_dataset=data,
         processing_class=pupil.tokenizer,
-        callbacks=[_make_teller("reinforce", "reward", told, minutes=recipe.minutes)],
+        callbacks=[_make_callback("reinforce", "reward", on_progress, minutes=recipe.minutes)],
     )
     trainer.train(resume_from_checkpoint=_find_checkpoint(folder / "reinforce"))
     return [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
 
 
 def _common(recipe: LmRecipe, folder: Path, *, is_cpu: bool) -> dict[str, Any]:
-    """What both trainers are told."""
+    """Return the settings of both trainers."""
     return {
         "output_dir": str(folder),
         "logging_steps": 1,
@@ -359,21 +360,21 @@ def _find_checkpoint(folder: Path) -> str | None:
     return get_last_checkpoint(str(folder)) if folder.exists() else None
 
 
-def _make_teller(stage: str, field: str, told: Told, *, minutes: float | None = None) -> "TrainerCallback":
-    """Tells each step, and ends a stage whose time is up."""
+def _make_callback(stage: str, field: str, on_progress: OnProgress, *, minutes: float | None) -> "TrainerCallback":
+    """Make the callback that reports each step, and ends a stage after some minutes."""
     from transformers import TrainerCallback
 
-    class Teller(TrainerCallback):  # type: ignore[misc]  # transformers' base is not typed
+    class StageCallback(TrainerCallback):  # type: ignore[misc]  # transformers' base is not typed
         def __init__(self) -> None:
             self._ends = None if minutes is None else time.monotonic() + 60.0 * minutes
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
             seen = (logs or {}).get(field)
             if seen is not None:
-                told(stage, state.global_step, state.max_steps, f"{field} {float(seen):.3f}")
+                on_progress(stage, state.global_step, state.max_steps, f"{field} {float(seen):.3f}")
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if self._ends is not None and time.monotonic() > self._ends:
                 control.should_training_stop = True
 
-    return Teller()
+    return StageCallback()

@@ -1,4 +1,4 @@
-"""Logs: decisions of traffic with what came of them, as the ledger holds them."""
+"""Decisions of traffic with their results, read from the ledger."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,6 @@ import numpy as np
 
 from ripieno.domain import (
     Answer,
-    Call,
     Cascade,
     Decided,
     Decision,
@@ -24,8 +23,9 @@ from ripieno.domain import (
     WorkerId,
     Workflow,
 )
-from ripieno.evaluate.observed import Observed, Tried
+from ripieno.evaluate.observed import Observed
 from ripieno.evaluate.offpolicy import Logged
+from ripieno.evaluate.questions import TrafficReport, answer
 from ripieno.ledger import Ledger
 from ripieno.route.choose import DecisionRule
 from ripieno.route.utility import score_outcome
@@ -38,26 +38,26 @@ _FAULT = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedDecision:
-    """One decision, and what came of it."""
+    """One decision, and its results."""
 
     decision: Decision
     task: Task
     run: Run | None
     quality: float | None
-    """The last finding about the run; None where nobody has judged it."""
+    """Quality of the latest verdict on the run; None without a verdict."""
     edited: float | None = None
-    """Share of the answer that somebody changed, where they gave their own."""
+    """Share of the answer that a correction changed; None without a correction."""
     at: float = 0.0
     """When it was decided, in seconds since 1970."""
 
     @property
     def is_realised(self) -> bool:
-        """Whether the chosen worker itself answered: a fallback's outcome says nothing of the choice."""
+        """Return whether the chosen worker answered. The outcome of a fallback says nothing about the choice."""
         return self.run is not None and self.run.worker == self.decision.worker
 
     @property
     def utility(self) -> float:
-        """What the outcome was worth to the caller; the run must be judged."""
+        """Return the utility of the outcome. The run must be judged."""
         assert self.run is not None
         assert self.quality is not None
         scales = DecisionRule.read(self.decision.policy_facts).scales
@@ -65,11 +65,11 @@ class LoggedDecision:
 
 
 def read_decisions(ledger: Ledger, *, last: int | None = None) -> Iterator[LoggedDecision]:
-    """Decisions of traffic in which a policy chose one worker, oldest first; a named worker was not chosen.
+    """Yield decisions of traffic in which a policy chose one worker, oldest first.
 
     Args:
         ledger: the record.
-        last: look at so many of the latest decisions, and at what came after the first of them; at all if not given.
+        last: number of the latest decisions to read. Default: all.
     """
     for row in read_logged(ledger, last=last):
         if row.decision.estimates and isinstance(row.decision.workflow, Solo):
@@ -77,34 +77,51 @@ def read_decisions(ledger: Ledger, *, last: int | None = None) -> Iterator[Logge
 
 
 def read_logged(ledger: Ledger, *, last: int | None = None) -> Iterator[LoggedDecision]:
-    """All decisions of traffic, oldest first; see `read_decisions`."""
+    """Yield all decisions of traffic, oldest first; see `read_decisions`."""
     runs: dict[str, Run] = {}
     verdicts: dict[str, Verdict] = {}
     edits: dict[str, float] = {}
     start = ledger.decisions.find_start(last) if last is not None else 0
     for stored in ledger.read(kinds=("executed", "judged"), after=start):
-        if isinstance(stored.entry, Executed) and stored.entry.run.decision is not None:
-            runs[stored.entry.run.decision] = stored.entry.run
-        elif isinstance(stored.entry, Judged) and not stored.entry.verdict.is_void:
-            verdicts[stored.entry.run] = stored.entry.verdict
-            if stored.entry.verdict.edited is not None:
-                edits[stored.entry.run] = stored.entry.verdict.edited
+        match stored.entry:
+            case Executed(run=run) if run.decision is not None:
+                runs[run.decision] = run
+            case Judged(run=name, verdict=verdict) if not verdict.is_void:
+                verdicts[name] = verdict
+                if verdict.edited is not None:
+                    edits[name] = verdict.edited
     for stored in ledger.read(kinds=("decided",), after=start):
         if isinstance(stored.entry, Decided):
-            run = runs.get(stored.entry.decision.id)
-            verdict = verdicts.get(run.id) if run is not None else None
+            ended = runs.get(stored.entry.decision.id)
+            last_verdict = verdicts.get(ended.id) if ended is not None else None
             yield LoggedDecision(
                 decision=stored.entry.decision,
                 task=stored.entry.task,
-                run=run,
-                quality=verdict.quality if verdict is not None else None,
-                edited=edits.get(run.id) if run is not None else None,
+                run=ended,
+                quality=last_verdict.quality if last_verdict is not None else None,
+                edited=edits.get(ended.id) if ended is not None else None,
                 at=stored.at,
             )
 
 
+def make_report(
+    ledger: Ledger, *, last: int | None, local: Mapping[str, int], datasets: Sequence[str]
+) -> tuple[TrafficReport, list[Observed]]:
+    """Make the report on traffic. Return the decisions that it reads, too.
+
+    Args:
+        ledger: the record.
+        last: number of the latest decisions to read; None for all.
+        local: concurrent tasks of each worker that runs on this machine.
+        datasets: campaigns that measured several workers on the same tasks.
+    """
+    rows = observe(ledger, last=last)
+    outcomes = (row.outcome for name in datasets for row in ledger.outcomes.measured(dataset=name))
+    return answer(rows, local=local, outcomes=outcomes), rows
+
+
 def observe(ledger: Ledger, *, last: int | None = None) -> list[Observed]:
-    """Decisions of traffic as the reports ask about them, oldest first."""
+    """List the decisions of traffic with at least one call, in the form of reports, oldest first."""
     return [_observe(row) for row in read_logged(ledger, last=last) if row.run is not None and row.run.calls]
 
 
@@ -119,7 +136,8 @@ def _observe(row: LoggedDecision) -> Observed:
         worker=decision.worker,
         propensity=decision.propensity,
         expected={estimate.worker: estimate.quality for estimate in decision.estimates},
-        calls=tuple(_try(call, decision.workflow) for call in run.calls),
+        calls=run.calls,
+        step_kinds={call.step: name_step(decision.workflow, call.step) for call in run.calls},
         latency_s=run.latency_s or 0.0,
         is_private=decision.objective.privacy is not Privacy.PUBLIC,
         at=row.at,
@@ -137,21 +155,8 @@ def _observe(row: LoggedDecision) -> Observed:
     )
 
 
-def _try(call: Call, workflow: Workflow) -> Tried:
-    return Tried(
-        worker=call.worker,
-        failure=call.failure.value if call.failure is not None else None,
-        tokens=call.tokens,
-        cost_usd=call.cost_usd,
-        latency_s=call.latency_s,
-        attempts=call.attempts,
-        step=call.step,
-        step_kind=name_step(workflow, call.step),
-    )
-
-
 def name_step(workflow: Workflow, step: str) -> str:
-    """What a step of a workflow does: a plan's operation, a cascade's stage; empty where one worker answers alone."""
+    """Name the operation of a plan's step, or the stage of a cascade; empty if one worker answers alone."""
     if isinstance(workflow, Solo) or not step:
         return ""
     number, _, part = step.partition(".")
@@ -165,7 +170,7 @@ def name_step(workflow: Workflow, step: str) -> str:
 
 
 def check_tool_calls(task: Task, answer: Answer | None) -> tuple[int, int]:
-    """How many tools an answer calls, and how many of those calls name no offered tool, or do not fit its schema."""
+    """Count the tool calls of an answer, and those that name no offered tool or do not fit its schema."""
     listed = answer.message.get("tool_calls") if answer is not None else None
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         return 0, 0
@@ -186,7 +191,7 @@ def _fits(function: JsonValue, offered: Mapping[str, JsonValue]) -> bool:
 
 
 def read_tools(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Tools of which a task carries results, and those of which one is a failure, by its words."""
+    """Return the tools with results in a task, and those with a result that reads like a failure."""
     names: dict[str, str] = {}
     used: dict[str, bool] = {}
     for message in task.messages:
@@ -202,10 +207,10 @@ def read_tools(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def make_log(rows: Sequence[LoggedDecision]) -> tuple[Logged, tuple[WorkerId, ...]]:
-    """Judged decisions as arrays, rewards in utility; gives the workers of the columns, too.
+    """Convert decisions into arrays, with rewards in utility. Return the workers of the columns, too.
 
     Args:
-        rows: at least one; each judged and realised.
+        rows: at least one decision, each judged and realised.
     """
     workers = tuple(sorted({worker for row in rows for worker in row.decision.utilities}))
     column = {worker: index for index, worker in enumerate(workers)}

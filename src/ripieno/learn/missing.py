@@ -1,7 +1,7 @@
-"""Missing verdicts: how many answers of a campaign no judge could grade, and when that forbids a promotion.
+"""Missing verdicts: answers of a campaign that no judge could grade, and the limit on them for a promotion.
 
-Answers without a verdict are seldom missing by chance: a judge fails on long, odd or foreign answers. Means over those
-that were judged then flatter or harm their workers.
+Verdicts are rarely missing at random: a judge fails on long, odd or foreign answers. Means over the judged answers are
+then biased.
 
 Source:
     Manski (1990), Nonparametric bounds on treatment effects: with a share s of outcomes missing, a mean in [0, 1] is
@@ -11,21 +11,18 @@ Source:
 from collections.abc import Mapping
 
 from ripieno.errors import GateRefused
-from ripieno.learn.checkpoint import ModelCard
+from ripieno.learn.checkpoint import ModelCard, describe_missing
 from ripieno.ledger import Ledger
 from ripieno.tasks import RoutingData
 
 MOST_MISSING = 0.05
-"""Share of a worker's answers that may lack a verdict: its mean quality is then known up to five hundredths."""
+"""Largest share of a worker's answers without a verdict. Its mean quality is then known up to 0.05."""
 
 
 def count_missing(ledger: Ledger, data: RoutingData, versions: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """Answers without a verdict, and all answers, of each worker that has any without.
+    """Count answers without a verdict, and all answers, of each worker that has any without.
 
-    Args:
-        ledger: the record.
-        data: what was gathered of one campaign.
-        versions: the pool's workers in their present versions; answers of others do not count.
+    Answers of other versions than those of the pool do not count.
     """
     judged: dict[str, int] = {}
     for column in data.model_index.tolist():
@@ -38,13 +35,8 @@ def count_missing(ledger: Ledger, data: RoutingData, versions: Mapping[str, str]
     return {worker: (count, count + judged.get(worker, 0)) for worker, count in sorted(missing.items())}
 
 
-def describe_missing(unjudged: Mapping[str, tuple[int, int]]) -> str:
-    """Who lacks verdicts, in words; empty where nobody does."""
-    return ", ".join(f"{worker} {missing} of {answers}" for worker, (missing, answers) in unjudged.items())
-
-
 def check_missing(card: ModelCard) -> None:
-    """Refuse a checkpoint whose workers lack too many verdicts; a worker that it does not know harms nobody.
+    """Refuse a checkpoint if one of its workers lacks too many verdicts.
 
     Raises:
         GateRefused: more than `MOST_MISSING` of a worker's answers have none.

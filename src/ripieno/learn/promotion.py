@@ -1,9 +1,9 @@
-"""Promotion: from saved to in traffic by four proofs, each a ledger entry; the first that fails ends it.
+"""Promotion of a checkpoint in four stages. Each result is a ledger entry, and the first failure ends the promotion.
 
-replay   both policies on frozen held-out tasks with all outcomes: not worse, and in no slice much worse
-veto     doubly robust on logged traffic: no proof of harm
-shadow   both chosen workers asked where the policies disagree: proven better, by a test that may stop at any pair
-canary   a small share of the traffic; rolled back at once when outcomes fall short of what the old one promises
+replay   both policies on held-out tasks with all outcomes: not worse, and in no slice much worse
+veto     doubly robust estimate on logged traffic: no proof of harm
+shadow   calls to both chosen workers where the policies disagree: proven better, by a sequential test
+canary   a small share of the traffic, rolled back when outcomes fall short of the incumbent's expected quality
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from ripieno.route.choose import DecisionRule
 from ripieno.route.predictors import Checkpoint
 
 REPLAY_LOSS = 0.002
-"""Utility that the lower 95 % bound may lie below the incumbent."""
+"""Utility by which the lower 95 % bound may lie below the incumbent."""
 SLICE_LOSS = 0.02
 LEAST_SLICE = 20
 LEAST_LOG = 100
@@ -32,14 +32,14 @@ MOST_PAIRS = 800
 CANARY_SHARE = 0.05
 CANARY_ALPHA = 0.05
 CANARY_LOSS = 0.02
-"""Quality that a canary may fall short of what the incumbent promises on the same tasks."""
+"""Quality by which a canary may fall short of the incumbent's expected quality on the same tasks."""
 CANARY_OUTCOMES = 200
-"""Outcomes without an alarm after which a canary takes over."""
+"""Outcomes without an alarm after which a canary is promoted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one stage found."""
+class StageResult:
+    """Result of one stage."""
 
     stage: str
     passed: bool
@@ -47,20 +47,13 @@ class Finding:
     facts: Mapping[str, JsonValue]
 
 
-def judge_replay(
-    candidate: Matrix, incumbent: Matrix, *, slices: Sequence[str], groups: "np.ndarray", seed: int = 0
-) -> Finding:
-    """Hold two policies against each other on tasks with all outcomes.
+def judge_replay(candidate: Matrix, incumbent: Matrix, *, slices: Sequence[str], groups: "np.ndarray") -> StageResult:
+    """Compare two policies on tasks with all outcomes.
 
-    Args:
-        candidate: utility earned on each task, shape (n,).
-        incumbent: the same of the policy in traffic.
-        slices: protected slice of each task.
-        groups: tasks of one group are drawn together.
-        seed: of the bootstrap.
+    Both utilities have the shape (n,). Tasks of one group are drawn together.
     """
     gain = candidate - incumbent
-    interval = bootstrap_mean(gain, rng=np.random.default_rng(seed), groups=groups)
+    interval = bootstrap_mean(gain, rng=np.random.default_rng(0), groups=groups)
     named = np.array(slices)
     losses = {
         str(name): float(gain[named == name].mean())
@@ -76,12 +69,12 @@ def judge_replay(
     }
     if interval.low < -REPLAY_LOSS and interval.mean < 0.0:
         reason = f"loses {-interval.mean:.4f} utility on held-out tasks (lower bound {interval.low:+.4f})"
-        return Finding(stage="replay", passed=False, reason=reason, facts=facts)
+        return StageResult(stage="replay", passed=False, reason=reason, facts=facts)
     if worst and losses[worst] < -SLICE_LOSS:
         reason = f"loses {-losses[worst]:.4f} utility on tasks of kind {worst!r}"
-        return Finding(stage="replay", passed=False, reason=reason, facts=facts | {"slice": worst})
+        return StageResult(stage="replay", passed=False, reason=reason, facts=facts | {"slice": worst})
     reason = f"gains {interval.mean:+.4f} utility [{interval.low:+.4f}, {interval.high:+.4f}] on held-out tasks"
-    return Finding(stage="replay", passed=True, reason=reason, facts=facts)
+    return StageResult(stage="replay", passed=True, reason=reason, facts=facts)
 
 
 def compare(
@@ -91,18 +84,13 @@ def compare(
     *,
     objective: Objective,
     rules: tuple[DecisionRule, DecisionRule],
-) -> Finding:
+) -> StageResult:
     """Replay two checkpoints on the held-out tasks of a data set.
 
-    Args:
-        bench: the data set, cut; its scales measure both.
-        candidate: what may go into traffic.
-        incumbent: what is in traffic.
-        objective: what the caller wants.
-        rules: the rules that choose by the candidate and by the incumbent.
+    The scales of the benchmark measure both.
 
     Raises:
-        CheckpointError: one of them does not know a worker of the data set.
+        CheckpointError: a checkpoint does not know a worker of the data set.
     """
     return judge_replay(
         routed_utility(bench, candidate, objective, rule=rules[0]),
@@ -112,75 +100,72 @@ def compare(
     )
 
 
-def judge_harm(log: Logged | None, target: Matrix | None) -> Finding:
-    """Veto a policy that logged traffic proves to be worse; little traffic proves nothing.
+def judge_harm(log: Logged | None, target: Matrix | None) -> StageResult:
+    """Veto a policy that logged traffic proves to be worse. Too little traffic proves nothing.
 
-    Args:
-        log: logged decisions with outcomes.
-        target: the candidate's probability of each worker, shape (n, m).
+    `target` is the candidate's selection probability of each worker, shape (n, m).
     """
     if log is None or target is None or len(log.action) < LEAST_LOG:
         seen = 0 if log is None else len(log.action)
         reason = f"{seen} judged tasks of traffic are too few for a veto, {LEAST_LOG} are needed"
-        return Finding(stage="veto", passed=True, reason=reason, facts={"tasks": seen})
+        return StageResult(stage="veto", passed=True, reason=reason, facts={"tasks": seen})
     found = estimate_difference(log, target)
     facts: dict[str, JsonValue] = {"gain": found.mean, "low": found.low, "high": found.high, "tasks": len(log.action)}
     words = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}] against logged traffic, doubly robust"
-    return Finding(stage="veto", passed=found.high >= 0.0, reason=words, facts=facts)
+    return StageResult(stage="veto", passed=found.high >= 0.0, reason=words, facts=facts)
 
 
-def judge_shadow(test: BettingTest, *, unjudged: int = 0) -> Finding:
-    """What paired calls have shown so far; `unjudged` answers had no verdict, and their pairs do not count."""
+def judge_shadow(test: BettingTest, *, unjudged: int = 0) -> StageResult:
+    """Judge the paired calls so far. Pairs with one of the `unjudged` answers do not count."""
     facts: dict[str, JsonValue] = {"pairs": test.pairs, "gain": test.mean, "wealth": test.most_wealth}
     words = f"{test.mean:+.4f} utility over {test.pairs} tasks on which the policies disagree"
     if unjudged:
         facts["unjudged"] = unjudged
         words += f"; {unjudged} answers have no verdict, and their tasks do not count"
-    if test.is_rejected:
-        return Finding(stage="shadow", passed=True, reason=f"proven better: {words}", facts=facts)
-    return Finding(stage="shadow", passed=False, reason=f"not proven better: {words}", facts=facts)
+    verdict = "proven better" if test.is_rejected else "not proven better"
+    return StageResult(stage="shadow", passed=test.is_rejected, reason=f"{verdict}: {words}", facts=facts)
 
 
 def new_shadow_test() -> BettingTest:
-    """The test of the shadow stage: the candidate is no better where it disagrees."""
+    """Make the test of the shadow stage. Its hypothesis is that the candidate is no better."""
     return BettingTest(alpha=SHADOW_ALPHA)
 
 
-def judge_canary(shortfalls: Sequence[float]) -> Finding | None:
-    """Decide the fate of a canary; None while it goes on.
+def judge_canary(shortfalls: Sequence[float]) -> StageResult | None:
+    """Judge a canary; None while its trial continues.
 
     Args:
-        shortfalls: for each outcome of the canary, the quality that the incumbent promises of its own choice on that
-            task minus the quality met, in [-1, 1], oldest first.
+        shortfalls: for each outcome of the canary, the incumbent's expected quality of its own choice on that task
+            minus the judged quality, in [-1, 1], oldest first.
     """
     test = BettingTest(alpha=CANARY_ALPHA, bar=CANARY_LOSS)
     for shortfall in shortfalls[:CANARY_OUTCOMES]:
         test.update(shortfall)
         if test.is_rejected:
             reason = f"falls {test.mean:.3f} short of the incumbent's promise over {test.pairs} outcomes"
-            return Finding(stage="canary", passed=False, reason=reason, facts={"outcomes": test.pairs})
+            return StageResult(stage="canary", passed=False, reason=reason, facts={"outcomes": test.pairs})
     if test.pairs < CANARY_OUTCOMES:
         return None
     reason = f"no harm in {test.pairs} outcomes ({-test.mean:+.3f} against the incumbent's promise)"
-    return Finding(stage="canary", passed=True, reason=reason, facts={"outcomes": test.pairs})
+    return StageResult(stage="canary", passed=True, reason=reason, facts={"outcomes": test.pairs})
 
 
-async def record_finding(ledger: Ledger, finding: Finding, *, checkpoint: str, incumbent: str | None) -> None:
-    """Record what one stage found."""
+async def record_stage(ledger: Ledger, result: StageResult, *, checkpoint: str, incumbent: str | None) -> None:
+    """Record the result of one stage."""
     staged = Staged(
         checkpoint=checkpoint,
         incumbent=incumbent,
-        stage=finding.stage,
-        passed=finding.passed,
-        reason=finding.reason,
-        facts=finding.facts,
+        stage=result.stage,
+        passed=result.passed,
+        reason=result.reason,
+        facts=result.facts,
         nth=await asyncio.to_thread(ledger.count, "staged"),
     )
     await ledger.append(staged)
 
 
 def start_canary(registry: Registry, ledger: Ledger, checkpoint: str) -> Canary:
-    """Give a checkpoint its first share of the traffic."""
+    """Give a checkpoint a share of the traffic."""
     canary = Canary(checkpoint=checkpoint, share=CANARY_SHARE, since=ledger.head())
     registry.set_canary(canary)
     return canary

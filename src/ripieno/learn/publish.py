@@ -1,4 +1,4 @@
-"""Publish: a data set or a checkpoint as a folder in the form of Hugging Face: files, and a README with the papers."""
+"""Publishing: writes a data set or a checkpoint as a folder in the layout of Hugging Face, with a README."""
 
 import shutil
 import tempfile
@@ -23,16 +23,12 @@ FILES = ("prompts", "outcomes", "models")
 
 
 def publish_dataset(data: RoutingData, folder: Path, *, licence: str, sources: Mapping[str, str]) -> Path:
-    """Write a data set: three parquet files and a README with YAML front matter and a table of licences.
+    """Write a data set: three files and a README with YAML front matter and a table of licences.
 
-    Args:
-        data: what to publish.
-        folder: must not exist, or be empty.
-        licence: SPDX identifier of the whole, as `apache-2.0`.
-        sources: licence of each source of prompts; every source must have one.
+    The licences are SPDX identifiers, such as `apache-2.0`.
 
     Raises:
-        ConfigError: a source has no licence, or the folder holds something.
+        ConfigError: a source has no licence, or the folder is not empty.
     """
     named = sorted({prompt.source for prompt in data.prompts})
     missing = [source for source in named if source not in sources]
@@ -40,29 +36,24 @@ def publish_dataset(data: RoutingData, folder: Path, *, licence: str, sources: M
         raise ConfigError(
             f"the source {missing[0]!r} of {data.name!r} has no licence",
             key="licence",
-            hint=f"say under which terms it may be passed on: --source {missing[0]}=apache-2.0",
+            hint=f"state its licence: --source {missing[0]}=apache-2.0",
         )
     with _whole(folder) as scratch:
-        write_folder(data, scratch)
-        (scratch / "README.md").write_text(
-            _render_dataset(data, licence=licence, sources={name: sources[name] for name in named}), encoding="utf-8"
-        )
+        form = write_folder(data, scratch)
+        page = _render_dataset(data, form, licence=licence, sources={name: sources[name] for name in named})
+        (scratch / "README.md").write_text(page, encoding="utf-8")
     return folder
 
 
 def publish_checkpoint(checkpoint: Path, folder: Path, *, licence: str, scanner: Scanner | None = None) -> Path:
     """Write a checkpoint: weights as safetensors, its card as JSON, and a README with YAML front matter.
 
-    Args:
-        checkpoint: its folder.
-        folder: must not exist, or be empty.
-        licence: SPDX identifier of the whole.
-        scanner: reads the card for secrets and personal data; None leaves it unread.
+    The licence is an SPDX identifier. Without a scanner, the card is not searched for secrets and personal data.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
-        ConfigError: the folder holds something.
-        GateRefused: the card holds secrets or personal data.
+        ConfigError: the folder is not empty.
+        GateRefused: the card contains secrets or personal data.
     """
     card = read_card(checkpoint)
     if scanner is not None:
@@ -95,7 +86,7 @@ def publish_checkpoint(checkpoint: Path, folder: Path, *, licence: str, scanner:
     return folder
 
 
-def _render_dataset(data: RoutingData, *, licence: str, sources: Mapping[str, str]) -> str:
+def _render_dataset(data: RoutingData, form: str, *, licence: str, sources: Mapping[str, str]) -> str:
     train, test = len(data.split_rows("train")), len(data.split_rows("test"))
     quality = data.matrix(data.quality)
     prices = [(_number(model.price_in), _number(model.price_out)) for model in data.models]
@@ -105,7 +96,7 @@ def _render_dataset(data: RoutingData, *, licence: str, sources: Mapping[str, st
         for model, mean, price in zip(data.models, means, prices, strict=True)
     ]
     counts = f"{len(data.models)} models on {len(data.prompts)} prompts ({train} to learn from, {test} held out)"
-    configs = [line for name in FILES for line in (f"- config_name: {name}", f"  data_files: {name}.parquet")]
+    configs = [line for name in FILES for line in (f"- config_name: {name}", f"  data_files: {name}.{form}")]
     lines: Sequence[str] = (
         "---",
         f"license: {licence}",
@@ -121,9 +112,9 @@ def _render_dataset(data: RoutingData, *, licence: str, sources: Mapping[str, st
         "",
         f"Outcomes of {counts}: {len(data.quality)} rows of measured quality, with cost and latency where known.",
         "",
-        "- `prompts.parquet`: prompt_id, prompt, task, source, split",
-        "- `outcomes.parquet`: prompt_id, model_id, quality in [0, 1], cost_usd, latency_s, tokens",
-        "- `models.parquet`: model_id, price_in, price_out (USD per million tokens), context_window, description",
+        f"- `prompts.{form}`: prompt_id, prompt, task, source, split",
+        f"- `outcomes.{form}`: prompt_id, model_id, quality in [0, 1], cost_usd, latency_s, tokens",
+        f"- `models.{form}`: model_id, price_in, price_out (USD per million tokens), context_window, description",
         "",
         "Splits are by prompt. Train and prove a router on it: `ripieno evaluate --data .`",
         "",
@@ -145,9 +136,9 @@ def _render_dataset(data: RoutingData, *, licence: str, sources: Mapping[str, st
 
 @contextmanager
 def _whole(folder: Path) -> "Iterator[Path]":
-    """A scratch folder that becomes `folder` at the end, or nothing."""
+    """Yield a scratch folder that becomes `folder` at the end, or vanishes after an error."""
     if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"the folder {str(folder)!r} holds something already", key="folder", hint="name a new one")
+        raise ConfigError(f"the folder {str(folder)!r} is not empty", key="folder", hint="name a new one")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=folder.parent))
     try:
@@ -170,5 +161,5 @@ def _number(value: float | None) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text of the data as one line of a table."""
+    """Escape a text for a cell of a Markdown table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Screening: what leaves in a data set or a checkpoint is read for secrets and personal data before it is written."""
+"""Screening: finds secrets and personal data in a data set or a checkpoint before it is published."""
 
 import json
 from collections import Counter
@@ -12,23 +12,23 @@ from ripieno.privacy.unpack import read_text
 from ripieno.tasks import Prompt, RoutingData
 
 MOST_NAMED = 5
-"""Places that a refusal names."""
-_HINT = "--redact replaces what was found with a mark, --as-is writes it nevertheless"
+"""Most places that an error names."""
+_HINT = "--redact replaces each finding by a mark; --as-is writes the texts unchanged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screened:
-    """A data set with marks in the place of what was found."""
+    """A data set with marks in place of the findings."""
 
     data: RoutingData
     counts: Mapping[str, int]
-    """How often each form was found."""
+    """Number of findings of each form."""
     places: tuple[str, ...]
-    """The prompts and models that held something."""
+    """Prompts and models with findings."""
 
 
 def screen_data(data: RoutingData, scanner: Scanner) -> Screened:
-    """Take secrets and personal data out of the texts of a data set."""
+    """Replace secrets and personal data in the texts of a data set by marks."""
     counts: Counter[str] = Counter()
     places: list[str] = []
 
@@ -55,32 +55,32 @@ def screen_data(data: RoutingData, scanner: Scanner) -> Screened:
 
 
 def require_clean(screened: Screened) -> None:
-    """Refuse a data set in which something was found.
+    """Refuse a data set with findings.
 
     Raises:
-        GateRefused: something was; it says how much of what, and where, and never what it is.
+        GateRefused: there are findings. The error counts and places them, and never quotes them.
     """
     if screened.counts:
         raise GateRefused(
-            f"{screened.data.name!r} holds {tell_counts(screened.counts)} in {len(screened.places)} places: "
+            f"{screened.data.name!r} holds {describe_counts(screened.counts)} in {len(screened.places)} places: "
             f"{_name(screened.places)}",
             hint=_HINT,
         )
 
 
 def require_clean_text(name: str, text: str, scanner: Scanner) -> None:
-    """Refuse a text in which something was found.
+    """Refuse a text with findings.
 
     Raises:
-        GateRefused: something was.
+        GateRefused: there are findings.
     """
     done = scanner.redact(text)
     if done.counts:
-        raise GateRefused(f"{name} holds {tell_counts(done.counts)}", hint="take it out, or use --as-is")
+        raise GateRefused(f"{name} holds {describe_counts(done.counts)}", hint="remove it, or use --as-is")
 
 
-def tell_counts(counts: Mapping[str, int]) -> str:
-    """How often each form was found, in words."""
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Describe the number of findings of each form."""
     return ", ".join(
         f"{count} x {form}" for form, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
@@ -94,7 +94,7 @@ def _name(places: tuple[str, ...]) -> str:
 def _clean_tools(
     tools: tuple[Mapping[str, JsonValue], ...], scanner: Scanner, counts: Counter[str]
 ) -> tuple[Mapping[str, JsonValue], ...]:
-    """Tools without what was found in their texts; none where it cannot be told from its place."""
+    """Redact the texts of tools. Return no tools if findings remain."""
     if not scanner.find(read_text(tools)):
         return tools
     done = scanner.redact(json.dumps(tools, ensure_ascii=False, default=list))

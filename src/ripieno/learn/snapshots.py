@@ -1,12 +1,11 @@
-"""Snapshots: what outcomes have taught up to a place in the ledger, so that a start need not fold them in again.
+"""Snapshots of the online state at a place in the ledger, so that a start does not read all outcomes again.
 
-A snapshot is a view: it holds for the ledger whose entry at that place has the same digest, and for the workers whose
-version is the same; without it everything is folded in anew, to the same.
+A snapshot is a view. It is valid only for the ledger whose entry at that place has the same digest, and for workers of
+the same version. Without it, the outcomes give the same state again.
 """
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from ripieno.domain import Pool, WorkerId
 from ripieno.ledger import Ledger
-from ripieno.privacy.files import write_private
+from ripieno.privacy.files import replace_private
 from ripieno.route.predictors import Estimator, OnlineState
 from ripieno.route.predictors.belief import Belief
 from ripieno.route.predictors.drift import DriftWatch
@@ -26,36 +25,28 @@ log = logging.getLogger(__name__)
 
 
 class Snapshots:
-    """The snapshots of all checkpoints, each beside its own.
-
-    Args:
-        folder: of the checkpoints.
-        ledger: the record that they are views of.
-    """
+    """The snapshots of all checkpoints, each in the folder of its checkpoint."""
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self._folder = folder
         self._ledger = ledger
 
     def save(self, checkpoint: str, state: OnlineState, pool: Pool) -> None:
-        """Keep a state for a checkpoint; a disk that does not take it costs time later, and nothing else."""
+        """Save the state of a checkpoint. A failed write only costs time at the next start."""
         from safetensors.numpy import save
 
         folder = self._folder / checkpoint
         digest = self._ledger.digest_at(state.watermark)
         if digest is None or not folder.is_dir():
             return
-        path = folder / NAME.format(place=state.watermark)
-        scratch = path.with_name(f".{path.name}-{os.getpid()}")
+        content = save(_pack(state), metadata=_describe(state, pool) | {"digest": digest})
         try:
-            write_private(scratch, save(_pack(state), metadata=_describe(state, pool) | {"digest": digest}))
-            scratch.replace(path)
+            replace_private(folder / NAME.format(place=state.watermark), content)
         except OSError as error:
-            scratch.unlink(missing_ok=True)
-            log.warning("a snapshot of %s could not be kept: %s", checkpoint, error.strerror)
+            log.warning("a snapshot of %s could not be saved: %s", checkpoint, error.strerror)
 
     def restore(self, estimator: Estimator, pool: Pool, *, until: int | None) -> Estimator:
-        """Return an estimator with its latest snapshot up to a place; the same one where no snapshot holds."""
+        """Return an estimator with its latest valid snapshot up to a place; the same estimator if there is none."""
         versions, groups = _list_versions(pool), len(estimator.checkpoint.newcomer.mean)
         for place, path in self._list(estimator, until):
             try:
@@ -64,13 +55,13 @@ class Snapshots:
                     continue
                 state = _unpack(facts, arrays, versions, place, groups=groups)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("snapshot %s is damaged, and left aside: %s", path.name, error)
+                log.warning("snapshot %s is damaged and is not used: %s", path.name, error)
                 continue
             return Estimator(estimator.checkpoint, state)
         return estimator
 
     def _list(self, estimator: Estimator, until: int | None) -> Iterator[tuple[int, Path]]:
-        """List the snapshots of a checkpoint, the latest first."""
+        """Yield the snapshots of a checkpoint, the latest first."""
         folder, after = self._folder / estimator.checkpoint.version, estimator.state.watermark
         for path in sorted(folder.glob("learnt-*.safetensors"), reverse=True):
             place = path.stem.removeprefix("learnt-")
@@ -133,5 +124,5 @@ def _unpack(
 
 
 def _list_versions(pool: Pool) -> dict[str, str]:
-    """Versions by worker; workflows that are estimated like workers have none."""
+    """Return the version of each worker. Workflows have none."""
     return {worker.id: worker.version for worker in pool}

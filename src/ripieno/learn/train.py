@@ -1,4 +1,4 @@
-"""Routing data to a checkpoint: fit, prove on what is held out, write the card."""
+"""Training: fits a checkpoint to routing data, tests it on held-out tasks, and writes its card."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from ripieno.tasks import RoutingData, make_training_set
 LEAST_TASKS = 10
 BATCH = 512
 _LIMITS = (
-    "Estimates hold for tasks like those of the data; far from them they fall back to each worker's mean.",
-    "Outcomes of a changed worker (another model, other options) are another worker's.",
-    "One sample of a random worker carries luck; repeats make its estimates better.",
+    "Estimates hold for tasks like those of the data. For other tasks they fall back to each worker's mean.",
+    "A worker with another model or other options counts as a different worker.",
+    "A single sample of a random worker is noisy. Repeats improve its estimates.",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How to train."""
+    """Settings of one training."""
 
     kind: str = "stack"
     seed: int = 0
@@ -38,17 +38,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
-    """A checkpoint with its proof, before it is saved."""
+    """A checkpoint with its results, before it is saved."""
 
     checkpoint: Checkpoint
     card: ModelCard
     judged: BenchmarkResult | None
-    """None where the data hold nothing out."""
+    """None without held-out tasks."""
     bench: Benchmark | None
 
 
 async def analyze_prompts(analyzer: Analyzer, data: RoutingData) -> list[Features]:
-    """Find the features of every prompt of a data set, in batches."""
+    """Compute the features of every prompt of a data set, in batches."""
     tasks = [prompt.task for prompt in data.prompts]
     found: list[Features] = []
     for start in range(0, len(tasks), BATCH):
@@ -59,11 +59,11 @@ async def analyze_prompts(analyzer: Analyzer, data: RoutingData) -> list[Feature
 def train(
     data: RoutingData, features: Sequence[Features], *, recipe: Recipe, schema: FeatureSchema, clock: Clock
 ) -> Trained:
-    """Fit on the training split, and prove on the test split where there is one.
+    """Fit on the training split, and test on the test split if there is one.
 
     Raises:
         PredictorError: the predictor of a plugin failed.
-        DataError: there are too few tasks to learn from.
+        DataError: there are too few training tasks.
     """
     rows = data.split_rows("train")
     if len(rows) < LEAST_TASKS:
@@ -106,7 +106,7 @@ def train(
 
 
 def check_gate(trained: Trained) -> None:
-    """Refuse a checkpoint that is proven worse than the best single worker.
+    """Refuse a checkpoint that is proven to be worse than the best single worker.
 
     Raises:
         GateRefused: the whole 95 % interval of its utility gain is below zero.

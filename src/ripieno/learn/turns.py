@@ -1,121 +1,94 @@
-"""Training the turn-level head: evolved on what greedy choice brings, the frozen tiny policy beneath it.
+"""Training of the turn-level head, by evolution on the reward of greedy choices, on top of the frozen tiny policy.
 
 Source:
     TRINITY (arXiv 2512.04695): separable CMA-ES over a small head; Ros & Hansen (2008).
 """
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from ripieno.conductor.policy import Floats, TinyPolicy
+from ripieno.conductor.policy import TinyPolicy
 from ripieno.conductor.turns import TurnPolicy
-from ripieno.errors import CheckpointError
-from ripieno.learn.conductor import blur, pack, unpack
-from ripieno.learn.lessons import Reward, Told, draw_pools
-from ripieno.plugins import needs_extra
+from ripieno.learn.lessons import OnProgress, Reward, draw_pools, draw_tasks
+from ripieno.learn.optimise import blur, evolve, load_state, pack, save_state, unpack
+from ripieno.plugins import require_extra
 from ripieno.workbench.scenes import Stage
 from ripieno.workbench.turns import find_outcomes, play
 
 SAVE_EVERY = 10
-_STATE, _FACTS = "state.safetensors", "progress.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecipe:
-    """How a head is trained."""
+    """Settings of one training of a head."""
 
     seed: int = 0
     pools: int = 160
     generations: int = 240
     population: int = 24
     common_tasks: int = 192
-    """On which all candidates of a generation are tried."""
+    """Tasks on which all candidates of a generation are measured."""
     spread: float = 0.15
-    """Of the first candidates."""
+    """Standard deviation of the first candidates."""
     noise: float = 1.0
-    """Length of the noise on embeddings: the base knows training's words by heart, and those of others less well."""
+    """Length of the noise on embeddings, because the base knows the phrasings of training better than others."""
     checked_tasks: int = 4096
-    """On which the head is held against none at the end."""
+    """Tasks on which the trained head is compared with none."""
 
 
-def train_turns(stage: Stage, base: TinyPolicy, recipe: TurnRecipe, folder: Path, *, told: Told) -> TurnPolicy:
-    """Evolve a head; one that brings nothing on fresh tasks is left at zero. A training cut off goes on from its mean.
+def train_turns(
+    stage: Stage, base: TinyPolicy, recipe: TurnRecipe, folder: Path, *, on_progress: OnProgress
+) -> TurnPolicy:
+    """Evolve a head. Return the initial head if the trained one gains nothing on fresh tasks.
+
+    An interrupted training resumes from its mean.
 
     Raises:
         CheckpointError: the folder holds a training of another recipe.
     """
-    with needs_extra("conductor", "training the turn-level head"):
-        import cma
-
+    require_extra("conductor", "training the turn-level head", ("cma",))
     policy = TurnPolicy.init(base)
     like = {name: policy.head[name] for name in sorted(policy.head)}
-    flat, spread, done = _resume(folder, recipe, pack(like))
-    course = _Course(stage, recipe)
-    options = {"CMA_diagonal": True, "popsize": recipe.population, "verbose": -9, "maxiter": recipe.generations}
-    strategy = cma.CMAEvolutionStrategy(flat, spread, options | {"seed": recipe.seed + 1 + done})
-    for generation in range(done, recipe.generations):
-        candidates = strategy.ask()
-        fitness = course.measure([TurnPolicy(base, unpack(each, like)) for each in candidates], generation)
-        strategy.tell(candidates, [-value for value in fitness])
-        told("evolve", generation + 1, recipe.generations, f"reward {np.mean(fitness):.3f}")
-        if (generation + 1) % SAVE_EVERY == 0 or generation + 1 == recipe.generations:
-            _save(folder, recipe, np.asarray(strategy.mean), float(strategy.sigma), generation + 1)
+    flat, spread, done = pack(like), recipe.spread, 0
+    found = load_state(folder, recipe)
+    if found is not None:
+        flat, spread, done = found[0]["mean"], float(found[0]["spread"][0]), int(found[0]["done"][0])
+    measure = _make_measure(stage, recipe)
+    generations = evolve(
+        flat,
+        lambda candidates, place: measure([TurnPolicy(base, unpack(each, like)) for each in candidates], place),
+        spread=spread,
+        seed=recipe.seed + 1 + done,
+        population=recipe.population,
+        generations=range(done, recipe.generations),
+    )
+    for place, reward, strategy in generations:
+        on_progress("evolve", place, recipe.generations, f"reward {reward:.3f}")
+        if place % SAVE_EVERY == 0 or place == recipe.generations:
             flat = np.asarray(strategy.mean)
+            arrays = {"mean": flat, "spread": np.array([float(strategy.sigma)]), "done": np.array([place])}
+            save_state(folder, recipe, arrays, {})
     trained = TurnPolicy(base, unpack(flat, like))
-    before, after = course.measure([policy, trained], -1)
-    told("evolve", recipe.generations, recipe.generations, f"reward {before:.3f} without, {after:.3f} with the head")
+    before, after = measure([policy, trained], -1)
+    seen = f"reward {before:.3f} without, {after:.3f} with the head"
+    on_progress("evolve", recipe.generations, recipe.generations, seen)
     return trained if after > before else policy
 
 
-class _Course:
-    """Draws the tasks on which candidates are tried."""
+def _make_measure(stage: Stage, recipe: TurnRecipe) -> Callable[[list[TurnPolicy], int], list[float]]:
+    """Make the function that measures the policies of a generation on the same tasks. Generation -1 has more tasks."""
+    reward = Reward(world=stage.world)
+    drawn = draw_pools(stage.world, seed=recipe.seed, count=recipe.pools)
 
-    def __init__(self, stage: Stage, recipe: TurnRecipe) -> None:
-        self._stage = stage
-        self._recipe = recipe
-        self._reward = Reward(world=stage.world)
-        self._pools = draw_pools(stage.world, seed=recipe.seed, count=recipe.pools)
-
-    def measure(self, policies: list[TurnPolicy], generation: int) -> list[float]:
-        """Mean reward of each, all on the same tasks; those of generation -1 are many."""
-        recipe, world = self._recipe, self._stage.world
+    def measure(policies: list[TurnPolicy], generation: int) -> list[float]:
         rng = np.random.default_rng([recipe.seed, 41, generation + 1])
         count = recipe.checked_tasks if generation < 0 else recipe.common_tasks
-        families = [world.families[index] for index in rng.integers(len(world.families), size=count)]
-        listed = [world.tasks["train", family] for family in families]
-        tasks = [each[int(rng.integers(len(each)))] for each in listed]
-        pools = [self._pools[index] for index in rng.integers(len(self._pools), size=count)]
-        scene = blur(self._stage.make(tasks, pools), tasks=recipe.noise, words=recipe.noise, rng=rng)
-        found = []
-        for policy in policies:
-            outcomes = find_outcomes(world, play(policy, self._stage, scene, tasks, pools))
-            found.append(float(np.mean([self._reward.of_outcome(each) for each in outcomes])))
-        return found
+        tasks, pools = draw_tasks(stage.world, drawn, count, rng)
+        scene = blur(stage.make(tasks, pools), tasks=recipe.noise, words=recipe.noise, rng=rng)
+        runs = [find_outcomes(stage.world, play(policy, stage, scene, tasks, pools)) for policy in policies]
+        return [float(np.mean([reward.of_outcome(each) for each in outcomes])) for outcomes in runs]
 
-
-def _save(folder: Path, recipe: TurnRecipe, flat: Floats, spread: float, done: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "state.part"
-    save_file({"mean": flat, "spread": np.array([spread]), "done": np.array([done])}, part)
-    (folder / _FACTS).write_text(json.dumps(asdict(recipe)))
-    part.replace(folder / _STATE)
-
-
-def _resume(folder: Path, recipe: TurnRecipe, start: Floats) -> tuple[Floats, float, int]:
-    path = folder / _STATE
-    if not path.exists():
-        return start, recipe.spread, 0
-    try:
-        state, facts = load_file(path), json.loads((folder / _FACTS).read_text())
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"the training in {folder} cannot be gone on with: {error}") from error
-    if facts != asdict(recipe):
-        raise CheckpointError(
-            f"the training in {folder} was begun with another recipe", hint="finish it, or remove the folder"
-        )
-    return state["mean"], float(state["spread"][0]), int(state["done"][0])
+    return measure

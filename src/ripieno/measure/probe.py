@@ -53,10 +53,7 @@ class ProbeProfile:
 class Prober:
     """Runs one task after the other, each chosen to reduce the remaining uncertainty.
 
-    Args:
-        profiler: measures and records.
-        analyzer: computes the tasks' features.
-        learn: learns from the recorded outcomes, and returns the new estimator.
+    `learn` learns from the recorded outcomes, and returns the new estimator.
     """
 
     def __init__(
@@ -79,11 +76,7 @@ class Prober:
     ) -> ProbeProfile:
         """Probe until the budget is spent or the profile is settled.
 
-        Args:
-            probing: what to probe.
-            pool: the worker's pool.
-            known: ids of the recorded runs of earlier probes.
-            on_progress: called after each probe.
+        `known` are the ids of the recorded runs of earlier probes.
 
         Raises:
             NoVerdict: the judge fails on every probe. The answers are recorded.

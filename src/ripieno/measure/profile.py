@@ -71,7 +71,7 @@ class Unjudged:
 
 @dataclass(slots=True)
 class CampaignProgress:
-    """CampaignProgress of a campaign, changed in place as samples end."""
+    """Progress of a campaign, changed in place as samples end."""
 
     total: int
     done: int

@@ -44,3 +44,17 @@ def write_private(path: Path, content: bytes) -> None:
         OSError: the file cannot be written.
     """
     make_private(path).write_bytes(content)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written. The old file stays.
+    """
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        write_private(scratch, content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

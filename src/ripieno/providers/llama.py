@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -22,6 +23,12 @@ ENGINE = "xllamacpp"
 """The package that runs GGUF files."""
 
 
+def _count_threads() -> int:
+    """Return half of the cores that this process may use, at least one."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, cores // 2)
+
+
 class LlamaOptions(BaseModel):
     """Options of `kind = "llama"`."""
 
@@ -31,7 +38,8 @@ class LlamaOptions(BaseModel):
     """A GGUF file."""
     package: str | None = None
     """A Python package that contains one GGUF file. It is located, not imported."""
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default_factory=_count_threads, ge=1)
+    """Threads that compute. Default: half of the process's cores, as a thread that waits for a core holds up all."""
     context: int = Field(default=1024, ge=64)
     """Tokens of prompt and answer of one sequence."""
     parallel: int = Field(default=5, ge=1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ripieno.domain import Message, Task
 from ripieno.domain.grader import Choice, Exact, External, GradedTask, Grader, Numeric, UnitTests
@@ -13,16 +13,12 @@ from ripieno.errors import DataError
 from ripieno.tasks.graders import GraderRow, dump_grader, make_grader
 
 
-class _TaskFileModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _MessageRow(_TaskFileModel):
+class _MessageRow(BaseModel, extra="forbid", frozen=True):
     role: str
     content: str
 
 
-class _Row(_TaskFileModel):
+class _Row(BaseModel, extra="forbid", frozen=True):
     id: str = Field(min_length=1)
     family: str = "task"
     prompt: str | None = None

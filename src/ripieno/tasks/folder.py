@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -109,20 +109,13 @@ def read_folder(folder: Path) -> RoutingData:
     prompts = _read_prompts(prompts_at)
     models = _read_models(models_at)
     table = _open_table(outcomes_at, ("prompt_id", "model_id", "quality"))
-    path = str(outcomes_at)
     prompt_row = {prompt.id: row for row, prompt in enumerate(prompts)}
     model_row = {model.id: row for row, model in enumerate(models)}
     quality = _floats(table, "quality", is_required=True)
-    outside = np.flatnonzero(~((quality >= 0.0) & (quality <= 1.0)))
-    if len(outside):
-        row = int(outside[0])
-        raise DataError(f"quality must be in [0, 1], got {quality[row]!r}", path=path, place=f"quality, row {row}")
+    _refuse(quality, (quality < 0.0) | (quality > 1.0), "quality must be in [0, 1]", table, "quality")
     numbers = {name: _floats(table, name, is_required=False) for name in OUTCOME_COLUMNS[3:]}
     for name, values in numbers.items():
-        negative = np.flatnonzero(values < 0.0)
-        if len(negative):
-            row = int(negative[0])
-            raise DataError(f"must not be negative, got {values[row]!r}", path=path, place=f"{name}, row {row}")
+        _refuse(values, values < 0.0, "must not be negative", table, name)
     return RoutingData(
         name=folder.resolve().name,
         prompts=prompts,
@@ -130,20 +123,14 @@ def read_folder(folder: Path) -> RoutingData:
         prompt_index=table.find("prompt_id", prompt_row, prompts_at.name),
         model_index=table.find("model_id", model_row, models_at.name),
         quality=quality,
-        cost_usd=numbers["cost_usd"],
-        latency_s=numbers["latency_s"],
-        input_tokens=numbers["input_tokens"],
-        output_tokens=numbers["output_tokens"],
+        **numbers,
     )
 
 
 def write_folder(data: RoutingData, folder: Path, *, form: Form | None = None) -> Form:
     """Write a data set in the same layout. The folder is created, and existing files of the layout are replaced.
 
-    Args:
-        data: the data set.
-        folder: the folder to write to.
-        form: format of the files. Default: parquet if the extra `data` is installed, else JSON Lines.
+    The default format is parquet if the extra `data` is installed, else JSON Lines.
 
     Returns:
         The format of the files.
@@ -162,13 +149,8 @@ def write_folder(data: RoutingData, folder: Path, *, form: Form | None = None) -
 
 
 def _list_prompts(data: RoutingData) -> dict[str, list[object]]:
-    columns: dict[str, list[object]] = {
-        "prompt_id": [prompt.id for prompt in data.prompts],
-        "prompt": [prompt.text for prompt in data.prompts],
-        "task": [prompt.kind for prompt in data.prompts],
-        "source": [prompt.source for prompt in data.prompts],
-        "split": [prompt.split for prompt in data.prompts],
-    }
+    rows = [(prompt.id, prompt.text, prompt.kind, prompt.source, prompt.split) for prompt in data.prompts]
+    columns: dict[str, list[object]] = {name: [row[place] for row in rows] for place, name in enumerate(PROMPT_COLUMNS)}
     if any(prompt.domain for prompt in data.prompts):
         columns["domain"] = [prompt.domain or "" for prompt in data.prompts]
     if any(prompt.mission_criticality is not None for prompt in data.prompts):
@@ -182,11 +164,7 @@ def _list_outcomes(data: RoutingData) -> dict[str, list[object]]:
     return {
         "prompt_id": [data.prompts[row].id for row in data.prompt_index],
         "model_id": [data.models[row].id for row in data.model_index],
-        "quality": _nullable(data.quality),
-        "cost_usd": _nullable(data.cost_usd),
-        "latency_s": _nullable(data.latency_s),
-        "input_tokens": _nullable(data.input_tokens, whole=True),
-        "output_tokens": _nullable(data.output_tokens, whole=True),
+        **{name: _nullable(getattr(data, name), is_whole=name in WHOLE) for name in OUTCOME_COLUMNS[2:]},
     }
 
 
@@ -200,18 +178,13 @@ def keep_models(data: RoutingData, keep: Sequence[int]) -> RoutingData:
     place = {column: index for index, column in enumerate(keep)}
     rows = np.flatnonzero(np.isin(data.model_index, list(keep)))
     columns = np.array([place[int(column)] for column in data.model_index[rows]], dtype=np.int64)
-    names = ("prompt_index", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")
-    return replace(
-        data,
-        models=tuple(data.models[column] for column in keep),
-        model_index=columns,
-        **{name: getattr(data, name)[rows] for name in names},
-    )
+    kept = {name: getattr(data, name)[rows] for name in ("prompt_index", *OUTCOME_COLUMNS[2:])}
+    return replace(data, models=tuple(data.models[column] for column in keep), model_index=columns, **kept)
 
 
 def _read_prompts(path: Path) -> tuple[Prompt, ...]:
     table = _open_table(path, PROMPT_COLUMNS)
-    columns = {name: _strings(table, name) for name in PROMPT_COLUMNS}
+    columns = {name: _check_texts(table.columns[name], name, table.path) for name in PROMPT_COLUMNS}
     _refuse_repeats(columns["prompt_id"], "prompt_id", str(path))
     tools, domains = _optional(table, "tools_json"), _optional(table, "domain")
     criticalities = {name: _floats(table, name, is_required=False) for name in CRITICALITY_COLUMNS}
@@ -234,17 +207,14 @@ def _read_prompts(path: Path) -> tuple[Prompt, ...]:
 def _optional(table: DataTable, name: str) -> list[str | None]:
     """Return an optional column of texts. An empty text counts as None."""
     if name not in table.columns:
-        return [None] * len(table)
-    values = table.texts(name)
-    for row, value in enumerate(values):
-        if value is not None and not isinstance(value, str):
-            raise DataError(f"must be text, got {value!r}", path=table.path, place=f"{name}, row {row}")
-    return [value if isinstance(value, str) and value else None for value in values]
+        return [None] * table.rows
+    values = ["" if value is None else value for value in table.columns[name]]
+    return [text or None for text in _check_texts(values, name, table.path)]
 
 
 def _read_models(path: Path) -> tuple[Model, ...]:
     table = _open_table(path, ("model_id",))
-    names = _strings(table, "model_id")
+    names = _check_texts(table.columns["model_id"], "model_id", table.path)
     _refuse_repeats(names, "model_id", str(path))
     numbers = {name: _floats(table, name, is_required=False) for name in MODEL_COLUMNS[1:4]}
     texts = _optional(table, "description")
@@ -262,7 +232,7 @@ def _read_models(path: Path) -> tuple[Model, ...]:
 
 def _open_table(path: Path, required: Sequence[str]) -> DataTable:
     table = read_table(path, aliases=ALIASES)
-    if not len(table):
+    if not table.rows:
         raise DataError("the file has no rows", path=str(path))
     for name in required:
         if name not in table.columns:
@@ -270,24 +240,27 @@ def _open_table(path: Path, required: Sequence[str]) -> DataTable:
     return table
 
 
-def _strings(table: DataTable, name: str) -> list[str]:
-    found: list[str] = []
-    for row, value in enumerate(table.texts(name)):
+def _check_texts(values: Sequence[object], name: str, path: str) -> list[str]:
+    for row, value in enumerate(values):
         if not isinstance(value, str):
-            raise DataError(f"must be text, got {value!r}", path=table.path, place=f"{name}, row {row}")
-        found.append(value)
-    return found
+            raise DataError(f"must be text, got {value!r}", path=path, place=f"{name}, row {row}")
+    return cast(list[str], values)
 
 
 def _floats(table: DataTable, name: str, *, is_required: bool) -> Floats:
     if name not in table.columns:
-        return np.full(len(table), np.nan)
+        return np.full(table.rows, np.nan)
     values = table.numbers(name)
-    bad = np.flatnonzero(np.isinf(values) | (np.isnan(values) if is_required else False))
+    _refuse(values, np.isinf(values) | (np.isnan(values) & is_required), "must be a finite number", table, name)
+    return values
+
+
+def _refuse(values: Floats, is_bad: np.ndarray, rule: str, table: DataTable, name: str) -> None:
+    """Refuse a column by its first bad value, if there is one."""
+    bad = np.flatnonzero(is_bad)
     if len(bad):
         row = int(bad[0])
-        raise DataError(f"must be a finite number, got {values[row]!r}", path=table.path, place=f"{name}, row {row}")
-    return values
+        raise DataError(f"{rule}, got {values[row]!r}", path=table.path, place=f"{name}, row {row}")
 
 
 def _refuse_repeats(values: Sequence[str], name: str, path: str) -> None:
@@ -314,5 +287,5 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _nullable(values: Floats, *, whole: bool = False) -> list[object]:
-    return [None if np.isnan(value) else (int(value) if whole else float(value)) for value in values]
+def _nullable(values: Floats, *, is_whole: bool) -> list[object]:
+    return [None if np.isnan(value) else (int(value) if is_whole else float(value)) for value in values]

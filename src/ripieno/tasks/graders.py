@@ -1,31 +1,28 @@
 """Graders and checks as JSON, in one form for task files and requests."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, assert_never
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ripieno.domain import JsonValue, parse_worker_id
-from ripieno.domain.grader import (
-    Agreement,
-    Check,
-    Choice,
-    Exact,
-    External,
-    Grader,
-    Human,
-    JsonSchema,
-    Judge,
-    Numeric,
-    Pattern,
-    Recorded,
-    UnitTests,
-)
+from ripieno.domain import JsonValue, WorkerId, grader, parse_worker_id
+from ripieno.domain.grader import Check, Grader
 from ripieno.tasks.patterns import compile_pattern
 from ripieno.tasks.schemas import read_schema
 
-RUNS_CODE = (UnitTests, External)
+_Worker = Annotated[WorkerId, AfterValidator(parse_worker_id)]
+RUNS_CODE = (grader.UnitTests, grader.External)
 """Checks that run code of an answer or a request, or a plugin on facts of a request."""
+
+
+def _require(check: Callable[[Any], object]) -> AfterValidator:
+    """Validate a value by a function that raises ValueError, and keep the value."""
+
+    def validate(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
 
 
 class _GraderModel(BaseModel):
@@ -51,13 +48,7 @@ class _ChoiceRow(_GraderModel):
 
 class _SchemaRow(_GraderModel):
     kind: Literal["json_schema"]
-    schema_: dict[str, object] = Field(alias="schema")
-
-    @field_validator("schema_")
-    @classmethod
-    def _check_schema(cls, schema: dict[str, object]) -> dict[str, object]:
-        read_schema(schema)
-        return schema
+    schema_: Annotated[dict[str, object], _require(read_schema)] = Field(alias="schema")
 
 
 class _TestsRow(_GraderModel):
@@ -69,20 +60,14 @@ class _TestsRow(_GraderModel):
 
 class _PatternRow(_GraderModel):
     kind: Literal["pattern"]
-    pattern: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compile(cls, pattern: str) -> str:
-        compile_pattern(pattern)
-        return pattern
+    pattern: Annotated[str, _require(compile_pattern)]
 
 
 class _JudgeRow(_GraderModel):
     kind: Literal["judge"]
     rubric: str
     reference: str | None = None
-    worker: str | None = None
+    worker: _Worker | None = None
 
 
 class _ExternalRow(_GraderModel):
@@ -97,12 +82,12 @@ class _RecordedRow(_GraderModel):
 
 class _AgreementRow(_GraderModel):
     kind: Literal["agreement"]
-    peer: str
+    peer: _Worker
 
 
 class _HumanRow(_GraderModel):
     kind: Literal["human"]
-    question: str = Human().question
+    question: str = grader.Human().question
 
 
 _Alone = _ExactRow | _NumericRow | _ChoiceRow | _SchemaRow | _PatternRow | _TestsRow | _JudgeRow | _ExternalRow
@@ -124,58 +109,36 @@ def read_check(raw: Mapping[str, JsonValue]) -> Check:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "kind"
         raise ValueError(f"check.{where}: {first['msg']}") from error
-    match row:
-        case _AgreementRow(peer=peer):
-            return Agreement(peer=parse_worker_id(peer))
-        case _HumanRow(question=question):
-            return Human(question=question)
-        case _:
-            return _make_alone(row)
+    return cast(Check, _make(row))
 
 
 def make_grader(row: _Alone | _RecordedRow) -> Grader:
     """Make the grader of a row."""
-    return Recorded() if isinstance(row, _RecordedRow) else _make_alone(row)
+    return cast(Grader, _make(row))
 
 
-def _make_alone(
-    row: _Alone,
-) -> Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External:
-    match row:
-        case _ExactRow(answers=answers):
-            return Exact(answers=answers)
-        case _NumericRow(answer=answer, tolerance=tolerance):
-            return Numeric(answer=answer, tolerance=tolerance)
-        case _ChoiceRow(letter=letter, options=options):
-            return Choice(letter=letter, options=options)
-        case _SchemaRow(schema_=schema):
-            return JsonSchema(schema=schema)
-        case _PatternRow(pattern=pattern):
-            return Pattern(pattern=pattern)
-        case _TestsRow(tests=tests, prefix=prefix, timeout_s=timeout_s):
-            return UnitTests(tests=tests, prefix=prefix, timeout_s=timeout_s)
-        case _JudgeRow(rubric=rubric, reference=reference, worker=worker):
-            return Judge(rubric=rubric, reference=reference, worker=None if worker is None else parse_worker_id(worker))
-        case _ExternalRow(verifier=verifier, facts=facts):
-            return External(verifier=verifier, facts=facts)
-        case _:
-            assert_never(row)
+def _make(row: _GraderModel) -> object:
+    fields = row.model_dump(by_alias=True)
+    return _CLASSES[fields.pop("kind")](**fields)
 
 
-def dump_grader(grader: Grader) -> dict[str, object]:
+def dump_grader(given: Grader) -> dict[str, object]:
     """Convert a grader into a row."""
-    fields = {name: getattr(grader, name) for name in grader.__dataclass_fields__}
-    return {"kind": _KIND_OF[type(grader)], **fields}
+    fields = {name: getattr(given, name) for name in given.__dataclass_fields__}
+    return {"kind": _KIND_OF[type(given)], **fields}
 
 
-_KIND_OF: dict[type, str] = {
-    Exact: "exact",
-    Numeric: "numeric",
-    Choice: "choice",
-    JsonSchema: "json_schema",
-    Pattern: "pattern",
-    UnitTests: "unit_tests",
-    Judge: "judge",
-    External: "external",
-    Recorded: "recorded",
+_CLASSES: dict[str, type[Any]] = {
+    "exact": grader.Exact,
+    "numeric": grader.Numeric,
+    "choice": grader.Choice,
+    "json_schema": grader.JsonSchema,
+    "pattern": grader.Pattern,
+    "unit_tests": grader.UnitTests,
+    "judge": grader.Judge,
+    "external": grader.External,
+    "recorded": grader.Recorded,
+    "agreement": grader.Agreement,
+    "human": grader.Human,
 }
+_KIND_OF = {made: kind for kind, made in _CLASSES.items()}

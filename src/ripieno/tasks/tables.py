@@ -7,16 +7,14 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ripieno.errors import DataError
 from ripieno.plugins import needs_extra
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -26,21 +24,16 @@ LONGEST_FIELD = 64 * 1024 * 1024
 """Most characters of one field of a CSV file. Python's default limit of 131,072 is too small for prompts."""
 
 
-class DataTable(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTable:
     """Columns of one file. Rows are counted from 0, without the header."""
 
     path: str
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Return the names of the columns."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def texts(self, name: str) -> list[object]:
-        """Return the values of a text column; None if a value is missing."""
-        ...
+    rows: int
+    columns: Mapping[str, Sequence[object]]
+    """Values of each column; None if a value is missing."""
+    reads_text: bool = False
+    """Whether all values are texts, as in a CSV file, where an empty text is a missing number."""
 
     def numbers(self, name: str) -> Floats:
         """Return the values of a number column; NaN if a value is missing.
@@ -48,7 +41,27 @@ class DataTable(Protocol):
         Raises:
             DataError: a value is not a number.
         """
-        ...
+        values = self.columns[name]
+        if set(map(type, values)) <= {float, int, type(None)}:
+            with suppress(OverflowError):  # the loop below names the row
+                return np.array(values, dtype=np.float64)
+        numbers = np.empty(self.rows)
+        for row, value in enumerate(values):
+            try:
+                numbers[row] = self._to_number(value)
+            except (ValueError, OverflowError) as error:
+                place = f"{name}, row {row}"
+                raise DataError(f"must be a finite number, got {value!r}", path=self.path, place=place) from error
+        return numbers
+
+    def _to_number(self, value: object) -> float:
+        if value is None or (self.reads_text and value == ""):
+            return math.nan
+        if isinstance(value, bool) or isinstance(value, str) is not self.reads_text:
+            raise ValueError("not a number")
+        if isinstance(value, str | int | float):
+            return float(value)
+        raise ValueError("not a number")
 
     def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
         """Return the place of each value of a column among the known ones.
@@ -56,7 +69,14 @@ class DataTable(Protocol):
         Raises:
             DataError: a value is unknown. The error names the known ones by `where`.
         """
-        ...
+        places = np.array([known.get(str(value), -1) for value in self.columns[name]], dtype=np.int64)
+        unknown = np.flatnonzero(places < 0)
+        if len(unknown):
+            row = int(unknown[0])
+            raise DataError(
+                f"{self.columns[name][row]!r} is not in {where}", path=self.path, place=f"{name}, row {row}"
+            )
+        return places
 
 
 def find_table(folder: Path, name: str) -> Path:
@@ -80,10 +100,6 @@ def find_table(folder: Path, name: str) -> Path:
 def read_table(path: Path, *, aliases: Mapping[str, str]) -> DataTable:
     """Read a table in the format of its extension.
 
-    Args:
-        path: the file.
-        aliases: other names of columns.
-
     Raises:
         DataError: the content does not match the extension.
         MissingExtra: the file is parquet, and the extra `data` is not installed.
@@ -96,16 +112,13 @@ def read_table(path: Path, *, aliases: Mapping[str, str]) -> DataTable:
         raise DataError(f"the file cannot be read: {error}", path=str(path)) from error
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {aliases.get(name, name): [row.get(name) for row in rows] for name in names}
-    return _Plain(str(path), columns, len(rows), reads_text=path.suffix == ".csv")
+    return DataTable(path=str(path), rows=len(rows), columns=columns, reads_text=path.suffix == ".csv")
 
 
 def write_table(columns: Mapping[str, Sequence[object]], path: Path, *, whole: Sequence[str] = ()) -> None:
     """Write a table in the format of its extension: `.jsonl`, `.csv`, or parquet for any other.
 
-    Args:
-        columns: values of each column, of one type; None if a value is missing.
-        path: the file, which is replaced.
-        whole: columns of integers.
+    None stands for a missing value. `whole` names the columns of integers.
 
     Raises:
         MissingExtra: the format is parquet, and the extra `data` is not installed. Nothing was written.
@@ -123,96 +136,6 @@ def write_table(columns: Mapping[str, Sequence[object]], path: Path, *, whole: S
                 writer.writerows(zip(*columns.values(), strict=True))
         case _:
             _write_parquet(columns, path, whole)
-
-
-class _Plain:
-    """Columns of plain values from JSON Lines or CSV. CSV values are texts."""
-
-    def __init__(self, path: str, columns: Mapping[str, list[object]], rows: int, *, reads_text: bool) -> None:
-        self.path = path
-        self._columns = columns
-        self._rows = rows
-        self._reads_text = reads_text
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return tuple(self._columns)
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def texts(self, name: str) -> list[object]:
-        return self._columns[name]
-
-    def numbers(self, name: str) -> Floats:
-        values = np.empty(self._rows)
-        for row, value in enumerate(self._columns[name]):
-            try:
-                values[row] = self._to_number(value)
-            except (ValueError, OverflowError) as error:
-                place = f"{name}, row {row}"
-                raise DataError(f"must be a finite number, got {value!r}", path=self.path, place=place) from error
-        return values
-
-    def _to_number(self, value: object) -> float:
-        if value is None or (self._reads_text and value == ""):
-            return math.nan
-        if isinstance(value, bool) or isinstance(value, str) is not self._reads_text:
-            raise ValueError("not a number")
-        if isinstance(value, str | int | float):
-            return float(value)
-        raise ValueError("not a number")
-
-    def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
-        places = np.empty(self._rows, dtype=np.int64)
-        for row, value in enumerate(self._columns[name]):
-            place = known.get(str(value))
-            if place is None:
-                raise DataError(f"{value!r} is not in {where}", path=self.path, place=f"{name}, row {row}")
-            places[row] = place
-        return places
-
-
-class _Parquet:
-    """Columns of a parquet file."""
-
-    def __init__(self, path: str, table: "pa.Table") -> None:
-        self.path = path
-        self._table = table
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return tuple(self._table.column_names)
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def texts(self, name: str) -> list[object]:
-        values: list[object] = self._table.column(name).to_pylist()
-        return values
-
-    def numbers(self, name: str) -> Floats:
-        import pyarrow as pa
-
-        column = self._table.column(name)
-        try:
-            return np.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-        except pa.ArrowException as error:
-            place = f"column {name}"
-            raise DataError(f"must be numbers, got {column.type}", path=self.path, place=place) from error
-
-    def find(self, name: str, known: Mapping[str, int], where: str) -> Indices:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        column = self._table.column(name)
-        if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
-            column = column.cast(pa.string())
-        found = pc.index_in(column, value_set=pa.array(list(known), column.type))
-        if found.null_count:
-            row = int(np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))[0])
-            raise DataError(f"{column[row].as_py()!r} is not in {where}", path=self.path, place=f"{name}, row {row}")
-        return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _read_lines(path: Path) -> list[dict[str, object]]:
@@ -262,7 +185,8 @@ def _read_parquet(path: Path, aliases: Mapping[str, str]) -> DataTable:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"not a parquet file ({type(error).__name__})", path=str(path)) from error
-    return _Parquet(str(path), table.rename_columns([aliases.get(name, name) for name in table.column_names]))
+    columns = {aliases.get(name, name): table.column(name).to_pylist() for name in table.column_names}
+    return DataTable(path=str(path), rows=table.num_rows, columns=columns)
 
 
 def _write_parquet(columns: Mapping[str, Sequence[object]], path: Path, whole: Sequence[str]) -> None:

@@ -16,10 +16,7 @@ def make_training_set(
 ) -> TrainingSet:
     """Gather the outcomes of some prompts.
 
-    Args:
-        data: the data set.
-        features: features of the prompts in `rows`, in that order.
-        rows: rows of the prompts to take.
+    The features belong to the prompts in `rows`, in that order.
     """
     return TrainingSet(
         features=tuple(features),

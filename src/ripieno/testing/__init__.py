@@ -1,4 +1,4 @@
-"""For us and for plugin authors: conformance kits, a scripted provider on a real socket, a fixed clock."""
+"""Test tools for this project and for plugin authors: conformance kits, a scripted server, a fixed clock."""
 
 from ripieno.testing.clock import FixedClock
 from ripieno.testing.conformance import (
@@ -8,18 +8,16 @@ from ripieno.testing.conformance import (
     check_predictor,
     check_provider,
 )
-from ripieno.testing.obliging import oblige
-from ripieno.testing.scripted import Reply, ScriptedServer, Seen
+from ripieno.testing.scripted import ReceivedRequest, Reply, ScriptedServer
 
 __all__ = [
     "FixedClock",
+    "ReceivedRequest",
     "Reply",
     "ScriptedServer",
-    "Seen",
     "check_encoder",
     "check_learner",
     "check_policy",
     "check_predictor",
     "check_provider",
-    "oblige",
 ]

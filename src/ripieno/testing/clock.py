@@ -1,22 +1,22 @@
-"""A clock that stands still until it is told to go on."""
+"""A clock that moves only when a test advances it."""
 
 
 class FixedClock:
-    """Starts at a given moment; `advance` moves both its times."""
+    """Clock that starts at a given moment. `advance` moves both of its times."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._now = start
         self._monotonic = 0.0
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since 1970."""
         return self._now
 
     def monotonic(self) -> float:
-        """Seconds since the clock was made."""
+        """Return the seconds since the clock was made."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move both times forward."""
         self._now += seconds
         self._monotonic += seconds

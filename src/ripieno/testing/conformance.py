@@ -1,4 +1,4 @@
-"""Conformance kits: a plugin author's whole test. Each raises AssertionError with the clause that is broken."""
+"""Conformance kits for plugin authors. Each check raises AssertionError, and names the rule that is broken."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ _TEXTS = ("What is 2 + 2?", "Translate 'good morning' into French.", "", "word "
 
 
 async def check_encoder(encoder: Encoder) -> None:
-    """Rows of the stated size, unit length or zero, equal for equal texts, in order, whatever the batch."""
+    """Check the vectors: stated size, length 1 or 0, in order, and independent of the batch."""
     texts = _TEXTS
     together = await encoder.encode(texts)
     assert together.shape == (len(texts), encoder.dimensions), f"shape {together.shape} is not (texts, dimensions)"
@@ -32,9 +32,9 @@ async def check_encoder(encoder: Encoder) -> None:
     assert (await encoder.encode([])).shape == (0, encoder.dimensions), "no text must give no row"
 
 
-def check_policy(policy: Policy, *, features: Features | None = None) -> None:
-    """Every eligible worker in the order once, a propensity that is true, the same choice from the same seed."""
-    shown = features or make_features()
+def check_policy(policy: Policy) -> None:
+    """Check that the order is the eligible set, the propensity is true, and equal seeds choose alike."""
+    shown = make_features()
     estimates = [
         _estimate("cheap", quality=0.4, cost_usd=1e-6),
         _estimate("middle", quality=0.6, cost_usd=1e-4),
@@ -64,7 +64,7 @@ def check_policy(policy: Policy, *, features: Features | None = None) -> None:
 
 
 def check_predictor(predictor: Predictor, workers: Sequence[Worker], *, features: Features | None = None) -> None:
-    """One estimate a worker, in order, that does not depend on who else is asked about."""
+    """Check that each worker gets one estimate, in order, which does not depend on the other workers."""
     shown = features or make_features()
     together = predictor.forecast(shown, workers)
     assert tuple(e.worker for e in together.estimates) == tuple(w.id for w in workers), (
@@ -80,14 +80,9 @@ def check_predictor(predictor: Predictor, workers: Sequence[Worker], *, features
     assert predictor.forecast(shown, []).estimates == (), "no worker must give no estimate"
 
 
-def check_learner(make: Callable[[], Learner], *, data: TrainingSet | None = None) -> None:
-    """Predictions of the right shape and range, alike in any batch, and equal after saving and restoring.
-
-    Args:
-        make: makes an untrained learner.
-        data: what it learns from; outcomes of two made-up workers if not given.
-    """
-    shown = data or make_training_data()
+def check_learner(make: Callable[[], Learner]) -> None:
+    """Check shape and range of the predictions, in any batch, and after an untrained learner restores the arrays."""
+    shown = make_training_data()
     learner = make()
     learner.fit(shown, rng=np.random.default_rng(0))
     z = learner.vectors(shown.features)
@@ -111,7 +106,7 @@ def check_learner(make: Callable[[], Learner], *, data: TrainingSet | None = Non
 
 
 async def check_provider(provider: Provider, worker: Worker) -> None:
-    """A whole answer and its stream say the same, and faults are provider errors."""
+    """Check that an answer and its stream are equal, and that every failure is a ProviderError."""
     task = Task.from_text("What is 2 + 2?")
     try:
         answer = await provider.complete(worker, task)
@@ -125,7 +120,7 @@ async def check_provider(provider: Provider, worker: Worker) -> None:
 
 
 def make_features() -> Features:
-    """Features of a short question, for kits and tests."""
+    """Make the features of a short question."""
     return Features(
         embedding=np.zeros(256, dtype=np.float32),
         terms=np.array([1, 5], dtype=np.int64),
@@ -145,7 +140,7 @@ def _estimate(worker: str, *, quality: float, cost_usd: float) -> Estimate:
 
 
 def make_training_data() -> TrainingSet:
-    """Forty tasks of two kinds and two workers, each of which is right on one kind."""
+    """Make outcomes of forty tasks of two kinds. Each of two workers is right on one kind."""
     kinds = np.arange(40) % 2
     quality = np.stack([kinds, 1 - kinds], axis=1).astype(np.float64)
     cost = np.tile([1e-4, 1e-3], (40, 1))

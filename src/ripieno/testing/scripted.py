@@ -1,4 +1,4 @@
-"""A provider that follows a script, over a real socket: good answers, and every way of answering badly."""
+"""A server of chat completions that follows a script, on a real socket, with all kinds of broken answers."""
 
 import asyncio
 import json
@@ -11,27 +11,27 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the server does with one request."""
+    """Reply of the server to one request."""
 
     text: str = "ok"
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
-    """The body, where it should be no chat completion."""
+    """A body that replaces the chat completion."""
     hangs: bool = False
-    """Never answers; the connection stays open until the client leaves."""
+    """Never answer. The connection stays open until the client closes it."""
     cuts_after: int | None = None
-    """In a stream: breaks the connection after so many words."""
+    """Abort a stream after this many words."""
     release: threading.Event | None = None
-    """In a stream: the words after the first wait for this event."""
+    """Event that a stream waits for after its first word."""
     message: Mapping[str, object] = field(default_factory=dict)
     """Further fields of the assistant's message."""
     finish_reason: str = "stop"
 
 
 @dataclass(slots=True)
-class Seen:
-    """One request that came in."""
+class ReceivedRequest:
+    """One request to the server."""
 
     path: str
     headers: dict[str, str]
@@ -39,26 +39,26 @@ class Seen:
 
 
 class ScriptedServer:
-    """Serves chat completions in a thread of its own.
+    """Serves chat completions in its own thread.
 
     Args:
-        script: replies in order, of which the last one is repeated; or what makes a reply of a request.
-        models: what `/v1/models` lists.
+        script: replies in order, of which the last one repeats; or a function from request to reply.
+        models: the models that `/v1/models` lists.
     """
 
     def __init__(
         self,
-        script: Sequence[Reply] | Callable[[Seen], Reply] = (Reply(),),
+        script: Sequence[Reply] | Callable[[ReceivedRequest], Reply] = (Reply(),),
         *,
         models: Sequence[str] = ("scripted",),
     ) -> None:
         self.script = script
         self.models = list(models)
-        self.seen: list[Seen] = []
+        self.seen: list[ReceivedRequest] = []
         self.came = threading.Event()
-        """Set when a request has come in."""
+        """Set after each request."""
         self.left = threading.Event()
-        """Set when a client went away before its answer was complete."""
+        """Set when a client closes its connection before the answer is complete."""
         self.idle = threading.Event()
         """Set while no connection is open."""
         self.idle.set()
@@ -69,7 +69,8 @@ class ScriptedServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        listening = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
         port = self._server.sockets[0].getsockname()[1]
         self.base_url = f"http://127.0.0.1:{port}/v1"
         return self
@@ -82,9 +83,6 @@ class ScriptedServer:
         self._thread.join()
         self._loop.close()
 
-    async def _start(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
-
     async def _stop(self) -> None:
         self._server.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -96,8 +94,8 @@ class ScriptedServer:
         self._open += 1
         self.idle.clear()
         try:
-            while (seen := await _read_request(reader)) is not None:
-                if not await self._answer(seen, reader, writer):
+            while (request := await _read_request(reader)) is not None:
+                if not await self._answer(request, reader, writer):
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
             self.left.set()
@@ -109,15 +107,17 @@ class ScriptedServer:
             if not self._open:
                 self.idle.set()
 
-    async def _answer(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; False ends the connection."""
-        if seen.path.endswith("/models"):
+    async def _answer(
+        self, request: ReceivedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Answer one request. Return whether the connection stays open."""
+        if request.path.endswith("/models"):
             await _send(writer, 200, _pack({"object": "list", "data": [{"id": name} for name in self.models]}))
             return True
-        self.seen.append(seen)
+        self.seen.append(request)
         self.came.set()
         script = self.script
-        reply = script(seen) if callable(script) else script[min(len(self.seen), len(script)) - 1]
+        reply = script(request) if callable(script) else script[min(len(self.seen), len(script)) - 1]
         if reply.hangs:
             await reader.read()
             self.left.set()
@@ -126,16 +126,17 @@ class ScriptedServer:
             body = reply.raw if reply.raw is not None else _pack({"error": {"message": reply.text}})
             await _send(writer, reply.status, body, headers=reply.headers)
             return True
-        if seen.body.get("stream"):
-            return await _stream(writer, reply, str(seen.body.get("model")))
-        count = seen.body.get("n")
-        body = _pack(make_completion(reply, str(seen.body.get("model")), count=count if isinstance(count, int) else 1))
+        model = str(request.body.get("model"))
+        if request.body.get("stream"):
+            return await _stream(writer, reply, model)
+        count = request.body.get("n")
+        body = _pack(make_completion(reply, model, count=count if isinstance(count, int) else 1))
         await _send(writer, 200, body, headers=reply.headers)
         return True
 
 
 def make_completion(reply: Reply, model: str, *, count: int = 1) -> dict[str, object]:
-    """A chat completion of `count` equal choices; ten tokens in, one a word out."""
+    """Make a chat completion of `count` equal choices: 10 input tokens, and one output token per word."""
     words = len(reply.text.split())
     message = {"role": "assistant", "content": reply.text or None, **reply.message}
     choices = [
@@ -151,22 +152,16 @@ async def _stream(writer: asyncio.StreamWriter, reply: Reply, model: str) -> boo
     writer.write(head.encode())
     shell = {"id": "scripted", "object": "chat.completion.chunk", "created": 0, "model": model}
     words = reply.text.split()
-    for number, word in enumerate(words):
+    deltas: list[dict[str, object]] = [{"content": f" {word}"} for word in words] or [{}]
+    deltas[0] = {"role": "assistant", "content": words[0] if words else None}
+    for number, delta in enumerate([*deltas, *_cut_message(reply.message), {}]):
         if number == 1 and reply.release is not None:
             await asyncio.to_thread(reply.release.wait)
         if reply.cuts_after == number:
             writer.transport.abort()
             return False
-        delta: dict[str, object] = {"content": word if number == 0 else f" {word}"}
-        if number == 0:
-            delta |= {"role": "assistant"}
-        await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-    if not words:
-        opened = {"role": "assistant", "content": None}
-        await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": opened, "finish_reason": None}]})
-    for part in _cut_message(reply.message):
-        await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": part, "finish_reason": None}]})
-    await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": {}, "finish_reason": reply.finish_reason}]})
+        finish = None if delta else reply.finish_reason
+        await _send_event(writer, {**shell, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
     usage = {"prompt_tokens": 10, "completion_tokens": len(words), "total_tokens": 10 + len(words)}
     await _send_event(writer, {**shell, "choices": [], "usage": usage})
     await _send_chunk(writer, b"data: [DONE]\n\n")
@@ -176,7 +171,7 @@ async def _stream(writer: asyncio.StreamWriter, reply: Reply, model: str) -> boo
 
 
 def _cut_message(message: Mapping[str, object]) -> Iterator[dict[str, object]]:
-    """Deltas of a message's further fields; the arguments of tool calls come in two parts."""
+    """Yield the deltas of a message's further fields. The arguments of a tool call come in two parts."""
     calls = message.get("tool_calls")
     others = {name: value for name, value in message.items() if name != "tool_calls"}
     if others:
@@ -189,14 +184,14 @@ def _cut_message(message: Mapping[str, object]) -> Iterator[dict[str, object]]:
         yield {"tool_calls": [{"index": index, "function": {"arguments": arguments[middle:]}}]}
 
 
-async def _read_request(reader: asyncio.StreamReader) -> Seen | None:
+async def _read_request(reader: asyncio.StreamReader) -> ReceivedRequest | None:
     head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
     if not head:
         return None
     first, *lines = head.decode("latin-1").strip().split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Seen(path=first.split()[1], headers=headers, body=json.loads(body) if body else {})
+    return ReceivedRequest(path=first.split()[1], headers=headers, body=json.loads(body) if body else {})
 
 
 async def _send(

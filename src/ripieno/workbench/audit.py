@@ -51,13 +51,7 @@ def audit(
 ) -> Ladder:
     """Measure the ladder of some pools.
 
-    Args:
-        world: runs the plans.
-        pools: the workers.
-        split: split of the tasks.
-        tasks: tasks of each family and pool. One half chooses and the other measures, then the reverse.
-        seed: seed of the drawn tasks.
-        on_progress: called with the number of finished pools.
+    Each family and pool has `tasks` tasks. One half chooses and the other measures, then the reverse.
     """
     rungs: dict[str, list[tuple[float, float, float]]] = {"random": [], "single": [], "one_step": [], "search": []}
     for place, pool in enumerate(pools):

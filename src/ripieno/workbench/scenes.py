@@ -24,10 +24,7 @@ SOURCES = {"question": 0, "prev": 1, "all": 2}
 class Stage:
     """Encodes the input of a policy.
 
-    Args:
-        world: tasks and workers.
-        encoder: encoder of tasks and descriptions, the same as in use.
-        shows_names: whether a worker's id replaces its description, for the ablation.
+    For the ablation, `shows_names` replaces each description by the worker's id.
     """
 
     def __init__(self, world: World, encoder: Encoder, *, shows_names: bool = False) -> None:

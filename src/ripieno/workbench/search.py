@@ -69,12 +69,7 @@ def search(
 ) -> list[PlanResult]:
     """Return the best plans first: proposed and ranked on some tasks, then ranked again on all others.
 
-    Args:
-        world: runs the plans.
-        pool: the workers.
-        tasks: tasks of one family. Those after `first` never propose plans.
-        first: number of tasks that propose.
-        most: plans that are tried on the others.
+    The `first` tasks propose. `tasks` are of one family.
     """
     proposed = [try_plan(world, pool, plan, tasks[:first]) for plan in propose(world, pool, tasks[:first])]
     proposed += [try_plan(world, pool, plan, tasks[:first]) for plan in list_singles(pool)]

@@ -24,12 +24,7 @@ from ripieno.workbench.world import BenchOutcome, BenchPool, BenchRun, BenchStep
 
 
 class TurnRun:
-    """A run of turns in progress.
-
-    Args:
-        task: the task.
-        pool: the workers.
-    """
+    """A run of turns in progress."""
 
     def __init__(self, task: GradedTask, pool: BenchPool) -> None:
         self.task = task
@@ -55,12 +50,7 @@ def play(
 ) -> list[TurnRun]:
     """Run a policy on each task in parallel. Each run ends when its answer is accepted.
 
-    Args:
-        policy: chooses the turns.
-        stage: runs the turns, and encodes texts.
-        scene: tasks and pools as the policy sees them.
-        tasks: one per row of the scene.
-        pools: one per row of the scene.
+    Tasks and pools belong to the rows of the scene.
     """
     runs = [TurnRun(task, pool) for task, pool in zip(tasks, pools, strict=True)]
     most = scene.present.shape[1]

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from ripieno.domain import Op, Plan, Step, Verdict
+from ripieno.domain import Op, Verdict
 from ripieno.domain.grader import Exact, GradedTask, Numeric
 from ripieno.verify.programs import Programs
 from ripieno.verify.text import check_exact, check_numeric, reduce_answer
@@ -75,9 +75,7 @@ class BenchPool:
 class World:
     """Tasks, workers, and the result of every plan. Use it as a context manager.
 
-    Args:
-        tasks: tasks of each family and split.
-        seed: seed of the tasks.
+    It has `tasks` tasks of each family and split.
     """
 
     def __init__(self, *, tasks: int = 240, seed: int = 0) -> None:
@@ -218,17 +216,6 @@ class BenchStep:
     worker: int
     op: Op
     source: int
-
-
-def to_plan(steps: Sequence[BenchStep], pool: BenchPool) -> Plan:
-    """Convert steps into a plan of the engine."""
-    from ripieno.domain import WorkerId
-
-    made = []
-    for place, step in enumerate(steps):
-        access = () if step.source == 0 else (place - 1,) if step.source == 1 else tuple(range(place))
-        made.append(Step(worker=WorkerId(pool.workers[step.worker].id), op=step.op, access=access))
-    return Plan(steps=tuple(made))
 
 
 def _grade(task: GradedTask, text: str) -> Verdict:

@@ -1,4 +1,4 @@
-// Looks again every two seconds, while the page is seen and nothing in it is being read or used.
+// Reloads the rows every two seconds, unless the page is hidden or the reader uses the table.
 const rows = document.getElementById("rows");
 const pulse = document.getElementById("pulse");
 let isHeld = false;
@@ -9,7 +9,7 @@ button.textContent = "Pause";
 button.setAttribute("aria-pressed", "false");
 button.addEventListener("click", () => {
   isHeld = !isHeld;
-  button.textContent = isHeld ? "Go on" : "Pause";
+  button.textContent = isHeld ? "Continue" : "Pause";
   button.setAttribute("aria-pressed", String(isHeld));
 });
 pulse.append(button);

@@ -1,17 +1,17 @@
 """The wire formats that clients speak; each to and from tasks and answers."""
 
-from ripieno.gateway.dialects.base import Asked, Dialect, Origin, Writing
+from ripieno.gateway.dialects.base import Dialect, ParsedRequest, ResponseSource, StreamWriter
 from ripieno.gateway.dialects.chat import ChatDialect
 from ripieno.gateway.dialects.messages import MessagesDialect, count_tokens
 from ripieno.gateway.dialects.responses import ResponsesDialect
 
 __all__ = [
-    "Asked",
     "ChatDialect",
     "Dialect",
     "MessagesDialect",
-    "Origin",
+    "ParsedRequest",
+    "ResponseSource",
     "ResponsesDialect",
-    "Writing",
+    "StreamWriter",
     "count_tokens",
 ]

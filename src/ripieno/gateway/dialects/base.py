@@ -1,8 +1,8 @@
-"""Dialect: one wire format, to and from tasks and answers."""
+"""Dialect: one wire format, which reads requests and writes answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -11,13 +11,15 @@ from ripieno.errors import InvalidTask, RipienoError
 from ripieno.providers import Piece
 
 encode = msgspec.json.Encoder().encode
+decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+Value = TypeVar("Value")
 LONGEST_SHOWN = 40
 """Characters of a wrong value that an error shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A request, in the terms of a task."""
+class ParsedRequest:
+    """A request of any wire format, in the terms of a task."""
 
     model: str
     messages: tuple[Message, ...]
@@ -27,39 +29,39 @@ class Asked:
     is_stream: bool
     wants_usage: bool = True
     body: Mapping[str, JsonValue]
-    """The request's own body."""
+    """The whole body of the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where an answer comes from, as the wire tells it."""
+class ResponseSource:
+    """Where a response comes from: ids, the worker, the time."""
 
     request: str
     """Id of the request."""
     decision: str
     worker: str
     created: int
-    told: JsonValue = None
-    """What a whole answer says in its `ripieno` field; None says nothing."""
+    provenance: JsonValue = None
+    """The `ripieno` field of a whole answer; None leaves the field out."""
 
 
-class Writing(Protocol):
+class StreamWriter(Protocol):
     """Writes one streamed answer."""
 
     def begin(self) -> bytes:
-        """What stands before the first piece."""
+        """Write what comes before the first piece."""
         ...
 
     def add(self, piece: Piece) -> bytes:
-        """One piece."""
+        """Write one piece."""
         ...
 
-    def end(self, told: JsonValue = None) -> bytes:
-        """What stands after the last piece; the last event says `told` in its `ripieno` field, unless it is None."""
+    def end(self, provenance: JsonValue = None) -> bytes:
+        """Write what comes after the last piece; `provenance` is the last event's `ripieno` field, unless None."""
         ...
 
     def fail(self, error: RipienoError) -> bytes:
-        """The end of a stream that broke off: never to be taken for a whole one."""
+        """End a stream that broke off. No client can take it for a whole one."""
         ...
 
 
@@ -67,11 +69,11 @@ class Dialect(Protocol):
     """One wire format."""
 
     name: str
-    """As telemetry names it."""
+    """The name in telemetry."""
     comment: bytes
-    """What keeps a stream alive, and means nothing."""
+    """Keeps a stream alive; clients ignore it."""
 
-    def read(self, body: Mapping[str, JsonValue]) -> Asked:
+    def read(self, body: Mapping[str, JsonValue]) -> ParsedRequest:
         """Read a request.
 
         Raises:
@@ -79,29 +81,29 @@ class Dialect(Protocol):
         """
         ...
 
-    def write(self, asked: Asked, answer: Answer, origin: Origin) -> bytes:
-        """A whole answer."""
+    def write(self, parsed: ParsedRequest, answer: Answer, source: ResponseSource) -> bytes:
+        """Write a whole answer."""
         ...
 
-    def stream(self, asked: Asked, origin: Origin) -> Writing:
+    def stream(self, parsed: ParsedRequest, source: ResponseSource) -> StreamWriter:
         """Begin a streamed answer."""
         ...
 
     def refuse(self, error: RipienoError, *, request: str) -> bytes:
-        """The body that tells an error."""
+        """Write the body of an error."""
         ...
 
 
-def say(told: JsonValue) -> dict[str, JsonValue]:
-    """The field in which an answer says how it came about; none where there is nothing to say."""
-    return {} if told is None else {"ripieno": told}
+def make_ripieno_field(provenance: JsonValue) -> dict[str, JsonValue]:
+    """Make the `ripieno` field of a response; empty if there is no provenance."""
+    return {} if provenance is None else {"ripieno": provenance}
 
 
-def require(body: Mapping[str, JsonValue], name: str, kind: type, *, default: JsonValue = None) -> JsonValue:
-    """A field of a body, of a kind; the default where it is missing or null.
+def require(body: Mapping[str, JsonValue], name: str, kind: type[Value], *, default: Value) -> Value:
+    """Return a field of a body, or the default if the field is missing or null.
 
     Raises:
-        InvalidTask: it is of another kind.
+        InvalidTask: the field has another type.
     """
     value = body.get(name)
     if value is None:
@@ -112,21 +114,20 @@ def require(body: Mapping[str, JsonValue], name: str, kind: type, *, default: Js
 
 
 def require_sampling(body: Mapping[str, JsonValue]) -> None:
-    """Check the fields that say how an answer is sampled and how long it may be; a null counts as missing.
-
-    Every other field goes to the worker unchecked.
+    """Check the fields for sampling and length; null counts as missing. Other fields go to the worker unchecked.
 
     Raises:
-        InvalidTask: a field holds something else than it may; `param` names it.
+        InvalidTask: a field has a wrong value; `param` names the field.
     """
     for name, value in body.items():
-        form = _SAMPLING.get(name)
-        if form is not None and value is not None and not form.fits(value):
-            raise InvalidTask(f"{name} must be {form.told}, got {_show(value)}", param=name)
+        if name in _SAMPLING and value is not None:
+            description, fits = _SAMPLING[name]
+            if not fits(value):
+                raise InvalidTask(f"{name} must be {description}, got {_shorten(value)}", param=name)
 
 
 def require_model(body: Mapping[str, JsonValue]) -> str:
-    """The model that a request must name.
+    """Return the model that a request names.
 
     Raises:
         InvalidTask: it names none.
@@ -138,13 +139,12 @@ def require_model(body: Mapping[str, JsonValue]) -> str:
 
 
 def list_tools(body: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
-    """The tools of a request, each an object.
+    """List the tools of a request.
 
     Raises:
-        InvalidTask: they are no list, or one is no object.
+        InvalidTask: `tools` is not a list, or an item is not an object.
     """
-    tools = require(body, "tools", list, default=[])
-    assert isinstance(tools, list)
+    tools: list[dict[str, JsonValue]] = require(body, "tools", list, default=[])
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict):
             raise InvalidTask(f"tools[{index}] must be an object", param=f"tools[{index}]")
@@ -152,13 +152,25 @@ def list_tools(body: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
 
 
 def find_calls(fields: Mapping[str, JsonValue]) -> list[Mapping[str, JsonValue]]:
-    """The tool calls of a worker's message, or the parts of them in a piece of one."""
+    """List the tool calls in a worker's message, or their parts in a streamed piece."""
     calls = fields.get("tool_calls")
     return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, Sequence) else []
 
 
+def read_call(call: Mapping[str, JsonValue]) -> tuple[int, str, str]:
+    """Return index, name and arguments of a tool call, or of a part of one in a streamed piece."""
+    index, function = call.get("index"), call.get("function")
+    fields = function if isinstance(function, Mapping) else {}
+    arguments = fields.get("arguments")
+    return (
+        index if isinstance(index, int) else 0,
+        str(fields.get("name") or ""),
+        arguments if isinstance(arguments, str) else "",
+    )
+
+
 def find_reasoning(fields: Mapping[str, JsonValue]) -> str:
-    """What a worker tells of its reasoning, in a message or in a piece of one."""
+    """Return the reasoning text in a worker's message or in a streamed piece."""
     for name in ("reasoning_content", "reasoning"):
         value = fields.get(name)
         if isinstance(value, str) and value:
@@ -166,15 +178,7 @@ def find_reasoning(fields: Mapping[str, JsonValue]) -> str:
     return ""
 
 
-_KINDS = {str: "text", list: "a list", dict: "an object", bool: "true or false", int: "a whole number"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """What a field may hold."""
-
-    told: str
-    fits: Callable[[JsonValue], bool]
+_KINDS = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
 
 
 def _is_number(value: JsonValue) -> bool:
@@ -182,7 +186,7 @@ def _is_number(value: JsonValue) -> bool:
 
 
 def _is_whole(value: JsonValue) -> bool:
-    """Whether it is a whole number; 5.0 is one, as it is for most servers."""
+    """Return True for a whole number. 5.0 is one, as it is for most servers."""
     return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
@@ -194,8 +198,8 @@ def _is_texts(value: JsonValue) -> bool:
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
-def _show(value: JsonValue) -> str:
-    """A wrong value as an error shows it, whatever its length."""
+def _shorten(value: JsonValue) -> str:
+    """Shorten a wrong value for an error message."""
     if isinstance(value, str):
         return repr(value[:LONGEST_SHOWN])
     if isinstance(value, list | dict):
@@ -203,14 +207,14 @@ def _show(value: JsonValue) -> str:
     return encode(value).decode()[:LONGEST_SHOWN]
 
 
-_NUMBER = _Form("a number", _is_number)
-_WHOLE = _Form("a whole number", _is_whole)
-_COUNT = _Form("a whole number above 0", _is_count)
-_SAMPLING: Mapping[str, _Form] = {
+_NUMBER = ("a number", _is_number)
+_WHOLE = ("a whole number", _is_whole)
+_COUNT = ("a whole number above 0", _is_count)
+_SAMPLING: Mapping[str, tuple[str, Callable[[JsonValue], bool]]] = {
     **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), _NUMBER),
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "n"), _COUNT),
     **dict.fromkeys(("seed", "top_k", "top_logprobs"), _WHOLE),
-    "stop": _Form("text, or a list of texts", lambda value: isinstance(value, str) or _is_texts(value)),
-    "stop_sequences": _Form("a list of texts", _is_texts),
+    "stop": ("text, or a list of texts", lambda value: isinstance(value, str) or _is_texts(value)),
+    "stop_sequences": ("a list of texts", _is_texts),
 }
-"""The fields by their names in all dialects."""
+"""What fields must be, and the test for it, by the fields' names in all dialects."""

@@ -8,18 +8,19 @@ from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import InvalidTask, RipienoError
 from ripieno.gateway.dialects.base import (
-    Asked,
-    Origin,
+    ParsedRequest,
+    ResponseSource,
     encode,
     find_calls,
     find_reasoning,
     list_tools,
+    make_ripieno_field,
+    read_call,
     require,
     require_model,
     require_sampling,
-    say,
 )
-from ripieno.gateway.errors import find_wire, tell
+from ripieno.gateway.errors import find_wire, format_message
 from ripieno.providers import Piece
 
 OWN_FIELDS = frozenset(
@@ -29,7 +30,7 @@ OWN_FIELDS = frozenset(
         "service_tier", "cache_control", "inference_geo", "speed",
     }
 )  # fmt: skip
-"""Fields that are translated, or mean nothing outside Anthropic's own service; all others go to the worker."""
+"""Fields that are translated, or that only Anthropic's own service knows. All others go to the worker."""
 TOKENS_OF_IMAGE = 1500
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -52,28 +53,27 @@ class MessagesDialect:
     name = "messages"
     comment = b'event: ping\ndata: {"type":"ping"}\n\n'
 
-    def read(self, body: Mapping[str, JsonValue]) -> Asked:
+    def read(self, body: Mapping[str, JsonValue]) -> ParsedRequest:
         """Read a request."""
         model = require_model(body)
         require_sampling(body)
         given = require(body, "messages", list, default=[])
-        assert isinstance(given, list)
         if not given:
             raise InvalidTask("messages must not be empty", param="messages")
         messages = [Message(role="system", content=text)] if (text := _read_system(body.get("system"))) else []
         for index, raw in enumerate(given):
             messages.extend(_read_message(raw, f"messages[{index}]"))
-        return Asked(
+        return ParsedRequest(
             model=model,
             messages=tuple(messages),
             tools=tuple(_read_tools(body)),
             params=_read_params(body),
-            is_stream=require(body, "stream", bool, default=False) is True,
+            is_stream=require(body, "stream", bool, default=False),
             body=body,
         )
 
-    def write(self, asked: Asked, answer: Answer, origin: Origin) -> bytes:
-        """A whole message."""
+    def write(self, parsed: ParsedRequest, answer: Answer, source: ResponseSource) -> bytes:
+        """Write a whole message."""
         blocks: list[JsonValue] = []
         thinking = find_reasoning(answer.message)
         if thinking:
@@ -81,35 +81,25 @@ class MessagesDialect:
         if answer.text:
             blocks.append({"type": "text", "text": answer.text})
         blocks += [_make_tool_use(call) for call in find_calls(answer.message)]
-        return encode(
-            {
-                "id": f"msg_{origin.decision}",
-                "type": "message",
-                "role": "assistant",
-                "model": origin.worker,
-                "content": blocks,
-                "stop_reason": _STOPS.get(answer.finish_reason, "end_turn"),
-                "stop_sequence": None,
-                "usage": make_usage(answer.usage),
-            }
-            | say(origin.told)
-        )
+        stop = _STOPS.get(answer.finish_reason, "end_turn")
+        message = _make_message(source, blocks, stop=stop, usage=make_usage(answer.usage))
+        return encode(message | make_ripieno_field(source.provenance))
 
-    def stream(self, asked: Asked, origin: Origin) -> "MessagesWriting":
+    def stream(self, parsed: ParsedRequest, source: ResponseSource) -> "MessagesStreamWriter":
         """Begin a stream of named events."""
-        return MessagesWriting(asked, origin)
+        return MessagesStreamWriter(parsed, source)
 
     def refuse(self, error: RipienoError, *, request: str) -> bytes:
-        """Anthropic's error object."""
+        """Write Anthropic's error object."""
         return encode(_make_error(error, request=request))
 
 
-class MessagesWriting:
-    """Named events: one block after the other, each opened, filled and closed."""
+class MessagesStreamWriter:
+    """Writes named events: each block is opened, filled and closed before the next one."""
 
-    def __init__(self, asked: Asked, origin: Origin) -> None:
-        self._origin = origin
-        self._guess = count_tokens(asked)
+    def __init__(self, parsed: ParsedRequest, source: ResponseSource) -> None:
+        self._source = source
+        self._guess = count_tokens(parsed)
         self._block: tuple[str, int] | None = None
         """Kind of the open block, and the index of its tool call."""
         self._index = -1
@@ -117,21 +107,12 @@ class MessagesWriting:
         self._usage = Usage()
 
     def begin(self) -> bytes:
-        """The empty message; its count of tokens in is a guess until the end."""
-        message: dict[str, JsonValue] = {
-            "id": f"msg_{self._origin.decision}",
-            "type": "message",
-            "role": "assistant",
-            "model": self._origin.worker,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": {"input_tokens": self._guess, "output_tokens": 0},
-        }
-        return _event("message_start", message=message)
+        """Write the empty message; its input tokens are an estimate until the end."""
+        usage: dict[str, JsonValue] = {"input_tokens": self._guess, "output_tokens": 0}
+        return _event("message_start", message=_make_message(self._source, [], stop=None, usage=usage))
 
     def add(self, piece: Piece) -> bytes:
-        """The events of one piece."""
+        """Write the events of one piece."""
         if piece.usage is not None:
             self._usage = piece.usage
         if piece.finish_reason:
@@ -149,25 +130,22 @@ class MessagesWriting:
         events += [self._add_call(part) for part in find_calls(piece.delta)]
         return b"".join(events)
 
-    def end(self, told: JsonValue = None) -> bytes:
+    def end(self, provenance: JsonValue = None) -> bytes:
         """Close the last block and the message."""
         delta = {"stop_reason": self._stop, "stop_sequence": None}
         changed = _event("message_delta", delta=delta, usage=make_usage(self._usage))
-        return self._close() + changed + _event("message_stop", **say(told))
+        return self._close() + changed + _event("message_stop", **make_ripieno_field(provenance))
 
     def fail(self, error: RipienoError) -> bytes:
-        """An error event, and no `message_stop`."""
-        return b"event: error\ndata: %b\n\n" % encode(_make_error(error, request=self._origin.request))
+        """Write an error event, and no `message_stop`."""
+        return b"event: error\ndata: %b\n\n" % encode(_make_error(error, request=self._source.request))
 
     def _add_call(self, call: Mapping[str, JsonValue]) -> bytes:
-        index = call.get("index")
-        place = index if isinstance(index, int) else 0
-        function = call.get("function")
-        name = function.get("name") if isinstance(function, Mapping) else None
-        block = {"type": "tool_use", "id": call.get("id") or f"toolu_{place}", "name": name or "", "input": {}}
-        events = self._open("tool_use", place, block)
-        part = function.get("arguments") if isinstance(function, Mapping) else None
-        if isinstance(part, str) and part:
+        place, name, part = read_call(call)
+        events = self._open(
+            "tool_use", place, {"type": "tool_use", "id": call.get("id") or f"toolu_{place}", "name": name, "input": {}}
+        )
+        if part:
             events += self._fill({"type": "input_json_delta", "partial_json": part})
         return events
 
@@ -188,17 +166,17 @@ class MessagesWriting:
         return _event("content_block_stop", index=self._index)
 
 
-def count_tokens(asked: Asked) -> int:
-    """Estimate a request's tokens from its characters; images count as a usual one."""
-    characters = sum(len(message.text) for message in asked.messages)
-    characters += sum(len(encode(message.extra)) for message in asked.messages if message.extra)
-    characters += len(encode(list(asked.tools))) if asked.tools else 0
-    images = sum(message.count_parts("image") for message in asked.messages)
+def count_tokens(parsed: ParsedRequest) -> int:
+    """Estimate a request's tokens from its characters; each image counts 1,500 tokens."""
+    characters = sum(len(message.text) for message in parsed.messages)
+    characters += sum(len(encode(message.extra)) for message in parsed.messages if message.extra)
+    characters += len(encode(list(parsed.tools))) if parsed.tools else 0
+    images = sum(message.count_parts("image") for message in parsed.messages)
     return 1 + int(characters / CHARACTERS_PER_TOKEN) + TOKENS_OF_IMAGE * images
 
 
 def make_usage(usage: Usage) -> dict[str, JsonValue]:
-    """Token counts in the wire's names, where what was read from a cache is counted apart."""
+    """Make the token counts in Anthropic's names, which count cached tokens separately."""
     cached = usage.cached_tokens or 0
     return {
         "input_tokens": max((usage.input_tokens or 0) - cached, 0),
@@ -208,9 +186,24 @@ def make_usage(usage: Usage) -> dict[str, JsonValue]:
     }
 
 
+def _make_message(
+    source: ResponseSource, blocks: list[JsonValue], *, stop: str | None, usage: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
+    return {
+        "id": f"msg_{source.decision}",
+        "type": "message",
+        "role": "assistant",
+        "model": source.worker,
+        "content": blocks,
+        "stop_reason": stop,
+        "stop_sequence": None,
+        "usage": usage,
+    }
+
+
 def _make_error(error: RipienoError, *, request: str) -> dict[str, JsonValue]:
     kind = ERROR_TYPES.get(find_wire(error).status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": tell(error)}, "request_id": request}
+    return {"type": "error", "error": {"type": kind, "message": format_message(error)}, "request_id": request}
 
 
 def _read_system(system: JsonValue) -> str:
@@ -239,7 +232,7 @@ def _read_message(raw: JsonValue, place: str) -> Iterator[Message]:
 
 
 def _read_assistant(blocks: Sequence[dict[str, JsonValue]]) -> Iterator[Message]:
-    """Text and tool calls; a worker's earlier thinking is not given back to another."""
+    """Read text and tool calls. Thinking is left out: the next worker may be another one."""
     text = "".join(_text_of(block) for block in blocks if block.get("type") == "text")
     calls = [
         {
@@ -254,7 +247,7 @@ def _read_assistant(blocks: Sequence[dict[str, JsonValue]]) -> Iterator[Message]
 
 
 def _read_user(blocks: Sequence[dict[str, JsonValue]], role: str) -> Iterator[Message]:
-    """Results of tools first, as chat completions want them right after the calls, then everything else."""
+    """Yield tool results first, because chat completions want them right after the calls."""
     parts: list[JsonValue] = []
     for block in blocks:
         match block.get("type"):
@@ -271,7 +264,7 @@ def _read_user(blocks: Sequence[dict[str, JsonValue]], role: str) -> Iterator[Me
             case "document":
                 parts.append({"type": "text", "text": _read_document(block)})
             case _:
-                pass  # further kinds mean nothing to other workers
+                pass  # workers do not know further kinds
     if len(parts) == 1 and isinstance(parts[0], dict) and "text" in parts[0]:
         yield Message(role=role, content=parts[0]["text"])
     elif parts:
@@ -299,11 +292,11 @@ def _read_document(block: Mapping[str, JsonValue]) -> str:
     source = block.get("source")
     if isinstance(source, dict) and source.get("type") == "text":
         return str(source.get("data") or "")
-    raise InvalidTask("of documents only plain text is taken here", param="messages", hint="send the text itself")
+    raise InvalidTask("documents must be plain text", param="messages", hint="send the text itself")
 
 
 def _read_tools(body: Mapping[str, JsonValue]) -> Iterator[Mapping[str, JsonValue]]:
-    """Tools with a schema; those that Anthropic's own service runs mean nothing to other workers."""
+    """Read tools with a schema; the others run in Anthropic's own service only."""
     for tool in list_tools(body):
         if "input_schema" in tool:
             function = {"name": tool.get("name"), "parameters": tool["input_schema"]}
@@ -346,11 +339,9 @@ def _text_of(block: JsonValue) -> str:
 
 
 def _make_tool_use(call: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    function = call.get("function")
-    given = function.get("arguments") if isinstance(function, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else ""
+    _, name, given = read_call(call)
     try:
-        arguments = msgspec.json.decode(given) if isinstance(given, str) and given else {}
+        arguments = msgspec.json.decode(given) if given else {}
     except msgspec.DecodeError:
         arguments = {"_raw": given}
     return {"type": "tool_use", "id": call.get("id"), "name": name, "input": arguments}

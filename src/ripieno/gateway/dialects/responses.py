@@ -1,11 +1,11 @@
-"""OpenAI's responses: items to chat-completions messages; answers go back in `responses_writing`."""
+"""OpenAI's responses: reads items as chat-completions messages; `responses_writing` writes answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from ripieno.domain import Answer, JsonValue, Message
 from ripieno.errors import InvalidTask, RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, list_tools, require, require_sampling
-from ripieno.gateway.dialects.responses_writing import ResponsesWriting, write_response
+from ripieno.gateway.dialects.base import ParsedRequest, ResponseSource, encode, list_tools, require, require_sampling
+from ripieno.gateway.dialects.responses_writing import ResponsesStreamWriter, write_response
 from ripieno.gateway.errors import make_body
 
 OWN_FIELDS = frozenset(
@@ -15,7 +15,7 @@ OWN_FIELDS = frozenset(
         "conversation", "background", "prompt", "ripieno", "client_metadata", "context_management",
     }
 )  # fmt: skip
-"""Fields that are translated, or mean nothing to a worker; all others go to it."""
+"""Fields that are translated, or that no worker knows. All others go to the worker."""
 
 
 class ResponsesDialect:
@@ -24,7 +24,7 @@ class ResponsesDialect:
     name = "responses"
     comment = b": waiting\n\n"
 
-    def read(self, body: Mapping[str, JsonValue]) -> Asked:
+    def read(self, body: Mapping[str, JsonValue]) -> ParsedRequest:
         """Read a request."""
         model = require(body, "model", str, default="auto")
         require_sampling(body)
@@ -33,7 +33,7 @@ class ResponsesDialect:
                 raise InvalidTask(f"{name} is not kept here", param=name, hint="send the whole conversation as input")
         if body.get("background") is True:
             raise InvalidTask("background responses are not kept here", param="background")
-        given, instructions = body.get("input"), require(body, "instructions", str)
+        given, instructions = body.get("input"), require(body, "instructions", str, default="")
         messages = [Message(role="system", content=instructions)] if instructions else []
         if isinstance(given, str):
             messages.append(Message(role="user", content=given))
@@ -42,30 +42,30 @@ class ResponsesDialect:
         if not messages or given is None:
             raise InvalidTask("input must be text, or a list of items", param="input")
         tools = tuple(_read_tools(body))
-        return Asked(
-            model=str(model),
+        return ParsedRequest(
+            model=model,
             messages=tuple(messages),
             tools=tools,
             params=_read_params(body, has_tools=bool(tools)),
-            is_stream=require(body, "stream", bool, default=False) is True,
+            is_stream=require(body, "stream", bool, default=False),
             body=body,
         )
 
-    def write(self, asked: Asked, answer: Answer, origin: Origin) -> bytes:
-        """A whole response."""
-        return encode(write_response(asked, answer, origin))
+    def write(self, parsed: ParsedRequest, answer: Answer, source: ResponseSource) -> bytes:
+        """Write a whole response."""
+        return encode(write_response(parsed, answer, source))
 
-    def stream(self, asked: Asked, origin: Origin) -> ResponsesWriting:
+    def stream(self, parsed: ParsedRequest, source: ResponseSource) -> ResponsesStreamWriter:
         """Begin a stream of typed events."""
-        return ResponsesWriting(asked, origin)
+        return ResponsesStreamWriter(parsed, source)
 
     def refuse(self, error: RipienoError, *, request: str) -> bytes:
-        """OpenAI's error object."""
+        """Write OpenAI's error object."""
         return encode(make_body(error, request=request))
 
 
 def _read_items(items: Sequence[JsonValue]) -> Iterator[Message]:
-    """Messages of items; calls that stand side by side become one message, as chat completions want them."""
+    """Yield the messages of items. Adjacent calls become one message, as chat completions want them."""
     calls: list[JsonValue] = []
     for index, item in enumerate(items):
         place = f"input[{index}]"
@@ -90,7 +90,7 @@ def _read_items(items: Sequence[JsonValue]) -> Iterator[Message]:
             case "item_reference":
                 raise InvalidTask(f"{place}: items are not kept here", param=place, hint="send the item itself")
             case _:
-                pass  # reasoning of another worker, and what only OpenAI's own service makes
+                pass  # reasoning of another worker, and items of OpenAI's own service
     if calls:
         yield Message(role="assistant", extra={"tool_calls": calls})
 
@@ -144,7 +144,7 @@ def _read_output(output: JsonValue) -> str:
 
 
 def _read_tools(body: Mapping[str, JsonValue]) -> Iterator[Mapping[str, JsonValue]]:
-    """Functions, and free-text tools as functions of one text; tools that OpenAI's own service runs are left out."""
+    """Read functions, and free-text tools as functions of one text. Tools of OpenAI's own service are left out."""
     for tool in list_tools(body):
         match tool.get("type"):
             case "function":

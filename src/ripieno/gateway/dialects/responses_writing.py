@@ -1,36 +1,49 @@
 """OpenAI's responses: answers as items, whole or as a stream of typed events."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from ripieno.domain import Answer, JsonValue, Usage
 from ripieno.errors import RipienoError
-from ripieno.gateway.dialects.base import Asked, Origin, encode, find_calls, find_reasoning, say
-from ripieno.gateway.errors import find_wire, tell
+from ripieno.gateway.dialects.base import (
+    ParsedRequest,
+    ResponseSource,
+    encode,
+    find_calls,
+    find_reasoning,
+    make_ripieno_field,
+    read_call,
+)
+from ripieno.gateway.errors import find_wire, format_message
 from ripieno.providers import Piece
 
 
-def write_response(asked: Asked, answer: Answer, origin: Origin) -> dict[str, JsonValue]:
+def write_response(parsed: ParsedRequest, answer: Answer, source: ResponseSource) -> dict[str, JsonValue]:
     """Make the response object of a whole answer."""
     items: list[JsonValue] = []
     thinking = find_reasoning(answer.message)
     if thinking:
-        items.append(_make_reasoning(origin, len(items), thinking))
+        items.append(_make_reasoning(source, len(items), thinking))
     if answer.text:
-        items.append(_make_message(origin, len(items), answer.text))
-    for call in find_calls(answer.message):
-        items.append(_make_call(origin, len(items), _Call.of(call), _custom_names(asked)))  # counts
-    return make_response(asked, origin, items, answer.usage, finish=answer.finish_reason) | say(origin.told)
+        items.append(_make_message(source, len(items), answer.text))
+    for whole in find_calls(answer.message):
+        call = _Call()
+        call.add(whole)
+        items.append(_make_call(source, len(items), call, _custom_names(parsed)))
+    return make_response(parsed, source, items, answer.usage, finish=answer.finish_reason) | make_ripieno_field(
+        source.provenance
+    )
 
 
-class ResponsesWriting:
-    """Typed, numbered events: one item after the other, each added, filled and done."""
+class ResponsesStreamWriter:
+    """Writes typed, numbered events: each item is added, filled and done before the next one."""
 
-    def __init__(self, asked: Asked, origin: Origin) -> None:
-        self._asked = asked
-        self._origin = origin
-        self._custom = _custom_names(asked)
+    def __init__(self, parsed: ParsedRequest, source: ResponseSource) -> None:
+        self._parsed = parsed
+        self._source = source
+        self._custom = _custom_names(parsed)
         self._number = -1
         self._done: list[dict[str, JsonValue]] = []
         self._open: tuple[str, int] | None = None
@@ -40,12 +53,12 @@ class ResponsesWriting:
         self._usage = Usage()
 
     def begin(self) -> bytes:
-        """The empty response."""
-        shell = make_response(self._asked, self._origin, [], None, finish=None)
+        """Write the empty response."""
+        shell = make_response(self._parsed, self._source, [], None, finish=None)
         return self._event("response.created", response=shell) + self._event("response.in_progress", response=shell)
 
     def add(self, piece: Piece) -> bytes:
-        """The events of one piece."""
+        """Write the events of one piece."""
         if piece.usage is not None:
             self._usage = piece.usage
         if piece.finish_reason:
@@ -63,38 +76,36 @@ class ResponsesWriting:
         events += [self._add_call(part) for part in find_calls(piece.delta)]
         return b"".join(events)
 
-    def end(self, told: JsonValue = None) -> bytes:
+    def end(self, provenance: JsonValue = None) -> bytes:
         """Close the last item and the response."""
         events = self._close()
-        response = make_response(self._asked, self._origin, self._done, self._usage, finish=self._finish) | say(told)
+        response = make_response(self._parsed, self._source, self._done, self._usage, finish=self._finish)
+        response |= make_ripieno_field(provenance)
         return events + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: RipienoError) -> bytes:
-        """The response as failed, with its error."""
-        response = make_response(self._asked, self._origin, self._done, self._usage, finish=None)
+        """Write the response as failed, with its error."""
+        response = make_response(self._parsed, self._source, self._done, self._usage, finish=None)
         code = "rate_limit_exceeded" if find_wire(error).status == 429 else "server_error"
-        failed = response | {"status": "failed", "error": {"code": code, "message": tell(error)}}
-        return self._event("response.failed", response=failed, request_id=self._origin.request)
+        failed = response | {"status": "failed", "error": {"code": code, "message": format_message(error)}}
+        return self._event("response.failed", response=failed, request_id=self._source.request)
 
     def _add_call(self, part: Mapping[str, JsonValue]) -> bytes:
-        index = part.get("index")
-        place = index if isinstance(index, int) else 0
+        place = read_call(part)[0]
+        events = b""
         if self._open == ("call", place):
             more = self._call.add(part)
-            events = b""
         else:
             events = self._close()
             self._call = _Call()
             more = self._call.add(part)
             events += self._add_item("call", place)
-        if not more:
-            return events
-        is_custom = self._call.name in self._custom
-        if is_custom:  # its input is told whole, once its wrapping is off
+        # The input of a custom tool is sent whole, after the JSON around it is removed.
+        if not more or self._call.name in self._custom:
             return events
         return events + self._event(
             "response.function_call_arguments.delta",
-            item_id=self._item_id("fc"),
+            item_id=_name_item("fc", self._source, len(self._done)),
             output_index=len(self._done),
             delta=more,
         )
@@ -121,7 +132,7 @@ class ResponsesWriting:
         return self._event(kind, **self._place(), delta=delta, **extra)
 
     def _close(self) -> bytes:
-        """Tell that the open item is done."""
+        """Write that the open item is done."""
         if self._open is None:
             return b""
         kind, item, events = self._open[0], self._item(), b""
@@ -152,19 +163,16 @@ class ResponsesWriting:
         assert self._open is not None
         match self._open[0]:
             case "message":
-                return _make_message(self._origin, len(self._done), self._text)
+                return _make_message(self._source, len(self._done), self._text)
             case "reasoning":
-                return _make_reasoning(self._origin, len(self._done), self._text)
+                return _make_reasoning(self._source, len(self._done), self._text)
             case _:
-                return _make_call(self._origin, len(self._done), self._call, self._custom)
+                return _make_call(self._source, len(self._done), self._call, self._custom)
 
     def _place(self) -> dict[str, JsonValue]:
         assert self._open is not None
-        prefix = "msg" if self._open[0] == "message" else "rs"
-        return {"item_id": self._item_id(prefix), "output_index": len(self._done), "content_index": 0}
-
-    def _item_id(self, prefix: str) -> str:
-        return _name_item(prefix, self._origin, len(self._done))
+        prefix, index = "msg" if self._open[0] == "message" else "rs", len(self._done)
+        return {"item_id": _name_item(prefix, self._source, index), "output_index": index, "content_index": 0}
 
     def _event(self, kind: str, **fields: JsonValue) -> bytes:
         self._number += 1
@@ -173,59 +181,71 @@ class ResponsesWriting:
 
 
 def make_response(
-    asked: Asked, origin: Origin, items: Sequence[JsonValue], usage: Usage | None, *, finish: str | None
+    parsed: ParsedRequest,
+    source: ResponseSource,
+    items: Sequence[JsonValue],
+    usage: Usage | None,
+    *,
+    finish: str | None,
 ) -> dict[str, JsonValue]:
-    """The response object; all keys that clients read are there.
+    """Make the response object, with all keys that clients read.
 
     Args:
-        asked: the request, whose settings it repeats.
-        origin: where it comes from.
-        items: what was put out so far.
+        parsed: the request; the response repeats its settings.
+        source: where the response comes from.
+        items: the output so far.
         usage: token counts, once they are known.
-        finish: why the worker stopped; None while it has not.
+        finish: why the worker stopped; None while it runs.
     """
-    body = asked.body
     is_cut = finish in ("length", "content_filter")
     status = "in_progress" if finish is None else "incomplete" if is_cut else "completed"
     reason = "max_output_tokens" if finish == "length" else "content_filter"
+    given = {name: value for name in _SETTINGS if (value := parsed.body.get(name)) is not None}
     return {
-        "id": f"resp_{origin.decision}",
+        **_SETTINGS,
+        **given,
+        "id": f"resp_{source.decision}",
         "object": "response",
-        "created_at": origin.created,
-        "completed_at": origin.created if status == "completed" else None,
+        "created_at": source.created,
+        "completed_at": source.created if status == "completed" else None,
         "status": status,
         "background": False,
         "error": None,
         "incomplete_details": {"reason": reason} if is_cut else None,
-        "instructions": body.get("instructions"),
-        "max_output_tokens": body.get("max_output_tokens"),
-        "max_tool_calls": body.get("max_tool_calls"),
-        "model": origin.worker,
+        "model": source.worker,
         "output": list(items),
-        "parallel_tool_calls": body.get("parallel_tool_calls", True),
-        "presence_penalty": body.get("presence_penalty", 0.0),
-        "frequency_penalty": body.get("frequency_penalty", 0.0),
         "previous_response_id": None,
-        "prompt_cache_key": body.get("prompt_cache_key"),
-        "reasoning": body.get("reasoning") or {"effort": None, "summary": None},
-        "safety_identifier": body.get("safety_identifier"),
-        "service_tier": body.get("service_tier") or "default",
         "store": False,
-        "temperature": body.get("temperature", 1.0),
-        "text": body.get("text") or {"format": {"type": "text"}},
-        "tool_choice": body.get("tool_choice") or "auto",
-        "tools": body.get("tools") or [],
-        "top_logprobs": body.get("top_logprobs") or 0,
-        "top_p": body.get("top_p", 1.0),
-        "truncation": body.get("truncation") or "disabled",
         "usage": None if usage is None or finish is None else make_usage(usage),
-        "user": body.get("user"),
-        "metadata": body.get("metadata") or {},
     }
 
 
+_SETTINGS: Mapping[str, JsonValue] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+"""Settings of a request that its response repeats, with their defaults."""
+
+
 def make_usage(usage: Usage) -> dict[str, JsonValue]:
-    """Token counts in the wire's names."""
+    """Make the token counts in the names of responses."""
     read, written = usage.input_tokens or 0, usage.output_tokens or 0
     return {
         "input_tokens": read,
@@ -236,49 +256,40 @@ def make_usage(usage: Usage) -> dict[str, JsonValue]:
     }
 
 
+@dataclass(slots=True)
 class _Call:
-    """A tool call in the making."""
+    """A tool call, of which parts arrive."""
 
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments = ""
-
-    @classmethod
-    def of(cls, part: Mapping[str, JsonValue]) -> "_Call":
-        call = cls()
-        call.add(part)
-        return call
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
     def add(self, part: Mapping[str, JsonValue]) -> str:
-        """Take one part; gives what it adds to the arguments."""
+        """Add one part; return what it adds to the arguments."""
+        _, name, more = read_call(part)
         self.id = str(part.get("id") or self.id)
-        function = part.get("function")
-        if not isinstance(function, Mapping):
-            return ""
-        self.name += str(function.get("name") or "")
-        more = str(function.get("arguments") or "")
+        self.name += name
         self.arguments += more
         return more
 
 
-def _custom_names(asked: Asked) -> frozenset[str]:
-    tools = asked.body.get("tools")
+def _custom_names(parsed: ParsedRequest) -> frozenset[str]:
+    tools = parsed.body.get("tools")
     found = tools if isinstance(tools, list) else []
     return frozenset(str(t.get("name")) for t in found if isinstance(t, dict) and t.get("type") == "custom")
 
 
-def _name_item(prefix: str, origin: Origin, index: int) -> str:
-    return f"{prefix}_{origin.decision}_{index}"
+def _name_item(prefix: str, source: ResponseSource, index: int) -> str:
+    return f"{prefix}_{source.decision}_{index}"
 
 
 def _make_part(text: str) -> dict[str, JsonValue]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _make_message(origin: Origin, index: int, text: str) -> dict[str, JsonValue]:
+def _make_message(source: ResponseSource, index: int, text: str) -> dict[str, JsonValue]:
     return {
-        "id": _name_item("msg", origin, index),
+        "id": _name_item("msg", source, index),
         "type": "message",
         "role": "assistant",
         "status": "completed",
@@ -286,17 +297,17 @@ def _make_message(origin: Origin, index: int, text: str) -> dict[str, JsonValue]
     }
 
 
-def _make_reasoning(origin: Origin, index: int, text: str) -> dict[str, JsonValue]:
+def _make_reasoning(source: ResponseSource, index: int, text: str) -> dict[str, JsonValue]:
     content = [{"type": "reasoning_text", "text": text}]
-    return {"id": _name_item("rs", origin, index), "type": "reasoning", "summary": [], "content": content}
+    return {"id": _name_item("rs", source, index), "type": "reasoning", "summary": [], "content": content}
 
 
-def _make_call(origin: Origin, index: int, call: _Call, custom: frozenset[str]) -> dict[str, JsonValue]:
+def _make_call(source: ResponseSource, index: int, call: _Call, custom: frozenset[str]) -> dict[str, JsonValue]:
     item: dict[str, JsonValue] = {
-        "id": _name_item("fc", origin, index),
+        "id": _name_item("fc", source, index),
         "type": "function_call",
         "status": "completed",
-        "call_id": call.id or _name_item("call", origin, index),
+        "call_id": call.id or _name_item("call", source, index),
         "name": call.name,
         "arguments": call.arguments,
     }

@@ -1,4 +1,4 @@
-"""What a response says of how its answer came about, and that a failed run gives no half of an answer."""
+"""The provenance of answers in responses; a failed run returns no partial answer."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from ripieno.domain import Budget, Op, Plan, Step, Task, Turns, WorkerId, Workfl
 from ripieno.errors import BudgetExhausted, ProviderError
 from ripieno.execute import Answered, Executor, Failed, Started, Turn
 from ripieno.orchestrator import make_arrival
-from ripieno.testing import Reply, ScriptedServer, Seen
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 
 A, B, C = (WorkerId(name) for name in "abc")
 TASK = Task.from_text("What is five times seven, in words?")
@@ -35,23 +35,23 @@ async def post(
         return response.status, await response.json(), {name.lower(): v for name, v in response.headers.items()}
 
 
-def last_words(seen: Seen) -> str:
-    messages: Any = seen.body["messages"]
+def last_words(request: ReceivedRequest) -> str:
+    messages: Any = request.body["messages"]
     return str(messages[-1]["content"])
 
 
-def conduct(steps: list[dict[str, object]], work: Callable[[str], Reply]) -> Callable[[Seen], Reply]:
+def conduct(steps: list[dict[str, object]], work: Callable[[str], Reply]) -> Callable[[ReceivedRequest], Reply]:
     """A worker that writes a plan where one is asked for, and else works as told."""
 
-    def reply(seen: Seen) -> Reply:
-        if "response_format" in seen.body:
+    def reply(request: ReceivedRequest) -> Reply:
+        if "response_format" in request.body:
             return Reply(text=json.dumps({"steps": steps}))
-        return work(last_words(seen))
+        return work(last_words(request))
 
     return reply
 
 
-# a failed run gives no half of an answer
+# a failed run returns no partial answer
 
 
 EXTRACT_SOLVE: list[dict[str, object]] = [
@@ -92,7 +92,7 @@ async def carry(app: Installation, workflow: Workflow, task: Task = TASK) -> Ans
     )
 
 
-async def test_a_plan_gives_what_was_an_answer_of_the_whole_task_and_nothing_else(serve: Serve) -> None:
+async def test_a_plan_returns_only_answers_to_the_whole_task(serve: Serve) -> None:
     first, checker, last = serve([Reply(text="thirty-five")]), serve([Reply(status=500)]), serve([Reply(status=500)])
     write_pool(first, checker, last)
     solve = Step(worker=A, op=Op.SOLVE)
@@ -145,7 +145,7 @@ async def take_turns(app: Installation, *steps: Step | None, most: int = 5) -> A
     return started.recorder.ended
 
 
-async def test_turns_that_end_with_a_failure_give_no_half_of_an_answer(serve: Serve) -> None:
+async def test_turns_that_fail_return_no_partial_answer(serve: Serve) -> None:
     write_pool(serve([Reply(text=HALF)]), serve([Reply(status=400)]))
     half = Step(worker=A, op=Op.EXTRACT)
     whole = Step(worker=A, op=Op.SOLVE)
@@ -166,10 +166,10 @@ async def test_turns_that_end_with_a_failure_give_no_half_of_an_answer(serve: Se
         assert chosen.run.ended_early is None
 
 
-# what is told
+# provenance
 
 
-async def test_an_answer_tells_its_verdict_its_worker_and_why_it_ended_early(serve: Serve) -> None:
+async def test_an_answer_reports_its_verdict_its_worker_and_why_it_ended_early(serve: Serve) -> None:
     wrong, other = serve([Reply(text="34")]), serve([Reply(text="33")])
     write_pool(wrong, other)
     async with open_gateway() as (_, address, client):
@@ -226,7 +226,7 @@ ROUTES = ["/v1/chat/completions", "/v1/messages", "/v1/responses"]
 
 
 @pytest.mark.parametrize("path", ROUTES)
-async def test_each_dialect_tells_it_whole_and_in_the_last_event_of_a_stream(serve: Serve, path: str) -> None:
+async def test_each_dialect_reports_provenance_whole_and_in_the_last_event_of_a_stream(serve: Serve, path: str) -> None:
     write_pool(serve([Reply(text="34 it is")]), serve([Reply(text="35")]))
     wanted = {"workflow": "verified", "check": NUMERIC}
     async with open_gateway() as (_, address, client):
@@ -245,7 +245,7 @@ async def test_each_dialect_tells_it_whole_and_in_the_last_event_of_a_stream(ser
             assert bool(told[-1]["verdicts"]) == ("ripieno" in fields)
 
 
-async def test_official_clients_take_the_field_for_what_it_is(serve: Serve) -> None:
+async def test_official_clients_accept_the_ripieno_field(serve: Serve) -> None:
     write_pool(serve([Reply(text="one two three")]))
     async with open_gateway() as (_, address, _client):
         async with AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
@@ -266,7 +266,7 @@ async def test_official_clients_take_the_field_for_what_it_is(serve: Serve) -> N
                 assert (await events.get_final_message()).content[0].type == "text"
 
 
-async def test_a_kept_answer_has_the_same_headers_and_a_request_id_of_its_own(serve: Serve) -> None:
+async def test_a_cached_answer_has_the_same_headers_and_its_own_request_id(serve: Serve) -> None:
     server = serve([Reply(text="35")])
     write_pool(server, extra="[cache]\nanswers = true")
     async with open_gateway() as (app, address, client):
@@ -284,7 +284,7 @@ async def test_a_kept_answer_has_the_same_headers_and_a_request_id_of_its_own(se
         assert app.ledger.count("decided") == 1
 
 
-async def test_an_answer_that_ended_early_and_one_of_another_check_are_not_kept(serve: Serve) -> None:
+async def test_answers_that_ended_early_or_with_another_check_are_not_cached(serve: Serve) -> None:
     servers: list[ScriptedServer] = [serve([Reply(text="34")]), serve([Reply(text="35")])]
     write_pool(*servers, extra="[cache]\nanswers = true")
     async with open_gateway() as (_, address, client):

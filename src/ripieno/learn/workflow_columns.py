@@ -1,8 +1,8 @@
-"""Modes: what cascades and votes would have brought on measured tasks, replayed from the answers in the ledger.
+"""Workflow columns: cascades and votes on measured tasks, replayed from the answers in the ledger.
 
-A workflow is one more column beside the workers: replayed, estimated by the same predictor, scored by the same
-utility. As answers are replayed and not imagined, workers that err together gain nothing from agreeing. Workflows stay
-only where the router with them earns more on held-out tasks than the router without.
+A workflow becomes one more column of the data set. The same predictor estimates it, and the same utility scores it.
+The answers are real, so workers with common errors gain nothing from agreement. Workflows stay only if the router with
+them gains on held-out tasks.
 """
 
 import math
@@ -25,43 +25,33 @@ from ripieno.route.utility import Scales, score_outcomes
 from ripieno.tasks import Model, RoutingData, make_training_set
 from ripieno.verify.text import reduce_answer
 
-MOST_MODES = 4
-"""Workflows that become columns: more would be noise among the workers."""
+MOST_WORKFLOWS = 4
+"""Most workflows that become columns. More would be noise among the workers."""
 MOST_STRONG = 4
-"""Workers that a cascade may end with: those of the highest mean quality."""
+"""Workers of the highest mean quality that may be the last stage of a cascade."""
 LEAST_TASKS = 40
-"""Tasks with answers of all members below which nothing is replayed."""
+"""Least tasks with answers of all members that are replayed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answers:
-    """What each worker answered to each task once: n tasks, m workers; NaN and -1 where it was not asked."""
+class AnswerMatrix:
+    """One answer of each worker to each task: n tasks, m workers. NaN and -1 if there is none."""
 
     said: np.ndarray
-    """Number of the final answer, shape (n, m): equal where the answers are."""
+    """Number of the final answer, shape (n, m). Equal answers have equal numbers."""
     quality: np.ndarray
     cost_usd: np.ndarray
     latency_s: np.ndarray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModesFound:
-    """Workflows that pay, and the proof."""
-
-    trained: Trained
-    """The router with them."""
-    gain: Interval
-    """Utility that it earns more on held-out tasks, paired."""
-
-
-def gather_answers(ledger: Ledger, data: RoutingData) -> list[Answers]:
-    """The answers of a campaign, one set a repeat."""
+def gather_answers(ledger: Ledger, data: RoutingData) -> list[AnswerMatrix]:
+    """Gather the answers of a campaign, one matrix per repeat."""
     rows = {prompt.id: row for row, prompt in enumerate(data.prompts)}
     columns = {model.id: column for column, model in enumerate(data.models)}
     entries = (stored.entry for stored in ledger.read(kinds=("judged",)))
     judged = (entry for entry in entries if isinstance(entry, Judged) and not entry.verdict.is_void)
     qualities = {entry.run: entry.verdict.quality for entry in judged}
-    sets: dict[int, Answers] = {}
+    sets: dict[int, AnswerMatrix] = {}
     codes: dict[tuple[int, str], int] = {}
     for stored in ledger.read(kinds=("executed",), dataset=data.name):
         assert isinstance(stored.entry, Executed)
@@ -81,12 +71,12 @@ def gather_answers(ledger: Ledger, data: RoutingData) -> list[Answers]:
 
 
 def replay(
-    workflow: Workflow, answers: Answers, columns: Mapping[str, int]
+    workflow: Workflow, answers: AnswerMatrix, columns: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Quality, cost and latency of a workflow on each task, each of shape (n,); NaN where a member was not asked.
+    """Compute quality, cost and latency of a workflow on each task, shape (n,) each; NaN if a member has no answer.
 
     Raises:
-        TypeError: the workflow is none that answers alone can replay.
+        TypeError: answers alone cannot replay the workflow.
     """
     quality, cost, latency = answers.quality, answers.cost_usd, answers.latency_s
     match workflow:
@@ -111,18 +101,10 @@ def replay(
     return np.where(known, right, np.nan), np.where(known, paid, np.nan), np.where(known, took, np.nan)
 
 
-def propose_modes(
-    data: RoutingData, answers: Sequence[Answers], pool: Pool, *, objective: Objective, scales: Scales
+def propose_workflows(
+    data: RoutingData, answers: Sequence[AnswerMatrix], pool: Pool, *, objective: Objective, scales: Scales
 ) -> dict[WorkerId, Workflow]:
-    """The workflows that promise most on training tasks: gain over the best worker of each kind of task.
-
-    Args:
-        data: the campaign.
-        answers: of its workers.
-        pool: whose workers may be members.
-        objective: what utility is measured for.
-        scales: the ordinary price and wait.
-    """
+    """Propose the workflows with the highest gain over the best worker of each kind of task, on training tasks."""
     columns = {model.id: column for column, model in enumerate(data.models)}
     rows = data.split_rows("train")
     kinds = np.array([data.prompts[row].kind for row in rows])
@@ -144,11 +126,13 @@ def propose_modes(
         if gain > 0.0:
             ranked.append((gain / len(rows), name, workflow))
     ranked.sort(key=lambda found: (-found[0], found[1]))
-    return {name: workflow for _, name, workflow in ranked[:MOST_MODES]}
+    return {name: workflow for _, name, workflow in ranked[:MOST_WORKFLOWS]}
 
 
-def add_modes(data: RoutingData, answers: Sequence[Answers], workflows: Mapping[WorkerId, Workflow]) -> RoutingData:
-    """The data set with a column for each workflow."""
+def add_columns(
+    data: RoutingData, answers: Sequence[AnswerMatrix], workflows: Mapping[WorkerId, Workflow]
+) -> RoutingData:
+    """Add a column for each workflow to a data set."""
     columns = {model.id: column for column, model in enumerate(data.models)}
     parts: dict[str, list[np.ndarray]] = {name: [getattr(data, name)] for name in _OUTCOMES}
     for place, workflow in enumerate(workflows.values()):
@@ -164,18 +148,12 @@ def add_modes(data: RoutingData, answers: Sequence[Answers], workflows: Mapping[
     return replace(data, models=models, **joined)  # type: ignore[arg-type]  # each array is of its field's type
 
 
-def fit_with_modes(
+def fit_with_workflows(
     ledger: Ledger, data: RoutingData, features: Sequence[Features], pool: Pool, *, recipe: Recipe, base: Trained
-) -> ModesFound | None:
-    """The router with workflows as further columns; None where they do not pay on held-out tasks.
+) -> tuple[Trained, Interval] | None:
+    """Fit a router with workflows as further columns; None if they have no proven gain on held-out tasks.
 
-    Args:
-        ledger: holds the answers.
-        data: the campaign, with a test split.
-        features: of all its prompts.
-        pool: whose workers may be members.
-        recipe: of the router.
-        base: the router without.
+    `base` is the router without workflows, fitted to the same campaign. The interval is the paired gain in utility.
     """
     if base.bench is None:
         return None
@@ -183,19 +161,19 @@ def fit_with_modes(
     answers = gather_answers(ledger, data)
     if not answers:
         return None
-    workflows = propose_modes(data, answers, pool, objective=recipe.objective, scales=scales)
+    workflows = propose_workflows(data, answers, pool, objective=recipe.objective, scales=scales)
     if not workflows:
         return None
-    wider = add_modes(data, answers, workflows)
+    wider = add_columns(data, answers, workflows)
     bench = prepare(wider, features)
     rows = wider.split_rows("train")
     training = make_training_set(wider, [features[int(row)] for row in rows], rows)
     checkpoint = Checkpoint.fit(recipe.kind, training, rng=np.random.default_rng(recipe.seed))
-    with_modes = routed_utility(replace(bench, scales=scales), checkpoint, recipe.objective)
+    earned = routed_utility(replace(bench, scales=scales), checkpoint, recipe.objective)
     shared = np.isin(base.bench.test_rows, bench.test_rows)
     without = routed_utility(base.bench, base.checkpoint, recipe.objective)[shared]
     groups = base.bench.held_out.groups[shared]
-    gain = bootstrap_mean(with_modes - without, rng=np.random.default_rng(recipe.seed), groups=groups)
+    gain = bootstrap_mean(earned - without, rng=np.random.default_rng(recipe.seed), groups=groups)
     if gain.low <= 0.0:
         return None
     added = f"workflows add {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] utility"
@@ -208,24 +186,21 @@ def fit_with_modes(
             "verdict": f"{base.card.verdict}; {added}",
         }
     )
-    return ModesFound(trained=replace(base, checkpoint=checkpoint, card=card), gain=gain)
+    return replace(base, checkpoint=checkpoint, card=card), gain
 
 
 _OUTCOMES = ("prompt_index", "model_index", "quality", "cost_usd", "latency_s", "input_tokens", "output_tokens")
 
 
-def _empty(rows: int, columns: int) -> Answers:
-    shape = (rows, columns)
-    return Answers(
-        said=np.full(shape, -1, dtype=np.int64),
-        quality=np.full(shape, np.nan),
-        cost_usd=np.full(shape, np.nan),
-        latency_s=np.full(shape, np.nan),
+def _empty(rows: int, columns: int) -> AnswerMatrix:
+    unknown = [np.full((rows, columns), np.nan) for _ in range(3)]
+    return AnswerMatrix(
+        said=np.full((rows, columns), -1, dtype=np.int64), quality=unknown[0], cost_usd=unknown[1], latency_s=unknown[2]
     )
 
 
 def _list_candidates(data: RoutingData, members: Sequence[WorkerId], pool: Pool) -> list[tuple[WorkerId, Workflow]]:
-    """Agreements of two workers of different families with a strong one behind them, and votes of three."""
+    """List agreements of two workers of different families with a strong fallback, and votes of three."""
     quality = np.nanmean(data.matrix(data.quality)[data.split_rows("train")], axis=0)
     mean = {WorkerId(model.id): float(quality[column]) for column, model in enumerate(data.models)}
     strong = sorted(members, key=lambda worker: -mean[worker])[:MOST_STRONG]
@@ -244,15 +219,15 @@ def _list_candidates(data: RoutingData, members: Sequence[WorkerId], pool: Pool)
 
 
 def _replay_all(
-    workflow: Workflow, answers: Sequence[Answers], columns: Mapping[str, int]
+    workflow: Workflow, answers: Sequence[AnswerMatrix], columns: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `replay`, of all repeats, each of shape (repeats, n)."""
+    """Replay all repeats. Each result has the shape (repeats, n)."""
     quality, cost, latency = zip(*(replay(workflow, found, columns) for found in answers), strict=True)
     return np.array(quality), np.array(cost), np.array(latency)
 
 
 def _above_known(cost: np.ndarray, data: RoutingData, rows: np.ndarray) -> np.ndarray:
-    """Costs of a workflow, shape (n,), with unknown ones as high as the highest known cost of a worker."""
+    """Replace the unknown costs of a workflow, shape (n,), by the highest known cost of a worker."""
     known = data.matrix(data.cost_usd)[rows]
     highest = float(np.nanmax(known)) if not np.isnan(known).all() else math.nan
     return np.where(np.isnan(cost), highest, cost)

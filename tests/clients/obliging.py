@@ -1,27 +1,27 @@
-"""A worker by rule that does what it is asked: calls the tool that is named, fills the schema that is given."""
+"""A scripted worker that calls the tool that a message names, and fills the schema that a request states."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from ripieno.testing.scripted import Reply, Seen
+from ripieno.testing.scripted import ReceivedRequest, Reply
 
 Schema = Mapping[str, object]
 
 
-def oblige(seen: Seen) -> Reply:
+def oblige(request: ReceivedRequest) -> Reply:
     """Answer a chat-completions request; pass it to `ScriptedServer` as its script.
 
     A tool is called where it is forced, or where the last message names it and no tool has answered yet; what a schema
     asks for is filled with the numbers and words of that message; everything else is told back.
     """
-    messages = cast(list[dict[str, object]], seen.body.get("messages", []))
+    messages = cast(list[dict[str, object]], request.body.get("messages", []))
     asked = _text_of(messages[-1])
     if messages[-1].get("role") == "tool":
         return Reply(text=f"The tool says: {asked}")
-    tools = [tool["function"] for tool in cast(list[dict[str, dict[str, object]]], seen.body.get("tools") or [])]
-    called = _choose_tools(tools, seen.body.get("tool_choice"), asked)
+    tools = [tool["function"] for tool in cast(list[dict[str, dict[str, object]]], request.body.get("tools") or [])]
+    called = _choose_tools(tools, request.body.get("tool_choice"), asked)
     if called:
         calls = [
             {
@@ -32,7 +32,7 @@ def oblige(seen: Seen) -> Reply:
             for index, tool in enumerate(called)
         ]
         return Reply(text="", message={"tool_calls": calls}, finish_reason="tool_calls")
-    form = cast(dict[str, object], seen.body.get("response_format") or {})
+    form = cast(dict[str, object], request.body.get("response_format") or {})
     if form.get("type") == "json_schema":
         schema = cast(dict[str, Schema], form["json_schema"])["schema"]
         return Reply(text=json.dumps(fill(schema, asked)))
