@@ -75,7 +75,7 @@ def draw_case(rng: np.random.Generator, *, tasks: int) -> Case:
         ),
         arrays=EstimateArrays(
             expected=expected,
-            usual_quality=draw(0.0, 1.0, shape),
+            mean_quality=draw(0.0, 1.0, shape),
             standing=np.where(newcomers, rng.integers(len(STANDINGS), size=shape), STANDINGS.index(Standing.FREE)),
             is_measured=rng.random(shape) < 0.8,
             is_eligible=None if eligible.all() else eligible,
@@ -100,7 +100,7 @@ def list_estimates(case: Case, row: int) -> list[Estimate]:
             latency_s=float(expected.latency_s[row, column]),
             latency_log_sd=float(spreads[row, column]),
             is_measured=bool(arrays.is_measured[row, column]),
-            mean_quality=float(arrays.usual_quality[row, column]),
+            mean_quality=float(arrays.mean_quality[row, column]),
             standing=STANDINGS[int(arrays.standing[row, column])],
         )
         for column in np.flatnonzero(case.eligible[row]).tolist()

@@ -218,7 +218,7 @@ def test_no_unnamed_worker_with_effects_is_ever_called(world: World, is_stream: 
     if world.arrival.workflow is not None:
         named |= {*list_named(world.arrival.workflow)}
     called = asyncio.run(carry(world, is_stream=is_stream))
-    careful = {worker.id for worker in world.pool if worker.is_careful}
+    careful = {worker.id for worker in world.pool if worker.is_restricted}
     assert careful & {*called} <= named
     if world.arrival.workflow is None and world.task.objective.mode is not Mode.TURNS:
         for worker in careful:

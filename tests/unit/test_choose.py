@@ -56,7 +56,7 @@ def lead_plainly(case: Case, row: int) -> int:
     above = [column for column in candidates if arrays.expected.quality[row, column] >= objective.quality_floor]
     candidates = above or candidates
     best = max(candidates, key=lambda column: utility[column])
-    usual = score(arrays.usual_quality, candidates)
+    usual = score(arrays.mean_quality, candidates)
     incumbent = candidates[usual.index(max(usual))]
     worth = 1.0 + objective.mission_criticality / 10.0 if objective.preset == "qos" else objective.preference
     is_ahead = rule.margin == 0.0 or utility[best] - utility[incumbent] > rule.margin * worth

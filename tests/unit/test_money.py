@@ -49,8 +49,8 @@ from ripieno.ledger.codec import encode_entry
 from ripieno.measure.profile import CampaignProgress
 from ripieno.route import Pacer
 from ripieno.route.choose import gather_estimates
+from ripieno.route.compose import WorkflowInputs
 from ripieno.route.mask import Conditions, mask_workers
-from ripieno.route.modes import WorkflowInputs
 from ripieno.route.policies import UtilityPolicy
 from ripieno.route.predictors.prior import PriorPredictor
 from ripieno.route.utility import Scales, fill_unknown_costs, score_outcome, score_utilities

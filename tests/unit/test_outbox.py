@@ -14,7 +14,7 @@ from tests.unit.test_ledger import make_executed
 from ripieno.domain import Executed
 from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, NotFound
 from ripieno.ledger import Ledger, Outbox
-from ripieno.ledger.codec import Row, encode_entry
+from ripieno.ledger.codec import EntryRow, encode_entry
 from ripieno.ledger.outbox import _pack
 
 
@@ -162,7 +162,7 @@ async def test_what_waited_for_a_lock_is_committed_in_bounded_batches(tmp_path: 
 
 async def test_a_fault_of_ours_is_told_to_who_waits_and_the_writer_goes_on(tmp_path: Path) -> None:
     with Ledger(f"sqlite:///{tmp_path}/l.db") as ledger:
-        broken = Row(id="x", kind="executed", body=5)  # type: ignore[arg-type]  # no text
+        broken = EntryRow(id="x", kind="executed", body=5)  # type: ignore[arg-type]  # no text
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         ledger._writer.submit([broken], waiting)
         with pytest.raises(TypeError):

@@ -52,12 +52,12 @@ from ripieno.domain import (
 from ripieno.domain.grader import (
     Agreement,
     Check,
-    Choice,
     Exact,
     External,
     Human,
     JsonSchema,
     Judge,
+    MultipleChoice,
     Numeric,
     Pattern,
     UnitTests,
@@ -65,7 +65,7 @@ from ripieno.domain.grader import (
 from ripieno.errors import InvalidTask, LedgerCorrupt
 from ripieno.execute.prompts import LONGEST_RESULT, clip, make_step, read_verdict
 from ripieno.ledger.codec import decode_entry, encode_entry
-from ripieno.route.modes import WorkflowInputs, compose, find_check, read_schema
+from ripieno.route.compose import WorkflowInputs, compose, find_check, read_schema
 from ripieno.tasks.graders import read_check
 
 A, B, C = (WorkerId(name) for name in "abc")
@@ -74,7 +74,7 @@ RIGHT = Exact(answers=("x",))
 CHECKS: tuple[Check, ...] = (
     RIGHT,
     Numeric(answer=1.5),
-    Choice(letter="A", options=("A", "B")),
+    MultipleChoice(letter="A", options=("A", "B")),
     JsonSchema(schema={"type": "object", "kind": "exact"}),
     Pattern(pattern="[a-z]+"),
     UnitTests(tests="assert f()"),
@@ -230,9 +230,9 @@ def make_worker(name: str, **card: object) -> Worker:
 
 
 def test_families_are_stated_or_the_stem_of_the_id() -> None:
-    assert make_worker("qwen3-coder-480b").kin == "qwen3"
-    assert make_worker("openai/gpt-5").kin == "openai"
-    assert make_worker("x", family="y").kin == "y"
+    assert make_worker("qwen3-coder-480b").model_family == "qwen3"
+    assert make_worker("openai/gpt-5").model_family == "openai"
+    assert make_worker("x", family="y").model_family == "y"
 
 
 def make_cast(*workers: Worker, **more: object) -> WorkflowInputs:

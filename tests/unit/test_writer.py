@@ -18,7 +18,7 @@ from tests.unit.test_outbox import locked
 from ripieno.domain import Executed
 from ripieno.errors import LedgerCorrupt, LedgerError
 from ripieno.ledger import Ledger, Outbox, aside, commit, writer
-from ripieno.ledger.codec import Row
+from ripieno.ledger.codec import EntryRow
 
 PATIENCE_S = 0.05
 
@@ -185,7 +185,7 @@ async def test_a_kept_row_that_the_database_never_takes_is_dropped_and_told(
     with opened(tmp_path) as ledger:
         await ledger.append(make_executed("first"))
         with locked(tmp_path / "l.db"):
-            bad = Row(id="executed:bad", kind=None, body="{}")  # type: ignore[arg-type]  # refused by the table alone
+            bad = EntryRow(id="executed:bad", kind=None, body="{}")  # type: ignore[arg-type]  # refused by the table alone
             monkeypatch.setattr(commit, "chain_digest", lambda previous, row, *, at: previous + "x")
             ledger._writer.submit([bad], None)
             ledger.note(make_executed("good"))

@@ -37,7 +37,7 @@ from ripieno.route.predictors import Estimator, PriorPredictor
 UNRECORDED = ("allowed workflows", "check", "judge", "rules", "worker cards")
 """Inputs that earlier versions did not record: what the decision and today's pool say of them is taken instead."""
 COMPARED = (
-    *("workflow", "mode", "propensity", "estimates", "utilities", "abstains"),
+    *("workflow", "learned_workflow", "propensity", "estimates", "utilities", "abstains"),
     *("kind", "advice", "policy", "policy_facts", "predictor", "inputs"),
 )
 """Fields of a decision that a replay makes again."""
@@ -223,7 +223,7 @@ def _infer_inputs(decided: Decided) -> RecordedInputs:
     """Infer what an earlier version did not record: a check in force stands for the stated one and for the judge."""
     decision = decided.decision
     workflow, asked = decision.workflow, decision.objective.mode
-    is_given = asked is None and decision.mode is None and not isinstance(workflow, Solo)
+    is_given = asked is None and decision.learned_workflow is None and not isinstance(workflow, Solo)
     return RecordedInputs(setup="", kind=decided.task.kind, check=getattr(workflow, "check", None), is_given=is_given)
 
 

@@ -38,7 +38,7 @@ class Roster:
     @classmethod
     def draw(cls, pool: Pool, eligible: Sequence[WorkerId], rng: np.random.Generator) -> "Roster":
         """Draw a random numbering of the eligible workers, so that neither name nor place decides."""
-        present = [pool[worker] for worker in eligible if not pool[worker].is_careful]
+        present = [pool[worker] for worker in eligible if not pool[worker].is_restricted]
         return cls(tuple(present[index] for index in rng.permutation(len(present))))
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ class Numeric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class MultipleChoice:
     """The chosen option is `letter`; `options` lists all of them."""
 
     letter: str
@@ -93,9 +93,11 @@ class Human:
     question: str = "Is this answer right?"
 
 
-Grader: TypeAlias = Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External | Recorded
+Grader: TypeAlias = Exact | Numeric | MultipleChoice | JsonSchema | Pattern | UnitTests | Judge | External | Recorded
 """What an answer can be checked by after the fact, by itself."""
-Check: TypeAlias = Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External | Agreement | Human
+Check: TypeAlias = (
+    Exact | Numeric | MultipleChoice | JsonSchema | Pattern | UnitTests | Judge | External | Agreement | Human
+)
 """What an answer can be checked by while its task is under way."""
 
 

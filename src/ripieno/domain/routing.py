@@ -214,7 +214,7 @@ class Decision:
     """How many calls stood before this one at the workers that were full, for each that they take at once."""
     incumbent: WorkerId | None = None
     """The worker that has answered the earlier turns of the same conversation."""
-    mode: WorkerId | None = None
+    learned_workflow: WorkerId | None = None
     """Name of the workflow among the estimates, where one was chosen in place of a worker."""
     advice: Mapping[str, float] = field(default_factory=dict)
     """Further shares that the predictor has a head for: cascade, verify, abstain."""
@@ -237,7 +237,7 @@ class Decision:
     @property
     def choice(self) -> WorkerId:
         """What was chosen among the estimates: a worker, or a workflow by its name."""
-        return self.mode or self.worker
+        return self.learned_workflow or self.worker
 
 
 def _order(value: object) -> object:

@@ -164,7 +164,7 @@ class Run:
     """Id of the virtual key that pays for it."""
     workflow: str = "solo"
     """Kind of the workflow."""
-    mode: WorkerId | None = None
+    learned_workflow: WorkerId | None = None
     """Name of the workflow among the estimates, where the router chose it by itself."""
     author: WorkerId | None = None
     """Whose answer was given, where that is not the last call's worker."""

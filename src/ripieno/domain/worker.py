@@ -78,12 +78,12 @@ class Worker:
             raise ValueError(f"context_window must be positive, got {self.context_window!r} for {self.id!r}")
 
     @property
-    def is_careful(self) -> bool:
+    def is_restricted(self) -> bool:
         """Whether a call of it is more than a question: it never stands in for another worker."""
         return self.has_effects or self.needs_approval
 
     @property
-    def kin(self) -> str:
+    def model_family(self) -> str:
         """The family, or the id up to its first separator."""
         return self.family or re.split(r"[-/:@]", self.id, maxsplit=1)[0]
 

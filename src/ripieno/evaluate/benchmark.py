@@ -238,7 +238,7 @@ def _describe_trust(bench: Benchmark, predictor: Checkpoint, estimates: Estimate
         )
     }
     if len(held_out.workers) == 2:
-        strong = int(np.argmax(estimates.usual_quality[0]))
+        strong = int(np.argmax(estimates.mean_quality[0]))
         figures["apgr"] = _or_none(gap_recovered(predicted.quality, held_out.quality, weak=1 - strong, strong=strong))
         kinds = np.array(held_out.kinds)
         figures["apgr_of"] = {

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ripieno.errors import LedgerCorrupt, LedgerError
-from ripieno.ledger.batch import MOST_ROWS, Request
+from ripieno.ledger.batch import MOST_ROWS, WriteRequest
 from ripieno.ledger.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ MOST_TRIES = 3
 MOST_TOGETHER = 500
 """Kept requests of one commit."""
 
-Commit = Callable[[Sequence[Request]], None]
+Commit = Callable[[Sequence[WriteRequest]], None]
 
 
 class Aside:
@@ -35,7 +35,7 @@ class Aside:
         self._lock = lock
         self.is_at_fault = False
         """Whether the latest commit was refused."""
-        self._kept: list[Request] = []
+        self._kept: list[WriteRequest] = []
         """Refused rows that nobody waits for."""
         self._tries = 0
 
@@ -54,12 +54,12 @@ class Aside:
         """Whether rows are kept in memory."""
         return bool(self._kept)
 
-    def take(self, batch: Sequence[Request], error: LedgerError) -> None:
+    def take(self, batch: Sequence[WriteRequest], error: LedgerError) -> None:
         """Spool or refuse rows that are not settled yet; the lock is held."""
         if not self._spool(batch, error):
             self.refuse(batch, error)
 
-    def refuse(self, batch: Sequence[Request], error: BaseException) -> None:
+    def refuse(self, batch: Sequence[WriteRequest], error: BaseException) -> None:
         """Refuse rows; those that nobody waits for are kept in memory as long as there is room."""
         self.is_at_fault = True
         room = MOST_KEPT - sum(len(request.rows) for request in self._kept)
@@ -70,7 +70,7 @@ class Aside:
                 continue
             if may_keep and len(request.rows) <= room:
                 room -= len(request.rows)
-                self._kept.append(Request(rows=request.rows, done=None))
+                self._kept.append(WriteRequest(rows=request.rows, done=None))
             else:
                 log.error("%d entries could not be recorded: %s", len(request.rows), error)
 
@@ -80,7 +80,7 @@ class Aside:
         try:
             rows = self._outbox.read()
             for start in range(0, len(rows), MOST_ROWS):
-                self._commit([Request(rows=rows[start : start + MOST_ROWS], done=None)])
+                self._commit([WriteRequest(rows=rows[start : start + MOST_ROWS], done=None)])
             with self._lock:
                 if len(self._outbox) > len(rows):  # what is in the ledger already is known by its names
                     return LedgerError("more was put into the outbox while it was emptied")
@@ -116,7 +116,7 @@ class Aside:
         for request in self._kept:
             log.error("%d entries could not be recorded before the end", len(request.rows))
 
-    def _spool(self, batch: Sequence[Request], error: LedgerError) -> bool:
+    def _spool(self, batch: Sequence[WriteRequest], error: LedgerError) -> bool:
         """Keep the rows aside, durably; False where there is no place."""
         if self._outbox is None or isinstance(error, LedgerCorrupt):
             return False

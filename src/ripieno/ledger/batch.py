@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from ripieno.ledger.codec import Row
+from ripieno.ledger.codec import EntryRow
 
 MOST_ROWS = 2000
 """Rows of one group commit: more would make the first one wait."""
@@ -22,10 +22,10 @@ Waiting: TypeAlias = Future[int] | asyncio.Future[int]
 
 
 @dataclass(slots=True)
-class Request:
+class WriteRequest:
     """Rows that wait to be written, and who waits for them: a thread, a task of an event loop, or nobody."""
 
-    rows: Sequence[Row]
+    rows: Sequence[EntryRow]
     done: Waiting | None
     count: int = 0
     error: BaseException | None = None
@@ -46,19 +46,19 @@ class Intake:
     """The queue of requests: any thread puts, the writer's thread gathers."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._queue: SimpleQueue[WriteRequest | None] = SimpleQueue()
         """None marks the end."""
         self._committed_at = 0.0
         self._is_busy = False
         """Whether the latest commit was waited for by more than one."""
 
-    def put(self, request: Request | None) -> None:
+    def put(self, request: WriteRequest | None) -> None:
         """Add a request; None is the last."""
         self._queue.put(request)
 
-    def drain(self) -> list[Request]:
+    def drain(self) -> list[WriteRequest]:
         """Take all that is queued; the mark of the end stays."""
-        drained: list[Request] = []
+        drained: list[WriteRequest] = []
         is_last = False
         with suppress(Empty):
             while True:
@@ -71,7 +71,7 @@ class Intake:
             self._queue.put(None)
         return drained
 
-    def gather(self, idle_s: float | None) -> tuple[list[Request], bool]:
+    def gather(self, idle_s: float | None) -> tuple[list[WriteRequest], bool]:
         """Take what one commit writes; rows that nobody waits for are given a moment for company.
 
         Args:
@@ -80,7 +80,7 @@ class Intake:
         Returns:
             The requests, and whether the end was reached.
         """
-        batch: list[Request] = []
+        batch: list[WriteRequest] = []
         rows = 0
         has_hurry = False
         ready_at = self._committed_at + (GAP_S if self._is_busy else 0.0)
@@ -98,15 +98,15 @@ class Intake:
                 time.sleep(max(ready_at - time.perf_counter(), 0.0))
         return batch, False
 
-    def note_commit(self, batch: Sequence[Request]) -> None:
+    def note_commit(self, batch: Sequence[WriteRequest]) -> None:
         """Remember when a batch was written, and whether several waited for it: the next one then waits a little."""
         self._committed_at = time.perf_counter()
         self._is_busy = sum(request.done is not None for request in batch) > 1
 
 
-def take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:
+def take_fresh(batch: Sequence[WriteRequest], known: set[str]) -> list[EntryRow]:
     """Rows of a whole batch that are not recorded yet; each request learns how many of its own."""
-    fresh: list[Row] = []
+    fresh: list[EntryRow] = []
     for request in batch:
         for row in request.rows:
             if row.id not in known:
@@ -116,9 +116,9 @@ def take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:
     return fresh
 
 
-def settle_all(batch: Sequence[Request]) -> None:
+def settle_all(batch: Sequence[WriteRequest]) -> None:
     """Wake every waiting thread, and each event loop once for all its tasks."""
-    loops: dict[asyncio.AbstractEventLoop, list[Request]] = {}
+    loops: dict[asyncio.AbstractEventLoop, list[WriteRequest]] = {}
     for request in batch:
         if isinstance(request.done, asyncio.Future):
             loops.setdefault(request.done.get_loop(), []).append(request)
@@ -129,6 +129,6 @@ def settle_all(batch: Sequence[Request]) -> None:
             loop.call_soon_threadsafe(_settle_requests, requests)
 
 
-def _settle_requests(requests: Sequence[Request]) -> None:
+def _settle_requests(requests: Sequence[WriteRequest]) -> None:
     for request in requests:
         request.settle()

@@ -9,8 +9,8 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from ripieno.domain import Clock, find_periods
 from ripieno.errors import LedgerError
-from ripieno.ledger.batch import Request, take_fresh
-from ripieno.ledger.codec import GENESIS, Row, chain_digest
+from ripieno.ledger.batch import WriteRequest, take_fresh
+from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest
 from ripieno.ledger.database import explain_fault, is_lock, translated_faults
 from ripieno.ledger.statements import Statements, insert_rows
 
@@ -46,7 +46,7 @@ class Committer:
         self._sql = Statements(engine)
         self._connection: PoolProxiedConnection | None = None
 
-    def commit(self, batch: Sequence[Request]) -> None:
+    def commit(self, batch: Sequence[WriteRequest]) -> None:
         """Write the rows that are not recorded yet; each request learns how many of its own.
 
         Raises:
@@ -136,7 +136,7 @@ class Committer:
                     known.add(found)
         return last, known
 
-    def _add_spend(self, cursor: DBAPICursor, rows: Sequence[Row], at: float) -> None:
+    def _add_spend(self, cursor: DBAPICursor, rows: Sequence[EntryRow], at: float) -> None:
         """What keys have spent, in the transaction of the runs that cost it: neither lost nor counted twice."""
         sums: dict[tuple[str, str], tuple[float, int, int, int]] = {}
         paid = [row for row in rows if row.key is not None]
@@ -151,7 +151,7 @@ class Committer:
             part = [row.run for row in paid[start : start + MOST_NAMES]]
             cursor.execute(self._sql.release(len(part)), part)
 
-    def _insert_tasks(self, cursor: DBAPICursor, rows: Sequence[Row]) -> None:
+    def _insert_tasks(self, cursor: DBAPICursor, rows: Sequence[EntryRow]) -> None:
         bodies = {row.task: row.task_body for row in rows if row.task is not None and row.task_body is not None}
         if bodies:
             insert_rows(cursor, self._sql.tasks, list(bodies.items()))

@@ -49,7 +49,7 @@ class Held:
 
 
 @dataclass(slots=True)
-class _Purse:
+class _SpendingLimit:
     """One limit of one key, within one transaction."""
 
     period: str
@@ -100,7 +100,7 @@ class Holds:
 
     def _reserve(self, connection: Connection, each: Reserve) -> Held:
         at = self._clock.now()
-        purses = _open_purses(connection, each, at)
+        purses = _read_limits(connection, each, at)
         tight = min(purses, key=lambda purse: purse.limit_usd - purse.taken_usd)
         left = tight.limit_usd - tight.taken_usd
         granted = min(each.most_usd, left)
@@ -117,7 +117,7 @@ class Holds:
         return told
 
 
-def _open_purses(connection: Connection, each: Reserve, at: float) -> list[_Purse]:
+def _read_limits(connection: Connection, each: Reserve, at: float) -> list[_SpendingLimit]:
     """What is taken of each limit of a key: recorded spend, and holds that began within the period."""
     day, month = find_periods(at)
     limits = {day: each.limits.usd_per_day, month: each.limits.usd_per_month}
@@ -130,7 +130,7 @@ def _open_purses(connection: Connection, each: Reserve, at: float) -> list[_Purs
                 holds.c.key == each.key, holds.c.at >= begin_period(period)
             )
             taken = spent.get(period, 0.0) + float(connection.execute(held).scalar_one())
-            purses.append(_Purse(period="day" if period == day else "month", limit_usd=limit, taken_usd=taken))
+            purses.append(_SpendingLimit(period="day" if period == day else "month", limit_usd=limit, taken_usd=taken))
     return purses
 
 

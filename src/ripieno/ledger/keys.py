@@ -17,7 +17,7 @@ KEY_PREFIX = "rp-"
 ID_LENGTH = 10
 
 
-class _Body(msgspec.Struct, frozen=True):
+class KeyBody(msgspec.Struct, frozen=True):
     """What the table keeps of a key as JSON."""
 
     name: str
@@ -129,12 +129,12 @@ def digest_secret(secret: str) -> str:
 
 
 def _dump(name: str, limits: KeyLimits) -> str:
-    return msgspec.json.encode(_Body(name=name, limits=limits)).decode()
+    return msgspec.json.encode(KeyBody(name=name, limits=limits)).decode()
 
 
 def _load(key: str, at: float, revoked_at: float | None, body: str) -> Key:
     try:
-        fields = msgspec.json.decode(body, type=_Body)
+        fields = msgspec.json.decode(body, type=KeyBody)
     except msgspec.MsgspecError as error:
         raise LedgerCorrupt(f"key {key!r} cannot be read: {error}", entry=key) from error
     return Key(id=key, name=fields.name, created_at=at, limits=fields.limits, revoked_at=revoked_at)

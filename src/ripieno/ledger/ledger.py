@@ -12,7 +12,7 @@ from ripieno.domain import Clock, Entry, SystemClock
 from ripieno.errors import LedgerCorrupt, LedgerError
 from ripieno.ledger.batch import Waiting
 from ripieno.ledger.campaigns import Campaigns
-from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
+from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest, decode_entry, encode_entry
 from ripieno.ledger.database import PATIENT_S, hide_password, open_engine
 from ripieno.ledger.decisions import Decisions
 from ripieno.ledger.found import Stored, Verification
@@ -148,7 +148,7 @@ class Ledger:
         query = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
         with self._reader.connect() as connection:
             for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
-                shell = Row(id=row.id, kind=row.kind, body=row.body, task=row.task)
+                shell = EntryRow(id=row.id, kind=row.kind, body=row.body, task=row.task)
                 if chain_digest(previous, shell, at=row.at) != row.digest:
                     raise LedgerCorrupt(
                         f"the chain breaks at entry {row.id!r} (seq {row.seq}): it, or one before it, was changed",

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from ripieno.errors import LedgerCorrupt, LedgerFull
-from ripieno.ledger.codec import Row
+from ripieno.ledger.codec import EntryRow
 from ripieno.privacy.files import make_folder, make_private
 
 Kept = TypeVar("Kept")
@@ -100,7 +100,7 @@ class Spool(Generic[Kept]):
         self._rows = 0
 
 
-class Outbox(Spool[Row]):
+class Outbox(Spool[EntryRow]):
     """Rows that the ledger cannot take now.
 
     Args:
@@ -109,7 +109,7 @@ class Outbox(Spool[Row]):
     """
 
     def __init__(self, path: Path, *, largest: int = LARGEST) -> None:
-        super().__init__(path, Row, largest=largest)
+        super().__init__(path, EntryRow, largest=largest)
 
 
 def _pack(row: object) -> bytes:

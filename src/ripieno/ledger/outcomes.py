@@ -67,7 +67,7 @@ class Outcomes:
                 assert isinstance(judged, Judged)
                 assert isinstance(executed, Executed)
                 assert executed.task is not None
-                if not executed.run.is_solo and executed.run.mode is None:
+                if not executed.run.is_solo and executed.run.learned_workflow is None:
                     continue
                 yield TrafficOutcome(seq=row.seq, quality=judged.verdict.quality, run=executed.run, task=executed.task)
 

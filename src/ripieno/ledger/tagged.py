@@ -28,75 +28,75 @@ Workers: TypeAlias = tuple[WorkerId, ...]
 Tagged: TypeAlias = Workflow | grader.Check
 
 
-class _Body(msgspec.Struct, tag_field="kind", tag=lambda name: name[1:].lower()):
+class TaggedBody(msgspec.Struct, tag_field="kind", tag=lambda name: name[1:].lower()):
     """A value as the record holds it."""
 
 
-class _Exact(_Body):
+class _Exact(TaggedBody):
     answers: tuple[str, ...]
 
 
-class _Numeric(_Body):
+class _Numeric(TaggedBody):
     answer: float
     tolerance: float = 1e-6
 
 
-class _Choice(_Body):
+class _MultipleChoice(TaggedBody, tag="choice"):
     letter: str
     options: tuple[str, ...]
 
 
-class _JsonSchema(_Body):
+class _JsonSchema(TaggedBody):
     schema: Mapping[str, JsonValue]
 
 
-class _Pattern(_Body):
+class _Pattern(TaggedBody):
     pattern: str
 
 
-class _UnitTests(_Body):
+class _UnitTests(TaggedBody):
     tests: str
     prefix: str = ""
     timeout_s: float = 5.0
 
 
-class _Judge(_Body):
+class _Judge(TaggedBody):
     rubric: str
     reference: str | None = None
     worker: WorkerId | None = None
 
 
-class _External(_Body):
+class _External(TaggedBody):
     verifier: str
     facts: Mapping[str, JsonValue]
 
 
-class _Agreement(_Body):
+class _Agreement(TaggedBody):
     peer: WorkerId
 
 
-class _Human(_Body):
+class _Human(TaggedBody):
     question: str = "Is this answer right?"
 
 
 _Check: TypeAlias = (
-    _Exact | _Numeric | _Choice | _JsonSchema | _Pattern | _UnitTests | _Judge | _External | _Agreement | _Human
+    _Exact | _Numeric | _MultipleChoice | _JsonSchema | _Pattern | _UnitTests | _Judge | _External | _Agreement | _Human
 )
 
 
-class _Solo(_Body):
+class _Solo(TaggedBody):
     worker: WorkerId
     fallbacks: Workers = ()
 
 
-class _Cascade(_Body):
+class _Cascade(TaggedBody):
     stages: Workers
     check: _Check
     threshold: float = 0.5
     fallbacks: Workers = ()
 
 
-class _Verified(_Body):
+class _Verified(TaggedBody):
     worker: WorkerId
     check: _Check
     repairs: int = 1
@@ -104,7 +104,7 @@ class _Verified(_Body):
     fallbacks: Workers = ()
 
 
-class _Ensemble(_Body):
+class _Ensemble(TaggedBody):
     members: Workers
     merge: Merge
     arbiter: WorkerId | None = None
@@ -113,13 +113,13 @@ class _Ensemble(_Body):
     fallbacks: Workers = ()
 
 
-class _Plan(_Body):
+class _Plan(TaggedBody):
     steps: tuple[Step, ...]
     fallbacks: Workers = ()
     author: str = ""
 
 
-class _Turns(_Body):
+class _Turns(TaggedBody):
     worker: WorkerId
     fallbacks: Workers = ()
     most: int = 5
@@ -142,7 +142,7 @@ _Workflow: TypeAlias = _Solo | _Cascade | _Verified | _Ensemble | _Plan | _Turns
 _CLASSES: Mapping[type[Any], type[Any]] = {
     _Exact: grader.Exact,
     _Numeric: grader.Numeric,
-    _Choice: grader.Choice,
+    _MultipleChoice: grader.MultipleChoice,
     _JsonSchema: grader.JsonSchema,
     _Pattern: grader.Pattern,
     _UnitTests: grader.UnitTests,

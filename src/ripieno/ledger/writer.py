@@ -19,8 +19,8 @@ from sqlalchemy import Engine
 from ripieno.domain import Clock
 from ripieno.errors import LedgerError
 from ripieno.ledger.aside import Aside
-from ripieno.ledger.batch import Intake, Request, Waiting, settle_all
-from ripieno.ledger.codec import Row
+from ripieno.ledger.batch import Intake, Waiting, WriteRequest, settle_all
+from ripieno.ledger.codec import EntryRow
 from ripieno.ledger.commit import Committer
 from ripieno.ledger.database import PATIENT_S
 from ripieno.ledger.outbox import Outbox
@@ -48,7 +48,7 @@ Fault = LedgerError | OSError | None
 class _Work:
     """A batch that is being written."""
 
-    batch: Sequence[Request]
+    batch: Sequence[WriteRequest]
     began: float
     """On the monotonic clock."""
     is_committing: bool = False
@@ -94,7 +94,7 @@ class Writer:
         self._thread.start()
         self._watcher.start()
 
-    def submit(self, rows: Sequence[Row], waiting: Waiting | None, *, is_probe: bool = False) -> None:
+    def submit(self, rows: Sequence[EntryRow], waiting: Waiting | None, *, is_probe: bool = False) -> None:
         """Take rows to be written, all or none; refused ones that nobody waits for are kept as long as there is room.
 
         Args:
@@ -103,7 +103,7 @@ class Writer:
             is_probe: whether the database is tried though there are no rows.
         """
         self._submitted += 1
-        self._intake.put(Request(rows=rows, done=waiting, is_probe=is_probe))
+        self._intake.put(WriteRequest(rows=rows, done=waiting, is_probe=is_probe))
         if self._is_over.is_set():
             self._refuse_late()
         elif self._stuck is not None:
@@ -167,7 +167,7 @@ class Writer:
             return RETRY_S
         return RECOVERY_S if self._commits.fault is not None else None
 
-    def _carry_out(self, batch: Sequence[Request], write: Callable[[], Fault]) -> None:
+    def _carry_out(self, batch: Sequence[WriteRequest], write: Callable[[], Fault]) -> None:
         """Do something with the database, and tell who waits for it, unless the watcher has told them meanwhile."""
         work = _Work(batch=batch, began=time.monotonic())
         self._work = work
@@ -180,7 +180,7 @@ class Writer:
         self._intake.note_commit(batch)
         settle_all(batch)
 
-    def _write(self, batch: Sequence[Request]) -> Fault:
+    def _write(self, batch: Sequence[WriteRequest]) -> Fault:
         try:
             if self.aside.waiting:
                 fault = self.aside.empty_outbox()
@@ -239,7 +239,7 @@ class Writer:
             work, limit_s = self._work, self._patience_s + GRACE_S
             if work is None or time.monotonic() - work.began < limit_s:
                 return
-            late: list[Request] = []
+            late: list[WriteRequest] = []
             if self._stuck is None:
                 self._stuck = LedgerError(f"ledger {self.url!r} did not answer within {limit_s:.1f} s", hint=_SLOW)
             if not work.is_given_up:

@@ -84,7 +84,7 @@ class EstimateArrays:
     """Estimates of n tasks on m workers. Every array has the shape (n, m)."""
 
     expected: Priced
-    usual_quality: Matrix
+    mean_quality: Matrix
     """Quality over all known tasks, which finds the incumbent."""
     standing: Matrix
     """Place in `Standing` of each worker."""
@@ -93,12 +93,12 @@ class EstimateArrays:
     """The mask; None where all are eligible. Every row has an eligible worker, and only eligible workers are chosen."""
 
     @classmethod
-    def of_known(cls, expected: Priced, usual_quality: Matrix) -> "EstimateArrays":
+    def of_known(cls, expected: Priced, mean_quality: Matrix) -> "EstimateArrays":
         """Make the estimates of workers that are all eligible, measured and free."""
         shape = expected.quality.shape
         return cls(
             expected=expected,
-            usual_quality=np.broadcast_to(usual_quality, shape),
+            mean_quality=np.broadcast_to(mean_quality, shape),
             standing=np.full(shape, _FREE),
             is_measured=np.ones(shape, dtype=bool),
         )
@@ -139,7 +139,7 @@ def gather_estimates(estimates: Sequence[Estimate]) -> EstimateArrays:
     quality, cost, latency, sd, log_sd, usual, standing, measured = parts
     return EstimateArrays(
         expected=Priced(quality=quality, cost_usd=cost, latency_s=latency, quality_sd=sd, latency_log_sd=log_sd),
-        usual_quality=usual,
+        mean_quality=usual,
         standing=standing,
         is_measured=measured > 0.0,
     )
@@ -154,7 +154,7 @@ def choose(estimates: EstimateArrays, objective: Objective, rule: DecisionRule) 
     candidates = prefer_above(standing == _FREE, is_above)
     leader = take_highest(utility, candidates)
     if rule.margin != 0.0:
-        usual = replace(expected, quality=estimates.usual_quality)
+        usual = replace(expected, quality=estimates.mean_quality)
         incumbents = take_highest(score_utilities(usual, objective, rule.scales, among=candidates), candidates)
         leader = guard(utility, leader, incumbents, margin=rule.margin * weigh_quality(objective))
     return Choices(utility=utility, standing=standing, is_above=is_above, candidates=candidates, leader=leader)

@@ -90,7 +90,7 @@ def _check_permission(worker: Worker, task: Task, features: Features, conditions
         return Why(reason=Reason.NOT_ALLOWED, detail=f"the request allows only {', '.join(objective.workers)}")
     if objective.allowed and worker.id not in objective.allowed:
         return Why(reason=Reason.NOT_ALLOWED, detail=f"the request may use only {', '.join(objective.allowed)}")
-    if worker.is_careful and worker.id not in objective.workers and worker.id not in conditions.named:
+    if worker.is_restricted and worker.id not in objective.workers and worker.id not in conditions.named:
         why = "its calls change something" if worker.has_effects else "its calls need a human's approval"
         return Why(reason=Reason.NOT_NAMED, detail=f"{why}; name it as the model or in `workers` to use it")
     if worker.privacy.reach > objective.privacy.reach:

@@ -28,8 +28,8 @@ from ripieno.domain import (
     names_worker,
 )
 from ripieno.errors import InvalidPlan, InvalidTask, PredictorError
+from ripieno.route.compose import WorkflowInputs, compose, workflow_as_worker
 from ripieno.route.mask import Conditions, mask_workers
-from ripieno.route.modes import WorkflowInputs, compose, workflow_as_worker
 from ripieno.route.policies import Policy
 from ripieno.route.predictors import Estimator, Forecast, PriorPredictor
 
@@ -158,7 +158,7 @@ class Router:
         return Decision(
             id=inputs.id,
             workflow=workflow,
-            mode=name,
+            learned_workflow=name,
             propensity=choice.propensity,
             policy=self.policy.name,
             policy_facts=self.policy.facts,

@@ -9,13 +9,13 @@ from ripieno.domain import JsonValue, parse_worker_id
 from ripieno.domain.grader import (
     Agreement,
     Check,
-    Choice,
     Exact,
     External,
     Grader,
     Human,
     JsonSchema,
     Judge,
+    MultipleChoice,
     Numeric,
     Pattern,
     Recorded,
@@ -140,14 +140,14 @@ def make_grader(row: _Alone | _RecordedRow) -> Grader:
 
 def _make_alone(
     row: _Alone,
-) -> Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External:
+) -> Exact | Numeric | MultipleChoice | JsonSchema | Pattern | UnitTests | Judge | External:
     match row:
         case _ExactRow(answers=answers):
             return Exact(answers=answers)
         case _NumericRow(answer=answer, tolerance=tolerance):
             return Numeric(answer=answer, tolerance=tolerance)
         case _ChoiceRow(letter=letter, options=options):
-            return Choice(letter=letter, options=options)
+            return MultipleChoice(letter=letter, options=options)
         case _SchemaRow(schema_=schema):
             return JsonSchema(schema=schema)
         case _PatternRow(pattern=pattern):
@@ -171,7 +171,7 @@ def dump_grader(grader: Grader) -> dict[str, object]:
 _KIND_OF: dict[type, str] = {
     Exact: "exact",
     Numeric: "numeric",
-    Choice: "choice",
+    MultipleChoice: "choice",
     JsonSchema: "json_schema",
     Pattern: "pattern",
     UnitTests: "unit_tests",

@@ -14,7 +14,7 @@ LEAST_CLOSENESS = 0.05
 """What a worker of a quite other price counts, against one of the same."""
 
 
-def weigh_kin(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Matrix:
+def weigh_similar(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Matrix:
     """How much each known worker says of an unmeasured one: its nearest in family and price say most.
 
     Args:

@@ -14,7 +14,7 @@ from ripieno.errors import ConfigError, PredictorError
 from ripieno.plugins import ForeignCall, build_plugin
 from ripieno.route.predictors.belief import Belief, learn_cells, learn_prior
 from ripieno.route.predictors.calibration import expected_calibration_error
-from ripieno.route.predictors.cards import weigh_kin
+from ripieno.route.predictors.cards import weigh_similar
 from ripieno.route.predictors.groups import Groups
 from ripieno.route.predictors.guard import choose_margin
 from ripieno.route.predictors.heads import HeadsLearner
@@ -198,21 +198,21 @@ class Checkpoint:
             return self.newcomer
         return Belief.prior(np.diag(KNOWN_SHARE * self._base["cells"][column]))
 
-    def weigh_kin(self, worker: Worker) -> Matrix:
+    def weigh_similar(self, worker: Worker) -> Matrix:
         """Return how much each known worker says of an unknown one, shape (m,)."""
         if worker.id not in self._kin:
-            self._kin[worker.id] = weigh_kin(worker, self.workers, self._base["cards"])
+            self._kin[worker.id] = weigh_similar(worker, self.workers, self._base["cards"])
         return self._kin[worker.id]
 
     def rate(self, worker: Worker, quality: Matrix) -> Matrix:
         """Return the quality of one worker, shape (n,): its own column, or that of its kin for a newcomer."""
         column = self.columns.get(worker.id)
-        return quality[:, column] if column is not None else quality @ self.weigh_kin(worker)
+        return quality[:, column] if column is not None else quality @ self.weigh_similar(worker)
 
     def expect_scales(self, worker: Worker, features: Features, found: Predictions) -> tuple[float | None, float]:
         """Return cost and latency of one task: the worker's own, or those of its kin for a newcomer."""
         column = self.columns.get(worker.id)
-        kin = self.weigh_kin(worker) if column is None else None
+        kin = self.weigh_similar(worker) if column is None else None
         cost: float | None
         cost = float(found.cost_usd[0, column]) if kin is None else mean_known(found.cost_usd[0], kin)
         latency = float(found.latency_s[0, column]) if kin is None else mean_known(found.latency_s[0], kin)

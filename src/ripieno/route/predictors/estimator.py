@@ -132,7 +132,7 @@ class Estimator:
     def _estimate_newcomer(self, worker: Worker, sight: _Sight) -> Estimate:
         checkpoint, expected, weights = self.checkpoint, sight.expected, sight.weights
         assert weights is not None
-        kin = checkpoint.weigh_kin(worker)
+        kin = checkpoint.weigh_similar(worker)
         belief = self.belief_of(worker.id)
         quality, sd = belief.apply(weights, expected.quality @ kin)
         usual, _ = belief.apply(checkpoint.shares, np.array([checkpoint.means @ kin]))

@@ -76,7 +76,7 @@ class WorkflowInputs:
     @property
     def plain(self) -> "WorkflowInputs":
         """Those of which a call is a question and no more: only they stand in, are sampled, compared, or check."""
-        return replace(self, order=tuple(worker for worker in self.order if not self.pool[worker].is_careful))
+        return replace(self, order=tuple(worker for worker in self.order if not self.pool[worker].is_restricted))
 
     def others(self, *taken: WorkerId) -> tuple[WorkerId, ...]:
         """Workers in the policy's order, without those taken."""
@@ -149,7 +149,7 @@ def _find_why(inputs: WorkflowInputs, worker: Worker) -> str:
     why = inputs.masked.get(worker.id)
     if why is not None:
         return f"{why.reason} ({why.detail})"
-    if worker.is_careful:
+    if worker.is_restricted:
         return "its calls have effects or need approval, so no workflow asks it by itself"
     if any(each.worker == worker.id and each.standing is Standing.MASKED for each in inputs.estimates):
         return f"it is new and takes no task yet; measure it with `ripieno pool probe {worker.id}`"
@@ -200,9 +200,12 @@ def _require_eligible(check: Check, inputs: WorkflowInputs) -> None:
 
 def find_peer(inputs: WorkflowInputs, author: WorkerId) -> WorkerId | None:
     """Whose agreement proves most: the best of other families, else of the author's own."""
-    kin, quality = inputs.pool[author].kin, {estimate.worker: estimate.quality for estimate in inputs.estimates}
+    kin, quality = (
+        inputs.pool[author].model_family,
+        {estimate.worker: estimate.quality for estimate in inputs.estimates},
+    )
     others = [inputs.pool[worker] for worker in inputs.others(author)]
-    best = max(others, key=lambda worker: (worker.kin != kin, quality.get(worker.id, 0.0)), default=None)
+    best = max(others, key=lambda worker: (worker.model_family != kin, quality.get(worker.id, 0.0)), default=None)
     return best.id if best is not None else None
 
 
@@ -233,7 +236,7 @@ def _make_cascade(inputs: WorkflowInputs) -> Cascade:
 def _make_agreement(inputs: WorkflowInputs) -> Cascade:
     strong = inputs.strongest
     cheap = [worker for worker in inputs.cheapest_first() if worker != strong]
-    kin = {worker: inputs.pool[worker].kin for worker in cheap}
+    kin = {worker: inputs.pool[worker].model_family for worker in cheap}
     first, peer = next(((a, b) for a in cheap for b in cheap if a != b and kin[a] != kin[b]), (cheap[0], cheap[1]))
     return Cascade(stages=(first, strong), check=Agreement(peer=peer), fallbacks=inputs.others(first, peer, strong))
 
@@ -246,7 +249,7 @@ def _make_verified(inputs: WorkflowInputs) -> Verified:
 def _make_samples(mode: Mode, inputs: WorkflowInputs) -> Ensemble:
     """Samples of the chosen worker where it can vary, else of different ones."""
     chosen, plain = inputs.pool[inputs.order[0]], inputs.plain
-    is_one = not chosen.is_tool and not chosen.is_careful
+    is_one = not chosen.is_tool and not chosen.is_restricted
     if mode is Mode.VOTE:
         members = (chosen.id,) * SAMPLES if is_one else _take_different(inputs)
         return Ensemble(members=members, merge=Merge.VOTE, fallbacks=plain.others(*members))
@@ -273,6 +276,6 @@ def _take_different(inputs: WorkflowInputs) -> tuple[WorkerId, ...]:
     fresh: list[WorkerId] = []
     rest: list[WorkerId] = []
     for worker in able:
-        (rest if worker.kin in seen else fresh).append(worker.id)
-        seen.add(worker.kin)
+        (rest if worker.model_family in seen else fresh).append(worker.id)
+        seen.add(worker.model_family)
     return tuple([*fresh, *rest][:MEMBERS])
