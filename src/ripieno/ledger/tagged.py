@@ -1,4 +1,4 @@
-"""How the record holds values of closed unions: each is an object whose `kind` names its class.
+"""Recorded form of values of closed unions: each is an object whose `kind` is its class.
 
 The structs below are the format. A field that is renamed in the domain keeps its name here.
 """
@@ -29,7 +29,7 @@ Tagged: TypeAlias = Workflow | grader.Check
 
 
 class TaggedBody(msgspec.Struct, tag_field="kind", tag=lambda name: name[1:].lower()):
-    """A value as the record holds it."""
+    """A recorded value."""
 
 
 class _Exact(TaggedBody):
@@ -127,14 +127,14 @@ class _Turns(TaggedBody):
 
 
 class InputsBody(msgspec.Struct, omit_defaults=True):
-    """The inputs of a decision as the record holds them."""
+    """Recorded inputs of a decision."""
 
     setup: str
     kind: str | None = None
     sensitivity: tuple[str, ...] = ()
     is_encoded: bool = True
     check: dict[str, JsonValue] | None = None
-    """The whole check, with its `kind`, or what differs from the check of the workflow: its texts stand there."""
+    """The whole check with its `kind`, or only its differences from the check of the workflow."""
     is_given: bool = False
 
 
@@ -163,7 +163,7 @@ _decode_solo = msgspec.json.Decoder(Solo).decode
 
 
 def make_body(value: Tagged) -> msgspec.Struct:
-    """Make the struct of a value, which msgspec writes with its `kind` first."""
+    """Make the struct of a value. Its JSON starts with `kind`."""
     kind = _BODIES[type(value)]
     parts = {name: getattr(value, name) for name in kind.__struct_fields__}
     if parts.get("check") is not None:
@@ -189,11 +189,11 @@ def load_tagged(found: Mapping[str, JsonValue]) -> Tagged:
 
 
 def decode_workflow(body: bytes) -> Workflow:
-    """Turn the JSON of a recorded decision's workflow into a value; without a `kind` it is a Solo.
+    """Turn the JSON of a recorded workflow into a value; without a `kind` it is a Solo.
 
     Raises:
         msgspec.ValidationError: the kind is unknown, or a field is missing or wrong.
-        ValueError: the fields do not make a workflow.
+        ValueError: the values of the fields are invalid.
     """
     return cast(Workflow, _make_value(_decode(body))) if b'"kind":' in body else _decode_solo(body)
 
@@ -214,7 +214,7 @@ def read_inputs(body: InputsBody, workflow: Workflow) -> RecordedInputs:
     """Turn the struct of a decision's inputs into a value.
 
     Raises:
-        ValueError: the check is none.
+        ValueError: the check is invalid.
     """
     check = body.check
     if check is not None and "kind" not in check:
@@ -230,14 +230,14 @@ def read_inputs(body: InputsBody, workflow: Workflow) -> RecordedInputs:
 
 
 def _shorten(check: dict[str, JsonValue], used: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Leave out of a stated check what the workflow's own check says too."""
+    """Remove the fields of a stated check that are equal in the workflow's own check."""
     if used.get("kind") != check["kind"]:
         return check
     return {name: part for name, part in check.items() if used[name] != part}
 
 
 def _dump_check(workflow: Workflow) -> dict[str, JsonValue]:
-    """Turn the check of a workflow into JSON; empty where it has none."""
+    """Turn the check of a workflow into JSON; empty if it has none."""
     check = getattr(workflow, "check", None)
     return {} if check is None else dump_tagged(check)
 
