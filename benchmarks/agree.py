@@ -8,7 +8,7 @@ the benchmark.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,8 +110,7 @@ def list_estimates(case: Case, row: int) -> list[Estimate]:
 def find_differences(case: Case) -> list[int]:
     """Return the tasks on which leader, utilities, drawn worker, probability or abstention differ."""
     rule, objective, arrays = case.rule, case.objective, case.arrays
-    options = {"scales": rule.scales, "margin": rule.margin, "has_ladder": rule.has_ladder}
-    quiet, served = UtilityPolicy(**options), UtilityPolicy(exploration=rule.exploration, **options)  # type: ignore[arg-type]  # each option is of its type
+    quiet, served = UtilityPolicy(replace(rule, exploration=0.0)), UtilityPolicy(rule)
     found = choose(arrays, objective, rule)
     drawn = explore(arrays, found, objective, rule, [np.random.default_rng(seed) for seed in case.seeds])
     silent = abstain(arrays, np.array([column for column, _ in drawn]), objective)

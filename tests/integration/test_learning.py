@@ -255,7 +255,7 @@ async def test_no_answer_is_told_apart_from_a_fault(serve: Serve, tmp_path: Path
                 told = await response.json()
             assert response.status == 422
             assert told["error"]["code"] == "abstained"
-            assert "no answer is better than one of quality" in told["error"]["message"]
+            assert "no answer is worth more than the best expected answer" in told["error"]["message"]
             calm = body | {"ripieno": {"mission_criticality": 0}}
             async with session.post(f"{address}/v1/chat/completions", json=calm) as response:
                 assert response.status == 200

@@ -37,7 +37,7 @@ async def test_old_logits_are_bit_equal_when_a_worker_is_added(make_worker: Make
     assert predictor.forecast(code, [newer]).estimates[0].quality > 0.6
 
 
-async def test_masked_workers_teach_nothing_and_classes_count_alike() -> None:
+async def test_unmeasured_workers_have_no_gradient_and_classes_are_balanced() -> None:
     world = await make_world(1)
     holed = world.quality.copy()
     holed[::2, 1] = np.nan
@@ -84,11 +84,11 @@ async def test_heads_of_another_label_set_are_refused() -> None:
     arrays = fit(world).checkpoint.arrays()
     assert sum(array.nbytes for array in arrays.values()) < 100_000
     for workers in (world.workers[::-1], (*world.workers, WorkerId("more")), world.workers[:2]):
-        with pytest.raises(ValueError, match="another label set"):
+        with pytest.raises(ValueError, match="trained for other workers"):
             Checkpoint.restore("heads", workers, arrays, version="v")
 
 
-def test_kin_are_those_of_the_family_and_then_those_of_the_price(make_worker: MakeWorker) -> None:
+def test_similar_workers_share_a_family_and_then_a_price(make_worker: MakeWorker) -> None:
     cheap, dear = (
         Price(input_usd_per_mtok=0.1, output_usd_per_mtok=0.4),
         Price(input_usd_per_mtok=5, output_usd_per_mtok=20),

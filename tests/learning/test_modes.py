@@ -102,7 +102,9 @@ WANTED = Wanted(data=None, dataset="riddles", kind="ridge", seed=0, out=None, le
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-async def test_agreement_is_chosen_unasked_where_workers_err_apart(servers: list[ScriptedServer], seed: int) -> None:
+async def test_agreement_is_chosen_if_the_errors_of_workers_are_independent(
+    servers: list[ScriptedServer], seed: int
+) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=seed)
@@ -129,7 +131,7 @@ async def test_agreement_is_chosen_unasked_where_workers_err_apart(servers: list
         assert asked.learned_workflow is None
 
 
-async def test_agreement_is_not_even_offered_where_workers_err_together(servers: list[ScriptedServer]) -> None:
+async def test_agreement_is_not_learned_if_workers_make_the_same_errors(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=True, seed=0)
@@ -141,7 +143,7 @@ async def test_agreement_is_not_even_offered_where_workers_err_together(servers:
         assert isinstance(decision.workflow, Solo)
 
 
-async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(servers: list[ScriptedServer]) -> None:
+async def test_outcomes_of_a_learned_workflow_count_for_it_and_for_no_worker(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=0)
@@ -165,7 +167,7 @@ async def test_outcomes_of_a_chosen_workflow_are_learned_of_it_and_of_no_worker(
         assert new[C] == pytest.approx(old[C])
 
 
-async def test_replayed_outcomes_are_what_the_engine_would_have_met(servers: list[ScriptedServer]) -> None:
+async def test_replayed_outcomes_equal_those_of_the_engine(servers: list[ScriptedServer]) -> None:
     write_settings(servers)
     async with Installation(load_settings()) as app:
         await measure(app, err_together=False, seed=4, tasks=30)

@@ -12,6 +12,7 @@ from tests.learning.test_predictors import SKILL, make_world
 from ripieno.domain import UNKNOWN, Estimate, Features, Objective, Price, Standing, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.route import Pacer, UtilityPolicy
+from ripieno.route.choose import DecisionRule
 from ripieno.route.predictors import Checkpoint, Estimator, Observation
 from ripieno.route.predictors.drift import DriftWatch, is_watching
 from ripieno.route.utility import PRESETS
@@ -62,7 +63,7 @@ def serve(
 ) -> np.ndarray:
     """True quality of the choices on each task of a stream; outcomes are drawn, and learned from where asked."""
     rng = np.random.default_rng(seed)
-    policy = UtilityPolicy(exploration=0.02, margin=predictor.estimator.checkpoint.margin)
+    policy = UtilityPolicy(DecisionRule(exploration=0.02, margin=predictor.estimator.checkpoint.margin))
     earned = []
     for row, features in enumerate(world.features):
         choice = policy.decide(features, predictor.estimate(features, workers), objective=BEST, rng=rng)
@@ -214,7 +215,7 @@ async def test_kinds_are_inferred_where_some_were_labelled(make_worker: MakeWork
     assert again.latency_s > 1.5 * row[0].latency_s
 
 
-async def test_what_a_new_worker_costs_is_guessed_from_its_price_or_its_kin(make_worker: MakeWorker) -> None:
+async def test_the_cost_of_a_new_worker_comes_from_its_price_or_similar_workers(make_worker: MakeWorker) -> None:
     world = await make_world(7)
     predictor = fit(world)
     features = world.features[0]

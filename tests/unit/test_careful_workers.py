@@ -42,6 +42,7 @@ from ripieno.execute import Executor, Started, Turn
 from ripieno.providers import Caller, Piece, WorkerHealth
 from ripieno.providers.base import stream_whole
 from ripieno.route import Conditions, Router, UtilityPolicy
+from ripieno.route.choose import DecisionRule
 from ripieno.route.policies import Policy
 from ripieno.route.policies.rules import Rule, RulePolicy
 from ripieno.route.predictors import PriorPredictor
@@ -150,7 +151,7 @@ _objectives = st.builds(
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
-    utility = UtilityPolicy(exploration=draw(st.sampled_from([0.0, 0.19])))
+    utility = UtilityPolicy(DecisionRule(exploration=draw(st.sampled_from([0.0, 0.19]))))
     wanted = draw(_some)
     return RulePolicy([Rule(workers=list(wanted))], otherwise=utility) if wanted else utility
 
