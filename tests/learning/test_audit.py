@@ -83,7 +83,7 @@ def test_a_learned_bias_under_one_condition_is_found_and_named() -> None:
 
 
 def test_a_policy_that_goes_by_names_is_found_by_permuting_them() -> None:
-    flags = [flag for flag in look(FavouringPolicy(DecisionRule(exploration=0.0)), bias=0.0).flags if flag.look == "names"]
+    flags = [flag for flag in look(FavouringPolicy(), bias=0.0).flags if flag.look == "names"]
     assert {flag.worker for flag in flags} == {"blue"}
     assert "kind code, time critical" in {flag.slice for flag in flags}
     assert "kind law" not in {flag.slice for flag in flags}
