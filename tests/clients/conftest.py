@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from tests.conftest import HANG_S
 
-from ripieno.testing import ScriptedServer, oblige
+from ripieno.testing import ScriptedServer, answer_as_asked
 
 OBLIGING = """
 [ledger]
@@ -62,7 +62,7 @@ def leavings() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[ScriptedServer]:
     """The obliging worker's own server."""
-    with ScriptedServer(oblige, models=["obliging"]) as server:
+    with ScriptedServer(answer_as_asked, models=["obliging"]) as server:
         yield server
 
 

@@ -4,25 +4,11 @@ The structs below are the format. A field that is renamed in the domain keeps it
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, get_args
 
 import msgspec
 
-from ripieno.domain import (
-    Cascade,
-    Ensemble,
-    JsonValue,
-    Merge,
-    Plan,
-    RecordedInputs,
-    Solo,
-    Step,
-    Turns,
-    Verified,
-    WorkerId,
-    Workflow,
-    grader,
-)
+from ripieno.domain import JsonValue, Merge, RecordedInputs, Solo, Step, WorkerId, Workflow, grader
 
 Workers: TypeAlias = tuple[WorkerId, ...]
 Tagged: TypeAlias = Workflow | grader.Check
@@ -139,24 +125,8 @@ class InputsBody(msgspec.Struct, omit_defaults=True):
 
 
 _Workflow: TypeAlias = _Solo | _Cascade | _Verified | _Ensemble | _Plan | _Turns
-_CLASSES: Mapping[type[Any], type[Any]] = {
-    _Exact: grader.Exact,
-    _Numeric: grader.Numeric,
-    _MultipleChoice: grader.MultipleChoice,
-    _JsonSchema: grader.JsonSchema,
-    _Pattern: grader.Pattern,
-    _UnitTests: grader.UnitTests,
-    _Judge: grader.Judge,
-    _External: grader.External,
-    _Agreement: grader.Agreement,
-    _Human: grader.Human,
-    _Solo: Solo,
-    _Cascade: Cascade,
-    _Verified: Verified,
-    _Ensemble: Ensemble,
-    _Plan: Plan,
-    _Turns: Turns,
-}
+_NAMED: Mapping[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Workflow), *get_args(grader.Check))}
+_CLASSES = {body: _NAMED[body.__name__[1:]] for body in TaggedBody.__subclasses__()}
 _BODIES = {kind: body for body, kind in _CLASSES.items()}
 _decode = msgspec.json.Decoder(_Workflow).decode
 _decode_solo = msgspec.json.Decoder(Solo).decode

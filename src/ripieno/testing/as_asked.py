@@ -10,7 +10,7 @@ from ripieno.testing.scripted import Reply, Seen
 Schema = Mapping[str, object]
 
 
-def oblige(seen: Seen) -> Reply:
+def answer_as_asked(seen: Seen) -> Reply:
     """Answer a chat-completions request; pass it to `ScriptedServer` as its script.
 
     A tool is called where it is forced, or where the last message names it and no tool has answered yet; what a schema
