@@ -100,13 +100,13 @@ def test_ridge_agrees_with_the_textbook() -> None:
     rng = np.random.default_rng(2)
     z, y = rng.normal(size=(40, 5)), rng.random((40, 2))
     y[::3, 1] = np.nan
-    ridge = RidgeRegressor(precision=2.0)
+    ridge = RidgeRegressor()
     ridge.fit(z, y, [None] * 40)
     base, centre, fresh = shrunk_means(y), z.mean(axis=0), rng.normal(size=(4, 5))
     for column in range(2):
         rows = ~np.isnan(y[:, column])
         design, target = z[rows] - centre, y[rows, column] - base[column]
-        weights = np.linalg.inv(design.T @ design + 2.0 * np.eye(5)) @ design.T @ target
+        weights = np.linalg.inv(design.T @ design + 30.0 * np.eye(5)) @ design.T @ target
         np.testing.assert_allclose(
             ridge.predict(fresh)[:, column], base[column] + (fresh - centre) @ weights, atol=1e-10
         )
@@ -114,17 +114,17 @@ def test_ridge_agrees_with_the_textbook() -> None:
 
 def test_neighbours_agree_with_a_loop() -> None:
     rng = np.random.default_rng(4)
-    z, y = rng.normal(size=(30, 4)), rng.random((30, 2))
-    knn = KnnRegressor(neighbours=5, temperature=0.3, prior_count=2.0)
-    knn.fit(z, y, [None] * 30)
+    z, y = rng.normal(size=(200, 4)), rng.random((200, 2))
+    knn = KnnRegressor()
+    knn.fit(z, y, [None] * 200)
     query = rng.normal(size=(1, 4))
     unit, base = z / np.linalg.norm(z, axis=1, keepdims=True), shrunk_means(y)
     closeness = unit @ (query[0] / np.linalg.norm(query))
-    nearest = np.argsort(-closeness)[:5]
-    weights = np.exp((closeness[nearest] - closeness.max()) / 0.3)
+    nearest = np.argsort(-closeness)[:80]
+    weights = np.exp((closeness[nearest] - closeness.max()) / 0.1)
     mean = weights @ (y[nearest] - base) / weights.sum()
     effective = weights.sum() ** 2 / (weights**2).sum()
-    np.testing.assert_allclose(knn.predict(query)[0], base + mean * effective / (effective + 2.0), atol=1e-5)
+    np.testing.assert_allclose(knn.predict(query)[0], base + mean * effective / (effective + 20.0), atol=1e-5)
 
 
 def test_shrinkage_pulls_thin_cells_to_nothing() -> None:

@@ -57,7 +57,6 @@ class Judged(_Named):
 
     _ID = "judged:{0.run}:{0.verdict.verifier}:{0.nth}"
     run: str
-    """Id of the run."""
     verdict: Verdict
     nth: int = 0
     """Number of earlier findings of the same verifier about the run."""

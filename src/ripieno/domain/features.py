@@ -68,11 +68,9 @@ class FeatureSchema:
     """
 
     encoder: str
-    """Name of the encoder."""
     width: int
     """Length of the encoder's vectors."""
     terms: int | None = None
-    """Number of hash buckets of words."""
     shape: tuple[str, ...] | None = None
     """Names of the scalars of the text's form."""
     tool_shape: tuple[str, ...] | None = None

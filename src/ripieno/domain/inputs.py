@@ -27,13 +27,10 @@ class Arrival:
     incumbent: WorkerId | None = None
     """The worker that answered the earlier turns of the conversation."""
     key: str | None = None
-    """Id of the virtual key that pays."""
     account: Account | None = None
     """Reserves the key's money for each call; None if no key pays."""
     check: Check | None = None
-    """The check that the request states."""
     workflow: Workflow | None = None
-    """The workflow that the request states."""
     memory: Scope | None = None
     """Scope of the memory that is read before and written after; None turns memory off."""
     thread: str = ""
@@ -56,9 +53,7 @@ class DecisionInputs:
     incumbent: WorkerId | None = None
     """The worker that answered the earlier turns of the conversation."""
     check: Check | None = None
-    """The check that the request states."""
     workflow: Workflow | None = None
-    """The workflow that the request states."""
 
     @property
     def is_named(self) -> bool:

@@ -168,7 +168,6 @@ class MemoryRead:
 
     status: ReadStatus
     items: tuple[str, ...] = ()
-    """Ids of the items."""
     support: float = 0.0
     age_s: float | None = None
     detail: str = ""

@@ -137,9 +137,7 @@ class RoutingSetup:
 
     pool: Pool
     policy: str = "utility"
-    """Name of the policy plugin."""
     options: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Options of the policy."""
     rules: str = ""
     """Text of the rules file, if the policy has one."""
     modes: frozenset[Mode] = frozenset(Mode)
@@ -198,7 +196,6 @@ class Decision:
     workflow: Workflow
     propensity: float
     policy: str
-    """Name of the policy."""
     policy_facts: Mapping[str, JsonValue]
     """Parameters of the policy, for a replay."""
     predictor: str
@@ -210,7 +207,6 @@ class Decision:
     reasons: tuple[str, ...]
     seed: int
     kind: str | None = None
-    """Kind of the task, stated or inferred."""
     load: Mapping[WorkerId, float] = field(default_factory=dict)
     """Running and waiting calls of each full worker, divided by its concurrency limit."""
     incumbent: WorkerId | None = None

@@ -126,9 +126,7 @@ class Finding:
     """The result of a workflow's check of one of its own answers."""
 
     step: str
-    """Name of the checked step."""
     author: WorkerId
-    """The worker that gave the answer."""
     verdict: Verdict
 
 
@@ -137,11 +135,8 @@ class Unchecked:
     """An answer of unknown quality, because the workflow's check failed."""
 
     step: str
-    """Name of the unchecked step."""
     author: WorkerId
-    """The worker that gave the answer."""
     verifier: str
-    """The verifier that failed."""
     reason: str
 
 
@@ -161,9 +156,7 @@ class Run:
     placement: Placement | None = None
     """Position in a measured set, if the run belongs to one."""
     key: str | None = None
-    """Id of the virtual key that pays."""
     workflow: str = "solo"
-    """Kind of the workflow."""
     learned_workflow: WorkerId | None = None
     """Name of the learned workflow among the estimates, if the router chose it in place of a worker."""
     author: WorkerId | None = None

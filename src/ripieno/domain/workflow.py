@@ -88,9 +88,7 @@ class Ensemble:
     """Workers that answer; one that is listed several times gives as many samples."""
     merge: Merge
     arbiter: WorkerId | None = None
-    """Worker that synthesizes."""
     check: Check | None = None
-    """Check by which `best` chooses."""
     rounds: int = 1
     """Always 1, except in records of the removed modes `debate` and `mixture`, which cannot run."""
     fallbacks: tuple[WorkerId, ...] = ()

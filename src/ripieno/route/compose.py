@@ -51,7 +51,6 @@ class WorkflowInputs:
     """Eligible workers in the policy's order, the chosen one first."""
     estimates: Sequence[Estimate]
     check: Check | None = None
-    """The check that the request states."""
     judge: WorkerId | None = None
     """The worker that judges answers if nothing else can check them."""
     masked: Mapping[WorkerId, Why] = field(default_factory=dict)

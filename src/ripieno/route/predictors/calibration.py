@@ -13,6 +13,7 @@ from ripieno.route.predictors.regressors import Arrays
 OFFSET_PRECISION = 25.0
 """Prior precision of a worker's offset: a standard deviation of 0.2 logits, as measured on the outcome sets."""
 NEWTON_STEPS = 8
+BINS = 15
 EDGE = 0.005
 """Raw predictions are clipped this far from 0 and 1, because a linear head can leave the interval."""
 
@@ -69,7 +70,7 @@ def apply_beta(coefficients: Matrix, raw: Matrix) -> Matrix:
     return np.asarray(1.0 / (1.0 + np.exp(-(a * np.log(p) - b * np.log1p(-p) + c))))
 
 
-def expected_calibration_error(predicted: Matrix, quality: Matrix, *, bins: int = 15) -> float:
+def expected_calibration_error(predicted: Matrix, quality: Matrix) -> float:
     """Average the gap between predicted probability and measured quality over bins of equal count, in [0, 1].
 
     Source:
@@ -80,7 +81,7 @@ def expected_calibration_error(predicted: Matrix, quality: Matrix, *, bins: int 
     if not len(p):
         return float("nan")
     order = np.argsort(p, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
+    parts = [part for part in np.array_split(order, BINS) if len(part)]
     return float(sum(len(part) * abs(p[part].mean() - y[part].mean()) for part in parts) / len(p))
 
 

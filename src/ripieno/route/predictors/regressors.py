@@ -15,9 +15,13 @@ from ripieno.plugins import needs_extra
 
 Arrays = Mapping[str, np.ndarray]
 
+PRIOR_COUNT = 5.0
 LEAST_CELL = 3.0
 LEAST_PRIOR_COUNT, MOST_PRIOR_COUNT = 2.0, 200.0
 """Bounds of the estimated shrinkage, in samples, because the estimate is noisy on small sets."""
+PRECISION = 30.0
+"""Prior precision of a ridge's slopes."""
+NEIGHBOURS, NEIGHBOUR_TEMPERATURE, NEIGHBOUR_PRIOR_COUNT = 80, 0.1, 20.0
 CLUSTERS = 32
 CLUSTER_TEMPERATURE = 0.05
 
@@ -61,20 +65,16 @@ class ArrayRegressor:
         self._arrays = dict(arrays)
 
 
-def shrunk_means(y: Matrix, *, prior_count: float = 5.0) -> Matrix:
-    """Average each worker, shrunk towards the pool's mean as if `prior_count` samples had shown it; shape (m,)."""
+def shrunk_means(y: Matrix) -> Matrix:
+    """Average each worker, shrunk towards the pool's mean as if `PRIOR_COUNT` samples had shown it; shape (m,)."""
     counts = (~np.isnan(y)).sum(axis=0)
     means = column_means(y)
     pool = float(np.nanmean(means)) if counts.any() else 0.0
-    return np.asarray((np.nan_to_num(means) * counts + pool * prior_count) / (counts + prior_count))
+    return np.asarray((np.nan_to_num(means) * counts + pool * PRIOR_COUNT) / (counts + PRIOR_COUNT))
 
 
 class RidgeRegressor(ArrayRegressor):
     """Linear deviations from the worker's mean: beta_w ~ N(0, 1 / precision) on centred task vectors."""
-
-    def __init__(self, *, precision: float = 30.0) -> None:
-        self.precision = precision
-        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Solve the normal equations, once for all workers with the same measured tasks."""
@@ -85,7 +85,7 @@ class RidgeRegressor(ArrayRegressor):
         for index in range(patterns.shape[1]):
             rows, columns = patterns[:, index], np.flatnonzero(which.ravel() == index)
             design = z[rows] - centre
-            gram = design.T @ design + self.precision * np.eye(z.shape[1])
+            gram = design.T @ design + PRECISION * np.eye(z.shape[1])
             weights[:, columns] = np.linalg.solve(gram, design.T @ (y[np.ix_(rows, columns)] - base[columns]))
         self._arrays = {"base": base, "centre": centre, "weights": weights}
 
@@ -96,12 +96,6 @@ class KnnRegressor(ArrayRegressor):
     Source:
         Li (2025), Rethinking predictive modeling for LLM routing: when simple kNN beats complex learned routers.
     """
-
-    def __init__(self, *, neighbours: int = 80, temperature: float = 0.1, prior_count: float = 20.0) -> None:
-        self.neighbours = neighbours
-        self.temperature = temperature
-        self.prior_count = prior_count
-        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Store the unit vectors of the tasks and their deviations."""
@@ -119,16 +113,16 @@ class KnnRegressor(ArrayRegressor):
         return np.asarray(self._arrays["base"] + out)
 
     def _predict_batch(self, closeness: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-        size = min(self.neighbours, closeness.shape[1])
+        size = min(NEIGHBOURS, closeness.shape[1])
         nearest = np.argpartition(-closeness, size - 1, axis=1)[:, :size]
         near = np.take_along_axis(closeness, nearest, axis=1)
-        weights = np.exp((near - near.max(axis=1, keepdims=True)) / self.temperature)
+        weights = np.exp((near - near.max(axis=1, keepdims=True)) / NEIGHBOUR_TEMPERATURE)
         values = deviations[nearest]  # (k, size, m)
         seen = weights[:, :, None] * ~np.isnan(values)
         total = seen.sum(axis=1)
         effective = total**2 / np.maximum((seen**2).sum(axis=1), 1e-12)
         mean = (seen * np.nan_to_num(values)).sum(axis=1) / np.maximum(total, 1e-12)
-        return np.asarray(mean * effective / (effective + self.prior_count))
+        return np.asarray(mean * effective / (effective + NEIGHBOUR_PRIOR_COUNT))
 
 
 class ClusterRegressor(ArrayRegressor):
