@@ -3,31 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, assert_never, get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from ripieno.domain import (
-    Begun,
-    Claimed,
-    Configured,
-    Decided,
-    Decision,
-    Entry,
-    Executed,
-    Judged,
-    Learned,
-    Promoted,
-    Proposed,
-    Resolved,
-    Run,
-    Solo,
-    Staged,
-    Stepped,
-    Task,
-    WorkerId,
-    sum_costs,
-)
+from ripieno.domain import Configured, Decided, Decision, Entry, Executed, Run, Solo, Task, WorkerId, sum_costs
 from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import LedgerCorrupt
 from ripieno.ledger.tagged import InputsBody, decode_workflow, make_body, make_inputs_body, read_inputs
@@ -93,12 +73,8 @@ def encode_entry(entry: Entry) -> EntryRow:
                 tokens=run.tokens if run.key is not None else 0,
                 has_unknown_cost=unknown > 0,
             )
-        case Judged() | Claimed() | Begun() | Stepped() | Proposed() | Resolved():
-            return EntryRow(id=entry.id, kind=kind, body=_dump(entry), run=entry.run)
-        case Learned() | Promoted() | Staged():
-            return EntryRow(id=entry.id, kind=kind, body=_dump(entry))
         case _:
-            assert_never(entry)
+            return EntryRow(id=entry.id, kind=kind, body=_dump(entry), run=getattr(entry, "run", None))
 
 
 def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = None) -> Entry:
@@ -113,16 +89,15 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
         if kind == "executed":
             task = None if task_body is None else load_task(task_body)
             return Executed(run=_restore(Run, msgspec.json.decode(body, type=_RunBody)), task=task)
-        if kind in _PLAIN:
-            return msgspec.json.decode(body, type=_PLAIN[kind])
+        if kind in _KINDS:
+            return msgspec.json.decode(body, type=_KINDS[kind])
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise LedgerCorrupt(f"entry {entry!r} cannot be read: {error}", entry=entry) from error
     raise LedgerCorrupt(f"entry {entry!r} cannot be read: unknown kind {kind!r}", entry=entry)
 
 
-_Plain: TypeAlias = Configured | Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
-_PLAIN: Mapping[str, type[_Plain]] = {kind.__name__.lower(): kind for kind in get_args(_Plain)}
-"""Entries that msgspec reads by the types of their fields alone."""
+_KINDS: Mapping[str, type[Entry]] = {kind.__name__.lower(): kind for kind in get_args(Entry)}
+"""Entries by kind. All others than the two above are read by the types of their fields alone."""
 
 
 def chain_digest(previous: str, row: EntryRow, *, at: float) -> str:

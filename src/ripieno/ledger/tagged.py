@@ -126,7 +126,7 @@ class InputsBody(msgspec.Struct, omit_defaults=True):
 
 _Workflow: TypeAlias = _Solo | _Cascade | _Verified | _Ensemble | _Plan | _Turns
 _NAMED: Mapping[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Workflow), *get_args(grader.Check))}
-_CLASSES = {body: _NAMED[body.__name__[1:]] for body in TaggedBody.__subclasses__()}
+_CLASSES: Mapping[type[Any], type[Any]] = {body: _NAMED[body.__name__[1:]] for body in TaggedBody.__subclasses__()}
 _BODIES = {kind: body for body, kind in _CLASSES.items()}
 _decode = msgspec.json.Decoder(_Workflow).decode
 _decode_solo = msgspec.json.Decoder(Solo).decode
