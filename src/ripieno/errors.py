@@ -32,7 +32,7 @@ RipienoError
 ├── InvalidPlan            fix the input: the plan cannot be carried out, and no step of it ran
 ├── ApprovalPending        wait: a human must approve; the run then resumes
 ├── ApprovalDenied         give up: a human denied the step, or the proposal expired
-├── InDoubt                check yourself: a step with effects was begun, and its end is unknown
+├── InDoubt                check yourself: a step with effects was started, and its end is unknown
 ├── UnknownPrice           fix the setup: there is a budget, and the worker's price is unknown
 ├── BudgetExhausted        give up: a ceiling of money, tokens, time or calls was reached
 └── GateRefused            give up: a required proof did not hold
@@ -290,11 +290,11 @@ class ApprovalDenied(RipienoError):
 
 
 class InDoubt(RipienoError):
-    """A step with effects was begun, and its end is unknown. It is not repeated."""
+    """A step with effects was started, and its end is unknown. It is not repeated."""
 
     def __init__(self, run: str, *, step: str, worker: str) -> None:
         super().__init__(
-            f"run {run}: step {step!r} of {worker!r} was begun and its end is not known; it is not made again",
+            f"run {run}: step {step!r} of {worker!r} was started and its end is unknown; it is not repeated",
             hint="check whether it was done, then send a new request",
         )
         self.run = run
@@ -309,7 +309,7 @@ class BudgetExhausted(RipienoError):
     """
 
     def __init__(self, what: str, *, spent: float, limit: float, is_temporary: bool = False) -> None:
-        state = "is spent, or held by requests under way" if is_temporary else "is spent"
+        state = "is spent, or held by running requests" if is_temporary else "is spent"
         hint = "try again when they have ended" if is_temporary else "raise the ceiling, or choose a cheaper pool"
         super().__init__(f"{what} budget {state}: {spent:.6g} of {limit:.6g}", hint=hint)
         self.is_temporary = is_temporary

@@ -135,7 +135,7 @@ class Proposed(_Named):
 
     def expire(self) -> Resolved:
         """Deny the proposal because its time is over."""
-        return self.resolve(is_approved=False, by=EXPIRY, reason="nobody answered in time")
+        return self.resolve(is_approved=False, by=EXPIRY, reason="no answer in time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

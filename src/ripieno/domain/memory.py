@@ -65,7 +65,7 @@ class NewItem:
     kind: ItemKind = ItemKind.EPISODE
     scope: Scope = field(default_factory=Scope)
     author: str = ""
-    """Who said it, or whom it is about."""
+    """The person who said it, or the person it is about."""
     thread: str = ""
     """Its conversation, file or session. The search also matches the words of neighbours in a thread."""
     source: str = ""

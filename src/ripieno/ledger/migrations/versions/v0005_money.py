@@ -1,4 +1,4 @@
-"""Money held back for runs under way, and how many requests of a key had an unknown price."""
+"""Money reserved for current runs, and how many requests of a key had an unknown price."""
 
 import sqlalchemy as sa
 from alembic import op
