@@ -29,6 +29,7 @@ from ripieno.domain import (
     WorkerId,
     parse_worker_id,
 )
+from ripieno.domain.memory import NewItem, Scope
 from ripieno.domain.training import TrainingSet, column_means
 
 
@@ -183,3 +184,9 @@ def test_cached_tokens_have_their_own_price() -> None:
         Price(cached_usd_per_mtok=-1.0)
     with pytest.raises(ValueError, match="usd_per_day must be positive"):
         KeyLimits(usd_per_day=0.0)
+
+
+def test_memory_replaces_nul_which_some_databases_cannot_store() -> None:
+    item = NewItem(text="a\x00b", author="x\x00", scope=Scope(project="p\x00"))
+    assert (item.text, item.author, item.scope.project) == ("a\ufffdb", "x\ufffd", "p\ufffd")
+    assert NewItem(text="ab").text == "ab"
