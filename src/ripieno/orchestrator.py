@@ -42,7 +42,7 @@ from ripieno.memory.shorten import Shortener
 from ripieno.providers import Piece
 from ripieno.route import ConditionsSource, Pacer, Router
 
-LOTS = 1000
+CANARY_BUCKETS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class RoutingState:
 
     def pick(self, arrival: Arrival) -> Router:
         """Return the router of one task; the seed alone chooses. The decision records its predictor."""
-        is_canary = self.canary is not None and arrival.seed % LOTS < self.canary_share * LOTS
+        is_canary = self.canary is not None and arrival.seed % CANARY_BUCKETS < self.canary_share * CANARY_BUCKETS
         return self.canary if is_canary and self.canary is not None else self.router
 
 
