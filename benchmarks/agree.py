@@ -8,7 +8,7 @@ the benchmark.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def draw_case(rng: np.random.Generator, *, tasks: int) -> Case:
         ),
         arrays=EstimateArrays(
             expected=expected,
-            usual_quality=draw(0.0, 1.0, shape),
+            mean_quality=draw(0.0, 1.0, shape),
             standing=np.where(newcomers, rng.integers(len(STANDINGS), size=shape), STANDINGS.index(Standing.FREE)),
             is_measured=rng.random(shape) < 0.8,
             is_eligible=None if eligible.all() else eligible,
@@ -100,7 +100,7 @@ def list_estimates(case: Case, row: int) -> list[Estimate]:
             latency_s=float(expected.latency_s[row, column]),
             latency_log_sd=float(spreads[row, column]),
             is_measured=bool(arrays.is_measured[row, column]),
-            mean_quality=float(arrays.usual_quality[row, column]),
+            mean_quality=float(arrays.mean_quality[row, column]),
             standing=STANDINGS[int(arrays.standing[row, column])],
         )
         for column in np.flatnonzero(case.eligible[row]).tolist()
@@ -110,8 +110,7 @@ def list_estimates(case: Case, row: int) -> list[Estimate]:
 def find_differences(case: Case) -> list[int]:
     """Return the tasks on which leader, utilities, drawn worker, probability or abstention differ."""
     rule, objective, arrays = case.rule, case.objective, case.arrays
-    options = {"scales": rule.scales, "margin": rule.margin, "has_ladder": rule.has_ladder}
-    quiet, served = UtilityPolicy(**options), UtilityPolicy(exploration=rule.exploration, **options)  # type: ignore[arg-type]  # each option is of its type
+    quiet, served = UtilityPolicy(replace(rule, exploration=0.0)), UtilityPolicy(rule)
     found = choose(arrays, objective, rule)
     drawn = explore(arrays, found, objective, rule, [np.random.default_rng(seed) for seed in case.seeds])
     silent = abstain(arrays, np.array([column for column, _ in drawn]), objective)

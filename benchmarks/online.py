@@ -20,6 +20,7 @@ from ripieno.domain.training import TrainingSet, column_means
 from ripieno.encoders.static import StaticEncoder
 from ripieno.learn import analyze_prompts
 from ripieno.route import UtilityPolicy
+from ripieno.route.choose import DecisionRule
 from ripieno.route.predictors import Checkpoint, Estimator, Observation
 from ripieno.tasks import make_training_set, read_folder
 
@@ -33,7 +34,7 @@ def fit(data: TrainingSet, seed: int) -> Estimator:
 
 def take(estimator: Estimator, data: TrainingSet, row: int, rng: np.random.Generator, *, explores: float) -> int:
     workers = [Worker(id=worker, binding=Binding(provider="p", model="m")) for worker in data.workers]
-    policy = UtilityPolicy(exploration=explores, margin=estimator.checkpoint.margin)
+    policy = UtilityPolicy(DecisionRule(exploration=explores, margin=estimator.checkpoint.margin))
     estimates = estimator.forecast(data.features[row], workers).estimates
     choice = policy.decide(data.features[row], estimates, objective=BEST, rng=rng)
     return data.workers.index(choice.order[0])

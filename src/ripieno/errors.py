@@ -1,83 +1,44 @@
-"""Every error Ripieno raises, by what the caller can do about it.
+"""Every error Ripieno raises, with what the caller can do about it.
 
 RipienoError
-├── InvalidTask            mend the input: the task itself cannot be carried
-├── DataError              mend the input: a data folder, task file or import is broken (file, place)
-├── ConfigError            mend the setup: configuration, keys, plugins, ports
-│   ├── CheckpointError    mend the setup: the checkpoint is broken, newer, or belongs to another pool
-│   ├── MissingExtra       mend the setup: a library that an extra of the package brings is not installed
-│   └── PredictorError     mend the setup: the predictor of a checkpoint raised, or returned no estimate
-├── NoEligibleWorker       mend the setup or the task: every worker is masked, each with its Why
-├── Abstained              loosen the request: no answer was expected to be worth asking for
-├── NotFound               mend the input: an id that the ledger does not hold
-├── NotReplayable          give up: what a recorded decision depended on is gone, or was never recorded
-├── RateLimited            wait: `retry_after_s` says how long
+├── InvalidTask            fix the input: the task cannot be carried out
+├── DataError              fix the input: a data folder, task file or import is broken
+├── ConfigError            fix the setup: configuration, keys, plugins, ports
+│   ├── CheckpointError    fix the setup: the checkpoint is broken, too new, or belongs to another pool
+│   ├── MissingExtra       fix the setup: a library of an optional extra is not installed
+│   └── PredictorError     fix the setup: the predictor of a checkpoint raised or returned no estimate
+├── NoEligibleWorker       fix the setup or the task: every worker is masked, each with its Why
+├── Abstained              loosen the request: no answer is expected to be worth its risk
+├── NotFound               fix the input: the ledger does not hold this id
+├── NotReplayable          give up: an input of the recorded decision is gone or was never recorded
+├── RateLimited            wait `retry_after_s` seconds
+│   └── Overloaded         wait: this installation accepts no further task now
 ├── ProviderError          try elsewhere: one worker failed
-│   ├── ProviderTimeout    it did not answer in time
+│   ├── ProviderTimeout    no answer in time
 │   ├── ProviderUnreachable  no connection to its address
-│   ├── ProviderRejected   it refused the key or the request; a retry will not help
-│   ├── WithheldTask       it was not asked: the task holds what may not travel that far
-│   ├── WorkerBusy         it was not asked: too many calls wait for it
-│   └── BadAnswer          it answered something that is not an answer
-├── NoVerdict              judge again later: a verifier could not say what an answer is worth
-├── LedgerError            mend the setup: the record cannot be read or written
-│   ├── LedgerCorrupt      the file is damaged, or its chain of digests does not hold
-│   ├── LedgerTooNew       written by a newer Ripieno
-│   └── LedgerFull         no space left; nothing was half-written
-├── MemoryUnavailable      wait, or mend the setup: the memory cannot be read or written
+│   ├── ProviderRejected   the provider refused the key or the request; a retry does not help
+│   ├── WithheldTask       not sent: the task holds data that may not travel that far
+│   ├── WorkerBusy         not sent: too many calls wait for this worker
+│   └── BadAnswer          the response is not an answer
+├── NoVerdict              judge again later: a verifier could not rate an answer
+├── LedgerError            fix the setup: the ledger cannot be read or written
+│   ├── LedgerCorrupt      the file is damaged, or its chain of digests is broken
+│   ├── LedgerTooNew       a newer Ripieno wrote it
+│   └── LedgerFull         no space is left; nothing was half-written
+├── MemoryUnavailable      wait, or fix the setup: the memory cannot be read or written
 ├── DeadlineExceeded       give up: the deadline passed before any worker answered
-├── Overloaded             wait: this installation takes no further task now
-├── Unauthorized           mend the request: its key is missing or wrong
-├── Forbidden              mend the request, or the key: it may not do this
-├── InvalidPlan            mend the input: a plan that cannot be carried out; nothing of it was begun
-├── ApprovalPending        wait: a human must agree first; the run goes on when one does
-├── ApprovalDenied         give up: a human, or the end of the time, said no
-├── InDoubt                look yourself: a step that changes something was begun and its end is not known
-├── UnknownPrice           mend the setup: there is a budget, and nobody knows what the worker costs
+├── Unauthorized           fix the request: its key is missing or wrong
+├── Forbidden              fix the request or the key: the key may not do this
+├── InvalidPlan            fix the input: the plan cannot be carried out, and no step of it ran
+├── ApprovalPending        wait: a human must approve; the run then resumes
+├── ApprovalDenied         give up: a human denied the step, or the proposal expired
+├── InDoubt                check yourself: a step with effects was started, and its end is unknown
+├── UnknownPrice           fix the setup: there is a budget, and the worker's price is unknown
 ├── BudgetExhausted        give up: a ceiling of money, tokens, time or calls was reached
-└── GateRefused            give up: a proof was asked for and did not hold
+└── GateRefused            give up: a required proof did not hold
 """
 
 from collections.abc import Mapping
-
-__all__ = [
-    "Abstained",
-    "ApprovalDenied",
-    "ApprovalPending",
-    "BadAnswer",
-    "BudgetExhausted",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "DeadlineExceeded",
-    "Forbidden",
-    "GateRefused",
-    "InDoubt",
-    "InvalidPlan",
-    "InvalidTask",
-    "LedgerCorrupt",
-    "LedgerError",
-    "LedgerFull",
-    "LedgerTooNew",
-    "MemoryUnavailable",
-    "MissingExtra",
-    "NoEligibleWorker",
-    "NoVerdict",
-    "NotFound",
-    "NotReplayable",
-    "Overloaded",
-    "PredictorError",
-    "ProviderError",
-    "ProviderRejected",
-    "ProviderTimeout",
-    "ProviderUnreachable",
-    "RateLimited",
-    "RipienoError",
-    "Unauthorized",
-    "UnknownPrice",
-    "WithheldTask",
-    "WorkerBusy",
-]
 
 
 class RipienoError(Exception):
@@ -103,7 +64,7 @@ class InvalidTask(RipienoError):
 
 
 class DataError(RipienoError):
-    """A file of data is broken; `path` and `place` (line, or column and row) say where."""
+    """A data file is broken, at `path` and `place` (line, or column and row)."""
 
     def __init__(self, message: str, *, path: str, place: str | None = None, hint: str | None = None) -> None:
         where = path if place is None else f"{path}, {place}"
@@ -113,7 +74,7 @@ class DataError(RipienoError):
 
 
 class ConfigError(RipienoError):
-    """The setup is wrong; `key` names the setting, `path` the file it came from."""
+    """The setup is wrong; `key` is the setting, `path` its file."""
 
     def __init__(
         self, message: str, *, key: str | None = None, path: str | None = None, hint: str | None = None
@@ -128,13 +89,13 @@ class CheckpointError(ConfigError):
 
 
 class MissingExtra(ConfigError):
-    """A library is not installed; `extra` names the extra of the package that brings it.
+    """A library is not installed; `extra` is the extra of the package that installs it.
 
     Args:
-        what: what needs the library, as the subject of the message.
+        what: the feature that needs the library, as the subject of the message.
         extra: the extra, as pip knows it.
         library: the module that could not be imported.
-        key: the setting that asked for it, where one did.
+        key: the setting that requires it, if any.
     """
 
     def __init__(self, what: str, *, extra: str, library: str, key: str | None = None) -> None:
@@ -148,42 +109,36 @@ class MissingExtra(ConfigError):
 
 
 class PredictorError(ConfigError):
-    """A predictor raised, or returned what is no estimate; `predictor` and `checkpoint` name it.
-
-    Args:
-        problem: what it did.
-        predictor: its name, as the entry point gives it.
-        checkpoint: the checkpoint that it belongs to.
-    """
+    """A predictor of a checkpoint raised, or returned no valid estimate; `predictor` is its entry point's name."""
 
     def __init__(self, problem: str, *, predictor: str, checkpoint: str) -> None:
         super().__init__(
             f"the predictor {predictor!r} of checkpoint {checkpoint!r} failed: {problem}",
             key="ripieno.predictors",
-            hint=f"mend the plugin {predictor!r}, or `ripieno policy promote` another checkpoint",
+            hint=f"fix the plugin {predictor!r}, or `ripieno policy promote` another checkpoint",
         )
         self.predictor = predictor
         self.checkpoint = checkpoint
 
 
 class NoEligibleWorker(RipienoError):
-    """Every worker of the pool is masked; `whys` maps each worker to its reasons.
+    """Every worker of the pool is masked; `whys` maps each worker to its reason.
 
-    `is_temporary` says whether one of them would be eligible, did it not have to rest.
+    `is_temporary` is True if a worker is masked only by a rate limit.
     """
 
     def __init__(self, whys: Mapping[str, str], *, is_temporary: bool = False) -> None:
         listed = "; ".join(f"{worker}: {why}" for worker, why in whys.items()) or "the pool is empty"
         super().__init__(
             f"no worker may take this task ({listed})",
-            hint="loosen the request, or mend the pool: `ripieno pool list`",
+            hint="loosen the request, or fix the pool: `ripieno pool list`",
         )
         self.whys = dict(whys)
         self.is_temporary = is_temporary
 
 
 class Abstained(RipienoError):
-    """Nobody was asked: the best answer to be expected is worth less than none; `decision` is its id."""
+    """No worker was called: the best expected answer is worth less than no answer; `decision` is the decision's id."""
 
     def __init__(self, why: str, *, decision: str) -> None:
         super().__init__(
@@ -198,7 +153,7 @@ class NotFound(RipienoError):
 
 
 class NotReplayable(RipienoError):
-    """A recorded decision cannot be made again; `decision` is its id, and `missing` names what it lacks."""
+    """A recorded decision cannot be replayed; `decision` is its id, `missing` the input that is not recorded."""
 
     def __init__(self, decision: str, *, missing: str) -> None:
         super().__init__(
@@ -209,7 +164,7 @@ class NotReplayable(RipienoError):
 
 
 class RateLimited(RipienoError):
-    """Too much at once; worth trying again after `retry_after_s` seconds."""
+    """Too many requests; try again after `retry_after_s` seconds."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message, hint=f"try again in {retry_after_s:.1f} s")
@@ -221,17 +176,17 @@ class ProviderError(RipienoError):
 
     Args:
         worker: the worker that was called.
-        retry_after_s: how long the provider asked to wait, where it said so.
-        is_transient: whether the same call may succeed later.
+        retry_after_s: the wait that the provider asked for, if any.
     """
 
     is_transient = True
+    """True if the same call may succeed later."""
     is_unsent = False
-    """Whether nothing of the call has reached the provider: then nothing was done."""
+    """True if nothing of the call reached the provider."""
     status: int | None = None
-    """The HTTP status that the provider answered with, where it did."""
+    """HTTP status of the provider's response, if any."""
     code: str | None = None
-    """The provider's own code for what was wrong, where it gave one."""
+    """The provider's own error code, if any."""
 
     def __init__(
         self, message: str, *, worker: str, retry_after_s: float | None = None, hint: str | None = None
@@ -250,32 +205,32 @@ class ProviderUnreachable(ProviderError):
 
 
 class ProviderRejected(ProviderError):
-    """The provider refused the key or the request itself; the same call will be refused again."""
+    """The provider refused the key or the request; it will refuse the same call again."""
 
     is_transient = False
     blames_worker = False
-    """True where every task would be refused (key, address, model), not only this one."""
+    """True if the provider would refuse every task (key, address, model), not only this one."""
 
 
 class BadAnswer(ProviderError):
-    """The worker answered, but not with an answer: empty, cut, HTML, or not the protocol."""
+    """The response is not an answer: empty, cut off, HTML, or not in the protocol."""
 
 
 class WithheldTask(ProviderError):
-    """The task was not sent to this worker: it holds secrets or personal data, which may not travel that far."""
+    """The task was not sent: it holds secrets or personal data that may not travel to this worker."""
 
     is_transient = False
     is_unsent = True
 
 
 class WorkerBusy(ProviderError):
-    """As many calls as the worker can take are with it or wait for it."""
+    """The worker's concurrency limit and its queue are full."""
 
     is_unsent = True
 
 
 class NoVerdict(RipienoError):
-    """A verifier failed, so the worth of the answer stays unknown; `verifier` names it. This is never quality 0."""
+    """The verifier `verifier` failed, so the quality of the answer is unknown, and not 0."""
 
     def __init__(self, message: str, *, verifier: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -287,7 +242,7 @@ class LedgerError(RipienoError):
 
 
 class LedgerCorrupt(LedgerError):
-    """The ledger file is damaged; `entry` is the first entry that does not hold, where known."""
+    """The ledger is damaged; `entry` is the first damaged entry, if known."""
 
     def __init__(self, message: str, *, entry: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -295,15 +250,15 @@ class LedgerCorrupt(LedgerError):
 
 
 class LedgerTooNew(LedgerError):
-    """The ledger was written by a newer Ripieno."""
+    """A newer Ripieno wrote the ledger."""
 
 
 class LedgerFull(LedgerError):
-    """The disk or the quota is full; the entries of this write were not recorded."""
+    """The disk or the quota is full; no entry of this write was recorded."""
 
 
 class InvalidPlan(RipienoError):
-    """A plan is not one, or asks of a worker what it cannot do; `step` is the place, from 1, where one is at fault."""
+    """A plan is malformed, or needs an ability that a worker lacks; `step` is the faulty step, from 1, if one is."""
 
     def __init__(self, message: str, *, step: int | None = None, hint: str | None = None) -> None:
         super().__init__(message if step is None else f"step {step}: {message}", hint=hint)
@@ -325,7 +280,7 @@ class ApprovalPending(RipienoError):
 
 
 class ApprovalDenied(RipienoError):
-    """A proposal was turned down by `by`; nothing was done."""
+    """`by` denied a proposal; the step did not run."""
 
     def __init__(self, run: str, *, step: str, by: str, reason: str) -> None:
         super().__init__(f"run {run}: step {step!r} was denied by {by}" + (f": {reason}" if reason else ""))
@@ -335,12 +290,12 @@ class ApprovalDenied(RipienoError):
 
 
 class InDoubt(RipienoError):
-    """A step that changes something outside was begun, and failed or was cut off: whether it was done is not known."""
+    """A step with effects was started, and its end is unknown. It is not repeated."""
 
     def __init__(self, run: str, *, step: str, worker: str) -> None:
         super().__init__(
-            f"run {run}: step {step!r} of {worker!r} was begun and its end is not known; it is not made again",
-            hint="look whether it was done, then ask anew",
+            f"run {run}: step {step!r} of {worker!r} was started and its end is unknown; it is not repeated",
+            hint="check whether it was done, then send a new request",
         )
         self.run = run
         self.step = step
@@ -350,11 +305,11 @@ class InDoubt(RipienoError):
 class BudgetExhausted(RipienoError):
     """A ceiling was reached; `spent` and `limit` are in the unit that `what` names.
 
-    `is_temporary` says whether requests under way hold a part of it, so that waiting may help.
+    `is_temporary` is True if current requests hold a part of the budget, so that waiting may help.
     """
 
     def __init__(self, what: str, *, spent: float, limit: float, is_temporary: bool = False) -> None:
-        state = "is spent, or held by requests under way" if is_temporary else "is spent"
+        state = "is spent, or held by running requests" if is_temporary else "is spent"
         hint = "try again when they have ended" if is_temporary else "raise the ceiling, or choose a cheaper pool"
         super().__init__(f"{what} budget {state}: {spent:.6g} of {limit:.6g}", hint=hint)
         self.is_temporary = is_temporary
@@ -375,11 +330,11 @@ class UnknownPrice(RipienoError):
 
 
 class MemoryUnavailable(RipienoError):
-    """The memory cannot be read or written now; what was receipted is safe."""
+    """The memory cannot be read or written now; no item with a receipt is lost."""
 
 
 class DeadlineExceeded(RipienoError):
-    """The caller's deadline passed; `deadline_s` is counted from the task's arrival."""
+    """The caller's deadline passed; `deadline_s` counts from the task's arrival."""
 
     def __init__(self, deadline_s: float) -> None:
         super().__init__(
@@ -390,7 +345,7 @@ class DeadlineExceeded(RipienoError):
 
 
 class Overloaded(RateLimited):
-    """More is under way than this installation takes at once."""
+    """The installation already runs as many tasks as it accepts at once."""
 
 
 class Unauthorized(RipienoError):
@@ -402,4 +357,4 @@ class Forbidden(RipienoError):
 
 
 class GateRefused(RipienoError):
-    """A gate was asked for a proof, and the proof did not hold."""
+    """A gate required a proof, and the proof did not hold."""

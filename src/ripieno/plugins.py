@@ -38,14 +38,6 @@ class Plugin(Generic[Options, Role]):
     options: type[Options]
     make: Callable[[Options], Role]
 
-    def build(self, given: dict[str, object], *, key: str, folder: Path | None = None) -> Role:
-        """Check the options, then create the object.
-
-        Raises:
-            ConfigError: an option is unknown or wrong. The message names it.
-        """
-        return self.make(self.read(given, key=key, folder=folder))
-
     def read(self, given: dict[str, object], *, key: str, folder: Path | None = None) -> Options:
         """Check the options.
 
@@ -148,8 +140,8 @@ def build_plugin(group: str, name: str, options: dict[str, object], *, key: str,
     Raises:
         ConfigError: the plugin is missing or broken, or its options are wrong.
     """
-    made: object = open_plugin(group, name, key=key).build(options, key=key, folder=folder)
-    return made
+    plugin = open_plugin(group, name, key=key)
+    return plugin.make(plugin.read(options, key=key, folder=folder))
 
 
 def open_plugin(group: str, name: str, *, key: str) -> "Plugin[BaseModel, object]":

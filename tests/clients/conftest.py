@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.clients.obliging import oblige
+from tests.clients.as_asked import answer_as_asked
 from tests.conftest import HANG_S
 
 from ripieno.testing import ScriptedServer
@@ -63,7 +63,7 @@ def leavings() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[ScriptedServer]:
     """The obliging worker's own server."""
-    with ScriptedServer(oblige, models=["obliging"]) as server:
+    with ScriptedServer(answer_as_asked, models=["obliging"]) as server:
         yield server
 
 

@@ -255,7 +255,7 @@ async def test_an_expired_approval_counts_as_denied(tmp_path: Path) -> None:
             await app.runtime.orchestrator.run_detailed(only)
         assert app.journals is not None
         clock.advance(25 * 3600.0)
-        with pytest.raises(ApprovalDenied, match="nobody answered in time"):
+        with pytest.raises(ApprovalDenied, match="no answer in time"):
             await app.runtime.orchestrator.resume(app.runs.unfinished()[0])
         late = app.runs.unfinished()
         assert late == []

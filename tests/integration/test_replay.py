@@ -43,7 +43,7 @@ from ripieno.domain.grader import Agreement, Check, Exact, JsonSchema, Judge
 from ripieno.domain.memory import Scope
 from ripieno.errors import CheckpointError, InvalidTask, NotReplayable, RipienoError
 from ripieno.learn.promotion import start_canary
-from ripieno.ledger.codec import GENESIS, Row, chain_digest
+from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest
 from ripieno.orchestrator import make_arrival
 from ripieno.testing import Reply
 
@@ -275,7 +275,7 @@ def write_old(ledger: Path) -> None:
     with sqlite3.connect(ledger) as database:
         for place, line in enumerate(OLD.read_text().splitlines()):
             row = json.loads(line)
-            shell = Row(id=row["id"], kind=row["kind"], body=row["body"], task=row["task"])
+            shell = EntryRow(id=row["id"], kind=row["kind"], body=row["body"], task=row["task"])
             previous = chain_digest(previous, shell, at=float(place))
             database.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?)", (row["task"], row["task_body"]))
             database.execute(

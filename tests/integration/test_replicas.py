@@ -71,7 +71,7 @@ def test_the_error_of_a_missing_server_hides_its_password() -> None:
     with pytest.raises(LedgerError) as caught:
         Ledger("postgresql://user:secret-word@127.0.0.1:9/nothing")
     assert "secret-word" not in str(caught.value)
-    with pytest.raises(ConfigError, match="is not one that Ripieno can write"):
+    with pytest.raises(ConfigError, match="is not a supported database"):
         Ledger("mysql://host/db")
 
 

@@ -431,7 +431,7 @@ async def test_an_unsupported_plan_is_refused_before_any_call(serve: Serve) -> N
         ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.MERGE, access=(2,))], "step 2 sees step 3"),
         ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.MERGE, access=(0, 0))], "sees a step twice"),
         ([Step(worker=A, op=Op.VERIFY)], "sees no earlier step"),
-        ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.VERIFY, access=(0,))], "what its own worker made"),
+        ([Step(worker=A, op=Op.SOLVE), Step(worker=A, op=Op.VERIFY, access=(0,))], "a result of its own worker"),
     ],
 )
 def test_cyclic_dangling_and_endless_plans_are_refused(steps: list[Step], message: str) -> None:

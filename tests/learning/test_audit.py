@@ -9,6 +9,7 @@ import pytest
 from ripieno.domain import Choice, Decision, Estimate, Features, Mask, Objective, Solo, WorkerId
 from ripieno.evaluate.audit import Audit, Audited, audit
 from ripieno.route import Policy, UtilityPolicy
+from ripieno.route.choose import DecisionRule
 from ripieno.testing.conformance import make_features
 
 KINDS = ("code", "law", "prose")
@@ -66,7 +67,7 @@ def look(policy: Policy, *, bias: float, seed: int = 0) -> Audit:
 
 
 def test_the_audit_finds_a_learned_bias_and_names_its_condition() -> None:
-    found = look(UtilityPolicy(exploration=0.3), bias=0.45)
+    found = look(UtilityPolicy(DecisionRule(exploration=0.3)), bias=0.45)
     blamed = {(flag.look, flag.worker) for flag in found.flags}
     assert blamed == {("trust", "blue"), ("share", "blue")}
     worst = [flag.slice for flag in found.flags if flag.look == "trust"]
@@ -82,7 +83,7 @@ def test_the_audit_finds_a_learned_bias_and_names_its_condition() -> None:
 
 
 def test_the_audit_flags_a_policy_that_chooses_by_name() -> None:
-    flags = [flag for flag in look(FavouringPolicy(exploration=0.0), bias=0.0).flags if flag.look == "names"]
+    flags = [flag for flag in look(FavouringPolicy(), bias=0.0).flags if flag.look == "names"]
     assert {flag.worker for flag in flags} == {"blue"}
     assert "kind code, time critical" in {flag.slice for flag in flags}
     assert "kind law" not in {flag.slice for flag in flags}
@@ -90,5 +91,7 @@ def test_the_audit_flags_a_policy_that_chooses_by_name() -> None:
 
 @pytest.mark.simulation
 def test_a_fair_router_is_rarely_flagged() -> None:
-    accused = sum(bool(look(UtilityPolicy(exploration=0.3), bias=0.0, seed=seed).flags) for seed in range(20))
+    accused = sum(
+        bool(look(UtilityPolicy(DecisionRule(exploration=0.3)), bias=0.0, seed=seed).flags) for seed in range(20)
+    )
     assert accused <= 2

@@ -57,7 +57,7 @@ def fold_plainly(seen: Sequence[Observation]) -> dict[str, tuple[np.ndarray, np.
         g = checkpoint.groups.weigh(z)[0]
         quality = checkpoint.predict([each.features]).quality[0]
         column = checkpoint.columns.get(each.worker.id)
-        expected = quality[column] if column is not None else checkpoint.weigh_kin(each.worker) @ quality
+        expected = quality[column] if column is not None else checkpoint.weigh_similar(each.worker) @ quality
         prior = checkpoint.prior_of(each.worker.id)
         mean, covariance = found.get(each.worker.id, (prior.mean, prior.covariance))
         if watch.see(each.worker.id, int(g.argmax()), expected=float(expected), outcome=each.quality) is not None:

@@ -10,7 +10,7 @@ from tests.learning.test_predictors import SKILL, make_world
 from ripieno.domain import Price, Standing, WorkerId
 from ripieno.domain.training import TrainingSet, describe_card
 from ripieno.route.predictors import Checkpoint, Estimator
-from ripieno.route.predictors.cards import weigh_kin
+from ripieno.route.predictors.cards import weigh_similar
 from ripieno.route.predictors.heads import make_targets, train_heads
 
 
@@ -84,7 +84,7 @@ async def test_heads_of_another_label_set_are_refused() -> None:
     arrays = fit(world).checkpoint.arrays()
     assert sum(array.nbytes for array in arrays.values()) < 100_000
     for workers in (world.workers[::-1], (*world.workers, WorkerId("more")), world.workers[:2]):
-        with pytest.raises(ValueError, match="another label set"):
+        with pytest.raises(ValueError, match="trained for other workers"):
             Checkpoint.restore("heads", workers, arrays, version="v")
 
 
@@ -96,12 +96,12 @@ def test_similar_workers_share_the_family_or_else_the_price(make_worker: MakeWor
     ids = tuple(WorkerId(name) for name in ("llama-8b", "llama-70b", "mistral-small", "mistral-large"))
     cards = np.stack([describe_card(price, 8192) for price in (cheap, dear, cheap, dear)])
     newer = make_worker("llama-3-9b", price=cheap, context_window=8192)
-    weights = weigh_kin(newer, ids, cards)
+    weights = weigh_similar(newer, ids, cards)
     assert weights.sum() == pytest.approx(1.0)
     assert weights.argmax() == 0
     assert weights[0] + weights[1] > 0.8
     stranger = make_worker("qwen-plus", price=dear, context_window=8192)
-    by_price = weigh_kin(stranger, ids, cards)
+    by_price = weigh_similar(stranger, ids, cards)
     assert by_price[1] + by_price[3] > 0.8
-    unknown = weigh_kin(stranger, ids, np.full((4, 5), np.nan))
+    unknown = weigh_similar(stranger, ids, np.full((4, 5), np.nan))
     assert np.allclose(unknown, 0.25)

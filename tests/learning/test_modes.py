@@ -116,17 +116,17 @@ async def test_agreement_is_chosen_if_workers_err_independently(servers: list[Sc
             "Riddle 999: which number do I think of, 3?", objective=app.runtime.make_objective(), kind="riddle"
         )
         decision = await app.runtime.orchestrator.decide(task)
-        assert decision.mode in workflows
+        assert decision.learned_workflow in workflows
         assert not isinstance(decision.workflow, Solo)
         assert {e.worker for e in decision.estimates} == {A, B, C, *workflows}
         handled, _ = await app.runtime.orchestrator.run(task)
         replayed = await app.replays.replay(app.ledger.decisions.find(handled.id), app.runtime.pool)
-        assert (replayed.decision.mode, replayed.differs) == (decision.mode, ())
+        assert (replayed.decision.learned_workflow, replayed.differs) == (decision.learned_workflow, ())
         alone = await app.runtime.orchestrator.decide(replace(task, objective=replace(task.objective, workers=(A, C))))
-        assert alone.mode is None, "who is in it must be allowed"
+        assert alone.learned_workflow is None, "who is in it must be allowed"
         asked = await app.runtime.orchestrator.decide(replace(task, objective=replace(task.objective, mode="verified")))  # type: ignore[arg-type]  # a mode's value
         assert isinstance(asked.workflow, Verified)
-        assert asked.mode is None
+        assert asked.learned_workflow is None
 
 
 async def test_agreement_is_not_offered_if_workers_err_together(servers: list[ScriptedServer]) -> None:
@@ -137,7 +137,7 @@ async def test_agreement_is_not_offered_if_workers_err_together(servers: list[Sc
         assert done is not None
         task = make_task(app)
         decision = await app.runtime.orchestrator.decide(task)
-        assert decision.mode is None
+        assert decision.learned_workflow is None
         assert isinstance(decision.workflow, Solo)
 
 
@@ -153,15 +153,15 @@ async def test_outcomes_of_a_workflow_teach_the_workflow_and_no_worker(servers: 
         before = await app.runtime.orchestrator.decide(task)
         for _ in range(25):
             decision, run = await app.runtime.orchestrator.run(task)
-            assert run.mode == before.mode
+            assert run.learned_workflow == before.learned_workflow
             await record_feedback(app, decision.id, Verdict(verifier="user", quality=0.0))
-            if (await app.runtime.orchestrator.decide(task)).mode != before.mode:
+            if (await app.runtime.orchestrator.decide(task)).learned_workflow != before.learned_workflow:
                 break
         after = await app.runtime.orchestrator.decide(task)
         old = {e.worker: e.quality for e in before.estimates}
         new = {e.worker: e.quality for e in after.estimates}
-        assert before.mode is not None
-        assert new[before.mode] < old[before.mode]
+        assert before.learned_workflow is not None
+        assert new[before.learned_workflow] < old[before.learned_workflow]
         assert new[C] == pytest.approx(old[C])
 
 

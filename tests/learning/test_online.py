@@ -12,6 +12,7 @@ from tests.learning.test_predictors import SKILL, make_world
 from ripieno.domain import UNKNOWN, Estimate, Features, Objective, Price, Standing, Worker, WorkerId
 from ripieno.domain.training import TrainingSet
 from ripieno.route import Pacer, UtilityPolicy
+from ripieno.route.choose import DecisionRule
 from ripieno.route.predictors import Checkpoint, Estimator, Observation
 from ripieno.route.predictors.drift import DriftWatch, is_watching
 from ripieno.route.utility import PRESETS
@@ -62,7 +63,7 @@ def serve(
 ) -> np.ndarray:
     """True quality of the choices on each task of a stream; outcomes are drawn, and learned from where asked."""
     rng = np.random.default_rng(seed)
-    policy = UtilityPolicy(exploration=0.02, margin=predictor.estimator.checkpoint.margin)
+    policy = UtilityPolicy(DecisionRule(exploration=0.02, margin=predictor.estimator.checkpoint.margin))
     earned = []
     for row, features in enumerate(world.features):
         choice = policy.decide(features, predictor.estimate(features, workers), objective=BEST, rng=rng)

@@ -65,7 +65,7 @@ def serve(fitted: tuple[Benchmark, Checkpoint], objective: Objective, make_worke
     """Decide each held-out task by the policy, from the estimates that it gets in the gateway."""
     bench, predictor = fitted
     policy, workers = (
-        UtilityPolicy(scales=bench.scales, margin=predictor.margin),
+        UtilityPolicy(DecisionRule(scales=bench.scales, margin=predictor.margin)),
         [make_worker(each) for each in MODELS],
     )
     return [

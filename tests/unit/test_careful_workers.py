@@ -42,6 +42,7 @@ from ripieno.execute import Executor, Started, Turn
 from ripieno.providers import Caller, Piece, WorkerHealth
 from ripieno.providers.base import stream_whole
 from ripieno.route import Conditions, Router, UtilityPolicy
+from ripieno.route.choose import DecisionRule
 from ripieno.route.policies import Policy
 from ripieno.route.policies.rules import Rule, RulePolicy
 from ripieno.route.predictors import PriorPredictor
@@ -150,7 +151,7 @@ _objectives = st.builds(
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
-    utility = UtilityPolicy(exploration=draw(st.sampled_from([0.0, 0.19])))
+    utility = UtilityPolicy(DecisionRule(exploration=draw(st.sampled_from([0.0, 0.19]))))
     wanted = draw(_some)
     return RulePolicy([Rule(workers=list(wanted))], otherwise=utility) if wanted else utility
 
@@ -218,7 +219,7 @@ def test_no_unnamed_worker_with_effects_is_ever_called(world: World, is_stream: 
     if world.arrival.workflow is not None:
         named |= {*list_named(world.arrival.workflow)}
     called = asyncio.run(carry(world, is_stream=is_stream))
-    careful = {worker.id for worker in world.pool if worker.is_careful}
+    careful = {worker.id for worker in world.pool if worker.is_restricted}
     assert careful & {*called} <= named
     if world.arrival.workflow is None and world.task.objective.mode is not Mode.TURNS:
         for worker in careful:

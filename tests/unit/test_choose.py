@@ -56,7 +56,7 @@ def lead_plainly(case: Case, row: int) -> int:
     above = [column for column in candidates if arrays.expected.quality[row, column] >= objective.quality_floor]
     candidates = above or candidates
     best = max(candidates, key=lambda column: utility[column])
-    usual = score(arrays.usual_quality, candidates)
+    usual = score(arrays.mean_quality, candidates)
     incumbent = candidates[usual.index(max(usual))]
     worth = 1.0 + objective.mission_criticality / 10.0 if objective.preset == "qos" else objective.preference
     is_ahead = rule.margin == 0.0 or utility[best] - utility[incumbent] > rule.margin * worth
@@ -73,7 +73,7 @@ def test_the_leader_is_the_one_of_the_plain_form(seed: int) -> None:
 
 @given(seed=SEEDS)
 @settings(max_examples=50, deadline=None)
-def test_only_eligible_workers_are_chosen_however_little_they_are_worth(seed: int) -> None:
+def test_only_eligible_workers_are_chosen_even_at_low_utility(seed: int) -> None:
     case = draw_case(np.random.default_rng(seed), tasks=5)
     grave = replace(case.objective, money_weight=1e308)
     expected = replace(case.arrays.expected, cost_usd=np.full(case.eligible.shape, 1e9))
@@ -127,7 +127,7 @@ def test_an_incumbent_stays_within_the_margin() -> None:
     assert kept.tolist() == [1, 0, 0]
 
 
-def test_what_is_no_number_never_leads() -> None:
+def test_a_nan_never_leads() -> None:
     scores = np.array([[np.nan, -np.inf, 0.1], [np.nan, -np.inf, 0.1]])
     everyone = np.ones((2, 3), dtype=bool)
     assert take_highest(scores, everyone).tolist() == [2, 2]
@@ -135,7 +135,7 @@ def test_what_is_no_number_never_leads() -> None:
     assert take_highest(scores, last_two).tolist() == [1, 2]
 
 
-def test_silence_is_weighed_on_the_chosen_worker() -> None:
+def test_abstention_compares_with_the_chosen_worker() -> None:
     expected = Priced(quality=np.array([[0.9, 0.1], [0.9, 0.1]]), cost_usd=np.zeros((2, 2)), latency_s=np.ones((2, 2)))
     arrays = EstimateArrays.of_known(expected, np.array([0.5, 0.5]))
     priced = Objective(mission_criticality=5.0, abstain_price=0.2)

@@ -1,7 +1,7 @@
 """The record's format: entries of earlier versions are read and written byte for byte."""
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ripieno.domain.grader import Check
 from ripieno.domain.task import REMOVED_MODES, read_mode
 from ripieno.domain.workflow import Ensemble, Merge, Solo, Workflow, find_removed_mode
 from ripieno.errors import LedgerCorrupt
-from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry, load_task
+from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest, decode_entry, encode_entry, load_task
 from ripieno.ledger.tagged import _CLASSES, dump_tagged, load_tagged
 
 ENTRIES: list[dict[str, Any]] = [
@@ -39,15 +39,29 @@ def test_entries_of_earlier_versions_are_written_again_byte_for_byte() -> None:
             assert again.task_body == row["task_body"]
 
 
+def test_a_learned_workflow_keeps_its_recorded_name() -> None:
+    decided, executed = decode(ENTRIES[0]), decode(next(row for row in ENTRIES if row["kind"] == "executed"))
+    name = WorkerId("agreement:a")
+    for entry in (
+        replace(decided, decision=replace(decided.decision, learned_workflow=name)),
+        replace(executed, run=replace(executed.run, learned_workflow=name)),
+    ):
+        row = encode_entry(entry)
+        fields_of = json.loads(row.body)
+        assert fields_of["mode"] == name
+        assert "learned_workflow" not in fields_of
+        assert decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body) == entry
+
+
 def test_the_chain_of_earlier_versions_holds() -> None:
     previous = GENESIS
     for row in ENTRIES:
-        shell = Row(id=row["id"], kind=row["kind"], body=row["body"], task=row["task"])
+        shell = EntryRow(id=row["id"], kind=row["kind"], body=row["body"], task=row["task"])
         previous = chain_digest(previous, shell, at=row["at"])
         assert previous == row["digest"]
 
 
-def test_decisions_of_removed_modes_are_read_as_what_was_done() -> None:
+def test_decisions_of_removed_modes_are_read_as_their_workflows() -> None:
     removed = [decode(row) for row in ENTRIES if has_removed_mode(row)]
     assert [find_removed_mode(entry.decision.workflow) for entry in removed] == ["debate", "mixture"]
     for entry in removed:
@@ -68,14 +82,14 @@ def test_the_digest_of_a_task_with_a_removed_mode_stays() -> None:
 @pytest.mark.parametrize(
     "objective", ['{"mode":"shout"}', '"loud"', '{"mode":["debate"]}', '{"preference":2.0,"mode":"debate"}']
 )
-def test_a_task_that_is_none_is_corrupt(objective: str) -> None:
+def test_an_invalid_task_body_is_corrupt(objective: str) -> None:
     body = f'{{"messages":[{{"role":"user","content":"x"}}],"objective":{objective}}}'
     with pytest.raises(LedgerCorrupt):
         decode_entry("executed", ENTRIES[1]["body"], entry="e", task_body=body)
 
 
 @pytest.mark.parametrize("body", ["[]", "{", '{"id":"d"}'])
-def test_a_decision_that_is_none_is_corrupt(body: str) -> None:
+def test_an_invalid_decision_body_is_corrupt(body: str) -> None:
     with pytest.raises(LedgerCorrupt):
         decode_entry("decided", body, entry="e", task_body="{}")
 
@@ -88,7 +102,7 @@ def test_every_kind_of_workflow_and_check_has_its_struct_with_the_same_fields() 
         assert list(body.__struct_defaults__) == defaults
 
 
-def test_a_workflow_is_told_as_json_and_read_again() -> None:
+def test_a_workflow_survives_a_round_trip_through_json() -> None:
     for row in ENTRIES:
         entry = decode(row)
         if isinstance(entry, Decided):

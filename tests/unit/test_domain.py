@@ -29,6 +29,7 @@ from ripieno.domain import (
     WorkerId,
     parse_worker_id,
 )
+from ripieno.domain.memory import NewItem, Scope
 from ripieno.domain.training import TrainingSet, column_means
 
 
@@ -100,7 +101,7 @@ def test_a_pool_knows_its_workers_and_refuses_doubles(make_worker: MakeWorker) -
     assert len(pool) == len(list(pool)) == 2
     with pytest.raises(KeyError):
         pool["c"]
-    with pytest.raises(ValueError, match="'a' stands twice"):
+    with pytest.raises(ValueError, match="'a' is in the pool twice"):
         Pool((make_worker("a"), make_worker("a")))
 
 
@@ -174,7 +175,7 @@ def test_the_system_clock_goes_on() -> None:
     assert clock.monotonic() <= clock.monotonic()
 
 
-def test_tokens_that_were_read_before_have_a_price_of_their_own() -> None:
+def test_cached_tokens_have_their_own_price() -> None:
     price = Price(input_usd_per_mtok=1.0, cached_usd_per_mtok=0.1)
     assert price.charge(input_tokens=1e6, output_tokens=0, cpu_s=0.0, cached_tokens=5e5) == pytest.approx(0.55)
     assert price.charge(input_tokens=1e6, output_tokens=0, cpu_s=0.0, cached_tokens=9e9) == pytest.approx(0.1)
@@ -183,3 +184,9 @@ def test_tokens_that_were_read_before_have_a_price_of_their_own() -> None:
         Price(cached_usd_per_mtok=-1.0)
     with pytest.raises(ValueError, match="usd_per_day must be positive"):
         KeyLimits(usd_per_day=0.0)
+
+
+def test_memory_replaces_nul_which_some_databases_cannot_store() -> None:
+    item = NewItem(text="a\x00b", author="x\x00", scope=Scope(project="p\x00"))
+    assert (item.text, item.author, item.scope.project) == ("a\ufffdb", "x\ufffd", "p\ufffd")
+    assert NewItem(text="ab").text == "ab"

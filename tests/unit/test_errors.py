@@ -22,13 +22,11 @@ from ripieno.gateway.errors import TABLE, find_wire, format_message, hide_places
 
 
 def all_errors() -> list[type[RipienoError]]:
-    return [getattr(errors, name) for name in errors.__all__]
+    return [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, RipienoError)]
 
 
-def test_every_class_is_exported_drawn_and_has_a_status() -> None:
-    classes = {c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, RipienoError)}
-    assert classes == set(all_errors())
-    for kind in classes:
+def test_the_tree_of_the_docstring_and_the_status_table_hold_every_error_class() -> None:
+    for kind in all_errors():
         assert kind.__name__ in str(errors.__doc__)
         assert kind in TABLE, f"{kind.__name__} has no status"
 
@@ -120,7 +118,7 @@ PLACES = (
     "http://llm.internal/v1/chat?key=x",
 )
 OF_THE_GATEWAY = {
-    **dict.fromkeys(errors.__all__, "said"),
+    **dict.fromkeys((kind.__name__ for kind in all_errors()), "said"),
     "NotFound": "", "InvalidTask": "", "GateRefused": "", "RateLimited": "", "Overloaded": "", "Unauthorized": "",
     "Forbidden": "", "RipienoError": "", "BudgetExhausted": "", "NoEligibleWorker": "", "Abstained": "",
     "DeadlineExceeded": "", "InvalidPlan": "", "ApprovalPending": "", "ApprovalDenied": "", "InDoubt": "",

@@ -89,7 +89,7 @@ ENTRIES: tuple[Entry, ...] = (
 )
 
 
-async def test_what_is_receipted_is_read_back_by_another_process(ledger: Ledger) -> None:
+async def test_another_process_reads_every_receipted_entry(ledger: Ledger) -> None:
     assert await ledger.append(*ENTRIES) == 5
     with Ledger(ledger.url) as other:
         assert tuple(stored.entry for stored in other.read()) == ENTRIES
@@ -191,7 +191,7 @@ def test_a_damaged_foreign_or_newer_file_is_refused_and_left_alone(tmp_path: Pat
     connection = sqlite3.connect(foreign)
     connection.execute("CREATE TABLE recipes (name TEXT)")
     connection.close()
-    with pytest.raises(LedgerCorrupt, match="not a ledger: it holds recipes"):
+    with pytest.raises(LedgerCorrupt, match="not a ledger: its tables are recipes"):
         Ledger(f"sqlite:///{foreign}")
 
     newer = tmp_path / "newer.db"
@@ -218,7 +218,7 @@ def test_an_emptied_version_is_migrated_again(tmp_path: Path) -> None:
 def test_a_wrong_url_and_a_closed_ledger_say_so(tmp_path: Path) -> None:
     for url, told in (
         ("nonsense", "not a database URL"),
-        ("oracle://host/x", "not one that Ripieno can write"),
+        ("oracle://host/x", "is not a supported database"),
         ("sqlite://", "names no file"),
     ):
         with pytest.raises(ConfigError, match=told):
@@ -255,7 +255,7 @@ async def test_decisions_runs_and_verdicts_are_found(ledger: Ledger) -> None:
         ledger.decisions.find("%")
 
 
-async def test_the_latest_decisions_are_read_page_by_page_with_what_came_of_them(ledger: Ledger) -> None:
+async def test_the_latest_decisions_are_read_page_by_page_with_their_results(ledger: Ledger) -> None:
     assert ledger.decisions.latest(3) == []
     assert ledger.decisions.find_start(1) == 0
     for number in range(5):
@@ -342,7 +342,7 @@ def test_a_broken_set_leaves_the_ledger_as_it_was(ledger: Ledger, tmp_path: Path
     assert ledger.verify().entries == 0
 
 
-def test_a_full_disk_is_told_and_nothing_is_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_nothing_is_half_written(tmp_path: Path) -> None:
     """A child process with a real limit on file size writes until the kernel refuses."""
     import subprocess
     import sys
@@ -414,7 +414,7 @@ def test_entries_are_plain_json(tmp_path: Path, ledger: Ledger) -> None:
     assert all(isinstance(json.loads(body), dict) for (body,) in rows)
 
 
-async def test_a_caller_that_leaves_neither_loses_its_entries_nor_stops_the_writer(ledger: Ledger) -> None:
+async def test_a_cancelled_caller_loses_no_entries_and_does_not_stop_the_writer(ledger: Ledger) -> None:
     waiting = [asyncio.create_task(ledger.append(make_executed(f"r{i}"))) for i in range(40)]
     await asyncio.sleep(0)
     for task in waiting:
@@ -440,7 +440,7 @@ async def test_a_batch_is_bounded_and_reads_are_translated(ledger: Ledger) -> No
         ledger.outcomes.tasks([Task.from_text("hello").digest])
 
 
-def test_a_closing_ledger_writes_what_waits(tmp_path: Path) -> None:
+def test_a_closing_ledger_writes_the_waiting_entries(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/l.db")
     waiting: list[Future[int]] = [Future() for _ in range(200)]
     for index, request in enumerate(waiting):
@@ -451,7 +451,7 @@ def test_a_closing_ledger_writes_what_waits(tmp_path: Path) -> None:
         assert again.verify().entries == 200
 
 
-def test_findings_are_found_without_reading_everything_else(ledger: Ledger) -> None:
+def test_verdicts_are_found_by_index(ledger: Ledger) -> None:
     """A gateway looks for new findings every two seconds, in a ledger of millions of runs."""
     from sqlalchemy import event
 

@@ -25,6 +25,7 @@ from ripieno.domain import (
 )
 from ripieno.errors import NoEligibleWorker
 from ripieno.route import Conditions, Router, UtilityPolicy, find_able, mask_workers
+from ripieno.route.choose import DecisionRule
 from ripieno.route.predictors import PriorPredictor
 from ripieno.testing.conformance import make_features
 
@@ -32,7 +33,7 @@ TODAY = Conditions(today=date(2026, 11, 22))
 TASK = Task.from_text("hello")
 
 
-def test_a_worker_is_able_unless_something_lasting_is_in_its_way(make_worker: MakeWorker) -> None:
+def test_a_worker_is_able_unless_a_lasting_reason_masks_it(make_worker: MakeWorker) -> None:
     names = ("fine", "limited", "muted", "old", "missing", "resting")
     cards: dict[str, dict[str, object]] = {"muted": {"is_muted": True}, "old": {"deprecated_on": date(2026, 1, 1)}}
     pool = Pool(tuple(make_worker(name, **cards.get(name, {})) for name in names))
@@ -98,7 +99,7 @@ def test_each_reason_masks_the_worker_and_no_other(
     assert mask.masked[WorkerId("w")].detail
 
 
-def test_a_worker_with_effects_takes_part_where_the_request_or_the_callers_workflow_names_it(
+def test_a_worker_with_effects_is_eligible_only_if_the_request_or_its_workflow_names_it(
     make_worker: MakeWorker,
 ) -> None:
     pool = Pool((make_worker("pay", has_effects=True, needs_approval=True), make_worker("other")))
@@ -131,7 +132,7 @@ def test_an_empty_mask_is_an_error_that_lists_every_reason(make_worker: MakeWork
 
 def test_a_router_never_chooses_a_masked_worker(make_worker: MakeWorker) -> None:
     pool = Pool((make_worker("free", is_muted=True), make_worker("dear", price=Price(usd_per_call=5.0))))
-    policy = UtilityPolicy(exploration=0.19)
+    policy = UtilityPolicy(DecisionRule(exploration=0.19))
     router = Router(setup=RoutingSetup(pool=pool), predictor=PriorPredictor(), policy=policy)
     for seed in range(50):
         arrival = Arrival(id=str(seed), seed=seed, started=0.0)
@@ -142,7 +143,7 @@ def test_a_router_never_chooses_a_masked_worker(make_worker: MakeWorker) -> None
     assert "not measured yet: dear" in decision.reasons
 
 
-def test_the_prior_takes_the_cheapest(make_pool: Callable[..., Pool], make_worker: MakeWorker) -> None:
+def test_the_prior_chooses_the_cheapest_worker(make_pool: Callable[..., Pool], make_worker: MakeWorker) -> None:
     pool = Pool(
         (make_worker("dear", price=Price(usd_per_call=5.0)), make_worker("cheap", price=Price(usd_per_call=1.0)))
     )

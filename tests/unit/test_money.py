@@ -50,8 +50,8 @@ from ripieno.ledger.codec import encode_entry
 from ripieno.measure.profile import CampaignProgress
 from ripieno.route import Pacer
 from ripieno.route.choose import gather_estimates
+from ripieno.route.compose import WorkflowInputs
 from ripieno.route.mask import Conditions, mask_workers
-from ripieno.route.modes import WorkflowInputs
 from ripieno.route.policies import UtilityPolicy
 from ripieno.route.predictors.prior import PriorPredictor
 from ripieno.route.utility import Scales, fill_unknown_costs, score_outcome, score_utilities
@@ -309,7 +309,7 @@ def test_the_embedded_pool_states_every_price() -> None:
         ({"max_tokens": 5.0, "num_predict": 60}, 60),
     ],
 )
-def test_of_several_limits_the_longest_is_reserved_and_one_is_sent(
+def test_the_highest_of_several_limits_is_reserved_and_one_limit_is_sent(
     make_worker: MakeWorker, params: dict[str, object], reserved: int
 ) -> None:
     worker = make_worker(price=Price(input_usd_per_mtok=0.0, output_usd_per_mtok=1.0))
@@ -343,7 +343,7 @@ def test_a_limit_of_the_card_and_one_of_the_request_say_the_same(make_worker: Ma
         {"service_tier": "priority"},
     ],
 )
-def test_what_makes_the_price_unknown_is_refused_where_there_is_a_budget(
+def test_fields_that_make_the_price_unknown_are_refused_under_a_budget(
     make_worker: MakeWorker, params: dict[str, object]
 ) -> None:
     worker = make_worker(price=Price(input_usd_per_mtok=0.0, output_usd_per_mtok=1.0))

@@ -14,7 +14,7 @@ from tests.unit.test_ledger import make_executed
 from ripieno.domain import Executed
 from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, NotFound
 from ripieno.ledger import Ledger, Outbox
-from ripieno.ledger.codec import Row, encode_entry
+from ripieno.ledger.codec import EntryRow, encode_entry
 from ripieno.ledger.outbox import _pack
 
 
@@ -38,7 +38,7 @@ def locked(path: Path) -> Iterator[None]:
         connection.close()
 
 
-def test_rows_are_kept_read_and_forgotten(tmp_path: Path) -> None:
+def test_rows_are_put_read_and_cleared(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "deep" / "outbox.jsonl")
     assert outbox.read() == []
     outbox.put(make_rows("a", "b"))  # type: ignore[arg-type]  # rows
@@ -49,7 +49,7 @@ def test_rows_are_kept_read_and_forgotten(tmp_path: Path) -> None:
     assert not outbox.path.exists()
 
 
-def test_a_torn_line_is_passed_over_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_skipped_and_a_damaged_line_is_an_error(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.jsonl")
     outbox.put(make_rows("a", "b"))  # type: ignore[arg-type]  # rows
     whole = outbox.path.read_bytes()
@@ -71,7 +71,7 @@ def test_a_torn_line_is_passed_over_and_a_damaged_one_is_not(tmp_path: Path) -> 
 def test_it_is_bounded_and_a_failed_write_leaves_nothing_half_done(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.jsonl", largest=int(1.5 * SIZE))
     outbox.put(make_rows("a"))  # type: ignore[arg-type]  # rows
-    with pytest.raises(LedgerFull, match="and may hold"):
+    with pytest.raises(LedgerFull, match="bytes of at most"):
         outbox.put(make_rows("b", "c"))  # type: ignore[arg-type]  # rows
     assert len(Outbox(outbox.path)) == 1
 
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_outbox_as_it_was(tmp_path: Path) -> None:
     assert outbox.path.read_bytes() == before
 
 
-async def test_a_locked_ledger_spools_and_is_caught_up_unasked(tmp_path: Path) -> None:
+async def test_rows_of_a_locked_ledger_are_spooled_and_written_after_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     with Ledger(f"sqlite:///{path}", outbox=Outbox(tmp_path / "outbox.jsonl")) as ledger:
         await ledger.append(make_executed("first"))
@@ -112,7 +112,7 @@ async def test_a_locked_ledger_spools_and_is_caught_up_unasked(tmp_path: Path) -
         ledger.verify()
 
 
-async def test_when_neither_takes_them_entries_are_refused_and_those_nobody_waits_for_are_kept(tmp_path: Path) -> None:
+async def test_if_ledger_and_outbox_refuse_callers_get_the_error_and_other_rows_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     with Ledger(f"sqlite:///{path}", outbox=Outbox(tmp_path / "outbox.jsonl", largest=10)) as ledger:
         await ledger.append(make_executed("first"))
@@ -130,7 +130,7 @@ async def test_when_neither_takes_them_entries_are_refused_and_those_nobody_wait
         again.verify()
 
 
-async def test_a_small_outbox_refuses_what_comes_behind_it(tmp_path: Path) -> None:
+async def test_a_full_outbox_refuses_further_rows(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     with Ledger(f"sqlite:///{path}", outbox=Outbox(tmp_path / "outbox.jsonl", largest=int(1.5 * SIZE))) as ledger:
         await ledger.append(make_executed("first"))
@@ -140,7 +140,7 @@ async def test_a_small_outbox_refuses_what_comes_behind_it(tmp_path: Path) -> No
                 await ledger.append(make_executed("third"))
 
 
-def test_what_waits_is_written_at_the_next_start(tmp_path: Path) -> None:
+def test_the_outbox_is_written_at_the_next_start(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.jsonl")
     outbox.put(make_rows("a", "b"))  # type: ignore[arg-type]  # rows
     with Ledger(f"sqlite:///{tmp_path}/l.db", outbox=outbox) as ledger:
@@ -150,7 +150,7 @@ def test_what_waits_is_written_at_the_next_start(tmp_path: Path) -> None:
             ledger.keys.revoke("k1")
 
 
-async def test_what_waited_for_a_lock_is_committed_in_bounded_batches(tmp_path: Path) -> None:
+async def test_rows_that_waited_for_a_lock_are_committed_in_bounded_batches(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     with Ledger(f"sqlite:///{path}") as ledger:
         await ledger.append(make_executed("first"))
@@ -160,9 +160,9 @@ async def test_what_waited_for_a_lock_is_committed_in_bounded_batches(tmp_path: 
         assert ledger.verify().entries == 3601
 
 
-async def test_a_fault_of_ours_is_told_to_who_waits_and_the_writer_goes_on(tmp_path: Path) -> None:
+async def test_an_internal_error_reaches_the_caller_and_the_writer_continues(tmp_path: Path) -> None:
     with Ledger(f"sqlite:///{tmp_path}/l.db") as ledger:
-        broken = Row(id="x", kind="executed", body=5)  # type: ignore[arg-type]  # no text
+        broken = EntryRow(id="x", kind="executed", body=5)  # type: ignore[arg-type]  # no text
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         ledger._writer.submit([broken], waiting)
         with pytest.raises(TypeError):

@@ -195,7 +195,7 @@ def test_number_extraction_takes_linear_time() -> None:
 
 def test_a_refused_response_schema_is_not_checked() -> None:
     from ripieno.domain import Task
-    from ripieno.route.modes import read_schema as read_wanted
+    from ripieno.route.compose import read_schema as read_wanted
 
     for schema, is_checked in ({"type": "object"}, True), ({"$ref": "http://127.0.0.1:1/x"}, False), ("none", False):
         wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}

@@ -11,7 +11,7 @@ from ripieno.domain import Estimate, Need, Objective, Standing
 from ripieno.errors import ConfigError
 from ripieno.plugins import build_plugin, load_plugin
 from ripieno.route import RulePolicy, UtilityPolicy
-from ripieno.route.choose import TRIAL_SHARE
+from ripieno.route.choose import TRIAL_SHARE, DecisionRule
 from ripieno.route.plugins import PolicyOptions
 from ripieno.testing import check_policy
 from ripieno.testing.conformance import make_features
@@ -23,7 +23,7 @@ def test_built_in_policies_pass_the_kit(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text('[[rule]]\nworkers = ["strong"]\nleast_prompt_tokens = 5\n')
     check_policy(UtilityPolicy())
-    check_policy(UtilityPolicy(exploration=0.1))
+    check_policy(UtilityPolicy(DecisionRule(exploration=0.1)))
     check_policy(RulePolicy.load(rules, otherwise=UtilityPolicy()))
 
 
@@ -42,7 +42,7 @@ def test_the_floor_puts_weak_workers_last(make_estimate: Callable[..., Estimate]
 
 def test_critical_tasks_are_never_explored(make_estimate: Callable[..., Estimate]) -> None:
     estimates = [make_estimate("a", quality=0.6), make_estimate("b", quality=0.59)]
-    policy = UtilityPolicy(exploration=0.5)
+    policy = UtilityPolicy(DecisionRule(exploration=0.5))
     grave = Objective(mission_criticality=7)
     starts = {
         policy.decide(make_features(), estimates, objective=grave, rng=np.random.default_rng(s)).order[0]
@@ -61,7 +61,7 @@ def test_critical_tasks_are_never_explored(make_estimate: Callable[..., Estimate
 
 def test_implausible_workers_are_not_explored(make_estimate: Callable[..., Estimate]) -> None:
     estimates = [make_estimate("a", quality=0.9, quality_sd=0.01), make_estimate("b", quality=0.1, quality_sd=0.01)]
-    policy = UtilityPolicy(exploration=0.5)
+    policy = UtilityPolicy(DecisionRule(exploration=0.5))
     for seed in range(20):
         rng = np.random.default_rng(seed)
         choice = policy.decide(make_features(), estimates, objective=Objective(), rng=rng)
@@ -109,12 +109,12 @@ def test_a_broken_rules_file_is_refused_by_place(tmp_path: Path, text: str, told
         RulePolicy.load(path, otherwise=UtilityPolicy())
 
 
-def test_a_rule_that_names_only_an_unknown_worker_is_passed_by(
+def test_a_rule_that_names_only_an_unknown_worker_is_skipped(
     tmp_path: Path, make_estimate: Callable[..., Estimate]
 ) -> None:
     path = tmp_path / "rules.toml"
     path.write_text("[[rule]]\nworkers = ['new']\n")
-    policy = RulePolicy.load(path, otherwise=UtilityPolicy(exploration=0.5))
+    policy = RulePolicy.load(path, otherwise=UtilityPolicy(DecisionRule(exploration=0.5)))
     estimates = [make_estimate("a"), make_estimate("b"), make_estimate("new", standing=Standing.MASKED)]
     for seed in range(10):
         choice, plain = (
@@ -140,21 +140,21 @@ def test_the_rules_policy_needs_a_file() -> None:
         plugin.make(PolicyOptions())  # type: ignore[attr-defined]  # a Plugin
 
 
-def test_a_lead_within_the_margin_leaves_the_best_single_worker_and_says_so(
+def test_a_lead_within_the_margin_keeps_the_best_single_worker_and_the_reason_says_so(
     make_estimate: Callable[..., Estimate],
 ) -> None:
     usual = make_estimate("usual", quality=0.70, mean_quality=0.72)
     rival = make_estimate("rival", quality=0.73, mean_quality=0.60)
-    policy = UtilityPolicy(margin=0.1)
+    policy = UtilityPolicy(DecisionRule(margin=0.1))
     choice = policy.decide(
         make_features(), [usual, rival], objective=Objective(preference=1.0), rng=np.random.default_rng(0)
     )
     assert choice.order == ("usual", "rival")
-    assert "usual is the best single worker, and rival is ahead by 0.030 only" in choice.reasons[0]
+    assert "usual is the best single worker, and rival leads by only 0.030" in choice.reasons[0]
     assert policy.facts["margin"] == 0.1
 
 
-def test_rules_speak_of_kind_domain_and_language(tmp_path: Path, make_estimate: Callable[..., Estimate]) -> None:
+def test_rules_match_kind_domain_and_language(tmp_path: Path, make_estimate: Callable[..., Estimate]) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(
         """
@@ -185,7 +185,7 @@ workers = ["b"]
     assert first() == "a"
 
 
-def test_new_workers_climb_a_ladder_that_holds_only_while_somebody_is_free(
+def test_new_workers_rise_on_the_ladder_only_while_another_worker_is_free(
     make_estimate: Callable[..., Estimate],
 ) -> None:
     old = make_estimate("old", quality=0.5)
@@ -217,13 +217,13 @@ def test_new_workers_climb_a_ladder_that_holds_only_while_somebody_is_free(
         for s in range(200)
     } == {"old"}
     assert policy.decide(make_features(), [hidden, shadow], objective=Objective(), rng=RNG).order[0] == "hidden"
-    free = UtilityPolicy(has_ladder=False)
+    free = UtilityPolicy(DecisionRule(has_ladder=False))
     assert free.decide(make_features(), everyone, objective=Objective(), rng=RNG).order[0] == "hidden"
 
 
-def test_nothing_is_tried_out_where_nothing_was_measured(make_estimate: Callable[..., Estimate]) -> None:
+def test_nothing_is_explored_if_nothing_was_measured(make_estimate: Callable[..., Estimate]) -> None:
     estimates = [make_estimate(name, is_measured=False) for name in ("a", "b")]
-    policy = UtilityPolicy(exploration=0.5)
+    policy = UtilityPolicy(DecisionRule(exploration=0.5))
     for seed in range(20):
         choice = policy.decide(make_features(), estimates, objective=Objective(), rng=np.random.default_rng(seed))
         assert (choice.order[0], choice.propensity) == ("a", 1.0)

@@ -24,6 +24,7 @@ from ripieno.domain import (
 from ripieno.domain.grader import Exact
 from ripieno.errors import NoEligibleWorker, PredictorError
 from ripieno.route import Conditions, Router
+from ripieno.route.choose import DecisionRule
 from ripieno.route.policies import UtilityPolicy
 from ripieno.route.predictors import Forecast
 from ripieno.route.router import NAMED, STAY_MARGIN, add_waiting, prefer_incumbent
@@ -46,7 +47,7 @@ class Even:
 
 
 def decide(task: Task, pool: Pool, conditions: Conditions = TODAY, *, arrival: Arrival | None = None) -> Decision:
-    policy = UtilityPolicy(exploration=0.0, has_ladder=False)
+    policy = UtilityPolicy(DecisionRule(exploration=0.0, has_ladder=False))
     router = Router(setup=RoutingSetup(pool=pool), predictor=Even(), policy=policy)
     return router.decide(router.gather(task, make_features(), conditions, arrival=arrival or make_arrival()))
 
@@ -78,7 +79,7 @@ def ask(*workers: str, role: str = "user") -> Task:
 
 
 @pytest.mark.parametrize(("fails", "version"), [(False, "replaced"), (True, "prior")])
-def test_a_decision_is_made_and_named_by_one_predictor_though_another_is_published_meanwhile(
+def test_a_decision_records_the_predictor_that_made_it_even_if_another_is_published_meanwhile(
     make_pool: Callable[..., Pool], *, fails: bool, version: str
 ) -> None:
     predictor = Replaced(fails=fails)
@@ -91,7 +92,7 @@ def test_a_decision_is_made_and_named_by_one_predictor_though_another_is_publish
     assert router.fault is None, "the predictor of the second decision works"
 
 
-def test_the_only_worker_that_a_key_may_use_is_taken_like_a_named_one_and_not_called_so(
+def test_the_only_worker_of_a_key_is_chosen_without_estimates_and_not_reported_as_named(
     make_pool: Callable[..., Pool],
 ) -> None:
     task = replace(ask(), objective=Objective(allowed=("b",)))
@@ -100,7 +101,7 @@ def test_the_only_worker_that_a_key_may_use_is_taken_like_a_named_one_and_not_ca
     assert decision.reasons == ("b is the only worker that may be used",)
 
 
-def test_a_callers_own_workflow_is_carried_out_where_the_task_names_one_worker_too(
+def test_a_callers_workflow_runs_even_if_the_request_names_one_worker(
     make_pool: Callable[..., Pool],
 ) -> None:
     workflow = Verified(worker=WorkerId("b"), check=Exact(answers=("4",)))
@@ -109,7 +110,7 @@ def test_a_callers_own_workflow_is_carried_out_where_the_task_names_one_worker_t
     assert decision.workflow == workflow
 
 
-def test_a_named_worker_is_taken_without_estimates(make_pool: Callable[..., Pool]) -> None:
+def test_a_named_worker_is_chosen_without_estimates(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool("a", "b")
     decision = decide(ask("b"), pool)
     assert (decision.worker, decision.policy, decision.predictor) == ("b", NAMED, NAMED)
@@ -157,7 +158,7 @@ def test_a_conversation_stays_unless_another_is_clearly_better(make_pool: Callab
     assert prefer_incumbent(replace(choice, abstains=True), WorkerId("a"), must_stay=True).abstains
 
 
-def test_when_all_rest_they_are_tried_all_the_same(make_pool: Callable[..., Pool]) -> None:
+def test_unhealthy_workers_are_eligible_if_no_other_worker_is(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool("a", "b")
     resting = replace(TODAY, unhealthy={WorkerId("a"): "timeout", WorkerId("b"): "timeout"})
     decision = decide(ask(), pool, resting)

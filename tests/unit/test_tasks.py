@@ -10,7 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Pattern, Recorded, UnitTests
+from ripieno.domain.grader import (
+    Exact,
+    External,
+    JsonSchema,
+    Judge,
+    MultipleChoice,
+    Numeric,
+    Pattern,
+    Recorded,
+    UnitTests,
+)
 from ripieno.embedded.families import generate_tasks
 from ripieno.errors import DataError, MissingExtra
 from ripieno.learn.publish import publish_dataset
@@ -31,7 +41,7 @@ def test_every_grader_can_be_written_in_a_task_file(tmp_path: Path) -> None:
     graders = [
         ({"kind": "exact", "answers": ["a"]}, Exact(answers=("a",))),
         ({"kind": "numeric", "answer": 2, "tolerance": 0.1}, Numeric(answer=2.0, tolerance=0.1)),
-        ({"kind": "choice", "letter": "B", "options": ["A", "B"]}, Choice(letter="B", options=("A", "B"))),
+        ({"kind": "choice", "letter": "B", "options": ["A", "B"]}, MultipleChoice(letter="B", options=("A", "B"))),
         ({"kind": "json_schema", "schema": {"type": "object"}}, JsonSchema(schema={"type": "object"})),
         ({"kind": "unit_tests", "tests": "assert f()"}, UnitTests(tests="assert f()")),
         ({"kind": "judge", "rubric": "5 is best"}, Judge(rubric="5 is best")),
@@ -68,7 +78,7 @@ def test_short_scorers_are_read(tmp_path: Path) -> None:
     ]
     graders = [task.grader for task in read_tasks(write_lines(tmp_path / "t.jsonl", *rows))]
     assert graders[0] == Numeric(answer=1200.0)
-    assert isinstance(graders[2], Choice)
+    assert isinstance(graders[2], MultipleChoice)
     assert graders[2].letter == "B"
     assert graders[3] == Exact(answers=("yes",))
     assert isinstance(graders[6], UnitTests)

@@ -77,7 +77,7 @@ def test_utility_never_rises_with_cost_or_latency(
 
 
 @given(ESTIMATES, OBJECTIVES, st.floats(0.001, 1000))
-def test_a_common_unit_of_money_changes_nothing(estimate: Estimate, objective: Objective, unit: float) -> None:
+def test_the_unit_of_money_does_not_change_utility(estimate: Estimate, objective: Objective, unit: float) -> None:
     scaled = replace(estimate, cost_usd=cost_of(estimate) * unit)
     scales = Scales(cost_usd=SCALES.cost_usd * unit, latency_s=SCALES.latency_s)
     assert score_utility(scaled, objective, scales) == pytest.approx(
@@ -104,7 +104,7 @@ def test_at_one_quality_alone_decides_and_at_zero_price_alone(cost: float, laten
 
 
 @given(st.lists(st.tuples(UNIT, UNIT, COST, LATENCY), min_size=1, max_size=6), UNIT, UNIT, st.floats(0, 0.3))
-def test_a_worker_that_is_worse_in_everything_changes_nothing(
+def test_a_dominated_worker_does_not_change_the_choice(
     rows: list[tuple[float, float, float, float]], preference: float, loss: float, margin: float
 ) -> None:
     estimates = [
@@ -125,7 +125,7 @@ def test_a_worker_that_is_worse_in_everything_changes_nothing(
         assert find_leader([*estimates, worse], objective, margin=margin) == before
 
 
-def test_the_incumbent_is_left_only_above_the_margin(make_estimate: Callable[..., Estimate]) -> None:
+def test_the_incumbent_leads_unless_another_is_ahead_by_the_margin(make_estimate: Callable[..., Estimate]) -> None:
     usual = make_estimate("usual", quality=0.70, mean_quality=0.72)
     rival = make_estimate("rival", quality=0.73, mean_quality=0.60)
     best = Objective(preference=1.0, mission_criticality=0.0)
@@ -135,7 +135,7 @@ def test_the_incumbent_is_left_only_above_the_margin(make_estimate: Callable[...
 
 
 @given(st.floats(0.0, 1e-12), UNIT)
-def test_no_latency_is_no_fault(latency: float, quality: float) -> None:
+def test_an_unknown_latency_counts_as_zero(latency: float, quality: float) -> None:
     estimate = Estimate(worker=WorkerId("w"), quality=quality, quality_sd=0.0, cost_usd=0.0, latency_s=latency)
     for preset in PRESETS:
         score = score_utility(estimate, Objective(preset=preset, deadline_s=1.0), SCALES)
@@ -167,7 +167,7 @@ def test_scales_must_be_positive() -> None:
 
 
 @given(ESTIMATES, OBJECTIVES, st.floats(0, 5), st.floats(0, 10), UNIT)
-def test_abstention_rises_with_the_price_of_error_and_falls_with_that_of_silence(
+def test_abstention_rises_with_the_price_of_error_and_falls_with_its_own_price(
     estimate: Estimate, objective: Objective, price: float, graver: float, better: float
 ) -> None:
     priced = replace(objective, abstain_price=price)
@@ -187,7 +187,7 @@ def test_a_budgets_price_falls_on_money_alone(estimate: Estimate, objective: Obj
     assert paced == pytest.approx(free - weight * cost_of(estimate))
 
 
-def test_prices_of_silence_and_money_must_not_be_negative() -> None:
+def test_abstain_price_and_money_weight_must_not_be_negative() -> None:
     with pytest.raises(ValueError, match="abstain_price must not be negative"):
         Objective(abstain_price=-1.0)
     with pytest.raises(ValueError, match="money_weight must not be negative"):

@@ -3,7 +3,7 @@
 import pytest
 
 from ripieno.domain import Answer, Task
-from ripieno.domain.grader import Choice, Exact, External, JsonSchema, Judge, Numeric, Recorded, UnitTests
+from ripieno.domain.grader import Exact, External, JsonSchema, Judge, MultipleChoice, Numeric, Recorded, UnitTests
 from ripieno.errors import ConfigError
 from ripieno.verify import Grading
 from ripieno.verify.external import ReasoningGymVerifier
@@ -12,7 +12,7 @@ from ripieno.verify.text import check_choice, check_exact, check_numeric, find_n
 
 PARIS = Exact(answers=("Paris",))
 SEVEN = Numeric(answer=7)
-B = Choice(letter="B", options=("A", "B", "C", "D"))
+B = MultipleChoice(letter="B", options=("A", "B", "C", "D"))
 
 
 @pytest.mark.parametrize(

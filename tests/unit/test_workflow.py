@@ -52,12 +52,12 @@ from ripieno.domain import (
 from ripieno.domain.grader import (
     Agreement,
     Check,
-    Choice,
     Exact,
     External,
     Human,
     JsonSchema,
     Judge,
+    MultipleChoice,
     Numeric,
     Pattern,
     UnitTests,
@@ -65,7 +65,7 @@ from ripieno.domain.grader import (
 from ripieno.errors import InvalidTask, LedgerCorrupt
 from ripieno.execute.prompts import LONGEST_RESULT, clip, make_step, read_verdict
 from ripieno.ledger.codec import decode_entry, encode_entry
-from ripieno.route.modes import WorkflowInputs, compose, find_check, read_schema
+from ripieno.route.compose import WorkflowInputs, compose, find_check, read_schema
 from ripieno.tasks.graders import read_check
 
 A, B, C = (WorkerId(name) for name in "abc")
@@ -74,7 +74,7 @@ RIGHT = Exact(answers=("x",))
 CHECKS: tuple[Check, ...] = (
     RIGHT,
     Numeric(answer=1.5),
-    Choice(letter="A", options=("A", "B")),
+    MultipleChoice(letter="A", options=("A", "B")),
     JsonSchema(schema={"type": "object", "kind": "exact"}),
     Pattern(pattern="[a-z]+"),
     UnitTests(tests="assert f()"),
@@ -163,7 +163,7 @@ def test_the_check_of_a_request_is_read_back_whatever_check_the_workflow_has(
     assert json.loads(encode_entry(recorded).body)["inputs"]["sensitivity"] == ["pii", "secret"]
 
 
-def test_turns_begin_with_one_call_and_may_ask_everybody() -> None:
+def test_turns_start_with_one_call_and_may_call_every_worker() -> None:
     turns = Turns(worker=A, fallbacks=(B, C))
     assert least_calls(turns) == 1
     assert set(list_workers(turns)) == {A, B, C}
@@ -188,7 +188,7 @@ def test_what_happens_within_a_run_is_read_back() -> None:
         decode_entry("nothing", "{}", entry="x")
 
 
-def test_a_workflow_of_no_known_kind_is_damage_and_one_without_a_kind_is_old() -> None:
+def test_a_workflow_of_unknown_kind_is_corrupt_and_one_without_a_kind_is_an_old_solo() -> None:
     row = encode_entry(decided(Solo(worker=A)))
     body = json.loads(row.body)
     body["workflow"]["kind"] = "dance"
@@ -201,12 +201,12 @@ def test_a_workflow_of_no_known_kind_is_damage_and_one_without_a_kind_is_old() -
 
 
 @given(workflow=workflows)
-def test_the_first_worker_is_among_those_who_may_be_asked(workflow: Workflow) -> None:
+def test_the_first_worker_is_among_the_listed_workers(workflow: Workflow) -> None:
     assert workflow.worker in set(list_workers(workflow))
     assert least_calls(workflow) >= 1
 
 
-def test_who_checks_is_asked_too_and_counts() -> None:
+def test_the_worker_of_a_check_counts_as_a_called_worker() -> None:
     checked = Cascade(stages=(A, B), check=Agreement(peer=C))
     assert set(list_workers(checked)) == {"a", "b", "c"}
     assert least_calls(checked) == 2
@@ -230,16 +230,16 @@ def make_worker(name: str, **card: object) -> Worker:
 
 
 def test_families_are_stated_or_the_stem_of_the_id() -> None:
-    assert make_worker("qwen3-coder-480b").kin == "qwen3"
-    assert make_worker("openai/gpt-5").kin == "openai"
-    assert make_worker("x", family="y").kin == "y"
+    assert make_worker("qwen3-coder-480b").model_family == "qwen3"
+    assert make_worker("openai/gpt-5").model_family == "openai"
+    assert make_worker("x", family="y").model_family == "y"
 
 
 def make_cast(*workers: Worker, **more: object) -> WorkflowInputs:
     return WorkflowInputs(task=TASK, pool=Pool(workers), order=tuple(w.id for w in workers), estimates=(), **more)  # type: ignore[arg-type]  # a cast's fields
 
 
-def test_tools_do_not_vary_so_different_ones_are_asked() -> None:
+def test_ensembles_of_tools_use_different_tools() -> None:
     tools = tuple(make_worker(name, is_tool=True) for name in ("calc-a", "calc-b", "dates", "units"))
     vote = compose(Mode.VOTE, make_cast(*tools))
     assert isinstance(vote, Ensemble)
@@ -256,7 +256,7 @@ def test_tools_do_not_vary_so_different_ones_are_asked() -> None:
     assert compose(Mode.PLAN, make_cast(*tools)) == Solo(worker=tools[0].id, fallbacks=tuple(t.id for t in tools[1:]))
 
 
-def test_too_few_eligible_workers_are_told_with_the_reason_of_each_other_one(
+def test_the_error_of_too_few_workers_lists_the_reason_of_each_other_worker(
     make_estimate: Callable[..., Estimate],
 ) -> None:
     free, muted, pay, new, odd = make_worker("a"), make_worker("m"), make_worker("p", has_effects=True), "n", "o"
@@ -265,7 +265,7 @@ def test_too_few_eligible_workers_are_told_with_the_reason_of_each_other_one(
     estimates = (make_estimate("a"), make_estimate(new, standing=Standing.MASKED), make_estimate(odd))
     cast = replace(make_cast(*pool, masked=masked), order=(free.id, pay.id), estimates=estimates)
     whys = (
-        "m: muted (unmute it); p: its calls have effects or need approval, so no workflow asks it by itself; "
+        "m: muted (unmute it); p: its calls have effects or need approval, so no workflow calls it unless it is named; "
         "n: it is new and takes no task yet; measure it with `ripieno pool probe n`; o: the policy leaves it out"
     )
     with pytest.raises(InvalidTask) as caught:

@@ -18,7 +18,7 @@ from tests.unit.test_outbox import locked
 from ripieno.domain import Executed
 from ripieno.errors import LedgerCorrupt, LedgerError
 from ripieno.ledger import Ledger, Outbox, aside, commit, writer
-from ripieno.ledger.codec import Row
+from ripieno.ledger.codec import EntryRow
 
 PATIENCE_S = 0.05
 
@@ -89,7 +89,7 @@ async def refuse(waiting: "asyncio.Future[int]") -> str:
     return caught.value.message
 
 
-async def test_a_database_that_does_not_answer_is_given_up_and_what_was_refused_is_not_recorded(tmp_path: Path) -> None:
+async def test_a_commit_without_an_answer_is_given_up_and_its_rows_are_not_recorded(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         driver = SlowDriver(ledger, "BEGIN")
         first = ledger.submit(make_executed("first"))
@@ -129,7 +129,7 @@ async def test_a_commit_that_takes_too_long_may_end_late_and_then_once(tmp_path:
         ledger.verify()
 
 
-async def test_with_an_outbox_what_a_silent_database_does_not_take_is_spooled(tmp_path: Path) -> None:
+async def test_rows_that_a_silent_database_refuses_go_into_the_outbox(tmp_path: Path) -> None:
     with opened(tmp_path, outbox=True) as ledger:
         driver = SlowDriver(ledger, "BEGIN")
         first = ledger.submit(make_executed("first"))
@@ -179,13 +179,13 @@ async def test_a_locked_ledger_is_noticed_by_a_probe_and_so_is_its_release(tmp_p
         assert list_runs(ledger) == ["after"]
 
 
-async def test_a_kept_row_that_the_database_never_takes_is_dropped_and_told(
+async def test_a_kept_row_that_the_database_always_refuses_is_dropped_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(tmp_path) as ledger:
         await ledger.append(make_executed("first"))
         with locked(tmp_path / "l.db"):
-            bad = Row(id="executed:bad", kind=None, body="{}")  # type: ignore[arg-type]  # refused by the table alone
+            bad = EntryRow(id="executed:bad", kind=None, body="{}")  # type: ignore[arg-type]  # refused by the table alone
             monkeypatch.setattr(commit, "chain_digest", lambda previous, row, *, at: previous + "x")
             ledger._writer.submit([bad], None)
             ledger.note(make_executed("good"))
@@ -198,7 +198,7 @@ async def test_a_kept_row_that_the_database_never_takes_is_dropped_and_told(
     assert "could not be recorded" in caplog.text
 
 
-async def test_what_is_kept_is_bounded_and_what_is_lost_at_the_end_is_told(
+async def test_kept_rows_are_bounded_and_lost_rows_are_logged_at_the_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aside, "MOST_KEPT", 1)
@@ -235,7 +235,7 @@ async def test_a_damaged_ledger_keeps_nothing_in_memory(tmp_path: Path, caplog: 
         assert not ledger.aside.is_at_fault
 
 
-async def test_with_an_outbox_entries_are_taken_while_a_lock_is_waited_for(tmp_path: Path) -> None:
+async def test_entries_are_accepted_into_the_outbox_during_a_lock(tmp_path: Path) -> None:
     with Ledger(f"sqlite:///{tmp_path}/l.db", outbox=Outbox(tmp_path / "outbox.jsonl")) as ledger:
         with locked(tmp_path / "l.db"):
             first = ledger.submit(make_executed("first"))
@@ -244,7 +244,7 @@ async def test_with_an_outbox_entries_are_taken_while_a_lock_is_waited_for(tmp_p
         ledger.verify()
 
 
-def test_what_comes_after_the_end_is_refused_and_never_waits(tmp_path: Path) -> None:
+def test_rows_after_the_end_are_refused_at_once(tmp_path: Path) -> None:
     with Ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         pass
     done: Future[int] = Future()

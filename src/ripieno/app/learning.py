@@ -16,7 +16,7 @@ from ripieno.learn.train import promote
 from ripieno.ledger import Ledger, TrafficOutcome
 from ripieno.orchestrator import RoutingState
 from ripieno.route import Router
-from ripieno.route.modes import workflow_as_worker
+from ripieno.route.compose import workflow_as_worker
 from ripieno.route.predictors import Estimator, Observation
 
 log = logging.getLogger(__name__)
@@ -126,8 +126,8 @@ class Learning:
             features=await self._analyzer.analyze(outcome.task),
             worker=worker,
             quality=outcome.quality,
-            cost_usd=run.cost_usd if run.mode is not None else call.cost_usd,
-            latency_s=run.latency_s if run.mode is not None else call.latency_s,
+            cost_usd=run.cost_usd if run.learned_workflow is not None else call.cost_usd,
+            latency_s=run.latency_s if run.learned_workflow is not None else call.latency_s,
             first_token_s=call.first_token_s,
         )
 
@@ -192,8 +192,10 @@ def _match_workers(
 
 
 def _find_worker(run: Run, estimator: Estimator, pool: Pool) -> Worker | None:
-    if run.mode is not None:
-        return workflow_as_worker(run.mode) if run.mode in estimator.checkpoint.columns else None
+    if run.learned_workflow is not None:
+        return (
+            workflow_as_worker(run.learned_workflow) if run.learned_workflow in estimator.checkpoint.columns else None
+        )
     call = run.calls[-1]
     known = call.worker in pool and pool[call.worker].version == call.worker_version
     return pool[call.worker] if known else None

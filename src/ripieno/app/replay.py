@@ -37,7 +37,7 @@ from ripieno.route.predictors import Estimator, PriorPredictor
 UNRECORDED = ("allowed workflows", "check", "judge", "rules", "worker cards")
 """Inputs that earlier versions did not record. The decision and the current pool replace them."""
 COMPARED = (
-    *("workflow", "mode", "propensity", "estimates", "utilities", "abstains"),
+    *("workflow", "learned_workflow", "propensity", "estimates", "utilities", "abstains"),
     *("kind", "advice", "policy", "policy_facts", "predictor", "inputs"),
 )
 """Fields of a decision that a replay compares."""
@@ -212,7 +212,7 @@ def _infer_inputs(decided: Decided) -> RecordedInputs:
     """Infer the inputs of a decision of an earlier version. The check in force stands for the stated one."""
     decision = decided.decision
     workflow, asked = decision.workflow, decision.objective.mode
-    is_given = asked is None and decision.mode is None and not isinstance(workflow, Solo)
+    is_given = asked is None and decision.learned_workflow is None and not isinstance(workflow, Solo)
     return RecordedInputs(setup="", kind=decided.task.kind, check=getattr(workflow, "check", None), is_given=is_given)
 
 

@@ -292,14 +292,14 @@ async def _ask_judge(caller: Caller, pool: Pool, worker: WorkerId, task: Task) -
     Raises:
         ConfigError: its calls have effects or need approval, and nobody named it for that.
     """
-    if pool[worker].is_careful:
+    if pool[worker].is_restricted:
         raise ConfigError(f"{worker!r} judges nothing: its calls have effects or need approval")
     return require_answer(await caller.call(pool[worker], task)).answer
 
 
 def _require_judge(settings: Settings, pool: Pool) -> None:
     judge = settings.profile.judge
-    if judge is not None and pool[judge].is_careful:
+    if judge is not None and pool[judge].is_restricted:
         raise ConfigError(
             f"profile.judge names {judge!r}, whose calls have effects or need approval",
             key="profile.judge",

@@ -227,7 +227,7 @@ def describe(decision: Decision) -> dict[str, object]:
         "decision": decision.id,
         "worker": decision.worker,
         "workflow": type(decision.workflow).__name__.lower(),
-        "mode": decision.mode,
+        "mode": decision.learned_workflow,
         "why": list(decision.reasons),
         "propensity": decision.propensity,
         "policy": decision.policy,

@@ -35,7 +35,7 @@ def memory() -> None:
 @memory.command(epilog='\b\nExample:\n  ripieno memory remember "We deploy on Tuesdays." --kind decision --project web')
 @click.argument("text")
 @click.option("--kind", type=click.Choice([kind.value for kind in ItemKind]), default="fact", show_default=True)
-@click.option("--author", default="", help="Person who said it, or whom it is about.")
+@click.option("--author", default="", help="Person who said it, or the person it is about.")
 @click.option("--thread", default="", help="Conversation of the item.")
 @click.option("--project", default="", help="Project of the memory. Default: shared by all projects.")
 @click.option("--user", default="", help="User of the memory. Default: shared by all users.")

@@ -122,7 +122,7 @@ async def find_able(app: Installation) -> tuple[str, ...]:
         if worker.is_muted:
             say(f"{worker.id} is muted and left out")
             continue
-        if worker.is_careful:
+        if worker.is_restricted:
             what = "change something" if worker.has_effects else "need approval"
             say(f"{worker.id} is left out: its calls {what} (--worker {worker.id} --with-effects measures it)")
             continue

@@ -22,7 +22,7 @@ class Card:
     """Expected time of one call, in seconds."""
     quality: float
     """Expected share of accepted answers on this task, in [0, 1]."""
-    usual: float
+    mean_quality: float
     """Share of accepted answers over all tasks, in [0, 1]."""
     is_tool: bool
     can_run: bool
@@ -37,7 +37,7 @@ class Roster:
     @classmethod
     def draw(cls, pool: Pool, eligible: Sequence[WorkerId], rng: np.random.Generator) -> "Roster":
         """Draw a random numbering of the eligible workers, so that neither name nor place decides."""
-        present = [pool[worker] for worker in eligible if not pool[worker].is_careful]
+        present = [pool[worker] for worker in eligible if not pool[worker].is_restricted]
         return cls(tuple(present[index] for index in rng.permutation(len(present))))
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Brief:
             cost_usd=self._expect_cost(worker.id),
             latency_s=estimate.latency_s if estimate is not None else 0.0,
             quality=estimate.quality if estimate is not None else 0.5,
-            usual=_find_usual(estimate),
+            mean_quality=_expect_mean_quality(estimate),
             is_tool=worker.is_tool,
             can_run=worker.can_run,
         )
@@ -82,7 +82,7 @@ class Brief:
         return max((cost for cost in costs.values() if cost is not None), default=0.0) if known is None else known
 
 
-def _find_usual(estimate: Estimate | None) -> float:
+def _expect_mean_quality(estimate: Estimate | None) -> float:
     if estimate is None:
         return 0.5
     return estimate.quality if estimate.mean_quality is None else estimate.mean_quality

@@ -132,7 +132,7 @@ def describe_card(card: Card, cards: Sequence[Card]) -> str:
     dearer = sum(other.cost_usd < card.cost_usd for other in cards) / max(len(cards) - 1, 1)
     price = "cheap" if dearer < 0.34 else "dear" if dearer > 0.66 else "middling in price"
     runs = ", executes what it is given" if card.can_run else ""
-    expected = f"right here {card.quality:.0%}, usually {card.usual:.0%}"
+    expected = f"right here {card.quality:.0%}, usually {card.mean_quality:.0%}"
     return f"{card.skills}{runs}, {price}, {card.latency_s:.2g} s, {expected}"
 
 

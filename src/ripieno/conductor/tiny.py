@@ -57,7 +57,7 @@ async def make_scene(brief: Brief, encoder: Encoder) -> Scene | None:
     words = (await encoder.encode([card.skills for card in cards])).astype(np.float64)
     numbers = card_numbers(
         quality=np.array([card.quality for card in cards]),
-        usual=np.array([card.usual for card in cards]),
+        usual=np.array([card.mean_quality for card in cards]),
         cost=np.array([card.cost_usd for card in cards]),
         latency=np.array([card.latency_s for card in cards]),
         is_tool=np.array([card.is_tool for card in cards]),

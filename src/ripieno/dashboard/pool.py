@@ -61,7 +61,7 @@ def _describe(app: Installation, worker: Worker, state: tuple[str, str], spend: 
     if estimator is not None:
         standing = estimator.standing(worker.id, sd=_SETTLED)
         column = estimator.checkpoint.columns.get(worker.id)
-        mean = estimator.checkpoint.usual[column] if column is not None else None
+        mean = float(estimator.checkpoint.means[column]) if column is not None else None
     return WorkerRow(
         worker=worker,
         state=state[0],

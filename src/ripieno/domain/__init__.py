@@ -152,28 +152,28 @@ __all__ = [
     "sum_costs",
 ]
 
-_HOMES = {
-    "bound": "Account Bound bound_call cap_output",
-    "clock": "Clock SystemClock",
-    "entry": "Begun Claimed Configured Decided Entry Executed Judged Learned Promoted Proposed Resolved Staged Stepped",
-    "features": "FeatureSchema Features Matrix Need Sensitivity Vector",
-    "inputs": "Arrival DecisionInputs names_worker",
-    "key": "Key KeyLimits Spend find_periods",
-    "price": "FREE UNKNOWN Price Tier Usage",
-    "routing": "Choice Decision Estimate Mask Reason RecordedInputs RoutingSetup Standing Why",
-    "run": "Answer Call Failure Finding Origin Outcome Placement Run Unchecked Verdict sum_costs",
-    "task": "Budget JsonValue Message Mode Objective Privacy Task",
-    "worker": "Binding Pool Worker WorkerId parse_worker_id",
-    "workflow": "Cascade Ensemble Merge Op Plan Solo Step Turns Verified Workflow least_calls list_named list_workers",
-}
-"""Where each name comes from."""
-_FOUND = {name: module for module, names in _HOMES.items() for name in names.split()}
+_MODULES = (
+    "clock",
+    "price",
+    "task",
+    "worker",
+    "workflow",
+    "run",
+    "routing",
+    "entry",
+    "bound",
+    "key",
+    "features",
+    "inputs",
+)
+"""Modules of the names, in the order of their imports; only the last two import numpy."""
 
 
 def __getattr__(name: str) -> object:
-    """Load a type when it is first asked for: a command's help needs few of them, and no numpy."""
-    if name not in _FOUND:
+    """Import a name at its first use, because the help of a command needs few of them, and no numpy."""
+    if name not in __all__:
         raise AttributeError(f"module 'ripieno.domain' has no attribute {name!r}")
-    found: object = getattr(import_module(f"ripieno.domain.{_FOUND[name]}"), name)
+    modules = (import_module(f"ripieno.domain.{module}") for module in _MODULES)
+    found: object = next(getattr(module, name) for module in modules if hasattr(module, name))
     globals()[name] = found
     return found

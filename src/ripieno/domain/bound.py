@@ -1,7 +1,7 @@
-"""Bound: the most that one call can cost, known before the call; and what reserves that amount."""
+"""Bound: the highest possible cost of one call, known before the call; Account reserves that amount."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
@@ -11,39 +11,39 @@ from ripieno.domain.worker import Worker
 from ripieno.errors import InvalidTask
 
 BYTES_PER_TOKEN = 2.0
-"""Of the densest ordinary text (digits, code, Chinese) under the o200k vocabulary; English has about 4.5."""
+"""Bytes per token of the densest ordinary text (digits, code, Chinese) in o200k; English has about 4.5."""
 MESSAGE_TOKENS = 8
-"""Tokens that one message adds to its text."""
+"""Extra tokens per message."""
 IMAGE_TOKENS = 2_000
-"""Tokens of one large picture, as most providers count it."""
+"""Tokens of one large image, as most providers count it."""
 BYTES_PER_MEDIA_TOKEN = 200.0
-"""Of sound and files, in base64."""
+"""Bytes per token of audio and files in base64."""
 UNSTATED_OUTPUT_TOKENS = 16_384
-"""Longest answer that is reserved where neither the request nor the worker's card limits it."""
+"""Reserved output tokens if neither the request nor the worker card sets a limit."""
 MOST_COUNTED = 1e9
-"""No server makes so many tokens or answers."""
+"""Upper bound of a valid count of tokens or answers."""
 RESERVED_CPU_S = 1.0
-"""CPU time that is reserved for a call of a worker that charges it: nothing bounds it before the call."""
+"""Reserved CPU seconds of a worker that charges CPU time, which has no bound before the call."""
 LIMITS = ("max_completion_tokens", "max_tokens")
-"""Fields of a request that limit the answer, in tokens."""
+"""Request fields that limit the output tokens."""
 ALIASES = ("max_output_tokens", "max_new_tokens", "num_predict", "n_predict")
-"""Names that servers beside OpenAI's read as such a limit."""
+"""Names of that limit on servers other than OpenAI's."""
 SAMPLES = ("n", "best_of")
-"""Fields that multiply the answer."""
+"""Request fields that multiply the output."""
 LISTED_TIERS = ("auto", "default", "flex")
-"""Values of `service_tier` that cost the list price, or less."""
+"""Values of `service_tier` that cost at most the list price."""
 
 
 class Account(Protocol):
-    """What pays for the calls of one run: it holds an amount back before a call, and settles it after."""
+    """Pays for the calls of one run. It reserves an amount before each call and settles it afterwards."""
 
     @property
     def has_budget(self) -> bool:
-        """Whether there is a ceiling: without one, nothing is held back, and unknown prices may be used."""
+        """Return whether there is a ceiling. Without one, nothing is reserved and unknown prices are allowed."""
         ...
 
     async def reserve(self, most_usd: float, *, least_usd: float) -> float:
-        """Hold back `most_usd`, or what is left where that is less; gives the amount.
+        """Reserve `most_usd`, or the rest of the budget if that is less, and return the amount.
 
         Raises:
             BudgetExhausted: less than `least_usd` is left.
@@ -51,45 +51,47 @@ class Account(Protocol):
         ...
 
     def settle(self, reserved_usd: float, *, cost_usd: float) -> None:
-        """Replace a reservation by what the call has cost, in US dollars."""
+        """Replace a reservation by the cost of the call, in US dollars."""
         ...
 
     def open(self, run: str) -> "Account":
-        """An account of the same key for another run that this one needs."""
+        """Open an account of the same key for another run that this run needs."""
         ...
 
     def close(self, *, cost_usd: float | None, is_recorded: bool) -> None:
-        """End the run: it has cost so much, and the ledger records it, or it made no call.
+        """End the run.
 
-        A cost of None is not known: then what is held counts until it is.
+        Args:
+            cost_usd: cost of the run. None if it is unknown: the reserved amount then stays reserved.
+            is_recorded: True if the ledger records the run; False if it made no call.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What one call can cost, in US dollars."""
+    """Lowest and highest cost of one call, in US dollars."""
 
     least_usd: float
-    """With an answer of one token, CPU time left out."""
+    """Cost of an answer of one token, without CPU time."""
     most_usd: float
-    """With the longest answer that may come."""
+    """Cost of the longest possible answer."""
     usd_per_token: float
-    """Price of one more token of the answer."""
+    """Price of one more output token."""
     output_tokens: int
-    """Length of that answer."""
+    """Length of the longest possible answer."""
     is_limited: bool
-    """Whether the answer is limited, in one field at most; if not, the request must be given one limit."""
+    """True if exactly one limit applies, in at most one request field. Otherwise the caller must set one."""
 
     def afford(self, usd: float) -> int:
-        """The longest answer that an amount pays for, in tokens; at least 1 where it is `least_usd` or more."""
+        """Return the output tokens that an amount pays for; at least 1 if it is `least_usd` or more."""
         if usd >= self.most_usd or self.usd_per_token == 0.0:
             return self.output_tokens
         return min(1 + int((usd - self.least_usd) / self.usd_per_token), self.output_tokens)
 
 
 def bound_call(worker: Worker, task: Task) -> Bound | None:
-    """The most and the least that one call of a worker can cost; None where its price is unknown.
+    """Bound the cost of one call of a worker; None if its price is unknown.
 
     Raises:
         InvalidTask: a field of the request makes the price unknown, or is no count of tokens or answers.
@@ -115,24 +117,24 @@ def bound_call(worker: Worker, task: Task) -> Bound | None:
         most_usd=fixed + each * most + RESERVED_CPU_S * price.usd_per_cpu_s,
         usd_per_token=each,
         output_tokens=most,
-        is_limited=(bool(limits) and _is_plain(worker, task)) or each == 0.0,
+        is_limited=(bool(limits) and _is_unambiguous(worker, task)) or each == 0.0,
     )
 
 
 def cap_output(worker: Worker, task: Task, tokens: int) -> Task:
-    """The task with its answer limited to so many tokens, in the field that the worker takes, and in no other."""
+    """Return the task with its output limited, in the one field that the worker accepts."""
     options = _params_of(worker)
     known = (*LIMITS, *ALIASES)
     stated = [name for name in LIMITS if name in task.params or name in options]
     name = stated[0] if stated else "max_completion_tokens" if _reasons(worker.binding.model) else "max_tokens"
     others = {key: value for key, value in task.params.items() if key not in known}
-    # A field of the worker's card is sent with every call, so each of them says the same.
+    # The fields of the worker card are sent with every call, so each of them gets the same limit.
     of_card = {key: tokens for key in known if key in options}
     return replace(task, params={**others, **of_card, name: tokens})
 
 
 def count_most_input(task: Task) -> int:
-    """An upper bound of the tokens that a worker reads, from the bytes of messages and tools."""
+    """Return an upper bound of the input tokens, from the bytes of messages and tools."""
     tokens = sum(_count_message(message) for message in task.messages)
     if task.tools or "response_format" in task.params:
         stated = [list(task.tools), task.params.get("response_format")]
@@ -167,24 +169,27 @@ def _count_text(text: str) -> float:
 
 
 def _read_limit(worker: Worker, task: Task) -> int | None:
-    """The longest of the stated limits: which of them a server goes by is not known."""
-    sent = {**_params_of(worker), **task.params}
-    limits = [_count(name, sent[name]) for name in (*LIMITS, *ALIASES) if sent.get(name) is not None]
-    return max(limits) if limits else None
+    """Return the highest stated limit, because it is unknown which one a server applies."""
+    stated = _list_sent(worker, task, (*LIMITS, *ALIASES))
+    return max((_count(name, value) for name, value in stated.items()), default=None)
 
 
-def _is_plain(worker: Worker, task: Task) -> bool:
-    """Whether at most one limit is sent, as a whole number: then every server reads the same."""
-    sent = {**_params_of(worker), **task.params}
-    stated = [sent[name] for name in (*LIMITS, *ALIASES) if sent.get(name) is not None]
-    return len(stated) <= 1 and all(type(value) is int for value in stated)
+def _is_unambiguous(worker: Worker, task: Task) -> bool:
+    """Return whether at most one limit is sent, as an integer, so that every server reads the same."""
+    stated = _list_sent(worker, task, (*LIMITS, *ALIASES))
+    return len(stated) <= 1 and all(type(value) is int for value in stated.values())
 
 
 def _count_samples(worker: Worker, task: Task) -> int:
-    sent = {**_params_of(worker), **task.params}
-    asked = [_count(name, sent[name]) for name in SAMPLES if sent.get(name) is not None]
+    asked = [_count(name, value) for name, value in _list_sent(worker, task, SAMPLES).items()]
     drawn = worker.binding.options.get("samples")
     return max(*asked, drawn if isinstance(drawn, int) else 1, 1)
+
+
+def _list_sent(worker: Worker, task: Task, names: Iterable[str]) -> dict[str, object]:
+    """Return those of the request fields that are sent, by name."""
+    sent = {**_params_of(worker), **task.params}
+    return {name: sent[name] for name in names if sent.get(name) is not None}
 
 
 def _require_listed(worker: Worker, task: Task) -> None:
@@ -203,10 +208,10 @@ def _params_of(worker: Worker) -> Mapping[str, object]:
 
 
 def _count(name: str, value: object) -> int:
-    """A count as any server may read it: a lenient one takes 1000.0 and "1000" for 1000.
+    """Read a count as a lenient server does, which accepts 1000.0 and "1000" as 1000.
 
     Raises:
-        InvalidTask: it is none.
+        InvalidTask: the value is not a count.
     """
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
@@ -218,6 +223,6 @@ def _count(name: str, value: object) -> int:
 
 
 def _reasons(model: str) -> bool:
-    """Whether it is one of the models that refuse `max_tokens`."""
+    """Return whether the model is one that refuses `max_tokens`."""
     name = model.rpartition("/")[2]
     return name.startswith(("o1", "o3", "o4", "gpt-5"))

@@ -1,28 +1,23 @@
-"""Time as an argument."""
+"""Clock: the time as an argument."""
 
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time; tests hand in one that stands still."""
+    """Returns the time. Tests pass a clock that stands still."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since 1970."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
+        """Return the seconds since a fixed moment; the value never decreases."""
         ...
 
 
 class SystemClock:
     """The machine's own clock."""
 
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
-        return time.perf_counter()
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.perf_counter)

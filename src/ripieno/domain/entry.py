@@ -10,117 +10,101 @@ from ripieno.domain.task import JsonValue, Task
 from ripieno.domain.worker import WorkerId
 
 EXPIRY = "expiry"
-"""Who answers a proposal that no human answered in time."""
+"""Recorded as the one who answered a proposal that expired."""
+
+
+class _Named:
+    __slots__ = ()
+    _ID = ""
+    """Format of the id."""
+
+    @property
+    def id(self) -> str:
+        """Return the unique name of the entry. Of two entries with one name, the ledger records the first."""
+        return self._ID.format(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
-    """A task was given to a workflow."""
+class Decided(_Named):
+    """The router chose a workflow for a task."""
 
+    _ID = "decided:{0.decision.id}"
     decision: Decision
     task: Task
 
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"decided:{self.decision.id}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Configured:
-    """Decisions were made under a setup that the ledger did not hold yet."""
+class Configured(_Named):
+    """The first decision was made under a setup."""
 
+    _ID = "configured:{0.setup.digest}"
     setup: RoutingSetup
 
-    @property
-    def id(self) -> str:
-        """Unique name of the entry: an equal setup is recorded once."""
-        return f"configured:{self.setup.digest}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Executed:
-    """A workflow ran, or a recorded run was imported; `task` is given where no decision holds it."""
+class Executed(_Named):
+    """A workflow ran, or a recorded run was imported."""
 
+    _ID = "executed:{0.run.id}"
     run: Run
     task: Task | None = None
-
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"executed:{self.run.id}"
+    """Given if no decision holds the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A verifier, a judge or a user found what a run was worth."""
+class Judged(_Named):
+    """A verifier, a judge or a user rated a run."""
 
+    _ID = "judged:{0.run}:{0.verdict.verifier}:{0.nth}"
     run: str
-    """Id of the run."""
     verdict: Verdict
     nth: int = 0
-    """Distinguishes several findings of one verifier about one run."""
-
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"judged:{self.run}:{self.verdict.verifier}:{self.nth}"
+    """Number of earlier findings of the same verifier about the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """A process takes a run of several steps upon itself; the next claim, once it is dead, takes the run over."""
+class Claimed(_Named):
+    """A process started or took over a run of several steps. Of two processes that claim at once, one succeeds."""
 
+    _ID = "claimed:{0.run}:{0.nth}"
     run: str
     """Id of the run, and of its decision."""
     owner: str
     nth: int = 0
-    """How many claims stood before this one."""
+    """Number of earlier claims."""
     key: str | None = None
     """Id of the virtual key that pays."""
 
-    @property
-    def id(self) -> str:
-        """Unique name of the entry: of two that claim at once, one gets it."""
-        return f"claimed:{self.run}:{self.nth}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """A step that changes something outside is about to be made: it is not made again, whatever comes."""
+class Begun(_Named):
+    """A step with effects is about to start. It never starts again."""
 
+    _ID = "begun:{0.run}:{0.step}"
     run: str
     step: str
     worker: WorkerId
 
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"begun:{self.run}:{self.step}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stepped:
-    """A step of a workflow is done: a run that goes on after a crash does not repeat it."""
+class Stepped(_Named):
+    """A step of a workflow ended. A run that resumes after a crash does not repeat it."""
 
+    _ID = "stepped:{0.run}:{0.step}"
     run: str
     step: str
     calls: tuple[Call, ...] = ()
     answer: Answer | None = None
     author: WorkerId | None = None
     verdict: Verdict | None = None
-    """Where the step was a check."""
-
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"stepped:{self.run}:{self.step}"
+    """Given if the step was a check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """A human, or the end of the time, answered a proposal; the first answer counts."""
+class Resolved(_Named):
+    """A human answered a proposal, or it expired. The first answer counts."""
 
+    _ID = "resolved:{0.run}:{0.step}:{0.digest:.12}"
     run: str
     step: str
     digest: str
@@ -128,74 +112,58 @@ class Resolved:
     by: str
     reason: str = ""
 
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"resolved:{self.run}:{self.step}:{self.digest[:12]}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposed:
+class Proposed(_Named):
     """A step waits for a human."""
 
+    _ID = "proposed:{0.run}:{0.step}:{0.digest:.12}"
     run: str
     step: str
     digest: str
-    """Of worker, its version, arguments and context: what is agreed to, and nothing else."""
+    """Digest of worker, worker version, arguments and context. An approval covers exactly these."""
     worker: WorkerId
     arguments: str
-    """What the worker would be given, or what is to be judged."""
+    """Input of the worker, or the text to judge."""
     question: str
     expires_at: float
-    """Unix time from which on the answer is no."""
-
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"proposed:{self.run}:{self.step}:{self.digest[:12]}"
+    """Unix time at which the proposal is denied."""
 
     def resolve(self, *, is_approved: bool, by: str, reason: str = "") -> Resolved:
-        """The answer to it."""
+        """Answer the proposal."""
         return Resolved(run=self.run, step=self.step, digest=self.digest, is_approved=is_approved, by=by, reason=reason)
 
     def expire(self) -> Resolved:
-        """The answer to it once its time is over: no."""
-        return self.resolve(is_approved=False, by=EXPIRY, reason="nobody answered in time")
+        """Deny the proposal because its time is over."""
+        return self.resolve(is_approved=False, by=EXPIRY, reason="no answer in time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
+class Learned(_Named):
     """A checkpoint was trained."""
 
+    _ID = "learned:{0.checkpoint}"
     checkpoint: str
     card: Mapping[str, JsonValue]
 
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"learned:{self.checkpoint}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promoted:
-    """A checkpoint took over the traffic, in place of `previous`."""
+class Promoted(_Named):
+    """A checkpoint replaced `previous` in traffic."""
 
+    _ID = "promoted:{0.nth}:{0.checkpoint}"
     checkpoint: str
     previous: str | None
     reason: str
     nth: int
-    """How many promotions stood before this one."""
-
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"promoted:{self.nth}:{self.checkpoint}"
+    """Number of earlier promotions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
-    """One stage of a promotion passed, or ended it."""
+class Staged(_Named):
+    """A candidate passed or failed one stage of a promotion."""
 
+    _ID = "staged:{0.nth}:{0.checkpoint}"
     checkpoint: str
     incumbent: str | None
     stage: str
@@ -204,12 +172,7 @@ class Staged:
     reason: str
     facts: Mapping[str, JsonValue]
     nth: int
-    """How many findings stood before this one."""
-
-    @property
-    def id(self) -> str:
-        """Unique name of the entry."""
-        return f"staged:{self.nth}:{self.checkpoint}"
+    """Number of earlier stages."""
 
 
 Entry: TypeAlias = (

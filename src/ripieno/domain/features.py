@@ -1,4 +1,4 @@
-"""Features: what analysis found in one task."""
+"""Features: the results of the analysis of one task."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +15,7 @@ TERM_BUCKETS = 8192
 
 
 class Need(StrEnum):
-    """What a worker must be able to do to take the task at all."""
+    """An ability that a task requires of its worker."""
 
     TOOLS = "tools"
     JSON = "json"
@@ -24,7 +24,7 @@ class Need(StrEnum):
 
 
 class Sensitivity(StrEnum):
-    """What a text holds that should not travel far."""
+    """A kind of data in a text that should not travel far."""
 
     SECRET = "secret"  # noqa: S105  # a kind of data, not one
     PERSONAL = "personal"
@@ -32,7 +32,7 @@ class Sensitivity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
-    """All that routing knows of a task."""
+    """The features of one task, on which routing depends."""
 
     embedding: Vector
     """The encoder's vector of the text, shape (d,), unit length, or zero for empty text."""
@@ -41,9 +41,9 @@ class Features:
     term_counts: Vector
     """log(1 + count) of each term, shape (t,)."""
     shape: Vector
-    """Cheap scalars of the text's form, shape (s,); their names are in `ripieno.analyze.shape`."""
+    """Scalars of the text's form, shape (s,); `ripieno.analyze.shape` has their names."""
     tool_shape: Vector
-    """Cheap scalars of the offered tools, shape (u,), zeros without; their names are in `ripieno.analyze.tools`."""
+    """Scalars of the offered tools, shape (u,), zeros without tools; `ripieno.analyze.tools` has their names."""
     prompt_tokens: int
     turns: int
     code_blocks: int
@@ -51,28 +51,26 @@ class Features:
     tools: int
     needs: frozenset[Need] = field(default_factory=frozenset)
     kind: str | None = None
-    """The kind of task: stated, or inferred by the predictor before the policy sees it."""
+    """Kind of the task: stated by the caller, or inferred by the predictor before the policy decides."""
     language: str | None = None
-    """ISO code of the text's language; None where unsure."""
+    """ISO code of the text's language; None if uncertain."""
     sensitivity: frozenset[Sensitivity] = field(default_factory=frozenset)
-    """Empty where nobody has looked."""
+    """Empty if the scan is off."""
     mission_criticality: float = 3.0
     time_criticality: float = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSchema:
-    """What the features of a task hold. A predictor reads only features of the schema that it was trained on.
+    """The parts of the features. A predictor reads only features of the schema that it was trained on.
 
-    A part is None where the predictor does not read it. The name of a scalar is empty where it was not recorded.
+    A part is None if the predictor does not read it. The name of a scalar is empty if it was not recorded.
     """
 
     encoder: str
-    """Name of the encoder."""
     width: int
-    """Length of its vectors."""
+    """Length of the encoder's vectors."""
     terms: int | None = None
-    """Buckets that words are hashed into."""
     shape: tuple[str, ...] | None = None
     """Names of the scalars of the text's form."""
     tool_shape: tuple[str, ...] | None = None
@@ -80,7 +78,7 @@ class FeatureSchema:
 
     @property
     def name(self) -> str:
-        """Every part with its size; a checksum follows the size where the names of the scalars are recorded."""
+        """Return every part with its size, and with a checksum if the names of its scalars are recorded."""
         parts = [f"{self.encoder}/{self.width}"]
         if self.terms is not None:
             parts.append(f"terms/{self.terms}")

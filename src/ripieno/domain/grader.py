@@ -1,4 +1,4 @@
-"""Graders: how an answer is checked, with its solution at hand or without. Closed unions."""
+"""Graders: ways to check an answer, with or without its solution. Closed unions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ripieno.domain.worker import WorkerId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exact:
-    """The final answer equals one of `answers`, apart from case, spacing and outer punctuation."""
+    """The final answer equals one of `answers`; case, spacing and outer punctuation do not count."""
 
     answers: tuple[str, ...]
 
@@ -24,8 +24,8 @@ class Numeric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """The chosen option is `letter`; `options` lists all of them."""
+class MultipleChoice:
+    """The chosen option is `letter`; `options` are all letters."""
 
     letter: str
     options: tuple[str, ...]
@@ -44,7 +44,7 @@ class UnitTests:
 
     tests: str
     prefix: str = ""
-    """Code that stands before an answer which only continues it."""
+    """Code before an answer that only continues it."""
     timeout_s: float = 5.0
 
 
@@ -53,15 +53,15 @@ class Judge:
     """A worker grades the answer against an anchored rubric."""
 
     rubric: str
-    """What each grade from 1 (worst) to 5 (best) means, for this task."""
+    """Meaning of each grade from 1 (worst) to 5 (best), for this task."""
     reference: str | None = None
     worker: WorkerId | None = None
-    """Who judges; None leaves it to the settings."""
+    """The worker that judges; None takes the one of the settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class External:
-    """A named verifier plugin grades the answer, from facts of its own."""
+    """A verifier plugin grades the answer from its own facts."""
 
     verifier: str
     facts: Mapping[str, JsonValue]
@@ -69,7 +69,7 @@ class External:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """The quality that a replay worker has on record."""
+    """The quality is the recorded one of a replay worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,26 +81,28 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Another worker, asked the same, gives the same final answer."""
+    """The worker `peer` gives the same final answer to the same task."""
 
     peer: WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Human:
-    """A human says whether the answer is accepted."""
+    """A human accepts or rejects the answer."""
 
     question: str = "Is this answer right?"
 
 
-Grader: TypeAlias = Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External | Recorded
-"""What an answer can be checked by after the fact, by itself."""
-Check: TypeAlias = Exact | Numeric | Choice | JsonSchema | Pattern | UnitTests | Judge | External | Agreement | Human
-"""What an answer can be checked by while its task is under way."""
+Grader: TypeAlias = Exact | Numeric | MultipleChoice | JsonSchema | Pattern | UnitTests | Judge | External | Recorded
+"""Checks of an answer after its run."""
+Check: TypeAlias = (
+    Exact | Numeric | MultipleChoice | JsonSchema | Pattern | UnitTests | Judge | External | Agreement | Human
+)
+"""Checks of an answer during its run."""
 
 
 def find_asked(check: Check) -> WorkerId | None:
-    """The worker that a check asks, if any: it may not check its own answers."""
+    """Return the worker that a check calls, if any. It may not check its own answers."""
     match check:
         case Agreement(peer=worker) | Judge(worker=worker):
             return worker
@@ -110,7 +112,7 @@ def find_asked(check: Check) -> WorkerId | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedTask:
-    """A task with its solution, as profiling and benchmarks use it."""
+    """A task with its solution, for profiling and benchmarks."""
 
     id: str
     task: Task

@@ -1,4 +1,4 @@
-"""DecisionInputs: all that one decision depends on, gathered before it is made and recorded with it."""
+"""DecisionInputs: everything that one decision depends on, gathered before it and recorded with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,63 +13,55 @@ from ripieno.domain.worker import WorkerId
 from ripieno.domain.workflow import Solo, Workflow
 
 _CHECKED = frozenset({Mode.CASCADE, Mode.VERIFIED, Mode.BEST_OF})
-"""Workflows that take the check of the request."""
+"""Modes that use the check of the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """When a task came in, under what name and seed it is decided, who pays, and whose memory it has."""
+    """The circumstances of one request: id, seed, time of arrival, key, and memory."""
 
     id: str
     seed: int
     started: float
-    """The clock's monotonic time at arrival."""
+    """Monotonic time of arrival."""
     incumbent: WorkerId | None = None
-    """The worker that has answered the earlier turns of the same conversation."""
+    """The worker that answered the earlier turns of the conversation."""
     key: str | None = None
-    """Id of the virtual key that pays."""
     account: Account | None = None
-    """What holds the key's money back for each call; None where no key pays."""
+    """Reserves the key's money for each call; None if no key pays."""
     check: Check | None = None
-    """How the request says that answers can be checked."""
     workflow: Workflow | None = None
-    """The workflow, where the caller wrote it."""
     memory: Scope | None = None
-    """Whose memory is read before, and written after; None leaves memory out."""
+    """Scope of the memory that is read before and written after; None turns memory off."""
     thread: str = ""
-    """The conversation that the task belongs to, as memory keeps it."""
+    """Id of the conversation in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecisionInputs:
-    """All that a decision depends on, beside the predictor, which its version names."""
+    """Everything that a decision depends on, except the predictor, which is found by its version."""
 
     id: str
     seed: int
     task: Task
-    """The task with the whole objective: what analysis found and what the budget says is in it."""
+    """The task, its objective completed by the analysis and the budget's pacer."""
     features: Features
     mask: Mask
     setup: RoutingSetup
     load: Mapping[WorkerId, float] = field(default_factory=dict)
-    """Calls that are with an eligible worker or wait for it, for each that it takes at once, where it is full."""
+    """Running and waiting calls of each full eligible worker, divided by its concurrency limit."""
     incumbent: WorkerId | None = None
-    """The worker that has answered the earlier turns of the same conversation."""
+    """The worker that answered the earlier turns of the conversation."""
     check: Check | None = None
-    """How the request says that answers can be checked."""
     workflow: Workflow | None = None
-    """The workflow, where the caller wrote it."""
 
     @property
     def is_named(self) -> bool:
-        """Whether request or key leave one worker only, to answer alone: then nothing is estimated."""
+        """Return whether only one worker may answer, alone. Nothing is estimated then."""
         return names_worker(self.task, self.workflow)
 
     def record(self, workflow: Workflow) -> RecordedInputs:
-        """Return the part of the inputs that a decision for `workflow` does not hold anyway.
-
-        The check is left out where the decision did not read it.
-        """
+        """Return the inputs that the decision for `workflow` does not hold itself, without a check that it ignored."""
         is_given = self.workflow is not None
         reads_check = self.task.objective.mode in _CHECKED and not is_given and not isinstance(workflow, Solo)
         return RecordedInputs(
@@ -83,5 +75,5 @@ class DecisionInputs:
 
 
 def names_worker(task: Task, workflow: Workflow | None = None) -> bool:
-    """Return whether request or key leave one worker only, to answer alone."""
+    """Return whether the request or its key allows only one worker, to answer alone."""
     return task.objective.sole is not None and task.objective.mode in (None, Mode.SOLO) and workflow is None

@@ -1,4 +1,4 @@
-"""Key: a virtual key, and what may be done with it."""
+"""Key: a virtual key and its limits."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,16 +11,16 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyLimits:
-    """What a key may do; None means no limit."""
+    """Limits of a key; None means no limit."""
 
     usd_per_day: float | None = None
     usd_per_month: float | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     workers: tuple[str, ...] = ()
-    """If given, only these workers may take its tasks."""
+    """If given, only these workers may take the key's tasks."""
     privacy: Privacy = Privacy.PUBLIC
-    """How far its tasks may travel."""
+    """How far the key's tasks may travel."""
 
     def __post_init__(self) -> None:
         for name in ("usd_per_day", "usd_per_month", "requests_per_minute", "tokens_per_minute"):
@@ -31,7 +31,7 @@ class KeyLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A virtual key as it is kept: never with its secret."""
+    """A virtual key as it is stored, without its secret."""
 
     id: str
     name: str
@@ -42,12 +42,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spend:
-    """What a key has spent in one period, a UTC day or month."""
+    """Spending of a key in one period, a UTC day or month."""
 
     period: str
     """`2026-11-26` or `2026-11`."""
     cost_usd: float = 0.0
-    """The known part: at least so much, where `unknown` is not 0."""
+    """Sum of the known costs; a lower bound if `unknown` is not 0."""
     tokens: int = 0
     requests: int = 0
     unknown: int = 0
@@ -55,7 +55,7 @@ class Spend:
 
 
 def find_periods(at: float) -> tuple[str, str]:
-    """The UTC day and month of a moment, as spend is counted by them; `at` in seconds since the epoch."""
+    """Return the UTC day and month of a moment, in seconds since 1970. Spending is counted by them."""
     return _name_periods(int(at // DAY_S))
 
 

@@ -1,4 +1,4 @@
-"""Memory: what was seen and learnt, as values; every read says whether it could be made."""
+"""Memory: items, and reads that state their own status."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,86 +10,84 @@ DAY_S = 86_400.0
 
 
 class ItemKind(StrEnum):
-    """What an item is, which says how long it is kept."""
+    """Kind of an item. It determines the retention."""
 
     EPISODE = "episode"
-    """Something that was said or done, as it was."""
+    """Words or actions, verbatim."""
     FACT = "fact"
     PREFERENCE = "preference"
     DECISION = "decision"
     TASK = "task"
-    """Something that is still to be done."""
+    """An open task."""
     NOISE = "noise"
-    """Kept for a while, in case it was none."""
+    """Probably of no use. Kept for some days, in case it is."""
 
 
 RETENTION_S: Mapping[ItemKind, float] = {ItemKind.NOISE: 7 * DAY_S}
-"""How long items of a kind are kept; all others for good."""
+"""Retention by kind, in seconds; items of all other kinds never expire."""
 
 
 class ReadStatus(StrEnum):
-    """What a read could do; an outage never looks like an empty memory."""
+    """Status of a read. An outage never looks like an empty memory."""
 
     OK = "ok"
     EMPTY = "empty"
-    """All was looked through, and nothing fits."""
+    """The whole search ran and found nothing."""
     PARTIAL = "partial"
-    """Something fits, and a part of the search could not be made."""
+    """A part of the search failed, and the rest found something."""
     UNAVAILABLE = "unavailable"
-    """Nothing could be looked through."""
+    """The search failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Whose memory it is; an empty name holds for all."""
+    """Project and user of a memory; an empty name means all."""
 
     project: str = ""
     user: str = ""
     is_apart: bool = field(default=False, compare=False)
-    """Whether a reader of it sees this project alone, without what holds for all projects."""
+    """True if a reader sees this project only, without the items of all projects."""
 
     def __post_init__(self) -> None:
-        for name in ("project", "user"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
+        _remove_nul(self, "project", "user")
 
     @property
     def projects(self) -> tuple[str, ...]:
-        """The projects that a reader of it sees."""
+        """Return the projects that a reader sees."""
         return (self.project,) if self.is_apart else ("", self.project)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
-    """Something to be remembered."""
+    """An item to store."""
 
     text: str
     kind: ItemKind = ItemKind.EPISODE
     scope: Scope = field(default_factory=Scope)
     author: str = ""
-    """Who said it, or whom it is about."""
+    """The person who said it, or the person it is about."""
     thread: str = ""
-    """The conversation, file or session that it belongs to: neighbours in a thread lend each other their words."""
+    """Its conversation, file or session. The search also matches the words of neighbours in a thread."""
     source: str = ""
-    """Where it came from, such as `chat` or `git`."""
+    """Kind of source, such as `chat` or `git`."""
     ref: str = ""
-    """Its name at the source: the same name is remembered once."""
+    """Unique name at the source. A second item of the same name is not stored twice."""
     privacy: Privacy = Privacy.PUBLIC
     """How far it may travel."""
     happened_at: float | None = None
-    """When it happened, in seconds since 1970; now if not given."""
+    """Time of the event, in seconds since 1970. Default: now."""
     valid_from: float | None = None
-    """From when it is true; since it happened if not given."""
+    """Start of validity. Default: the time of the event."""
     valid_to: float | None = None
-    """Until when it is true; None for good."""
+    """End of validity; None means no end."""
     supersedes: str | None = None
-    """Id of the item that it takes the place of; both stay readable."""
+    """Id of the item that this one replaces; both stay readable."""
     derived_from: tuple[str, ...] = ()
-    """Ids of the items that it was made from: it is a projection of them, and can be made again."""
+    """Ids of the items that this one was derived from. It can be derived again."""
     confidence: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("text", "author", "thread", "source", "ref"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
+        _remove_nul(self, "text", "author", "thread", "source", "ref")
         if not self.text.strip():
             raise ValueError("there is nothing to remember: the text is empty")
         if not 0.0 <= self.confidence <= 1.0:
@@ -100,11 +98,11 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """Something that is remembered."""
+    """A stored item."""
 
     id: str
     place: int
-    """Where it stands in the order of recording."""
+    """Position in the order of recording."""
     text: str
     kind: ItemKind
     scope: Scope
@@ -117,7 +115,7 @@ class Item:
     valid_from: float
     valid_to: float | None
     recorded_at: float
-    """When it was learnt: the second clock."""
+    """Time of recording, the second of the two clocks."""
     supersedes: str | None
     derived_from: tuple[str, ...]
     confidence: float
@@ -127,50 +125,49 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What was written is on disk."""
+    """Proof that an item is on disk."""
 
     id: str
     place: int
     is_new: bool
-    """Whether it was not there before."""
+    """False if the item was stored before."""
     removed: int = 0
-    """Secrets that were taken out of its text."""
+    """Number of secrets that were removed from the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
-    """An item that fits, and how well."""
+    """A found item with its score."""
 
     item: Item
     score: float
     because: tuple[str, ...] = ()
-    """Ids of derived items through which it was found."""
+    """Ids of the derived items that led to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """What a read brought."""
+    """Result of a read."""
 
     status: ReadStatus
     items: tuple[Recalled, ...] = ()
     """Best first."""
     support: float = 0.0
-    """How well the best item answers, in [0, 1]: low where memory holds nothing on the matter."""
+    """How well the best item matches the question, in [0, 1]."""
     age_s: float | None = None
-    """Since the newest item was recorded."""
+    """Seconds since the newest item was recorded."""
     synced_at: float | None = None
-    """When a source was last read to its end; None where there is none."""
+    """Time at which a source was last read to its end; None without sources."""
     detail: str = ""
-    """Why it is not `ok`."""
+    """Reason of a status other than `ok`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRead:
-    """What a task was told of memory, as its decision records it."""
+    """The memory that a task was given, as its decision records it."""
 
     status: ReadStatus
     items: tuple[str, ...] = ()
-    """Ids of what was shown."""
     support: float = 0.0
     age_s: float | None = None
     detail: str = ""
@@ -182,12 +179,15 @@ class Erasure:
 
     id: str
     digest: str
-    """SHA-256 of the text that was erased."""
+    """SHA-256 of the erased text."""
     erased_at: float
     derived: tuple[str, ...] = ()
-    """Items made from it, which went with it."""
+    """Ids of the derived items, which were erased too."""
 
 
-def _plain(text: str) -> str:
-    """Text without NUL, which is no character of one and which not every database keeps."""
-    return text.replace("\x00", "\ufffd") if "\x00" in text else text
+def _remove_nul(value: object, *names: str) -> None:
+    """Replace NUL in texts of a new value, because some databases cannot store it."""
+    for name in names:
+        text: str = getattr(value, name)
+        if "\x00" in text:
+            object.__setattr__(value, name, text.replace("\x00", "\ufffd"))

@@ -1,28 +1,26 @@
-"""Price and Usage: what a worker charges, and what one call used. Money is known or unknown, never zero by accident."""
+"""Price and Usage: a worker's prices and a call's tokens. An unknown price is None, and never zero."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens in and out (None where unknown), and CPU time where the worker runs here."""
+    """Tokens in and out (None if unknown), and CPU time of a local worker."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     """Reasoning tokens included."""
     cpu_s: float = 0.0
     cached_tokens: int | None = None
-    """Of the tokens in, those that the provider had read before."""
+    """Input tokens read from the provider's cache."""
     reasoning_tokens: int | None = None
-    """Of the tokens out, those that are not in the answer."""
+    """Output tokens that are not in the answer."""
     cache_write_tokens: int | None = None
-    """Of the tokens in, those that the provider wrote into its cache."""
+    """Input tokens written into the provider's cache."""
     audio_input_tokens: int | None = None
-    """Of the tokens in, those of sound."""
     audio_output_tokens: int | None = None
-    """Of the tokens out, those of sound."""
     cost_usd: float | None = None
-    """Price that the provider itself states, in US dollars."""
+    """The provider's own price, in US dollars."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +30,12 @@ class Rates:
     input_usd_per_mtok: float = 0.0
     output_usd_per_mtok: float = 0.0
     cached_usd_per_mtok: float | None = None
-    """Of input tokens that the provider had read before."""
     cache_write_usd_per_mtok: float | None = None
-    """Of input tokens that the provider wrote into its cache."""
     audio_input_usd_per_mtok: float | None = None
     audio_output_usd_per_mtok: float | None = None
 
     def charge_tokens(self, usage: Usage) -> float:
-        """Price of the tokens of one call, in US dollars; unknown counts are none."""
+        """Price the tokens of one call, in US dollars; unknown counts cost nothing."""
         total, written = usage.input_tokens or 0, usage.output_tokens or 0
         usd = total * self.input_usd_per_mtok + written * self.output_usd_per_mtok
         left = total
@@ -60,10 +56,10 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier(Rates):
-    """Prices of a whole call whose prompt is longer than a limit."""
+    """Prices of a whole call with a long prompt."""
 
     above_tokens: int
-    """Longest prompt, in tokens, to which these prices do not apply."""
+    """The prices apply to prompts of more tokens than this."""
 
 
 _NO_RATES = ("tiers", "prices_output", "is_known")
@@ -71,16 +67,16 @@ _NO_RATES = ("tiers", "prices_output", "is_known")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price(Rates):
-    """What a worker charges. Tokens for hosted models, CPU-seconds for what runs here."""
+    """Prices of a worker: tokens of hosted models, CPU seconds of local workers."""
 
     usd_per_cpu_s: float = 0.0
     usd_per_call: float = 0.0
     tiers: tuple[Tier, ...] = ()
-    """Prices of longer prompts, shortest limit first."""
+    """Prices of long prompts, lowest limit first."""
     prices_output: bool = True
-    """False where only reading has a price: embeddings can be charged, answers cannot."""
+    """False if only input has a price, as for embeddings."""
     is_known: bool = True
-    """False where neither the configuration nor the price list knows the model: then nothing can be charged."""
+    """False if neither the configuration nor the price list has the model."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -90,14 +86,11 @@ class Price(Rates):
 
     @property
     def is_free(self) -> bool:
-        """Whether it is known that every call costs nothing."""
+        """Return whether every call is known to cost nothing."""
         return self == FREE
 
     def price(self, usage: Usage) -> float | None:
-        """Price one call, in US dollars; None where the price is unknown.
-
-        A price that the provider states is taken as it is.
-        """
+        """Price one call, in US dollars; None if the price is unknown. The provider's own price comes first."""
         if usage.cost_usd is not None:
             return usage.cost_usd
         if not self.is_known or (usage.output_tokens and not self.prices_output):
@@ -108,9 +101,9 @@ class Price(Rates):
     def charge(
         self, *, input_tokens: float, output_tokens: float, cpu_s: float, cached_tokens: float = 0.0
     ) -> float | None:
-        """Price a call of these lengths, in US dollars; None where the price is unknown."""
+        """Price a call of these expected lengths, in US dollars; None if the price is unknown."""
         usage = Usage(
-            input_tokens=input_tokens,  # type: ignore[arg-type]  # expected lengths are no whole numbers
+            input_tokens=input_tokens,  # type: ignore[arg-type]  # expected lengths are not integers
             output_tokens=output_tokens,  # type: ignore[arg-type]
             cached_tokens=cached_tokens,  # type: ignore[arg-type]
             cpu_s=cpu_s,
@@ -118,11 +111,11 @@ class Price(Rates):
         return self.price(usage)
 
     def rates_of(self, input_tokens: float) -> Rates:
-        """Prices of tokens for a prompt of this length."""
+        """Return the token prices of a prompt of this length."""
         above = [tier for tier in self.tiers if input_tokens > tier.above_tokens]
         return above[-1] if above else self
 
 
 FREE = Price()
-"""Of a worker whose calls cost nothing, as its owner states."""
+"""Price of a worker that is stated to be free."""
 UNKNOWN = Price(is_known=False)

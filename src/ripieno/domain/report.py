@@ -1,6 +1,6 @@
-"""Reports as data: typed rows, how each column is written, and the evidence behind it.
+"""Reports as data: typed rows, columns with their format, and the evidence.
 
-What computes a report makes it once. The command line and the web pages render its columns, JSON its rows.
+A report is computed once. The command line and the web pages render its columns; JSON contains its rows.
 """
 
 import math
@@ -20,26 +20,26 @@ class Interval:
     high: float
 
     def __format__(self, spec: str) -> str:
-        """Write the mean, and the interval behind it."""
+        """Write the mean with its interval."""
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """A share with its evidence: how often something was so, of how many."""
+    """A share with the number of its cases."""
 
     count: int
     share: Interval | None
-    """None where there is not enough evidence."""
+    """None without enough evidence."""
 
 
 class Kind(StrEnum):
-    """What the values of a column are."""
+    """Kind of the values of a column."""
 
     TEXT = "text"
     NUMBER = "number"
     MONEY = "money"
-    """US dollars; None is an unknown cost, and never zero."""
+    """US dollars; None is an unknown cost."""
     SECONDS = "seconds"
     MOMENT = "moment"
     """Seconds since 1970."""
@@ -50,22 +50,22 @@ class Column:
     """One column of a report."""
 
     name: str
-    """Key of the value in a row; a dot leads into the value, as in `accepted.0`."""
+    """Path of the value in a row, such as `accepted.0`."""
     title: str = ""
-    """What the heading says; the name if not given."""
+    """Text of the heading. Default: the name."""
     kind: Kind = Kind.TEXT
     unit: str = ""
-    """Stands in the heading, where the values do not show it."""
+    """Unit for the heading, if the values do not show it."""
     spec: str = ",.0f"
-    """How numbers are written, in Python's format language."""
+    """Format of numbers, in Python's format language."""
     beside: str = ""
-    """Key of the count that a value comes with: of how many it is, or, with money, how many costs are unknown."""
+    """Path of a count that belongs to the value: the number of cases or, for money, of unknown costs."""
     least: int = 0
-    """Count below which there is not enough evidence to show the value."""
+    """Lowest count with enough evidence to show the value."""
 
     @property
     def heading(self) -> str:
-        """What stands above the column."""
+        """Return the text above the column."""
         named = self.title or self.name
         return f"{named}, {self.unit}" if self.unit else named
 
@@ -95,7 +95,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """How much a report rests on, and how much it needs before it names anything."""
+    """Number of cases of a report, and the number that it needs."""
 
     n: int
     least: int
@@ -103,28 +103,28 @@ class Evidence:
 
     @property
     def shortage(self) -> str:
-        """What is missing; empty where there is enough."""
+        """Return a sentence on the missing evidence; empty if there is enough."""
         return "" if self.n >= self.least else f"not enough evidence: {self.n} of {self.least} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A table with its evidence, and sentences below it."""
+    """A table with its evidence and notes."""
 
     title: str
     columns: tuple[Column, ...] = ()
     rows: Sequence[object] = ()
-    """Mappings, or values with the columns' names as attributes."""
+    """Mappings, or objects with the columns' names as attributes."""
     evidence: Evidence | None = None
     notes: tuple[str, ...] = ()
     chosen: str = ""
-    """First value of the row that stands out."""
+    """First value of the highlighted row."""
     empty: str = "none"
-    """What an empty table with enough evidence means."""
+    """Text in place of an empty table with enough evidence."""
 
     @property
     def absence(self) -> str:
-        """Why there is no row."""
+        """Return the text in place of an empty table."""
         return (self.evidence.shortage if self.evidence is not None else "") or self.empty
 
     def write_rows(self) -> list[list[str]]:

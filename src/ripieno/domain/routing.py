@@ -1,4 +1,4 @@
-"""Mask, Estimate and Decision: how a task finds its worker."""
+"""Mask, Estimate and Decision: the values of routing."""
 
 import hashlib
 import json
@@ -16,16 +16,16 @@ DIGEST_CHARACTERS = 16
 
 
 class Reason(StrEnum):
-    """Why a worker may not take a task."""
+    """Reason why a worker may not take a task."""
 
     MUTED = "muted"
     UNAVAILABLE = "unavailable"
-    """It cannot be opened on this machine: a package, a model file or a key is missing."""
+    """The worker cannot be opened on this machine: a package, a model file or a key is missing."""
     UNHEALTHY = "unhealthy"
     RATE_LIMITED = "rate_limited"
     OVER_BUDGET = "over_budget"
     UNKNOWN_PRICE = "unknown_price"
-    """There is a budget, and nobody knows what the worker costs."""
+    """There is a budget, and the worker's price is unknown."""
     CONTEXT_TOO_SMALL = "context_too_small"
     LACKS_MODALITY = "lacks_modality"
     LACKS_TOOLS = "lacks_tools"
@@ -34,12 +34,12 @@ class Reason(StrEnum):
     NOT_ALLOWED = "not_allowed"
     DEPRECATED = "deprecated"
     NOT_NAMED = "not_named"
-    """Its calls change something or need a human, and the request does not name it."""
+    """The worker's calls have effects or need approval, and the request does not name the worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """One reason with its facts, in words."""
+    """A reason with its details in words."""
 
     reason: Reason
     detail: str
@@ -47,49 +47,50 @@ class Why:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """Who may take the task, and why each other worker may not."""
+    """The eligible workers, and the reason for each other worker."""
 
     eligible: tuple[WorkerId, ...]
     masked: Mapping[WorkerId, Why] = field(default_factory=dict)
 
 
 class Standing(StrEnum):
-    """How far a worker may be used; a new one climbs from first to last as outcomes come in."""
+    """How far a worker may be used. A new worker rises from first to last as its outcomes come in."""
 
     MASKED = "masked"
-    """Nothing is known of it: it takes no task while another worker may."""
+    """It has no outcomes, and takes a task only if no other worker may."""
     SHADOW = "shadow"
-    """Scored, and the last to stand in for others."""
+    """It is estimated, and is the last fallback."""
     TRIAL = "trial"
-    """A small share of the tasks it may be best at."""
+    """It gets a small share of the tasks on which it may be the best."""
     FREE = "free"
+    """It may take every task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What the predictor expects of one worker on one task."""
+    """The predictor's estimate of one worker on one task."""
 
     worker: WorkerId
     quality: float
     """Probability of an accepted answer, in [0, 1]."""
     quality_sd: float
-    """Standard deviation of that probability, from how little is known, not from chance."""
+    """Standard deviation of that probability, due to lack of data and not to chance."""
     cost_usd: float | None
-    """Expected price of the call, in US dollars; None where it is unknown."""
+    """Expected price of the call, in US dollars; None if it is unknown."""
     latency_s: float
     """Median time to the whole answer, in seconds."""
     latency_log_sd: float = 0.5
     """Standard deviation of log latency."""
     is_measured: bool = True
-    """False where the worker has no outcomes yet and a prior stands in."""
+    """False if the worker has no outcomes and the estimate is a prior."""
     mean_quality: float | None = None
-    """The worker's quality over all known tasks, where the predictor tells; what the guard's incumbent is found by."""
+    """Mean quality over all known tasks, if the predictor has one. It determines the guard's incumbent."""
     output_tokens: float | None = None
-    """Expected length of the answer, in tokens, where lengths were measured."""
+    """Expected output tokens, if lengths were measured."""
     first_token_s: float | None = None
-    """Expected time to the first token, in seconds, where streams of the worker were timed."""
+    """Expected time to the first token, in seconds, if the worker's streams were timed."""
     score: float | None = None
-    """The raw score, where the predictor makes one: a logit of the heads."""
+    """The predictor's raw score, if it has one: a logit of the heads."""
     standing: Standing = Standing.FREE
 
     def __post_init__(self) -> None:
@@ -104,7 +105,7 @@ class Estimate:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Expected pace after the first token; None where length or first token are unknown."""
+        """Return the expected rate after the first token; None if length or first token are unknown."""
         if self.output_tokens is None or self.first_token_s is None or self.latency_s <= self.first_token_s:
             return None
         return self.output_tokens / (self.latency_s - self.first_token_s)
@@ -112,16 +113,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a policy made of the estimates: an order, how likely it was to start so, and why."""
+    """A policy's order of the workers, with its propensity and reasons."""
 
     order: tuple[WorkerId, ...]
-    """Eligible workers, the chosen one first, then the fallbacks."""
+    """Eligible workers: the chosen one, then the fallbacks."""
     propensity: float
     """Probability that the policy chooses `order[0]` on this task, in (0, 1]."""
     utilities: Mapping[WorkerId, float]
     reasons: tuple[str, ...]
     abstains: bool = False
-    """Whether no answer is better than the best one to be expected."""
+    """True if no answer is worth more than the best expected answer."""
 
     def __post_init__(self) -> None:
         if not self.order:
@@ -132,37 +133,35 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingSetup:
-    """What stays the same from one decision to the next; the ledger holds each setup once, under its digest."""
+    """The inputs that many decisions share. The ledger holds each setup once, under its digest."""
 
     pool: Pool
     policy: str = "utility"
-    """Name of the policy plugin."""
     options: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Options that the policy was made with."""
     rules: str = ""
-    """Text of the rules file, where the policy has one."""
+    """Text of the rules file, if the policy has one."""
     modes: frozenset[Mode] = frozenset(Mode)
-    """Workflows that a request may ask for."""
+    """Workflows that a request may name."""
     judge: WorkerId | None = None
-    """The worker that judges answers where nothing else can check them."""
+    """The worker that judges answers if nothing else can check them."""
     chooses_workflows: bool = True
-    """Whether the policy may choose a workflow of the checkpoint unasked."""
+    """True if the policy may choose a learned workflow although the request names none."""
     features: str = ""
     """Name of the features' schema; see `FeatureSchema`."""
     _digest: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def digest(self) -> str:
-        """Short SHA-256 of the setup. A worker's options count through its version, as the record leaves them out."""
+        """Return the short SHA-256 of the setup. The options of a worker count through the worker's version."""
         if not self._digest:
             bare = replace(self, pool=self._bare_pool())
             packed = json.dumps(asdict(bare), sort_keys=True, default=_order)
             digest = hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARACTERS]
-            object.__setattr__(self, "_digest", digest)  # the same whenever it is asked for
+            object.__setattr__(self, "_digest", digest)  # computed once
         return self._digest
 
     def without_options(self) -> "RoutingSetup":
-        """Return the setup as the ledger keeps it: of the same digest; see `Worker.without_options`."""
+        """Return the setup as the ledger stores it, with the same digest; see `Worker.without_options`."""
         bare = replace(self, pool=self._bare_pool())
         object.__setattr__(bare, "_digest", self.digest)
         return bare
@@ -173,35 +172,34 @@ class RoutingSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedInputs:
-    """What a decision depended on, beside what it holds anyway: a replay reads both."""
+    """Inputs of a decision that are no fields of it. A replay reads both."""
 
     setup: str
-    """Digest of the `RoutingSetup`, which the ledger holds once."""
+    """Digest of the `RoutingSetup`."""
     kind: str | None = None
-    """The kind of task as the caller stated it."""
+    """Kind of the task, if the caller stated it."""
     sensitivity: frozenset[str] = frozenset()
-    """What was found in the text that should not travel far."""
+    """Kinds of sensitive data in the text."""
     is_encoded: bool = True
-    """False where the features hold no vector of the text, because it may not travel to the encoder, or is empty."""
+    """False if the features hold no vector of the text: it is empty or may not travel to the encoder."""
     check: Check | None = None
-    """The check as the request stated it, where the decision read it."""
+    """The check of the request, if the decision depended on it."""
     is_given: bool = False
-    """Whether the caller wrote the workflow."""
+    """True if the request stated the workflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What was chosen, and all that a replay and an explanation need."""
+    """The chosen workflow, and everything that a replay and an explanation need."""
 
     id: str
     workflow: Workflow
     propensity: float
     policy: str
-    """Name of the policy that chose."""
     policy_facts: Mapping[str, JsonValue]
-    """The policy's own parameters, for a replay."""
+    """Parameters of the policy, for a replay."""
     predictor: str
-    """Version of the checkpoint that estimated, or the name of an untrained predictor."""
+    """Version of the checkpoint, or the name of an untrained predictor."""
     objective: Objective
     mask: Mask
     estimates: tuple[Estimate, ...]
@@ -209,37 +207,36 @@ class Decision:
     reasons: tuple[str, ...]
     seed: int
     kind: str | None = None
-    """The kind of task, stated or inferred."""
     load: Mapping[WorkerId, float] = field(default_factory=dict)
-    """How many calls stood before this one at the workers that were full, for each that they take at once."""
+    """Running and waiting calls of each full worker, divided by its concurrency limit."""
     incumbent: WorkerId | None = None
-    """The worker that has answered the earlier turns of the same conversation."""
-    mode: WorkerId | None = None
-    """Name of the workflow among the estimates, where one was chosen in place of a worker."""
+    """The worker that answered the earlier turns of the conversation."""
+    learned_workflow: WorkerId | None = None
+    """Name of the learned workflow among the estimates, if it was chosen in place of a worker."""
     advice: Mapping[str, float] = field(default_factory=dict)
-    """Further shares that the predictor has a head for: cascade, verify, abstain."""
+    """Further outputs of the predictor in [0, 1]: cascade, verify, abstain."""
     memory: MemoryRead | None = None
-    """What memory was read for it; None where it was not asked for."""
+    """The memory that was read; None if memory is off."""
     project: str = ""
-    """Whose memory it was, and whose the task is."""
+    """Project of the task and its memory."""
     abstains: bool = False
-    """Whether nobody is asked, as the best answer to be expected is worth less than none."""
+    """True if no worker is called, because the best expected answer is worth less than no answer."""
     inputs: RecordedInputs | None = None
-    """What the decision depended on beside the fields above; None where an older Ripieno recorded it."""
+    """Further inputs; None if an older version recorded the decision."""
     decide_s: float = 0.0
     """Time from the task's arrival to this decision, in seconds."""
 
     @property
     def worker(self) -> WorkerId:
-        """The worker that was chosen first."""
+        """Return the first worker of the workflow."""
         return self.workflow.worker
 
     @property
     def choice(self) -> WorkerId:
-        """What was chosen among the estimates: a worker, or a workflow by its name."""
-        return self.mode or self.worker
+        """Return the chosen one of the estimates: a worker, or the name of a learned workflow."""
+        return self.learned_workflow or self.worker
 
 
 def _order(value: object) -> object:
-    """Give JSON a form for sets, and for what it does not know."""
+    """Convert a set or an unknown value for JSON."""
     return sorted(value) if isinstance(value, frozenset) else str(value)

@@ -1,4 +1,4 @@
-"""Call, Verdict, Run and Outcome: what happened, and what it was worth."""
+"""Call, Verdict, Run and Outcome: the results of a task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from ripieno.domain.task import JsonValue
 from ripieno.domain.worker import WorkerId
 
 CHARACTERS_PER_TOKEN = 3.6
-"""Of English text under the o200k vocabulary: how long a token is where nobody counted."""
+"""Mean token length of English text in o200k, for texts whose tokens were not counted."""
 
 
 class Origin(StrEnum):
-    """Where a run comes from."""
+    """Source of a run."""
 
     TRAFFIC = "traffic"
     PROFILE = "profile"
@@ -21,7 +21,7 @@ class Origin(StrEnum):
 
 
 class Failure(StrEnum):
-    """How a call failed."""
+    """Kind of failure of a call."""
 
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
@@ -30,27 +30,27 @@ class Failure(StrEnum):
     SERVER_ERROR = "server_error"
     BAD_ANSWER = "bad_answer"
     BUSY = "busy"
-    """It was not asked: too many calls waited for it."""
+    """The call was not sent, because too many calls waited for the worker."""
     CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a worker said."""
+    """A worker's answer."""
 
     text: str
     usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
     message: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Further fields of the assistant's message (tool_calls, reasoning, ...), passed on untouched."""
+    """Further fields of the assistant's message (tool_calls, reasoning, ...), passed on unchanged."""
     recorded_quality: float | None = None
-    """The quality a replay worker has on record, in [0, 1]."""
+    """Recorded quality of a replay worker's answer, in [0, 1]."""
     cost_usd: float | None = None
-    """The price, where the provider knows it better than tokens times list price does."""
+    """The provider's own price, if it is more exact than tokens times list price."""
     latency_s: float | None = None
-    """The time it took when it was recorded, for a replay worker."""
+    """Recorded latency of a replay worker's answer."""
     wire: bytes = b""
-    """The reply as it came, where it is a chat completion: passed on to clients of that form, never recorded."""
+    """The raw response, if it is a chat completion. Passed on to clients of that wire format, never recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +61,25 @@ class Call:
     worker_version: str
     usage: Usage
     cost_usd: float | None
-    """Price in US dollars; None where it is unknown."""
+    """Price in US dollars; None if it is unknown."""
     latency_s: float | None
-    """Time to the whole answer; None where an imported outcome does not tell."""
+    """Time to the whole answer; None if an imported outcome has none."""
     first_token_s: float | None = None
     attempts: int = 1
     failure: Failure | None = None
     error: str | None = None
     step: str = ""
-    """Name of the workflow's step that it belongs to; empty where there is only one."""
+    """Name of the workflow's step; empty if there is only one."""
 
     @property
     def tokens(self) -> int:
-        """Tokens in and out, as far as they are known."""
+        """Return the known tokens, in and out."""
         return (self.usage.input_tokens or 0) + (self.usage.output_tokens or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a run stands in a measured set of tasks."""
+    """Position of a run in a measured set of tasks."""
 
     dataset: str
     """Name of the campaign or of the imported set."""
@@ -87,33 +87,33 @@ class Placement:
     """Name of the task within the set."""
     split: str = "train"
     group: str = ""
-    """Tasks of one group never stand on both sides of a split; empty means the task alone."""
+    """Tasks of one group are always on the same side of a split; empty means that the task is a group of its own."""
     repeat: int = 0
     source: str = ""
-    """Where the graded task can be read again: a file, `embedded` or `gym:...`."""
+    """Source of the graded task: a file, `embedded` or `gym:...`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One verifier's finding about one run."""
+    """One verifier's rating of one run."""
 
     verifier: str
     quality: float
     """In [0, 1]; 1 is accepted."""
     detail: str = ""
     found: float | None = None
-    """What the verifier gave, where `quality` is what its findings have been worth."""
+    """The verifier's own rating, if `quality` was corrected for its accuracy."""
     edited: float | None = None
-    """Share of the answer that somebody changed, where they gave their own, in [0, 1]."""
+    """Share of the answer that a user changed, in [0, 1], if the user sent a corrected answer."""
 
     @property
     def is_void(self) -> bool:
-        """Whether a verifier failed, which earlier versions recorded as quality 0: nothing is known of the answer."""
+        """Return whether the verifier failed, which earlier versions recorded as quality 0."""
         return self.verifier == "judge_failed" or self.detail.startswith("not checked: ")
 
     @property
     def own(self) -> float:
-        """What the verifier itself gave, in [0, 1]."""
+        """Return the verifier's own rating, in [0, 1]."""
         return self.quality if self.found is None else self.found
 
     def __post_init__(self) -> None:
@@ -123,31 +123,26 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a workflow found about one of its own answers, on its way."""
+    """The result of a workflow's check of one of its own answers."""
 
     step: str
-    """Name of the step that was checked."""
     author: WorkerId
-    """Whose answer it was."""
     verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unchecked:
-    """An answer that a workflow could not check, because what checks it failed: nothing is known of its worth."""
+    """An answer of unknown quality, because the workflow's check failed."""
 
     step: str
-    """Name of the step that was to be checked."""
     author: WorkerId
-    """Whose answer it was."""
     verifier: str
-    """What failed."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """All that one workflow did for one task."""
+    """Everything that one workflow did for one task."""
 
     id: str
     task: str
@@ -157,68 +152,66 @@ class Run:
     answer: Answer | None
     """None when every call failed."""
     decision: str | None = None
-    """Id of the decision, where one was made."""
+    """Id of the decision, if there is one."""
     placement: Placement | None = None
-    """Its place in a measured set, where it belongs to one."""
+    """Position in a measured set, if the run belongs to one."""
     key: str | None = None
-    """Id of the virtual key that pays for it."""
     workflow: str = "solo"
-    """Kind of the workflow."""
-    mode: WorkerId | None = None
-    """Name of the workflow among the estimates, where the router chose it by itself."""
+    learned_workflow: WorkerId | None = None
+    """Name of the learned workflow among the estimates, if the router chose it in place of a worker."""
     author: WorkerId | None = None
-    """Whose answer was given, where that is not the last call's worker."""
+    """The worker that gave the answer, if it is not the worker of the last call."""
     findings: tuple[Finding, ...] = ()
-    """What the workflow's own checks found."""
+    """Results of the workflow's own checks."""
     unchecked: tuple[Unchecked, ...] = ()
-    """What the workflow's own checks could not find out."""
+    """Answers whose check failed."""
     ended_early: str | None = None
-    """Why the workflow was not carried through, where it gave the best that it had."""
+    """Why the workflow stopped and returned its best answer so far."""
     wall_s: float | None = None
-    """Time from first to last call, where calls ran side by side; None where they followed one another."""
+    """Time from first to last call if calls ran in parallel; None if they ran one after the other."""
 
     @property
     def worker(self) -> WorkerId:
-        """The worker that answered, if any did."""
+        """Return the worker that answered, or the one of the last call."""
         return self.author or self.calls[-1].worker
 
     @property
     def is_solo(self) -> bool:
-        """Whether its outcome says what its worker is worth: what a workflow picked or mended does not."""
+        """Return whether a single worker answered, so that the outcome is the worker's own."""
         return self.workflow == "solo"
 
     @property
     def cost_usd(self) -> float | None:
-        """Price of all calls, failed ones included; None where any is unknown."""
+        """Return the cost of all calls, failed ones included; None if any is unknown."""
         return _sum_known([call.cost_usd for call in self.calls])
 
     @property
     def tokens(self) -> int:
-        """Tokens in and out of all calls, as far as they are known."""
+        """Return the known tokens of all calls, in and out."""
         return sum(call.tokens for call in self.calls)
 
     @property
     def latency_s(self) -> float | None:
-        """Time of all calls; None where any is unknown."""
+        """Return the time of all calls; None if any is unknown."""
         if self.wall_s is not None:
             return self.wall_s
         return _sum_known([call.latency_s for call in self.calls])
 
 
 def sum_costs(costs: Sequence[float | None]) -> tuple[float, int]:
-    """Sum of the known costs, in US dollars, and how many are unknown: where any is, the sum is a least amount."""
+    """Sum the known costs, in US dollars, and count the unknown ones. With unknown ones, the sum is a lower bound."""
     known = [cost for cost in costs if cost is not None]
     return sum(known), len(costs) - len(known)
 
 
 def _sum_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+    known, unknown = sum_costs(values)
+    return None if unknown else known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One measured (task, worker) pair: the reward, with cost and latency."""
+    """Quality, cost and latency of one measured (task, worker) pair."""
 
     task: str
     worker: WorkerId

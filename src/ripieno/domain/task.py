@@ -1,4 +1,4 @@
-"""Task: one unit of work, with what the caller wants of it."""
+"""Task: one unit of work with its objective and budget."""
 
 import hashlib
 import json
@@ -8,14 +8,13 @@ from enum import StrEnum
 from typing import TypeAlias
 
 JsonValue: TypeAlias = object
-"""A value that JSON can hold; carried, never interpreted."""
-
+"""A value that JSON can hold; passed on unchanged."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
 
 
 class Privacy(StrEnum):
-    """How far a task may travel, and how far a worker is away; each admits all before it."""
+    """How far a task may travel, or how far away a worker is. Each boundary includes those before it."""
 
     LOCAL = "local"
     PRIVATE = "private"
@@ -23,7 +22,7 @@ class Privacy(StrEnum):
 
     @property
     def reach(self) -> int:
-        """Order of the boundaries: 0 stays on this machine, 2 leaves the organisation."""
+        """Return the order of the boundary: 0 stays on this machine, 2 leaves the organisation."""
         return _REACH[self]
 
 
@@ -31,38 +30,38 @@ _REACH = {boundary: index for index, boundary in enumerate(Privacy)}
 
 
 class Mode(StrEnum):
-    """A way of working that a caller may ask for; the router makes a workflow of it."""
+    """Kind of workflow that a request may name. The router composes the workflow."""
 
     SOLO = "solo"
     CASCADE = "cascade"
-    """The cheap worker first, the strong one where its answer is not good enough."""
+    """A cheap worker, then the strong one if the answer fails its check."""
     AGREEMENT = "agreement"
-    """Two different cheap workers; the strong one where they do not agree."""
+    """Two different cheap workers, then the strong one if they disagree."""
     VERIFIED = "verified"
-    """Checked, repaired, and asked elsewhere."""
+    """Check the answer, repair it, then try another worker."""
     VOTE = "vote"
-    """Several samples of one worker, and the majority; ended early where it cannot change any more."""
+    """The majority of several samples of one worker; it ends early once the majority is certain."""
     BEST_OF = "best-of"
-    """Several answers of which a check or a judge takes one."""
+    """The best of several answers, by a check or a judge."""
     SYNTHESIZE = "synthesize"
-    """Several workers, and one that makes one answer of theirs."""
+    """One answer, synthesized from the answers of several workers."""
     PLAN = "plan"
     """Steps written by a conductor."""
     TURNS = "turns"
-    """Steps chosen one by one, each after the result before it."""
+    """Steps chosen one by one, each after the previous result."""
     DECOMPOSE = "decompose"
-    """Parts of the task, each routed apart, and one answer made of them."""
+    """Parts of the task, each routed separately, and one answer made of their results."""
 
 
 REMOVED_MODES = {"debate": Mode.VOTE, "mixture": Mode.SYNTHESIZE}
-"""Modes of earlier versions, each with the one to use instead."""
+"""Modes of earlier versions, each with its replacement."""
 
 
 def read_mode(name: str) -> Mode:
     """Return the mode of a name.
 
     Raises:
-        ValueError: there is no such mode; names what to use instead of a removed one.
+        ValueError: the mode is unknown, or was removed; the message names its replacement.
     """
     if name in REMOVED_MODES:
         raise ValueError(f"the workflow {name!r} was removed: use {REMOVED_MODES[name].value!r} or 'plan'")
@@ -74,17 +73,17 @@ def read_mode(name: str) -> Mode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message of a conversation, as the wire carries it."""
+    """One message of a conversation, as in the wire format."""
 
     role: str
     content: JsonValue = None
-    """A string, or a list of content parts in the chat-completions form."""
+    """A string, or a list of content parts in the form of chat completions."""
     extra: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Further fields (name, tool_calls, ...), passed on untouched."""
+    """Further fields (name, tool_calls, ...), passed on unchanged."""
 
     @property
     def text(self) -> str:
-        """All text of the message, parts joined by newlines."""
+        """Return all text of the message, its parts joined by newlines."""
         if isinstance(self.content, str):
             return self.content
         if not isinstance(self.content, Sequence):
@@ -102,37 +101,37 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What the caller wants: one dial, and the limits that go with it."""
+    """What the caller wants: one dial with its limits."""
 
     preference: float = 0.8
-    """The dial, in [0, 1]: 0 takes the cheapest worker, 1 the best one."""
+    """The dial, in [0, 1]: 0 chooses the cheapest worker, 1 the best one."""
     preset: str = "balanced"
     deadline_s: float | None = None
-    """When an answer becomes late, in seconds."""
+    """Seconds after which an answer is late."""
     quality_floor: float = 0.0
-    """Least acceptable probability of a good answer, in [0, 1]; workers below it only stand in when none reaches it."""
+    """Lowest acceptable probability of a good answer, in [0, 1]. If no worker reaches it, it does not apply."""
     mission_criticality: float = 3.0
-    """What being wrong costs, in [0, 10]."""
+    """Cost of a wrong answer, in [0, 10]."""
     time_criticality: float = 3.0
-    """What being slow costs, in [0, 10]."""
+    """Cost of a slow answer, in [0, 10]."""
     privacy: Privacy = Privacy.PUBLIC
     """How far the task may travel."""
     workers: tuple[str, ...] = ()
-    """If given, only these workers may take the task. The request names them: a call with effects needs that."""
+    """If given, only these workers may take the task. They are named by the request, as calls with effects require."""
     allowed: tuple[str, ...] = ()
-    """If given, only these workers may take the task; a restriction of the key or of an alias, which names nobody."""
+    """If given, only these workers may take the task. It restricts a key or an alias, and does not name workers."""
     stated: frozenset[str] = frozenset()
-    """Names of the fields above that the caller gave; what is not stated may be inferred from the text."""
+    """Fields above that the caller stated; the others may be inferred from the text."""
     abstain_price: float | None = None
-    """What no answer costs, in units of what a right one is worth; None means that an answer is always wanted."""
+    """Cost of no answer, in units of the worth of a right answer; None if an answer is always required."""
     money_weight: float = 0.0
-    """Utility that one more US dollar costs, set by the budget's pacer; 0 where no budget binds."""
+    """Utility per US dollar, set by the budget's pacer; 0 if no budget binds."""
     mode: Mode | None = None
-    """How to work; None leaves it to the router."""
+    """Kind of the workflow; None leaves it to the router."""
 
     @property
     def sole(self) -> str | None:
-        """The one worker that may take the task, where the request or its key leaves only one."""
+        """Return the only worker that the request or its key allows, if it is one."""
         only = self.workers or self.allowed
         return only[0] if len(only) == 1 else None
 
@@ -161,7 +160,7 @@ class Budget:
     seconds: float | None = None
     calls: int | None = None
     tokens: int | None = None
-    """In and out, of all calls together."""
+    """Tokens in and out of all calls together."""
 
     def __post_init__(self) -> None:
         for name in ("cost_usd", "seconds", "calls", "tokens"):
@@ -172,16 +171,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One unit of work: messages, tools, what the caller wants and may spend."""
+    """One unit of work: messages, tools, objective and budget."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, JsonValue], ...] = ()
     params: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Fields for the worker (temperature, stop, response_format, unknown ones), passed on untouched."""
+    """Fields for the worker (temperature, stop, response_format, unknown ones), passed on unchanged."""
     objective: Objective = Objective()
     budget: Budget = Budget()
     kind: str | None = None
-    """The family or domain of the task, where the caller states it."""
+    """The family or domain of the task, if the caller states it."""
     _digest: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -195,7 +194,7 @@ class Task:
 
     @property
     def text(self) -> str:
-        """The last user message: what routing looks at first."""
+        """Return the last user message, the main input of routing."""
         for message in reversed(self.messages):
             if message.role == "user":
                 return message.text
@@ -203,7 +202,7 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that a worker sees; objective and budget are not part of it."""
+        """Return the SHA-256 of everything that a worker sees, without objective and budget."""
         if self._digest:
             return self._digest
         seen = {
@@ -213,5 +212,5 @@ class Task:
         }
         packed = _CANONICAL.encode(seen)
         digest = hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
-        object.__setattr__(self, "_digest", digest)  # the same whenever it is asked for
+        object.__setattr__(self, "_digest", digest)  # computed once
         return digest

@@ -1,6 +1,6 @@
-"""TrainingSet: measured outcomes as matrices, the only thing a predictor learns from."""
+"""TrainingSet: measured outcomes as matrices, the input of every learner."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,26 +13,26 @@ _PRICE_FLOORS = (0.01, 0.01, 1e-7, 1e-6)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingSet:
-    """n tasks by m workers; NaN where a pair was never measured. Repeats are averaged, `counts` tells how many."""
+    """Outcomes of n tasks on m workers; NaN for pairs that were not measured. Repeats are averaged."""
 
     features: tuple[Features, ...]
     workers: tuple[WorkerId, ...]
     quality: Matrix
     """Mean quality, shape (n, m), in [0, 1]."""
     counts: Matrix
-    """Samples behind each mean, shape (n, m)."""
+    """Number of samples of each mean, shape (n, m)."""
     cost_usd: Matrix
-    """Mean cost, shape (n, m); NaN where unknown."""
+    """Mean cost, shape (n, m); NaN if unknown."""
     latency_s: Matrix
-    """Mean latency, shape (n, m); NaN where unknown."""
+    """Mean latency, shape (n, m); NaN if unknown."""
     groups: tuple[str, ...]
-    """Tasks of one group (same text, or same template) never stand on both sides of a split."""
+    """Tasks of one group (same text, or same template) are always on the same side of a split."""
     domains: tuple[str | None, ...] = ()
-    """A finer label of each task where the data have one; empty where they have none."""
+    """A finer label of each task; empty if the data have none."""
     output_tokens: Matrix | None = None
-    """Mean length of the answer, shape (n, m); NaN where unknown, None where nothing is known."""
+    """Mean output tokens, shape (n, m); NaN if unknown, None if all are."""
     cards: Matrix | None = None
-    """Facts of each worker's card, shape (m, f), as `describe_card` gives them; None where there are no cards."""
+    """Facts of each worker's card, shape (m, f), made by `describe_card`; None without cards."""
 
     def __post_init__(self) -> None:
         shape = (len(self.features), len(self.workers))
@@ -49,21 +49,21 @@ class TrainingSet:
 
     @property
     def kinds(self) -> tuple[str | None, ...]:
-        """The stated kind of each task."""
+        """Return the stated kind of each task."""
         return tuple(features.kind for features in self.features)
 
     @property
     def labels(self) -> tuple[str | None, ...]:
-        """Kind and domain of each task as one label: what is inferred from the text, and averaged over."""
+        """Return kind and domain of each task as one label."""
         if not self.domains:
             return self.kinds
         return tuple(f"{kind}/{domain}" for kind, domain in zip(self.kinds, self.domains, strict=True))
 
     def take(self, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "TrainingSet":
-        """The same matrices with only these tasks, in this order."""
-        return TrainingSet(
+        """Return the set of these tasks only, in this order."""
+        return replace(
+            self,
             features=tuple(self.features[row] for row in rows),
-            workers=self.workers,
             quality=self.quality[rows],
             counts=self.counts[rows],
             cost_usd=self.cost_usd[rows],
@@ -71,17 +71,15 @@ class TrainingSet:
             groups=tuple(self.groups[row] for row in rows),
             domains=tuple(self.domains[row] for row in rows) if self.domains else (),
             output_tokens=None if self.output_tokens is None else self.output_tokens[rows],
-            cards=self.cards,
         )
 
     def best_single(self) -> int:
-        """Index of the worker with the highest mean quality over the tasks it was measured on."""
-        means = column_means(self.quality)
-        return int(np.argmax(np.where(np.isnan(means), -np.inf, means)))
+        """Return the index of the worker with the highest mean quality over its measured tasks."""
+        return find_best_column(self.quality)
 
 
 def describe_card(price: Price, context_window: int | None) -> Matrix:
-    """Facts of a card as numbers, shape (f,): logarithms of four prices and of the context; NaN where unknown."""
+    """Return facts of a card, shape (f,): logarithms of four prices and of the context window; NaN if unknown."""
     prices = (price.input_usd_per_mtok, price.output_usd_per_mtok, price.usd_per_cpu_s, price.usd_per_call)
     logs = [np.log(value + floor) for value, floor in zip(prices, _PRICE_FLOORS, strict=True)]
     facts = logs if price.is_known else [np.nan] * len(logs)
@@ -89,8 +87,14 @@ def describe_card(price: Price, context_window: int | None) -> Matrix:
 
 
 def column_means(matrix: Matrix) -> Matrix:
-    """Mean of each column over its known entries; NaN for a column without any."""
+    """Average each column over its known entries; NaN for a column without any."""
     known = ~np.isnan(matrix)
     counts = known.sum(axis=0)
     sums = np.where(known, matrix, 0.0).sum(axis=0)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def find_best_column(matrix: Matrix) -> int:
+    """Find the column with the highest mean over its known entries."""
+    means = column_means(matrix)
+    return int(np.argmax(np.where(np.isnan(means), -np.inf, means)))

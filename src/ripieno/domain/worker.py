@@ -1,4 +1,4 @@
-"""Worker and Pool: what can take a task, and at what price."""
+"""Worker and Pool: the models, tools and humans that can take a task."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def parse_worker_id(text: str) -> WorkerId:
     """Check a canonical worker id: lower case, no spaces.
 
     Raises:
-        ValueError: `text` is not canonical; the message suggests a form that is.
+        ValueError: `text` is not canonical; the message suggests a canonical form.
     """
     if not _CANONICAL.fullmatch(text):
         suggestion = re.sub(r"[^a-z0-9._:/@+-]+", "-", text.strip().lower()).strip("._:/@+-") or "my-worker"
@@ -30,7 +30,7 @@ def parse_worker_id(text: str) -> WorkerId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """Where a worker really runs: the provider's name, its name for the model, and options of that provider."""
+    """The provider of a worker, the provider's name of the model, and options."""
 
     provider: str
     model: str
@@ -39,16 +39,16 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A worker card: what may be known of a worker before it is measured."""
+    """A worker card: the facts that are known before a measurement."""
 
     id: WorkerId
     binding: Binding
     price: Price = UNKNOWN
     """Unknown until it is stated or found in the price list."""
     context_window: int | None = None
-    """Tokens of prompt and answer together; None when unknown."""
+    """Tokens of prompt and answer together; None if unknown."""
     max_output_tokens: int | None = None
-    """Largest answer that may be asked for, in tokens; a request for more is cut down to it."""
+    """Limit of the output tokens; higher limits of a request are reduced to it."""
     modalities: frozenset[str] = frozenset({"text"})
     """Kinds of input: text, image, audio."""
     has_tools: bool = True
@@ -60,15 +60,15 @@ class Worker:
     is_muted: bool = False
     notes: str = ""
     family: str = ""
-    """What it shares its faults with: two workers of one family that agree prove little. Empty takes the id's stem."""
+    """Model family. Agreement within a family is weak evidence. Default: the id up to its first separator."""
     is_tool: bool = False
-    """Whether it is a solver and no model: it is given the bare input of a step, without instructions."""
+    """True for a solver that is no model. It gets the bare input of a step, without instructions."""
     can_run: bool = False
-    """Whether it executes what it is given: only such a worker may take a plan's `run`."""
+    """True if the worker executes its input. Only such a worker may take a `run` step of a plan."""
     has_effects: bool = False
-    """Whether a call changes something outside: then it is made at most once, and nobody stands in for it."""
+    """True if a call has effects outside. It is then made at most once, and has no fallback."""
     needs_approval: bool = False
-    """Whether a human must agree to each call."""
+    """True if a human must approve each call."""
     _version: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,26 +78,26 @@ class Worker:
             raise ValueError(f"context_window must be positive, got {self.context_window!r} for {self.id!r}")
 
     @property
-    def is_careful(self) -> bool:
-        """Whether a call of it is more than a question: it never stands in for another worker."""
+    def is_restricted(self) -> bool:
+        """Return whether calls have effects or need approval. Such a worker is never a fallback."""
         return self.has_effects or self.needs_approval
 
     @property
-    def kin(self) -> str:
-        """The family, or the id up to its first separator."""
+    def model_family(self) -> str:
+        """Return the stated family, or the id up to its first separator."""
         return self.family or re.split(r"[-/:@]", self.id, maxsplit=1)[0]
 
     @property
     def version(self) -> str:
-        """Short digest of what can change this worker's answers; outcomes of another version are not its own."""
+        """Return a short digest of everything that can change the answers. Outcomes count for their version only."""
         if not self._version:
             seen = {"id": self.id, **asdict(self.binding)}
             version = hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:12]
-            object.__setattr__(self, "_version", version)  # the same whenever it is asked for
+            object.__setattr__(self, "_version", version)  # computed once
         return self._version
 
     def without_options(self) -> "Worker":
-        """Return the card as the ledger keeps it: of the same version, without the options, which may be private."""
+        """Return the card as the ledger stores it: with the same version, without options, which may be private."""
         bare = replace(self, binding=replace(self.binding, options={}))
         object.__setattr__(bare, "_version", self.version)
         return bare
@@ -113,7 +113,7 @@ class Pool:
         seen: set[WorkerId] = set()
         for worker in self.workers:
             if worker.id in seen:
-                raise ValueError(f"worker id {worker.id!r} stands twice in the pool")
+                raise ValueError(f"worker id {worker.id!r} is in the pool twice")
             seen.add(worker.id)
 
     def __iter__(self) -> Iterator[Worker]:
@@ -133,5 +133,5 @@ class Pool:
 
     @property
     def ids(self) -> tuple[WorkerId, ...]:
-        """The workers' ids, in order."""
+        """Return the workers' ids, in order."""
         return tuple(worker.id for worker in self.workers)

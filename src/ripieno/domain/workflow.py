@@ -1,4 +1,4 @@
-"""Workflow: what is done for one task. A closed union; each member says who is asked, and when it ends."""
+"""Workflow: the allowed calls for one task, as a closed union. Each member has its own end condition."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from ripieno.domain.grader import Check, find_asked
 from ripieno.domain.worker import WorkerId
 
 MOST_STEPS = 5
-"""Of one plan.
+"""Steps of one plan.
 
 Source:
-    Conductor (arXiv 2512.04388): at most five; three to four were used on its hardest set.
+    Conductor (arXiv 2512.04388): at most five; it used three to four on its hardest set.
 """
 
 
 class Op(StrEnum):
-    """What a step of a plan does with what it sees."""
+    """Operation of a step of a plan."""
 
     SOLVE = "solve"
     EXTRACT = "extract"
@@ -28,7 +28,7 @@ class Op(StrEnum):
 
 
 class Merge(StrEnum):
-    """How one answer is made of several."""
+    """How several answers become one."""
 
     VOTE = "vote"
     BEST = "best"
@@ -37,103 +37,100 @@ class Merge(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solo:
-    """One worker answers; if it fails, the next of `fallbacks` does."""
+    """One worker answers; if it fails, the next of `fallbacks` answers."""
 
     worker: WorkerId
     fallbacks: tuple[WorkerId, ...] = ()
 
     @property
     def workers(self) -> tuple[WorkerId, ...]:
-        """All workers in the order in which they are tried."""
+        """Return all workers in the order of the attempts."""
         return (self.worker, *self.fallbacks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cascade:
-    """Stages from small to large; an answer that passes the check ends it, and the last stage is not checked."""
+    """Stages from small to large. The first answer that passes the check ends it; the last stage is not checked."""
 
     stages: tuple[WorkerId, ...]
     check: Check
     threshold: float = 0.5
-    """Least finding, in [0, 1], that ends it."""
+    """Lowest rating that passes, in [0, 1]."""
     fallbacks: tuple[WorkerId, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.stages) < 2:
-            raise ValueError(f"a cascade has two stages or more, got {self.stages!r}")
+            raise ValueError(f"a cascade needs at least two stages, got {self.stages!r}")
 
     @property
     def worker(self) -> WorkerId:
-        """The worker that is asked first."""
+        """Return the worker of the first stage."""
         return self.stages[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """An answer is checked; what fails goes back to its worker, then to the next one."""
+    """The answer is checked. If it fails, its worker repairs it, then the next worker answers."""
 
     worker: WorkerId
     check: Check
     repairs: int = 1
-    """How often a worker may mend its own answer."""
+    """Number of repairs by each worker."""
     threshold: float = 0.5
     fallbacks: tuple[WorkerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ensemble:
-    """Several answers at once, and one made of them."""
+    """Several answers in parallel, merged into one."""
 
     members: tuple[WorkerId, ...]
-    """Who is asked; a worker that stands several times gives as many samples."""
+    """Workers that answer; one that is listed several times gives as many samples."""
     merge: Merge
     arbiter: WorkerId | None = None
-    """Who synthesizes."""
     check: Check | None = None
-    """What `best` takes the best by."""
     rounds: int = 1
-    """1. Records of the removed modes `debate` and `mixture` hold more: they are read, and never run."""
+    """Always 1, except in records of the removed modes `debate` and `mixture`, which cannot run."""
     fallbacks: tuple[WorkerId, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.members) < 2:
-            raise ValueError(f"an ensemble has two members or more, got {self.members!r}")
+            raise ValueError(f"an ensemble needs at least two members, got {self.members!r}")
         if self.merge is Merge.SYNTHESIZE and self.arbiter is None:
             raise ValueError("an ensemble that synthesizes needs an arbiter")
         if self.merge is Merge.BEST and self.check is None:
-            raise ValueError("an ensemble that takes the best needs a check")
+            raise ValueError("an ensemble that chooses the best needs a check")
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds!r}")
 
     @property
     def worker(self) -> WorkerId:
-        """The first member."""
+        """Return the first member."""
         return self.members[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of a plan: who does what, and what it sees."""
+    """One step of a plan: its worker, operation and inputs."""
 
     worker: WorkerId
     op: Op
     access: tuple[int, ...] = ()
-    """Earlier steps whose results it sees, from 0; none means the question."""
+    """Earlier steps whose results are its input, from 0; the question if empty."""
     text: str = ""
-    """The subtask in words; without, the operation speaks for itself."""
+    """The subtask in words, if the operation alone does not say it."""
     needs_approval: bool = False
-    """Whether a human must agree before it is done."""
+    """True if a human must approve it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Typed steps; those that do not see each other run at the same time, and the last one's result is the answer."""
+    """Typed steps. Independent steps run in parallel, and the result of the last step is the answer."""
 
     steps: tuple[Step, ...]
     fallbacks: tuple[WorkerId, ...] = ()
-    """Who stands in for a worker that fails."""
     author: str = ""
-    """Who wrote it: a conductor's version."""
+    """Version of the conductor that wrote it."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.steps) <= MOST_STEPS:
@@ -141,32 +138,32 @@ class Plan:
         for place, step in enumerate(self.steps):
             dangling = [index for index in step.access if not 0 <= index < place]
             if dangling:
-                raise ValueError(f"step {place + 1} sees step {dangling[0] + 1}, which does not stand before it")
+                raise ValueError(f"step {place + 1} sees step {dangling[0] + 1}, which is not before it")
             if len(set(step.access)) != len(step.access):
                 raise ValueError(f"step {place + 1} sees a step twice: {[index + 1 for index in step.access]}")
             if step.op in (Op.VERIFY, Op.MERGE, Op.TRANSFORM) and not step.access:
-                raise ValueError(f"step {place + 1} is to {step.op}, but sees no earlier step")
+                raise ValueError(f"step {place + 1} has the operation {step.op}, but sees no earlier step")
             if step.op is Op.VERIFY and self.steps[step.access[-1]].worker == step.worker:
-                raise ValueError(f"step {place + 1} is to verify what its own worker made")
+                raise ValueError(f"step {place + 1} verifies a result of its own worker")
 
     @property
     def worker(self) -> WorkerId:
-        """The worker of the first step."""
+        """Return the worker of the first step."""
         return self.steps[0].worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
-    """Steps that a director chooses one by one, each after the result before it, until an answer is accepted."""
+    """Steps that a director chooses one by one, each after the previous result, until it accepts an answer."""
 
     worker: WorkerId
-    """Of whom most is expected."""
+    """The worker that the policy chose."""
     fallbacks: tuple[WorkerId, ...] = ()
-    """All others that a turn may be given to."""
+    """Other workers that the director may choose."""
     most: int = MOST_STEPS
-    """Turns; after the last one the latest answer is given."""
+    """Highest number of turns. After the last one, the latest answer is returned."""
     author: str = ""
-    """Who chooses: a director's version."""
+    """Version of the director."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.most <= MOST_STEPS:
@@ -177,7 +174,7 @@ Workflow: TypeAlias = Solo | Cascade | Verified | Ensemble | Plan | Turns
 
 
 def list_workers(workflow: Workflow) -> Iterator[WorkerId]:
-    """Everyone who may be asked, in no order, some several times."""
+    """List all workers that may be called, unordered and with repetitions."""
     yield from workflow.fallbacks
     yield from list_named(workflow)
     match workflow:
@@ -190,7 +187,7 @@ def list_workers(workflow: Workflow) -> Iterator[WorkerId]:
 
 
 def list_named(workflow: Workflow) -> Iterator[WorkerId]:
-    """Workers that have a place of their own in a workflow: not those that stand in for others or check answers."""
+    """List the workers of a workflow without fallbacks and checks."""
     match workflow:
         case Solo(worker=worker) | Turns(worker=worker) | Verified(worker=worker):
             yield worker
@@ -207,14 +204,14 @@ def list_named(workflow: Workflow) -> Iterator[WorkerId]:
 
 
 def find_removed_mode(workflow: Workflow) -> str | None:
-    """Name the removed mode that a recorded workflow was made by; None where the workflow can run."""
+    """Return the removed mode of a recorded workflow; None if the workflow can run."""
     if isinstance(workflow, Ensemble) and workflow.rounds > 1:
         return "debate" if workflow.merge is Merge.VOTE else "mixture"
     return None
 
 
 def least_calls(workflow: Workflow) -> int:
-    """Calls that the workflow makes when every first answer is good: a smaller budget cannot carry it."""
+    """Count the calls of a workflow in which every first answer is good, the smallest possible budget."""
     match workflow:
         case Solo() | Turns():
             return 1

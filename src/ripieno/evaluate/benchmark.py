@@ -244,7 +244,7 @@ def _describe_trust(bench: Benchmark, predictor: Checkpoint, estimates: Estimate
         )
     }
     if len(held_out.workers) == 2:
-        strong = int(np.argmax(estimates.usual_quality[0]))
+        strong = int(np.argmax(estimates.mean_quality[0]))
         figures["apgr"] = _or_none(gap_recovered(predicted.quality, held_out.quality, weak=1 - strong, strong=strong))
         figures["apgr_of"] = {
             kind: gap_recovered(predicted.quality[rows], held_out.quality[rows], weak=1 - strong, strong=strong)

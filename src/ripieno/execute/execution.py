@@ -195,7 +195,7 @@ class Started:
             decision=self.decision.id,
             key=self.key,
             workflow=type(workflow).__name__.lower(),
-            mode=self.decision.mode,
+            learned_workflow=self.decision.learned_workflow,
             author=None if isinstance(workflow, Solo) and calls else author,
             findings=tuple(each for each in found if isinstance(each, Finding)),
             unchecked=tuple(each for each in found if isinstance(each, Unchecked)),
@@ -243,7 +243,7 @@ Ended: TypeAlias = Answered | Failed | Suspended
 
 def find_solo(workflow: Workflow, pool: Pool) -> Solo | None:
     """Return a workflow of a single worker that needs no steps, because a call only asks; else None."""
-    return workflow if isinstance(workflow, Solo) and not pool[workflow.worker].is_careful else None
+    return workflow if isinstance(workflow, Solo) and not pool[workflow.worker].is_restricted else None
 
 
 @dataclass(frozen=True, slots=True)

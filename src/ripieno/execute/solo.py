@@ -197,7 +197,7 @@ def _candidates(started: Started, workflow: Solo) -> list[Worker]:
     """Return the workers that may be called, the chosen one first. Restricted workers are no fallbacks."""
     pool, most = started.pool, started.task.budget.calls
     chosen, *others = [pool[worker] for worker in workflow.workers]
-    workers = [chosen, *(worker for worker in others if not worker.is_careful)]
+    workers = [chosen, *(worker for worker in others if not worker.is_restricted)]
     return workers if most is None else workers[: max(1, most)]
 
 

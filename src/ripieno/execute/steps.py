@@ -91,7 +91,7 @@ class Steps:
     def find_fallbacks(self, workers: Sequence[WorkerId]) -> tuple[WorkerId, ...]:
         """Return the workers that may replace others: those without effects or approval."""
         present = dict.fromkeys(worker for worker in workers if worker in self.pool)
-        return tuple(worker for worker in present if not self.pool[worker].is_careful)
+        return tuple(worker for worker in present if not self.pool[worker].is_restricted)
 
     def keep(self, result: CallAnswered, quality: float) -> None:
         """Keep an answer to the whole task as a candidate."""
@@ -253,4 +253,4 @@ def _list_workers(workers: Sequence[WorkerId], pool: Pool) -> list[Worker]:
     present = [pool[worker] for worker in dict.fromkeys(workers) if worker in pool]
     if present and present[0].id == workers[0] and present[0].has_effects:
         return present[:1]
-    return [worker for worker in present if worker.id == workers[0] or not worker.is_careful]
+    return [worker for worker in present if worker.id == workers[0] or not worker.is_restricted]

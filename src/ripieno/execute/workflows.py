@@ -95,7 +95,7 @@ async def run_verified(workflow: Verified, steps: Steps) -> CallAnswered:
 
 def _can_repair(worker: WorkerId, steps: Steps) -> bool:
     """Return whether a worker may be called again: a tool repeats its answer, and effects happen only once."""
-    return worker not in steps.pool or not (steps.pool[worker].is_tool or steps.pool[worker].is_careful)
+    return worker not in steps.pool or not (steps.pool[worker].is_tool or steps.pool[worker].is_restricted)
 
 
 async def run_ensemble(workflow: Ensemble, steps: Steps) -> CallAnswered:

@@ -99,7 +99,7 @@ class Embeddings:
             raise UnknownModel(model, list_allowed_workers(grant, pool))
         objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
         worker = pool[model]
-        if worker.is_careful:
+        if worker.is_restricted:
             raise Forbidden(f"{model!r} makes no embeddings here: its calls have effects or need approval")
         if worker.privacy.reach > objective.privacy.reach:
             raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")

@@ -110,7 +110,7 @@ def propose_workflows(
     kinds = np.array([data.prompts[row].kind for row in rows])
     right, paid, took = (data.matrix(part)[rows] for part in (data.quality, data.cost_usd, data.latency_s))
     solo = score_outcomes(right, paid, took, objective, scales)
-    members = [WorkerId(model.id) for model in data.models if model.id in pool and not pool[model.id].is_careful]
+    members = [WorkerId(model.id) for model in data.models if model.id in pool and not pool[model.id].is_restricted]
     ranked: list[tuple[float, WorkerId, Workflow]] = []
     for name, workflow in _list_candidates(data, members, pool):
         quality, cost, latency = (np.nanmean(part, axis=0)[rows] for part in _replay_all(workflow, answers, columns))
@@ -207,7 +207,7 @@ def _list_candidates(data: RoutingData, members: Sequence[WorkerId], pool: Pool)
     found: list[tuple[WorkerId, Workflow]] = []
     for a, b in combinations(members, 2):
         first, peer = (a, b) if mean[a] >= mean[b] else (b, a)
-        if pool[a].kin == pool[b].kin:
+        if pool[a].model_family == pool[b].model_family:
             continue
         for last in strong:
             if last not in (a, b):

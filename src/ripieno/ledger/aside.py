@@ -1,66 +1,60 @@
-"""Aside: where rows go that the database did not take. The outbox keeps them, or memory does, or they are refused."""
+"""Aside: rows that the database refused. They wait in the outbox or in memory, or their callers get the error."""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
 
 from ripieno.errors import LedgerCorrupt, LedgerError
-from ripieno.ledger.batch import MOST_ROWS, Request
+from ripieno.ledger.batch import MOST_ROWS, WriteRequest
 from ripieno.ledger.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
 MOST_KEPT = 20_000
-"""Rows that nobody waits for, and that are kept while the database takes none."""
+"""Rows without a waiting caller that are kept in memory while the database refuses them."""
 MOST_TRIES = 3
-"""How often kept rows are tried, each time after a commit that worked; the last time one by one."""
+"""Attempts to write kept rows, each after a successful commit; the last one writes them one by one."""
 MOST_TOGETHER = 500
 """Kept requests of one commit."""
 
-Commit = Callable[[Sequence[Request]], None]
+Commit = Callable[[Sequence[WriteRequest]], None]
 
 
 class Aside:
-    """Rows that wait for the database, and how they get there.
-
-    Args:
-        outbox: where rows wait durably; without, those that somebody waits for are refused.
-        commit: writes rows, or raises a LedgerError.
-        lock: held over what more than one thread changes.
-    """
+    """Rows that wait for the database. Without an outbox, rows with a waiting caller are refused."""
 
     def __init__(self, outbox: Outbox | None, *, commit: Commit, lock: threading.Lock) -> None:
         self._outbox = outbox
         self._commit = commit
         self._lock = lock
         self.is_at_fault = False
-        """Whether the latest commit was refused."""
-        self._kept: list[Request] = []
-        """Refused rows that nobody waits for."""
+        """True if the latest commit was refused."""
+        self._kept: list[WriteRequest] = []
+        """Refused rows without a waiting caller."""
         self._tries = 0
 
     @property
     def waiting(self) -> int:
-        """Rows in the outbox."""
+        """Return the number of rows in the outbox."""
         return len(self._outbox) if self._outbox is not None else 0
 
     @property
     def can_spool(self) -> bool:
-        """Whether rows that the database does not take are kept in an outbox, and were so far."""
+        """Return whether an outbox keeps the rows that the database refuses."""
         return self._outbox is not None and not self.is_at_fault
 
     @property
     def has_kept(self) -> bool:
-        """Whether rows are kept in memory."""
+        """Return whether rows are kept in memory."""
         return bool(self._kept)
 
-    def take(self, batch: Sequence[Request], error: LedgerError) -> None:
-        """Spool or refuse rows that are not settled yet; the lock is held."""
+    def spool_or_refuse(self, batch: Sequence[WriteRequest], error: LedgerError) -> None:
+        """Put unsettled rows into the outbox, or refuse them. The caller holds the lock."""
         if not self._spool(batch, error):
             self.refuse(batch, error)
 
-    def refuse(self, batch: Sequence[Request], error: BaseException) -> None:
-        """Refuse rows; those that nobody waits for are kept in memory as long as there is room."""
+    def refuse(self, batch: Sequence[WriteRequest], error: BaseException) -> None:
+        """Refuse rows. Those without a waiting caller are kept in memory while there is room."""
         self.is_at_fault = True
         room = MOST_KEPT - sum(len(request.rows) for request in self._kept)
         may_keep = isinstance(error, LedgerError) and not isinstance(error, LedgerCorrupt)
@@ -70,20 +64,20 @@ class Aside:
                 continue
             if may_keep and len(request.rows) <= room:
                 room -= len(request.rows)
-                self._kept.append(Request(rows=request.rows, done=None))
+                self._kept.append(WriteRequest(rows=request.rows, done=None))
             else:
                 log.error("%d entries could not be recorded: %s", len(request.rows), error)
 
     def empty_outbox(self) -> LedgerError | OSError | None:
-        """Write what waits in the outbox; gives what kept it from that, if anything did."""
+        """Write the rows of the outbox; return the error if that fails."""
         assert self._outbox is not None
         try:
             rows = self._outbox.read()
             for start in range(0, len(rows), MOST_ROWS):
-                self._commit([Request(rows=rows[start : start + MOST_ROWS], done=None)])
+                self._commit([WriteRequest(rows=rows[start : start + MOST_ROWS], done=None)])
             with self._lock:
-                if len(self._outbox) > len(rows):  # what is in the ledger already is known by its names
-                    return LedgerError("more was put into the outbox while it was emptied")
+                if len(self._outbox) > len(rows):  # the next attempt skips the recorded rows by their ids
+                    return LedgerError("the outbox got more rows while it was emptied")
                 self._outbox.clear()
         except (LedgerError, OSError) as error:
             return error
@@ -91,9 +85,9 @@ class Aside:
         return None
 
     def write_kept(self) -> LedgerError | None:
-        """Write some of the kept rows; gives what refused them, if anything did.
+        """Write some of the kept rows; return the error if the database refuses them.
 
-        Those that are refused again and again, each alone, are dropped.
+        Rows that are refused at every attempt are dropped.
         """
         with self._lock:
             kept, self._kept = self._kept[:MOST_TOGETHER], self._kept[MOST_TOGETHER:]
@@ -111,13 +105,13 @@ class Aside:
         self._tries = 0
         return None
 
-    def tell_lost(self) -> None:
-        """Log what is lost with the end of the process."""
+    def log_lost(self) -> None:
+        """Log the rows that are lost with the end of the process."""
         for request in self._kept:
             log.error("%d entries could not be recorded before the end", len(request.rows))
 
-    def _spool(self, batch: Sequence[Request], error: LedgerError) -> bool:
-        """Keep the rows aside, durably; False where there is no place."""
+    def _spool(self, batch: Sequence[WriteRequest], error: LedgerError) -> bool:
+        """Put the rows into the outbox; return False if that is not possible."""
         if self._outbox is None or isinstance(error, LedgerCorrupt):
             return False
         rows = [row for request in batch for row in request.rows]

@@ -1,4 +1,4 @@
-"""Batch: requests to write rows, gathered for one commit, and how those that wait for them are told."""
+"""Batch: requests to write rows, gathered for one commit."""
 
 import asyncio
 import time
@@ -9,31 +9,33 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from ripieno.ledger.codec import Row
+from ripieno.ledger.codec import EntryRow
 
 MOST_ROWS = 2000
-"""Rows of one group commit: more would make the first one wait."""
+"""Rows of one group commit; with more, the first one would wait too long."""
 PATIENCE_S = 0.05
-"""How long a row that nobody waits for may wait for company: the next decision's commit takes it along."""
+"""Wait of a row without a waiting caller for a commit that it can share."""
 GAP_S = 0.002
-"""Between two commits under load: what comes meanwhile shares one, and a worker's answer takes longer anyway."""
+"""Seconds between two commits under load, so that several requests share one."""
 
 Waiting: TypeAlias = Future[int] | asyncio.Future[int]
 
 
 @dataclass(slots=True)
-class Request:
-    """Rows that wait to be written, and who waits for them: a thread, a task of an event loop, or nobody."""
+class WriteRequest:
+    """Rows to write, with the future of a waiting thread or task."""
 
-    rows: Sequence[Row]
+    rows: Sequence[EntryRow]
     done: Waiting | None
+    """None if no caller waits."""
     count: int = 0
+    """Number of rows that were new."""
     error: BaseException | None = None
     is_probe: bool = False
-    """Whether it asks for nothing but whether entries are taken."""
+    """True if it only tests whether the database accepts rows."""
 
     def settle(self) -> None:
-        """Tell who waits; a caller that has left is not told, its rows are written all the same."""
+        """Complete the future, unless its caller has cancelled it."""
         if self.done is None or self.done.done():
             return
         if self.error is not None:
@@ -43,22 +45,19 @@ class Request:
 
 
 class Intake:
-    """The queue of requests: any thread puts, the writer's thread gathers."""
+    """The queue of requests. Any thread puts; the writer's thread gathers."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._queue: SimpleQueue[WriteRequest | None] = SimpleQueue()
         """None marks the end."""
         self._committed_at = 0.0
         self._is_busy = False
-        """Whether the latest commit was waited for by more than one."""
+        """True if several callers waited for the latest commit."""
+        self.put = self._queue.put
 
-    def put(self, request: Request | None) -> None:
-        """Add a request; None is the last."""
-        self._queue.put(request)
-
-    def drain(self) -> list[Request]:
-        """Take all that is queued; the mark of the end stays."""
-        drained: list[Request] = []
+    def drain(self) -> list[WriteRequest]:
+        """Remove and return all queued requests; the end mark stays."""
+        drained: list[WriteRequest] = []
         is_last = False
         with suppress(Empty):
             while True:
@@ -71,16 +70,16 @@ class Intake:
             self._queue.put(None)
         return drained
 
-    def gather(self, idle_s: float | None) -> tuple[list[Request], bool]:
-        """Take what one commit writes; rows that nobody waits for are given a moment for company.
+    def gather(self, idle_s: float | None) -> tuple[list[WriteRequest], bool]:
+        """Gather the requests of one commit. Rows without a waiting caller wait `PATIENCE_S` for others.
 
         Args:
-            idle_s: how long to wait for the first request; None waits until there is one.
+            idle_s: wait for the first request, in seconds; None waits without limit.
 
         Returns:
-            The requests, and whether the end was reached.
+            The requests, and whether the end mark was reached.
         """
-        batch: list[Request] = []
+        batch: list[WriteRequest] = []
         rows = 0
         has_hurry = False
         ready_at = self._committed_at + (GAP_S if self._is_busy else 0.0)
@@ -98,15 +97,15 @@ class Intake:
                 time.sleep(max(ready_at - time.perf_counter(), 0.0))
         return batch, False
 
-    def note_commit(self, batch: Sequence[Request]) -> None:
-        """Remember when a batch was written, and whether several waited for it: the next one then waits a little."""
+    def end_commit(self, batch: Sequence[WriteRequest]) -> None:
+        """Remember the time of a commit. If several callers waited for it, the next one starts after `GAP_S`."""
         self._committed_at = time.perf_counter()
         self._is_busy = sum(request.done is not None for request in batch) > 1
 
 
-def take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:
-    """Rows of a whole batch that are not recorded yet; each request learns how many of its own."""
-    fresh: list[Row] = []
+def find_new(batch: Sequence[WriteRequest], known: set[str]) -> list[EntryRow]:
+    """Return the rows of a batch that are not recorded, and set each request's count of them."""
+    fresh: list[EntryRow] = []
     for request in batch:
         for row in request.rows:
             if row.id not in known:
@@ -116,19 +115,19 @@ def take_fresh(batch: Sequence[Request], known: set[str]) -> list[Row]:
     return fresh
 
 
-def settle_all(batch: Sequence[Request]) -> None:
-    """Wake every waiting thread, and each event loop once for all its tasks."""
-    loops: dict[asyncio.AbstractEventLoop, list[Request]] = {}
+def settle_all(batch: Sequence[WriteRequest]) -> None:
+    """Complete all requests: every waiting thread, and each event loop once for all its tasks."""
+    loops: dict[asyncio.AbstractEventLoop, list[WriteRequest]] = {}
     for request in batch:
         if isinstance(request.done, asyncio.Future):
             loops.setdefault(request.done.get_loop(), []).append(request)
         else:
             request.settle()
     for loop, requests in loops.items():
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+        with suppress(RuntimeError):  # the event loop is closed
             loop.call_soon_threadsafe(_settle_requests, requests)
 
 
-def _settle_requests(requests: Sequence[Request]) -> None:
+def _settle_requests(requests: Sequence[WriteRequest]) -> None:
     for request in requests:
         request.settle()

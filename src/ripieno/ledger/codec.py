@@ -3,30 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, assert_never, get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from ripieno.domain import (
-    Begun,
-    Claimed,
-    Configured,
-    Decided,
-    Decision,
-    Entry,
-    Executed,
-    Judged,
-    Learned,
-    Promoted,
-    Proposed,
-    Resolved,
-    Run,
-    Solo,
-    Staged,
-    Stepped,
-    Task,
-    sum_costs,
-)
+from ripieno.domain import Configured, Decided, Decision, Entry, Executed, Run, Solo, Task, WorkerId, sum_costs
 from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import LedgerCorrupt
 from ripieno.ledger.tagged import InputsBody, decode_workflow, make_body, make_inputs_body, read_inputs
@@ -34,11 +15,13 @@ from ripieno.ledger.tagged import InputsBody, decode_workflow, make_body, make_i
 _Kind = TypeVar("_Kind")
 
 GENESIS = "0" * 64
+_RECORDED = {"learned_workflow": "mode"}
+"""Recorded names of fields that the domain has renamed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One entry as the table holds it, before it has a place in the chain."""
+class EntryRow:
+    """One entry as a row of the table, without its place in the chain."""
 
     id: str
     kind: str
@@ -48,37 +31,38 @@ class Row:
     task: str | None = None
     dataset: str | None = None
     task_body: str | None = None
-    """Body of the task for the `tasks` table, where this entry brings one."""
+    """Body of the task for the `tasks` table, if the entry has one."""
     key: str | None = None
-    """The virtual key that pays for the run, with what it costs."""
+    """Virtual key that pays for the run."""
     cost_usd: float = 0.0
-    """The known part of it, in US dollars."""
+    """Known part of the cost, in US dollars."""
     tokens: int = 0
     has_unknown_cost: bool = False
-    """Whether some call has an unknown cost."""
+    """True if a call has an unknown cost."""
 
 
-def encode_entry(entry: Entry) -> Row:
+def encode_entry(entry: Entry) -> EntryRow:
     """Turn an entry into a row."""
+    kind = type(entry).__name__.lower()
     match entry:
         case Decided(decision=decision, task=task):
-            return Row(
+            return EntryRow(
                 id=entry.id,
-                kind="decided",
+                kind=kind,
                 body=_dump_decision(decision),
                 decision=decision.id,
                 task=task.digest,
                 task_body=_dump(task),
             )
         case Configured(setup=setup):
-            bare = Configured(setup=setup.without_options())
-            return Row(id=entry.id, kind="configured", body=_dump(bare, order="deterministic"))
+            body = msgspec.json.encode(Configured(setup=setup.without_options()), order="deterministic")
+            return EntryRow(id=entry.id, kind=kind, body=body.decode())
         case Executed(run=run, task=task):
             known, unknown = sum_costs([call.cost_usd for call in run.calls])
-            return Row(
+            return EntryRow(
                 id=entry.id,
-                kind="executed",
-                body=_dump(run),
+                kind=kind,
+                body=_dump(_list_fields(run)),
                 run=run.id,
                 decision=run.decision,
                 task=run.task,
@@ -89,65 +73,56 @@ def encode_entry(entry: Entry) -> Row:
                 tokens=run.tokens if run.key is not None else 0,
                 has_unknown_cost=unknown > 0,
             )
-        case Judged(run=run_id):
-            return Row(id=entry.id, kind="judged", body=_dump(entry), run=run_id)
-        case (
-            Claimed(run=run_id) | Begun(run=run_id) | Stepped(run=run_id) | Proposed(run=run_id) | Resolved(run=run_id)
-        ):
-            return Row(id=entry.id, kind=type(entry).__name__.lower(), body=_dump(entry), run=run_id)
-        case Learned() | Promoted() | Staged():
-            return Row(id=entry.id, kind=type(entry).__name__.lower(), body=_dump(entry))
         case _:
-            assert_never(entry)
+            return EntryRow(id=entry.id, kind=kind, body=_dump(entry), run=getattr(entry, "run", None))
 
 
 def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = None) -> Entry:
     """Turn a row back into an entry.
 
     Raises:
-        LedgerCorrupt: the body is not what its kind says.
+        LedgerCorrupt: the body does not fit its kind.
     """
     try:
         if kind == "decided":
             return Decided(decision=_load_decision(body), task=load_task(task_body or ""))
         if kind == "executed":
             task = None if task_body is None else load_task(task_body)
-            return Executed(run=msgspec.json.decode(body, type=Run), task=task)
-        if kind in _PLAIN:
-            return msgspec.json.decode(body, type=_PLAIN[kind])
+            return Executed(run=_restore(Run, msgspec.json.decode(body, type=_RunBody)), task=task)
+        if kind in _KINDS:
+            return msgspec.json.decode(body, type=_KINDS[kind])
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise LedgerCorrupt(f"entry {entry!r} cannot be read: {error}", entry=entry) from error
     raise LedgerCorrupt(f"entry {entry!r} cannot be read: unknown kind {kind!r}", entry=entry)
 
 
-_Plain: TypeAlias = Configured | Judged | Claimed | Begun | Stepped | Proposed | Resolved | Learned | Promoted | Staged
-_PLAIN: Mapping[str, type[_Plain]] = {kind.__name__.lower(): kind for kind in get_args(_Plain)}
-"""Entries whose fields say by their types how they are read."""
+_KINDS: Mapping[str, type[Entry]] = {kind.__name__.lower(): kind for kind in get_args(Entry)}
+"""Entries by kind. All others than the two above are read by the types of their fields alone."""
 
 
-def chain_digest(previous: str, row: Row, *, at: float) -> str:
-    """Digest of an entry and of all before it: a changed or missing row breaks every later digest."""
+def chain_digest(previous: str, row: EntryRow, *, at: float) -> str:
+    """Compute the digest of an entry and all before it. A changed or missing row breaks every later digest."""
     packed = "\x1f".join((previous, row.id, row.kind, repr(at), row.task or "", row.body))
     return hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _dump(value: object, *, order: Literal["deterministic"] | None = None) -> str:
-    return msgspec.json.encode(value, order=order).decode()
-
-
 def load_task(body: str) -> Task:
-    """Turn the body of a task into a task, whose digest follows from what it holds and not from what the body says.
+    """Turn the body of a task into a task. Its digest is computed from its content, not read from the body.
 
     Raises:
         msgspec.MsgspecError: the body is no task.
     """
     task = _load(body, Task)
-    object.__setattr__(task, "_digest", "")  # computed when it is first asked for
+    object.__setattr__(task, "_digest", "")
     return task
 
 
+def _dump(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _load(body: str, kind: type[_Kind]) -> _Kind:
-    """Decode a body with an objective; a removed mode, which the workflow tells, is left out."""
+    """Decode a body with an objective. A removed mode becomes None, because the recorded workflow shows it."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError:
@@ -160,7 +135,7 @@ def _load(body: str, kind: type[_Kind]) -> _Kind:
 
 
 def _dump_decision(decision: Decision) -> str:
-    parts = _take_parts(decision)
+    parts = _list_fields(decision)
     inputs = parts.pop("inputs")
     if not isinstance(decision.workflow, Solo):
         parts["workflow"] = make_body(decision.workflow)
@@ -170,10 +145,18 @@ def _dump_decision(decision: Decision) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _DecisionBody(Decision):
-    """A decision whose workflow is still JSON, and whose check may be a part of the workflow's."""
+class _RunBody(Run):
+    """A run with the recorded names of its fields."""
 
-    workflow: msgspec.Raw  # type: ignore[assignment]  # replaced before anybody else sees it
+    mode: WorkerId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DecisionBody(Decision):
+    """A decision with the recorded names of its fields, the JSON of its workflow, and a check in short form."""
+
+    mode: WorkerId | None = None
+    workflow: msgspec.Raw  # type: ignore[assignment]  # replaced by `_load_decision`
     inputs: InputsBody | None = None  # type: ignore[assignment]  # replaced, too
 
 
@@ -181,8 +164,15 @@ def _load_decision(body: str) -> Decision:
     found = _load(body, _DecisionBody)
     workflow = decode_workflow(bytes(found.workflow))
     inputs = None if found.inputs is None else read_inputs(found.inputs, workflow)
-    return Decision(**_take_parts(found) | {"workflow": workflow, "inputs": inputs})
+    return _restore(Decision, found, workflow=workflow, inputs=inputs)
 
 
-def _take_parts(decision: Decision) -> dict[str, Any]:
-    return {name: getattr(decision, name) for name in Decision.__slots__}
+def _list_fields(value: Decision | Run) -> dict[str, Any]:
+    """Return the fields of a value by their recorded names."""
+    return {_RECORDED.get(name, name): getattr(value, name) for name in type(value).__slots__}
+
+
+def _restore(kind: type[_Kind], found: _Kind, **replaced: object) -> _Kind:
+    """Make a value of a body with recorded names."""
+    names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]  # a dataclass with slots
+    return kind(**{name: getattr(found, _RECORDED.get(name, name)) for name in names} | replaced)

@@ -1,4 +1,4 @@
-"""Commit: rows into the database in one transaction, each chained to all before it."""
+"""Commit: write rows in one transaction, each chained to all before it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,26 +9,21 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from ripieno.domain import Clock, find_periods
 from ripieno.errors import LedgerError
-from ripieno.ledger.batch import Request, take_fresh
-from ripieno.ledger.codec import GENESIS, Row, chain_digest
+from ripieno.ledger.batch import WriteRequest, find_new
+from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest
 from ripieno.ledger.database import explain_fault, is_lock, translated_faults
-from ripieno.ledger.statements import Statements, insert_rows
+from ripieno.ledger.statements import Statements
 
 MOST_NAMES = 500
 """Values of one IN list."""
 MOMENT_S = 0.1
-"""How long a database is waited for that refused the latest commit: other writers' commits take no longer."""
+"""Patience after a refused commit. Commits of other writers take less."""
 
 
 class Committer:
     """Owns the only connection that appends.
 
-    Args:
-        engine: the opened database.
-        url: its name in errors.
-        clock: when entries are recorded.
-        patience_s: how long rows wait for a database that another process holds, in seconds.
-        require_wanted: called right before each COMMIT; raises where the rows were refused meanwhile.
+    It calls `require_wanted` before each COMMIT, which raises if the rows were refused in the meantime.
     """
 
     def __init__(
@@ -36,9 +31,9 @@ class Committer:
     ) -> None:
         self.url = url
         self.fault: LedgerError | None = None
-        """Why the latest transaction failed, whatever became of its rows; None where it worked."""
+        """Error of the latest transaction; None if it succeeded."""
         self.unreachable: LedgerError | None = None
-        """Why the database could not be reached at the latest try; None where it answers, and is locked."""
+        """Error of the latest transaction, if the database did not answer; None if it is only locked."""
         self._engine = engine
         self._clock = clock
         self._patience_s = patience_s
@@ -46,17 +41,17 @@ class Committer:
         self._sql = Statements(engine)
         self._connection: PoolProxiedConnection | None = None
 
-    def commit(self, batch: Sequence[Request]) -> None:
-        """Write the rows that are not recorded yet; each request learns how many of its own.
+    def commit(self, batch: Sequence[WriteRequest]) -> None:
+        """Write the rows that are not recorded, and set each request's count of them.
 
         Raises:
-            LedgerError: the database refuses; nothing was written.
+            LedgerError: the database refuses them, and nothing was written.
         """
         if not any(request.rows for request in batch):
             return
         with self._transaction() as cursor:
             last, known = self._look_up(cursor, [row.id for request in batch for row in request.rows])
-            fresh = take_fresh(batch, known)
+            fresh = find_new(batch, known)
             if not fresh:
                 return
             self._insert_tasks(cursor, fresh)
@@ -65,14 +60,14 @@ class Committer:
             for row in fresh:
                 previous = chain_digest(previous, row, at=at)
                 values.append((row.id, row.kind, at, row.run, row.decision, row.task, row.dataset, row.body, previous))
-            insert_rows(cursor, self._sql.entries, values)
+            self._sql.insert(cursor, "entries", values)
             self._add_spend(cursor, fresh, at)
 
     def probe(self, *, writes: bool) -> None:
-        """Try the database.
+        """Test the database.
 
         Args:
-            writes: whether a row is touched: a full disk takes a transaction that writes nothing.
+            writes: True changes a row, because a full disk accepts a transaction that writes nothing.
 
         Raises:
             LedgerError: the database refuses.
@@ -82,7 +77,7 @@ class Committer:
                 cursor.execute("UPDATE alembic_version SET version_num = version_num")
 
     def drop_connection(self) -> None:
-        """Give the connection up, with what was not committed; the next transaction opens another."""
+        """Roll back and drop the connection. The next transaction opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(Exception):
@@ -92,7 +87,7 @@ class Committer:
 
     @contextmanager
     def _transaction(self) -> Iterator[DBAPICursor]:
-        """One transaction on the writer's own connection, which is dropped where it fails."""
+        """Run one transaction on the writer's own connection, which is dropped if it fails."""
         driver = self._engine.dialect.loaded_dbapi
         patience_ms = round(1000 * (MOMENT_S if self.fault is not None else self._patience_s))
         try:
@@ -124,7 +119,7 @@ class Committer:
         self.unreachable = fault if is_lost and not is_lock(fault) else None
 
     def _look_up(self, cursor: DBAPICursor, names: Sequence[str]) -> tuple[str, set[str]]:
-        """Digest of the last entry, and which of these names are recorded already."""
+        """Return the digest of the last entry, and those of the names that are recorded."""
         last, known = GENESIS, set()
         for start in range(0, len(names), MOST_NAMES):
             part = names[start : start + MOST_NAMES]
@@ -136,8 +131,8 @@ class Committer:
                     known.add(found)
         return last, known
 
-    def _add_spend(self, cursor: DBAPICursor, rows: Sequence[Row], at: float) -> None:
-        """What keys have spent, in the transaction of the runs that cost it: neither lost nor counted twice."""
+    def _add_spend(self, cursor: DBAPICursor, rows: Sequence[EntryRow], at: float) -> None:
+        """Add the cost of runs to the spending of their keys, in the same transaction, and release their holds."""
         sums: dict[tuple[str, str], tuple[float, int, int, int]] = {}
         paid = [row for row in rows if row.key is not None]
         for row in paid:
@@ -146,12 +141,12 @@ class Committer:
                 more = (cost_usd + row.cost_usd, tokens + row.tokens, requests + 1, unknown + row.has_unknown_cost)
                 sums[str(row.key), period] = more
         if sums:
-            insert_rows(cursor, self._sql.spend, [(*place, *spent) for place, spent in sorted(sums.items())])
+            self._sql.insert(cursor, "spend", [(*place, *spent) for place, spent in sorted(sums.items())])
         for start in range(0, len(paid), MOST_NAMES):
             part = [row.run for row in paid[start : start + MOST_NAMES]]
             cursor.execute(self._sql.release(len(part)), part)
 
-    def _insert_tasks(self, cursor: DBAPICursor, rows: Sequence[Row]) -> None:
+    def _insert_tasks(self, cursor: DBAPICursor, rows: Sequence[EntryRow]) -> None:
         bodies = {row.task: row.task_body for row in rows if row.task is not None and row.task_body is not None}
         if bodies:
-            insert_rows(cursor, self._sql.tasks, list(bodies.items()))
+            self._sql.insert(cursor, "tasks", list(bodies.items()))

@@ -1,7 +1,8 @@
-"""The ledger's database: opened, migrated, and its faults told apart."""
+"""The ledger's database: opening, migration, and errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -17,41 +18,27 @@ from ripieno.privacy.files import make_folder, make_private, narrow
 HEAD = "0005"
 KNOWN = ("0001", "0002", "0003", "0004", HEAD)
 OPENING_MS = 30_000
-"""How long another process is waited for that opens, and perhaps migrates, the same database."""
+"""Wait for another process that opens, and perhaps migrates, the same database."""
 PATIENT_S = 30.0
-"""How long a command that works through many entries waits for a database that another process holds."""
+"""Patience of a command that works through many entries."""
 CONNECT_S = 2
-"""Seconds in which a server must take a connection; no less can be asked of the driver."""
+"""Seconds within which a server must accept a connection, the driver's minimum."""
 _LOCKED = "is locked by another process"
 _FORMS = "write sqlite:///path/to/ledger.db, or postgresql://user@host/database"
 
 
+@dataclass(slots=True)
 class Patience:
-    """How long new connections wait for what another process holds, in milliseconds; more while a database is opened.
+    """Wait of new connections for another process's lock."""
 
-    Args:
-        busy_ms: once it is open.
-    """
-
-    def __init__(self, busy_ms: int) -> None:
-        self.busy_ms = OPENING_MS
-        self._later_ms = busy_ms
-
-    def end_opening(self, engine: Engine) -> None:
-        """From here on connections wait no longer than they should."""
-        self.busy_ms = self._later_ms
-        engine.dispose()
+    busy_ms: int = OPENING_MS
 
 
 def open_engine(url: str, *, patience_s: float = PATIENT_S) -> Engine:
-    """Open the database, make what is missing, bring its schema to this version.
-
-    Args:
-        url: of the database.
-        patience_s: how long connections wait for what another process holds, in seconds.
+    """Open the database, create it if it is missing, and migrate its schema to this version.
 
     Raises:
-        ConfigError: the URL is not one.
+        ConfigError: the URL is invalid.
         LedgerCorrupt: the file is not a ledger, or is damaged.
         LedgerTooNew: a newer Ripieno wrote it.
         LedgerError: it cannot be opened.
@@ -60,32 +47,33 @@ def open_engine(url: str, *, patience_s: float = PATIENT_S) -> Engine:
         parsed = make_url(url)
     except ArgumentError as error:
         raise ConfigError(f"ledger.url {url!r} is not a database URL", key="ledger.url", hint=_FORMS) from error
-    where, patience = hide_password(url), Patience(round(1000 * patience_s))
+    where, patience = hide_password(url), Patience()
     match parsed.get_backend_name():
         case "sqlite":
             try:
                 engine = open_sqlite(parsed, patience=patience)
             except OSError as error:
                 raise LedgerError(
-                    f"the folder of ledger {where!r} cannot be made: {error.strerror}",
+                    f"the folder of ledger {where!r} cannot be created: {error.strerror}",
                     hint="check ledger.url and its permissions",
                 ) from error
         case "postgresql":
             engine = open_postgres(parsed, patience=patience)
         case _:
-            raise ConfigError(f"ledger.url {where!r} is not one that Ripieno can write", key="ledger.url", hint=_FORMS)
+            raise ConfigError(f"ledger.url {where!r} is not a supported database", key="ledger.url", hint=_FORMS)
     try:
         with translated_faults(where), engine.begin() as connection:
             _migrate(connection, where)
     except BaseException:
         engine.dispose()
         raise
-    patience.end_opening(engine)
+    patience.busy_ms = round(1000 * patience_s)
+    engine.dispose()
     return engine
 
 
 def hide_password(url: str) -> str:
-    """The URL as errors and logs may show it."""
+    """Return the URL for errors and logs."""
     try:
         return make_url(url).render_as_string()
     except ArgumentError:
@@ -94,7 +82,7 @@ def hide_password(url: str) -> str:
 
 @contextmanager
 def translated_faults(where: str) -> Iterator[None]:
-    """Turn the driver's faults into the ledger's errors."""
+    """Turn errors of the driver into the ledger's errors."""
     try:
         yield
     except DBAPIError as error:
@@ -104,31 +92,31 @@ def translated_faults(where: str) -> Iterator[None]:
 
 
 def explain_fault(reason: str, where: str) -> LedgerError:
-    """The ledger's error for what a driver says."""
+    """Return the ledger's error for a driver's message."""
     low = reason.lower()
     if "not a database" in low or "malformed" in low or "corrupt" in low:
         return LedgerCorrupt(
-            f"ledger {where!r} is damaged: {reason}", hint="restore it from a copy, or move it away and start anew"
+            f"ledger {where!r} is damaged: {reason}", hint="restore it from a copy, or move it away and start a new one"
         )
     if "full" in low or "disk i/o" in low or "no space" in low:
         return LedgerFull(
-            f"ledger {where!r} cannot grow: {reason}", hint="free space on its disk; what was receipted is safe"
+            f"ledger {where!r} cannot grow: {reason}", hint="free space on its disk; no recorded entry is lost"
         )
     if "locked" in low or "lock timeout" in low:
         return LedgerError(
             f"ledger {where!r} {_LOCKED}: {reason}",
-            hint="end the process that holds it; the ledger is tried again by itself",
+            hint="end the process that holds it; the ledger retries by itself",
         )
     return LedgerError(f"ledger {where!r}: {reason}", hint="check ledger.url and its permissions")
 
 
 def is_lock(fault: LedgerError) -> bool:
-    """Whether the database answers, and another process holds it."""
+    """Return whether another process holds the database, which does answer."""
     return _LOCKED in fault.message
 
 
 def open_sqlite(url: URL, *, patience: Patience | None = None) -> Engine:
-    """A file in WAL mode, durable with each commit, one writer at a time; only its owner may read it."""
+    """Open a file in WAL mode: durable with each commit, one writer at a time, readable by its owner only."""
     if not url.database:
         raise ConfigError("ledger.url names no file", key="ledger.url", hint=_FORMS)
     path = Path(url.database)
@@ -138,20 +126,20 @@ def open_sqlite(url: URL, *, patience: Patience | None = None) -> Engine:
         for beside in ("-wal", "-shm"):
             narrow(path.with_name(path.name + beside))
     engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=16)
-    waits = patience or Patience(OPENING_MS)
+    waits = patience or Patience()
     event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, waits.busy_ms))
     event.listen(engine, "begin", _begin_immediately)
     return engine
 
 
 def open_postgres(url: URL, *, key: str = "ledger.url", patience: Patience | None = None) -> Engine:
-    """A server; `key` is the setting that names it.
+    """Open a database on a server; `key` is its setting.
 
     Raises:
         MissingExtra: the driver is not installed.
     """
-    told = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 1000 * CONNECT_S}
-    given = {name: value for name, value in told.items() if name not in url.query}
+    timeouts = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 1000 * CONNECT_S}
+    given = {name: value for name, value in timeouts.items() if name not in url.query}
     with needs_extra("postgres", f"a PostgreSQL database in {key}", key=key):
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
@@ -183,7 +171,7 @@ def _begin_immediately(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection, where: str) -> None:
-    if connection.dialect.name == "postgresql":  # replicas that start together take turns
+    if connection.dialect.name == "postgresql":  # one replica migrates at a time
         connection.execute(text("SELECT pg_advisory_xact_lock(7269706965)"))
     version = _read_version(connection, where)
     if version == HEAD:
@@ -209,7 +197,7 @@ def _read_version(connection: Connection, where: str) -> str | None:
         return None if version is None else str(version)
     if names and connection.dialect.name == "sqlite":
         raise LedgerCorrupt(
-            f"{where!r} is a database, but not a ledger: it holds {', '.join(sorted(names)[:3])}",
+            f"{where!r} is a database, but not a ledger: its tables are {', '.join(sorted(names)[:3])}",
             hint="point ledger.url at another file",
         )
     return None

@@ -1,4 +1,4 @@
-"""What is read out of a ledger: entries with their places, and outcomes."""
+"""Results of reads: entries with their places, and outcomes."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ripieno.domain import Entry, Outcome, Placement, Run, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """An entry with its place in the record."""
+    """An entry with its place in the ledger."""
 
     seq: int
     at: float
@@ -16,7 +16,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One outcome with its place: what learning and evaluation read."""
+    """One outcome with its run, for learning and evaluation."""
 
     outcome: Outcome
     run: str
@@ -29,7 +29,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficOutcome:
-    """The first finding about a run of traffic or of a probe: what is learned from one by one."""
+    """The first verdict on a run of traffic or of a probe, for online learning."""
 
     seq: int
     quality: float
@@ -39,9 +39,9 @@ class TrafficOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What `verify` found."""
+    """Result of `verify`."""
 
     entries: int
     tasks: int
     head: str
-    """Digest of the last entry; keep it elsewhere to detect a cut tail."""
+    """Digest of the last entry. Store it elsewhere to detect that later entries were removed."""

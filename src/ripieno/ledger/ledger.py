@@ -12,7 +12,7 @@ from ripieno.domain import Clock, Entry, SystemClock
 from ripieno.errors import LedgerCorrupt, LedgerError
 from ripieno.ledger.batch import Waiting
 from ripieno.ledger.campaigns import Campaigns
-from ripieno.ledger.codec import GENESIS, Row, chain_digest, decode_entry, encode_entry
+from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest, decode_entry, encode_entry
 from ripieno.ledger.database import PATIENT_S, hide_password, open_engine
 from ripieno.ledger.decisions import Decisions
 from ripieno.ledger.found import Stored, Verification
@@ -25,15 +25,15 @@ from ripieno.ledger.schema import entries, tasks
 from ripieno.ledger.writer import Writer
 
 HASTE_S = 1.2
-"""Patience where a caller waits: with what is queued behind a commit, a refusal takes less than two seconds."""
+"""Patience while a caller waits. With the requests queued behind a commit, a refusal takes under two seconds."""
 _PROBE_S = 0.5
+_WITH_TASK = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
 
 
 class Ledger:
     """The record of one installation, in one database.
 
-    Appends go through one writer thread that commits all waiting rows together; reads use connections of their own.
-    What is read about decisions, runs, outcomes and campaigns, and the keys, each have a place of their own.
+    Appends go through one writer thread that commits all waiting rows together. Reads use their own connections.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Ledger:
         chosen = clock or SystemClock()
         self._writer = Writer(self._engine, url=self.url, clock=chosen, outbox=outbox, patience_s=patience_s)
         self.aside = self._writer.aside
-        """Entries that the database did not take."""
+        """Entries that the database refused."""
         self.loops = (self._writer.loop, self._writer.watch)
-        """The threads that write, and how they do."""
+        """State of the writer's threads."""
         self.keys = KeyStore(self._engine, url=self.url, clock=chosen)
         self._reader = reader = Reader(self._engine, self._writer, url=self.url)
         self.decisions = Decisions(reader)
@@ -64,7 +64,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Write what waits, then release the database."""
+        """Write the waiting entries, then release the database."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -75,22 +75,22 @@ class Ledger:
         """Record entries, all or none, and wait until they are durable.
 
         Returns:
-            How many were new; an entry whose id is already recorded is left as it is.
+            The number of new entries. An entry whose id is already recorded is skipped.
 
         Raises:
-            LedgerFull: no space; nothing of this call was recorded.
-            LedgerError: the database refuses.
+            LedgerFull: no space is left, and nothing was recorded.
+            LedgerError: the database refuses the entries.
         """
         return await self.submit(*new)
 
     def submit(self, *new: Entry) -> "asyncio.Future[int]":
-        """Begin to record entries; the future is done when they are durable. See `append`."""
+        """Start to record entries. The future is done when they are durable; see `append`."""
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._submit(new, waiting)
         return waiting
 
     def note(self, *new: Entry) -> None:
-        """Record entries soon, without waiting: they go with the next commit. A failure is logged."""
+        """Record entries with the next commit, without waiting. A failure is logged."""
         self._submit(new, None)
 
     def append_now(self, new: Iterable[Entry]) -> int:
@@ -100,31 +100,28 @@ class Ledger:
         return waiting.result()
 
     def read(self, *, kinds: Sequence[str] = (), dataset: str | None = None, after: int = 0) -> Iterator[Stored]:
-        """Read entries in the order in which they were recorded, those behind the place `after`."""
-        query = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
+        """Yield the entries after the place `after`, in the order of recording."""
+        query = _WITH_TASK
         if after:
             query = query.where(entries.c.seq > after)
         if kinds:
             query = query.where(entries.c.kind.in_(kinds))
         if dataset is not None:
             query = query.where(entries.c.dataset == dataset)
-        with self._reader.connect() as connection:
-            for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
-                yield store(row, task_body=row.task_body)
+        for row in self._reader.stream(query.order_by(entries.c.seq)):
+            yield store(row, task_body=row.task_body)
 
     def count(self, kind: str) -> int:
-        """Number of entries of one kind."""
-        with self._reader.connect() as connection:
-            found = connection.execute(select(func.count()).where(entries.c.kind == kind)).scalar()
-            return int(found or 0)
+        """Count the entries of one kind."""
+        return int(self._reader.scalar(select(func.count()).where(entries.c.kind == kind)))
 
     def digest_at(self, place: int) -> str | None:
-        """Digest of the entry at a place: it stands for all entries up to there; None where there is none."""
-        with self._reader.connect() as connection:
-            return connection.execute(select(entries.c.digest).where(entries.c.seq == place)).scalar()
+        """Return the digest of the entry at a place and all before it; None if there is no such entry."""
+        found: str | None = self._reader.scalar(select(entries.c.digest).where(entries.c.seq == place))
+        return found
 
     async def probe(self) -> bool:
-        """Find out now whether entries are taken; half a second without an answer is a no."""
+        """Return whether the ledger accepts entries now; False after half a second without an answer."""
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._writer.submit((), waiting, is_probe=True)
         done, _ = await asyncio.wait((waiting,), timeout=_PROBE_S)
@@ -134,32 +131,29 @@ class Ledger:
         return waiting.exception() is None
 
     def head(self) -> int:
-        """Place of the latest entry; 0 in an empty ledger."""
-        with self._reader.connect() as connection:
-            return int(connection.execute(select(func.max(entries.c.seq))).scalar() or 0)
+        """Return the place of the latest entry; 0 in an empty ledger."""
+        return int(self._reader.scalar(select(func.max(entries.c.seq))) or 0)
 
     def verify(self) -> Verification:
-        """Read everything, recompute the chain, decode every body.
+        """Read everything, recompute the chain, and decode every body.
 
         Raises:
-            LedgerCorrupt: an entry was changed, removed or damaged; `entry` names the first.
+            LedgerCorrupt: an entry was changed, removed or damaged; `entry` is the first.
         """
         previous, count = GENESIS, 0
-        query = select(entries, tasks.c.body.label("task_body")).outerjoin(tasks, tasks.c.digest == entries.c.task)
-        with self._reader.connect() as connection:
-            for row in connection.execute(query.order_by(entries.c.seq)).yield_per(5000):
-                shell = Row(id=row.id, kind=row.kind, body=row.body, task=row.task)
-                if chain_digest(previous, shell, at=row.at) != row.digest:
-                    raise LedgerCorrupt(
-                        f"the chain breaks at entry {row.id!r} (seq {row.seq}): it, or one before it, was changed",
-                        entry=row.id,
-                        hint="restore the ledger from a copy; entries before this one hold",
-                    )
-                decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
-                _check_task(row.id, row.task, row.task_body)
-                previous, count = row.digest, count + 1
-            total = connection.execute(select(func.count()).select_from(tasks)).scalar()
-        return Verification(entries=count, tasks=int(total or 0), head=previous)
+        for row in self._reader.stream(_WITH_TASK.order_by(entries.c.seq)):
+            shell = EntryRow(id=row.id, kind=row.kind, body=row.body, task=row.task)
+            if chain_digest(previous, shell, at=row.at) != row.digest:
+                raise LedgerCorrupt(
+                    f"the chain breaks at entry {row.id!r} (seq {row.seq}): this entry, or one before it, was changed",
+                    entry=row.id,
+                    hint="restore the ledger from a copy; the entries before this one are intact",
+                )
+            decode_entry(row.kind, row.body, entry=row.id, task_body=row.task_body)
+            _check_task(row.id, row.task, row.task_body)
+            previous, count = row.digest, count + 1
+        total: int = self._reader.scalar(select(func.count()).select_from(tasks))
+        return Verification(entries=count, tasks=total, head=previous)
 
     def _submit(self, new: Iterable[Entry], waiting: Waiting | None) -> None:
         if self._is_closed:
@@ -168,6 +162,6 @@ class Ledger:
 
 
 def _check_task(entry: str, digest: str | None, body: str | None) -> None:
-    """Hold a task against its digest; a decision whose task is gone was refused before."""
+    """Compare a task with its digest. A missing task of a decision was refused before."""
     if digest is not None and body is not None and decode_task(digest, body).digest != digest:
         raise LedgerCorrupt(f"the task of entry {entry!r} was changed", entry=entry)

@@ -1,4 +1,4 @@
-"""Outbox: what a database cannot take now, kept durably beside it until it can."""
+"""Outbox: rows that a database cannot accept now, stored durably beside it."""
 
 import os
 import zlib
@@ -9,24 +9,19 @@ from typing import Generic, TypeVar
 import msgspec
 
 from ripieno.errors import LedgerCorrupt, LedgerFull
-from ripieno.ledger.codec import Row
+from ripieno.ledger.codec import EntryRow
 from ripieno.privacy.files import make_folder, make_private
 
 Kept = TypeVar("Kept")
 
 LARGEST = 256 * 1024 * 1024
-"""Bytes that may wait, unless told otherwise."""
+"""Default limit of the file, in bytes."""
 
 
 class Spool(Generic[Kept]):
-    """One file of rows, a line each with its checksum; appended to, read whole, then emptied.
+    """A file of rows, each a line with its checksum. It is appended to, read whole, then emptied.
 
-    A line cut short by the end of the process was never receipted, and is passed over when read.
-
-    Args:
-        path: the file; its folder is made.
-        kind: of the rows.
-        largest: bytes that may wait.
+    A read skips a last line that was cut off by the end of the process: its row has no receipt.
     """
 
     def __init__(self, path: Path, kind: type[Kept], *, largest: int = LARGEST) -> None:
@@ -40,11 +35,11 @@ class Spool(Generic[Kept]):
         return self._rows
 
     def put(self, rows: Sequence[Kept]) -> None:
-        """Keep rows, all or none, durably.
+        """Store rows durably, all or none.
 
         Raises:
-            LedgerFull: no more may wait.
-            OSError: the disk does not take them.
+            LedgerFull: the file would exceed its limit.
+            OSError: the disk refuses them.
         """
         data = b"".join(_pack(row) for row in rows)
         make_folder(self.path.parent)
@@ -53,8 +48,8 @@ class Spool(Generic[Kept]):
             before = file.tell()
             if before + len(data) > self._largest:
                 raise LedgerFull(
-                    f"the outbox {self.path} holds {before} bytes, and may hold {self._largest}",
-                    hint="mend what it waits for, or let more wait",
+                    f"the outbox {self.path} holds {before} bytes of at most {self._largest}",
+                    hint="make the database reachable again, so that the outbox empties",
                 )
             try:
                 rest = memoryview(data)
@@ -67,7 +62,7 @@ class Spool(Generic[Kept]):
         self._rows += len(rows)
 
     def read(self) -> list[Kept]:
-        """All rows, in the order in which they were put.
+        """Return all rows in order.
 
         Raises:
             LedgerCorrupt: a line before the last one is damaged.
@@ -82,34 +77,29 @@ class Spool(Generic[Kept]):
             if row is None and number < len(lines):
                 raise LedgerCorrupt(
                     f"{self.path}, line {number}: the outbox is damaged",
-                    hint="move the file away; what stands before that line can be kept by hand",
+                    hint="move the file away; the lines before that one are intact",
                 )
             if row is not None:
                 rows.append(row)
         return rows
 
     def _cut_torn_line(self) -> None:
-        """Forget the beginning of a line whose end was never written: what is put next must not follow it."""
+        """Remove an incomplete last line, so that no row is appended to it."""
         if self.path.exists():
             content = self.path.read_bytes()
             os.truncate(self.path, content.rfind(b"\n") + 1)
 
     def clear(self) -> None:
-        """Forget all rows: they are where they belong."""
+        """Remove all rows."""
         self.path.unlink(missing_ok=True)
         self._rows = 0
 
 
-class Outbox(Spool[Row]):
-    """Rows that the ledger cannot take now.
-
-    Args:
-        path: the file; its folder is made.
-        largest: bytes that may wait.
-    """
+class Outbox(Spool[EntryRow]):
+    """Rows that the ledger cannot accept now."""
 
     def __init__(self, path: Path, *, largest: int = LARGEST) -> None:
-        super().__init__(path, Row, largest=largest)
+        super().__init__(path, EntryRow, largest=largest)
 
 
 def _pack(row: object) -> bytes:

@@ -1,4 +1,4 @@
-"""Routing data into the ledger and out of it."""
+"""Import and export of routing data."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -14,21 +14,21 @@ from ripieno.ledger.ledger import Ledger
 from ripieno.tasks import Model, Prompt, RoutingData
 
 BATCH = 5000
-"""Outcomes of one transaction: memory stays bounded, and the writer is not held up."""
+"""Outcomes per transaction, which bounds the memory and the wait of other writers."""
 IMPORTED = "imported"
-"""Version of every worker that is known only from an imported set."""
+"""Version of every imported worker."""
 
 
 def import_data(ledger: Ledger, data: RoutingData, *, on_progress: Callable[[int], None] | None = None) -> int:
-    """Record every outcome of a data set, some thousand at a time; an interrupted import goes on where it was.
+    """Record every outcome of a data set, in batches. An interrupted import can be repeated.
 
     Args:
-        ledger: the record.
-        data: a whole set; the caller has read and checked it all before anything of it is recorded.
-        on_progress: told how many outcomes were gone through.
+        ledger: the ledger.
+        data: a whole set, which the caller has checked.
+        on_progress: called with the number of processed outcomes.
 
     Returns:
-        Number of outcomes that were new: a second import of the same set records nothing.
+        Number of new outcomes; 0 for a second import of the same set.
     """
     ledger.campaigns.save_catalog(data.name, {model.id: _dump_model(model) for model in data.models})
     new, done, entries = 0, 0, _make_entries(data)
@@ -41,12 +41,12 @@ def import_data(ledger: Ledger, data: RoutingData, *, on_progress: Callable[[int
 
 
 def export_data(ledger: Ledger, dataset: str, *, versions: Mapping[str, str] | None = None) -> RoutingData:
-    """Gather the outcomes of one campaign or data set, or of all traffic under the name `traffic`.
+    """Gather the outcomes of one campaign or data set, or of all traffic.
 
     Args:
-        ledger: the record.
-        dataset: the name.
-        versions: if given, only outcomes of these workers in these versions (imported ones always) are gathered.
+        ledger: the ledger.
+        dataset: name of the set; `traffic` for all traffic.
+        versions: if given, only outcomes of these versions of the workers count. Imported outcomes always count.
 
     Raises:
         NotFound: the ledger holds no judged run of that name.
@@ -67,7 +67,11 @@ def export_data(ledger: Ledger, dataset: str, *, versions: Mapping[str, str] | N
             kind = kinds.get(row.decision or "")
             prompts[name] = _make_prompt(name, row, bodies[row.outcome.task], dataset, kind=kind)
     prompt_row = {name: index for index, name in enumerate(prompts)}
-    models = _gather_models(ledger, dataset, sorted({row.outcome.worker for row in rows}))
+    cards = ledger.campaigns.load_catalog(dataset)
+    models = tuple(
+        Model(**json.loads(cards[worker])) if worker in cards else Model(id=worker)
+        for worker in sorted({row.outcome.worker for row in rows})
+    )
     model_row = {model.id: index for index, model in enumerate(models)}
     return RoutingData(
         name=dataset,
@@ -113,7 +117,7 @@ def _make_entries(data: RoutingData) -> Iterator[Entry]:
 
 
 def _count_repeats(data: RoutingData) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """How many outcomes of the same pair stand before each, shape (k,)."""
+    """Return the number of earlier outcomes of the same pair, shape (k,)."""
     pairs = data.prompt_index * len(data.models) + data.model_index
     order = np.argsort(pairs, kind="stable")
     sorted_pairs = pairs[order]
@@ -129,7 +133,7 @@ def _item(row: Measured) -> str:
 
 
 def _inferred_kinds(ledger: Ledger) -> dict[str, str]:
-    """The kind that each decision took its task for, where it was stated or inferred."""
+    """Return the kind of the task of each decision that has one, stated or inferred."""
     decided = (stored.entry for stored in ledger.read(kinds=("decided",)))
     found = ((entry.decision.id, entry.decision.kind) for entry in decided if isinstance(entry, Decided))
     return {decision: kind for decision, kind in found if kind is not None}
@@ -142,11 +146,6 @@ def _make_prompt(name: str, row: Measured, task: Task, dataset: str, *, kind: st
     return Prompt(
         id=name, text=text, kind=task.kind or kind or "task", source=dataset, split=split, group=group, tools=task.tools
     )
-
-
-def _gather_models(ledger: Ledger, dataset: str, workers: list[WorkerId]) -> tuple[Model, ...]:
-    bodies = ledger.campaigns.load_catalog(dataset)
-    return tuple(Model(**json.loads(bodies[worker])) if worker in bodies else Model(id=worker) for worker in workers)
 
 
 def _dump_model(model: Model) -> str:

@@ -1,58 +1,43 @@
-"""Runs: what was done for decisions, how it was judged, and what has no end yet."""
+"""Runs: the runs of decisions, their verdicts, and unfinished runs."""
 
 from collections.abc import Iterator
 
 from sqlalchemy import exists, select
 
 from ripieno.domain import Executed, Judged, Run
-from ripieno.ledger.codec import decode_entry
 from ripieno.ledger.found import Stored
-from ripieno.ledger.reading import CLAIMED, Reader, store
+from ripieno.ledger.reading import CLAIMED, Reader, read_as, store
 from ripieno.ledger.schema import entries
 
 
 class RunRecords:
-    """Reads runs.
-
-    Args:
-        reader: opens connections.
-    """
+    """Reads runs."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     def of_decision(self, decision: str) -> list[Run]:
-        """Runs that a decision led to."""
+        """Return the runs of a decision."""
         query = select(entries).where(entries.c.kind == "executed", entries.c.decision == decision)
-        with self._reader.connect() as connection:
-            found = [decode_entry("executed", row.body, entry=row.id) for row in connection.execute(query)]
-        return [entry.run for entry in found if isinstance(entry, Executed)]
+        return [read_as(Executed, row).run for row in self._reader.rows(query)]
 
     def verdicts_of(self, run: str) -> list[Judged]:
-        """Findings about one run, oldest first."""
+        """Return the verdicts on a run, oldest first."""
         query = select(entries).where(entries.c.kind == "judged", entries.c.run == run).order_by(entries.c.seq)
-        with self._reader.connect() as connection:
-            found = [decode_entry("judged", row.body, entry=row.id) for row in connection.execute(query)]
-        return [entry for entry in found if isinstance(entry, Judged) and not entry.verdict.is_void]
+        found = [read_as(Judged, row) for row in self._reader.rows(query)]
+        return [entry for entry in found if not entry.verdict.is_void]
 
     def entries_of(self, run: str) -> Iterator[Stored]:
-        """All entries about one run, in the order in which they were recorded."""
+        """Yield all entries about a run, in the order of recording."""
         query = select(entries).where(entries.c.run == run).order_by(entries.c.seq)
-        with self._reader.connect() as connection:
-            for row in connection.execute(query):
-                yield store(row)
+        yield from map(store, self._reader.rows(query))
 
     def unfinished(self, *, after: int = 0) -> list[tuple[str, int]]:
-        """Runs that were claimed and have no end yet, oldest first, each with the place of its first claim.
-
-        Args:
-            after: place from which on claims are looked at, exclusive.
-        """
+        """Return the unfinished runs that were claimed after a place, oldest first, with the place of the claim."""
         end = entries.alias()
         has_ended = exists().where(end.c.run == entries.c.run, end.c.kind == "executed")
         query = select(entries.c.run, entries.c.seq).where(entries.c.kind == CLAIMED, entries.c.seq > after, ~has_ended)
         first: dict[str, int] = {}
-        with self._reader.connect() as connection:
-            for row in connection.execute(query.order_by(entries.c.seq)):
-                first.setdefault(row.run, int(row.seq))
+        for row in self._reader.rows(query.order_by(entries.c.seq)):
+            first.setdefault(row.run, int(row.seq))
         return list(first.items())

@@ -1,4 +1,4 @@
-"""Tables of the ledger. Changes go through `migrations/`, never here alone."""
+"""Tables of the ledger. Every change needs a migration in `migrations/`."""
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, text
 

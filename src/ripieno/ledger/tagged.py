@@ -1,102 +1,88 @@
-"""How the record holds values of closed unions: each is an object whose `kind` names its class.
+"""Recorded form of values of closed unions: each is an object whose `kind` is its class.
 
 The structs below are the format. A field that is renamed in the domain keeps its name here.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, get_args
 
 import msgspec
 
-from ripieno.domain import (
-    Cascade,
-    Ensemble,
-    JsonValue,
-    Merge,
-    Plan,
-    RecordedInputs,
-    Solo,
-    Step,
-    Turns,
-    Verified,
-    WorkerId,
-    Workflow,
-    grader,
-)
+from ripieno.domain import JsonValue, Merge, RecordedInputs, Solo, Step, WorkerId, Workflow, grader
 
 Workers: TypeAlias = tuple[WorkerId, ...]
 Tagged: TypeAlias = Workflow | grader.Check
 
 
-class _Body(msgspec.Struct, tag_field="kind", tag=lambda name: name[1:].lower()):
-    """A value as the record holds it."""
+class TaggedBody(msgspec.Struct, tag_field="kind", tag=lambda name: name[1:].lower()):
+    """A recorded value."""
 
 
-class _Exact(_Body):
+class _Exact(TaggedBody):
     answers: tuple[str, ...]
 
 
-class _Numeric(_Body):
+class _Numeric(TaggedBody):
     answer: float
     tolerance: float = 1e-6
 
 
-class _Choice(_Body):
+class _MultipleChoice(TaggedBody, tag="choice"):
     letter: str
     options: tuple[str, ...]
 
 
-class _JsonSchema(_Body):
+class _JsonSchema(TaggedBody):
     schema: Mapping[str, JsonValue]
 
 
-class _Pattern(_Body):
+class _Pattern(TaggedBody):
     pattern: str
 
 
-class _UnitTests(_Body):
+class _UnitTests(TaggedBody):
     tests: str
     prefix: str = ""
     timeout_s: float = 5.0
 
 
-class _Judge(_Body):
+class _Judge(TaggedBody):
     rubric: str
     reference: str | None = None
     worker: WorkerId | None = None
 
 
-class _External(_Body):
+class _External(TaggedBody):
     verifier: str
     facts: Mapping[str, JsonValue]
 
 
-class _Agreement(_Body):
+class _Agreement(TaggedBody):
     peer: WorkerId
 
 
-class _Human(_Body):
+class _Human(TaggedBody):
     question: str = "Is this answer right?"
 
 
 _Check: TypeAlias = (
-    _Exact | _Numeric | _Choice | _JsonSchema | _Pattern | _UnitTests | _Judge | _External | _Agreement | _Human
+    _Exact | _Numeric | _MultipleChoice | _JsonSchema | _Pattern | _UnitTests | _Judge | _External | _Agreement | _Human
 )
 
 
-class _Solo(_Body):
+class _Solo(TaggedBody):
     worker: WorkerId
     fallbacks: Workers = ()
 
 
-class _Cascade(_Body):
+class _Cascade(TaggedBody):
     stages: Workers
     check: _Check
     threshold: float = 0.5
     fallbacks: Workers = ()
 
 
-class _Verified(_Body):
+class _Verified(TaggedBody):
     worker: WorkerId
     check: _Check
     repairs: int = 1
@@ -104,7 +90,7 @@ class _Verified(_Body):
     fallbacks: Workers = ()
 
 
-class _Ensemble(_Body):
+class _Ensemble(TaggedBody):
     members: Workers
     merge: Merge
     arbiter: WorkerId | None = None
@@ -113,13 +99,13 @@ class _Ensemble(_Body):
     fallbacks: Workers = ()
 
 
-class _Plan(_Body):
+class _Plan(TaggedBody):
     steps: tuple[Step, ...]
     fallbacks: Workers = ()
     author: str = ""
 
 
-class _Turns(_Body):
+class _Turns(TaggedBody):
     worker: WorkerId
     fallbacks: Workers = ()
     most: int = 5
@@ -127,43 +113,27 @@ class _Turns(_Body):
 
 
 class InputsBody(msgspec.Struct, omit_defaults=True):
-    """The inputs of a decision as the record holds them."""
+    """Recorded inputs of a decision."""
 
     setup: str
     kind: str | None = None
     sensitivity: tuple[str, ...] = ()
     is_encoded: bool = True
     check: dict[str, JsonValue] | None = None
-    """The whole check, with its `kind`, or what differs from the check of the workflow: its texts stand there."""
+    """The whole check with its `kind`, or only its differences from the check of the workflow."""
     is_given: bool = False
 
 
 _Workflow: TypeAlias = _Solo | _Cascade | _Verified | _Ensemble | _Plan | _Turns
-_CLASSES: Mapping[type[Any], type[Any]] = {
-    _Exact: grader.Exact,
-    _Numeric: grader.Numeric,
-    _Choice: grader.Choice,
-    _JsonSchema: grader.JsonSchema,
-    _Pattern: grader.Pattern,
-    _UnitTests: grader.UnitTests,
-    _Judge: grader.Judge,
-    _External: grader.External,
-    _Agreement: grader.Agreement,
-    _Human: grader.Human,
-    _Solo: Solo,
-    _Cascade: Cascade,
-    _Verified: Verified,
-    _Ensemble: Ensemble,
-    _Plan: Plan,
-    _Turns: Turns,
-}
+_NAMED: Mapping[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Workflow), *get_args(grader.Check))}
+_CLASSES: Mapping[type[Any], type[Any]] = {body: _NAMED[body.__name__[1:]] for body in TaggedBody.__subclasses__()}
 _BODIES = {kind: body for body, kind in _CLASSES.items()}
 _decode = msgspec.json.Decoder(_Workflow).decode
 _decode_solo = msgspec.json.Decoder(Solo).decode
 
 
 def make_body(value: Tagged) -> msgspec.Struct:
-    """Make the struct of a value, which msgspec writes with its `kind` first."""
+    """Make the struct of a value. Its JSON starts with `kind`."""
     kind = _BODIES[type(value)]
     parts = {name: getattr(value, name) for name in kind.__struct_fields__}
     if parts.get("check") is not None:
@@ -189,11 +159,11 @@ def load_tagged(found: Mapping[str, JsonValue]) -> Tagged:
 
 
 def decode_workflow(body: bytes) -> Workflow:
-    """Turn the JSON of a recorded decision's workflow into a value; without a `kind` it is a Solo.
+    """Turn the JSON of a recorded workflow into a value; without a `kind` it is a Solo.
 
     Raises:
         msgspec.ValidationError: the kind is unknown, or a field is missing or wrong.
-        ValueError: the fields do not make a workflow.
+        ValueError: the values of the fields are invalid.
     """
     return cast(Workflow, _make_value(_decode(body))) if b'"kind":' in body else _decode_solo(body)
 
@@ -214,7 +184,7 @@ def read_inputs(body: InputsBody, workflow: Workflow) -> RecordedInputs:
     """Turn the struct of a decision's inputs into a value.
 
     Raises:
-        ValueError: the check is none.
+        ValueError: the check is invalid.
     """
     check = body.check
     if check is not None and "kind" not in check:
@@ -230,14 +200,14 @@ def read_inputs(body: InputsBody, workflow: Workflow) -> RecordedInputs:
 
 
 def _shorten(check: dict[str, JsonValue], used: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Leave out of a stated check what the workflow's own check says too."""
+    """Remove the fields of a stated check that are equal in the workflow's own check."""
     if used.get("kind") != check["kind"]:
         return check
     return {name: part for name, part in check.items() if used[name] != part}
 
 
 def _dump_check(workflow: Workflow) -> dict[str, JsonValue]:
-    """Turn the check of a workflow into JSON; empty where it has none."""
+    """Turn the check of a workflow into JSON; empty if it has none."""
     check = getattr(workflow, "check", None)
     return {} if check is None else dump_tagged(check)
 

@@ -1,10 +1,10 @@
 """Writer: one thread that commits all waiting rows together, chained to all before them.
 
-A database may be held by another process, or may not answer. The commit under way then ends after the writer's
-patience, and all requests that wait are refused together. From then on the writer tries each commit for a moment only,
-so that a refusal comes at once, and the end of the fault is seen at once. Refused rows are rolled back. Only where the
-database takes too long over the COMMIT itself may its rows be recorded late, and then once, because each row has a
-name. Rows that no caller waits for stay in memory until the database takes them.
+If another process holds the database, or it does not answer, the current commit ends after the writer's patience, and
+all waiting requests are refused together. From then on, the writer tries each commit for a moment only, so that callers
+get a refusal at once, and the writer notices the end of the fault at once. Refused rows are rolled back. Only if the
+COMMIT itself takes too long may its rows be recorded late, and then once, because each row has an id. Rows without a
+waiting caller stay in memory until the database accepts them.
 """
 
 import threading
@@ -19,51 +19,46 @@ from sqlalchemy import Engine
 from ripieno.domain import Clock
 from ripieno.errors import LedgerError
 from ripieno.ledger.aside import Aside
-from ripieno.ledger.batch import Intake, Request, Waiting, settle_all
-from ripieno.ledger.codec import Row
+from ripieno.ledger.batch import Intake, Waiting, WriteRequest, settle_all
+from ripieno.ledger.codec import EntryRow
 from ripieno.ledger.commit import Committer
 from ripieno.ledger.database import PATIENT_S
 from ripieno.ledger.outbox import Outbox
 from ripieno.loops import Loop
 
 SPOOL_S = 1.0
-"""How long a locked database is waited for where there is an outbox."""
+"""Patience with a locked database if there is an outbox."""
 RETRY_S = 1.0
-"""Between two tries to empty the outbox while nothing is written."""
+"""Seconds between two attempts to empty the outbox while no rows come."""
 RECOVERY_S = 0.25
-"""Between two looks whether a database takes entries again while nothing is written."""
+"""Seconds between two probes of a faulty database while no rows come."""
 WATCH_S = 0.1
-"""Between two looks at a commit that is under way."""
+"""Seconds between two checks of the current commit."""
 GRACE_S = 0.4
-"""What a commit may take beyond the patience before it is given up: most drivers keep to the patience by themselves."""
+"""Time of a commit beyond the patience after which the watcher gives it up. Most drivers keep to the patience."""
 CLOSE_S = 10.0
-"""How long the end of the process waits for a database that does not answer."""
+"""Wait for a database that does not answer at the end of the process."""
 _SLOW = "check the disk, or the server, of ledger.url"
 
 Fault = LedgerError | OSError | None
-"""What kept the writer from its work, if anything did."""
+"""Error of the writer's work, if any."""
 
 
 @dataclass(slots=True)
 class _Work:
-    """A batch that is being written."""
+    """The current batch."""
 
-    batch: Sequence[Request]
+    batch: Sequence[WriteRequest]
     began: float
-    """On the monotonic clock."""
+    """Monotonic time of its start."""
     is_committing: bool = False
     is_given_up: bool = False
 
 
 class Writer:
-    """Takes rows from any thread, and has them committed by a thread of its own, which another one watches.
+    """Accepts rows from any thread. Its own thread commits them, and another one watches that thread.
 
-    Args:
-        engine: the opened database.
-        url: its name in errors.
-        clock: when entries are recorded.
-        outbox: where rows wait while the database cannot take them; without, they are refused.
-        patience_s: how long rows wait for a database that another process holds, in seconds.
+    Rows that the database refuses wait in the outbox. Without one, their callers get the error.
     """
 
     def __init__(
@@ -75,17 +70,17 @@ class Writer:
         self._submitted = 0
         self._settled = 0
         self._lock = threading.Lock()
-        """Held over what both threads change: the work under way, kept rows, the outbox."""
+        """Guards the state that both threads change: the current work, kept rows, the outbox."""
         self._commits = Committer(
             engine, url=url, clock=clock, patience_s=self._patience_s, require_wanted=self._require_wanted
         )
         self.aside = Aside(outbox, commit=self._commits.commit, lock=self._lock)
         self._work: _Work | None = None
         self._stuck: LedgerError | None = None
-        """Why the work under way was given up, while the database still holds the thread."""
+        """Error of a work that was given up while the database still blocks the thread."""
         self._is_server = engine.dialect.name != "sqlite"
         self._stirred = threading.Event()
-        """Set when there is something to watch."""
+        """Set if there is work to watch."""
         self._is_over = threading.Event()
         self.loop = Loop("ledger", every_s=RETRY_S, clock=clock)
         self.watch = Loop("ledger watch", every_s=WATCH_S, clock=clock)
@@ -94,16 +89,16 @@ class Writer:
         self._thread.start()
         self._watcher.start()
 
-    def submit(self, rows: Sequence[Row], waiting: Waiting | None, *, is_probe: bool = False) -> None:
-        """Take rows to be written, all or none; refused ones that nobody waits for are kept as long as there is room.
+    def submit(self, rows: Sequence[EntryRow], waiting: Waiting | None, *, is_probe: bool = False) -> None:
+        """Queue rows, which are written all or none. Refused rows without a caller are kept while there is room.
 
         Args:
-            rows: what is written.
-            waiting: who waits; set to the error where the rows are refused.
-            is_probe: whether the database is tried though there are no rows.
+            rows: the rows.
+            waiting: future of the caller, if one waits. It gets the number of new rows, or the error.
+            is_probe: True tests the database although there are no rows.
         """
         self._submitted += 1
-        self._intake.put(Request(rows=rows, done=waiting, is_probe=is_probe))
+        self._intake.put(WriteRequest(rows=rows, done=waiting, is_probe=is_probe))
         if self._is_over.is_set():
             self._refuse_late()
         elif self._stuck is not None:
@@ -112,24 +107,24 @@ class Writer:
             self._stirred.set()
 
     def wait(self) -> None:
-        """Return when all that was submitted before is settled, so that a reader finds what it wrote."""
+        """Wait until everything submitted before is settled, so that a reader sees it."""
         if self._settled < self._submitted and threading.current_thread() is not self._thread:
             done: Future[int] = Future()
             self.submit((), done)
-            done.exception()  # what was refused was told to who submitted it
+            done.exception()  # the submitters of refused rows got the error
 
     def require_reachable(self) -> None:
-        """Refuse to read a server that cannot be reached: a reader would wait for it as long as the driver does.
+        """Refuse to read from an unreachable server, because a reader would wait for the driver's timeout.
 
         Raises:
-            LedgerError: it could not be reached just now.
+            LedgerError: the latest transaction could not reach the server.
         """
         fault = self._stuck or self._commits.unreachable
         if fault is not None and self._is_server:
             raise fault
 
     def close(self) -> None:
-        """Write what waits, then end; a database that does not answer is left after a while."""
+        """Write the waiting rows, then end. Give up a database that does not answer after `CLOSE_S`."""
         self._intake.put(None)
         self._thread.join(CLOSE_S + self._patience_s)
         self._is_over.set()
@@ -138,7 +133,7 @@ class Writer:
         self._watcher.join()
 
     def _refuse_late(self) -> None:
-        """Refuse what was submitted after the end: no thread is left that would write it."""
+        """Refuse rows that were submitted after the end of the writer's thread."""
         late = self._intake.drain()
         for request in late:
             request.error = LedgerError(f"ledger {self.url!r} is closed")
@@ -155,20 +150,20 @@ class Writer:
             elif self.aside.waiting:
                 self._carry_out((), self.aside.empty_outbox)
             elif self._commits.fault is not None:
-                self._carry_out((), self._look)
+                self._carry_out((), self._probe)
             if self.aside.has_kept and self._commits.fault is None:
                 self._carry_out((), self.aside.write_kept)
-        self.aside.tell_lost()
+        self.aside.log_lost()
         self._commits.drop_connection()
 
     def _find_pause(self) -> float | None:
-        """How long to wait for the next request; None waits until there is one."""
+        """Return the wait for the next request; None waits without limit."""
         if self.aside.waiting:
             return RETRY_S
         return RECOVERY_S if self._commits.fault is not None else None
 
-    def _carry_out(self, batch: Sequence[Request], write: Callable[[], Fault]) -> None:
-        """Do something with the database, and tell who waits for it, unless the watcher has told them meanwhile."""
+    def _carry_out(self, batch: Sequence[WriteRequest], write: Callable[[], Fault]) -> None:
+        """Run work on the database, then complete its requests, unless the watcher has already done so."""
         work = _Work(batch=batch, began=time.monotonic())
         self._work = work
         self.loop.run_now(write)
@@ -177,16 +172,16 @@ class Writer:
             if work.is_given_up or not batch:
                 return
             self._settled += len(batch)
-        self._intake.note_commit(batch)
+        self._intake.end_commit(batch)
         settle_all(batch)
 
-    def _write(self, batch: Sequence[Request]) -> Fault:
+    def _write(self, batch: Sequence[WriteRequest]) -> Fault:
         try:
             if self.aside.waiting:
                 fault = self.aside.empty_outbox()
                 if fault is not None:
                     with self._lock:
-                        self.aside.take(batch, LedgerError(f"ledger {self.url!r} is behind its outbox"))
+                        self.aside.spool_or_refuse(batch, LedgerError(f"ledger {self.url!r} is behind its outbox"))
                     return fault
             if any(request.is_probe for request in batch) and not any(request.rows for request in batch):
                 self._commits.probe(writes=self.aside.is_at_fault)
@@ -194,18 +189,18 @@ class Writer:
         except LedgerError as error:
             with self._lock:
                 assert self._work is not None, "a batch is work"
-                if not self._work.is_given_up:  # who waits was told already
-                    self.aside.take(batch, error)
+                if not self._work.is_given_up:  # otherwise its callers already have the error
+                    self.aside.spool_or_refuse(batch, error)
             return error
         except BaseException as error:
-            self.aside.refuse(batch, error)  # every waiting caller must hear of it
+            self.aside.refuse(batch, error)  # every waiting caller must get the error
             raise
         fault = self._commits.fault
         self.aside.is_at_fault = fault is not None
         return fault
 
-    def _look(self) -> Fault:
-        """Find out whether the database takes entries again."""
+    def _probe(self) -> Fault:
+        """Test whether the database accepts rows again."""
         try:
             self._commits.probe(writes=self.aside.is_at_fault)
         except LedgerError as error:
@@ -214,10 +209,10 @@ class Writer:
         return None
 
     def _require_wanted(self) -> None:
-        """Refuse to commit what was given up: who waited for it was told that it is not recorded.
+        """Refuse to commit a work that was given up, because its callers got an error.
 
         Raises:
-            LedgerError: it was given up.
+            LedgerError: the work was given up.
         """
         with self._lock:
             assert self._work is not None, "every transaction is watched"
@@ -226,7 +221,7 @@ class Writer:
             self._work.is_committing = True
 
     def _watch_forever(self) -> None:
-        """Give up what takes too long; nothing is looked at while nothing is under way."""
+        """Give up work that takes too long. The watcher sleeps while there is no work."""
         while not self._is_over.is_set():
             self._stirred.wait()
             self._stirred.clear()
@@ -234,25 +229,25 @@ class Writer:
                 self.watch.run_now(self._give_up)
 
     def _give_up(self) -> None:
-        """Refuse, or put into the outbox, all that waits for a database that does not answer in time."""
+        """Refuse all requests that wait for a database which does not answer in time, or put them into the outbox."""
         with self._lock:
             work, limit_s = self._work, self._patience_s + GRACE_S
             if work is None or time.monotonic() - work.began < limit_s:
                 return
-            late: list[Request] = []
+            late: list[WriteRequest] = []
             if self._stuck is None:
                 self._stuck = LedgerError(f"ledger {self.url!r} did not answer within {limit_s:.1f} s", hint=_SLOW)
             if not work.is_given_up:
                 work.is_given_up = True
                 late += work.batch
-                self.aside.take(late, _explain_commit(self._stuck) if work.is_committing else self._stuck)
+                self.aside.spool_or_refuse(late, _explain_commit(self._stuck) if work.is_committing else self._stuck)
             queued = self._intake.drain()
-            self.aside.take(queued, self._stuck)
+            self.aside.spool_or_refuse(queued, self._stuck)
             late += queued
             self._settled += len(late)
         settle_all(late)
 
 
 def _explain_commit(error: LedgerError) -> LedgerError:
-    """What is told where the COMMIT itself is under way: nobody can know yet how it ends."""
+    """Return the error during a COMMIT, whose result is not known yet."""
     return LedgerError(f"{error.message} to commit: it may be recorded late, and then once", hint=error.hint)

@@ -186,7 +186,7 @@ class Profiler:
             if taken.verdict is not None:
                 await self._ledger.append(Judged(run=sample.run, verdict=taken.verdict))
             return taken
-        if sample.worker.is_careful:  # at most once: a failed call may have had effects
+        if sample.worker.is_restricted:  # at most once: a failed call may have had effects
             result = await self._caller.call(sample.worker, sample.task.task, attempts=1)
         else:
             result = await self._caller.measure(sample.worker, sample.task.task)
@@ -302,7 +302,7 @@ def require_plain(workers: Sequence[Worker]) -> None:
         InvalidTask: one of them is such a worker.
     """
     for worker in workers:
-        if worker.is_careful:
+        if worker.is_restricted:
             what = "change something" if worker.has_effects else "need a human's approval"
             raise InvalidTask(
                 f"{worker.id!r} is not measured: its calls {what}, and each sample is a call",

@@ -52,8 +52,8 @@ class Provider(Protocol):
     async def close(self) -> None:
         """Release connections, threads and child processes.
 
-        After a reload a run under way may call the provider once more: it opens what it needs anew, and is closed
-        again.
+        After a reload, an open run may call the provider once more. The provider then opens its resources again, and
+        is closed again.
         """
         ...
 

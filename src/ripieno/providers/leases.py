@@ -1,4 +1,4 @@
-"""Leases: which providers have calls under way, so that a replaced one is closed after its last call."""
+"""Leases: count the open calls of each provider, so that a replaced one is closed after its last call."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -10,13 +10,13 @@ from ripieno.providers.base import Provider
 class Leases:
     """Counts the calls of each provider, and closes a retired provider when it has none.
 
-    A run that began before the reload may call its provider once more. The provider then opens what it needs anew,
-    and is closed again after that call.
+    A run that began before the reload may call its provider once more. The provider then opens its resources
+    again, and is closed again after that call.
     """
 
     def __init__(self) -> None:
         self._calls: dict[int, int] = {}
-        """Calls under way, by the identity of the provider."""
+        """Open calls, by the identity of the provider."""
         self._retired: dict[int, Provider] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -35,14 +35,14 @@ class Leases:
                     self._start_closing(provider)
 
     def retire(self, providers: Iterable[Provider]) -> None:
-        """Close each provider when its last call ends; one without calls at once."""
+        """Close each provider when its last call ends. A provider without calls is closed at once."""
         for provider in providers:
             self._retired[id(provider)] = provider
             if id(provider) not in self._calls:
                 self._start_closing(provider)
 
     async def close(self) -> None:
-        """Close every retired provider, whatever its calls."""
+        """Close every retired provider, even one with open calls."""
         for provider in self._retired.values():
             await provider.close()
         if self._closing:

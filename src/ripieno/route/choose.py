@@ -3,12 +3,12 @@
 The policy of the gateway is the case n = 1. Benchmarks, explanations, audits and promotions call the same functions, so
 they measure the rule that is served. Its parts, in order:
 
-    ladder       a new worker climbs from masked over shadow and trial to free; only free workers may lead
-    floor        workers below the quality floor may lead only where no free worker reaches it
-    utility      the candidate with the highest utility, deadline included, is ahead
-    guard        the incumbent keeps the lead unless another is ahead by the margin
-    exploration  a small share of the tasks goes to workers on trial, and to plausible ones
-    abstention   nobody is asked where no answer is worth more than the expected one
+    ladder       a new worker rises from masked over shadow and trial to free; only free workers may lead
+    floor        workers below the quality floor may lead only if no free worker reaches it
+    utility      the candidate with the highest utility, deadline included, leads
+    guard        the incumbent leads unless another worker is ahead by the margin
+    exploration  a small share of the tasks goes to workers on trial, and to plausible workers
+    abstention   no worker is called if no answer is worth more than the expected one
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 CRITICAL = 7.0
-"""From this mission criticality on, nothing is explored."""
+"""Mission criticality from which nothing is explored."""
 PLAUSIBLE_SDS = 2.0
 TRIAL_SHARE = 0.02
-"""Share of the tasks a new worker may be best at that it gets before it is free."""
+"""Share of the suitable tasks that go to workers on trial."""
 TRIAL_CHANCE = 0.3
-"""Least chance of being better than the leader at which a task is one of those."""
+"""Lowest probability of being better than the leader at which a task is suitable."""
 _TRIAL_SDS = NormalDist().inv_cdf(TRIAL_CHANCE)
 _RANK = {standing: float(index) for index, standing in enumerate(Standing)}
 _MASKED, _TRIAL, _FREE = (_RANK[each] for each in (Standing.MASKED, Standing.TRIAL, Standing.FREE))
@@ -46,16 +46,15 @@ class DecisionRule:
     exploration: float = 0.0
     """Probability of trying a plausible worker at random, in [0, 1)."""
     scales: Scales = field(default_factory=Scales)
-    """The ordinary price and wait that utility is measured against."""
+    """The typical price and wait."""
     margin: float = 0.0
-    """Quality by which a worker must be ahead of the incumbent; what held-out tasks showed to pay."""
+    """Quality by which a worker must be ahead of the incumbent, chosen on held-out tasks."""
     has_ladder: bool = True
-    """Whether new workers climb the ladder; without it, or where nobody is free yet, they are free at once: a pool of
-    new workers must answer all the same."""
+    """True if new workers rise on the ladder. Otherwise, or if no worker is free yet, they are free at once."""
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:
-        """The options as a decision records them."""
+        """Return the options as a decision records them."""
         return {
             "exploration": self.exploration,
             "reference_cost_usd": self.scales.cost_usd,
@@ -66,7 +65,7 @@ class DecisionRule:
 
     @classmethod
     def read(cls, facts: Mapping[str, JsonValue]) -> "DecisionRule":
-        """Read recorded options; one that is missing, as in the facts of a plugin, takes its default."""
+        """Read recorded options. A missing one, as in the facts of a plugin, takes its default."""
         default, known = cls(), {name: value for name, value in facts.items() if isinstance(value, float)}
         return cls(
             exploration=known.get("exploration", default.exploration),
@@ -84,21 +83,21 @@ class EstimateArrays:
     """Estimates of n tasks on m workers. Every array has the shape (n, m)."""
 
     expected: Priced
-    usual_quality: Matrix
-    """Quality over all known tasks, which finds the incumbent."""
+    mean_quality: Matrix
+    """Quality over all known tasks. It determines the incumbent."""
     standing: Matrix
-    """Place in `Standing` of each worker."""
+    """Index in `Standing` of each worker."""
     is_measured: Flags
     is_eligible: Flags | None = None
-    """The mask; None where all are eligible. Every row has an eligible worker, and only eligible workers are chosen."""
+    """The mask; None if all are eligible. Every row has an eligible worker, and only eligible workers are chosen."""
 
     @classmethod
-    def of_known(cls, expected: Priced, usual_quality: Matrix) -> "EstimateArrays":
+    def of_known(cls, expected: Priced, mean_quality: Matrix) -> "EstimateArrays":
         """Make the estimates of workers that are all eligible, measured and free."""
         shape = expected.quality.shape
         return cls(
             expected=expected,
-            usual_quality=np.broadcast_to(usual_quality, shape),
+            mean_quality=np.broadcast_to(mean_quality, shape),
             standing=np.full(shape, _FREE),
             is_measured=np.ones(shape, dtype=bool),
         )
@@ -106,18 +105,18 @@ class EstimateArrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Choices:
-    """What the rule makes of n tasks before exploration."""
+    """The rule's results for n tasks, before exploration."""
 
     utility: Matrix
     """Shape (n, m)."""
     standing: Matrix
-    """Standing of each worker by the ladder, masked where the worker is not eligible, shape (n, m)."""
+    """Standing of each worker by the ladder; masked if the worker is not eligible, shape (n, m)."""
     is_above: Flags
-    """Whether a worker reaches the quality floor, shape (n, m)."""
+    """True if the worker reaches the quality floor, shape (n, m)."""
     candidates: Flags
-    """Who may lead, shape (n, m)."""
+    """True if the worker may lead, shape (n, m)."""
     leader: Rows
-    """The candidate with the highest utility or, where the guard holds, the incumbent, shape (n,)."""
+    """The candidate with the highest utility or, if the guard applies, the incumbent, shape (n,)."""
 
 
 def gather_estimates(estimates: Sequence[Estimate]) -> EstimateArrays:
@@ -139,14 +138,14 @@ def gather_estimates(estimates: Sequence[Estimate]) -> EstimateArrays:
     quality, cost, latency, sd, log_sd, usual, standing, measured = parts
     return EstimateArrays(
         expected=Priced(quality=quality, cost_usd=cost, latency_s=latency, quality_sd=sd, latency_log_sd=log_sd),
-        usual_quality=usual,
+        mean_quality=usual,
         standing=standing,
         is_measured=measured > 0.0,
     )
 
 
 def choose(estimates: EstimateArrays, objective: Objective, rule: DecisionRule) -> Choices:
-    """Choose the worker of each task, exploration apart."""
+    """Choose the worker of each task, without exploration."""
     expected = estimates.expected
     utility = score_utilities(expected, objective, rule.scales, among=estimates.is_eligible)
     standing = climb_ladder(estimates, has_ladder=rule.has_ladder)
@@ -154,14 +153,14 @@ def choose(estimates: EstimateArrays, objective: Objective, rule: DecisionRule) 
     candidates = prefer_above(standing == _FREE, is_above)
     leader = take_highest(utility, candidates)
     if rule.margin != 0.0:
-        usual = replace(expected, quality=estimates.usual_quality)
+        usual = replace(expected, quality=estimates.mean_quality)
         incumbents = take_highest(score_utilities(usual, objective, rule.scales, among=candidates), candidates)
         leader = guard(utility, leader, incumbents, margin=rule.margin * weigh_quality(objective))
     return Choices(utility=utility, standing=standing, is_above=is_above, candidates=candidates, leader=leader)
 
 
 def climb_ladder(estimates: EstimateArrays, *, has_ladder: bool) -> Matrix:
-    """Find the standing of each worker. Where no free worker is eligible, all eligible ones are free."""
+    """Find the standing of each worker. If no free worker is eligible, all eligible ones are free."""
     standing, is_eligible = estimates.standing, estimates.is_eligible
     is_free = standing == _FREE
     if is_eligible is not None:
@@ -176,7 +175,7 @@ def climb_ladder(estimates: EstimateArrays, *, has_ladder: bool) -> Matrix:
 
 
 def prefer_above(candidates: Flags, is_above: Flags) -> Flags:
-    """Keep the candidates that reach the quality floor; all of them where none does."""
+    """Keep the candidates that reach the quality floor; keep all if none does."""
     if _hold(is_above):
         return candidates
     above = candidates & is_above
@@ -195,7 +194,7 @@ def guard(scores: Matrix, best: Rows, incumbents: Rows, *, margin: float) -> Row
 
 
 def rank(found: Choices, row: int) -> Rows:
-    """Order the workers of one task that may be asked: by standing, then the floor, then utility."""
+    """Order the unmasked workers of one task by standing, then by the floor, then by utility."""
     falling, standing = -found.utility[row], found.standing[row]
     if _hold(found.candidates[row]):
         return np.asarray(falling.argsort(kind="stable"))
@@ -204,7 +203,7 @@ def rank(found: Choices, row: int) -> Rows:
 
 
 def find_trials(estimates: EstimateArrays, found: Choices) -> Flags:
-    """Find the workers on trial that reach the floor and have a fair chance of being better than the leader."""
+    """Find the workers on trial that reach the floor and may well be better than the leader."""
     on_trial = found.standing == _TRIAL
     if not np.count_nonzero(on_trial):
         return np.asarray(on_trial)
@@ -215,7 +214,7 @@ def find_trials(estimates: EstimateArrays, found: Choices) -> Flags:
 
 
 def find_plausible(estimates: EstimateArrays, found: Choices) -> Flags:
-    """Find the candidates whose quality could be as good as the leader's; the leader alone where it is not measured."""
+    """Find the candidates whose quality could equal the leader's; the leader alone if it is not measured."""
     quality, reach = estimates.expected.quality, PLAUSIBLE_SDS * estimates.expected.quality_sd
     could = found.candidates & (quality + reach >= _take(quality - reach, found.leader)[:, None])
     if _hold(estimates.is_measured):
@@ -231,17 +230,17 @@ def explore(
     rule: DecisionRule,
     rngs: Sequence[np.random.Generator],
 ) -> list[tuple[int, float]]:
-    """Draw the worker of each task: mostly the leader, seldom one on trial or a plausible one.
+    """Draw the worker of each task: usually the leader, seldom a worker on trial or a plausible one.
 
     Args:
-        estimates: of n tasks.
-        found: what was chosen from them.
-        objective: a critical one explores nothing.
-        rule: its exploration is the share of the plausible workers together.
-        rngs: one for each task.
+        estimates: estimates of n tasks.
+        found: results of `choose`.
+        objective: the objective; a critical one explores nothing.
+        rule: the rule; its exploration is the total share of the plausible workers.
+        rngs: one generator per task.
 
     Returns:
-        The column of each task's worker, and the probability with which it was drawn.
+        The column of each task's worker, and the probability of the draw.
     """
     leaders = found.leader.tolist()
     if objective.mission_criticality >= CRITICAL:
@@ -255,10 +254,10 @@ def explore(
 
 
 def abstain(estimates: EstimateArrays, chosen: Rows, objective: Objective) -> Flags:
-    """Find the tasks on which no answer is worth more than the one expected of the chosen worker, shape (n,).
+    """Find the tasks on which no answer is worth more than the chosen worker's expected one, shape (n,).
 
-    With e the price of a wrong answer and A that of none, in units of what a right one is worth, an answer is worth
-    q - e (1 - q), and none -A.
+    With e the price of a wrong answer and A the price of no answer, in units of the worth of a right one, an answer is
+    worth q - e (1 - q), and no answer -A.
 
     Source:
         Chow (1970), On optimum recognition error and reject tradeoff; prices as in Zellinger & Thomson (2025).
@@ -274,7 +273,7 @@ def abstain(estimates: EstimateArrays, chosen: Rows, objective: Objective) -> Fl
 def _draw(
     leader: int, trials: Rows, plausible: Rows, *, exploration: float, rng: np.random.Generator
 ) -> tuple[int, float]:
-    """Draw one worker, with its probability. Without anything to try, nothing is drawn."""
+    """Draw one worker with its probability. Nothing is drawn if there is nothing to explore."""
     trial = TRIAL_SHARE if len(trials) else 0.0
     share = exploration if len(plausible) > 1 else 0.0
     if not trial and not share:
@@ -290,10 +289,10 @@ def _draw(
 
 
 def _hold(flags: Flags) -> bool:
-    """Tell whether all flags are set; for few flags this is faster than `all`."""
+    """Return whether all flags are set; for few flags this is faster than `all`."""
     return bool(np.count_nonzero(flags) == flags.size)
 
 
 def _take(values: "np.ndarray", columns: Rows) -> "np.ndarray":
-    """Take one column of each row, shape (n,); one row alone is read faster."""
+    """Take one column of each row, shape (n,); a single row has a faster path."""
     return np.asarray(values[0].take(columns) if len(values) == 1 else values[np.arange(len(values)), columns])

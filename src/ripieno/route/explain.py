@@ -1,4 +1,4 @@
-"""A recorded decision in words: who was masked, who was scored how, and what would change it."""
+"""Explanations of recorded decisions: masks, utilities, and changes that would change the choice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """What the rule would do at another setting of the dial, all else equal, exploration apart."""
+    """The rule's result at another setting of the dial, all else equal, without exploration."""
 
     dial: float
     leader: WorkerId
@@ -39,19 +39,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What `ripieno explain` shows."""
+    """The content of `ripieno explain`."""
 
     decision: Decision
     scored: tuple[Scored, ...]
     """Eligible workers, highest utility first."""
     spans: tuple[Span, ...]
-    """Who would lead at each setting of the dial, all else equal."""
+    """The leader at each setting of the dial, all else equal."""
     changes: tuple[str, ...]
-    """What would change the choice, in sentences."""
+    """Changes that would change the choice, in words."""
 
 
 def explain(decision: Decision) -> Explanation:
-    """Explain a decision from its own record; nothing is looked up elsewhere."""
+    """Explain a decision from its own record alone."""
     if not decision.estimates:
         changes = ("another worker, or `auto`, as the model of the request",)
         return Explanation(decision=decision, scored=(), spans=(), changes=changes)
@@ -68,7 +68,7 @@ def explain(decision: Decision) -> Explanation:
 
 
 def find_spans(decision: Decision) -> tuple[Span, ...]:
-    """Turn the dial from 0 to 1 and see who leads."""
+    """Find the leader at each setting of the dial from 0 to 1."""
     spans: list[Span] = []
     for dial in np.linspace(0.0, 1.0, DIALS).round(2).tolist():
         leader = turn_dial(decision, dial).leader
@@ -91,7 +91,7 @@ def turn_dial(decision: Decision, dial: float) -> WhatIf:
 def _find_changes(decision: Decision, scored: Sequence[Scored], spans: Sequence[Span]) -> tuple[str, ...]:
     chosen = decision.worker
     changes = [
-        f"the dial between {span.low:.2f} and {span.high:.2f} would take {span.worker}"
+        f"a dial between {span.low:.2f} and {span.high:.2f} would choose {span.worker}"
         for span in spans
         if span.worker != chosen
     ]
@@ -100,14 +100,14 @@ def _find_changes(decision: Decision, scored: Sequence[Scored], spans: Sequence[
         needed = _quality_needed(rival, decision)
         if needed is not None and needed > rival.quality:
             changes.append(
-                f"{rival.worker} would be taken from an expected quality of {needed:.2f} on (now {rival.quality:.2f})"
+                f"{rival.worker} would be chosen at an expected quality of {needed:.2f} (now {rival.quality:.2f})"
             )
     changes.extend(f"{worker} is masked ({why.reason}): {why.detail}" for worker, why in decision.mask.masked.items())
     return tuple(changes)
 
 
 def _quality_needed(rival: Estimate, decision: Decision) -> float | None:
-    """Least quality at which a worker would lead; None where none does."""
+    """Find the lowest quality at which a worker would lead; None if it never would."""
 
     def leads(quality: float) -> bool:
         raised = [replace(e, quality=quality) if e.worker == rival.worker else e for e in decision.estimates]

@@ -1,4 +1,4 @@
-"""Mask: who may take the task. Policies see only those, so no policy can pass it by."""
+"""Mask: the eligible workers of a task. A policy can choose only eligible workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,28 +10,30 @@ from ripieno.errors import NoEligibleWorker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What holds at this moment, beside the worker cards."""
+    """The current state of the workers, in addition to their cards."""
 
     today: date
     unavailable: Mapping[WorkerId, str] = field(default_factory=dict)
-    """Workers that cannot be opened on this machine, with what is missing."""
+    """Workers that cannot be opened on this machine, with the missing part."""
     unhealthy: Mapping[WorkerId, str] = field(default_factory=dict)
-    """Workers whose breaker is open, with the fault that opened it."""
+    """Workers with an open breaker, with the error that opened it."""
     rate_limited: Mapping[WorkerId, str] = field(default_factory=dict)
-    """Workers that asked to wait, or are at their concurrency limit."""
+    """Workers whose provider asked to wait, or which are at their concurrency limit."""
     load: Mapping[WorkerId, float] = field(default_factory=dict)
-    """Calls that are with a worker or wait for it, for each that it takes at once; only workers that are full."""
+    """Running and waiting calls of each full worker, divided by its concurrency limit."""
     sensitive: Privacy | None = None
-    """How far a task that holds secrets or personal data may travel; None does not restrict it."""
+    """How far a task with secrets or personal data may travel; None sets no limit."""
     named: frozenset[WorkerId] = frozenset()
-    """Workers that the caller's own workflow names, beside those of the objective."""
+    """Workers that the caller's own workflow names, in addition to those of the objective."""
 
 
 def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
-    """Find who may take the task, and why each other worker may not.
+    """Find the eligible workers, and the reason for each other worker.
+
+    If only unhealthy workers remain, they are eligible, because the request would fail anyway.
 
     Raises:
-        NoEligibleWorker: nobody may; the error lists every reason.
+        NoEligibleWorker: no worker is eligible; the error lists every reason.
     """
     masked: dict[WorkerId, Why] = {}
     for worker in pool:
@@ -42,7 +44,7 @@ def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditi
     if eligible:
         return Mask(eligible=eligible, masked=masked)
     if any(why.reason is Reason.UNHEALTHY for why in masked.values()):
-        return _let_in_unhealthy(task, features, pool, conditions)
+        return mask_workers(task, features, pool, replace(conditions, unhealthy={}))
     is_temporary = any(why.reason is Reason.RATE_LIMITED for why in masked.values())
     raise NoEligibleWorker(
         {worker: f"{why.reason} ({why.detail})" for worker, why in masked.items()}, is_temporary=is_temporary
@@ -50,14 +52,9 @@ def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditi
 
 
 def find_able(pool: Pool, conditions: Conditions) -> tuple[WorkerId, ...]:
-    """Find the workers that could take some task now; a rate limit passes by itself and does not count."""
+    """Find the workers that could take a task now. A rate limit does not count, because it ends by itself."""
     steady = replace(conditions, rate_limited={})
     return tuple(worker.id for worker in pool if _check_standing(worker, steady) is None)
-
-
-def _let_in_unhealthy(task: Task, features: Features, pool: Pool, conditions: Conditions) -> Mask:
-    """A worker that rests may be well again: where nobody else is left, a try is better than a sure refusal."""
-    return mask_workers(task, features, pool, replace(conditions, unhealthy={}))
 
 
 def _find_why(worker: Worker, task: Task, features: Features, conditions: Conditions) -> Why | None:
@@ -90,8 +87,8 @@ def _check_permission(worker: Worker, task: Task, features: Features, conditions
         return Why(reason=Reason.NOT_ALLOWED, detail=f"the request allows only {', '.join(objective.workers)}")
     if objective.allowed and worker.id not in objective.allowed:
         return Why(reason=Reason.NOT_ALLOWED, detail=f"the request may use only {', '.join(objective.allowed)}")
-    if worker.is_careful and worker.id not in objective.workers and worker.id not in conditions.named:
-        why = "its calls change something" if worker.has_effects else "its calls need a human's approval"
+    if worker.is_restricted and worker.id not in objective.workers and worker.id not in conditions.named:
+        why = "its calls have effects" if worker.has_effects else "its calls need a human's approval"
         return Why(reason=Reason.NOT_NAMED, detail=f"{why}; name it as the model or in `workers` to use it")
     if worker.privacy.reach > objective.privacy.reach:
         return Why(reason=Reason.PRIVACY, detail=f"worker is {worker.privacy}, task is {objective.privacy}")
@@ -116,24 +113,20 @@ def _check_size(worker: Worker, task: Task, features: Features) -> Why | None:
     limit = task.params.get("max_completion_tokens") or task.params.get("max_tokens")
     wanted = features.prompt_tokens + (limit if isinstance(limit, int) and not isinstance(limit, bool) else 0)
     if worker.context_window is not None and features.prompt_tokens >= worker.context_window:
-        return Why(
-            reason=Reason.CONTEXT_TOO_SMALL,
-            detail=f"about {wanted} tokens wanted, {worker.context_window} fit",
-        )
+        detail = f"the task needs about {wanted} tokens, and {worker.context_window} fit"
+        return Why(reason=Reason.CONTEXT_TOO_SMALL, detail=detail)
     return None
 
 
 def _check_price(worker: Worker, task: Task) -> Why | None:
-    """Whether the budget, where there is one, pays for an answer of at least one token."""
+    """Check that the budget, if there is one, pays for an answer of at least one token."""
     ceiling = task.budget.cost_usd
     if ceiling is None:
         return None
     bound = bound_call(worker, task)
     if bound is None:
-        hint = f'state a price for {worker.id!r}, or price = "free"'
-        return Why(
-            reason=Reason.UNKNOWN_PRICE, detail=f"the budget is ${ceiling:.6f}, and the price is unknown; {hint}"
-        )
+        detail = f"the budget is ${ceiling:.6f}, and the price is unknown; "
+        return Why(reason=Reason.UNKNOWN_PRICE, detail=f'{detail}state a price for {worker.id!r}, or price = "free"')
     if bound.least_usd > ceiling:
         return Why(reason=Reason.OVER_BUDGET, detail=f"at least ${bound.least_usd:.6f}, the budget is ${ceiling:.6f}")
     return None

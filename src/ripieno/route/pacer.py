@@ -1,4 +1,4 @@
-"""Pacer: keeps the mean price of a task at a target, by raising the weight of money while too much is spent."""
+"""Pacer: holds the mean cost of a task at a target. While too much is spent, it raises the weight of money."""
 
 EMA = 0.05
 STEP = 0.05
@@ -7,13 +7,13 @@ MOST_WEIGHT = 5.0
 
 
 class Pacer:
-    """Dual ascent on the budget constraint: mean cost at most the target.
+    """Dual ascent on the constraint that the mean cost is at most the target.
 
-    The weight follows a moving average of spending, and, more slowly, what was over- or underspent since the start, so
-    that the sum is met and not only the present pace.
+    The weight follows a moving average of spending and, more slowly, the difference from the target since the start, so
+    that the total is met and not only the current pace.
 
     Args:
-        target_usd: mean cost of a task that the budget allows, in US dollars.
+        target_usd: allowed mean cost of a task, in US dollars.
 
     Source:
         Zinkevich (2003), Online convex programming, for the step; constants of ParetoBandit (2026).
@@ -26,17 +26,17 @@ class Pacer:
         self.spent_usd = 0.0
         self.tasks = 0
         self.unknown = 0
-        """Finished tasks whose cost is unknown: the pacer cannot hold their price."""
+        """Finished tasks of unknown cost, which the pacer cannot control."""
         self._pace = 1.0
         self._multiplier = 0.0
 
     @property
     def money_weight(self) -> float:
-        """Utility that one more US dollar costs now, at least 0."""
+        """Return the utility per US dollar, at least 0."""
         return self._multiplier / self.target_usd
 
     def observe(self, cost_usd: float | None) -> None:
-        """Take the cost of one finished task; a task of unknown cost is counted apart, and moves nothing."""
+        """Record the cost of one finished task. A task of unknown cost is only counted."""
         if cost_usd is None:
             self.unknown += 1
             return

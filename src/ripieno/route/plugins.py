@@ -1,4 +1,4 @@
-"""The built-in policies and predictors, behind the same door as any plugin."""
+"""The built-in policies and predictors as plugins."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ripieno.errors import ConfigError
 from ripieno.plugins import NoOptions, Plugin
+from ripieno.route.choose import DecisionRule
 from ripieno.route.policies import Policy, RulePolicy, UtilityPolicy
 from ripieno.route.predictors import Learner, make_learner
-from ripieno.route.utility import Scales
 
 
 class PolicyOptions(BaseModel):
-    """What every policy is told."""
+    """Options of every policy."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,10 +25,7 @@ class PolicyOptions(BaseModel):
 
 
 def _make_utility(options: PolicyOptions) -> UtilityPolicy:
-    scales = Scales(cost_usd=options.reference_cost_usd, latency_s=options.reference_latency_s)
-    return UtilityPolicy(
-        exploration=options.exploration, scales=scales, margin=options.margin, has_ladder=options.has_ladder
-    )
+    return UtilityPolicy(DecisionRule.read(options.model_dump(exclude={"rules"})))
 
 
 def _make_rules(options: PolicyOptions) -> RulePolicy:

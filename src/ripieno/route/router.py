@@ -1,4 +1,4 @@
-"""Router: one task and what holds at that moment to DecisionInputs, and DecisionInputs to a Decision."""
+"""Router: a task and the current conditions to DecisionInputs, and DecisionInputs to a Decision."""
 
 import logging
 import math
@@ -28,8 +28,8 @@ from ripieno.domain import (
     names_worker,
 )
 from ripieno.errors import InvalidPlan, InvalidTask, PredictorError
+from ripieno.route.compose import WorkflowInputs, compose, workflow_as_worker
 from ripieno.route.mask import Conditions, mask_workers
-from ripieno.route.modes import WorkflowInputs, compose, workflow_as_worker
 from ripieno.route.policies import Policy
 from ripieno.route.predictors import Estimator, Forecast, PriorPredictor
 
@@ -40,22 +40,22 @@ STAY_MARGIN = 0.05
 NAMED = "named"
 """Policy and predictor name that is recorded when the request names its worker."""
 DRAWS = 3
-"""Seeds among which the likeliest choice is looked for: a policy that explores tries a few percent of the tasks."""
+"""Seeds of `decide_likeliest`. A policy explores on a few percent of the tasks only."""
 
 
 class Predictor(Protocol):
-    """Makes Estimates. Built-in and plugin predictors fill the same role."""
+    """Makes Estimates. Built-in and plugin predictors have the same interface."""
 
     @property
     def version(self) -> str:
-        """Names what estimated, so that a replay finds it."""
+        """Return the version, by which a replay finds the predictor."""
         ...
 
     def forecast(self, features: Features, workers: Sequence[Worker]) -> Forecast:
         """Estimate one task on each of `workers`, in order.
 
         Raises:
-            PredictorError: it cannot.
+            PredictorError: it failed.
         """
         ...
 
@@ -66,28 +66,28 @@ class Router:
 
     setup: RoutingSetup
     predictor: Predictor
-    """Replaced whole by `publish`; each decision reads it once."""
+    """`publish` replaces it; each decision reads it once."""
     policy: Policy
     learned: Mapping[WorkerId, Workflow] = field(default_factory=dict)
-    """Workflows of the checkpoint: the predictor estimates them beside the workers, by their names."""
+    """Learned workflows of the checkpoint by name. The predictor estimates them like workers."""
     fault: PredictorError | None = None
-    """Why the predictor could not estimate the latest task; None where it could."""
+    """The predictor's error on the latest task; None if it succeeded."""
 
     @property
     def estimator(self) -> Estimator | None:
-        """What learns from outcomes; None where worker cards alone decide."""
+        """Return the estimator that learns from outcomes; None if worker cards alone decide."""
         return self.predictor if isinstance(self.predictor, Estimator) else None
 
     def publish(self, estimator: Estimator) -> None:
-        """Let all later decisions use an estimator that has learned more."""
+        """Use an estimator that has learned more for all later decisions."""
         self.predictor = estimator
 
     def gather(self, task: Task, features: Features, conditions: Conditions, *, arrival: Arrival) -> DecisionInputs:
-        """Gather what the decision of one task depends on.
+        """Gather the inputs of one decision.
 
         Raises:
             NoEligibleWorker: no worker may take the task; the error lists every reason.
-            InvalidPlan: the caller's workflow names a worker that may not take it.
+            InvalidPlan: the caller's workflow names a worker that may not take the task.
         """
         pool, workflow = self.setup.pool, arrival.workflow
         sole = task.objective.sole
@@ -112,9 +112,9 @@ class Router:
         )
 
     def decide(self, inputs: DecisionInputs) -> Decision:
-        """Decide one task. The setup of the inputs counts, which may be older than the router's own.
+        """Decide one task under the setup of the inputs, which may be older than the router's own.
 
-        Where the predictor fails, the worker cards decide, which know no learned workflow.
+        If the predictor fails, the worker cards decide, without learned workflows.
 
         Raises:
             InvalidTask: the workflow that the request asks for is not allowed, or cannot be composed.
@@ -133,7 +133,7 @@ class Router:
         return decision
 
     def decide_likeliest(self, inputs: DecisionInputs) -> Decision:
-        """Decide apart from what the policy tries out at random: the likeliest of a few draws."""
+        """Decide without exploration: return the likeliest of a few decisions."""
         drawn = [self.decide(replace(inputs, seed=seed)) for seed in range(DRAWS)]
         return max(drawn, key=lambda decision: decision.propensity)
 
@@ -143,7 +143,7 @@ class Router:
         """Decide one task by the estimates of one predictor.
 
         Raises:
-            PredictorError: it cannot estimate the task.
+            PredictorError: the predictor failed.
         """
         forecast = _forecast(predictor, inputs, learned)
         features = replace(inputs.features, kind=forecast.kind)
@@ -158,7 +158,7 @@ class Router:
         return Decision(
             id=inputs.id,
             workflow=workflow,
-            mode=name,
+            learned_workflow=name,
             propensity=choice.propensity,
             policy=self.policy.name,
             policy_facts=self.policy.facts,
@@ -178,7 +178,7 @@ class Router:
         )
 
     def _find_learned(self, inputs: DecisionInputs) -> Mapping[WorkerId, Workflow]:
-        """Find the workflows that the policy may choose unasked: the request asks for none, all members may answer."""
+        """Find the learned workflows that the policy may choose for this request; all members are eligible."""
         if not self.learned or not inputs.setup.chooses_workflows:
             return {}
         if inputs.task.objective.mode is not None or inputs.workflow is not None or inputs.task.tools:
@@ -188,7 +188,7 @@ class Router:
 
 
 def _take_named(inputs: DecisionInputs) -> Decision:
-    """Take the one worker that is left: nothing is estimated, as nothing depends on it."""
+    """Choose the only allowed worker, without estimates."""
     worker, objective = inputs.mask.eligible[0], inputs.task.objective
     why = "the worker that the request names" if objective.workers else "the only worker that may be used"
     workflow = Solo(worker=worker)
@@ -211,7 +211,7 @@ def _take_named(inputs: DecisionInputs) -> Decision:
 
 
 def _forecast(predictor: Predictor, inputs: DecisionInputs, learned: Mapping[WorkerId, Workflow]) -> Forecast:
-    """Estimate the eligible workers and the learned workflows, with the wait at full workers counted."""
+    """Estimate the eligible workers and the learned workflows, with the wait at full workers."""
     eligible = frozenset(inputs.mask.eligible)
     considered = [worker for worker in inputs.setup.pool if worker.id in eligible]
     forecast = predictor.forecast(inputs.features, [*considered, *map(workflow_as_worker, learned)])
@@ -222,7 +222,7 @@ def _forecast(predictor: Predictor, inputs: DecisionInputs, learned: Mapping[Wor
 
 
 def _compose(inputs: DecisionInputs, choice: Choice, estimates: Sequence[Estimate]) -> Workflow:
-    """Make the workflow that the caller asks for out of the policy's order."""
+    """Make the workflow that the request names from the policy's order."""
     mode = inputs.task.objective.mode
     if inputs.workflow is not None:
         return inputs.workflow
@@ -249,7 +249,7 @@ def _compose(inputs: DecisionInputs, choice: Choice, estimates: Sequence[Estimat
 
 
 def _list_unknown(estimates: Sequence[Estimate]) -> tuple[str, ...]:
-    """Say which estimates stand on a prior, and which prices nobody knows."""
+    """List the workers without outcomes and those of unknown price, in words."""
     unmeasured = [e.worker for e in estimates if not e.is_measured]
     unpriced = [e.worker for e in estimates if e.cost_usd is None]
     return (
@@ -259,7 +259,7 @@ def _list_unknown(estimates: Sequence[Estimate]) -> tuple[str, ...]:
 
 
 def split_workflow(choice: Choice, learned: Mapping[WorkerId, Workflow]) -> tuple[Choice, WorkerId | None]:
-    """Return the choice among workers alone, and the name of the learned workflow that led it, if one did."""
+    """Return the choice without learned workflows, and the name of the learned workflow that was chosen, if any."""
     if not learned:
         return choice, None
     name = choice.order[0] if choice.order[0] in learned else None
@@ -273,10 +273,10 @@ def with_fallbacks(workflow: Workflow, order: Sequence[WorkerId]) -> Workflow:
 
 
 def require_eligible(workflow: Workflow, mask: Mask) -> None:
-    """Refuse a workflow that asks a worker which may not take the task.
+    """Refuse a workflow that calls a worker which may not take the task.
 
     Raises:
-        InvalidPlan: it names one.
+        InvalidPlan: the workflow names such a worker.
     """
     for worker in list_workers(workflow):
         if worker not in mask.eligible:
@@ -284,14 +284,14 @@ def require_eligible(workflow: Workflow, mask: Mask) -> None:
             problem = (
                 f"{worker!r} may not take the task: {why.reason}, {why.detail}" if why else f"no worker {worker!r}"
             )
-            raise InvalidPlan(problem, hint="`ripieno route` shows who may")
+            raise InvalidPlan(problem, hint="`ripieno route` lists the eligible workers")
 
 
 def prefer_incumbent(choice: Choice, incumbent: WorkerId | None, *, must_stay: bool) -> Choice:
-    """Keep a conversation with its worker, whose cache holds the earlier turns, unless another is clearly better.
+    """Keep the worker of a conversation, whose cache holds the earlier turns, unless another is clearly better.
 
     Args:
-        choice: of the policy.
+        choice: the policy's choice.
         incumbent: the worker of the earlier turns, if any.
         must_stay: True if the last message is a tool result. The worker that made the tool call must then answer.
     """
@@ -306,17 +306,16 @@ def prefer_incumbent(choice: Choice, incumbent: WorkerId | None, *, must_stay: b
 
 
 def add_waiting(estimate: Estimate, load: float) -> Estimate:
-    """Add the wait at a busy worker: each round of calls before this one takes as long as this one does.
+    """Add the wait at a full worker: each round of earlier calls takes as long as this call.
 
     Args:
-        estimate: of a worker that is free.
-        load: calls that are with it or wait for it, for each that it takes at once; below 1 there is no waiting.
+        estimate: the estimate without waiting.
+        load: running and waiting calls, divided by the concurrency limit; below 1 there is no waiting.
     """
-    rounds = max(load, 0.0) if load >= 1.0 else 0.0
-    if not rounds:
+    if not load >= 1.0:
         return estimate
-    first = None if estimate.first_token_s is None else estimate.first_token_s + rounds * estimate.latency_s
-    return replace(estimate, latency_s=estimate.latency_s * (1.0 + rounds), first_token_s=first)
+    first = None if estimate.first_token_s is None else estimate.first_token_s + load * estimate.latency_s
+    return replace(estimate, latency_s=estimate.latency_s * (1.0 + load), first_token_s=first)
 
 
 ConditionsSource = Callable[[], Conditions]

@@ -1,13 +1,13 @@
-"""Utility: what an answer is worth to this caller, in one number without units.
+"""Utility: the worth of an answer to the caller, as one number without a unit.
 
 For quality q, its standard deviation s, cost c, latency L and dial p = preference:
 
     U = p * (q - k s)+ * (1 - m P(L > deadline)) - (1 - p) * ((1 - t) c / (c + c_ref) + t L / (L + L_ref))
 
-minus w c where a budget's pacer has set a money weight w. An unknown cost counts as the highest known one of the
-workers beside it, and at least as c_ref. k rises from 0 to 1.64 with mission criticality, m
-from 0.5 to 1 and t from 0 to 0.5 with time criticality. Without w, U is in [-1, 1]; it rises with q and falls with c
-and L; at p = 1 quality alone decides, at p = 0 price and time alone.
+minus w c if a budget's pacer has set a money weight w. An unknown cost counts as the highest known cost of the other
+workers, and at least as c_ref. k rises from 0 to 1.64 with mission criticality; m rises from 0.5 to 1, and t from 0 to
+0.5, with time criticality. Without w, U is in [-1, 1]. It rises with q and falls with c and L. At p = 1 only quality
+counts; at p = 0 only price and time.
 
 Source:
     Value minus price of error, money and time, as in Zellinger & Thomson (2025), Economic evaluation of LLMs; bounded
@@ -28,7 +28,7 @@ QOS_LEAST_LATENCY_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scales:
-    """What counts as an ordinary price and an ordinary wait in this pool."""
+    """The typical price and wait of a pool."""
 
     cost_usd: float = 0.001
     latency_s: float = 2.0
@@ -44,7 +44,7 @@ class Preset:
 
     preference: float
     time_share: float | None = None
-    """Share of time in the price of an answer, in [0, 1]; None leaves it to time criticality."""
+    """Share of time in the price of an answer, in [0, 1]; None derives it from time criticality."""
     privacy: Privacy = Privacy.PUBLIC
 
 
@@ -60,27 +60,27 @@ PRESETS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Priced:
-    """Arrays of one shape that broadcast: what is expected, or was measured, of some (task, worker) pairs."""
+    """Expected or measured values of (task, worker) pairs. The arrays broadcast to one shape."""
 
     quality: Matrix
     cost_usd: Matrix
-    """NaN where unknown."""
+    """NaN if unknown."""
     latency_s: Matrix
     quality_sd: Matrix | float = 0.0
     latency_log_sd: Matrix | float = 0.0
-    """Spread of the logarithm of latency; 0 where the latency is known."""
+    """Standard deviation of log latency; 0 if the latency is known."""
 
 
 def score_utilities(
     pairs: Priced, objective: Objective, scales: Scales, *, among: "np.ndarray | None" = None
 ) -> Matrix:
-    """Score pairs for one objective: each in [-1, 1], except under `qos` or a money weight, which have no bound.
+    """Compute the utility of pairs, in [-1, 1]; under `qos` or a money weight it has no bound.
 
     Args:
-        pairs: what is expected or was measured.
-        objective: what the caller wants.
-        scales: the ordinary price and wait.
-        among: which pairs have a cost that says how expensive an unknown one may be, of the pairs' shape; all if None.
+        pairs: expected or measured values.
+        objective: the caller's objective.
+        scales: the typical price and wait.
+        among: pairs whose costs determine an unknown cost, of the pairs' shape; all if None.
     """
     if objective.preset == "qos":
         return score_qos(
@@ -107,12 +107,12 @@ def score_utilities(
 
 
 def fill_unknown_costs(cost_usd: Matrix, scales: Scales, *, among: "np.ndarray | None" = None) -> Matrix:
-    """Give each unknown cost (NaN) the highest known one beside it, and at least an ordinary price.
+    """Replace each unknown cost (NaN) by the highest known cost of the other workers, and at least a typical price.
 
     Args:
-        cost_usd: workers stand in the last axis.
-        scales: the ordinary price.
-        among: whose known costs count, of the same shape; all if None.
+        cost_usd: costs; the last axis is the workers.
+        scales: the typical price.
+        among: entries whose known costs count, of the same shape; all if None.
     """
     cost = np.asarray(cost_usd, dtype=float)
     is_unknown = np.isnan(cost)
@@ -126,7 +126,7 @@ def fill_unknown_costs(cost_usd: Matrix, scales: Scales, *, among: "np.ndarray |
 def score_outcomes(
     quality: Matrix, cost_usd: Matrix, latency_s: Matrix, objective: Objective, scales: Scales
 ) -> Matrix:
-    """Score what was measured; an unknown latency (NaN) counts as none, and an unknown quality has no utility (NaN)."""
+    """Compute the utility of outcomes. An unknown latency (NaN) counts as 0, and an unknown quality gives NaN."""
     return score_utilities(
         Priced(quality=quality, cost_usd=cost_usd, latency_s=np.nan_to_num(latency_s)), objective, scales
     )
@@ -135,32 +135,32 @@ def score_outcomes(
 def score_outcome(
     quality: float, cost_usd: float | None, latency_s: float | None, objective: Objective, scales: Scales
 ) -> float:
-    """Score one measured outcome; an unknown cost counts as an ordinary price, an unknown latency as none."""
+    """Compute the utility of one outcome. An unknown cost counts as a typical price, an unknown latency as 0."""
     cost, latency = (math.nan if value is None else value for value in (cost_usd, latency_s))
     return float(score_outcomes(np.array(quality), np.array(cost), np.array(latency), objective, scales))
 
 
 def price_error(objective: Objective) -> float:
-    """Return the price of a wrong answer, in units of what a right one is worth; 0 where abstention is not priced.
+    """Return the price of a wrong answer, in units of the worth of a right one; 0 if abstention has no price.
 
-    It rises tenfold with every five points of mission criticality and is 1 at five.
+    It is 1 at a mission criticality of five, and rises tenfold with every five points.
     """
     return 0.0 if objective.abstain_price is None else math.pow(10.0, objective.mission_criticality / 5.0 - 1.0)
 
 
 def weigh_quality(objective: Objective) -> float:
-    """How much utility one unit of quality is worth."""
+    """Return the utility of one unit of quality."""
     return 1.0 + objective.mission_criticality / 10.0 if objective.preset == "qos" else objective.preference
 
 
 def score_qos(quality: Matrix, latency_s: Matrix, *, mission: float, time: float) -> Matrix:
-    """The tutorial's equation: (1 + M/10) quality + (1 + T/10) / L, quality in [0, 1], L at least 0.05 s."""
+    """Compute (1 + M/10) quality + (1 + T/10) / L, the tutorial's equation; quality in [0, 1], L at least 0.05 s."""
     speed = 1.0 / np.maximum(latency_s, QOS_LEAST_LATENCY_S)
     return np.asarray((1.0 + mission / 10.0) * quality + (1.0 + time / 10.0) * speed)
 
 
 def chance_late(latency_s: Matrix, log_sd: Matrix | float, deadline_s: float) -> Matrix:
-    """Probability that a lognormal latency passes the deadline."""
+    """Return the probability that a lognormal latency exceeds the deadline."""
     spread = np.maximum(log_sd, 1e-6)
     distance = (math.log(deadline_s) - np.log(np.maximum(latency_s, 1e-9))) / spread
     tails = np.fromiter(map(math.erfc, (distance / math.sqrt(2.0)).ravel().tolist()), np.float64, distance.size)

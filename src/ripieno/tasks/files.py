@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from ripieno.domain import Message, Task
-from ripieno.domain.grader import Choice, Exact, External, GradedTask, Grader, Numeric, UnitTests
+from ripieno.domain.grader import Exact, External, GradedTask, Grader, MultipleChoice, Numeric, UnitTests
 from ripieno.errors import DataError
 from ripieno.tasks.graders import GraderRow, dump_grader, make_grader
 
@@ -92,7 +92,7 @@ def _make_short(row: _Row) -> Grader:
 
 
 def _letter(answer: str, meta: Mapping[str, object]) -> Grader:
-    return Choice(letter=answer.strip("() "), options=tuple("ABCDEFGHIJKLMNOPQR"))
+    return MultipleChoice(letter=answer.strip("() "), options=tuple("ABCDEFGHIJKLMNOPQR"))
 
 
 def _exact_or_letter(answer: str, meta: Mapping[str, object]) -> Grader:

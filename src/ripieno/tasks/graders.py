@@ -131,7 +131,7 @@ def dump_grader(given: Grader) -> dict[str, object]:
 _CLASSES: dict[str, type[Any]] = {
     "exact": grader.Exact,
     "numeric": grader.Numeric,
-    "choice": grader.Choice,
+    "choice": grader.MultipleChoice,
     "json_schema": grader.JsonSchema,
     "pattern": grader.Pattern,
     "unit_tests": grader.UnitTests,

@@ -8,13 +8,13 @@ from ripieno.domain import Answer, Task, Verdict, WorkerId
 from ripieno.domain.grader import (
     Agreement,
     Check,
-    Choice,
     Exact,
     External,
     Grader,
     Human,
     JsonSchema,
     Judge,
+    MultipleChoice,
     Numeric,
     Pattern,
     Recorded,
@@ -77,7 +77,7 @@ class Grading:
 
     async def _verify(self, check: Check, task: Task, answer: Answer, *, author: WorkerId | str, ask: Ask) -> Verdict:
         match check:
-            case UnitTests() | Pattern() | Exact() | Numeric() | Choice() | JsonSchema():
+            case UnitTests() | Pattern() | Exact() | Numeric() | MultipleChoice() | JsonSchema():
                 return await _check_alone(check, answer.text)
             case Judge():
                 judge = self._find_judge(check)
@@ -135,7 +135,9 @@ async def _compare(answer: Answer, task: Task, *, peer: WorkerId, ask: Ask) -> V
     return check_agreement(answer.text, theirs.text, peer=peer)
 
 
-async def _check_alone(check: UnitTests | Pattern | Exact | Numeric | Choice | JsonSchema, text: str) -> Verdict:
+async def _check_alone(
+    check: UnitTests | Pattern | Exact | Numeric | MultipleChoice | JsonSchema, text: str
+) -> Verdict:
     """Check a text without calling a worker.
 
     Raises:
@@ -151,7 +153,7 @@ async def _check_alone(check: UnitTests | Pattern | Exact | Numeric | Choice | J
     raise NoVerdict(f"the {name} check failed: {fault.text}", verifier=name, hint="fix the task's grader")
 
 
-def _check_text(check: Exact | Numeric | Choice | JsonSchema | Pattern, text: str) -> Verdict:
+def _check_text(check: Exact | Numeric | MultipleChoice | JsonSchema | Pattern, text: str) -> Verdict:
     match check:
         case Pattern():
             return check_pattern(check, text)
@@ -159,7 +161,7 @@ def _check_text(check: Exact | Numeric | Choice | JsonSchema | Pattern, text: st
             return check_exact(check, text)
         case Numeric():
             return check_numeric(check, text)
-        case Choice():
+        case MultipleChoice():
             return check_choice(check, text)
         case JsonSchema():
             return check_schema(check, text)

@@ -4,7 +4,7 @@ import re
 import string
 
 from ripieno.domain import Verdict
-from ripieno.domain.grader import Choice, Exact, Numeric, Pattern
+from ripieno.domain.grader import Exact, MultipleChoice, Numeric, Pattern
 from ripieno.errors import ConfigError
 from ripieno.tasks.patterns import matches
 
@@ -68,7 +68,7 @@ def check_numeric(grader: Numeric, text: str) -> Verdict:
     return _reject("numeric", f"{given:g} is not {grader.answer:g}")
 
 
-def check_choice(grader: Choice, text: str) -> Verdict:
+def check_choice(grader: MultipleChoice, text: str) -> Verdict:
     """Check whether the final answer chooses exactly the right letter."""
     letters = "".join(re.escape(option) for option in grader.options)
     final = final_answer(text)

@@ -9,13 +9,13 @@ from ripieno.domain import Choice, Estimate, Features, JsonValue, Objective
 
 
 class Policy(Protocol):
-    """Chooses among eligible workers. Built-in and plugin policies fill the same role; all see masked input only."""
+    """Chooses among eligible workers. Built-in and plugin policies have the same interface."""
 
     name: str
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:
-        """The policy's parameters, recorded with each decision."""
+        """Return the policy's parameters. Each decision records them."""
         ...
 
     def decide(
@@ -26,5 +26,5 @@ class Policy(Protocol):
         objective: Objective,
         rng: np.random.Generator,
     ) -> Choice:
-        """Order the workers of `estimates` (at least one), best first, and tell the propensity of that start."""
+        """Order the workers of `estimates` (at least one), best first, with the propensity of the first one."""
         ...

@@ -1,4 +1,4 @@
-"""Rules written by hand: the first that matches names the worker; utility orders the rest."""
+"""Hand-written rules: the first rule that matches names the worker; utility orders the others."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from ripieno.route.policies.utility import UtilityPolicy
 
 
 class Rule(BaseModel):
-    """One row of a rules file: every condition given must hold."""
+    """One row of a rules file. All of its conditions must hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: list[str] = Field(min_length=1)
-    """Whom to take, in order of preference."""
+    """Workers in order of preference."""
     kind: str | None = None
-    """Stated or inferred; a kind with a domain is written `kind/domain`."""
+    """Kind of the task, stated or inferred; a kind with a domain is `kind/domain`."""
     domain: str | None = None
-    """What stands behind the slash of `kind/domain`."""
+    """The domain in `kind/domain`."""
     language: str | None = None
     needs: list[Need] = Field(default_factory=list)
     least_prompt_tokens: int = 0
@@ -30,7 +30,7 @@ class Rule(BaseModel):
     least_mission_criticality: float = 0.0
 
     def matches(self, features: Features) -> bool:
-        """Whether the rule speaks about this task."""
+        """Return whether the rule applies to this task."""
         kind, _, domain = (features.kind or "").partition("/")
         return (
             (self.kind is None or self.kind in (features.kind, kind))
@@ -50,7 +50,7 @@ class _RulesFile(BaseModel):
 
 
 class RulePolicy:
-    """Hand-written rules before learned utility."""
+    """Hand-written rules, and the utility policy where none applies."""
 
     name = "rules"
 
@@ -63,7 +63,7 @@ class RulePolicy:
         """Read a rules file.
 
         Raises:
-            ConfigError: the file is missing or a rule is wrong; the message names the rule.
+            ConfigError: the file is missing, or a rule is wrong. The message names the rule.
         """
         try:
             parsed = _RulesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -79,7 +79,7 @@ class RulePolicy:
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:
-        """The parameters of the policy that orders the rest."""
+        """Return the parameters of the policy that orders the other workers."""
         return self.otherwise.facts
 
     def decide(

@@ -1,37 +1,24 @@
 """The default policy: the decision rule on one task, with its reasons in words."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ripieno.domain import Choice, Estimate, Features, JsonValue, Objective, WorkerId
 from ripieno.route.choose import DecisionRule, abstain, choose, explore, find_plausible, gather_estimates, rank
-from ripieno.route.utility import Scales
 
 
+@dataclass(slots=True)
 class UtilityPolicy:
-    """Greedy in utility, guarded, with an exploration share spread evenly over plausible workers.
-
-    Args:
-        exploration: probability of trying a plausible worker at random, in [0, 1).
-        scales: the ordinary price and wait that utility is measured against.
-        margin: quality by which a worker must be ahead of the incumbent, who would lead if quality did not depend on
-            the task.
-        has_ladder: whether new workers climb from shadow over trial to free.
-    """
+    """Greedy in utility, guarded, with an exploration share spread evenly over plausible workers."""
 
     name = "utility"
-
-    def __init__(
-        self, *, exploration: float = 0.0, scales: Scales | None = None, margin: float = 0.0, has_ladder: bool = True
-    ) -> None:
-        self.rule = DecisionRule(
-            exploration=exploration, scales=scales or Scales(), margin=margin, has_ladder=has_ladder
-        )
+    rule: DecisionRule = field(default_factory=DecisionRule)
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:
-        """The policy's parameters."""
+        """Return the options of the rule."""
         return self.rule.facts
 
     def decide(
@@ -42,7 +29,7 @@ class UtilityPolicy:
         objective: Objective,
         rng: np.random.Generator,
     ) -> Choice:
-        """Order the workers by utility; those below the quality floor, and new ones, come last."""
+        """Order the workers by utility. Workers below the quality floor and new workers come last."""
         arrays = gather_estimates(estimates)
         found = choose(arrays, objective, self.rule)
         leader = int(found.leader[0])
@@ -62,7 +49,7 @@ class UtilityPolicy:
             reasons.append(f"no eligible worker is expected to reach quality {objective.quality_floor:.2f}")
         abstains = objective.abstain_price is not None and bool(abstain(arrays, np.array([chosen]), objective)[0])
         if abstains:
-            reasons.insert(0, f"no answer is better than one of quality {quality:.2f}, the best to be expected")
+            reasons.insert(0, f"no answer is worth more than the best expected answer, of quality {quality:.2f}")
         return Choice(
             order=tuple(dict.fromkeys((workers[chosen], workers[leader], *order))),
             propensity=propensity,
@@ -73,11 +60,11 @@ class UtilityPolicy:
 
 
 def _explain_lead(leader: WorkerId, ranked: Sequence[WorkerId], utilities: Mapping[WorkerId, float]) -> str:
-    """Say why the leader leads. The first of `ranked` has the highest utility of those that may lead."""
+    """Explain why the leader leads. The first of `ranked` has the highest utility of the candidates."""
     best = ranked[0]
     if leader != best:
         lead = utilities[best] - utilities[leader]
-        return f"{leader} is the best single worker, and {best} is ahead by {lead:.3f} only: too little to be trusted"
+        return f"{leader} is the best single worker, and {best} leads by only {lead:.3f}, less than the margin"
     if len(ranked) == 1:
         return f"{best} is the only eligible worker"
     lead = utilities[best] - utilities[ranked[1]]

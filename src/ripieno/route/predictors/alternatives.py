@@ -1,4 +1,4 @@
-"""Predictors of the literature, to compare with and to choose: factors, logistic heads, boosted trees."""
+"""Regressors of the literature, for comparison: factors, logistic heads, boosted trees."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -7,13 +7,19 @@ import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.plugins import needs_extra
-from ripieno.route.predictors.regressors import ArrayRegressor, RidgeRegressor, shrunk_means
+from ripieno.route.predictors.regressors import ArrayRegressor, RidgeRegressor, shrunk_means, sigmoid
 
 SEED = 0
+FACTORS = 4
+"""Rank of the factorisation."""
+ROUNDS = 100
+"""Boosted trees."""
+DIRECTIONS = 48
+"""Leading directions of the task vectors that the trees see."""
 
 
 class FactorRegressor(ArrayRegressor):
-    """Matrix factorisation: a task's vector and a worker's vector in one space of few dimensions.
+    """Matrix factorisation: tasks and workers in one space of few dimensions.
 
     The factors are those of the ridge solution, the best of that rank for its fitted values.
 
@@ -21,18 +27,13 @@ class FactorRegressor(ArrayRegressor):
         Ong et al. (2024), RouteLLM, for the bilinear form; Izenman (1975), Reduced-rank regression.
     """
 
-    def __init__(self, *, rank: int = 4, precision: float = 30.0) -> None:
-        self.rank = rank
-        self.precision = precision
-        super().__init__()
-
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """Fit a ridge, then keep the leading directions of what it fits."""
-        ridge = RidgeRegressor(precision=self.precision)
+        """Fit a ridge, then keep the leading directions of its fitted values."""
+        ridge = RidgeRegressor()
         ridge.fit(z, y, kinds)
         learned = ridge.state()
         _, _, directions = np.linalg.svd((z - learned["centre"]) @ learned["weights"], full_matrices=False)
-        workers = directions[: self.rank].T  # (m, r)
+        workers = directions[:FACTORS].T  # (m, r)
         self._arrays = {
             "base": learned["base"],
             "centre": learned["centre"],
@@ -47,14 +48,10 @@ class FactorRegressor(ArrayRegressor):
 
 
 class LogisticRegressor(ArrayRegressor):
-    """One logistic head a worker; graded quality counts as that share of a success."""
-
-    def __init__(self, *, freedom: float = 1.0) -> None:
-        self.freedom = freedom
-        super().__init__()
+    """One logistic head per worker; graded quality counts as that share of a success."""
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """Fit each head on the tasks its worker was measured on."""
+        """Fit each head on the measured tasks of its worker."""
         means = shrunk_means(y)
         weights = np.zeros((z.shape[1], y.shape[1]))
         offsets = np.log(np.clip(means, 0.01, 0.99) / (1.0 - np.clip(means, 0.01, 0.99)))
@@ -62,31 +59,26 @@ class LogisticRegressor(ArrayRegressor):
             known = ~np.isnan(y[:, column])
             met = y[known, column]
             if known.sum() >= 2 and met.min() < met.max():
-                weights[:, column], offsets[column] = fit_shares(z[known], met, freedom=self.freedom)
+                weights[:, column], offsets[column] = fit_shares(z[known], met, freedom=1.0)
         self._arrays = {"weights": weights, "offsets": offsets}
 
     def predict(self, z: Matrix) -> Matrix:
         """Predict, shape (len(z), m)."""
-        return np.asarray(1.0 / (1.0 + np.exp(-(z @ self._arrays["weights"] + self._arrays["offsets"]))))
+        return sigmoid(z @ self._arrays["weights"] + self._arrays["offsets"])
 
 
 class BoostingRegressor(ArrayRegressor):
-    """Boosted trees over (task vector, worker): one model for all pairs, as the tutorials build it.
+    """Boosted trees over (task vector, worker): one model for all pairs, as in the tutorials.
 
-    Needs LightGBM (`pip install 'ripieno[boosting]'`); the trees are kept in its text form.
+    Needs LightGBM (`pip install 'ripieno[boosting]'`); the trees are stored in its text form.
     """
-
-    def __init__(self, *, rounds: int = 100, directions: int = 48) -> None:
-        self.rounds = rounds
-        self.directions = directions
-        super().__init__()
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Fit on the leading directions of the task vectors, the worker's number and its mean."""
         lightgbm = _import_lightgbm()
         centre = z.mean(axis=0)
         _, _, axes = np.linalg.svd(z - centre, full_matrices=False)
-        self._arrays = {"base": shrunk_means(y), "centre": centre, "axes": axes[: self.directions].T}
+        self._arrays = {"base": shrunk_means(y), "centre": centre, "axes": axes[:DIRECTIONS].T}
         known = ~np.isnan(y).ravel()
         rows = lightgbm.Dataset(
             self._pairs(z)[known], y.ravel()[known], categorical_feature=[0], params={"max_bin": 63, "verbose": -1}
@@ -102,7 +94,7 @@ class BoostingRegressor(ArrayRegressor):
             "num_threads": 1,
             "verbose": -1,
         }
-        trees = lightgbm.train(parameters, rows, num_boost_round=self.rounds)
+        trees = lightgbm.train(parameters, rows, num_boost_round=ROUNDS)
         self._arrays["trees"] = np.frombuffer(trees.model_to_string().encode(), dtype=np.uint8).copy()
 
     def predict(self, z: Matrix) -> Matrix:
@@ -111,7 +103,7 @@ class BoostingRegressor(ArrayRegressor):
         return np.asarray(trees.predict(self._pairs(z)).reshape(len(z), -1))
 
     def _pairs(self, z: Matrix) -> Matrix:
-        """One row a pair, workers of a task in a row: number, mean quality, directions."""
+        """Return one row per pair, the workers of a task in sequence: number, mean quality, directions."""
         base = self._arrays["base"]
         tasks = (z - self._arrays["centre"]) @ self._arrays["axes"]
         workers = np.stack([np.arange(len(base)), base], axis=1)
@@ -119,7 +111,7 @@ class BoostingRegressor(ArrayRegressor):
 
 
 def fit_shares(design: Matrix, y: Matrix, *, freedom: float) -> tuple[Matrix, float]:
-    """Logistic regression on shares y in [0, 1]; gives slopes, shape (d,), and intercept."""
+    """Fit a logistic regression to shares y in [0, 1]; return slopes, shape (d,), and intercept."""
     with needs_extra("train", "training a router"):
         from sklearn.linear_model import LogisticRegression
 

@@ -1,11 +1,11 @@
-"""Belief: what single outcomes say of a worker beyond what was learned before, folded in one at a time.
+"""Belief: a worker's deviation from the checkpoint's expectation, updated by one outcome at a time.
 
 For outcome y of worker w on a task with group weights g (shape (k,), summing to 1) and expected quality q:
 
     P(y = 1) = sigmoid(logit q + g . theta_w),    theta_w ~ N(m, S)
 
-For a known worker S says how far its learned estimates may be off; for a newcomer, how workers differ: a few shared
-directions L and a spread of each group, S = L L' + D, so that an outcome in one group says something of all others.
+For a known worker, S is the uncertainty of its learned estimates. For a newcomer, S is the covariance between workers:
+a few shared directions L and a spread of each group, S = L L' + D, so that an outcome in one group informs all others.
 
 Source:
     Rasch (1960), for ability and difficulty; Tipping & Bishop (1999), Probabilistic principal component analysis, for
@@ -23,25 +23,25 @@ from ripieno.route.predictors.regressors import sigmoid
 STANDARD = NormalDist()
 RANK = 3
 LEAST_WORKERS = 4
-"""With fewer known workers, directions cannot be told from luck: only a spread of each group is learned."""
+"""With fewer known workers, no shared directions are learned, only a spread of each group."""
 NEWTON_STEPS = 12
 LEAST_SPREAD = 0.05
 UNKNOWN_SPREAD = 1.0
-"""Variance of a group's ability, in logits, where too few workers are known to learn it."""
+"""Variance of the ability in a group, in logits, if too few workers are known to learn it."""
 ABILITY_PRECISION = 0.25
 PRIOR_COUNT = 2.0
 EDGE = 0.02
-"""Expectations are clipped this far from 0 and 1: nobody is ever sure."""
+"""Expectations are clipped this far from 0 and 1."""
 AS_GOOD = 0.03
-"""Quality that is no difference: a worker this close to the best one may be taken for its price."""
+"""Quality by which a worker may trail the best one and still count as equally good."""
 RELEVANT = (0.05, 0.95)
 IRRELEVANT_WEIGHT = 0.05
-"""Weight of a group in which it is all but settled whether the worker is best."""
+"""Weight of a group in which it is nearly certain whether the worker is best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Belief:
-    """A normal distribution over one worker's abilities in k groups, in logits beside what was expected."""
+    """A normal distribution over one worker's abilities in k groups, in logits relative to the expectation."""
 
     mean: Matrix
     """Shape (k,)."""
@@ -50,16 +50,16 @@ class Belief:
 
     @classmethod
     def prior(cls, covariance: Matrix) -> "Belief":
-        """No deviation, with this uncertainty."""
+        """Make the belief of no deviation, with this uncertainty."""
         return cls(mean=np.zeros(len(covariance)), covariance=covariance)
 
     def update(self, weights: Matrix, expected: float, outcome: float) -> "Belief":
-        """Fold one outcome in.
+        """Update the belief by one outcome.
 
         Args:
-            weights: groups of the task, shape (k,).
-            expected: quality expected without this belief, in [0, 1].
-            outcome: quality met, in [0, 1].
+            weights: group weights of the task, shape (k,).
+            expected: expected quality without this belief, in [0, 1].
+            outcome: measured quality, in [0, 1].
         """
         reach = self.covariance @ weights
         p = float(sigmoid(to_logit(np.array(expected)) + weights @ self.mean))
@@ -69,15 +69,15 @@ class Belief:
         return Belief(mean=self.mean + gain * (outcome - p), covariance=(covariance + covariance.T) / 2.0)
 
     def widen(self, covariance: Matrix) -> "Belief":
-        """Forget: the same mean, with this uncertainty added."""
+        """Add uncertainty, and keep the mean."""
         return Belief(mean=self.mean, covariance=self.covariance + covariance)
 
     def apply(self, weights: Matrix, expected: Matrix) -> tuple[Matrix, Matrix]:
-        """Quality with this belief, and its standard deviation.
+        """Compute the quality with this belief, and its standard deviation.
 
         Args:
-            weights: groups of n tasks, shape (n, k).
-            expected: quality expected without this belief, shape (n,).
+            weights: group weights of n tasks, shape (n, k).
+            expected: expected quality without this belief, shape (n,).
 
         Returns:
             Two arrays of shape (n,).
@@ -90,11 +90,11 @@ class Belief:
 
 
 def learn_prior(weights: Matrix, quality: Matrix) -> Belief:
-    """How a worker that was never measured may differ from the pool, in k groups.
+    """Learn the belief of an unmeasured worker's deviation from the pool, in k groups.
 
     Args:
-        weights: groups of the known tasks, shape (n, k); each task counts for its likeliest group.
-        quality: outcomes of m known workers, shape (n, m), NaN where unknown.
+        weights: group weights of the known tasks, shape (n, k); each task counts for its likeliest group.
+        quality: outcomes of m known workers, shape (n, m), NaN if unknown.
     """
     groups, workers = weights.shape[1], quality.shape[1]
     if workers < 2:
@@ -112,11 +112,11 @@ def learn_prior(weights: Matrix, quality: Matrix) -> Belief:
 
 
 def learn_cells(weights: Matrix, quality: Matrix) -> tuple[Matrix, Matrix]:
-    """What outcomes leave open of each known worker in each group, and how good the best one is there.
+    """Estimate the remaining uncertainty of each known worker in each group, and the best worker's quality there.
 
     Args:
-        weights: groups of the known tasks, shape (n, k).
-        quality: outcomes, shape (n, m), NaN where unknown.
+        weights: group weights of the known tasks, shape (n, k).
+        quality: outcomes, shape (n, m), NaN if unknown.
 
     Returns:
         Variance of each worker's ability in each group, in logits, shape (m, k); best mean quality, shape (k,).
@@ -132,7 +132,7 @@ def learn_cells(weights: Matrix, quality: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def pooled_quality(quality: Matrix) -> Matrix:
-    """Mean success on each task over its known workers, pulled towards the pool's; shape (n,)."""
+    """Average each task's quality over its known workers, shrunk towards the pool's mean; shape (n,)."""
     known = ~np.isnan(quality)
     pool = float(np.nanmean(quality))
     solved = np.where(known, quality, 0.0).sum(axis=1)
@@ -142,16 +142,16 @@ def pooled_quality(quality: Matrix) -> Matrix:
 def choose_probe(
     belief: Belief, weights: Matrix, expected: Matrix, *, rivals: Matrix, asked: set[int], rng: np.random.Generator
 ) -> int:
-    """A task of the group in which an answer says most about where the worker should be used.
+    """Choose a probe: a random task of the group in which an outcome gives the most information.
 
-    Within the group it is drawn at random: tasks picked for their difficulty would speak of the model's faults.
+    Within the group the draw is random, because a choice by difficulty would be biased by the predictor's errors.
 
     Args:
-        belief: what is believed by now.
-        weights: groups of the tasks on offer, shape (n, k).
-        expected: quality expected of the worker on each task before any outcome, shape (n,).
+        belief: the current belief.
+        weights: group weights of the available tasks, shape (n, k).
+        expected: expected quality of the worker on each task before any outcome, shape (n,).
         rivals: quality of the best known worker in each group, shape (k,).
-        asked: rows that were asked already.
+        asked: rows that were already used.
         rng: draws the task.
 
     Returns:
@@ -170,18 +170,19 @@ def choose_probe(
 
 
 def chance_best(belief: Belief, weights: Matrix, expected: Matrix, *, rivals: Matrix) -> Matrix:
-    """Probability that the worker is as good as the best one in each group, shape (k,); see `choose_probe`."""
-    usual, sd, _ = summarise_groups(belief, weights, expected)
-    return _normal_cdf((usual - rivals + AS_GOOD) / np.maximum(sd, 1e-9))
+    """Return the probability that the worker is as good as the best one in each group, shape (k,)."""
+    mean, sd, _ = summarise_groups(belief, weights, expected)
+    margins = (mean - rivals + AS_GOOD) / np.maximum(sd, 1e-9)
+    return np.array([STANDARD.cdf(margin) for margin in margins.tolist()])
 
 
 def is_settled(chances: Matrix) -> bool:
-    """Whether it is all but known in every group if the worker is best there."""
+    """Return whether it is nearly certain in every group if the worker is best there."""
     return bool(((chances <= RELEVANT[0]) | (chances >= RELEVANT[1])).all())
 
 
 def summarise_groups(belief: Belief, weights: Matrix, expected: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Mean quality in each group, its standard deviation, and the slope of quality in ability; each of shape (k,)."""
+    """Compute each group's mean quality, its standard deviation, and the slope of quality in ability; shape (k,)."""
     which, groups = weights.argmax(axis=1), weights.shape[1]
     p, sd = belief.apply(weights, expected)
     counts = np.maximum(np.bincount(which, minlength=groups), 1)
@@ -190,13 +191,13 @@ def summarise_groups(belief: Belief, weights: Matrix, expected: Matrix) -> tuple
 
 
 def to_logit(p: Matrix) -> Matrix:
-    """Logit of a probability that is clipped away from 0 and 1."""
+    """Compute the logit of a probability, clipped away from 0 and 1."""
     clipped = np.clip(p, EDGE, 1.0 - EDGE)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def _abilities(which: "np.ndarray", quality: Matrix, ease: Matrix, groups: int) -> tuple[Matrix, Matrix]:
-    """Ability of each worker in each group, shape (m, k), and the variance of what it was measured by."""
+    """Estimate the ability of each worker in each group, and its variance; shape (m, k)."""
     known = ~np.isnan(quality)
     met = np.where(known, quality, 0.0)
     theta, information = np.zeros((quality.shape[1], groups)), np.ones((quality.shape[1], groups))
@@ -210,7 +211,3 @@ def _abilities(which: "np.ndarray", quality: Matrix, ease: Matrix, groups: int) 
 
 def _sum_by_group(which: "np.ndarray", values: Matrix, groups: int) -> Matrix:
     return np.asarray((np.eye(groups)[which].T @ values).T)
-
-
-def _normal_cdf(x: Matrix) -> Matrix:
-    return np.array([STANDARD.cdf(value) for value in x.tolist()])

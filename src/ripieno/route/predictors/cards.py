@@ -1,4 +1,4 @@
-"""Cards: how alike two workers are by what may be known of them before they are measured."""
+"""Cards: similarity of two workers by their cards."""
 
 import re
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from ripieno.domain import Matrix, Worker, WorkerId
 from ripieno.domain.training import describe_card
 
 STRANGER = 0.005
-"""What a worker of another family counts; one of the same family counts the square of their likeness, at most 1."""
+"""Weight of a worker of another family; one of the same family has the square of their likeness, at most 1."""
 LEAST_CLOSENESS = 0.05
-"""What a worker of a quite other price counts, against one of the same."""
+"""Relative weight of a worker of a very different price."""
 
 
-def weigh_kin(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Matrix:
-    """How much each known worker says of an unmeasured one: its nearest in family and price say most.
+def weigh_similar(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Matrix:
+    """Weigh the known workers by their similarity to an unmeasured one, in family and price.
 
     Args:
-        worker: the unmeasured one.
-        workers: the m known ones.
-        cards: their facts, shape (m, f).
+        worker: the unmeasured worker.
+        workers: the m known workers.
+        cards: facts of their cards, shape (m, f).
 
     Returns:
         Weights that sum to 1, shape (m,).
@@ -37,7 +37,7 @@ def weigh_kin(worker: Worker, workers: Sequence[WorkerId], cards: Matrix) -> Mat
 
 
 def _likeness(first: str, second: str) -> float:
-    """Shared words of two ids, in [0, 1]; a shared beginning counts, a shared size does not."""
+    """Return the share of common words of two ids, in [0, 1]; numbers such as sizes do not count."""
     one, two = _words(first), _words(second)
     return len(one & two) / len(one | two) if one | two else 0.0
 

@@ -1,4 +1,4 @@
-"""Checkpoint: what was learned at once from measured outcomes, and what it expects. Nothing changes after the fit."""
+"""Checkpoint: a learner fitted to measured outcomes. Nothing changes after the fit."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,24 +14,17 @@ from ripieno.errors import ConfigError, PredictorError
 from ripieno.plugins import ForeignCall, build_plugin
 from ripieno.route.predictors.belief import Belief, learn_cells, learn_prior
 from ripieno.route.predictors.calibration import expected_calibration_error
-from ripieno.route.predictors.cards import weigh_kin
+from ripieno.route.predictors.cards import weigh_similar
 from ripieno.route.predictors.groups import Groups
 from ripieno.route.predictors.guard import choose_margin
 from ripieno.route.predictors.heads import HeadsLearner
-from ripieno.route.predictors.learner import (
-    Arrays,
-    FitReport,
-    Learner,
-    Predictions,
-    join_arrays,
-    narrow,
-    split_arrays,
-)
+from ripieno.route.predictors.learner import FitReport, Learner, Predictions, join_arrays, narrow, split_arrays
 from ripieno.route.predictors.pair import KINDS as REGRESSORS
 from ripieno.route.predictors.pair import PairLearner, draw_folds
 from ripieno.route.predictors.prior import UNKNOWN_LATENCY_S, list_price
-from ripieno.route.predictors.regressors import shrunk_means
+from ripieno.route.predictors.regressors import Arrays, shrunk_means
 from ripieno.route.predictors.scale import FLOOR
+from ripieno.route.predictors.stack import predict_folds
 
 KINDS = (*REGRESSORS, HeadsLearner.kind)
 """Built-in predictors by name."""
@@ -43,10 +36,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def make_learner(kind: str) -> Learner:
-    """Make an untrained learner: a built-in one, or that of a plugin.
+    """Make an untrained learner: a built-in one, or a plugin's.
 
     Raises:
-        ConfigError: no plugin has that name, it cannot load, or its name cannot name a folder.
+        ConfigError: no plugin has that name, it cannot load, or its name is no valid folder name.
     """
     if kind == HeadsLearner.kind:
         return HeadsLearner()
@@ -58,14 +51,14 @@ def make_learner(kind: str) -> Learner:
 
 
 class Checkpoint:
-    """A fitted learner, and what newcomers and single outcomes are compared with.
+    """A fitted learner, with the reference values for newcomers and single outcomes.
 
     Args:
         kind: name of the learner.
-        learner: fitted; this object owns it.
-        workers: the m workers it was trained on.
+        learner: the fitted learner; this object owns it.
+        workers: the m workers of the training set.
         arrays: learned arrays of the groups `base`, `groups` and `newcomer`.
-        version: name of the saved checkpoint; of an unsaved one if not given.
+        version: name of the saved checkpoint, if it is saved.
     """
 
     def __init__(
@@ -82,33 +75,31 @@ class Checkpoint:
         self.workers = tuple(workers)
         self.columns = {worker: index for index, worker in enumerate(self.workers)}
         self.metrics: dict[str, float] = {}
-        """Figures of the held-out predictions; not saved with the arrays."""
+        """Metrics of the held-out predictions; not saved with the arrays."""
         self.out_of_fold: Matrix | None = None
-        """Calibrated predictions of the training tasks, each by a fit without it, shape (n, m); not saved."""
+        """Calibrated out-of-fold predictions of the training tasks, shape (n, m); not saved."""
         self.groups = Groups(arrays["groups"])
         newcomer = arrays["newcomer"]
         self.newcomer = Belief(mean=newcomer["mean"], covariance=newcomer["covariance"])
-        """What is believed of a worker that was never measured."""
+        """Belief of a worker that was never measured."""
         self.margin = float(arrays["base"]["margin"][0])
-        """Quality by which a worker must be ahead before the best single worker is left for it."""
+        """Quality by which a worker must be ahead of the best single worker to be chosen."""
         self.means: Matrix = np.asarray(arrays["base"]["means"])
         """Mean quality of each worker over all known tasks, shape (m,)."""
-        self.usual: list[float] = self.means.tolist()
-        """The same as plain numbers."""
         self.rivals: Matrix = np.asarray(arrays["base"]["rivals"])
         """Mean quality of the best known worker in each group, shape (k,)."""
         self.shares: Matrix = np.asarray(arrays["base"]["shares"])
         """Share of each group in the training tasks, shape (1, k)."""
         self._learner = learner
         self._base = {name: arrays["base"][name] for name in BASE}
-        self._kin: dict[WorkerId, Matrix] = {}
+        self._similar: dict[WorkerId, Matrix] = {}
 
     @classmethod
     def fit(cls, kind: str, data: TrainingSet, *, rng: np.random.Generator) -> Self:
         """Learn from measured outcomes.
 
         Raises:
-            PredictorError: the learner raised, or its predictions are none.
+            PredictorError: the learner raised, or its predictions are invalid.
         """
         learner = make_learner(kind)
         with _entering(kind, f"untrained-{kind}"):
@@ -126,11 +117,11 @@ class Checkpoint:
 
     @classmethod
     def restore(cls, kind: str, workers: Sequence[WorkerId], arrays: Arrays, *, version: str) -> Self:
-        """Make a checkpoint of saved arrays.
+        """Make a checkpoint from saved arrays.
 
         Raises:
             KeyError: an array is missing.
-            ValueError: the arrays are of other workers, or damaged.
+            ValueError: the arrays belong to other workers, or are damaged.
             PredictorError: the learner of a plugin raised.
         """
         learner, prefix = make_learner(kind), _prefix(kind)
@@ -151,10 +142,10 @@ class Checkpoint:
         return {f"{_prefix(self.kind)}{name}": value for name, value in own.items()} | join_arrays(parts)
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
-        """Return the vectors that the learner sees, shape (len(features), d).
+        """Return the learner's vectors, shape (len(features), d).
 
         Raises:
-            PredictorError: the learner raised, or what it returned is no vectors.
+            PredictorError: the learner raised, or its vectors are invalid.
         """
         with _entering(self.kind, self.version):
             z = self._learner.vectors(features)
@@ -165,14 +156,14 @@ class Checkpoint:
         return z
 
     def predict(self, features: Sequence[Features], z: Matrix | None = None) -> Predictions:
-        """Predict for every known worker; single outcomes are not counted.
+        """Predict for every known worker, without later outcomes.
 
         Args:
-            features: of n tasks.
-            z: their vectors; made here if not given.
+            features: features of n tasks.
+            z: their vectors. Default: computed here.
 
         Raises:
-            PredictorError: the learner raised, or what it returned is no prediction.
+            PredictorError: the learner raised, or its predictions are invalid.
         """
         z = self.vectors(features) if z is None else z
         with _entering(self.kind, self.version):
@@ -182,7 +173,7 @@ class Checkpoint:
         return found
 
     def cover(self, data: TrainingSet) -> tuple[float, float]:
-        """Return the shares of measured costs and latencies in their 80 % intervals; NaN where nothing is known."""
+        """Return the shares of measured costs and latencies in their 80 % intervals; NaN if none is known."""
         found = self.predict(data.features)
         columns = [self.columns[worker] for worker in data.workers]
         cost, latency = found.cost_usd[:, columns], found.latency_s[:, columns]
@@ -192,39 +183,39 @@ class Checkpoint:
         )
 
     def prior_of(self, worker: WorkerId) -> Belief:
-        """Return what is believed of a worker before any single outcome."""
+        """Return the belief of a worker before any later outcome."""
         column = self.columns.get(worker)
         if column is None:
             return self.newcomer
         return Belief.prior(np.diag(KNOWN_SHARE * self._base["cells"][column]))
 
-    def weigh_kin(self, worker: Worker) -> Matrix:
-        """Return how much each known worker says of an unknown one, shape (m,)."""
-        if worker.id not in self._kin:
-            self._kin[worker.id] = weigh_kin(worker, self.workers, self._base["cards"])
-        return self._kin[worker.id]
+    def weigh_similar(self, worker: Worker) -> Matrix:
+        """Return the weights of the known workers for an unknown one, by similarity, shape (m,)."""
+        if worker.id not in self._similar:
+            self._similar[worker.id] = weigh_similar(worker, self.workers, self._base["cards"])
+        return self._similar[worker.id]
 
     def rate(self, worker: Worker, quality: Matrix) -> Matrix:
-        """Return the quality of one worker, shape (n,): its own column, or that of its kin for a newcomer."""
+        """Return the quality of one worker, shape (n,): its own, or for a newcomer that of similar workers."""
         column = self.columns.get(worker.id)
-        return quality[:, column] if column is not None else quality @ self.weigh_kin(worker)
+        return quality[:, column] if column is not None else quality @ self.weigh_similar(worker)
 
     def expect_scales(self, worker: Worker, features: Features, found: Predictions) -> tuple[float | None, float]:
-        """Return cost and latency of one task: the worker's own, or those of its kin for a newcomer."""
+        """Return cost and latency of one task: the worker's own, or for a newcomer those of similar workers."""
         column = self.columns.get(worker.id)
-        kin = self.weigh_kin(worker) if column is None else None
+        shares = self.weigh_similar(worker) if column is None else None
         cost: float | None
-        cost = float(found.cost_usd[0, column]) if kin is None else mean_known(found.cost_usd[0], kin)
-        latency = float(found.latency_s[0, column]) if kin is None else mean_known(found.latency_s[0], kin)
-        if isnan(cost) or (kin is not None and worker.price.usd_per_cpu_s == 0.0):
+        cost = float(found.cost_usd[0, column]) if shares is None else mean_known(found.cost_usd[0], shares)
+        latency = float(found.latency_s[0, column]) if shares is None else mean_known(found.latency_s[0], shares)
+        if isnan(cost) or (shares is not None and worker.price.usd_per_cpu_s == 0.0):
             lengths = found.output_tokens
-            known = None if lengths is None else lengths[0] @ kin if kin is not None else lengths[0, column]
+            known = None if lengths is None else lengths[0] @ shares if shares is not None else lengths[0, column]
             cost = list_price(worker, features, None if known is None else float(known))
         return cost, UNKNOWN_LATENCY_S if isnan(latency) else latency
 
 
 def infer_schema(kind: str, arrays: Arrays, *, encoder: str) -> FeatureSchema | None:
-    """Find what a built-in predictor reads from its arrays; None for a plugin's, which nothing is known of.
+    """Infer the feature schema of a built-in predictor from its arrays; None for a plugin's.
 
     Raises:
         KeyError: an array is missing.
@@ -243,7 +234,7 @@ def infer_schema(kind: str, arrays: Arrays, *, encoder: str) -> FeatureSchema | 
 
 
 def _prefix(kind: str) -> str:
-    """Return what stands before the names of a learner's arrays; those of built-in ones never clash with ours."""
+    """Return the prefix of a learner's array names; those of built-in learners never clash with ours."""
     return "" if kind in KINDS else "learner/"
 
 
@@ -252,7 +243,7 @@ def _entering(kind: str, version: str) -> Iterator[None]:
     """Run a learner's code.
 
     Raises:
-        PredictorError: it raised.
+        PredictorError: the code raised.
     """
     with ForeignCall() as fault:
         yield
@@ -262,20 +253,22 @@ def _entering(kind: str, version: str) -> Iterator[None]:
 
 def _cross_fit(kind: str, data: TrainingSet, *, rng: np.random.Generator) -> FitReport:
     """Predict each fold of the training tasks by a new learner that is fitted on the others."""
-    folds = draw_folds(data.groups, rng=rng)
-    held_out = np.tile(shrunk_means(data.quality), (len(data), 1))
-    for train, test in folds:
+
+    def predict(train: np.ndarray, test: np.ndarray) -> Matrix:
         learner, part = make_learner(kind), [data.features[row] for row in test]
         with _entering(kind, f"untrained-{kind}"):
             learner.fit(data.take(train), rng=rng)
             found = learner.predict(learner.vectors(part), part)
             require_sound(found, (len(part), len(data.workers)))
-        held_out[test] = found.quality
+        return found.quality
+
+    folds = draw_folds(data.groups, rng=rng)
+    held_out = predict_folds(data.quality, folds, predict)
     return FitReport(raw=held_out, calibrated=(held_out,), folds=(folds,))
 
 
 def _learn_base(z: Matrix, data: TrainingSet, report: FitReport) -> dict[str, Arrays]:
-    """Learn what newcomers and single outcomes are compared with."""
+    """Learn the reference values for newcomers and single outcomes."""
     groups = Groups.fit(z, data.labels)
     weights = groups.weigh(z)
     cards = data.cards if data.cards is not None else np.full((len(data.workers), 1), np.nan)
@@ -297,10 +290,10 @@ def _learn_base(z: Matrix, data: TrainingSet, report: FitReport) -> dict[str, Ar
 
 
 def require_sound(found: Predictions, shape: tuple[int, int]) -> None:
-    """Refuse what is no prediction.
+    """Check predictions.
 
     Raises:
-        ValueError: a matrix has another shape, or a number cannot be.
+        ValueError: a matrix has the wrong shape, or a number is out of range.
     """
     quality, sd = np.asarray(found.quality), np.asarray(found.quality_sd)
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("quality", "quality_sd", "cost_usd", "latency_s"), shape)
@@ -320,7 +313,7 @@ def require_sound(found: Predictions, shape: tuple[int, int]) -> None:
     for name in ("cost_usd", "latency_s"):
         values = np.asarray(getattr(found, name))
         if (np.isinf(values) | (values < 0.0)).any():
-            raise ValueError(f"{name} must not be negative or infinite; NaN says that it is unknown")
+            raise ValueError(f"{name} must not be negative or infinite; NaN means unknown")
 
 
 def _cover(expected: Matrix, tails: Matrix | None, columns: Sequence[int], target: Matrix) -> float:
@@ -334,7 +327,7 @@ def _cover(expected: Matrix, tails: Matrix | None, columns: Sequence[int], targe
 
 
 def measure_fit(raw: Matrix, calibrated: Matrix, quality: Matrix) -> dict[str, float]:
-    """Return figures of held-out predictions for the card."""
+    """Compute the metrics of held-out predictions for the model card."""
     return {
         "ece_raw": expected_calibration_error(np.clip(raw, 0, 1), quality),
         "ece": expected_calibration_error(calibrated, quality),

@@ -1,6 +1,6 @@
-"""Drift: has a worker become another one? Each worker is watched in each group of tasks, and over all of them.
+"""Drift: detection of changed workers, in each group of tasks and over all tasks.
 
-The detector comes from river, of the extra `train`. Without it everything else works, and drift detection is off.
+The detector is river's, of the extra `train`. Without it, drift detection is off.
 """
 
 import logging
@@ -16,10 +16,9 @@ from ripieno.plugins import needs_extra
 log = logging.getLogger(__name__)
 
 CONFIDENCE = 0.0005
-"""Chance of a false alarm for each pair of windows that is compared."""
-
-
+"""Probability of a false alarm per compared pair of windows."""
 PRIMED = 50
+"""Outcomes as expected that a new detector starts with."""
 
 
 class _Detector(Protocol):
@@ -33,7 +32,7 @@ class _Detector(Protocol):
 
 
 def find_drift_fault() -> str | None:
-    """Say why drift detection is off, and what turns it on; None where it is on."""
+    """Explain why drift detection is off, and how to turn it on; None if it is on."""
     if find_spec("river") is not None:
         return None
     return "drift detection is off: it needs the package 'river': pip install 'ripieno[train]'"
@@ -41,7 +40,7 @@ def find_drift_fault() -> str | None:
 
 @cache
 def is_watching() -> bool:
-    """Whether drift can be detected here; where it cannot, the log says so once."""
+    """Return whether drift detection is on. If it is off, the first call logs a warning."""
     fault = find_drift_fault()
     if fault is not None:
         log.warning("%s", fault)
@@ -49,10 +48,10 @@ def is_watching() -> bool:
 
 
 class DriftWatch:
-    """Detectors over outcome minus the checkpoint's expectation, which does not follow the worker.
+    """Detectors of the difference between outcome and the checkpoint's expectation, which does not follow the worker.
 
-    A detector begins as if the expectation had been met `PRIMED` times, so that a worker which changed before its first
-    outcome is noticed, too; once it is known to have changed, what it does now is what later changes are held against.
+    A detector starts as if the expectation had been met `PRIMED` times, so that it also notices a worker that changed
+    before its first outcome. After a change, later changes are measured from the new behaviour.
 
     Source:
         Bifet & Gavalda (2007), Learning from time-changing data with adaptive windowing (ADWIN), as river has it.
@@ -61,21 +60,21 @@ class DriftWatch:
     def __init__(self, changed: Iterable[WorkerId] = ()) -> None:
         self._detectors: dict[Hashable, _Detector] = {}
         self._shared: frozenset[Hashable] = frozenset()
-        """Detectors that a copy has, too: they are copied before they see anything."""
+        """Detectors shared with the original. They are copied before an update."""
         self.changed = set(changed)
-        """Workers that are known not to be what the checkpoint expects."""
+        """Workers that are known to differ from the checkpoint's expectation."""
 
     def copy(self) -> "DriftWatch":
-        """Return a watch that goes on from here. This one must see no more outcomes."""
+        """Return a watch that continues from here. This one must see no more outcomes."""
         made = DriftWatch(self.changed)
         made._detectors, made._shared = dict(self._detectors), frozenset(self._detectors)
         return made
 
     def see(self, worker: WorkerId, group: int, *, expected: float, outcome: float) -> str | None:
-        """Take one outcome, in [0, 1], and what was expected.
+        """Record one outcome and its expectation, in [0, 1].
 
         Returns:
-            What was noticed, in words; always None where drift detection is off.
+            The detected change in words, if any.
         """
         if not is_watching():
             return None
@@ -106,6 +105,6 @@ def _make_detector(expected: float | None) -> _Detector:
     if expected is None:
         return detector
     for place in range(1, PRIMED + 1):
-        success = int(place * expected) - int((place - 1) * expected)  # as many as expected, evenly spread
+        success = int(place * expected) - int((place - 1) * expected)  # the expected number of successes, evenly spread
         detector.update(success - expected)
     return detector

@@ -1,4 +1,4 @@
-"""Estimator: a checkpoint and what outcomes have taught since, to estimates of known workers and of newcomers."""
+"""Estimator: estimates of known workers and newcomers, from a checkpoint and later outcomes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
 FEW_OUTCOMES, ENOUGH_OUTCOMES = 10, 30
 SETTLED_SD = 0.12
 LIKELY = 0.5
-"""Least share of a kind of task that is inferred."""
+"""Lowest probability of an inferred kind of task."""
 
 _Row = tuple[float, float, float, float, float | None, float | None, float]
 """Quality, its standard deviation, cost, latency, output tokens, score and latency spread of one worker."""
@@ -25,33 +25,33 @@ _Row = tuple[float, float, float, float, float | None, float | None, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Sight:
-    """One task as the checkpoint sees it."""
+    """The checkpoint's view of one task."""
 
     features: Features
     expected: Predictions
     rows: list[_Row]
     weights: Matrix | None
-    """Groups of the task, shape (1, k); None where nothing asks for them."""
+    """Group weights of the task, shape (1, k); None if they are not needed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimator:
-    """Estimates tasks on workers. It never changes: `fold` returns another one."""
+    """Estimates tasks on workers. It is immutable: `fold` returns a new estimator."""
 
     checkpoint: Checkpoint
     state: OnlineState = field(default_factory=OnlineState)
 
     @property
     def version(self) -> str:
-        """Name of the checkpoint, and the place in the ledger up to which later outcomes are folded in."""
+        """Return the checkpoint's name with the ledger place of the last folded outcome."""
         name = self.checkpoint.version
         return f"{name}+{self.state.watermark}" if self.state.outcomes else name
 
     def forecast(self, features: Features, workers: Sequence[Worker]) -> Forecast:
-        """Estimate one task on each of `workers`, in order; the task's vector is made once.
+        """Estimate one task on each of `workers`, in order; the task's vector is computed once.
 
         Raises:
-            PredictorError: the checkpoint's learner raised, or gave what is no estimate.
+            PredictorError: the checkpoint's learner raised, or its predictions are invalid.
         """
         checkpoint = self.checkpoint
         z = checkpoint.vectors([features])
@@ -83,11 +83,11 @@ class Estimator:
         return quality, self.checkpoint.groups.weigh(z)
 
     def belief_of(self, worker: WorkerId) -> Belief:
-        """Return what is believed of a worker by now."""
+        """Return the current belief of a worker."""
         return self.state.beliefs.get(worker) or self.checkpoint.prior_of(worker)
 
     def standing(self, worker: WorkerId, *, sd: float) -> Standing:
-        """Return how far a worker may be used by now; `sd` is the uncertainty of its quality on the task at hand."""
+        """Return the current standing of a worker; `sd` is the uncertainty of its quality on the task."""
         if worker in self.checkpoint.columns:
             return Standing.FREE
         outcomes = self.state.outcomes.get(worker, 0)
@@ -98,14 +98,14 @@ class Estimator:
         return Standing.FREE if outcomes >= ENOUGH_OUTCOMES and sd <= SETTLED_SD else Standing.TRIAL
 
     def _infer_kind(self, weights: Matrix) -> str | None:
-        """Return the likeliest kind of task among those of the training tasks; None where none is likely."""
+        """Return the likeliest kind of task among those of the training tasks; None if none is likely."""
         place = int(weights[0].argmax())
         return self.checkpoint.groups.names[place] if weights[0, place] >= LIKELY else None
 
     def _estimate_known(self, worker: Worker, column: int, sight: _Sight) -> Estimate:
         quality, sd, cost, latency, length, score, log_sd = sight.rows[column]
         factors = self.state.factors.get(worker.id, (0.0, 0.0))
-        usual = self.checkpoint.usual[column]
+        mean = float(self.checkpoint.means[column])
         belief = self.state.beliefs.get(worker.id)
         if belief is not None:
             assert sight.weights is not None
@@ -113,7 +113,7 @@ class Estimator:
             shifted, now = belief.apply(sight.weights, met)
             _, first = self.checkpoint.prior_of(worker.id).apply(sight.weights, met)
             quality, sd = float(shifted[0]), min(sd * float(now[0] / max(first[0], 1e-9)), UNMEASURED_SD)
-            usual = float(belief.apply(self.checkpoint.shares, np.array([usual]))[0][0])
+            mean = float(belief.apply(self.checkpoint.shares, np.array([mean]))[0][0])
         latency = (UNKNOWN_LATENCY_S if isnan(latency) else latency) * exp(factors[1])
         price = list_price(worker, sight.features, length) if isnan(cost) else cost
         return Estimate(
@@ -124,7 +124,7 @@ class Estimator:
             latency_s=latency,
             first_token_s=self._expect_first(worker.id, latency),
             latency_log_sd=log_sd,
-            mean_quality=usual,
+            mean_quality=mean,
             output_tokens=length,
             score=score,
         )
@@ -132,10 +132,10 @@ class Estimator:
     def _estimate_newcomer(self, worker: Worker, sight: _Sight) -> Estimate:
         checkpoint, expected, weights = self.checkpoint, sight.expected, sight.weights
         assert weights is not None
-        kin = checkpoint.weigh_kin(worker)
+        similar = checkpoint.weigh_similar(worker)
         belief = self.belief_of(worker.id)
-        quality, sd = belief.apply(weights, expected.quality @ kin)
-        usual, _ = belief.apply(checkpoint.shares, np.array([checkpoint.means @ kin]))
+        quality, sd = belief.apply(weights, expected.quality @ similar)
+        mean, _ = belief.apply(checkpoint.shares, np.array([checkpoint.means @ similar]))
         cost, latency = checkpoint.expect_scales(worker, sight.features, expected)
         factors = self.state.factors.get(worker.id, (0.0, 0.0))
         latency *= exp(factors[1])
@@ -146,10 +146,10 @@ class Estimator:
             cost_usd=None if cost is None else cost * exp(factors[0]),
             latency_s=latency,
             first_token_s=self._expect_first(worker.id, latency),
-            output_tokens=None if expected.output_tokens is None else mean_known(expected.output_tokens[0], kin),
+            output_tokens=None if expected.output_tokens is None else mean_known(expected.output_tokens[0], similar),
             is_measured=worker.id in self.state.outcomes,
-            mean_quality=float(usual[0]),
-            score=None if expected.score is None else float(expected.score[0] @ kin),
+            mean_quality=float(mean[0]),
+            score=None if expected.score is None else float(expected.score[0] @ similar),
             standing=self.standing(worker.id, sd=float(sd[0])),
         )
 
@@ -159,7 +159,7 @@ class Estimator:
 
 
 def _list_rows(found: Predictions) -> list[_Row]:
-    """Return what is expected of each worker on the first task, as plain numbers."""
+    """Return the expectations of each worker on the first task as plain numbers."""
     count = found.quality.shape[1]
     parts = (found.quality, found.quality_sd, found.cost_usd, found.latency_s)
     nothing = [None] * count

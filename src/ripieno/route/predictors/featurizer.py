@@ -1,24 +1,23 @@
-"""Features to one dense vector: the part of a predictor that does not depend on outcomes."""
+"""Featurizer: features to one dense vector, the part of a predictor that does not depend on outcomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ripieno.domain import Features, Matrix
 from ripieno.domain.features import TERM_BUCKETS
 from ripieno.plugins import needs_extra
+from ripieno.route.predictors.regressors import Arrays, unit
 
 TERM_WEIGHT = 0.7
 SHAPE_WEIGHT = 0.1
 TOOL_WEIGHT = 0.3
-"""Weights of the blocks beside the embedding's 1.0: fixed once, on the out-of-fold error of five outcome sets."""
+"""Weights of the blocks, relative to the embedding's 1.0, chosen by the out-of-fold error on five outcome sets."""
 MAX_TOPICS = 64
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class Featurizer:
-    """Centred embedding, TF-IDF topics, standardised shape of text and tools, side by side.
+    """Concatenates centred embedding, TF-IDF topics, and standardised shape of text and tools.
 
     Source:
         Deerwester et al. (1990), latent semantic analysis, for the topics.
@@ -61,8 +60,8 @@ class Featurizer:
         tools = (np.stack([item.tool_shape for item in features]) - self._tool_mean) / self._tool_scale
         topics = np.stack([self._project(item) for item in features])
         blocks = (
-            _unit(embeddings),
-            TERM_WEIGHT * _unit(topics),
+            unit(embeddings),
+            TERM_WEIGHT * unit(topics),
             SHAPE_WEIGHT * np.maximum(np.minimum(shapes, 3.0), -3.0),
             TOOL_WEIGHT * np.maximum(np.minimum(tools, 3.0), -3.0),
         )
@@ -88,7 +87,3 @@ def _fit_topics(features: Sequence[Features], idf: np.ndarray) -> np.ndarray:
         return np.zeros((TERM_BUCKETS, 1))
     svd = TruncatedSVD(size, n_iter=4, random_state=0).fit(matrix)
     return np.asarray(svd.components_.T)
-
-
-def _unit(matrix: np.ndarray) -> np.ndarray:
-    return np.asarray(matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9))

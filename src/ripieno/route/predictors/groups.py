@@ -1,49 +1,49 @@
-"""Groups: the few regions of tasks that beliefs about a worker are kept for."""
+"""Groups: the few regions of tasks, each with its own belief about a worker."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.plugins import needs_extra
 from ripieno.route.predictors.kinds import SHARPNESS, fit_softmax
-from ripieno.route.predictors.regressors import softmax
+from ripieno.route.predictors.regressors import Arrays, softmax
 
 MOST_CLUSTERS = 8
 TASKS_A_CLUSTER = 40
 MOST_LABELS = 32
 TEMPERATURE = 0.1
-"""Squared distance over which a cluster's weight falls by e: task vectors have length near one."""
+"""Squared distance over which a cluster's weight falls by a factor e. Task vectors have length near one."""
 
 
 class Groups:
-    """Labelled kinds where the data have some, inferred from the text; else soft clusters."""
+    """Labelled kinds, inferred from the text, if the data have some; otherwise soft clusters."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, arrays: Arrays) -> None:
         self.arrays = dict(arrays)
         packed = self.arrays.get("names")
         self.names: tuple[str, ...] = tuple(json.loads(packed.tobytes())) if packed is not None else ()
-        """Labels of the groups; empty where they are clusters."""
+        """Labels of the groups; empty for clusters."""
 
     @classmethod
     def fit(cls, z: Matrix, labels: Sequence[str | None]) -> "Groups":
-        """Learn the regions from task vectors, shape (n, d)."""
+        """Learn the groups from task vectors, shape (n, d)."""
         names = sorted({label or "" for label in labels})
         if 1 < len(names) <= MOST_LABELS:
             which = np.array([names.index(label or "") for label in labels])
-            weights, offsets = fit_softmax(SHARPNESS * z, which, len(names), freedom=10.0)
+            weights, offsets = fit_softmax(SHARPNESS * z, which, len(names))
             packed = np.frombuffer(json.dumps(names).encode(), dtype=np.uint8).copy()
             return cls({"weights": weights, "offsets": offsets, "names": packed})
         return cls({"centres": _find_centres(z)})
 
     @property
     def width(self) -> int:
-        """Length of the vectors that can be weighed."""
+        """Return the length of the task vectors."""
         return len(self.arrays["weights"]) if "weights" in self.arrays else int(self.arrays["centres"].shape[1])
 
     def weigh(self, z: Matrix) -> Matrix:
-        """Weight of each group, shape (len(z), k), rows sum to 1."""
+        """Weigh the groups for each task, shape (len(z), k), rows sum to 1."""
         if "weights" in self.arrays:
             return softmax(SHARPNESS * z @ self.arrays["weights"] + self.arrays["offsets"])
         centres = self.arrays["centres"]

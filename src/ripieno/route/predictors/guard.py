@@ -1,7 +1,7 @@
-"""Guard: how far ahead a worker must be before the best single worker is left for it.
+"""Guard: the margin by which a worker must be ahead of the best single worker.
 
-Taking the highest of many noisy predictions takes the luckiest one (the winner's curse): where tasks differ little, it
-loses to the best single worker. The margin that would have paid on held-out tasks is chosen here.
+The highest of many noisy predictions is often the luckiest (the winner's curse): if tasks differ little, it loses to
+the best single worker. The margin is chosen by its gain on held-out tasks.
 """
 
 from collections.abc import Sequence
@@ -9,26 +9,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from ripieno.domain import Matrix
-from ripieno.domain.training import column_means
+from ripieno.domain.training import find_best_column
 from ripieno.route.choose import guard
 from ripieno.route.predictors.stack import Folds
 
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
 NEVER = 2.0
-"""A margin that no difference of probabilities passes: the best single worker always."""
+"""A margin that no difference of probabilities exceeds, so that the best single worker always leads."""
 DOUBT = 0.5
-"""Standard errors of its own that a gain must be worth before a margin is preferred to never leaving."""
+"""Standard errors that a gain must exceed to be preferred to `NEVER`."""
 
 
 def choose_margin(held_out: Sequence[Matrix], quality: Matrix, folds: Sequence[Folds]) -> float:
-    """Choose the margin by held-out gain over the best single worker of the other folds.
+    """Choose the margin by its held-out gain over the best single worker of the other folds.
 
-    The incumbent is chosen without the tasks that it is held against, or its own luck would count against every rival.
-    No margin is asked where the unguarded gain stands a standard error above nothing.
+    The incumbent is chosen without the held-out tasks, because its own luck would count against every rival otherwise.
+    The margin is 0 if the gain without a margin exceeds its standard error.
 
     Args:
-        held_out: out-of-fold predictions, shape (n, m), one matrix a draw of folds.
-        quality: measured quality, shape (n, m), NaN where unknown.
+        held_out: out-of-fold predictions, shape (n, m), one matrix per draw of folds.
+        quality: measured quality, shape (n, m), NaN if unknown.
         folds: the draws of folds.
 
     Returns:
@@ -46,7 +46,7 @@ def choose_margin(held_out: Sequence[Matrix], quality: Matrix, folds: Sequence[F
 def _measure_gain(
     held_out: Sequence[Matrix], quality: Matrix, folds: Sequence[Folds], margin: float
 ) -> tuple[float, float]:
-    """Mean gain over the incumbents and its standard error, where both workers were measured."""
+    """Compute the mean gain over the incumbents and its standard error, on tasks with both workers measured."""
     means, errors = [], []
     for predicted, draw in zip(held_out, folds, strict=True):
         gains = [_fold_gains(predicted, quality, train, test, margin) for train, test in draw]
@@ -60,8 +60,6 @@ def _measure_gain(
 def _fold_gains(
     predicted: Matrix, quality: Matrix, train: "np.ndarray", test: "np.ndarray", margin: float
 ) -> "np.ndarray":
-    seen = column_means(quality[train])
-    incumbent = int(np.argmax(np.where(np.isnan(seen), -np.inf, seen)))
-    scores = predicted[test]
+    incumbent, scores = find_best_column(quality[train]), predicted[test]
     chosen = guard(scores, scores.argmax(axis=1), np.full(len(test), incumbent), margin=margin)
     return np.asarray(quality[test, chosen] - quality[test, incumbent])

@@ -1,11 +1,11 @@
-"""Heads: light linear heads over the frozen state of a backbone, for worker, workflow, verifier and abstention.
+"""Heads: linear heads over the frozen state of a backbone, for worker, workflow, verifier and abstention.
 
-The worker head is trained towards softmax(r / tau) of measured qualities r, workers without an outcome masked before
-the softmax; a level head tells how hard the task is for all. Quality is read back from both:
+The worker head is trained towards softmax(r / tau) of measured qualities r, with workers without an outcome masked. A
+level head predicts the difficulty of the task for all workers. Quality is computed from both:
 
     q(x, w) = calibrate(level(x) + tau (logit_w - mean logit))
 
-A worker that is added later gets a row made of those of its kin; no row of another worker is touched.
+A worker that is added later gets a weighted mean of the rows of similar workers. The rows of others do not change.
 
 Source:
     Sakana AI (2025), TRINITY, for heads on a small frozen model; Hinton et al. (2015), for soft targets.
@@ -20,45 +20,44 @@ import numpy as np
 from ripieno.domain import Features, Matrix, WorkerId
 from ripieno.domain.training import TrainingSet, column_means
 from ripieno.route.predictors.calibration import Calibrator
-from ripieno.route.predictors.learner import Arrays, FitReport, Predictions, join_arrays, narrow, split_arrays
+from ripieno.route.predictors.learner import FitReport, Predictions, join_arrays, narrow, split_arrays
 from ripieno.route.predictors.pair import draw_folds
-from ripieno.route.predictors.regressors import shrunk_means, sigmoid, softmax
+from ripieno.route.predictors.regressors import Arrays, sigmoid, softmax
 from ripieno.route.predictors.scale import UNKNOWN_LOG_SD
-from ripieno.route.predictors.stack import Folds
+from ripieno.route.predictors.stack import Folds, predict_folds
 
 TEMPERATURE = 0.25
-"""Softness of the targets: a quarter of quality apart is e times as likely."""
+"""Softness of the targets: a difference of 0.25 in quality is a factor e."""
 EPOCHS, PATIENCE, BATCH = 200, 12, 64
 RATE, DECAY = 0.01, 1e-3
 VALIDATION_SHARE = 0.15
 MOST_CLASS_WEIGHT = 5.0
 LEAST_SD = 0.02
-WORKFLOWS = ("solo", "cascade")
 CASCADE_PRICE = 0.2
-"""Quality that the whole price of the best worker is worth when the workflow head's targets are made."""
+"""Price of the best worker, in units of quality, in the targets of the workflow head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Targets:
-    """What the heads are trained towards."""
+    """Training targets of the heads."""
 
     worker: Matrix
-    """Rows sum to 1, zero where the worker has no outcome, shape (n, m)."""
+    """Rows sum to 1; zero if the worker has no outcome, shape (n, m)."""
     known: "np.ndarray"
-    """Where a worker has an outcome, shape (n, m)."""
+    """True if the worker has an outcome, shape (n, m)."""
     shares: Matrix
     """Level, workflow `cascade`, verify, abstain; each in [0, 1], shape (n, 4)."""
     weights: Matrix
-    """Weight of each task: classes of best workers count alike, shape (n,)."""
+    """Weight of each task, which balances the classes of best workers, shape (n,)."""
 
 
 class HeadsLearner:
-    """Heads on the encoder's vectors: the state of a language model's last token, or a sentence vector."""
+    """Heads on the encoder's vectors: a language model's state at the last token, or a sentence vector."""
 
     kind = "heads"
 
     def fit(self, data: TrainingSet, *, rng: np.random.Generator) -> FitReport:
-        """Train the heads with a validation split and early stop; calibrate on out-of-fold predictions."""
+        """Train the heads with a validation split and early stopping; calibrate on out-of-fold predictions."""
         embeddings = np.stack([item.embedding for item in data.features]).astype(np.float64)
         self._state = {"centre": embeddings.mean(axis=0), "scale": np.array([embeddings.std() + 1e-9])}
         z = self.vectors(data.features)
@@ -70,7 +69,7 @@ class HeadsLearner:
         self._scales = _fit_scales(data)
         self._scales["sd"] = _spread_of(data, calibrated)
         self._digest = _digest(data.workers)
-        self.restore(data.workers, self.state())  # as narrow as it is saved
+        self.restore(data.workers, self.state())  # with the precision of saved arrays
         return FitReport(raw=raw, calibrated=(calibrated,), folds=(folds,), is_narrow=True)
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
@@ -79,7 +78,7 @@ class HeadsLearner:
         return np.asarray((embeddings - self._state["centre"]) / self._state["scale"] / np.sqrt(embeddings.shape[1]))
 
     def predict(self, z: Matrix, features: Sequence[Features]) -> Predictions:
-        """Read quality from logits and level; cost and latency from the length of the prompt."""
+        """Predict quality from logits and level, and cost and latency from the length of the prompt."""
         logits, shares = _rate(z, self._heads, "worker"), sigmoid(_rate(z, self._heads, "shares"))
         quality = self._calibrator.apply(_read_quality(logits, shares))
         lengths = np.log([[item.prompt_tokens] for item in features])
@@ -109,7 +108,7 @@ class HeadsLearner:
         return narrow(join_arrays(groups))
 
     def restore(self, workers: Sequence[WorkerId], arrays: Arrays) -> None:
-        """Take learned arrays back.
+        """Restore learned arrays.
 
         Raises:
             ValueError: the heads were trained for another set of workers, or in another order.
@@ -117,7 +116,7 @@ class HeadsLearner:
         groups = split_arrays(arrays)
         self._digest = groups["labels"]["digest"]
         if not np.array_equal(self._digest, _digest(workers)):
-            raise ValueError("the heads belong to another label set than the card's workers")
+            raise ValueError("the heads were trained for other workers than those of the card")
         self._state, self._heads, self._scales = groups["state"], groups["heads"], groups["scales"]
         self._calibrator = Calibrator(groups["calibrator"])
 
@@ -126,7 +125,7 @@ class HeadsLearner:
 
 
 def make_targets(data: TrainingSet) -> Targets:
-    """Soft targets from measured qualities."""
+    """Make soft targets from measured qualities."""
     known = ~np.isnan(data.quality)
     met = np.where(known, data.quality, -np.inf)
     is_told = known.any(axis=1)
@@ -144,7 +143,7 @@ def make_targets(data: TrainingSet) -> Targets:
 
 
 def train_heads(z: Matrix, targets: Targets, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Fit all heads by Adam on shuffled batches; the weights of the best validation loss are kept.
+    """Fit all heads by Adam on shuffled batches, and return the weights of the best validation loss.
 
     Source:
         Kingma & Ba (2015), Adam; Prechelt (1998), Early stopping - but when?
@@ -189,7 +188,7 @@ def _gradients(
 
 
 def _loss(design: Matrix, weights: Mapping[str, np.ndarray], targets: Targets, rows: "np.ndarray") -> float:
-    """Weighted cross entropy of the worker head and mean cross entropy of the others."""
+    """Add the weighted cross entropy of the worker head and the mean cross entropy of the others."""
     p = np.maximum(_shares_of(design, weights["worker"], targets.known[rows]), 1e-9)
     scale = targets.weights[rows] / max(float(targets.weights[rows].sum()), 1e-9)
     worker = -float((scale[:, None] * targets.worker[rows] * np.log(p)).sum())
@@ -198,7 +197,7 @@ def _loss(design: Matrix, weights: Mapping[str, np.ndarray], targets: Targets, r
 
 
 def _shares_of(design: Matrix, head: Matrix, known: "np.ndarray") -> Matrix:
-    """Softmax over the workers that have an outcome; nothing for the others."""
+    """Compute the softmax over the workers that have an outcome; zero for the others."""
     logits = np.where(known, design @ head, -np.inf)
     logits = np.where(known.any(axis=1, keepdims=True), logits, 0.0)
     return softmax(logits)
@@ -213,15 +212,15 @@ def _read_quality(logits: Matrix, shares: Matrix) -> Matrix:
 
 
 def _cross_predict(z: Matrix, data: TrainingSet, folds: Folds, *, rng: np.random.Generator) -> Matrix:
-    held_out = np.tile(shrunk_means(data.quality), (len(z), 1))
-    for train, test in folds:
+    def predict(train: np.ndarray, test: np.ndarray) -> Matrix:
         heads = train_heads(z[train], make_targets(data.take(train)), rng=rng)
-        held_out[test] = _read_quality(_rate(z[test], heads, "worker"), sigmoid(_rate(z[test], heads, "shares")))
-    return held_out
+        return _read_quality(_rate(z[test], heads, "worker"), sigmoid(_rate(z[test], heads, "shares")))
+
+    return predict_folds(data.quality, folds, predict)
 
 
 def _prefer_cascade(data: TrainingSet, own: Matrix) -> Matrix:
-    """How much rather the cheapest worker first and the best one after it, checked, than the best one alone."""
+    """Rate a cascade from the cheapest to the best worker against the best worker alone, in [0, 1]."""
     costs, best = column_means(data.cost_usd), data.best_single()
     if np.isnan(costs).any() or len(costs) < 2:
         return np.zeros(len(data))
@@ -233,7 +232,7 @@ def _prefer_cascade(data: TrainingSet, own: Matrix) -> Matrix:
 
 
 def _fit_scales(data: TrainingSet) -> dict[str, np.ndarray]:
-    """Base and slope of log cost and log latency in the log of prompt tokens, with their spread; one slope for all."""
+    """Fit log cost and log latency as lines in the log of prompt tokens, with one slope for all workers."""
     lengths = np.log([[item.prompt_tokens] for item in data.features])
     scales: dict[str, np.ndarray] = {}
     for name, target in (("cost", data.cost_usd), ("latency", data.latency_s)):
@@ -249,7 +248,7 @@ def _fit_scales(data: TrainingSet) -> dict[str, np.ndarray]:
 
 
 def _spread_of(data: TrainingSet, predicted: Matrix) -> Matrix:
-    """Standard deviation of each worker's mean error, as few outcomes leave it; shape (m,)."""
+    """Estimate the standard deviation of each worker's mean error, shape (m,)."""
     left = data.quality - predicted
     counts = np.maximum((~np.isnan(left)).sum(axis=0), 1)
     noise = np.sqrt(np.nan_to_num(column_means(left**2), nan=0.25))

@@ -1,4 +1,4 @@
-"""Kinds: effects of labelled kinds of tasks, where the kind is inferred from the text and never read from the task."""
+"""Kinds: effects of labelled kinds of tasks. The kind is inferred from the text, and never read from the task."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,11 @@ from ripieno.plugins import needs_extra
 from ripieno.route.predictors.regressors import ArrayRegressor, shrunk_effects, shrunk_means, softmax
 
 SHARPNESS = 3.0
-"""Task vectors are stretched by this before the classifier: they have length near one, too short for its penalty."""
+"""Factor of the task vectors before the classifier, whose penalty is too strong for vectors of length near one."""
 
 
 class KindRegressor(ArrayRegressor):
-    """Mean deviation of each labelled kind of task, weighted by how likely the task is of that kind.
-
-    Args:
-        freedom: inverse strength of the classifier's penalty.
-    """
-
-    def __init__(self, *, freedom: float = 10.0) -> None:
-        self.freedom = freedom
-        super().__init__()
+    """Mean deviation of each labelled kind of task, weighted by the probability of the kind."""
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
         """Fit the classifier of kinds, then average the deviations of each kind."""
@@ -29,7 +21,7 @@ class KindRegressor(ArrayRegressor):
         which = np.array([names.index(kind or "") for kind in kinds])
         self._arrays = {"base": shrunk_means(y), "effects": shrunk_effects(np.eye(len(names))[which], y)}
         if len(names) > 1:
-            weights, offsets = fit_softmax(SHARPNESS * z, which, len(names), freedom=self.freedom)
+            weights, offsets = fit_softmax(SHARPNESS * z, which, len(names))
             self._arrays |= {"weights": weights, "offsets": offsets}
 
     def predict(self, z: Matrix) -> Matrix:
@@ -37,18 +29,18 @@ class KindRegressor(ArrayRegressor):
         return np.asarray(self._arrays["base"] + self.classify(z) @ self._arrays["effects"])
 
     def classify(self, z: Matrix) -> Matrix:
-        """Probability of each kind, shape (len(z), g), kinds in alphabetical order."""
+        """Return the probability of each kind, shape (len(z), g), kinds in alphabetical order."""
         if "weights" not in self._arrays:
             return np.ones((len(z), 1))
         return softmax(SHARPNESS * z @ self._arrays["weights"] + self._arrays["offsets"])
 
 
-def fit_softmax(z: Matrix, which: "np.ndarray", groups: int, *, freedom: float) -> tuple[Matrix, Matrix]:
-    """Multinomial logistic regression; gives weights of shape (d, groups) and offsets of shape (groups,)."""
+def fit_softmax(z: Matrix, which: "np.ndarray", groups: int) -> tuple[Matrix, Matrix]:
+    """Fit a multinomial logistic regression; return weights, shape (d, groups), and offsets, shape (groups,)."""
     with needs_extra("train", "training a router"):
         from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=freedom, max_iter=200, tol=1e-3).fit(z, which)
+    model = LogisticRegression(C=10.0, max_iter=200, tol=1e-3).fit(z, which)
     if groups == 2:
         half = model.coef_[0] / 2.0, model.intercept_[0] / 2.0
         return np.stack([-half[0], half[0]], axis=1), np.array([-half[1], half[1]])

@@ -1,7 +1,7 @@
-"""Learner: the role of what is trained. Built-in predictors and plugins of `ripieno.predictors` fill it alike.
+"""Learner: the interface of trained predictors, built-in ones and plugins of `ripieno.predictors` alike.
 
-A learner only learns from a training set and predicts. All else is made around it: beliefs that single outcomes move,
-newcomers, probes, promotion and pages.
+A learner only learns from a training set and predicts. Beliefs, newcomers, probes, promotion and pages are built around
+it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,40 +12,39 @@ import numpy as np
 
 from ripieno.domain import Estimate, Features, Matrix, WorkerId
 from ripieno.domain.training import TrainingSet
+from ripieno.route.predictors.regressors import Arrays
 from ripieno.route.predictors.stack import Folds
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """What is expected of n tasks on m known workers, each of shape (n, m)."""
+    """Predictions for n tasks on m known workers. Every matrix has the shape (n, m) unless stated otherwise."""
 
     quality: Matrix
     """In [0, 1]."""
     quality_sd: Matrix
-    """How far `quality` may be off, at least 0."""
+    """Standard deviation of `quality`, at least 0."""
     cost_usd: Matrix
-    """NaN where no cost was measured: then the price list decides."""
+    """NaN if no cost was measured: the price list then decides."""
     latency_s: Matrix
-    """NaN where no latency was measured."""
+    """NaN if no latency was measured."""
     output_tokens: Matrix | None = None
-    """Mean length of the answers, where lengths were measured."""
+    """Expected output tokens, if lengths were measured."""
     score: Matrix | None = None
-    """Raw scores of the workers, where the predictor chooses by some."""
+    """Raw scores of the workers, if the predictor has some."""
     latency_log_sd: Matrix | None = None
-    """Spread of the logarithm of each worker's latency, shape (m,)."""
+    """Standard deviation of each worker's log latency, shape (m,)."""
     cost_tails: Matrix | None = None
     """10 % and 90 % quantile of the logarithm of a cost over the expected one, shape (2, m)."""
     latency_tails: Matrix | None = None
-    """The same of latencies."""
+    """The same for latencies."""
     advice: Mapping[str, Matrix] = field(default_factory=dict)
-    """Further shares of each task, in [0, 1], each of shape (n,)."""
+    """Further outputs for each task, in [0, 1], each of shape (n,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FitReport:
-    """What a fit predicts of the training tasks, each by a fit without it."""
+    """Out-of-fold predictions of the training tasks."""
 
     raw: Matrix
     """Before calibration, shape (n, m)."""
@@ -54,38 +53,38 @@ class FitReport:
     folds: tuple[Folds, ...]
     """The draws of folds: rows to learn from, rows held out."""
     is_narrow: bool = False
-    """Whether large arrays are kept in 32 bits."""
+    """True if large arrays have 32 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Forecast:
-    """All that a predictor says of one task."""
+    """All outputs of a predictor for one task."""
 
     estimates: tuple[Estimate, ...]
-    """One for each worker, in order."""
+    """One per worker, in order."""
     kind: str | None = None
-    """The kind of task: stated, or inferred where the predictor can tell it."""
+    """Kind of the task: stated, or inferred if the predictor can."""
     advice: Mapping[str, float] = field(default_factory=dict)
-    """Further shares in [0, 1]; empty where the predictor has no head for any."""
+    """Further outputs in [0, 1]; empty if the predictor has none."""
 
 
 class Learner(Protocol):
-    """Learns from measured outcomes what workers do on tasks."""
+    """Learns from measured outcomes, and predicts outcomes of workers on tasks."""
 
     def fit(self, data: TrainingSet, *, rng: np.random.Generator) -> FitReport | None:
         """Learn from measured outcomes.
 
         Returns:
-            Held-out predictions, or None: then further learners are fitted on parts of the data to make them.
+            Held-out predictions. None lets the caller make them with further learners on parts of the data.
         """
         ...
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
-        """Return finite vectors in which tasks that are alike lie close, shape (len(features), d)."""
+        """Return finite vectors, shape (len(features), d), which are close for similar tasks."""
         ...
 
     def predict(self, z: Matrix, features: Sequence[Features]) -> Predictions:
-        """Predict for every worker of the training set, in order; `z` is what `vectors` made of `features`."""
+        """Predict for every worker of the training set, in order; `z` are the `vectors` of `features`."""
         ...
 
     def state(self) -> dict[str, np.ndarray]:
@@ -93,10 +92,10 @@ class Learner(Protocol):
         ...
 
     def restore(self, workers: Sequence[WorkerId], arrays: Arrays) -> None:
-        """Take learned arrays back.
+        """Restore learned arrays.
 
         Raises:
-            ValueError: they are of other workers, or damaged.
+            ValueError: they belong to other workers, or are damaged.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Low-rank ridge: linear deviations, shrunk along the directions in which workers differ together."""
+"""Low-rank ridge: linear deviations, shrunk along the directions in which workers vary together."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ PRECISIONS = np.geomspace(0.3, 3000.0, 20)
 
 
 class LowRankRegressor(ArrayRegressor):
-    """Ridge on the principal directions of the workers' deviations, each with a precision of its own.
+    """Ridge on the principal directions of the workers' deviations, each with its own precision.
 
-    A direction that the text says nothing about (luck of single workers) is shrunk to nothing; one that it foretells is
-    kept. The precision of each is chosen by generalised cross-validation, so that nothing has to be set.
+    A direction that the text does not predict (luck of single workers) is shrunk to zero; one that it predicts is kept.
+    Generalised cross-validation chooses each precision.
 
     Source:
         Breiman & Friedman (1997), Predicting multivariate responses in multiple linear regression (curds and whey);
@@ -22,7 +22,7 @@ class LowRankRegressor(ArrayRegressor):
     """
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """One eigendecomposition of the tasks' Gram matrix serves every direction and every precision."""
+        """Fit all directions and precisions with one eigendecomposition of the tasks' Gram matrix."""
         base, centre = shrunk_means(y), z.mean(axis=0)
         deviations = _fill(z, y, kinds) - base
         _, directions = np.linalg.eigh(deviations.T @ deviations)
@@ -36,7 +36,7 @@ class LowRankRegressor(ArrayRegressor):
 
 
 def _choose_precisions(values: Matrix, moments: Matrix, totals: Matrix, *, tasks: int) -> Matrix:
-    """Precision of each direction, shape (m,), infinite where the mean predicts better than any line."""
+    """Choose the precision of each direction, shape (m,), infinite if the mean predicts better than any line."""
     explained = np.where(values[:, None] > 1e-9, moments**2 / np.maximum(values[:, None], 1e-9), 0.0)
     scores = [totals / (1.0 - 1.0 / tasks) ** 2 if tasks > 1 else totals]
     for precision in PRECISIONS:
@@ -47,7 +47,7 @@ def _choose_precisions(values: Matrix, moments: Matrix, totals: Matrix, *, tasks
 
 
 def _fill(z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> Matrix:
-    """Unmeasured pairs take what a plain ridge expects of them."""
+    """Fill unmeasured pairs with the prediction of a plain ridge."""
     missing = np.isnan(y)
     if not missing.any():
         return y

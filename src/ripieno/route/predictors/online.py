@@ -1,4 +1,4 @@
-"""OnlineState: what single outcomes have taught about workers since their checkpoint was trained."""
+"""OnlineState: what later outcomes taught about workers since the checkpoint was trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from ripieno.route.predictors.checkpoint import Checkpoint
 from ripieno.route.predictors.drift import DriftWatch
 
 FORGETTING = 0.0005
-"""Share of the first uncertainty that each outcome gives back, so that no belief is ever final."""
+"""Share of the prior uncertainty that each outcome adds again, so that no belief becomes final."""
 EPOCH = 5_000
 """The drift detectors restart after this many outcomes. Snapshots are saved only at these points."""
 SCALE_PRIOR_COUNT, LEAST_RATE = 2.0, 0.05
@@ -19,53 +19,51 @@ FIRST_RATE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Observation:
-    """What one worker did on one task."""
+    """One outcome of a worker on a task."""
 
     features: Features
     worker: Worker
     quality: float
-    """What the answer was worth, in [0, 1]."""
+    """In [0, 1]."""
     cost_usd: float | None = None
-    """None where it is unknown."""
     latency_s: float | None = None
-    """None where it is unknown."""
     first_token_s: float | None = None
-    """When the first token came, where the answer was streamed."""
+    """Time to the first token, if the answer was streamed."""
 
     @property
     def first_share(self) -> float | None:
-        """Share of the time before the first token; None where it is unknown."""
+        """Return the share of the latency before the first token; None if it is unknown."""
         return self.first_token_s / self.latency_s if self.first_token_s is not None and self.latency_s else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OnlineState:
-    """What single outcomes have taught. It never changes: `fold` returns another state."""
+    """The knowledge from later outcomes. It is immutable: `fold` returns a new state."""
 
     watermark: int = 0
-    """Place in the ledger up to which outcomes are folded in."""
+    """Ledger place of the last folded outcome."""
     folded: int = 0
-    """Outcomes that were learned from."""
+    """Number of folded outcomes."""
     beliefs: Mapping[WorkerId, Belief] = field(default_factory=dict)
     outcomes: Mapping[WorkerId, int] = field(default_factory=dict)
-    """Outcomes of each worker."""
+    """Number of outcomes of each worker."""
     factors: Mapping[WorkerId, tuple[float, float]] = field(default_factory=dict)
     """Logarithms of each worker's cost and latency over the expected ones."""
     first_shares: Mapping[WorkerId, float] = field(default_factory=dict)
-    """Share of a stream's time before its first token."""
+    """Share of a stream's latency before its first token."""
     drifts: tuple[str, ...] = ()
-    """Changes of workers that were noticed, in words."""
+    """Detected changes of workers, in words."""
     watch: DriftWatch = field(default_factory=DriftWatch)
-    """Detectors of changes since the epoch began; snapshots leave them out."""
+    """Drift detectors since the start of the epoch. Snapshots leave them out."""
 
     @property
     def is_between_epochs(self) -> bool:
-        """Whether an epoch has just ended: then a snapshot holds all of this state."""
+        """Return whether an epoch has just ended, so that a snapshot holds the whole state."""
         return self.folded > 0 and self.to_epoch == EPOCH
 
     @property
     def to_epoch(self) -> int:
-        """Outcomes until the epoch ends."""
+        """Return the number of outcomes until the epoch ends."""
         return EPOCH - self.folded % EPOCH
 
     def fold(
@@ -75,11 +73,11 @@ class OnlineState:
 
         Args:
             observations: the outcomes, oldest first.
-            checkpoint: what they are compared with.
-            until: place in the ledger of the last outcome that was read, whether it is among them or not.
+            checkpoint: the source of the expectations.
+            until: ledger place of the last outcome that was read, even if it is not among the observations.
 
         Returns:
-            The state after them, and the changes of workers that were noticed, in words.
+            The new state, and the detected changes of workers, in words.
 
         Raises:
             PredictorError: the checkpoint cannot predict.
@@ -93,7 +91,7 @@ class OnlineState:
             weights, found = checkpoint.groups.weigh(z)[0], checkpoint.predict([seen.features], z)
             expected = float(checkpoint.rate(seen.worker, found.quality)[0])
             guesses = checkpoint.expect_scales(seen.worker, seen.features, found)
-            factors[worker] = _follow_scales(factors.get(worker, (0.0, 0.0)), counts.get(worker, 0), seen, guesses)
+            factors[worker] = _update_factors(factors.get(worker, (0.0, 0.0)), counts.get(worker, 0), seen, guesses)
             if seen.first_share is not None:
                 before = first_shares.get(worker, seen.first_share)
                 first_shares[worker] = before + FIRST_RATE * (seen.first_share - before)
@@ -121,10 +119,10 @@ class OnlineState:
         return state, tuple(notices)
 
 
-def _follow_scales(
+def _update_factors(
     factors: tuple[float, float], count: int, seen: Observation, guesses: tuple[float | None, float]
 ) -> tuple[float, float]:
-    """Follow what a worker costs and takes by a moving average of log ratios, a plain mean at first."""
+    """Update the moving averages of the log ratios of cost and latency, which start as plain means."""
     rate = max(1.0 / (count + 1.0 + SCALE_PRIOR_COUNT), LEAST_RATE)
     cost, latency = (
         factor + rate * (log(met / guess) - factor)

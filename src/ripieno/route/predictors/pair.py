@@ -10,21 +10,16 @@ from ripieno.route.predictors.alternatives import BoostingRegressor, FactorRegre
 from ripieno.route.predictors.calibration import Calibrator
 from ripieno.route.predictors.featurizer import Featurizer
 from ripieno.route.predictors.kinds import KindRegressor
-from ripieno.route.predictors.learner import Arrays, FitReport, Predictions, join_arrays, split_arrays
+from ripieno.route.predictors.learner import FitReport, Predictions, join_arrays, split_arrays
 from ripieno.route.predictors.lowrank import LowRankRegressor
-from ripieno.route.predictors.regressors import (
-    ClusterRegressor,
-    KnnRegressor,
-    Regressor,
-    RidgeRegressor,
-)
+from ripieno.route.predictors.regressors import Arrays, ClusterRegressor, KnnRegressor, Regressor, RidgeRegressor
 from ripieno.route.predictors.scale import ScaleRegressor
 from ripieno.route.predictors.stack import Folds, StackRegressor, cross_predict
 from ripieno.route.predictors.uncertainty import Uncertainty
 
 FOLDS = 5
 FEW_TASKS = 1500
-"""Below this many tasks, folds are drawn anew two more times: one draw says too little of the mix and the margin."""
+"""Below this many tasks, folds are drawn three times, because one draw is too noisy for the mix and the margin."""
 
 KINDS: Mapping[str, Callable[[], Regressor]] = {
     "stack": StackRegressor,
@@ -50,7 +45,7 @@ class PairLearner:
         self._kind = kind
 
     def fit(self, data: TrainingSet, *, rng: np.random.Generator) -> FitReport:
-        """Learn from measured outcomes; out-of-fold predictions set mix, calibration and uncertainty."""
+        """Learn from measured outcomes. Out-of-fold predictions determine mix, calibration and uncertainty."""
         self._featurizer = Featurizer.fit(data.features)
         z = self._featurizer.transform(data.features)
         self._quality = KINDS[self._kind]()
@@ -67,11 +62,11 @@ class PairLearner:
         return FitReport(raw=held_out[0], calibrated=tuple(calibrated), folds=tuple(folds))
 
     def vectors(self, features: Sequence[Features]) -> Matrix:
-        """Return the dense vectors that the regressors see, shape (len(features), d)."""
+        """Return the regressors' dense vectors, shape (len(features), d)."""
         return self._featurizer.transform(features)
 
     def predict(self, z: Matrix, features: Sequence[Features]) -> Predictions:
-        """Return what the regressors expect."""
+        """Predict by the regressors."""
         quality = self._calibrator.apply(self._quality.predict(z))
         unknown = np.full_like(quality, np.nan)
         cost, latency = self._cost, self._latency
@@ -101,7 +96,7 @@ class PairLearner:
         )
 
     def restore(self, workers: Sequence[WorkerId], arrays: Arrays) -> None:
-        """Take learned arrays back."""
+        """Restore learned arrays."""
         groups = split_arrays(arrays)
         self._calibrator = Calibrator(groups["calibrator"])
         self._featurizer = Featurizer(groups["featurizer"])
@@ -113,21 +108,21 @@ class PairLearner:
         self._length = ScaleRegressor(groups["length"]) if "length" in groups else None
 
     def _cross_predict(self, z: Matrix, data: TrainingSet, folds: Folds) -> Matrix:
-        """Return out-of-fold raw quality, groups kept together; this sets the stack's mix on the way."""
+        """Return out-of-fold raw quality, and set the mix of a stack."""
         if isinstance(self._quality, StackRegressor):
             return self._quality.cross_fit(z, data.quality, data.labels, folds)
         return cross_predict(KINDS[self._kind], z, data.quality, data.labels, folds)
 
 
 def draw_folds(groups: Sequence[str], *, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to learn from and rows held out, for each fold that has both."""
+    """Draw folds; return the rows to learn from and the held-out rows of each fold that has both."""
     fold_of = assign_folds(groups, rng=rng)
     pairs = ((np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(FOLDS))
     return [(train, test) for train, test in pairs if len(train) and len(test)]
 
 
 def assign_folds(groups: Sequence[str], *, rng: np.random.Generator) -> np.ndarray:
-    """Give each task a fold in [0, FOLDS); tasks of one group share theirs, and folds hold as many groups each."""
+    """Assign each task to a fold in [0, FOLDS); tasks of one group share a fold, and folds have equal group counts."""
     names = sorted(set(groups))
     folds = rng.permutation(len(names)) % FOLDS
     fold_of = dict(zip(names, folds.tolist(), strict=True))

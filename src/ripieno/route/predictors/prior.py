@@ -1,4 +1,4 @@
-"""The predictor before anything was measured: worker cards only."""
+"""The predictor before any measurement: worker cards only."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from ripieno.route.predictors.learner import Forecast
 
 PRIOR_OUTPUT_TOKENS = 256.0
 UNKNOWN_LATENCY_S = 1.0
-"""Expected wait where no latency was measured."""
+"""Expected latency if none was measured."""
 UNMEASURED_SD = 0.3
-"""Quality of a worker without outcomes is uncertain by this much: the spread of workers in the outcome sets."""
+"""Standard deviation of the quality of a worker without outcomes: the spread of workers in the outcome sets."""
 
 
 class PriorPredictor:
-    """Expects the same quality of every worker and the cost of its price list, so that the cheapest goes first."""
+    """Expects the same quality of every worker, and the cost by its price list, so that the cheapest leads."""
 
     version = "prior"
 
@@ -34,6 +34,6 @@ class PriorPredictor:
 
 
 def list_price(worker: Worker, features: Features, output_tokens: float | None = None) -> float | None:
-    """Return what a call costs by the worker's price list, for an answer of usual length if none is given."""
+    """Return the cost of a call by the worker's price list. Default length: `PRIOR_OUTPUT_TOKENS`."""
     length = PRIOR_OUTPUT_TOKENS if output_tokens is None else output_tokens
     return worker.price.charge(input_tokens=features.prompt_tokens, output_tokens=length, cpu_s=1.0)

@@ -1,22 +1,19 @@
 """Scales: cost and latency of each pair, lognormal around a low-rank line."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.domain.training import column_means
 from ripieno.route.predictors.lowrank import LowRankRegressor
+from ripieno.route.predictors.regressors import Arrays
 from ripieno.route.predictors.stack import Folds, cross_predict
 
 FLOOR = 1e-12
 UNKNOWN_LOG_SD = 0.5
 MOST_LOG_SD = 2.0
-"""Cap of the spread: beyond it the mean of a lognormal says more of the cap than of the data."""
+"""Cap of the spread, because the mean of a lognormal with a larger one is unreliable."""
 
 _SPREAD = ("log_sd", "quantiles")
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class ScaleRegressor:
@@ -37,12 +34,12 @@ class ScaleRegressor:
 
     @classmethod
     def fit(cls, z: Matrix, target: Matrix, *, folds: Folds) -> "ScaleRegressor | None":
-        """Regress the logarithm; None where nothing is known of it.
+        """Regress the logarithm; return None if all targets are unknown.
 
         Args:
             z: task vectors, shape (n, d).
-            target: positive numbers, shape (n, m), NaN where unknown.
-            folds: what the spread is measured on.
+            target: positive numbers, shape (n, m), NaN if unknown.
+            folds: folds on which the spread is measured.
         """
         if np.isnan(target).all():
             return None
@@ -56,20 +53,20 @@ class ScaleRegressor:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The learned arrays."""
+        """Return the learned arrays."""
         return {**self._line.state(), "log_sd": self.log_sd, "quantiles": self.tails}
 
     def median(self, z: Matrix) -> Matrix:
-        """Median, shape (len(z), m)."""
+        """Compute the median, shape (len(z), m)."""
         return np.exp(self._line.predict(z))
 
     def mean(self, z: Matrix) -> Matrix:
-        """Expected value, shape (len(z), m)."""
+        """Compute the expected value, shape (len(z), m)."""
         return np.exp(self._line.predict(z) + self.log_sd**2 / 2.0)
 
 
 def _column_quantile(values: Matrix, share: float) -> Matrix:
-    """Quantile of each column over its known entries; a normal's for a column without any."""
+    """Compute a quantile of each column over its known entries; a normal's for a column without any."""
     usual = UNKNOWN_LOG_SD * (1.2816 if share > 0.5 else -1.2816)
     known = [column[~np.isnan(column)] for column in values.T]
     return np.array([np.quantile(column, share) if len(column) else usual for column in known])

@@ -1,9 +1,9 @@
-"""The default regressor: what all workers share of a task, and how they differ on it, each a mix of simple regressors.
+"""The default regressor: a part common to all workers, and a part relative to it, each a mix of simple regressors.
 
     y = mean of the worker + common(task) + relative(task, worker)
 
-How hard a task is moves all workers together and most of the error, but no choice; mixing both parts by one set of
-weights would let it decide how the difference is predicted.
+The difficulty of a task causes most of the error, but changes no choice. With one set of weights for both parts, the
+difficulty would determine how the relative part is predicted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ RELATIVE: Mapping[str, Callable[[], Regressor]] = {
 
 
 class Mix:
-    """Non-negative mix of regressors, weighted by how well each predicts tasks that it has not seen.
+    """Non-negative mix of regressors, weighted by their out-of-fold predictions.
 
     Source:
         Breiman (1996), Stacked regressions, for the non-negative weights on out-of-fold predictions.
@@ -41,11 +41,11 @@ class Mix:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Share of each member."""
+        """Return the share of each member."""
         return dict(zip(self.members, self._arrays["mix"].tolist(), strict=True))
 
     def cross_fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None], folds: Folds) -> Matrix:
-        """Set the mix by out-of-fold predictions; gives those of the mix, shape (n, m)."""
+        """Set the mix by out-of-fold predictions, and return those of the mix, shape (n, m)."""
         with needs_extra("train", "training a router"):
             from scipy.optimize import nnls
 
@@ -57,19 +57,19 @@ class Mix:
         return self._blend(held_out, len(z))
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """Fit every member on everything; the mix is equal shares unless `cross_fit` has set it."""
+        """Fit every member on all tasks. The shares are equal unless `cross_fit` has set them."""
         for member in self.members.values():
             member.fit(z, y, kinds)
         if "mix" not in self._arrays:
             self._arrays = {"base": shrunk_means(y), "mix": np.full(len(self.members), 1.0 / len(self.members))}
 
     def predict(self, z: Matrix) -> Matrix:
-        """Predict, shape (len(z), m); members without a share are not asked."""
+        """Predict, shape (len(z), m), without members that have no share."""
         asked = {name: self.members[name].predict(z) for name, weight in self.weights.items() if weight > 0.0}
         return self._blend(asked, len(z))
 
     def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays of the mix and of every member that has a share."""
+        """Return the learned arrays of the mix and of every member with a share."""
         arrays = dict(self._arrays)
         for name, weight in self.weights.items():
             if weight > 0.0:
@@ -77,7 +77,7 @@ class Mix:
         return arrays
 
     def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
+        """Restore learned arrays."""
         self._arrays = {key: arrays[key] for key in ("base", "mix")}
         for name, weight in self.weights.items():
             if weight > 0.0:
@@ -98,13 +98,13 @@ class StackRegressor:
         self.common, self.relative = Mix(COMMON), Mix(RELATIVE)
 
     def cross_fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None], folds: Folds) -> Matrix:
-        """Set both mixes; gives out-of-fold predictions, shape (n, m)."""
+        """Set both mixes, and return out-of-fold predictions, shape (n, m)."""
         common, relative = split_common(y)
         expected = self.common.cross_fit(z, common, kinds, folds)
         return np.asarray(expected + self.relative.cross_fit(z, relative, kinds, folds))
 
     def fit(self, z: Matrix, y: Matrix, kinds: Sequence[str | None]) -> None:
-        """Fit both parts on everything."""
+        """Fit both parts on all tasks."""
         common, relative = split_common(y)
         self.common.fit(z, common, kinds)
         self.relative.fit(z, relative, kinds)
@@ -114,18 +114,18 @@ class StackRegressor:
         return np.asarray(self.common.predict(z) + self.relative.predict(z))
 
     def state(self) -> dict[str, np.ndarray]:
-        """The learned arrays of both parts."""
+        """Return the learned arrays of both parts."""
         parts = (("common", self.common), ("relative", self.relative))
         return {f"{part}.{key}": value for part, mix in parts for key, value in mix.state().items()}
 
     def restore(self, arrays: Arrays) -> None:
-        """Take learned arrays back."""
+        """Restore learned arrays."""
         self.common.restore(_under("common.", arrays))
         self.relative.restore(_under("relative.", arrays))
 
 
 def split_common(y: Matrix) -> tuple[Matrix, Matrix]:
-    """What all workers share of each task, shape (n, 1), and the rest, shape (n, m), NaN where unknown."""
+    """Split targets into the part common to all workers, shape (n, 1), and the rest, shape (n, m), NaN if unknown."""
     known = ~np.isnan(y)
     deviations = np.where(known, y - shrunk_means(y), 0.0)
     common = deviations.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
@@ -135,12 +135,27 @@ def split_common(y: Matrix) -> tuple[Matrix, Matrix]:
 def cross_predict(
     make: Callable[[], Regressor], z: Matrix, y: Matrix, kinds: Sequence[str | None], folds: Folds
 ) -> Matrix:
-    """Predict each fold from the others, shape (n, m)."""
-    held_out = np.tile(shrunk_means(y), (len(z), 1))
-    for train, test in folds:
+    """Predict each fold by a regressor fitted to the others, shape (n, m)."""
+
+    def predict(train: np.ndarray, test: np.ndarray) -> Matrix:
         member = make()
         member.fit(z[train], y[train], [kinds[int(row)] for row in train])
-        held_out[test] = member.predict(z[test])
+        return member.predict(z[test])
+
+    return predict_folds(y, folds, predict)
+
+
+def predict_folds(y: Matrix, folds: Folds, predict: Callable[[np.ndarray, np.ndarray], Matrix]) -> Matrix:
+    """Collect the predictions of held-out rows by a fit on the other rows, shape (n, m); elsewhere shrunk means.
+
+    Args:
+        y: targets, shape (n, m), NaN if unknown.
+        folds: rows to learn from, and held-out rows.
+        predict: fits to the former, and predicts the latter.
+    """
+    held_out = np.tile(shrunk_means(y), (len(y), 1))
+    for train, test in folds:
+        held_out[test] = predict(train, test)
     return held_out
 
 

@@ -1,30 +1,27 @@
-"""Uncertainty: how far an estimated quality may be off, for how little is known and not for chance.
+"""Uncertainty: the standard deviation of an estimated quality, due to lack of data and not to chance.
 
     sd(x, w)^2 = scale^2 noise_w^2 (1 / n_w + (z - centre)' (Z'Z + precision)^-1 (z - centre) n / n_w)
 
-the posterior variance of a Bayesian linear model, with the noise that was met out of fold; the scale makes 80 %
-intervals of mean quality over groups of tasks cover 80 % of what was measured.
+the posterior variance of a Bayesian linear model, with the out-of-fold noise. The scale is chosen so that 80 %
+intervals of mean quality over groups of tasks cover 80 % of the measured means.
 
 Source:
     Bishop (2006), Pattern recognition and machine learning, section 3.3.2.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ripieno.domain import Matrix
 from ripieno.domain.training import TrainingSet, column_means
+from ripieno.route.predictors.regressors import Arrays
 from ripieno.route.predictors.stack import Folds
 
 PRECISION = 10.0
 MOST_SD = 0.5
 COVERAGE, SDS = 0.8, 1.2816
-"""Intervals of 80 %, which are 1.2816 standard deviations of a normal wide on each side."""
+"""Intervals of 80 % extend 1.2816 standard deviations of a normal to each side."""
 LEAST_CELL = 8
 SCALES = np.geomspace(0.05, 20.0, 60)
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class Uncertainty:
@@ -37,7 +34,7 @@ class Uncertainty:
     def fit(cls, z: Matrix, data: TrainingSet, *, held_out: Matrix, folds: Folds) -> "Uncertainty":
         """Learn noise and scale from out-of-fold predictions, shape (n, m).
 
-        Groups are taken within a fold: over all folds the errors of a mean cancel, as each fold taught the others.
+        Groups are formed within a fold, because over all folds the errors of a mean cancel.
         """
         centre = z.mean(axis=0)
         design = z - centre
@@ -60,7 +57,7 @@ class Uncertainty:
         return cls({**plain.arrays, "scale": np.array([choose_scale(cells)])})
 
     def sd(self, z: Matrix) -> Matrix:
-        """Standard deviation of each pair, shape (len(z), m)."""
+        """Compute the standard deviation of each pair, shape (len(z), m)."""
         arrays = self.arrays
         centred = z - arrays["centre"]
         leverage = np.einsum("nd,nd->n", centred @ arrays["inverse"], centred)
@@ -69,10 +66,10 @@ class Uncertainty:
 
 
 def gather_cells(predicted: Matrix, sd: Matrix, data: TrainingSet) -> Matrix:
-    """Means over groups of tasks, for each worker: what is predicted, met, known of it, and left to chance.
+    """Average predictions and outcomes over groups of tasks, for each worker.
 
     Returns:
-        Shape (cells, 4): predicted mean, met mean, mean sd, sampling variance of the met mean.
+        Shape (cells, 4): predicted mean, measured mean, mean sd, sampling variance of the measured mean.
     """
     labels = np.array([label or "" for label in data.labels])
     rows: list[tuple[float, float, float, float]] = []
@@ -91,7 +88,7 @@ def gather_cells(predicted: Matrix, sd: Matrix, data: TrainingSet) -> Matrix:
 
 
 def cover(cells: Matrix, scale: float = 1.0) -> float:
-    """Share of cells whose met mean lies in its 80 % interval; NaN without cells."""
+    """Compute the share of cells whose measured mean is in its 80 % interval; NaN without cells."""
     if not len(cells):
         return float("nan")
     half = SDS * np.sqrt((scale * cells[:, 2]) ** 2 + cells[:, 3])
@@ -99,7 +96,7 @@ def cover(cells: Matrix, scale: float = 1.0) -> float:
 
 
 def choose_scale(cells: Matrix) -> float:
-    """The least scale at which 80 % intervals cover 80 % of the cells; 1 without cells."""
+    """Choose the lowest scale at which 80 % intervals cover 80 % of the cells; 1 without cells."""
     if not len(cells):
         return 1.0
     enough = [scale for scale in SCALES if cover(cells, scale) >= COVERAGE]

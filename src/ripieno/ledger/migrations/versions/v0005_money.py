@@ -1,12 +1,10 @@
-"""Money held back for runs under way, and how many requests of a key had an unknown price."""
+"""Money reserved for current runs, and how many requests of a key had an unknown price."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0005"
 down_revision = "0004"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

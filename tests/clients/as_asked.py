@@ -10,7 +10,7 @@ from ripieno.testing.scripted import ReceivedRequest, Reply
 Schema = Mapping[str, object]
 
 
-def oblige(request: ReceivedRequest) -> Reply:
+def answer_as_asked(request: ReceivedRequest) -> Reply:
     """Answer a chat-completions request; pass it to `ScriptedServer` as its script.
 
     A tool is called where it is forced, or where the last message names it and no tool has answered yet; what a schema
