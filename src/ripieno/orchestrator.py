@@ -119,7 +119,7 @@ class Orchestrator:
         return replace(decision, decide_s=self._services.clock.monotonic() - arrival.started)
 
     def _complete(self, objective: Objective, features: Features) -> Objective:
-        """The caller's objective, with what analysis found and what the budget says."""
+        """Complete the caller's objective with the criticalities that analysis found, and the price of the budget."""
         pacer = self._services.pacer
         return replace(
             objective,
