@@ -90,7 +90,7 @@ def list_files(folder: Path) -> list[Path]:
 def main() -> int:
     """Check every file, and print the findings."""
     own = Path(__file__).resolve()
-    found = []
+    found: list[str] = []
     for folder in ("src", "docs/reference", "scripts"):
         for path in list_files(ROOT / folder):
             if path.resolve() == own or path.name in DATA:

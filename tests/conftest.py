@@ -15,6 +15,8 @@ from ripieno.ledger import Ledger
 
 HANG_S = 1200.0
 """Seconds after which a test that waits for an event counts as hung: ten times what the slowest has ever taken."""
+UNTRACED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+"""Environment of a process that coverage leaves alone: its tracer makes pure Python two to four times slower."""
 _SHARED = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Processes that the standard library starts once for all tests."""
 
@@ -34,6 +36,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow files first, so that no worker is left with one of them at the end."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let coverage leave the commands of a test alone, where trainings take most of its time."""
+    for name, value in UNTRACED.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import HANG_S
+from tests.conftest import HANG_S, UNTRACED
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -80,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, path: str) -> Path:
     subprocess.run(
         [str(BIN / "ripieno"), "demo", "--train-tasks", "12", "--test-tasks", "4"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | UNTRACED | {"PYTHONPATH": path},
         check=True,
         capture_output=True,
     )
@@ -105,15 +105,19 @@ class Shell:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = str(free.getsockname()[1])
-        self._environment = os.environ | {
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": path,
-            "RIPIENO_GATEWAY__PORT": self._port,
-            "GIT_AUTHOR_NAME": "a",
-            "GIT_AUTHOR_EMAIL": "a@example.org",
-            "GIT_COMMITTER_NAME": "a",
-            "GIT_COMMITTER_EMAIL": "a@example.org",
-        }
+        self._environment = (
+            os.environ
+            | UNTRACED
+            | {
+                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                "PYTHONPATH": path,
+                "RIPIENO_GATEWAY__PORT": self._port,
+                "GIT_AUTHOR_NAME": "a",
+                "GIT_AUTHOR_EMAIL": "a@example.org",
+                "GIT_COMMITTER_NAME": "a",
+                "GIT_COMMITTER_EMAIL": "a@example.org",
+            }
+        )
         self._serving: list[subprocess.Popen[str]] = []
 
     def run(self, block: Block, text: str) -> None:

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.conftest import HANG_S
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 RIPIENO = str(Path(sys.executable).with_name("ripieno"))
 SMALL = ("demo", "--train-tasks", "8", "--test-tasks", "4")

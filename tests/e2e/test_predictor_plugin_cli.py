@@ -10,6 +10,8 @@ from tests.e2e.test_cli import read_json, run
 from tests.integration.test_app import make_outcomes
 from tests.integration.test_predictor_plugins import install_example
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 LATE = """
 [workers.late]
 provider = "tools"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import HANG_S
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 RIPIENO = str(Path(sys.executable).parent / "ripieno")
 
 

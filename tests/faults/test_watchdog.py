@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout, CookieJar
+from tests.conftest import UNTRACED
 from tests.faults.conftest import Served, ServeIn
 from tests.faults.test_gateway import write_settings
 
@@ -23,8 +24,6 @@ LONGEST_GAP_S = 0.25
 TICKS = os.sysconf("SC_CLK_TCK")
 MB = 1_000_000
 HANG_GUARD_S = 120
-UNTRACED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
-"""Environment of a process that coverage leaves alone: its tracer makes pure Python three to four times slower."""
 
 TEXTS: dict[str, str] = {
     "one letter": "a" * MB,

@@ -1,5 +1,7 @@
 """Encoders: the kit on each built-in, meaning, bounds and caching."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -166,3 +168,19 @@ async def test_the_token_cache_of_the_static_encoder_is_bounded() -> None:
         assert len(encoder._known) <= 50_000 + 10_000
     await encoder.encode(["x" * 5000])
     assert max(map(len, encoder._known), default=0) <= 64
+
+
+IN_THREADS = """
+import threading
+import ripieno.encoders
+from ripieno.encoders.static import StaticEncoder
+for _ in range(6):
+    thread = threading.Thread(target=StaticEncoder)
+    thread.start()
+    thread.join()
+"""
+
+
+def test_the_static_encoder_can_be_opened_in_one_thread_after_another() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_THREADS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
