@@ -10,21 +10,23 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-STILL_DOUBLE = {"Choice", "Finding", "Recipe", "Request", "Row", "Seen", "Wanted", "_Body"}
-"""Class names that two modules still share. A name leaves this set with its last double."""
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT / "src")))
 def test_a_module_is_short_documented_and_does_no_work_on_import(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text)
-    assert len(text.splitlines()) <= 500
+    assert len(text.splitlines()) <= 400
     assert ast.get_docstring(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 75, f"{node.name} is too long"
             flags = [a.arg for a in node.args.args if isinstance(a.annotation, ast.Name) and a.annotation.id == "bool"]
             assert not flags, f"{node.name}: options are keyword-only"
+        if isinstance(node, ast.ClassDef):
+            methods = [each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+            assert (node.end_lineno or 0) - node.lineno < 200, f"{node.name} is too long"
+            assert sum(not each.name.startswith("_") for each in methods) <= 12, f"{node.name} has too many methods"
 
 
 def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
@@ -54,7 +56,7 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
 def test_class_names_are_unique_in_the_package() -> None:
     nodes = (node for path in MODULES for node in ast.walk(ast.parse(path.read_text())))
     counts = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
-    assert {name for name, count in counts.items() if count > 1} <= STILL_DOUBLE
+    assert {name for name, count in counts.items() if count > 1} == set()
 
 
 def test_nothing_evaluates_unpickles_or_shells_out() -> None:

@@ -297,7 +297,7 @@ async def test_clause_8_the_queue_is_bounded_and_damage_is_reported(tmp_path: Pa
     file = tmp_path / "waiting.jsonl"
     waiting = Waiting(file, clock, largest=600)
     waiting.put([NewItem(text="kept")])
-    with pytest.raises(MemoryUnavailable, match="may hold 600"):
+    with pytest.raises(MemoryUnavailable, match="at most 600"):
         waiting.put([NewItem(text="x" * 500)])
     assert len(waiting) == 1
 
