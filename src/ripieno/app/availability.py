@@ -46,7 +46,7 @@ class Availability:
         self.refresh()
 
     def refresh(self) -> None:
-        """Find anew which workers cannot be opened on this machine: a key, a package or a file may have come."""
+        """Find again which workers cannot be opened here: a key, a package or a file may have been added."""
         self._unavailable = find_unavailable(self._pool, self._providers)
 
     def conditions(self) -> Conditions:

@@ -225,7 +225,7 @@ def build_conductor(settings: Settings, caller: Caller, encoder: Encoder) -> Con
 
 
 def build_directors(settings: Settings, encoder: Encoder) -> Directors | None:
-    """Make who chooses turns; nobody where the head that is at hand was trained with another encoder.
+    """Make the directors of turns; None if the available head was trained with another encoder.
 
     Raises:
         CheckpointError: the head that the settings name cannot be used.
@@ -237,7 +237,7 @@ def build_directors(settings: Settings, encoder: Encoder) -> Directors | None:
     try:
         return load_turns(trained if trained.exists() else BUNDLED_HEAD, encoder)
     except CheckpointError as error:
-        log.info("nobody can choose turns: %s", error.message)
+        log.info("turns are not available: %s", error.message)
         return None
 
 

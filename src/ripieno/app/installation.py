@@ -155,7 +155,7 @@ class Installation:
         return estimator.state.folded
 
     async def refresh(self) -> None:
-        """Find anew which workers are unavailable, and learn from what other processes have recorded.
+        """Find again which workers are unavailable, and learn from what other processes have recorded.
 
         Raises:
             PredictorError: the predictor in traffic learns nothing.

@@ -52,7 +52,7 @@ def make_prober(app: Installation) -> Prober:
     """
     if app.runtime.routing.router.estimator is None:
         raise ConfigError(
-            "no checkpoint decides yet: a new worker cannot be held against the others",
+            "no checkpoint decides yet: a new worker cannot be compared with the others",
             hint="measure the pool and train: `ripieno profile TASKS`, `ripieno train`",
         )
     return Prober(app.runtime.make_profiler(), app.analyzer, app.learn_now)

@@ -290,7 +290,7 @@ async def _ask_judge(caller: Caller, pool: Pool, worker: WorkerId, task: Task) -
     """Call a worker that judges.
 
     Raises:
-        ConfigError: its calls have effects or need approval, and nobody named it for that.
+        ConfigError: its calls have effects or need approval, and no request has named it.
     """
     if pool[worker].is_restricted:
         raise ConfigError(f"{worker!r} judges nothing: its calls have effects or need approval")

@@ -139,7 +139,7 @@ def history(config: Path | None, *, item: str, as_json: bool) -> None:
         [each.id[:12], _format_time(each.recorded_at), _format_time(each.valid_from), each.text or "(erased)"]
         for each in found
     ]
-    print_table(("item", "learnt", "true from", "text"), rows)
+    print_table(("item", "learned", "true from", "text"), rows)
 
 
 @memory.command(epilog="\b\nExample:\n  ripieno memory forget 3f2a91c0")

@@ -284,7 +284,7 @@ def read_card(folder: Path) -> ModelCard:
         if isinstance(raw, dict) and raw.get("format", 0) > FORMAT:
             raise CheckpointError(
                 f"checkpoint {str(folder)!r} has format {raw['format']}, this Ripieno reads {FORMAT}",
-                hint="upgrade ripieno, or train anew",
+                hint="upgrade ripieno, or train again",
             )
         if isinstance(raw, dict) and raw.get("format", FORMAT) < OLDEST_FORMAT:
             raise CheckpointError(

@@ -151,6 +151,6 @@ def load_state(folder: Path, recipe: "DataclassInstance") -> tuple[dict[str, Flo
         raise CheckpointError(f"the training in {folder} cannot be resumed: {error}") from error
     if facts.get("recipe", facts) != asdict(recipe):  # earlier heads of turns kept nothing but the recipe
         raise CheckpointError(
-            f"the training in {folder} was begun with another recipe", hint="finish it, or remove the folder"
+            f"the training in {folder} was started with another recipe", hint="finish it, or remove the folder"
         )
     return arrays, facts

@@ -116,7 +116,7 @@ async def check_provider(provider: Provider, worker: Worker) -> None:
         raise AssertionError(f"a healthy worker failed: {error.message}") from error
     assert answer.text == "".join(piece.text for piece in pieces), "the stream says something else than the answer"
     assert any(piece.finish_reason for piece in pieces), "the stream ends without a finish reason"
-    assert seen, "check must tell what it saw"
+    assert seen, "check must return a description"
 
 
 def make_features() -> Features:
