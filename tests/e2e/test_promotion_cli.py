@@ -39,7 +39,7 @@ def test_a_checkpoint_is_trained_shadowed_tried_and_rolled_back(tmp_path: Path) 
     assert "replay: gains" in same.stderr
     assert "0 judged tasks of traffic are too few for a veto" in same.stderr
     assert "is not promoted: not proven better" in same.stderr
-    assert "compared with" in run("policy", "shadow", kinds, code=1).stderr
+    assert "compare with" in run("policy", "shadow", kinds, code=1).stderr
     weak = make_outcomes(tmp_path / "set", models=("good", "bad"))
     worse = read_json("train", "--data", str(weak), "--out", ".ripieno/checkpoints")
     assert isinstance(worse, dict)
