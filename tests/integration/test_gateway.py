@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 from openai import APIStatusError, AsyncOpenAI
+from pydantic import SecretStr
 from tests.integration.conftest import JSON, Serve, open_app, write_pool
 
 from ripieno.app import Installation
@@ -286,7 +287,7 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
         response = await client.get(f"{address}/healthz")
         health = await response.json()
         loops = health.pop("loops")
-        assert health == {"status": "ok", "workers": 1, "unhealthy": [], "reload_fault": None}
+        assert health == {"status": "ok", "workers": 1, "unhealthy": [], "unavailable": [], "reload_fault": None}
         names = {"learning", "keys", "probing", "replicas", "runs", "memory", "extraction", "ledger", "ledger watch"}
         assert {loop["name"] for loop in loops} == names
         for method, path, status in (("GET", "/nope", 404), ("GET", "/v1/chat/completions", 405)):
@@ -346,6 +347,8 @@ async def test_an_open_address_without_a_key_and_a_port_in_use_are_refused(serve
         settings = app.runtime.settings.gateway
         with pytest.raises(ConfigError, match="open to other machines"):
             bind_socket(settings.model_copy(update={"host": "0.0.0.0"}))
+        with pytest.raises(ConfigError, match="has less than 16 characters"):
+            bind_socket(settings.model_copy(update={"host": "0.0.0.0", "api_key": SecretStr("x")}))
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()

@@ -135,6 +135,24 @@ def test_every_setting_either_reloads_or_needs_a_restart() -> None:
     assert known >= RELOADABLE
 
 
+@pytest.mark.parametrize(
+    "left", ["", "[ledger]\nurl = 'sqlite:///ledger.db'\n", None], ids=["empty", "no workers", "gone"]
+)
+async def test_a_file_without_workers_does_not_bring_the_embedded_pool(serve: Serve, left: str | None) -> None:
+    path = write_pool(serve())
+    good = path.read_text()
+    async with open_app() as app:
+        if left is None:
+            path.unlink()
+        else:
+            path.write_text(left)
+        assert app.runtime.pool.ids == ("a",)
+        assert "has no workers any more" in str(app.reload_fault)
+        path.write_text(good)
+        assert app.runtime.pool.ids == ("a",)
+        assert app.reload_fault is None
+
+
 async def test_two_changes_within_one_tick_of_the_clock_are_both_taken(serve: Serve) -> None:
     path = write_pool(serve(), serve(), extra="[pool]\nmuted = ['a']")
     text = path.read_text()

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 HERE = "local:"
 """Address of workers that run in this process: their names say nothing of a price."""
 PROVIDERS = "ripieno.providers"
+MEMORY_FILE = "memory.db"
 
 
 def build_pool(settings: Settings) -> Pool:
@@ -249,6 +250,11 @@ def build_shortener(settings: Settings) -> Shortener | None:
     return Shortener(most_words=memory.compact_words, worker=memory.compact_worker)
 
 
+def has_memory_file(settings: Settings) -> bool:
+    """Return whether the home folder has a memory from before."""
+    return (settings.home / MEMORY_FILE).exists()
+
+
 def build_memory(settings: Settings, encoder: Encoder, clock: Clock) -> Memory:
     """Open the memory of the settings.
 
@@ -256,7 +262,7 @@ def build_memory(settings: Settings, encoder: Encoder, clock: Clock) -> Memory:
         ConfigError: its URL is none that a memory can be at.
         MemoryUnavailable: it cannot be opened.
     """
-    url = settings.memory.url or f"sqlite:///{settings.home / 'memory.db'}"
+    url = settings.memory.url or f"sqlite:///{settings.home / MEMORY_FILE}"
     return Memory(Store(open_memory(url), clock), encoder, clock, read_s=settings.memory.read_s)
 
 

@@ -199,6 +199,7 @@ class Installation:
             log.warning("a changed file was not taken, the old runtime stays: %s", error.message)
             return error.message
         self._runtime = runtime
+        log.info("the changed configuration is in force: %d workers", len(runtime.pool))
         self._files.follow(_list_files(loaded))
         kept = set(map(id, runtime.providers.values()))
         self._foundation.leases.retire(p for p in former.providers.values() if id(p) not in kept)

@@ -33,7 +33,7 @@ def add_worker(path: Path, new: NewWorker, *, keeps_embedded: bool = False, is_d
     A file without workers also gets the embedded pool if `keeps_embedded`. A dry run writes nothing.
 
     Raises:
-        InvalidTask: the worker is in the file already.
+        InvalidTask: the worker, or the provider with another address, is in the file already.
         ConfigError: the new file would be invalid, or cannot be written.
     """
     import tomlkit
@@ -46,7 +46,13 @@ def add_worker(path: Path, new: NewWorker, *, keeps_embedded: bool = False, is_d
         raise InvalidTask(f"worker {new.id!r} is in {path} already", hint="edit the file, or choose another id")
     workers[new.id] = {"provider": new.provider, **new.facts}
     if new.base_url is not None:
-        document.setdefault("providers", {})[new.provider] = {"kind": "openai", "base_url": new.base_url}
+        providers = document.setdefault("providers", {})
+        known = providers.setdefault(new.provider, {"kind": "openai", "base_url": new.base_url})
+        if known.get("base_url") != new.base_url:
+            raise InvalidTask(
+                f"provider {new.provider!r} is in {path} already, with another address",
+                hint="leave out --base-url to use it, or choose another name for the provider",
+            )
     _write_checked(document, path, is_dry=is_dry)
     return tomlkit.dumps(document)
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ripieno.app.build import has_memory_file
 from ripieno.app.installation import Installation
+from ripieno.errors import MemoryUnavailable
 from ripieno.memory.extract import Extracted, extract
 from ripieno.privacy.files import make_folder, make_private
 
@@ -32,9 +34,15 @@ async def extract_facts(app: Installation, *, worker: str, most: int) -> Extract
 
 
 async def beat_memory(app: Installation) -> None:
-    """Write and read memory's canary once, if memory is in use."""
-    if (app.has_memory or app.runtime.settings.memory.extract_worker is not None) and not await app.memory.beat():
-        log.warning("memory's canary was not read back")
+    """Write and read memory's canary once, if memory is in use or was used before.
+
+    Raises:
+        MemoryUnavailable: the canary was not read back.
+    """
+    settings = app.runtime.settings
+    wanted = (app.has_memory, settings.memory.extract_worker, settings.memory.url, has_memory_file(settings))
+    if any(wanted) and not await app.memory.beat():
+        raise MemoryUnavailable("memory's canary was not read back")
 
 
 async def extract_new_facts(app: Installation) -> None:

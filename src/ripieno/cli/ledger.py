@@ -67,7 +67,7 @@ def export_folder(config: Path | None, *, folder: Path, dataset: str, redact: bo
 @prints_json
 def verify(config: Path | None, *, as_json: bool) -> None:
     """Read every entry, and check that none was changed or removed."""
-    with open_ledger(config) as record:
+    with open_ledger(config, must_exist=True) as record:
         found = record.verify()
         datasets = record.campaigns.datasets()
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from ripieno.domain.report import Report, format_money, list_texts, money, numbe
 
 if TYPE_CHECKING:
     from ripieno.app import Installation
-    from ripieno.domain import Pool
+    from ripieno.domain import Pool, WorkerId
     from ripieno.measure.probe import ProbeProfile
 
 
@@ -41,11 +42,11 @@ def pool() -> None:
 def list_pool(config: Path | None, *, as_json: bool) -> None:
     """List the workers with price, limits and measured profile."""
 
-    async def work(app: Installation) -> tuple[Pool, Measured]:
-        return app.runtime.pool, _summarise(app)
+    async def work(app: Installation) -> tuple[Pool, Measured, Mapping[WorkerId, str]]:
+        return app.runtime.pool, _summarise(app), app.runtime.availability.conditions().unavailable
 
-    workers, measured = run_app(config, work, decides=False)
-    found = [_describe(worker, measured) for worker in workers]
+    workers, measured, unavailable = run_app(config, work, decides=False)
+    found = [_describe(worker, measured, fault=unavailable.get(worker.id)) for worker in workers]
     rows = [row | {"cost": row["cost_usd"] if row["samples"] else "-"} for row in found]
     print_found(found, Report(title="", columns=_COLUMNS, rows=rows), as_json=as_json)
     unpriced = describe_unknown_prices(workers)
@@ -179,7 +180,8 @@ def _change_muted(config: Path | None, worker: str, *, is_muted: bool) -> None:
     from ripieno.config import FILE
 
     set_muted(config or Path(FILE), worker, is_muted=is_muted)
-    say(f"{worker} is {'muted' if is_muted else 'back'}; running gateways see it at their next request")
+    state = "muted" if is_muted else "back"
+    say(f"{worker} is {state}; running gateways that accept the file see it at their next request")
 
 
 def _summarise(app: Installation) -> Measured:
@@ -195,7 +197,7 @@ def _summarise(app: Installation) -> Measured:
     return {w: (int(n), q / n, mean_known(costs[w]), latency / n) for w, (n, q, latency) in sums.items()}
 
 
-def _describe(worker: Worker, measured: Measured) -> dict[str, object]:
+def _describe(worker: Worker, measured: Measured, *, fault: str | None) -> dict[str, object]:
     count, quality, cost, latency = measured.get(worker.id, (0, None, None, None))
     has_price = worker.price.is_known and worker.price.prices_output
     return {
@@ -203,7 +205,8 @@ def _describe(worker: Worker, measured: Measured) -> dict[str, object]:
         "provider": worker.binding.provider,
         "model": worker.binding.model,
         "muted": worker.is_muted,
-        "state": "muted" if worker.is_muted else "ready",
+        "state": "muted" if worker.is_muted else "unavailable" if fault is not None else "ready",
+        "fault": fault,
         "privacy": worker.privacy,
         "context_window": worker.context_window,
         "input_usd_per_mtok": worker.price.input_usd_per_mtok if worker.price.is_known else None,

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ripieno.errors import InvalidTask
+from ripieno.errors import ConfigError, InvalidTask
 
 if TYPE_CHECKING:
     from ripieno.app import Installation, MemoryApp
@@ -52,17 +52,24 @@ def require_workers(pool: "Pool", workers: Iterable[str]) -> None:
             raise InvalidTask(f"no worker is called {worker!r}", hint=f"workers: {', '.join(pool.ids)}")
 
 
-def open_ledger(config: Path | None) -> "Ledger":
-    """Open only the ledger of the settings.
+def open_ledger(config: Path | None, *, must_exist: bool = False) -> "Ledger":
+    """Open only the ledger of the settings, which is made if it is missing and `must_exist` is false.
 
     Raises:
-        ConfigError: the settings are wrong, or the home folder cannot be written.
+        ConfigError: the settings are wrong, the home folder cannot be written, or the ledger is missing.
     """
     from ripieno.app.build import prepare_home
     from ripieno.config import load_settings
     from ripieno.ledger import Ledger
 
     settings = load_settings(config).settings
+    prefix, _, file = settings.ledger.url.partition("sqlite:///")
+    if must_exist and not prefix and not Path(file).exists():
+        raise ConfigError(
+            f"there is no ledger at {file}",
+            key="ledger.url",
+            hint="run the command in the folder of the installation, or name its file: `ripieno --config PATH`",
+        )
     prepare_home(settings)
     return Ledger(settings.ledger.url)
 

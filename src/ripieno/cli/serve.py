@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ripieno.config import Settings
     from ripieno.gateway import AdminKey
 
+EMBEDDED_WORKERS = "embedded workers, small programs for trying things out: add your own with `ripieno pool add`"
+
 
 @click.command(epilog="\b\nExample:\n  ripieno serve --port 4141 --workers 2")
 @click.option("--host", help="Address to listen on. Any other than loopback needs a key.")
@@ -116,16 +118,17 @@ def _report_stop(settings: Settings) -> None:
 
 def _announce(app: Installation, address: str, *, key: AdminKey | None) -> None:
     body = shlex.quote('{"model":"auto","messages":[{"role":"user","content":"What is 12% of 250?"}]}')
-    auth = " -H 'authorization: Bearer $RIPIENO_GATEWAY__API_KEY'" if key is None else ""
+    auth = ' -H "authorization: Bearer $RIPIENO_GATEWAY__API_KEY"' if key is None else ""
+    local = address.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
     checkpoint = app.registry.current()
     click.echo(f"{address}/v1")
     if key is not None and key.is_new:
         say(f"admin key {key.secret}")
         say(f"it is stored in {key.path}, readable by you alone, and is not shown again")
     told = "the master key" if key is None else f"the admin key in {key.path}"
-    say(f"dashboard {address}/ui; {told} lets you change things there, and use /admin")
+    say(f"dashboard {local}/ui; {told} lets you change things there, and use /admin")
     say(
-        f"{len(app.runtime.pool)} workers; "
+        f"{len(app.runtime.pool)} {'workers' if app.runtime.loaded.has_own_workers else EMBEDDED_WORKERS}; "
         + (f"router {checkpoint}" if checkpoint else "no checkpoint yet: `ripieno train`")
     )
-    say(f"curl {address}/v1/chat/completions -H 'content-type: application/json'{auth} -d {body}")
+    say(f"curl {local}/v1/chat/completions -H 'content-type: application/json'{auth} -d {body}")

@@ -59,6 +59,11 @@ class Loaded:
         """Return the folder that relative paths of the file are resolved against."""
         return self.path.parent
 
+    @property
+    def has_own_workers(self) -> bool:
+        """Return whether the workers are configured; otherwise they are the embedded pool."""
+        return any(key.startswith("workers.") and origin != "embedded pool" for key, origin in self.origins.items())
+
     def reload(self) -> "Loaded":
         """Read the same sources again; flags still override the file.
 
@@ -66,6 +71,13 @@ class Loaded:
             ConfigError: as `load_settings`, or a key has changed that needs a restart.
         """
         loaded = load_settings(self.path if self.is_named else None, flags=self.flags)
+        if self.has_own_workers and not loaded.has_own_workers:
+            raise ConfigError(
+                f"{self.path} has no workers any more, and the embedded pool does not replace your own",
+                key="workers",
+                path=str(self.path),
+                hint="write the file whole, or restart to use the embedded pool",
+            )
         with loaded.placing():
             require_reloadable(self.settings, loaded.settings)
         return loaded

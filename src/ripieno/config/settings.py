@@ -54,6 +54,13 @@ class GatewaySettings(_Part):
     drain_s: float = Field(default=30.0, ge=0)
     """Seconds that the gateway waits for open requests when it stops."""
 
+    @field_validator("api_key", "viewer_key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("a key consists of printable ASCII characters without spaces")
+        return key
+
     @field_validator("allowed_hosts")
     @classmethod
     def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -114,7 +121,7 @@ class RouteSettings(_Part):
     sensitive_patterns: dict[str, str] = Field(default_factory=dict)
     """Additional kinds of secrets: a name and a pattern in the syntax of RE2 for each."""
     hedge_share: float = Field(default=0.0, ge=0, le=0.5)
-    """Largest share of tasks that call a second worker when the first is later than usual."""
+    """Largest share of tasks that call a second worker if the first is later than usual, as a checkpoint predicts it."""
     modes: tuple[Mode, ...] = tuple(Mode)
     """Workflows that a request may name."""
     chooses_modes: bool = True

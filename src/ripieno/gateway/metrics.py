@@ -138,10 +138,10 @@ class _Present(Collector):
         self._loops = loops
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        resting = self._app.health.unhealthy()
+        able = self._app.runtime.availability.able()
         healthy = GaugeMetricFamily("ripieno_worker_healthy", "Whether a worker takes calls", labels=["worker"])
         for worker in self._app.runtime.pool.ids:
-            healthy.add_metric([worker], 0.0 if worker in resting else 1.0)
+            healthy.add_metric([worker], float(worker in able))
         yield healthy
         analyzer, encoder = self._app.analyzer, self._app.analyzer.encoder
         yield _count_lookups("ripieno_features", "Tasks by whether their features were known", analyzer)

@@ -18,6 +18,7 @@ from ripieno.app.remembering import beat_memory, extract_new_facts
 from ripieno.config import GatewaySettings
 from ripieno.domain import WorkerId
 from ripieno.errors import ConfigError
+from ripieno.gateway.admin_key import LEAST
 from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import Limits
 from ripieno.gateway.http_server import HttpServer
@@ -52,6 +53,12 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
             f"gateway.host {settings.host!r} is open to other machines, and no key is set",
             key="gateway.api_key",
             hint="set RIPIENO_GATEWAY__API_KEY, or listen on 127.0.0.1",
+        )
+    if not is_loopback(settings.host) and len(settings.api_key.get_secret_value()) < LEAST:
+        raise ConfigError(
+            f"gateway.host {settings.host!r} is open to other machines, and the key has less than {LEAST} characters",
+            key="gateway.api_key",
+            hint="set RIPIENO_GATEWAY__API_KEY to a long random text: `openssl rand -hex 24`",
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

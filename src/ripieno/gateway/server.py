@@ -179,6 +179,7 @@ class Gateway:
             "status": "ok" if fault is None and not any(loop.is_degraded for loop in self._loops) else "degraded",
             "workers": len(self._app.runtime.pool),
             "unhealthy": sorted(self._app.health.unhealthy()),
+            "unavailable": sorted(self._app.runtime.availability.conditions().unavailable),
             "reload_fault": fault,
             "loops": [_describe_loop(loop) for loop in self._loops],
         }

@@ -11,6 +11,7 @@ from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
     BadAnswer,
     ConfigError,
+    InvalidTask,
     ProviderError,
     ProviderRejected,
     ProviderTimeout,
@@ -136,11 +137,12 @@ class Caller:
         """Request embeddings, and return the reply as received.
 
         Raises:
-            ProviderError: the worker makes no embeddings, or failed.
+            InvalidTask: the worker makes no embeddings.
+            ProviderError: the worker failed.
         """
         provider = self._find(worker)
         if not isinstance(provider, Embedder):
-            raise ProviderRejected(f"{worker.id!r} makes no embeddings", worker=worker.id)
+            raise InvalidTask(f"{worker.id!r} makes no embeddings", param="model")
         await self._withhold(worker, body)
         async with self._turn(worker):
             return await provider.embed(worker, body)
