@@ -121,7 +121,7 @@ class RouteSettings(_Part):
     sensitive_patterns: dict[str, str] = Field(default_factory=dict)
     """Additional kinds of secrets: a name and a pattern in the syntax of RE2 for each."""
     hedge_share: float = Field(default=0.0, ge=0, le=0.5)
-    """Largest share of tasks that call a second worker if the first is later than usual, as a checkpoint predicts it."""
+    """Largest share of tasks that call a second worker if the first is later than a checkpoint predicts."""
     modes: tuple[Mode, ...] = tuple(Mode)
     """Workflows that a request may name."""
     chooses_modes: bool = True

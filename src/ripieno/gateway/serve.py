@@ -48,18 +48,8 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
     Raises:
         ConfigError: it is in use, not this machine's, or open to others without a key.
     """
-    if not is_loopback(settings.host) and settings.api_key is None:
-        raise ConfigError(
-            f"gateway.host {settings.host!r} is open to other machines, and no key is set",
-            key="gateway.api_key",
-            hint="set RIPIENO_GATEWAY__API_KEY, or listen on 127.0.0.1",
-        )
-    if not is_loopback(settings.host) and len(settings.api_key.get_secret_value()) < LEAST:
-        raise ConfigError(
-            f"gateway.host {settings.host!r} is open to other machines, and the key has less than {LEAST} characters",
-            key="gateway.api_key",
-            hint="set RIPIENO_GATEWAY__API_KEY to a long random text: `openssl rand -hex 24`",
-        )
+    if not is_loopback(settings.host):
+        _require_key(settings)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,6 +65,18 @@ def bind_socket(settings: GatewaySettings) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _require_key(settings: GatewaySettings) -> None:
+    """Require a key that cannot be guessed."""
+    key = settings.api_key
+    if key is None or len(key.get_secret_value()) < LEAST:
+        fault = "no key is set" if key is None else f"the key has less than {LEAST} characters"
+        raise ConfigError(
+            f"gateway.host {settings.host!r} is open to other machines, and {fault}",
+            key="gateway.api_key",
+            hint="set RIPIENO_GATEWAY__API_KEY to a long random text, or listen on 127.0.0.1",
+        )
 
 
 @asynccontextmanager
