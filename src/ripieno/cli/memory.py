@@ -257,8 +257,9 @@ def import_(
 def compact(config: Path | None, *, file: Path, worker: str | None, as_json: bool) -> None:
     """Compact the conversation in FILE: a JSON array of messages, or one per line.
 
-    Decisions in force, rules, tasks, failures, identifiers, dates, amounts and the latest request are always kept.
-    Secrets are not. If a check fails, the command prints nothing and exits with 5.
+    Kept are the latest request, and the sentences that its rules recognise as decisions in force, rules, tasks or
+    failures, or that have identifiers, dates or amounts. They miss decisions in free sentences, and a decision replaces
+    earlier ones about the same subject. Secrets are not kept. If a check fails, the command prints nothing and exits with 5.
     """
     from ripieno.memory.compact import compact as shorten
 

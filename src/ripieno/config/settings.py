@@ -181,7 +181,7 @@ class MemorySettings(_Part):
     compact_words: int | None = Field(default=None, ge=200)
     """Words of a conversation beyond which its older turns are compacted; None compacts nothing."""
     compact_worker: str | None = None
-    """Worker that writes a summary beside the facts that are always kept, or `auto` for the router's choice."""
+    """Worker that writes a summary beside the facts that rules keep, or `auto` for the router's choice."""
     extract_worker: str | None = None
     """Worker that extracts facts from conversations while the gateway runs, or `auto`; None extracts nothing."""
 
