@@ -259,7 +259,8 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
 
     Kept are the latest request, and the sentences that its rules recognise as decisions in force, rules, tasks or
     failures, or that have identifiers, dates or amounts. They miss decisions in free sentences, and a decision replaces
-    earlier ones about the same subject. Secrets are not kept. If a check fails, the command prints nothing and exits with 5.
+    earlier ones about the same subject. Secrets are not kept. If a check fails, the command prints nothing and exits
+    with 5.
     """
     from ripieno.memory.compact import compact as shorten
 
