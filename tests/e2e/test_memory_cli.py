@@ -72,7 +72,7 @@ def test_a_conversation_is_made_short_or_left_as_it_is() -> None:
     refused = run("compact", "talk.jsonl", code=5)
     assert refused.stdout == ""
     assert "the compaction would be empty" in refused.stderr
-    Path("talk.json").write_text("no conversation")
+    Path("talk.json").write_text("not a conversation")
     assert "no conversation" in run("compact", "talk.json", code=2).stderr
 
 

@@ -10,7 +10,14 @@ from types import TracebackType
 from typing import Self
 
 from ripieno.analyze import Analyzer
-from ripieno.app.build import build_encoder, build_memory, make_outbox, prepare_home
+from ripieno.app.build import (
+    build_encoder,
+    build_memory,
+    build_pool,
+    build_providers,
+    make_outbox,
+    prepare_home,
+)
 from ripieno.app.learning import Learning
 from ripieno.app.runs import Runs
 from ripieno.app.runtime import Foundation, Runtime, build_runtime
@@ -55,12 +62,16 @@ class Installation:
         criticality = load_criticality(settings.home, encoder=encoder.name)
         self.analyzer = Analyzer(encoder, criticality=criticality, boundary=self._boundary)
         self.registry = Registry(settings.home / "checkpoints")
+        memory_mb = settings.pool.memory_mb
+        residents = Residents(memory_mb * 1_000_000 if memory_mb is not None else None)
+        with loaded.placing():
+            build_pool(settings)
+        opened = build_providers(loaded, known={}, residents=residents)  # before the ledger: a mistake leaves no file
         patience_s = HASTE_S if decides else PATIENT_S
         outbox = make_outbox(settings)
         self.ledger = Ledger(settings.ledger.url, clock=self.clock, outbox=outbox, patience_s=patience_s)
         self.journals = Journals(self.ledger, self.clock) if settings.ledger.durable_runs else None
         self.health = WorkerHealth(self.clock)
-        memory_mb = settings.pool.memory_mb
         self._foundation = Foundation(
             clock=self.clock,
             ledger=self.ledger,
@@ -71,7 +82,7 @@ class Installation:
             health=self.health,
             lanes=Lanes(),
             leases=Leases(),
-            residents=Residents(memory_mb * 1_000_000 if memory_mb is not None else None),
+            residents=residents,
             decides=decides,
         )
         self._files = Watch(_list_files(loaded))
@@ -82,7 +93,7 @@ class Installation:
         """Seconds between two looks at the files; 0 looks whenever the runtime is asked for."""
         self._looked_at = 0.0
         try:
-            self._runtime = build_runtime(loaded, self._foundation)
+            self._runtime = build_runtime(loaded, self._foundation, opened=opened)
         except RipienoError:
             self.ledger.close()
             raise

@@ -123,7 +123,13 @@ class Runtime:
         return Profiler(self.caller, make_grading(self.settings, self.pool, self.caller), self.foundation.ledger)
 
 
-def build_runtime(loaded: Loaded, foundation: Foundation, *, former: Runtime | None = None) -> Runtime:
+def build_runtime(
+    loaded: Loaded,
+    foundation: Foundation,
+    *,
+    former: Runtime | None = None,
+    opened: Mapping[str, Provider] | None = None,
+) -> Runtime:
     """Build a runtime. Nothing of it is in force yet, so a failure leaves no trace.
 
     Args:
@@ -131,13 +137,17 @@ def build_runtime(loaded: Loaded, foundation: Foundation, *, former: Runtime | N
         foundation: what it is built on.
         former: the runtime that it replaces: unchanged providers are kept with their connections, and the mean price
             of tasks with an unchanged budget.
+        opened: the providers, if they are open already.
 
     Raises:
         ConfigError: a setting is wrong, or a plugin or package is missing.
         CheckpointError: a checkpoint is damaged, or made for another encoder or pool.
     """
     settings, base = loaded.settings, foundation
-    workers = _open_workers(loaded, base, former)
+    if opened is None:
+        known = _list_known(former) if former is not None else {}
+        opened = build_providers(loaded, known=known, residents=base.residents)
+    workers = _open_workers(loaded, base, opened)
     pool, caller = workers.pool, workers.caller
     routing = _build_routing(settings, pool, base)
     waiting = Waiting(settings.home / "memory-waiting.jsonl", base.clock)
@@ -197,11 +207,9 @@ class _Workers(NamedTuple):
     availability: Availability
 
 
-def _open_workers(loaded: Loaded, base: Foundation, former: Runtime | None) -> _Workers:
-    """Make the pool, and what reaches its workers; unchanged providers of the former runtime are kept."""
+def _open_workers(loaded: Loaded, base: Foundation, providers: Mapping[str, Provider]) -> _Workers:
+    """Make the pool, and what reaches its workers."""
     settings = loaded.settings
-    known = _list_known(former) if former is not None else {}
-    providers = build_providers(loaded, known=known, residents=base.residents)
     with loaded.placing():
         pool = build_pool(settings)
         _require_judge(settings, pool)

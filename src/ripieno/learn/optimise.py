@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from ripieno.conductor.policy import Cursor, Floats, Scene, TinyPolicy, list_choices
 from ripieno.errors import CheckpointError
+from ripieno.plugins import require_extra
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -93,6 +94,7 @@ def evolve(
     Source:
         Ros & Hansen (2008), separable CMA-ES.
     """
+    require_extra("conductor", "evolving a policy", ("cma",))
     import cma
 
     options = {"CMA_diagonal": True, "popsize": population, "seed": seed, "verbose": -9, "maxiter": generations.stop}
