@@ -73,7 +73,7 @@ def test_a_conversation_is_made_short_or_left_as_it_is() -> None:
     assert refused.stdout == ""
     assert "the compaction would be empty" in refused.stderr
     Path("talk.json").write_text("not a conversation")
-    assert "no conversation" in run("compact", "talk.json", code=2).stderr
+    assert "not a conversation" in run("compact", "talk.json", code=2).stderr
 
 
 def test_what_is_written_already_is_taken_in_once() -> None:

@@ -15,6 +15,7 @@ import click
 from ripieno.cli.errors import report
 from ripieno.cli.output import say
 from ripieno.cli.running import run_app
+from ripieno.config.reload import has_own_workers
 from ripieno.errors import RipienoError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _announce(app: Installation, address: str, *, key: AdminKey | None) -> None:
     told = "the master key" if key is None else f"the admin key in {key.path}"
     say(f"dashboard {local}/ui; {told} lets you change things there, and use /admin")
     say(
-        f"{len(app.runtime.pool)} {'workers' if app.runtime.loaded.has_own_workers else EMBEDDED_WORKERS}; "
+        f"{len(app.runtime.pool)} {'workers' if has_own_workers(app.runtime.loaded.origins) else EMBEDDED_WORKERS}; "
         + (f"router {checkpoint}" if checkpoint else "no checkpoint yet: `ripieno train`")
     )
     say(f"curl {local}/v1/chat/completions -H 'content-type: application/json'{auth} -d {body}")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from ripieno.config.places import find_line, split_key, trim
-from ripieno.config.reload import require_reloadable
+from ripieno.config.reload import require_own_workers, require_reloadable
 from ripieno.config.scale import FORMER, SERVER
 from ripieno.config.settings import Settings
 from ripieno.errors import ConfigError
@@ -59,11 +59,6 @@ class Loaded:
         """Return the folder that relative paths of the file are resolved against."""
         return self.path.parent
 
-    @property
-    def has_own_workers(self) -> bool:
-        """Return whether the workers are configured; otherwise they are the embedded pool."""
-        return any(key.startswith("workers.") and origin != "embedded pool" for key, origin in self.origins.items())
-
     def reload(self) -> "Loaded":
         """Read the same sources again; flags still override the file.
 
@@ -71,13 +66,7 @@ class Loaded:
             ConfigError: as `load_settings`, or a key has changed that needs a restart.
         """
         loaded = load_settings(self.path if self.is_named else None, flags=self.flags)
-        if self.has_own_workers and not loaded.has_own_workers:
-            raise ConfigError(
-                f"{self.path} has no workers any more, and the embedded pool does not replace your own",
-                key="workers",
-                path=str(self.path),
-                hint="write the file whole, or restart to use the embedded pool",
-            )
+        require_own_workers(self.origins, loaded.origins, path=self.path)
         with loaded.placing():
             require_reloadable(self.settings, loaded.settings)
         return loaded

@@ -1,5 +1,8 @@
 """Which settings a running process takes over when its file changes, and which need a restart."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from pydantic import BaseModel
 
 from ripieno.config.settings import Settings
@@ -38,6 +41,26 @@ def require_reloadable(old: Settings, new: Settings) -> None:
             f"{key} has changed, and a running process cannot change it",
             key=key,
             hint="restart Ripieno, or undo this change: until then none of the file's changes apply",
+        )
+
+
+def has_own_workers(origins: Mapping[str, str]) -> bool:
+    """Return whether workers are configured, by the origin of each key; otherwise they are the embedded pool."""
+    return any(key.startswith("workers.") and origin != "embedded pool" for key, origin in origins.items())
+
+
+def require_own_workers(old: Mapping[str, str], new: Mapping[str, str], *, path: Path) -> None:
+    """Refuse a file that has lost its workers, so that the embedded pool does not replace them.
+
+    Raises:
+        ConfigError: only the old origins have configured workers.
+    """
+    if has_own_workers(old) and not has_own_workers(new):
+        raise ConfigError(
+            f"{path} has no workers any more, and the embedded pool does not replace your own",
+            key="workers",
+            path=str(path),
+            hint="write the file whole, or restart to use the embedded pool",
         )
 
 
