@@ -15,7 +15,6 @@ import click
 from ripieno.cli.errors import report
 from ripieno.cli.output import say
 from ripieno.cli.running import run_app
-from ripieno.config.reload import has_own_workers
 from ripieno.errors import RipienoError
 
 if TYPE_CHECKING:
@@ -118,6 +117,8 @@ def _report_stop(settings: Settings) -> None:
 
 
 def _announce(app: Installation, address: str, *, key: AdminKey | None) -> None:
+    from ripieno.config.reload import has_own_workers
+
     body = shlex.quote('{"model":"auto","messages":[{"role":"user","content":"What is 12% of 250?"}]}')
     auth = ' -H "authorization: Bearer $RIPIENO_GATEWAY__API_KEY"' if key is None else ""
     local = address.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
