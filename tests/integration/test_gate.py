@@ -169,7 +169,7 @@ async def test_names_of_the_settings_are_answered_and_no_others(serve: Serve) ->
 async def test_off_loopback_the_gate_accepts_addresses_and_the_names_in_the_settings(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "the-master-key")
+    monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "the-long-master-key")
     async with open_gate(serve, host="0.0.0.0") as wire:
         for host in ("10.1.2.3:4141", "any.name", "localhost", "[fe80::1]"):
             assert (await wire.ask("/readyz", host=host)).status == 200, "probes send an address"

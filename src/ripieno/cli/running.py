@@ -64,6 +64,8 @@ def open_ledger(config: Path | None, *, must_exist: bool = False) -> "Ledger":
 
     settings = load_settings(config).settings
     prefix, _, file = settings.ledger.url.partition("sqlite:///")
+    if settings.home.exists():
+        prepare_home(settings)
     if must_exist and not prefix and not Path(file).exists():
         raise ConfigError(
             f"there is no ledger at {file}",
