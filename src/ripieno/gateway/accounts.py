@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ripieno.domain import Account, Key
@@ -13,6 +14,8 @@ log = logging.getLogger(__name__)
 
 MOST_OPS = 500
 """Reservations and changes in one transaction."""
+CHANGES_WAIT_S = 0.05
+"""Seconds that changes wait for a reservation, to be written with it. Until then they hold more than they need."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +50,9 @@ class Accounts:
     _writer: "asyncio.Task[None] | None" = None
     _is_at_fault: bool = False
     """Whether the latest transaction failed."""
+    _is_urgent: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a reservation comes, or the accounts close."""
+    _is_closing: bool = False
 
     def open(self, key: Key, run: str) -> "KeyAccount":
         """Open the account of one run, without a reservation."""
@@ -103,6 +109,8 @@ class Accounts:
 
     async def close(self) -> None:
         """Wait until all changes are written."""
+        self._is_closing = True
+        self._is_urgent.set()
         while self._writer is not None:
             await asyncio.wait({self._writer})
 
@@ -122,6 +130,8 @@ class Accounts:
 
     def _enqueue(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
+        if waiting.done is not None:
+            self._is_urgent.set()
         if self._writer is None:
             self._writer = asyncio.ensure_future(self._write_queue())
 
@@ -132,7 +142,9 @@ class Accounts:
         """
         batch: list[_Waiting] = []
         try:
-            while any(waiting.done is not None for waiting in self._queue) or (self._queue and not self._is_at_fault):
+            while self._has_reservation() or (self._queue and not self._is_at_fault):
+                if not self._has_reservation():
+                    await self._wait_for_reservation()
                 batch, self._queue = self._queue[:MOST_OPS], self._queue[MOST_OPS:]
                 await self._write_batch(batch)
         finally:
@@ -140,6 +152,16 @@ class Accounts:
             for waiting in batch:  # no caller waits for ever, whatever fails
                 if waiting.done is not None and not waiting.done.done():
                     waiting.done.cancel()
+
+    def _has_reservation(self) -> bool:
+        return any(waiting.done is not None for waiting in self._queue)
+
+    async def _wait_for_reservation(self) -> None:
+        """Let changes wait for a reservation, but not for long, and not once the accounts close."""
+        if not self._is_closing:
+            self._is_urgent.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_urgent.wait(), CHANGES_WAIT_S)
 
     async def _write_batch(self, batch: list[_Waiting]) -> None:
         try:

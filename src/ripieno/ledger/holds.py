@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, case, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ripieno.domain import Clock, KeyLimits, find_periods
 from ripieno.ledger.database import translated_faults
@@ -57,60 +58,94 @@ class Holds:
         self._clock = clock
 
     def apply(self, batch: Sequence[Reserve | Change]) -> list[Held | None]:
-        """Apply a batch in order; return the result of each reservation, and None for each change.
+        """Apply a batch; return the result of each reservation, and None for each change.
+
+        Changes come first, so that the reservations of the batch can use what they free.
 
         Raises:
             LedgerError: the database refuses, and nothing of the batch is applied.
         """
         with translated_faults(self._url), self._engine.begin() as connection:
-            named = sorted({each.key for each in batch if isinstance(each, Reserve)})
-            if named:  # one replica at a time: SQLite has one writer, PostgreSQL locks the rows of these keys
-                connection.execute(select(keys.c.id).where(keys.c.id.in_(named)).with_for_update()).all()
-            return [self._apply_one(connection, each) for each in batch]
+            _change(connection, [each for each in batch if isinstance(each, Change)])
+            return self._reserve(connection, batch)
 
     def read(self) -> dict[str, tuple[str, float, float]]:
         """Return all holds by run: the key, the time of the first reservation, and the amount in US dollars."""
         with translated_faults(self._url), self._reader.connect() as connection:
             return {row.run: (row.key, row.at, row.usd) for row in connection.execute(select(holds))}
 
-    def _apply_one(self, connection: Connection, each: Reserve | Change) -> Held | None:
-        if isinstance(each, Reserve):
-            return self._reserve(connection, each)
-        if each.usd is None:
-            connection.execute(delete(holds).where(holds.c.run == each.run))
-        else:
-            connection.execute(update(holds).where(holds.c.run == each.run).values(usd=each.usd))
-        return None
-
-    def _reserve(self, connection: Connection, each: Reserve) -> Held:
+    def _reserve(self, connection: Connection, batch: Sequence[Reserve | Change]) -> list[Held | None]:
+        """Grant the reservations of a batch in order. The limits of each key are read once."""
+        named = {each.key for each in batch if isinstance(each, Reserve)}
+        if named and connection.dialect.name == "postgresql":  # one replica at a time; SQLite has one writer anyway
+            connection.execute(select(keys.c.id).where(keys.c.id.in_(sorted(named))).with_for_update()).all()
         at = self._clock.now()
-        tight = min(_read_limits(connection, each, at), key=lambda limit: limit.limit_usd - limit.spent_usd)
-        left = tight.limit_usd - tight.spent_usd
-        granted = min(each.most_usd, left)
-        if granted < each.least_usd or left <= 0.0:
-            return tight
-        grown = update(holds).where(holds.c.run == each.run).values(usd=holds.c.usd + granted)
-        if not connection.execute(grown).rowcount:
-            connection.execute(insert(holds).values(run=each.run, key=each.key, at=at, usd=granted))
-        return replace(tight, granted_usd=granted)
+        taken = {key: _read_taken(connection, key, at) for key in named}
+        rows, found = [], []
+        for each in batch:
+            held = None
+            if isinstance(each, Reserve):
+                held = _grant(each, taken[each.key])
+                if held.granted_usd is not None:
+                    taken[each.key] = {period: usd + held.granted_usd for period, usd in taken[each.key].items()}
+                    rows.append({"run": each.run, "key": each.key, "at": at, "usd": held.granted_usd})
+            found.append(held)
+        if rows:
+            grow = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(holds)
+            grown = {"usd": holds.c.usd + grow.excluded.usd}
+            connection.execute(grow.on_conflict_do_update(index_elements=["run"], set_=grown), rows)
+        return found
 
 
-def _read_limits(connection: Connection, each: Reserve, at: float) -> list[Held]:
-    """Return the limits of a key with their spent part: recorded spending, and holds that began in the period."""
+_SET = update(holds).where(holds.c.run == bindparam("name")).values(usd=bindparam("amount"))
+_REMOVE = delete(holds).where(holds.c.run == bindparam("name"))
+_SPENT = select(spend.c.period, spend.c.cost_usd).where(
+    spend.c.key == bindparam("key"), spend.c.period.in_((bindparam("day"), bindparam("month")))
+)
+_HELD = select(
+    func.coalesce(func.sum(case((holds.c.at >= bindparam("day"), holds.c.usd), else_=0.0)), 0.0),
+    func.coalesce(func.sum(case((holds.c.at >= bindparam("month"), holds.c.usd), else_=0.0)), 0.0),
+).where(holds.c.key == bindparam("key"))
+
+
+def _change(connection: Connection, changes: Sequence[Change]) -> None:
+    """Set or remove holds. The latest change of a run counts."""
+    latest = {each.run: each.usd for each in changes}
+    kept = [{"name": run, "amount": usd} for run, usd in latest.items() if usd is not None]
+    removed = [{"name": run} for run, usd in latest.items() if usd is None]
+    if kept:
+        connection.execute(_SET, kept)
+    if removed:
+        connection.execute(_REMOVE, removed)
+
+
+def _grant(each: Reserve, taken: Mapping[str, float]) -> Held:
+    """Grant a reservation as far as the tighter limit of its key allows."""
+    limits = {"day": each.limits.usd_per_day, "month": each.limits.usd_per_month}
+    tight = min(
+        (
+            Held(granted_usd=None, period=period, spent_usd=taken[period], limit_usd=limit)
+            for period, limit in limits.items()
+            if limit is not None
+        ),
+        key=lambda held: held.limit_usd - held.spent_usd,
+    )
+    left = tight.limit_usd - tight.spent_usd
+    granted = min(each.most_usd, left)
+    if granted < each.least_usd or left <= 0.0:
+        return tight
+    return replace(tight, granted_usd=granted)
+
+
+def _read_taken(connection: Connection, key: str, at: float) -> dict[str, float]:
+    """Return what a key has taken of its day and its month: recorded spending, and holds that began in the period."""
     day, month = find_periods(at)
-    limits = {day: each.limits.usd_per_day, month: each.limits.usd_per_month}
-    query = select(spend.c.period, spend.c.cost_usd).where(spend.c.key == each.key, spend.c.period.in_((day, month)))
-    spent: Mapping[str, float] = {row.period: row.cost_usd for row in connection.execute(query)}
-    found = []
-    for period, limit in limits.items():
-        if limit is not None:
-            held = select(func.coalesce(func.sum(holds.c.usd), 0.0)).where(
-                holds.c.key == each.key, holds.c.at >= begin_period(period)
-            )
-            taken = spent.get(period, 0.0) + float(connection.execute(held).scalar_one())
-            name = "day" if period == day else "month"
-            found.append(Held(granted_usd=None, period=name, spent_usd=taken, limit_usd=limit))
-    return found
+    spent: Mapping[str, float] = {
+        row.period: row.cost_usd for row in connection.execute(_SPENT, {"key": key, "day": day, "month": month})
+    }
+    begins = {"key": key, "day": begin_period(day), "month": begin_period(month)}
+    held_day, held_month = connection.execute(_HELD, begins).one()
+    return {"day": spent.get(day, 0.0) + held_day, "month": spent.get(month, 0.0) + held_month}
 
 
 def begin_period(period: str) -> float:
