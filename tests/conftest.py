@@ -1,5 +1,6 @@
 """What all tests share: an empty folder, no settings from outside, real objects, and children that end with them."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -22,10 +23,12 @@ _SHARED = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 
 
 def pytest_configure() -> None:
-    """Time no example of Hypothesis, and let tests interrupt their children.
+    """Time no example of Hypothesis, let tests interrupt their children, and leave no event loop open.
 
-    A shell starts background jobs with SIGINT ignored, which children would inherit.
+    A shell starts background jobs with SIGINT ignored, which children would inherit. Where no loop was ever set,
+    pytest-asyncio makes one to restore after the first test, and never closes it: some later test is blamed.
     """
+    asyncio.set_event_loop(None)
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
