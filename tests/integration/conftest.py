@@ -17,6 +17,15 @@ OK = (Reply(),)
 ADMIN_KEY = "rp-admin-of-the-tests"
 ADMIN = {"x-api-key": ADMIN_KEY}
 """Headers of a request that may administer."""
+LACKS_KEY = """
+[providers.far]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+needs_key = true
+[workers.far]
+provider = "far"
+"""
+"""A worker whose provider has no API key."""
 JSON = {"content-type": "application/json"}
 
 

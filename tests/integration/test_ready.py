@@ -4,20 +4,12 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from tests.integration.conftest import Serve, open_app, write_pool
+from tests.integration.conftest import LACKS_KEY, Serve, open_app, write_pool
 
 from ripieno.domain import WorkerId
 from ripieno.gateway import bind_socket, running
 from ripieno.providers.health import FAILURES_TO_OPEN
 
-LACKS_KEY = """
-[providers.far]
-kind = "openai"
-base_url = "http://127.0.0.1:9/v1"
-needs_key = true
-[workers.far]
-provider = "far"
-"""
 LACKS_WEIGHTS = """
 [providers.own]
 kind = "llama"

@@ -7,23 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tests.integration.conftest import ADMIN, Serve, open_app, open_gateway, write_pool
+from tests.integration.conftest import ADMIN, LACKS_KEY, Serve, open_app, open_gateway, write_pool
 
 from ripieno.app.pool_file import NewWorker, add_worker
 from ripieno.app.remembering import beat_memory
 from ripieno.cli.main import cli
 from ripieno.config import load_settings
 from ripieno.errors import ConfigError, InvalidTask, MemoryUnavailable
-
-LACKS_KEY = """
-[providers.far]
-kind = "openai"
-base_url = "http://127.0.0.1:9/v1"
-needs_key = true
-[workers.far]
-provider = "far"
-price = "free"
-"""
 
 
 def test_adding_a_worker_never_changes_the_address_of_a_known_provider(serve: Serve) -> None:

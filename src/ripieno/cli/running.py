@@ -64,15 +64,15 @@ def open_ledger(config: Path | None, *, must_exist: bool = False) -> "Ledger":
 
     settings = load_settings(config).settings
     prefix, _, file = settings.ledger.url.partition("sqlite:///")
-    if settings.home.exists():
+    is_missing = must_exist and not prefix and not Path(file).exists()
+    if settings.home.exists() or not is_missing:
         prepare_home(settings)
-    if must_exist and not prefix and not Path(file).exists():
+    if is_missing:
         raise ConfigError(
             f"there is no ledger at {file}",
             key="ledger.url",
             hint="run the command in the folder of the installation, or name its file: `ripieno --config PATH`",
         )
-    prepare_home(settings)
     return Ledger(settings.ledger.url)
 
 
