@@ -20,7 +20,7 @@ from ripieno.app.build import (
 )
 from ripieno.app.learning import Learning
 from ripieno.app.runs import Runs
-from ripieno.app.runtime import Foundation, Runtime, build_runtime
+from ripieno.app.runtime import Foundation, Runtime, build_runtime, list_known
 from ripieno.app.watch import Watch
 from ripieno.config import Loaded, load_settings
 from ripieno.domain import Clock, SystemClock
@@ -66,7 +66,7 @@ class Installation:
         residents = Residents(memory_mb * 1_000_000 if memory_mb is not None else None)
         with loaded.placing():
             build_pool(settings)
-        opened = build_providers(loaded, known={}, residents=residents)  # before the ledger: a mistake leaves no file
+        providers = build_providers(loaded, known={}, residents=residents)  # a mistake leaves no ledger
         patience_s = HASTE_S if decides else PATIENT_S
         outbox = make_outbox(settings)
         self.ledger = Ledger(settings.ledger.url, clock=self.clock, outbox=outbox, patience_s=patience_s)
@@ -93,7 +93,7 @@ class Installation:
         """Seconds between two looks at the files; 0 looks whenever the runtime is asked for."""
         self._looked_at = 0.0
         try:
-            self._runtime = build_runtime(loaded, self._foundation, opened=opened)
+            self._runtime = build_runtime(loaded, self._foundation, providers)
         except RipienoError:
             self.ledger.close()
             raise
@@ -205,7 +205,9 @@ class Installation:
         former = self._runtime
         try:
             loaded = load()
-            runtime = build_runtime(loaded, self._foundation, former=former)
+            residents = self._foundation.residents
+            providers = build_providers(loaded, known=list_known(former), residents=residents)
+            runtime = build_runtime(loaded, self._foundation, providers, former=former)
         except RipienoError as error:
             log.warning("a changed file was not taken, the old runtime stays: %s", error.message)
             return error.message

@@ -12,7 +12,6 @@ from ripieno.app.build import (
     build_conductor,
     build_directors,
     build_pool,
-    build_providers,
     build_shortener,
 )
 from ripieno.conductor import Brief, Decomposer
@@ -124,30 +123,22 @@ class Runtime:
 
 
 def build_runtime(
-    loaded: Loaded,
-    foundation: Foundation,
-    *,
-    former: Runtime | None = None,
-    opened: Mapping[str, Provider] | None = None,
+    loaded: Loaded, foundation: Foundation, providers: Mapping[str, Provider], *, former: Runtime | None = None
 ) -> Runtime:
     """Build a runtime. Nothing of it is in force yet, so a failure leaves no trace.
 
     Args:
         loaded: the configuration.
         foundation: what it is built on.
-        former: the runtime that it replaces: unchanged providers are kept with their connections, and the mean price
-            of tasks with an unchanged budget.
-        opened: the providers, if they are open already.
+        providers: the providers of the configuration.
+        former: the runtime that it replaces; the mean price of tasks is kept if their budget is unchanged.
 
     Raises:
         ConfigError: a setting is wrong, or a plugin or package is missing.
         CheckpointError: a checkpoint is damaged, or made for another encoder or pool.
     """
     settings, base = loaded.settings, foundation
-    if opened is None:
-        known = _list_known(former) if former is not None else {}
-        opened = build_providers(loaded, known=known, residents=base.residents)
-    workers = _open_workers(loaded, base, opened)
+    workers = _open_workers(loaded, base, providers)
     pool, caller = workers.pool, workers.caller
     routing = _build_routing(settings, pool, base)
     waiting = Waiting(settings.home / "memory-waiting.jsonl", base.clock)
@@ -333,6 +324,7 @@ def _build_pacer(settings: Settings, former: Runtime | None) -> Pacer | None:
     return Pacer(budget) if budget is not None else None
 
 
-def _list_known(former: Runtime) -> Mapping[tuple[str, str], Provider]:
+def list_known(former: Runtime) -> Mapping[tuple[str, str], Provider]:
+    """Return the providers of a runtime by name and settings, so that unchanged ones keep their connections."""
     configured = former.settings.providers
     return {(name, repr(configured[name])): provider for name, provider in former.providers.items()}
