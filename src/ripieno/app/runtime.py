@@ -141,15 +141,10 @@ def build_runtime(
     workers = _open_workers(loaded, base, providers)
     pool, caller = workers.pool, workers.caller
     routing = _build_routing(settings, pool, base)
+    grading = _defer_grading(settings, workers, base)
     waiting = Waiting(settings.home / "memory-waiting.jsonl", base.clock)
     harness = Harness(base.memory, waiting, most_tokens=settings.memory.most_tokens)
     pacer = _build_pacer(settings, former)
-
-    @cache
-    def grading() -> Grading:
-        current = base.registry.current()
-        trusted = read_card(base.registry.folder / current).checks if current is not None else {}
-        return make_grading(settings, pool, caller, trusted=trusted)
 
     async def route_part(text: str, brief: Brief) -> WorkerId:
         """Choose who should own one part of a task, among the workers that may take the whole."""
@@ -188,6 +183,18 @@ def build_runtime(
         harness=harness,
         orchestrator=orchestrator,
     )
+
+
+def _defer_grading(settings: Settings, workers: "_Workers", base: Foundation) -> Callable[[], Grading]:
+    """Return a function that makes the checks of answers when first asked: they open packages and files."""
+
+    @cache
+    def grading() -> Grading:
+        current = base.registry.current()
+        trusted = read_card(base.registry.folder / current).checks if current is not None else {}
+        return make_grading(settings, workers.pool, workers.caller, trusted=trusted)
+
+    return grading
 
 
 class _Workers(NamedTuple):
