@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -80,8 +80,8 @@ class OrchestratorServices:
     conductors: Mapping[Mode, Conductor] = field(default_factory=dict)
     directors: Directors | None = None
     shortener: Shortener | None = None
-    harness: Callable[[], Harness] | None = None
-    """Returns the memory's harness, which opens memory at the first request that uses it."""
+    harness: Harness | None = None
+    """Opens memory at the first request that uses it."""
     pacer: Pacer | None = None
     """Keeps the mean price of a task, if a budget is set."""
 
@@ -148,7 +148,7 @@ class Orchestrator:
             notes += [done.describe()] if done is not None else []
         harness, read, project = self._services.harness, None, ""
         if harness is not None and arrival.memory is not None:
-            task, read = await harness().before(task, arrival.memory)
+            task, read = await harness.before(task, arrival.memory)
             project = arrival.memory.project
             notes.append(f"memory is {read.status.value}: {len(read.items)} items are shown")
         decision = await self.decide(task, arrival=arrival)
@@ -280,13 +280,13 @@ class Orchestrator:
             self._recording.end(started)
 
 
-async def _remember(answered: Answered, harness: Callable[[], Harness] | None) -> None:
+async def _remember(answered: Answered, harness: Harness | None) -> None:
     """Store question and answer, if the request uses a memory."""
     started = answered.started
     if harness is not None and started.memory is not None:
         run = answered.run.id
         text, thread = answered.answer.text, started.thread or run
-        await harness().after(started.task, text, started.memory, run=run, thread=thread)
+        await harness.after(started.task, text, started.memory, run=run, thread=thread)
 
 
 def make_arrival(

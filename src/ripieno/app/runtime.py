@@ -165,7 +165,7 @@ def build_runtime(
             Mode.DECOMPOSE: Decomposer(caller, route_part),
         },
         directors=build_directors(settings, encoder),
-        harness=lambda: harness,
+        harness=harness,
         shortener=build_shortener(settings),
         pacer=pacer,
     )
