@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.planted import CARRIERS, FORMS, SECRETS
 
 from ripieno.domain import Sensitivity, Task
-from ripieno.gateway.dialects import ChatDialect
+from ripieno.wires import ChatDialect
 from ripieno.privacy import Scanner, make_scanner
 from ripieno.privacy.boundary import list_seen
 from ripieno.privacy.unpack import read_text

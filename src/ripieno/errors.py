@@ -39,6 +39,7 @@ RipienoError
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 
 class RipienoError(Exception):
@@ -204,12 +205,32 @@ class ProviderUnreachable(ProviderError):
     """No connection could be made, or it broke."""
 
 
+class Cause(StrEnum):
+    """Why a provider refused a request."""
+
+    ACCOUNT = "account"
+    """The key, or an account without money."""
+    MODEL = "model"
+    """The model or the address is not there."""
+    CONTEXT = "context"
+    """The request is too long for the model."""
+    PARAMETER = "parameter"
+    """The model does not take a field of the request."""
+    FILTER = "filter"
+    """The provider's filter refused the content."""
+    REQUEST = "request"
+    """The request is wrong, or the reason is unknown."""
+
+
 class ProviderRejected(ProviderError):
     """The provider refused the key or the request; it will refuse the same call again."""
 
     is_transient = False
     blames_worker = False
     """True if the provider would refuse every task (key, address, model), not only this one."""
+    cause = Cause.REQUEST
+    param: str | None = None
+    """The field of the request that the provider names."""
 
 
 class BadAnswer(ProviderError):

@@ -10,6 +10,7 @@ from tests.integration.conftest import ADMIN, ADMIN_KEY, Serve, open_app, write_
 
 from ripieno.app import Installation
 from ripieno.domain import Message, Privacy, Task
+from ripieno.domain.conversation import Text, ToolCall, ToolResult
 from ripieno.domain.memory import NewItem, ReadStatus, Scope
 from ripieno.gateway import bind_socket, running
 from ripieno.orchestrator import make_arrival
@@ -156,7 +157,6 @@ CHAT = "Let me look at that now, it should not take very long at all. " * 12
 async def test_a_long_conversation_is_compacted_except_its_last_turns(serve: Serve) -> None:
     server = serve([Reply(text="fine")])
     write_pool(server, extra="[memory]\ncompact_words = 300")
-    call = {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]}
     talk = [
         Message(role="system", content="Be short."),
         Message(role="user", content=f"{CHAT} Decision: the shop will use Postgres."),
@@ -164,8 +164,8 @@ async def test_a_long_conversation_is_compacted_except_its_last_turns(serve: Ser
         Message(role="user", content=CHAT),
         Message(role="assistant", content=CHAT),
         Message(role="user", content="Look at the door, please."),
-        Message(role="assistant", content=None, extra=call),
-        Message(role="tool", content="It is green.", extra={"tool_call_id": "c1"}),
+        Message(role="assistant", content=(ToolCall(id="c1", name="look"),)),
+        Message(role="tool", content=(ToolResult(call="c1", content=(Text(text="It is green."),)),)),
         Message(role="assistant", content="The door is green."),
         Message(role="user", content="And the lamp?"),
     ]

@@ -15,11 +15,12 @@ from ripieno.domain import Binding, Failure, Message, Price, SystemClock, Task, 
 from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderRejected, ProviderTimeout, ProviderUnreachable
 from ripieno.providers import CallAnswered, Caller, CallFailed, LiveCall, Piece, WorkerHealth
 from ripieno.providers.callables import CallableOptions, CallableProvider
-from ripieno.providers.completions import vote
 from ripieno.providers.health import FAILURES_TO_OPEN, OPEN_S
-from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
+from ripieno.providers.options import RemoteOptions
+from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.replay import ReplayOptions, ReplayProvider
 from ripieno.testing import FixedClock, Reply, ScriptedServer, check_provider
+from ripieno.wires.chat.upstream import vote
 
 TASK = Task.from_text("What is 2 + 2?")
 
@@ -30,8 +31,8 @@ def make_worker(options: dict[str, object] | None = None, **fields: object) -> W
     return Worker(**card)  # type: ignore[arg-type]  # fields of the card
 
 
-def make_provider(server: ScriptedServer, **options: object) -> OpenAIProvider:
-    return OpenAIProvider(OpenAIOptions(base_url=server.base_url, **options))  # type: ignore[arg-type]  # options
+def make_provider(server: ScriptedServer, **options: object) -> RemoteProvider:
+    return RemoteProvider(RemoteOptions(base_url=server.base_url, **options))  # type: ignore[arg-type]  # options
 
 
 def make_caller(server: ScriptedServer, clock: FixedClock | None = None, **options: object) -> Caller:
@@ -67,7 +68,7 @@ async def test_requests_contain_the_task_and_the_key(serve: Serve) -> None:
     }
     assert server.seen[0].headers["authorization"] == "Bearer sk-secret"
     assert (answer.text, answer.usage.input_tokens, answer.usage.output_tokens) == ("4", 10, 1)
-    assert answer.message == {"reasoning": "two and two"}
+    assert answer.reasoning == "two and two"
     await provider.close()
 
 
@@ -168,7 +169,7 @@ async def test_check_queries_a_model_that_is_not_listed(
     served.router.add_get("/v1/models", answer)
     served.router.add_get("/v1/models/m", answer)
     async with TestServer(served) as server:
-        provider = OpenAIProvider(OpenAIOptions(base_url=str(server.make_url("/v1"))))
+        provider = RemoteProvider(RemoteOptions(base_url=str(server.make_url("/v1"))))
         worker = Worker(id=WorkerId("x"), binding=Binding(provider="p", model="m"))
         if told is None:
             with pytest.raises(ProviderRejected, match="does not list the model 'm'"):

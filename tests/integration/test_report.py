@@ -19,6 +19,7 @@ from ripieno.domain import (
     Verdict,
     WorkerId,
 )
+from ripieno.domain.conversation import Text, ToolCall, ToolResult
 from ripieno.domain.grader import Agreement
 from ripieno.errors import InvalidTask
 from ripieno.evaluate.questions import answer
@@ -27,12 +28,11 @@ from ripieno.testing import Reply
 
 
 def with_tool(result: str) -> Task:
-    call = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
     return Task(
         messages=(
             Message(role="user", content="Look it up."),
-            Message(role="assistant", content=None, extra={"tool_calls": [call]}),
-            Message(role="tool", content=result, extra={"tool_call_id": "c1"}),
+            Message(role="assistant", content=(ToolCall(id="c1", name="search"),)),
+            Message(role="tool", content=(ToolResult(call="c1", content=(Text(text=result),)),)),
         )
     )
 
@@ -121,6 +121,6 @@ def test_steps_are_named_by_what_they_do() -> None:
 def test_results_of_tools_are_read_by_their_calls() -> None:
     assert read_tools(with_tool("Traceback (most recent call last)")) == (("search",), ("search",))
     assert read_tools(with_tool("three pages")) == (("search",), ())
-    orphan = Task(messages=(Message(role="tool", content="timed out"),))
+    orphan = Task(messages=(Message(role="tool", content=(ToolResult(call="c1", content=(Text(text="timed out"),)),)),))
     assert read_tools(orphan) == (("unknown",), ("unknown",))
     assert read_tools(Task.from_text("plain")) == ((), ())

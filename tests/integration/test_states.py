@@ -54,7 +54,7 @@ async def test_a_run_with_an_answer_ends_answered_and_takes_nothing_more(serve: 
             started.fail(ProviderError("late", worker="a"))
         with pytest.raises(FrozenInstanceError):
             answered.run = replace(answered.run, answer=None)  # type: ignore[misc]  # it is frozen
-        assert [run.answer for run in read_ends(app)] == [replace(answered.answer, wire=b"")]
+        assert [run.answer for run in read_ends(app)] == [replace(answered.answer, native=None)]
 
 
 async def test_a_run_whose_workers_all_fail_is_recorded_as_failed_with_its_price(serve: Serve) -> None:

@@ -11,6 +11,7 @@ from ripieno.analyze.analyzer import find_needs, routing_text
 from ripieno.analyze.shape import NAMES, measure_shape
 from ripieno.analyze.terms import hash_terms
 from ripieno.domain import Message, Need, Objective, Task
+from ripieno.domain.conversation import Media, MediaKind, Text
 from ripieno.domain.features import TERM_BUCKETS
 from ripieno.encoders.static import StaticEncoder
 
@@ -19,7 +20,8 @@ TOOL = {"type": "function", "function": {"name": "get_weather", "description": "
 
 
 async def test_a_task_is_described_by_counts_and_needs() -> None:
-    content = [{"type": "text", "text": "```py\nx\n``` what?"}, {"type": "image_url"}, {"type": "input_audio"}]
+    image, audio = (Media(kind=kind, data="xx") for kind in (MediaKind.IMAGE, MediaKind.AUDIO))
+    content = (Text(text="```py\nx\n``` what?"), image, audio)
     task = Task(
         messages=(Message(role="system", content="be kind"), Message(role="user", content=content)),
         tools=(TOOL,),

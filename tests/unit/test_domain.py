@@ -29,6 +29,7 @@ from ripieno.domain import (
     WorkerId,
     parse_worker_id,
 )
+from ripieno.domain.conversation import Media, MediaKind, Reasoning, Text, ToolCall, ToolResult
 from ripieno.domain.memory import NewItem, Scope
 from ripieno.domain.training import TrainingSet, column_means
 
@@ -61,14 +62,46 @@ def test_a_task_needs_a_message() -> None:
 
 
 def test_the_text_of_a_task_is_its_last_user_message() -> None:
-    parts = [{"type": "text", "text": "look"}, {"type": "image_url"}, {"type": "text", "text": "here"}, "odd"]
-    task = Task(messages=(Message(role="user", content="first"), Message(role="user", content=parts),
+    image = Media(kind=MediaKind.IMAGE, url="https://x/y.png")
+    shown = Message(role="tool", content=(ToolResult(call="c", content=(Text(text="seen"), image)),))
+    parts = (Text(text="look"), image, Text(text="here"))
+    task = Task(messages=(Message(role="user", content="first"), Message(role="user", content=parts), shown,
                           Message(role="assistant", content="yes")))  # fmt: skip
     assert task.text == "look\nhere"
-    assert task.messages[1].count_parts("image") == 1
-    assert task.messages[0].count_parts("image") == 0
-    assert Message(role="tool", content=None).text == ""
+    assert [message.count_media(MediaKind.IMAGE) for message in task.messages] == [0, 1, 1, 0]
+    assert shown.text == "seen"
+    assert (Message(role="user").parts, shown.calls, Message(role="user").calls) == ((), (), ())
     assert Task(messages=(Message(role="system", content="only"),)).text == "only"
+    assert Task(messages=(Message(role="user", content=(image,)),)).text == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("<system-reminder>no list</system-reminder>", "What is it?"),
+        ("<system-reminder>a</system-reminder>Why?<ide_selection>b</ide_selection>\n", "Why?"),
+        ("if a <b and c> d:", "if a <b and c> d:"),
+        ("<skill>an element without end", "<skill>an element without end"),
+        ("<skill>one</skill><skill>two</skill> and three", "and three"),
+    ],
+)
+def test_the_question_is_what_the_user_said(text: str, question: str) -> None:
+    first = Message(role="user", content="What is it?")
+    for content in (text, (Text(text=text),)):
+        assert Task(messages=(first, Message(role="user", content=content))).text == question
+
+
+def test_a_conversation_of_an_agents_words_alone_keeps_them() -> None:
+    told = "<system-reminder>begin</system-reminder>"
+    assert Task(messages=(Message(role="user", content=told),)).text == told
+
+
+def test_an_answer_of_parts_has_text_calls_and_reasoning() -> None:
+    call = ToolCall(id="c", name="f")
+    answer = Answer.of((Reasoning(text="hm"), Text(text="a"), call, Text(text="b")))
+    assert (answer.text, answer.calls, answer.reasoning, len(answer.parts)) == ("ab", (call,), "hm", 4)
+    assert Answer.of((Text(text="a"),)) == Answer(text="a")
+    assert (Answer(text="a").parts, Answer(text="").parts) == ((Text(text="a"),), ())
 
 
 def test_a_digest_names_what_a_worker_sees_and_nothing_else() -> None:

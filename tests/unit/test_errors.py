@@ -18,7 +18,8 @@ from ripieno.errors import (
     RateLimited,
     RipienoError,
 )
-from ripieno.gateway.errors import TABLE, find_wire, format_message, hide_places, make_body, make_error_headers
+from ripieno.gateway.errors import TABLE, find_wire, format_message, hide_places, make_error_headers, make_fault
+from ripieno.wires.base import make_error_body
 
 
 def all_errors() -> list[type[RipienoError]]:
@@ -32,7 +33,8 @@ def test_the_tree_of_the_docstring_and_the_status_table_hold_every_error_class()
 
 
 def test_an_error_body_has_all_four_keys_and_says_what_to_do() -> None:
-    body = make_body(InvalidTask("bad messages", param="messages", hint="send some"), request="r1")
+    fault = make_fault(InvalidTask("bad messages", param="messages", hint="send some"), request="r1")
+    body = make_error_body(fault)
     assert body == {
         "error": {
             "message": "bad messages. send some",
@@ -145,7 +147,7 @@ def make_error(kind: type[RipienoError], said: str) -> RipienoError:
 def test_messages_for_clients_hide_paths_hosts_and_ports(name: str) -> None:
     for place in PLACES:
         error = make_error(getattr(errors, name), f"cannot open {place!r}: it is (away) at {place}")
-        told = str(make_body(error, request="r1")["error"])
+        told = make_fault(error, request="r1").message
         for part in ("srv", "ledger.db", "internal", "ada", "models", "10.1.2.3", "8000", "11434", "fd00", "5432"):
             assert part not in told, (place, told)
         assert str(error) != told, "the error itself keeps it for the log"

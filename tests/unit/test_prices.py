@@ -24,9 +24,19 @@ from ripieno.domain import (
     cap_output,
     sum_costs,
 )
+from ripieno.domain.conversation import (
+    Media,
+    MediaKind,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from ripieno.errors import ConfigError
-from ripieno.providers.completions import read_usage
 from ripieno.providers.prices import describe_list, find_price
+from ripieno.wires.usage import read_chat_usage
 
 OPENROUTER = "https://openrouter.ai/api/v1"
 VERTEX = "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1/endpoints/openapi"
@@ -166,21 +176,21 @@ def test_the_cost_that_a_provider_states_counts() -> None:
     ],
 )
 def test_usage_contains_the_price_that_the_provider_states(stated: dict[str, object], cost: float | None) -> None:
-    found = read_usage({"prompt_tokens": 10, "completion_tokens": 5} | stated).cost_usd
+    found = read_chat_usage({"prompt_tokens": 10, "completion_tokens": 5} | stated).cost_usd
     assert found == (None if cost is None else pytest.approx(cost))
 
 
 def test_reasoning_counts_as_output_if_only_the_total_has_it() -> None:
     gemini = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}
-    assert read_usage(gemini).output_tokens == 105
+    assert read_chat_usage(gemini).output_tokens == 105
     grok = gemini | {"completion_tokens_details": {"reasoning_tokens": 100}}
-    assert (read_usage(grok).output_tokens, read_usage(grok).reasoning_tokens) == (105, 100)
+    assert (read_chat_usage(grok).output_tokens, read_chat_usage(grok).reasoning_tokens) == (105, 100)
     openai = {"prompt_tokens": 10, "completion_tokens": 105, "total_tokens": 115}
-    assert read_usage(openai | {"completion_tokens_details": {"reasoning_tokens": 100}}).output_tokens == 105
+    assert read_chat_usage(openai | {"completion_tokens_details": {"reasoning_tokens": 100}}).output_tokens == 105
 
 
 def test_usage_contains_cached_and_written_tokens() -> None:
-    usage = read_usage(
+    usage = read_chat_usage(
         {
             "prompt_tokens": 100,
             "completion_tokens": 5,
@@ -190,8 +200,8 @@ def test_usage_contains_cached_and_written_tokens() -> None:
     )
     assert (usage.cached_tokens, usage.cache_write_tokens) == (60, 30)
     assert (usage.audio_input_tokens, usage.audio_output_tokens) == (7, 2)
-    assert read_usage({"prompt_cache_hit_tokens": 9, "cache_creation_input_tokens": 4}).cached_tokens == 9
-    assert read_usage({"cache_creation_input_tokens": 4}).cache_write_tokens == 4
+    assert read_chat_usage({"prompt_cache_hit_tokens": 9, "cache_creation_input_tokens": 4}).cached_tokens == 9
+    assert read_chat_usage({"cache_creation_input_tokens": 4}).cache_write_tokens == 4
 
 
 def pool_with(card: str, provider: str = 'kind = "openai"\nbase_url = "http://127.0.0.1:9/v1"') -> Price:
@@ -264,14 +274,19 @@ def test_a_bound_counts_samples_tools_pictures_and_sound() -> None:
     assert several is not None
     assert several.output_tokens == 10
     assert several.usd_per_token == pytest.approx(3e-5)
-    parts = [
-        {"type": "text", "text": "x"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}},
-        {"type": "input_audio", "input_audio": {"data": "x" * 20_000, "format": "wav"}},
-        "words",
-    ]
+    image, audio = MediaKind.IMAGE, MediaKind.AUDIO
+    parts = (
+        Text(text="x"),
+        Refusal(text="no"),
+        Reasoning(text="hm", sealed="s"),
+        Media(kind=image, data="xx", media_type="image/png"),
+        Media(kind=MediaKind.DOCUMENT, data="words", media_type="text/plain"),
+        ToolCall(id="c", name="f"),
+        Opaque(wire="chat", kind="new", raw={}),
+        ToolResult(call="c", content=(Media(kind=audio, data="x" * 20_000, media_type="audio/wav"),)),
+    )
     rich = Task(
-        messages=(Message(role="user", content=parts, extra={"name": "n"}), Message(role="user", content=7)),
+        messages=(Message(role="user", content=parts, extra={"name": "n"}),),
         tools=({"type": "function"},),
         params={"n": 2, "max_completion_tokens": 5, "max_tokens": 9},
     )

@@ -17,14 +17,15 @@ from ripieno.analyze.language import detect_language
 from ripieno.config import Settings
 from ripieno.config.settings import RouteSettings
 from ripieno.domain import Message, Pool, Privacy, Reason, Sensitivity, Task
+from ripieno.domain.conversation import Text
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, NoEligibleWorker
-from ripieno.gateway.dialects import ChatDialect
 from ripieno.privacy import Boundary, Scanner, make_scanner
 from ripieno.privacy.boundary import list_seen
 from ripieno.privacy.scanner import MARKS
 from ripieno.privacy.unpack import DEPTH, clean, read_text, unpack
 from ripieno.route import Conditions, mask_workers
+from ripieno.wires import ChatDialect
 
 SCANNER = make_scanner(region="US")
 AWS_KEY = "AKIA" + "IOSFODNN7" + "EXAMPLE"
@@ -334,6 +335,6 @@ def test_decimal_places_are_not_card_or_personal_numbers(number: str) -> None:
 
 
 async def test_a_secret_in_two_parts_of_a_message_is_one_secret() -> None:
-    parts = [{"type": "text", "text": "write to jo@exam"}, {"type": "text", "text": "ple.com today"}]
+    parts = (Text(text="write to jo@exam"), Text(text="ple.com today"))
     task = Task(messages=(Message(role="user", content=parts),))
     assert await Boundary(Privacy.LOCAL, make_scanner()).find_in(task) == {Sensitivity.PERSONAL}

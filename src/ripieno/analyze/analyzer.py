@@ -14,6 +14,7 @@ from ripieno.analyze.terms import hash_terms
 from ripieno.analyze.tools import NAMES as TOOL_NAMES
 from ripieno.analyze.tools import measure_tools
 from ripieno.domain import Features, FeatureSchema, Need, Objective, Sensitivity, Task, Vector
+from ripieno.domain.conversation import MediaKind
 from ripieno.domain.features import TERM_BUCKETS
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import Encoder, clip_text, find_privacy
@@ -150,7 +151,7 @@ def _measure(task: Task, tool_text: str, held: frozenset[Sensitivity]) -> Featur
         prompt_tokens=1 + int(characters / CHARACTERS_PER_TOKEN),
         turns=len(task.messages),
         code_blocks=0,
-        images=sum(message.count_parts("image") for message in task.messages),
+        images=sum(message.count_media(MediaKind.IMAGE) for message in task.messages),
         tools=len(task.tools),
         needs=find_needs(task),
         kind=task.kind,
@@ -174,11 +175,13 @@ def find_needs(task: Task) -> frozenset[Need]:
     response_format = task.params.get("response_format")
     if isinstance(response_format, Mapping) and str(response_format.get("type", "")).startswith("json"):
         needs.add(Need.JSON)
-    if any(message.count_parts("image") for message in task.messages):
-        needs.add(Need.IMAGE)
-    if any(message.count_parts("input_audio") for message in task.messages):
-        needs.add(Need.AUDIO)
+    for kind, need in _NEEDS:
+        if any(message.count_media(kind) for message in task.messages):
+            needs.add(need)
     return frozenset(needs)
+
+
+_NEEDS = ((MediaKind.IMAGE, Need.IMAGE), (MediaKind.AUDIO, Need.AUDIO))
 
 
 def _tool_text(tools: Sequence[Mapping[str, object]]) -> str:

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+from ripieno.domain import Message
 from ripieno.domain.memory import NewItem
-from ripieno.domain.task import Message
-from ripieno.errors import DataError
+from ripieno.errors import DataError, InvalidTask
+from ripieno.wires.chat.parts import read_message
 
 
 def read_items(file: Path) -> list[NewItem]:
@@ -39,8 +40,8 @@ def read_turns(file: Path) -> list[Message]:
         raw = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
         if len(raw) == 1 and "messages" in raw[0]:
             raw = raw[0]["messages"]
-        return [Message(role=str(each["role"]), content=each.get("content")) for each in raw]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return [read_message(each, index) for index, each in enumerate(raw)]
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidTask) as error:
         raise DataError(
             f"not a conversation: {error}", path=str(file), hint="write a JSON array of messages"
         ) from error

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ripieno.domain.bound import Account, Bound, bound_call, cap_output
     from ripieno.domain.clock import Clock, SystemClock
+    from ripieno.domain.conversation import JsonValue, Message
     from ripieno.domain.entry import (
         Begun,
         Claimed,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
         Verdict,
         sum_costs,
     )
-    from ripieno.domain.task import Budget, JsonValue, Message, Mode, Objective, Privacy, Task
+    from ripieno.domain.task import Budget, Mode, Objective, Privacy, Task
     from ripieno.domain.worker import Binding, Pool, Worker, WorkerId, parse_worker_id
     from ripieno.domain.workflow import (
         Cascade,
@@ -155,6 +156,7 @@ __all__ = [
 _MODULES = (
     "clock",
     "price",
+    "conversation",
     "task",
     "worker",
     "workflow",

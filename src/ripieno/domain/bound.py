@@ -6,7 +6,20 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 
-from ripieno.domain.task import JsonValue, Message, Task
+import msgspec
+
+from ripieno.domain.conversation import (
+    Media,
+    MediaKind,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    list_leaves,
+)
+from ripieno.domain.task import Task
 from ripieno.domain.worker import Worker
 from ripieno.errors import InvalidTask
 
@@ -146,21 +159,28 @@ def _count_message(message: Message) -> float:
     if isinstance(message.content, str):
         tokens = _count_text(message.content)
     else:
-        parts = message.content if isinstance(message.content, list | tuple) else ()
-        tokens = sum(_count_part(part) for part in parts)
+        tokens = sum(_count_part(part) for part in list_leaves(message.content))
     if message.extra:
         tokens += _count_text(json.dumps(dict(message.extra), default=str))
     return MESSAGE_TOKENS + tokens
 
 
-def _count_part(part: JsonValue) -> float:
-    if not isinstance(part, Mapping):
-        return _count_text(str(part))
-    if isinstance(part.get("text"), str):
-        return _count_text(str(part["text"]))
-    if "image_url" in part or part.get("type") == "image":
-        return IMAGE_TOKENS
-    return IMAGE_TOKENS + len(json.dumps(part, default=str)) / BYTES_PER_MEDIA_TOKEN
+def _count_part(part: Part) -> float:
+    match part:
+        case Text(text=text) | Refusal(text=text):
+            return _count_text(text)
+        case Media(kind=MediaKind.IMAGE):
+            return IMAGE_TOKENS
+        case Media(data=data, media_type="text/plain"):
+            return _count_text(data)
+        case Media(data=data):
+            return IMAGE_TOKENS + len(data) / BYTES_PER_MEDIA_TOKEN
+        case ToolCall(name=name, arguments=arguments):
+            return MESSAGE_TOKENS + _count_text(name) + _count_text(arguments)
+        case Reasoning(text=text, sealed=sealed):
+            return _count_text(text) + _count_text(sealed)
+        case _:
+            return IMAGE_TOKENS + len(msgspec.json.encode(part)) / BYTES_PER_MEDIA_TOKEN
 
 
 def _count_text(text: str) -> float:

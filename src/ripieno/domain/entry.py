@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ripieno.domain.conversation import JsonValue
 from ripieno.domain.routing import Decision, RoutingSetup
 from ripieno.domain.run import Answer, Call, Run, Verdict
-from ripieno.domain.task import JsonValue, Task
+from ripieno.domain.task import Task
 from ripieno.domain.worker import WorkerId
 
 EXPIRY = "expiry"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ripieno.domain.task import JsonValue, Task
+from ripieno.domain.conversation import JsonValue
+from ripieno.domain.task import Task
 from ripieno.domain.worker import WorkerId
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
+from ripieno.domain.conversation import JsonValue
 from ripieno.domain.grader import Check
 from ripieno.domain.memory import MemoryRead
-from ripieno.domain.task import JsonValue, Mode, Objective
+from ripieno.domain.task import Mode, Objective
 from ripieno.domain.worker import Pool, WorkerId
 from ripieno.domain.workflow import Workflow
 

@@ -1,11 +1,11 @@
 """Call, Verdict, Run and Outcome: the results of a task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ripieno.domain.conversation import Native, Part, Reasoning, Text, ToolCall
 from ripieno.domain.price import Usage
-from ripieno.domain.task import JsonValue
 from ripieno.domain.worker import WorkerId
 
 CHARACTERS_PER_TOKEN = 3.6
@@ -41,16 +41,53 @@ class Answer:
     text: str
     usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
-    message: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Further fields of the assistant's message (tool_calls, reasoning, ...), passed on unchanged."""
+    """`stop`, `length`, `tool_calls` or `content_filter`; others are passed on."""
+    content: tuple[Part, ...] = ()
+    """All parts in order; empty if the answer is one text."""
     recorded_quality: float | None = None
     """Recorded quality of a replay worker's answer, in [0, 1]."""
     cost_usd: float | None = None
     """The provider's own price, if it is more exact than tokens times list price."""
     latency_s: float | None = None
     """Recorded latency of a replay worker's answer."""
-    wire: bytes = b""
-    """The raw response, if it is a chat completion. Passed on to clients of that wire format, never recorded."""
+    lost: tuple[str, ...] = ()
+    """What of the request did not reach the worker."""
+    native: Native | None = field(default=None, repr=False, compare=False)
+    """The reply as received, for clients of the same wire format. Not recorded; None if it was repaired."""
+
+    @classmethod
+    def of(
+        cls,
+        parts: tuple[Part, ...],
+        *,
+        usage: Usage | None = None,
+        finish_reason: str = "stop",
+        native: Native | None = None,
+    ) -> "Answer":
+        """Make an answer of parts."""
+        is_plain = not parts or (len(parts) == 1 and parts[0] == Text(text=getattr(parts[0], "text", "")))
+        return cls(
+            text="".join(part.text for part in parts if isinstance(part, Text)),
+            usage=usage or Usage(),
+            finish_reason=finish_reason,
+            content=() if is_plain else parts,
+            native=native,
+        )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Return all parts in order."""
+        return self.content or ((Text(text=self.text),) if self.text else ())
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Return the tool calls."""
+        return tuple(part for part in self.content if isinstance(part, ToolCall))
+
+    @property
+    def reasoning(self) -> str:
+        """Return the reasoning text."""
+        return "".join(part.text for part in self.content if isinstance(part, Reasoning))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
 
-JsonValue: TypeAlias = object
-"""A value that JSON can hold; passed on unchanged."""
+from msgspec import to_builtins
+
+from ripieno.domain.conversation import JsonValue, Message, NativeRequest
+from ripieno.domain.question import find_question
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
 
@@ -69,34 +70,6 @@ def read_mode(name: str) -> Mode:
         return Mode(name)
     except ValueError as error:
         raise ValueError(f"no workflow is called {name!r}; workflows: {', '.join(Mode)}") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One message of a conversation, as in the wire format."""
-
-    role: str
-    content: JsonValue = None
-    """A string, or a list of content parts in the form of chat completions."""
-    extra: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Further fields (name, tool_calls, ...), passed on unchanged."""
-
-    @property
-    def text(self) -> str:
-        """Return all text of the message, its parts joined by newlines."""
-        if isinstance(self.content, str):
-            return self.content
-        if not isinstance(self.content, Sequence):
-            return ""
-        texts = (part.get("text") for part in self.content if isinstance(part, Mapping))
-        return "\n".join(text for text in texts if isinstance(text, str))
-
-    def count_parts(self, kind: str) -> int:
-        """Count the content parts whose type starts with `kind` (`image`, `input_audio`, ...)."""
-        if isinstance(self.content, str) or not isinstance(self.content, Sequence):
-            return 0
-        kinds = (part.get("type") for part in self.content if isinstance(part, Mapping))
-        return sum(isinstance(name, str) and name.startswith(kind) for name in kinds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,11 +149,15 @@ class Task:
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, JsonValue], ...] = ()
     params: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Fields for the worker (temperature, stop, response_format, unknown ones), passed on unchanged."""
+    """Fields for the worker in the names of chat completions; unknown ones are passed on unchanged."""
     objective: Objective = Objective()
     budget: Budget = Budget()
     kind: str | None = None
     """The family or domain of the task, if the caller states it."""
+    served_tools: tuple[str, ...] = ()
+    """Names of the tools that the client's vendor runs itself, such as `web_search`."""
+    native: NativeRequest | None = field(default=None, repr=False, compare=False)
+    """The fields of the request as received. Not recorded; None if the task was made here."""
     _digest: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -194,11 +171,11 @@ class Task:
 
     @property
     def text(self) -> str:
-        """Return the last user message, the main input of routing."""
-        for message in reversed(self.messages):
-            if message.role == "user":
-                return message.text
-        return self.messages[-1].text
+        """Return the question, the main input of routing: the words of the last user message that has any.
+
+        What coding agents add to the user's words is left out.
+        """
+        return find_question(self.messages)
 
     @property
     def digest(self) -> str:
@@ -206,11 +183,20 @@ class Task:
         if self._digest:
             return self._digest
         seen = {
-            "messages": [[m.role, m.content, dict(m.extra)] for m in self.messages],
+            "messages": [[m.role, _list_content(m), dict(m.extra)] for m in self.messages],
             "tools": list(self.tools),
             "params": dict(self.params),
         }
-        packed = _CANONICAL.encode(seen)
-        digest = hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
+        digest = digest_of(seen)
         object.__setattr__(self, "_digest", digest)  # computed once
         return digest
+
+
+def digest_of(seen: JsonValue) -> str:
+    """Return the SHA-256 of a JSON value."""
+    packed = _CANONICAL.encode(seen)
+    return hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _list_content(message: Message) -> JsonValue:
+    return message.content if isinstance(message.content, str) else to_builtins(message.content)

@@ -166,7 +166,7 @@ class Started:
     def end(self, result: CallAnswered, *, ended_early: str | None = None) -> "Answered":
         """End the run with an answer. `ended_early` says why the workflow stopped early with its best answer."""
         answer, author = result.answer, result.call.worker
-        recorded = replace(answer, wire=b"") if answer.wire else answer
+        recorded = replace(answer, native=None) if answer.native is not None else answer
         ended = Answered(
             started=self,
             run=self.make_run(author, answer=recorded, ended_early=ended_early),
@@ -211,7 +211,7 @@ class Answered:
     started: Started
     run: Run
     answer: Answer
-    """The answer with its wire bytes, which the record leaves out."""
+    """The answer with its received form, which the record leaves out."""
     verdict: Verdict | None
     """The workflow's own verdict on the answer; None if nothing checked it."""
 

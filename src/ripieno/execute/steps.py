@@ -134,7 +134,7 @@ class Steps:
             result = await self._ask_one(step, worker, task, is_last=is_last)
             calls.append(result.call)
             if isinstance(result, CallAnswered):
-                answer = replace(result.answer, wire=b"") if result.answer.wire else result.answer
+                answer = replace(result.answer, native=None)
                 await self._record(Stepped(run="", step=step, calls=tuple(calls), answer=answer))
                 return result
             error = result.error

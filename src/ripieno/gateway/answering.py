@@ -20,16 +20,7 @@ from ripieno.errors import (
 from ripieno.execute import Answered, Started
 from ripieno.gateway.bodies import read_body, respond
 from ripieno.gateway.cache import AnswerCache, CachedAnswer, name_request
-from ripieno.gateway.dialects import (
-    ChatDialect,
-    Dialect,
-    MessagesDialect,
-    ParsedRequest,
-    ResponsesDialect,
-    ResponseSource,
-    StreamWriter,
-    count_tokens,
-)
+from ripieno.gateway.errors import make_fault
 from ripieno.gateway.facts import CLIENT_LEFT, Facts
 from ripieno.gateway.http import Response, Stream
 from ripieno.gateway.keyring import Keyring, hide_other_workers, list_allowed_workers
@@ -42,6 +33,16 @@ from ripieno.gateway.routes import Route
 from ripieno.gateway.sessions import Sessions
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
+from ripieno.wires import (
+    ChatDialect,
+    Dialect,
+    MessagesDialect,
+    ParsedRequest,
+    ResponsesDialect,
+    ResponseSource,
+    StreamWriter,
+    count_tokens,
+)
 
 COMMENT_S = 10.0
 """After this many seconds without a token, the gateway sends keep-alive comments."""
@@ -132,6 +133,8 @@ class Answering:
             messages=parsed.messages,
             tools=parsed.tools,
             params=parsed.params,
+            served_tools=parsed.served_tools,
+            native=parsed.native,
             objective=objective,
             budget=budget,
             kind=options.kind,
@@ -183,7 +186,7 @@ class Answering:
                 if not first.done():
                     yield state.dialect.comment
             writer = _make_writer(state, decision.id, recorder.serving or decision.worker)
-            yield writer.begin() + writer.add(first.result())
+            yield writer.add(first.result())
             add = writer.add
             async for piece in pieces:
                 data = add(piece)
@@ -193,7 +196,7 @@ class Answering:
         except RipienoError as error:
             facts.error = error
             writer = writer or _make_writer(state, decision.id, decision.worker)
-            yield writer.fail(error)
+            yield writer.fail(make_fault(error, request=facts.id))
         except (asyncio.CancelledError, GeneratorExit):
             facts.status = CLIENT_LEFT
             raise

@@ -6,8 +6,8 @@ import msgspec
 
 from ripieno.domain import JsonValue
 from ripieno.errors import InvalidTask
-from ripieno.gateway.dialects.base import encode
 from ripieno.gateway.http import Request, Response
+from ripieno.wires.base import encode
 
 Body = TypeVar("Body")
 _decode = msgspec.json.Decoder().decode

@@ -45,7 +45,7 @@ class AnswerCache:
 
     def keep(self, name: bytes, cached: CachedAnswer) -> None:
         """Cache an answer, unless it is larger than a quarter of the cache."""
-        size = len(cached.answer.wire) + 4 * len(cached.answer.text) + 1000
+        size = measure(cached.answer)
         if size > self._largest // 4:
             return
         old = self._kept.pop(name, None)
@@ -53,6 +53,13 @@ class AnswerCache:
         self._kept[name] = (size, cached)
         while self._size > self._largest:
             self._size -= self._kept.popitem(last=False)[1][0]
+
+
+def measure(answer: Answer) -> int:
+    """Return roughly the bytes that an answer takes."""
+    received = answer.native.raw if answer.native is not None else b""
+    size = len(received) if isinstance(received, bytes) else len(msgspec.json.encode(received))
+    return size + len(msgspec.json.encode(answer.content)) + 4 * len(answer.text) + 1000
 
 
 def name_request(task: Task, grant: Grant, *, check: Check | None) -> bytes:

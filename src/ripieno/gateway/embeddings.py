@@ -27,7 +27,6 @@ from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import find_privacy
 from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice, WithheldTask
 from ripieno.gateway.bodies import read_body, respond
-from ripieno.gateway.dialects.base import decode_fields, encode
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant, Keyring, list_allowed_workers
@@ -35,7 +34,8 @@ from ripieno.gateway.objective import AUTO, UnknownModel
 from ripieno.gateway.provenance import make_cost_header
 from ripieno.privacy import Boundary, describe_kinds
 from ripieno.providers.caller import is_unbilled
-from ripieno.providers.completions import read_usage
+from ripieno.wires.base import decode_fields, encode
+from ripieno.wires.usage import read_chat_usage
 
 MOST_TEXTS = 2048
 _SEND_TEXTS = "send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)"
@@ -188,7 +188,7 @@ def _make_run(run: str, worker: Worker, content: bytes, *, key: str | None, late
         BadAnswer: the worker's reply has no embeddings.
     """
     try:
-        usage = read_usage(msgspec.json.decode(content, type=_Embedded).usage)
+        usage = read_chat_usage(msgspec.json.decode(content, type=_Embedded).usage)
     except msgspec.MsgspecError as error:
         raise BadAnswer(f"{worker.id!r} returned no embeddings", worker=worker.id) from error
     call = Call(

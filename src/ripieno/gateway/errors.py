@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ripieno import errors
-from ripieno.domain import JsonValue
 from ripieno.errors import RipienoError
 from ripieno.gateway.gate import BadHost, StrangeHost, StrangeOrigin, WrongMediaType
 from ripieno.gateway.objective import UnknownModel
+from ripieno.wires import Fault
 
 
 class UnknownUrl(errors.NotFound):
@@ -171,12 +171,17 @@ def hide_places(text: str) -> str:
     return _PLACES.sub("(hidden)", text)
 
 
-def make_body(error: RipienoError, *, request: str) -> dict[str, JsonValue]:
-    """Make OpenAI's error object, all four keys present, with the id of the request beside it."""
+def make_fault(error: RipienoError, *, request: str) -> Fault:
+    """Describe an error, so that every wire format can tell it."""
     wire = find_wire(error)
-    param = error.param if isinstance(error, errors.InvalidTask) else None
-    described = {"message": format_message(error), "type": wire.type, "param": param, "code": wire.code}
-    return {"error": described, "request_id": request}
+    return Fault(
+        status=wire.status,
+        type=wire.type,
+        code=wire.code,
+        message=format_message(error),
+        param=error.param if isinstance(error, errors.InvalidTask) else None,
+        request=request,
+    )
 
 
 def make_error_headers(error: RipienoError) -> dict[str, str]:

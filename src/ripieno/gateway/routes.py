@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from ripieno.gateway.dialects import Dialect
 from ripieno.gateway.errors import UnknownUrl, WrongMethod
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response, Stream
+from ripieno.wires import Dialect
 
 Handler = Callable[[Facts], Awaitable[Response | Stream]]
 

@@ -12,9 +12,8 @@ from ripieno.errors import Forbidden, RipienoError
 from ripieno.gateway.admin import Admin, require_admin
 from ripieno.gateway.answering import Answering
 from ripieno.gateway.bodies import respond
-from ripieno.gateway.dialects import ChatDialect
 from ripieno.gateway.embeddings import Embeddings
-from ripieno.gateway.errors import LOGGED, Malformed, find_wire, is_hidden, make_error_headers
+from ripieno.gateway.errors import LOGGED, Malformed, find_wire, is_hidden, make_error_headers, make_fault
 from ripieno.gateway.facts import CLIENT_LEFT, MALFORMED, Facts
 from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import Request, Response, Stream
@@ -29,6 +28,7 @@ from ripieno.gateway.spans import Spans
 from ripieno.gateway.ui import ROOT, UiRoutes
 from ripieno.gateway.visitors import Visitors
 from ripieno.loops import Loop, Loops
+from ripieno.wires import ChatDialect
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,8 @@ class Gateway:
         """Write an error in the form of its route."""
         dialect = (route.dialect if route is not None else None) or self._chat
         headers = make_failure_headers(facts.started) if facts.started is not None else {}
-        return Response(dialect.refuse(error, request=facts.id), status=find_wire(error).status, headers=headers)
+        fault = make_fault(error, request=facts.id)
+        return Response(dialect.refuse(fault), status=fault.status, headers=headers)
 
     def _finish(self, facts: Facts, answer: Response | Stream) -> None:
         """Add the headers that every answer has. Count and log the request at its end."""

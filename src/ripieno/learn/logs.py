@@ -23,6 +23,7 @@ from ripieno.domain import (
     WorkerId,
     Workflow,
 )
+from ripieno.domain.conversation import ToolCall, ToolResult
 from ripieno.evaluate.observed import Observed
 from ripieno.evaluate.offpolicy import Logged
 from ripieno.evaluate.questions import TrafficReport, answer
@@ -171,23 +172,21 @@ def name_step(workflow: Workflow, step: str) -> str:
 
 def check_tool_calls(task: Task, answer: Answer | None) -> tuple[int, int]:
     """Count the tool calls of an answer, and those that name no offered tool or do not fit its schema."""
-    listed = answer.message.get("tool_calls") if answer is not None else None
-    if not isinstance(listed, Sequence) or isinstance(listed, str):
-        return 0, 0
     offered = {}
     for tool in task.tools:
         function = tool.get("function")
         if isinstance(function, Mapping):
             offered[str(function.get("name"))] = function.get("parameters")
-    functions = [call.get("function") if isinstance(call, Mapping) else None for call in listed]
-    return len(functions), sum(not _fits(function, offered) for function in functions)
+    made = answer.calls if answer is not None else ()
+    return len(made), sum(not _fits(call, offered) for call in made)
 
 
-def _fits(function: JsonValue, offered: Mapping[str, JsonValue]) -> bool:
-    if not isinstance(function, Mapping) or str(function.get("name")) not in offered:
+def _fits(call: ToolCall, offered: Mapping[str, JsonValue]) -> bool:
+    name = f"{call.namespace}{call.name}"
+    if name not in offered:
         return False
-    schema = offered[str(function.get("name"))]
-    return fits_schema(schema if isinstance(schema, Mapping) else {}, str(function.get("arguments") or "{}"))
+    schema = offered[name]
+    return call.is_custom or fits_schema(schema if isinstance(schema, Mapping) else {}, call.arguments or "{}")
 
 
 def read_tools(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -195,14 +194,12 @@ def read_tools(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names: dict[str, str] = {}
     used: dict[str, bool] = {}
     for message in task.messages:
-        calls = message.extra.get("tool_calls")
-        for call in calls if isinstance(calls, Sequence) and not isinstance(calls, str) else ():
-            function = call.get("function") if isinstance(call, Mapping) else None
-            if isinstance(call, Mapping) and isinstance(function, Mapping):
-                names[str(call.get("id"))] = str(function.get("name"))
-        if message.role == "tool":
-            name = names.get(str(message.extra.get("tool_call_id")), "unknown")
-            used[name] = used.get(name, False) or _FAULT.search(message.text[:2000]) is not None
+        names |= {call.id: call.name for call in message.calls}
+        for part in message.parts:
+            if isinstance(part, ToolResult):
+                name = names.get(part.call, "unknown")
+                is_fault = part.is_error or _FAULT.search(part.text[:2000]) is not None
+                used[name] = used.get(name, False) or is_fault
     return tuple(used), tuple(name for name, has_failed in used.items() if has_failed)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -10,6 +11,14 @@ import msgspec
 from ripieno.domain import Configured, Decided, Decision, Entry, Executed, Run, Solo, Task, WorkerId, sum_costs
 from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import LedgerCorrupt
+from ripieno.ledger.messages import (
+    RecordedAnswer,
+    is_old,
+    load_old_task,
+    make_answer_body,
+    make_message_body,
+    read_answer,
+)
 from ripieno.ledger.tagged import InputsBody, decode_workflow, make_body, make_inputs_body, read_inputs
 
 _Kind = TypeVar("_Kind")
@@ -52,7 +61,7 @@ def encode_entry(entry: Entry) -> EntryRow:
                 body=_dump_decision(decision),
                 decision=decision.id,
                 task=task.digest,
-                task_body=_dump(task),
+                task_body=dump_task(task),
             )
         case Configured(setup=setup):
             body = msgspec.json.encode(Configured(setup=setup.without_options()), order="deterministic")
@@ -62,12 +71,12 @@ def encode_entry(entry: Entry) -> EntryRow:
             return EntryRow(
                 id=entry.id,
                 kind=kind,
-                body=_dump(_list_fields(run)),
+                body=_dump(_list_fields(run) | {"answer": make_answer_body(run.answer)}),
                 run=run.id,
                 decision=run.decision,
                 task=run.task,
                 dataset=run.placement.dataset if run.placement else None,
-                task_body=_dump(task) if task is not None else None,
+                task_body=dump_task(task) if task is not None else None,
                 key=run.key,
                 cost_usd=known if run.key is not None else 0.0,
                 tokens=run.tokens if run.key is not None else 0,
@@ -88,7 +97,8 @@ def decode_entry(kind: str, body: str, *, entry: str, task_body: str | None = No
             return Decided(decision=_load_decision(body), task=load_task(task_body or ""))
         if kind == "executed":
             task = None if task_body is None else load_task(task_body)
-            return Executed(run=_restore(Run, msgspec.json.decode(body, type=_RunBody)), task=task)
+            found = msgspec.json.decode(body, type=_RunBody)
+            return Executed(run=_restore(Run, found, answer=read_answer(found.answer)), task=task)
         if kind in _KINDS:
             return msgspec.json.decode(body, type=_KINDS[kind])
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -106,14 +116,30 @@ def chain_digest(previous: str, row: EntryRow, *, at: float) -> str:
     return hashlib.sha256(packed.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def dump_task(task: Task) -> str:
+    """Write the body of a task, without what it has in the form of one wire format."""
+    fields = _list_fields(task) | {"messages": [make_message_body(message) for message in task.messages]}
+    del fields["native"]
+    if not task.served_tools:
+        del fields["served_tools"]
+    return _dump(fields)
+
+
 def load_task(body: str) -> Task:
     """Turn the body of a task into a task. Its digest is computed from its content, not read from the body.
 
     Raises:
         msgspec.MsgspecError: the body is no task.
     """
-    task = _load(body, Task)
-    object.__setattr__(task, "_digest", "")
+    digest = ""
+    try:
+        task = _load(body, Task)
+        is_readable = not is_old(task)
+    except msgspec.ValidationError:
+        is_readable = False
+    if not is_readable:
+        task, digest = load_old_task(body, partial(_load, kind=Task))
+    object.__setattr__(task, "_digest", digest)
     return task
 
 
@@ -146,9 +172,10 @@ def _dump_decision(decision: Decision) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RunBody(Run):
-    """A run with the recorded names of its fields."""
+    """A run with the recorded names of its fields, and its answer as recorded by any version."""
 
     mode: WorkerId | None = None
+    answer: RecordedAnswer | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +194,7 @@ def _load_decision(body: str) -> Decision:
     return _restore(Decision, found, workflow=workflow, inputs=inputs)
 
 
-def _list_fields(value: Decision | Run) -> dict[str, Any]:
+def _list_fields(value: Decision | Run | Task) -> dict[str, Any]:
     """Return the fields of a value by their recorded names."""
     return {_RECORDED.get(name, name): getattr(value, name) for name in type(value).__slots__}
 

@@ -1,9 +1,12 @@
 """Boundary: limits where text with secrets or personal data may travel."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
-from ripieno.domain import Privacy, Sensitivity, Task
+from msgspec import to_builtins
+
+from ripieno.domain import Message, Privacy, Sensitivity, Task
+from ripieno.domain.conversation import Text, ToolResult
 from ripieno.privacy.scanner import Scanner
 from ripieno.privacy.unpack import read_text
 
@@ -46,15 +49,22 @@ class Boundary:
 
 def list_seen(task: Task) -> list[object]:
     """List all that a worker sees of a task: each whole message, the tools, and the fields that are passed on."""
-    messages = [[message.role, message.content, message.extra] for message in task.messages]
-    joined = [_join_parts(message.content) for message in task.messages]
+    messages = [[message.role, _list_content(message), message.extra] for message in task.messages]
+    joined = [_join_parts(message) for message in task.messages]
+    native = task.native
+    if native is not None and native.tools == task.tools:  # the fields as received hold the tools
+        return [*messages, *joined, native.fields, task.params]
     return [*messages, *joined, list(task.tools), task.params]
 
 
-def _join_parts(content: object) -> str | None:
+def _list_content(message: Message) -> object:
+    """Return the content of a message: as received, which has all that was read of it, or as it was made."""
+    if message.native is not None:
+        return message.native.raw
+    return message.content if isinstance(message.content, str) else to_builtins(message.content)
+
+
+def _join_parts(message: Message) -> str | None:
     """Join the text parts of one message, as a worker reads them; None unless there are several."""
-    if not isinstance(content, list | tuple):
-        return None
-    texts = [part.get("text") for part in content if isinstance(part, Mapping)]
-    found = [text for text in texts if isinstance(text, str)]
+    found = [part.text for part in message.parts if isinstance(part, Text | ToolResult)]
     return "".join(found) if len(found) > 1 else None

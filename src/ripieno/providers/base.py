@@ -1,31 +1,10 @@
 """Provider: the interface for calls to workers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import msgspec
-
-from ripieno.domain import Answer, JsonValue, Task, Usage, Worker, WorkerId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """One piece of a streamed answer."""
-
-    delta: Mapping[str, JsonValue] = field(default_factory=dict)
-    """The chat-completions delta as received, including the content."""
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    """Set once, at the end, if the provider counts tokens."""
-    chunk: Mapping[str, msgspec.Raw] | None = None
-    """The whole completion chunk as received, field by field, if the provider uses that form."""
-
-    @property
-    def text(self) -> str:
-        """Return the piece's own text."""
-        content = self.delta.get("content")
-        return content if isinstance(content, str) else ""
+from ripieno.domain import Answer, JsonValue, Task, Worker, WorkerId
+from ripieno.wires.pieces import Piece, cut_answer
 
 
 class Provider(Protocol):
@@ -85,6 +64,12 @@ class Inspectable(Protocol):
         ...
 
 
+def find_wire(provider: Provider) -> str:
+    """Return the wire format of a provider's requests; empty if it takes text alone."""
+    wire = getattr(provider, "wire", "")
+    return wire if isinstance(wire, str) else ""
+
+
 def find_fault(provider: Provider, worker: Worker) -> str | None:
     """Find what is missing for a worker, or None if the provider cannot say. See `Inspectable`."""
     return provider.find_fault(worker) if isinstance(provider, Inspectable) else None
@@ -96,5 +81,5 @@ Ask: TypeAlias = Callable[[WorkerId, Task], Awaitable[Answer]]
 
 async def stream_whole(answer: Answer) -> AsyncIterator[Piece]:
     """Yield a whole answer as a stream, for providers that cannot stream."""
-    yield Piece(delta={"role": "assistant", "content": answer.text, **answer.message})
-    yield Piece(finish_reason=answer.finish_reason, usage=answer.usage)
+    for piece in cut_answer(answer):
+        yield piece

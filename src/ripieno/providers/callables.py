@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ripieno.domain import Answer, Task, Usage, Worker
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import BadAnswer, ConfigError, ProviderTimeout
-from ripieno.providers.base import Piece, stream_whole
+from ripieno.providers.base import stream_whole
+from ripieno.wires.pieces import Piece
 
 Result = TypeVar("Result")
 

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
+import msgspec
+
 from ripieno.domain import Answer, Call, Clock, Failure, JsonValue, Pool, Task, Usage, Worker, sum_costs
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.errors import (
@@ -20,15 +22,17 @@ from ripieno.errors import (
     WorkerBusy,
 )
 from ripieno.privacy import Boundary, describe_kinds
-from ripieno.providers.assembly import Assembly
-from ripieno.providers.base import Embedder, Piece, Provider
+from ripieno.providers.base import Embedder, Provider
 from ripieno.providers.health import WorkerHealth
 from ripieno.providers.lane import Lanes
 from ripieno.providers.leases import Leases
 from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall
+from ripieno.wires.pieces import Assembly, Piece
 
 ATTEMPTS = 2
 """Attempts per worker. After them, the next worker is a better retry."""
+EMPTY_ENDS = ("length", "content_filter")
+"""Ends with which an answer without content is an answer, too."""
 LONGEST_RETRY_AFTER_S = 2.0
 """Longest wait that a retry accepts. If the provider asks for more, another worker is called."""
 BACKOFF_S = 0.2
@@ -88,25 +92,33 @@ class Caller:
         self.health.note_success(worker.id)
         latency = self._clock.monotonic() - (start if tries > 1 else began)
         call = _settle(worker, task, answer, latency_s=latency, attempts=tries)
-        return CallAnswered(call=_add_costs(call, wasted), answer=answer)
+        return CallAnswered(call=_add_costs(call, wasted), answer=_state_usage(answer, call))
 
     async def stream(self, live: LiveCall, task: Task) -> AsyncIterator[Piece]:
-        """Request an answer piece by piece.
+        """Request an answer piece by piece. The first piece has content, or ends the answer.
 
         Raises:
             ProviderError: the worker failed. Before the first piece, another worker may replace it.
         """
         worker, start = live.worker, self._clock.monotonic()
-        collected = Assembly()
+        collected, held = Assembly(), list[Piece]()
         try:
             await self._withhold(worker, task)
             async with self._turn(worker) as provider:
                 with _translating(worker):
                     async for piece in provider.stream(worker, task):
                         collected.add(piece, at=self._clock.monotonic() - start)
+                        if not collected.has_content:
+                            held.append(piece)
+                            continue
+                        for each in held:
+                            yield each
+                        held.clear()
                         yield piece
-            if not collected.has_content:
+            if not collected.has_content and collected.finish_reason not in EMPTY_ENDS:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
+            for each in held:
+                yield each
         except ProviderError as error:
             partial = collected.answer() if collected.has_content else None
             self._note_failure(worker, error)
@@ -118,7 +130,10 @@ class Caller:
         self.health.note_success(worker.id)
         answer = collected.answer()
         call = _settle(worker, task, answer, latency_s=self._clock.monotonic() - start, attempts=1)
-        live.ended = CallAnswered(call=replace(call, first_token_s=collected.first_s), answer=answer)
+        call = replace(call, first_token_s=collected.first_s)
+        live.ended = CallAnswered(call=call, answer=_state_usage(answer, call))
+        if answer.usage.output_tokens is None:
+            yield Piece(usage=call.usage)
 
     async def measure(self, worker: Worker, task: Task) -> CallResult:
         """Call the worker, and time the first token if the provider streams. Failures are returned, as in `call`."""
@@ -285,12 +300,17 @@ def _complete_usage(answer: Answer, task: Task) -> Usage:
     if usage.output_tokens is not None:
         return usage
     asked = sum(len(message.text) for message in task.messages)
-    said = len(answer.text) + sum(len(str(part)) for part in answer.message.values())
+    said = len(answer.text) or len(msgspec.json.encode(answer.content)) * bool(answer.content)
     return replace(
         usage,
         input_tokens=usage.input_tokens if usage.input_tokens is not None else 1 + int(asked / CHARACTERS_PER_TOKEN),
         output_tokens=1 + int(said / CHARACTERS_PER_TOKEN) if said else 0,
     )
+
+
+def _state_usage(answer: Answer, call: Call) -> Answer:
+    """Return the answer with the counts of its call, so that the client reads what the ledger holds."""
+    return answer if answer.usage.output_tokens is not None else replace(answer, usage=call.usage)
 
 
 _UNBILLED = frozenset({Failure.UNREACHABLE, Failure.REJECTED, Failure.RATE_LIMITED, Failure.SERVER_ERROR, Failure.BUSY})

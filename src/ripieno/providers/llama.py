@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ripieno.domain import Answer, Task, Usage, Worker
 from ripieno.errors import ConfigError, ProviderUnreachable
-from ripieno.providers.base import Piece
-from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
+from ripieno.providers.options import RemoteOptions
+from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.residents import Residents
+from ripieno.wires.pieces import Piece
 
 START_TIMEOUT_S = 120.0
 ENGINE = "xllamacpp"
@@ -70,7 +71,7 @@ class LlamaChild:
         """Return whether the child was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
-    async def start(self, *, asker: str) -> OpenAIOptions:
+    async def start(self, *, asker: str) -> RemoteOptions:
         """Start the child, and wait until it serves. Errors name `asker`.
 
         Raises:
@@ -90,7 +91,7 @@ class LlamaChild:
             async with asyncio.timeout(START_TIMEOUT_S):
                 line = await self._process.stdout.readline()
             started = json.loads(line)
-            return OpenAIOptions(base_url=f"{started['address']}/v1", api_key=SecretStr(started["key"]))
+            return RemoteOptions(base_url=f"{started['address']}/v1", api_key=SecretStr(started["key"]))
         except (TimeoutError, ValueError, KeyError) as error:
             await self.close()
             raise ProviderUnreachable(
@@ -130,7 +131,7 @@ class LlamaProvider:
     def __init__(self, options: LlamaOptions) -> None:
         self.options = options
         self._child: LlamaChild | None = None
-        self._client: OpenAIProvider | None = None
+        self._client: RemoteProvider | None = None
         self._turn = asyncio.Lock()
         self.residents: Residents | None = None
         self._has_engine = False
@@ -207,7 +208,7 @@ class LlamaProvider:
     def _meter(self, piece: Piece, usage: Usage, before: float) -> Piece:
         return replace(piece, usage=replace(usage, cpu_s=self._read_cpu() - before))
 
-    async def _start(self, worker: Worker) -> OpenAIProvider:
+    async def _start(self, worker: Worker) -> RemoteProvider:
         if self._client is not None and self._child is not None and self._child.is_alive:
             if self.residents is not None:
                 self.residents.touch(self)
@@ -216,7 +217,7 @@ class LlamaProvider:
         if self.residents is not None:
             await self.residents.admit(self)
         self._child = LlamaChild(find_weights(self.options, asker=_name(worker)), self.options)
-        self._client = OpenAIProvider(await self._child.start(asker=worker.id))
+        self._client = RemoteProvider(await self._child.start(asker=worker.id))
         return self._client
 
     def _read_cpu(self) -> float:

@@ -1,6 +1,9 @@
 """The built-in providers, registered like any plugin."""
 
 import os
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from pydantic import SecretStr
 
@@ -9,11 +12,20 @@ from ripieno.plugins import Plugin
 from ripieno.providers.base import Provider
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.llama import LlamaOptions, LlamaProvider
-from ripieno.providers.openai import OpenAIOptions, OpenAIProvider
+from ripieno.providers.options import AnthropicOptions, GeminiOptions, RemoteOptions
+from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.replay import ReplayOptions, ReplayProvider
+from ripieno.wires import ChatUpstream, GeminiUpstream, MessagesUpstream, ResponsesUpstream, Upstream
+
+Remote = TypeVar("Remote", bound=RemoteOptions)
 
 
-def _make_openai(options: OpenAIOptions) -> Provider:
+def _make_remote(options: Remote, upstream: Callable[[], Upstream]) -> Provider:
+    """Make a provider behind an HTTP address, with its key.
+
+    Raises:
+        ConfigError: the key is missing.
+    """
     if options.api_key is None and options.api_key_env:
         key = os.environ.get(options.api_key_env)
         if not key:
@@ -22,17 +34,24 @@ def _make_openai(options: OpenAIOptions) -> Provider:
                 key="providers.api_key_env",
                 hint=f"export {options.api_key_env}=..., or remove the provider and its workers from ripieno.toml",
             )
-        return OpenAIProvider(options.model_copy(update={"api_key": SecretStr(key)}))
+        options = options.model_copy(update={"api_key": SecretStr(key)})
     if options.api_key is None and options.needs_key:
         raise ConfigError(
             f"the provider at {options.base_url!r} has no API key",
             key="providers.api_key",
             hint="set RIPIENO_PROVIDERS__NAME__API_KEY, or remove the provider and its workers from ripieno.toml",
         )
-    return OpenAIProvider(options)
+    return RemoteProvider(options, upstream())
 
 
-openai: Plugin[OpenAIOptions, Provider] = Plugin(OpenAIOptions, _make_openai)
+def _remote(kind: type[Remote], upstream: Callable[[], Upstream]) -> Plugin[Remote, Provider]:
+    return Plugin(kind, partial(_make_remote, upstream=upstream))
+
+
+openai = _remote(RemoteOptions, ChatUpstream)
+openai_responses = _remote(RemoteOptions, ResponsesUpstream)
+anthropic = _remote(AnthropicOptions, MessagesUpstream)
+gemini = _remote(GeminiOptions, GeminiUpstream)
 llama: Plugin[LlamaOptions, Provider] = Plugin(LlamaOptions, LlamaProvider)
 callables: Plugin[CallableOptions, Provider] = Plugin(CallableOptions, CallableProvider)
 replay: Plugin[ReplayOptions, Provider] = Plugin(ReplayOptions, ReplayProvider)

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ripieno.domain import Answer, Task, Usage, Worker
 from ripieno.errors import BadAnswer
-from ripieno.providers.base import Piece, stream_whole
+from ripieno.providers.base import stream_whole
 from ripieno.tasks import RoutingData, read_folder
+from ripieno.wires.pieces import Piece
 
 
 class ReplayOptions(BaseModel):

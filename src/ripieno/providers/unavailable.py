@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 from ripieno.domain import Answer, Task, Worker
 from ripieno.errors import ConfigError
-from ripieno.providers.base import Piece, stream_whole
+from ripieno.providers.base import stream_whole
+from ripieno.wires.pieces import Piece
 
 
 class UnavailableProvider:

@@ -1,4 +1,4 @@
-"""Dialect: one wire format, which reads requests and writes answers."""
+"""Wire formats: one reads the requests of clients and writes them answers, or does the reverse for workers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,20 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ripieno.domain import Answer, JsonValue, Message
-from ripieno.errors import InvalidTask, RipienoError
-from ripieno.providers import Piece
+from ripieno.domain import Answer, JsonValue, Message, Task
+from ripieno.domain.conversation import NativeRequest
+from ripieno.errors import InvalidTask
+from ripieno.wires.pieces import Piece
 
 encode = msgspec.json.Encoder().encode
 decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Value = TypeVar("Value")
+FREE_TEXT: Mapping[str, JsonValue] = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+}
+"""Schema of a function that stands for a tool of free text."""
 LONGEST_SHOWN = 40
 """Characters of a wrong value that an error shows."""
 
@@ -24,10 +31,15 @@ class ParsedRequest:
     model: str
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, JsonValue], ...]
+    """Tools of the client, in the form of chat completions."""
     params: Mapping[str, JsonValue]
-    """Fields for the worker, in the chat-completions form."""
+    """Fields for the worker, in the names of chat completions."""
     is_stream: bool
     wants_usage: bool = True
+    served_tools: tuple[str, ...] = ()
+    """See `Task.served_tools`."""
+    native: NativeRequest | None = None
+    """The fields of the request as received."""
     body: Mapping[str, JsonValue]
     """The whole body of the request."""
 
@@ -45,31 +57,41 @@ class ResponseSource:
     """The `ripieno` field of a whole answer; None leaves the field out."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """An error, as every wire format can tell it."""
+
+    status: int
+    type: str
+    """Type in the words of OpenAI."""
+    code: str
+    message: str
+    param: str | None = None
+    request: str = ""
+    """Id of the request."""
+
+
 class StreamWriter(Protocol):
     """Writes one streamed answer."""
 
-    def begin(self) -> bytes:
-        """Write what comes before the first piece."""
-        ...
-
     def add(self, piece: Piece) -> bytes:
-        """Write one piece."""
+        """Write one piece, and before the first one what the format begins with."""
         ...
 
     def end(self, provenance: JsonValue = None) -> bytes:
         """Write what comes after the last piece; `provenance` is the last event's `ripieno` field, unless None."""
         ...
 
-    def fail(self, error: RipienoError) -> bytes:
+    def fail(self, fault: Fault) -> bytes:
         """End a stream that broke off. No client can take it for a whole one."""
         ...
 
 
 class Dialect(Protocol):
-    """One wire format."""
+    """A wire format towards clients."""
 
     name: str
-    """The name in telemetry."""
+    """The name in telemetry, and of values in this form."""
     comment: bytes
     """Keeps a stream alive; clients ignore it."""
 
@@ -89,14 +111,81 @@ class Dialect(Protocol):
         """Begin a streamed answer."""
         ...
 
-    def refuse(self, error: RipienoError, *, request: str) -> bytes:
+    def refuse(self, fault: Fault) -> bytes:
         """Write the body of an error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    """The worker that a request goes to, as far as its form depends on it."""
+
+    worker: str
+    """Id of the worker. Only its own reasoning goes back to it."""
+    model: str
+    """The provider's name of the model."""
+    most_output: int | None = None
+    """Output tokens that the worker can make; None if that is unknown."""
+    has_developer_role: bool = False
+    takes_effort: bool = False
+    """Whether an Anthropic model takes an effort; older ones take a budget of thinking tokens."""
+
+
+class ReplyReader(Protocol):
+    """Reads one streamed reply, event by event."""
+
+    is_over: bool
+    """Whether the reply has said that it is complete."""
+
+    def read(self, event: str, data: bytes) -> Sequence[Piece]:
+        """Read one event.
+
+        Args:
+            event: its name; empty if it has none.
+            data: its data.
+
+        Raises:
+            BadAnswer: the event reports an error, or is not of this format.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """A wire format towards workers."""
+
+    name: str
+    """The name of values in this form."""
+
+    def path(self, recipient: Recipient, *, is_stream: bool) -> str:
+        """Return the path of a request, behind the provider's base URL."""
+        ...
+
+    def write(self, task: Task, recipient: Recipient, *, is_stream: bool) -> dict[str, JsonValue]:
+        """Write the body of a request."""
+        ...
+
+    def read(self, content: bytes, *, worker: str) -> Answer:
+        """Read a whole reply.
+
+        Raises:
+            BadAnswer: it is no reply of this format, is empty, or reports an error.
+        """
+        ...
+
+    def stream(self, *, worker: str) -> ReplyReader:
+        """Begin to read a streamed reply."""
         ...
 
 
 def make_ripieno_field(provenance: JsonValue) -> dict[str, JsonValue]:
     """Make the `ripieno` field of a response; empty if there is no provenance."""
     return {} if provenance is None else {"ripieno": provenance}
+
+
+def make_error_body(fault: Fault) -> dict[str, JsonValue]:
+    """Make OpenAI's error object, all four keys present, with the id of the request beside it."""
+    described = {"message": fault.message, "type": fault.type, "param": fault.param, "code": fault.code}
+    return {"error": described, "request_id": fault.request}
 
 
 def require(body: Mapping[str, JsonValue], name: str, kind: type[Value], *, default: Value) -> Value:
@@ -151,31 +240,41 @@ def list_tools(body: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
     return tools
 
 
-def find_calls(fields: Mapping[str, JsonValue]) -> list[Mapping[str, JsonValue]]:
-    """List the tool calls in a worker's message, or their parts in a streamed piece."""
-    calls = fields.get("tool_calls")
-    return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, Sequence) else []
+def overlay(task: Task, wire: str) -> tuple[dict[str, JsonValue], dict[str, JsonValue], bool]:
+    """Compare a task with its request as received.
+
+    Returns:
+        The fields as received (none if they have another form), the request fields of the task that are not among
+        them, and whether the tools as received still hold. A received field that the task no longer has is left out
+        by the caller: its value in the second mapping is None.
+    """
+    native = task.native
+    if native is None or native.wire != wire:
+        return {}, dict(task.params), False
+    changed = {name: value for name, value in task.params.items() if native.params.get(name) != value}
+    removed = {name: None for name in native.params if name not in task.params}
+    return dict(native.fields), changed | removed, task.tools == native.tools
 
 
-def read_call(call: Mapping[str, JsonValue]) -> tuple[int, str, str]:
-    """Return index, name and arguments of a tool call, or of a part of one in a streamed piece."""
-    index, function = call.get("index"), call.get("function")
-    fields = function if isinstance(function, Mapping) else {}
-    arguments = fields.get("arguments")
-    return (
-        index if isinstance(index, int) else 0,
-        str(fields.get("name") or ""),
-        arguments if isinstance(arguments, str) else "",
-    )
+def text_of(value: JsonValue) -> str:
+    """Return a text, and an empty one for any other value."""
+    return value if isinstance(value, str) else ""
 
 
-def find_reasoning(fields: Mapping[str, JsonValue]) -> str:
-    """Return the reasoning text in a worker's message or in a streamed piece."""
-    for name in ("reasoning_content", "reasoning"):
-        value = fields.get(name)
-        if isinstance(value, str) and value:
-            return value
-    return ""
+def fields_of(value: JsonValue) -> Mapping[str, JsonValue]:
+    """Return an object's fields; none for any other value."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def items_of(value: JsonValue) -> list[dict[str, JsonValue]]:
+    """Return the objects of a list; none for any other value."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def split_data_url(url: str) -> tuple[str, str] | None:
+    """Return media type and base64 of a data URL; None for any other URL."""
+    head, found, data = url.partition(";base64,")
+    return (head.removeprefix("data:"), data) if found and head.startswith("data:") else None
 
 
 _KINDS = {str: "text", list: "a list", dict: "an object", bool: "true or false"}

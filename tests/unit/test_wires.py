@@ -8,32 +8,34 @@ from typing import Any
 import pytest
 
 from ripieno.domain import Answer, Usage
+from ripieno.domain.conversation import Media, Opaque, Reasoning, Refusal, Text, ToolCall
 from ripieno.errors import InvalidTask, ProviderTimeout, RateLimited
-from ripieno.gateway.dialects import (
+from ripieno.gateway.errors import make_fault
+from ripieno.wires import (
+    CallPiece,
     ChatDialect,
     Dialect,
     MessagesDialect,
+    Piece,
     ResponsesDialect,
     ResponseSource,
     count_tokens,
 )
-from ripieno.providers import Piece
 
 ORIGIN = ResponseSource(request="r1", decision="d1", worker="w", created=7)
-CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
-THINKING = Answer(
-    text="four", message={"reasoning_content": "two and two", "tool_calls": [CALL]}, finish_reason="tool_calls",
+CALL = ToolCall(id="c1", name="add", arguments='{"a": 1}')
+THINKING = Answer.of(
+    (Reasoning(text="two and two"), Text(text="four"), CALL), finish_reason="tool_calls",
     usage=Usage(input_tokens=10, output_tokens=5, cached_tokens=4, reasoning_tokens=2),
 )  # fmt: skip
 PIECES = (
-    Piece(delta={"role": "assistant", "content": ""}),
-    Piece(delta={"reasoning_content": "two "}),
-    Piece(delta={"reasoning": "and two"}),
-    Piece(delta={"content": "fo"}),
-    Piece(delta={"content": "ur"}),
-    Piece(delta={"tool_calls": [{"index": 0, "id": "c1", "function": {"name": "add", "arguments": ""}}]}),
-    Piece(delta={"tool_calls": [{"index": 0, "function": {"arguments": '{"a": 1}'}}]}),
-    Piece(delta={"tool_calls": [{"index": 1, "id": "c2", "function": {"name": "run", "arguments": '{"input": "x"}'}}]}),
+    Piece(reasoning="two "),
+    Piece(reasoning="and two"),
+    Piece(text="fo"),
+    Piece(text="ur"),
+    Piece(calls=(CallPiece(index=0, id="c1", name="add"),)),
+    Piece(calls=(CallPiece(index=0, arguments='{"a": 1}'),)),
+    Piece(calls=(CallPiece(index=1, id="c2", name="run", arguments='{"input": "x"}'),)),
     Piece(finish_reason="tool_calls", usage=Usage(input_tokens=10, output_tokens=5)),
 )
 
@@ -49,7 +51,7 @@ def read_events(stream: bytes) -> list[dict[str, Any]]:
 
 def write_stream(dialect: Dialect, body: Mapping[str, object]) -> list[dict[str, Any]]:
     writing = dialect.stream(dialect.read(body), ORIGIN)
-    return read_events(writing.begin() + b"".join(map(writing.add, PIECES)) + writing.end())
+    return read_events(b"".join(map(writing.add, PIECES)) + writing.end())
 
 
 def test_messages_become_a_task() -> None:
@@ -83,7 +85,7 @@ def test_messages_become_a_task() -> None:
                         {"type": "text", "text": "and"},
                         {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "1"}]},
                         {"type": "tool_result", "tool_use_id": "t2", "content": None},
-                        {"type": "tool_result", "tool_use_id": "t3", "content": [{"type": "image"}]},
+                        {"type": "tool_result", "tool_use_id": "t3", "content": []},
                         {"type": "tool_result", "tool_use_id": "t4", "content": 5},
                         {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
                         {"type": "document", "source": {"type": "text", "data": "a page"}},
@@ -93,14 +95,14 @@ def test_messages_become_a_task() -> None:
             ],
         }
     )
-    told = [(m.role, m.content, dict(m.extra)) for m in asked.messages]
-    assert told[0] == ("system", "be brief", {})
-    assert told[2][:2] == ("assistant", "so")
-    assert told[2][2]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a":1}'}  # type: ignore[index]  # a call
-    assert [(role, content) for role, content, _ in told[3:7]] == [
-        ("tool", "1"), ("tool", ""), ("tool", "[image]"), ("tool", "5")
-    ]  # fmt: skip
-    assert [part["type"] for part in listed(told[7][1])] == ["text", "image_url", "text"]
+    told = asked.messages
+    assert (told[0].role, told[0].content) == ("system", "be brief")
+    assert told[2].parts == (
+        Reasoning(text="hm"), Text(text="so"), ToolCall(id="t1", name="add", arguments='{"a":1}')
+    )  # fmt: skip
+    assert [(m.role, m.text) for m in told[3:7]] == [("tool", "1"), ("tool", ""), ("tool", ""), ("tool", "5")]
+    assert [type(part) for part in told[7].parts] == [Text, Media, Media, Opaque]
+    assert asked.served_tools == ("web_search",)
     assert asked.params == {
         "max_tokens": 50,
         "x_new": 1,
@@ -148,7 +150,7 @@ def test_answers_become_messages() -> None:
     assert (message["id"], message["model"], message["stop_reason"]) == ("msg_d1", "w", "tool_use")
     assert message["usage"]["input_tokens"] == 6
     assert message["usage"]["cache_read_input_tokens"] == 4
-    broken = Answer(text="", message={"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]})
+    broken = Answer.of((ToolCall(id="c", name="f", arguments="{"),))
     assert json.loads(MessagesDialect().write(asked, broken, ORIGIN))["content"][0]["input"] == {"_raw": "{"}
 
 
@@ -207,15 +209,17 @@ def test_items_become_a_task() -> None:
             ],
         }
     )
-    told = [(m.role, m.content) for m in asked.messages]
-    assert [role for role, _ in told] == [
-        "system", "user", "user", "assistant", "tool", "tool", "tool", "assistant", "assistant"
+    told = asked.messages
+    assert [m.role for m in told] == ["system", "user", "user", "assistant", "tool", "tool", "tool", "assistant"]
+    assert [type(part) for part in told[2].parts] == [Text, Media, Media, Media]
+    assert told[3].parts[0] == Reasoning()
+    assert [(call.name, call.arguments, call.is_custom) for call in told[3].calls] == [
+        ("add", "{}", False), ("run", "ls", True)
     ]  # fmt: skip
-    assert [part["type"] for part in listed(told[2][1])] == ["text", "image_url", "file", "input_audio"]
-    calls = asked.messages[3].extra["tool_calls"]
-    assert [call["function"]["arguments"] for call in listed(calls)] == ["{}", '{"input":"ls"}']
-    assert [content for role, content in told if role == "tool"] == ["1", "ok", '{"a":1}']
-    assert told[7] == ("assistant", "ab")
+    assert [m.text for m in told if m.role == "tool"] == ["1", "ok", '{"a":1}']
+    assert told[7].parts[:2] == (Text(text="a"), Refusal(text="b"))
+    assert [call.id for call in told[7].calls] == ["c4"], "words and calls of one turn are one message"
+    assert asked.served_tools == ("web_search",)
     assert [tool["function"]["name"] for tool in asked.tools] == ["add", "run"]  # type: ignore[index]  # a tool
     assert asked.params["max_completion_tokens"] == 9
     assert asked.params["tool_choice"] == {"type": "function", "function": {"name": "add"}}
@@ -234,7 +238,7 @@ def test_items_become_a_task() -> None:
         ({"input": [{"role": 5, "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
         ({"input": [{"role": "user", "content": [5]}]}, "input[0].content"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"),
         ({"input": [{"type": "item_reference", "id": "i"}]}, "input[0]"),
         ({"input": "x", "tools": [5]}, "tools[0]"),
         ({"input": "x", "background": True}, "background"),
@@ -277,7 +281,7 @@ def test_pieces_of_plain_workers_become_chunks() -> None:
     assert events[-1]["choices"] == []
     assert events[-1]["usage"]["total_tokens"] == 15
     quiet = ChatDialect().stream(ChatDialect().read(body | {"stream_options": None}), ORIGIN)
-    assert read_events(quiet.add(Piece(delta={"content": "a"})))[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert read_events(quiet.add(Piece(text="a")))[0]["choices"][0]["delta"]["role"] == "assistant"
     assert quiet.end() == b"data: [DONE]\n\n"
     made = json.loads(ChatDialect().write(ChatDialect().read(body), THINKING, ORIGIN))
     assert made["usage"]["prompt_tokens_details"] == {"cached_tokens": 4}
@@ -291,9 +295,10 @@ def test_a_failure_has_the_form_of_its_dialect() -> None:
     late, busy = ProviderTimeout("late", worker="w"), RateLimited("busy", retry_after_s=1.0)
     ask: dict[str, object] = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "input": "x"}
     messages, responses, chat = MessagesDialect(), ResponsesDialect(), ChatDialect()
-    assert json.loads(messages.refuse(busy, request="r"))["error"]["type"] == "rate_limit_error"
-    assert read_events(messages.stream(messages.read(ask), ORIGIN).fail(late))[0]["error"]["type"] == "timeout_error"
-    failed = read_events(responses.stream(responses.read(ask), ORIGIN).fail(busy))[0]["response"]
+    slow, limited = make_fault(late, request="r"), make_fault(busy, request="r")
+    assert json.loads(messages.refuse(limited))["error"]["type"] == "rate_limit_error"
+    assert read_events(messages.stream(messages.read(ask), ORIGIN).fail(slow))[0]["error"]["type"] == "timeout_error"
+    failed = read_events(responses.stream(responses.read(ask), ORIGIN).fail(limited))[-1]["response"]
     assert (failed["status"], failed["error"]["code"]) == ("failed", "rate_limit_exceeded")
-    assert json.loads(responses.refuse(late, request="r"))["error"]["code"] == "provider_timeout"
-    assert read_events(chat.stream(chat.read(ask), ORIGIN).fail(late))[0]["error"]["type"] == "server_error"
+    assert json.loads(responses.refuse(slow))["error"]["code"] == "provider_timeout"
+    assert read_events(chat.stream(chat.read(ask), ORIGIN).fail(slow))[0]["error"]["type"] == "server_error"

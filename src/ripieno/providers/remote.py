@@ -1,26 +1,34 @@
-"""Any OpenAI-compatible base URL: hosted, vLLM, Ollama, llama.cpp."""
+"""Workers behind an HTTP address, in any wire format: hosted, or a server of one's own."""
 
 import difflib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import ValidationError
 
 from ripieno.domain import Answer, JsonValue, Task, Worker
 from ripieno.errors import (
     BadAnswer,
+    Cause,
     ConfigError,
     ProviderError,
     ProviderRejected,
     ProviderTimeout,
     ProviderUnreachable,
 )
-from ripieno.providers.base import Piece
-from ripieno.providers.completions import read_code, read_completion, read_error, read_events, read_piece
+from ripieno.providers.base import stream_whole
 from ripieno.providers.http import HttpClient, Timeouts, Unreachable
+from ripieno.providers.options import RemoteOptions, WorkerOptions
+from ripieno.providers.refusals import Profile, find_cause
+from ripieno.wires import ChatUpstream, Piece, Recipient, Upstream
+from ripieno.wires.carries import list_lost
+from ripieno.wires.decoding import read_code, read_error
+from ripieno.wires.sse import read_events
 
 NO_ROUTE = (404, 405, 501)
 """Statuses of a server without a list of models."""
@@ -29,95 +37,92 @@ MOST_CARDS = 1000
 """Worker cards whose validated options are cached. The cache is cleared beyond this."""
 
 
-class OpenAIOptions(BaseModel):
-    """Options of `kind = "openai"`."""
+class RemoteProvider:
+    """Sends requests in one wire format over persistent HTTP connections.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    base_url: str
-    """Address up to and including `/v1`."""
-    api_key: SecretStr | None = None
-    """Set by RIPIENO_PROVIDERS__NAME__API_KEY, never in the file."""
-    api_key_env: str | None = None
-    """Name of another environment variable that holds the key."""
-    needs_key: bool = False
-    """Whether a missing key is an error at once."""
-    connect_timeout_s: float = Field(default=5.0, gt=0)
-    first_token_timeout_s: float = Field(default=60.0, gt=0)
-    idle_timeout_s: float = Field(default=30.0, gt=0)
-    total_timeout_s: float = Field(default=300.0, gt=0)
-
-    @field_validator("base_url")
-    @classmethod
-    def _check_address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or parts.hostname is None or parts.port == 0:
-            raise ValueError(f"{value!r} is not an http or https address; write http://host:port/v1")
-        return value
-
-
-class WorkerOptions(BaseModel):
-    """Options of one worker behind an OpenAI-compatible provider."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    system: str | None = None
-    """A system message for tasks without one."""
-    has_developer_role: bool = False
-    """Whether the server accepts the role `developer`. If not, it is sent as `system`."""
-    params: dict[str, object] = Field(default_factory=dict)
-    """Request fields for tasks that do not state them."""
-    samples: int = Field(default=1, ge=1, le=64)
-    """Answers to sample; above 1, the most frequent is taken."""
-
-
-class OpenAIProvider:
-    """Sends chat completions over persistent HTTP connections."""
+    Args:
+        options: address, key and limits.
+        upstream: the wire format.
+    """
 
     can_stream = True
 
-    def __init__(self, options: OpenAIOptions) -> None:
+    def __init__(self, options: RemoteOptions, upstream: Upstream | None = None) -> None:
         self.options = options
-        headers = {"content-type": "application/json"}
-        if options.api_key is not None:
-            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        self._upstream = upstream or ChatUpstream()
+        self.wire = self._upstream.name
         timeouts = Timeouts(
             connect_s=options.connect_timeout_s,
             first_s=options.first_token_timeout_s,
             idle_s=options.idle_timeout_s,
             total_s=options.total_timeout_s,
         )
+        headers = {"content-type": "application/json", **options.make_headers()}
         try:
             self._client = HttpClient(options.base_url, headers=headers, timeouts=timeouts)
         except ValueError as error:
             raise ConfigError(str(error), key="providers.base_url", hint="write http://host:port/v1") from error
         self._options: dict[int, tuple[Worker, WorkerOptions]] = {}
+        self._profiles: dict[str, Profile] = {}
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Request a whole answer. If the worker samples, return the most frequent answer."""
-        options = self._read_options(worker)
-        body = msgspec.json.encode(_make_body(worker, task, options))
-        content = await self._fetch(worker, "POST", "/chat/completions", body)
-        return read_completion(worker, content, is_sampled=options.samples > 1)
+        options, lost = self._read_options(worker), list_lost(task, self.wire)
+        body, path = self._write(worker, task, options, is_stream=False)
+        while True:
+            try:
+                content = await self._fetch(worker, "POST", path, msgspec.json.encode(body))
+                break
+            except ProviderRejected as error:
+                body = self._repair(worker, body, error)
+        if isinstance(self._upstream, ChatUpstream):
+            answer = self._upstream.read(content, worker=worker.id, is_sampled=options.samples > 1)
+        else:
+            answer = self._upstream.read(content, worker=worker.id)
+        said = (*map(str, lost), *self._list_dropped(worker, task))
+        return replace(answer, lost=said) if said else answer
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
         """Request an answer piece by piece."""
         options = self._read_options(worker)
         if options.samples > 1:
-            answer = await self.complete(worker, task)
-            yield Piece(delta={"role": "assistant", "content": answer.text})
-            yield Piece(finish_reason=answer.finish_reason, usage=answer.usage)
+            async for piece in stream_whole(await self.complete(worker, task)):
+                yield piece
             return
-        asked = _make_body(worker, task, options) | {"stream": True, "stream_options": {"include_usage": True}}
-        body, is_once = msgspec.json.encode(asked), worker.has_effects
+        body, path = self._write(worker, task, options, is_stream=True)
+        while True:
+            try:
+                async with aclosing(self._stream_once(worker, path, body)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                break
+            except ProviderRejected as error:
+                body = self._repair(worker, body, error)
+        said = (*map(str, list_lost(task, self.wire)), *self._list_dropped(worker, task))
+        if said:
+            yield Piece(lost=said)
+
+    async def _stream_once(self, worker: Worker, path: str, body: Mapping[str, JsonValue]) -> AsyncGenerator[Piece]:
+        reader = self._upstream.stream(worker=worker.id)
         try:
-            async with self._client.stream("POST", "/chat/completions", body, is_once=is_once) as streaming:
-                if streaming.head.status != 200:
-                    _refuse_status(worker, streaming.head.status, streaming.head.headers, await streaming.read())
-                async for data in read_events(streaming.parts(), worker=worker.id):
-                    yield read_piece(worker, data)
+            sent = msgspec.json.encode(body)
+            async with self._client.stream("POST", path, sent, is_once=worker.has_effects) as streaming:
+                head = streaming.head
+                if head.status != 200:
+                    _refuse_status(worker, head.status, head.headers, await streaming.read())
+                if head.headers.get("content-type", "").startswith("application/json"):
+                    async for piece in stream_whole(self._upstream.read(await streaming.read(), worker=worker.id)):
+                        yield piece
+                    return
+                async with aclosing(read_events(streaming.parts(), worker=worker.id)) as events:
+                    async for event, data in events:
+                        for piece in reader.read(event, data):
+                            yield piece
         except OSError as error:
-            raise _translate(worker, error) from error
+            if not reader.is_over:  # after its end, the answer is whole, however the connection ends
+                raise _translate(worker, error) from error
+        if not reader.is_over:
+            raise BadAnswer(f"{worker.id!r} ended its stream before its answer", worker=worker.id)
 
     async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
         """Request embeddings. Return the reply as received."""
@@ -160,6 +165,10 @@ class OpenAIProvider:
             hint=f"{'nearest' if near else 'some of them'}: {listed}; set `model` of [workers.{worker.id}]",
         )
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
     async def _list_models(self, worker: Worker) -> set[str] | None:
         """List the models of the server; None if it has no such list."""
         try:
@@ -169,7 +178,9 @@ class OpenAIProvider:
                 return None
             raise
         try:
-            return {str(item["id"]) for item in msgspec.json.decode(content)["data"]}
+            body = msgspec.json.decode(content)
+            listed = body["data"] if "data" in body else body["models"]
+            return {str(item["id"] if "id" in item else item["name"]).removeprefix("models/") for item in listed}
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise BadAnswer(f"{worker.id!r}: /models is not a list of models", worker=worker.id) from error
 
@@ -183,20 +194,60 @@ class OpenAIProvider:
         except (ProviderError, msgspec.MsgspecError, KeyError, TypeError, AttributeError):
             return False
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+    def _write(
+        self, worker: Worker, task: Task, options: WorkerOptions, *, is_stream: bool
+    ) -> tuple[dict[str, JsonValue], str]:
+        """Write the body of a request as this worker takes it, and its path."""
+        recipient = Recipient(
+            worker=worker.id,
+            model=worker.binding.model,
+            most_output=worker.max_output_tokens,
+            has_developer_role=options.has_developer_role,
+            takes_effort=options.takes_effort,
+        )
+        asked = options.complete(task)
+        body = self._upstream.write(asked, recipient, is_stream=is_stream)
+        if options.samples > 1:
+            body["n"] = options.samples
+        _clamp(body, worker)
+        profile = self._profiles.get(worker.id)
+        if profile is not None:
+            profile.apply(body)
+        return body, self._upstream.path(recipient, is_stream=is_stream)
+
+    def _repair(self, worker: Worker, body: dict[str, JsonValue], error: ProviderRejected) -> dict[str, JsonValue]:
+        """Learn from a refusal which field the worker does not take, and return the body without it.
+
+        Raises:
+            ProviderRejected: the refusal names no field of the body; it is the error given.
+        """
+        profile = self._profiles.get(worker.id) or Profile()
+        repaired = dict(body)
+        if error.cause is not Cause.PARAMETER or not profile.learn(error, repaired):
+            raise error
+        self._profiles[worker.id] = profile
+        return repaired
+
+    def _list_dropped(self, worker: Worker, task: Task) -> tuple[str, ...]:
+        profile = self._profiles.get(worker.id)
+        return profile.list_dropped(task.params) if profile is not None else ()
 
     async def _fetch(
         self, worker: Worker, method: str, path: str, body: bytes = b"", *, total_s: float | None = None
     ) -> bytes:
         """Return the body of a successful reply. All others raise a provider error."""
         try:
-            reply = await self._client.fetch(method, path, body, total_s=total_s, is_once=worker.has_effects)
+            reply = await self._client.fetch(
+                method, self._add_query(path), body, total_s=total_s, is_once=worker.has_effects
+            )
         except OSError as error:
             raise _translate(worker, error) from error
         _refuse_status(worker, reply.status, reply.headers, reply.body)
         return reply.body
+
+    def _add_query(self, path: str) -> str:
+        query = self.options.query
+        return f"{path}{'&' if '?' in path else '?'}{urlencode(query)}" if query else path
 
     def _read_options(self, worker: Worker) -> WorkerOptions:
         """Return the worker's own options, validated once per card."""
@@ -208,33 +259,12 @@ class OpenAIProvider:
         return known[1]
 
 
-def _make_body(worker: Worker, task: Task, options: WorkerOptions) -> dict[str, JsonValue]:
-    role_of_developer = "developer" if options.has_developer_role else "system"
-    messages: list[dict[str, JsonValue]] = [
-        {
-            "role": message.role if message.role != "developer" else role_of_developer,
-            "content": message.content,
-            **message.extra,
-        }
-        for message in task.messages
-    ]
-    if options.system and not any(message["role"] in ("system", "developer") for message in messages):
-        messages.insert(0, {"role": "system", "content": options.system})
-    body: dict[str, JsonValue] = {**options.params, **task.params, "model": worker.binding.model, "messages": messages}
-    _clamp(body, worker)
-    if task.tools:
-        body["tools"] = list(task.tools)
-    if options.samples > 1:
-        body["n"] = options.samples
-    return body
-
-
 def _clamp(body: dict[str, JsonValue], worker: Worker) -> None:
     """Cut the requested answer length to the worker's limit: clients ask for the largest they know."""
     most = worker.max_output_tokens or worker.context_window
     if most is None:
         return
-    for name in ("max_tokens", "max_completion_tokens"):
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         wanted = body.get(name)
         if isinstance(wanted, int) and wanted > most:
             body[name] = most
@@ -255,19 +285,31 @@ def _translate(worker: Worker, error: OSError) -> ProviderError:
 
 
 def _refuse_status(worker: Worker, status: int, headers: Mapping[str, str], content: bytes) -> None:
+    """Raise the error of a status other than 200, with its cause."""
     if status == 200:
         return
     said = read_error(content)
     message = f"{worker.id!r} answered {status}: {said}"
     error: ProviderError
-    if status in (408, 409, 429) or status >= 500:
+    if status in (408, 409, 429, 529) or status >= 500:
         error = ProviderError(message, worker=worker.id, retry_after_s=_read_retry_after(headers))
     else:
-        hint = "check its API key" if status in (401, 403) else None
+        cause = find_cause(status, read_code(content), said)
+        hint = "check its API key" if cause is Cause.ACCOUNT and status != 402 else None
         error = ProviderRejected(message, worker=worker.id, hint=hint)
-        error.blames_worker = status in (401, 403, 404) or status < 400
+        error.cause, error.param = cause, read_param(content)
+        error.blames_worker = cause in (Cause.ACCOUNT, Cause.MODEL) or status < 400
     error.status, error.code = status, read_code(content)
     raise error
+
+
+def read_param(content: bytes) -> str | None:
+    """Return the field that an error body names."""
+    try:
+        param = msgspec.json.decode(content)["error"]["param"]
+    except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+        return None
+    return param if isinstance(param, str) else None
 
 
 def _read_retry_after(headers: Mapping[str, str]) -> float | None:
