@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from ripieno.app.build import find_unavailable
 from ripieno.domain import Clock, Pool, Privacy, WorkerId
 from ripieno.providers import Lanes, Provider, WorkerHealth
+from ripieno.providers.base import find_wire
 from ripieno.route import Conditions, find_able
 
 DAY_S = 86_400
@@ -42,6 +43,7 @@ class Availability:
         self._lanes = lanes
         self._clock = clock
         self._sensitive = sensitive
+        self._wires = {w.id: find_wire(providers[w.binding.provider]) for w in pool if w.binding.provider in providers}
         self._today = (0, date.min)
         self.refresh()
 
@@ -58,6 +60,7 @@ class Availability:
             rate_limited={**self._health.rate_limited(), **self._lanes.crowded()},
             load=self._lanes.load(),
             sensitive=self._sensitive,
+            wires=self._wires,
         )
 
     def able(self) -> tuple[WorkerId, ...]:

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     LACKS_MODALITY = "lacks_modality"
     LACKS_TOOLS = "lacks_tools"
     LACKS_JSON = "lacks_json"
+    CANNOT_CARRY = "cannot_carry"
+    """The wire format of the worker has no form for a part of the request, and that of another worker has."""
     PRIVACY = "privacy"
     NOT_ALLOWED = "not_allowed"
     DEPRECATED = "deprecated"

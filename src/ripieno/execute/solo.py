@@ -5,9 +5,10 @@ import math
 from collections.abc import AsyncIterator, Sequence
 
 from ripieno.domain import Decision, Solo, Worker
-from ripieno.errors import BudgetExhausted, ProviderError, ProviderRejected, UnknownPrice
+from ripieno.errors import BudgetExhausted, ProviderError, UnknownPrice
 from ripieno.execute.budget import RunBudget
 from ripieno.execute.execution import Ending, Started, in_time
+from ripieno.execute.failover import choose_next, is_refusal
 from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult, LiveCall, Piece, require_answer
 
 LATE_SDS = 1.645
@@ -39,6 +40,7 @@ class SoloRunner:
         self._hedges.credit()
         late_s = _find_late(started.decision) if len(workers) > 1 and self._hedges.has_any else None
         failed: CallFailed | None = None
+        refusals = 0
         while True:
             try:
                 if late_s is not None:
@@ -51,8 +53,10 @@ class SoloRunner:
                 raise failed.error from refused
             if isinstance(result, CallAnswered):
                 return result
-            workers, late_s, failed = workers[asked:], None, result
-            if not workers or not _may_continue(started, result.error):
+            refusals += is_refusal(result.error)
+            last, late_s, failed = workers[asked - 1], None, result
+            workers = choose_next(workers[asked:], last, result.error, refusals=refusals)
+            if not workers or not _has_money(started):
                 raise result.error
 
     async def _ask_one(self, started: Started, budget: RunBudget, worker: Worker) -> CallResult:
@@ -114,8 +118,10 @@ class SoloRunner:
         """
         workers, budget = _candidates(started, workflow), _make_budget(started)
         failed: ProviderError | None = None
+        refusals = 0
         with Ending(started):
-            for place, worker in enumerate(workers, start=1):
+            while workers:
+                worker = workers[0]
                 live = LiveCall(worker)
                 started.recorder.serving = worker.id
                 pieces = self._stream_one(started, budget, live)
@@ -125,7 +131,9 @@ class SoloRunner:
                         has_begun = True
                         yield piece
                 except ProviderError as error:
-                    if has_begun or place == len(workers) or not _may_continue(started, error):
+                    refusals += is_refusal(error)
+                    workers = choose_next(workers[1:], worker, error, refusals=refusals)
+                    if has_begun or not workers or not _has_money(started):
                         raise
                     failed = error
                     continue
@@ -205,9 +213,7 @@ def _make_budget(started: Started) -> RunBudget:
     return RunBudget(started.task.budget, started.account, started.recorder)
 
 
-def _may_continue(started: Started, error: ProviderError) -> bool:
-    """Return whether another worker may be called: the last one failed by its own fault, and money is left."""
-    if isinstance(error, ProviderRejected) and not error.blames_worker:
-        return False
+def _has_money(started: Started) -> bool:
+    """Return whether the task's budget leaves money for another call."""
     ceiling = started.task.budget.cost_usd
     return ceiling is None or started.recorder.cost_usd < ceiling

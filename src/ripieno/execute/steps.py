@@ -22,6 +22,7 @@ from ripieno.errors import BadAnswer, InDoubt, NoVerdict, ProviderError, Provide
 from ripieno.execute.approval import Approvals
 from ripieno.execute.budget import RunBudget
 from ripieno.execute.execution import Started
+from ripieno.execute.failover import choose_next, is_refusal
 from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult, LiveCall, Piece
 from ripieno.providers.base import Ask
 from ripieno.providers.caller import ATTEMPTS
@@ -128,7 +129,9 @@ class Steps:
             return CallAnswered(call=done.calls[-1], answer=done.answer)
         calls: list[Call] = []
         error: ProviderError | None = None
-        for worker in _list_workers(workers, self.pool):
+        left, refusals = _list_workers(workers, self.pool), 0
+        while left:
+            worker = left[0]
             if worker.needs_approval or needs_approval:
                 await self._approvals.require(step, worker, task)
             result = await self._ask_one(step, worker, task, is_last=is_last)
@@ -138,8 +141,9 @@ class Steps:
                 await self._record(Stepped(run="", step=step, calls=tuple(calls), answer=answer))
                 return result
             error = result.error
-            is_rejected = isinstance(error, ProviderRejected) and not error.blames_worker
-            if is_rejected or (is_last and self.has_streamed):
+            refusals += is_refusal(error)
+            left = choose_next(left[1:], worker, error, refusals=refusals)
+            if is_last and self.has_streamed:
                 break
         raise error or ProviderRejected(f"worker {workers[0]!r} is no longer in the pool", worker=workers[0])
 

@@ -29,6 +29,7 @@ from ripieno.gateway.metrics import Metrics
 from ripieno.gateway.models import Models
 from ripieno.gateway.objective import RequestOptions, UnknownModel, parse_request_options
 from ripieno.gateway.provenance import describe_answer, describe_cached, make_stream_headers
+from ripieno.gateway.reasoning import Reasonings
 from ripieno.gateway.routes import Route
 from ripieno.gateway.sessions import Sessions
 from ripieno.orchestrator import make_arrival
@@ -72,6 +73,7 @@ class Answering:
         self._keyring = keyring
         self._metrics = metrics
         self._sessions = Sessions(app.clock)
+        self._reasonings = Reasonings()
         self._cache = AnswerCache(app.runtime.settings.cache.answer_bytes)
         self._in_flight = 0
 
@@ -130,7 +132,7 @@ class Answering:
             raise UnknownModel(error.model, list_allowed_workers(grant, runtime.pool)) from error
         objective, budget = self._keyring.restrict(grant, options.objective, options.budget)
         task = Task(
-            messages=parsed.messages,
+            messages=self._reasonings.assign(parsed.messages),
             tools=parsed.tools,
             params=parsed.params,
             served_tools=parsed.served_tools,
@@ -152,6 +154,7 @@ class Answering:
         facts.started = await orchestrator.start(state.task, arrival=self._arrive(state))
         answered = await orchestrator.finish(facts.started)
         run = answered.run
+        self._reasonings.remember(answered.answer, run.worker)
         fresh = CachedAnswer(answered.answer, run.id, run.worker, describe_answer(answered))
         if name is not None and run.ended_early is None:
             self._cache.keep(name, fresh)
@@ -166,9 +169,8 @@ class Answering:
         stream: Stream | None = None
         try:
             done, _ = await asyncio.wait({first}, timeout=COMMENT_S)
-            if done:
-                first.result()
-            stream = Stream(self._emit(state, started, first, pieces), headers=make_stream_headers(started) | _NO_CACHE)
+            headers = make_stream_headers(started, lost=first.result().lost if done else ()) | _NO_CACHE
+            stream = Stream(self._emit(state, started, first, pieces), headers=headers)
         finally:
             if stream is None:
                 await _abandon(first, pieces)
@@ -186,11 +188,11 @@ class Answering:
                 if not first.done():
                     yield state.dialect.comment
             writer = _make_writer(state, decision.id, recorder.serving or decision.worker)
-            yield writer.add(first.result())
             add = writer.add
+            if data := add(first.result()):
+                yield data
             async for piece in pieces:
-                data = add(piece)
-                if data:
+                if data := add(piece):
                     yield data
             yield writer.end(describe_answer(started.result()).body)
         except RipienoError as error:
@@ -203,7 +205,9 @@ class Answering:
         finally:
             self._metrics.open_streams.dec()
             await _abandon(first, pieces)
-            facts.worker = recorder.ended.run.worker if isinstance(recorder.ended, Answered) else None
+            if isinstance(recorder.ended, Answered):
+                facts.worker = recorder.ended.run.worker
+                self._reasonings.remember(recorder.ended.answer, facts.worker)
             await self._end(state)
 
     async def _end(self, state: _RequestState) -> None:

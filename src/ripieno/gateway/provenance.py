@@ -1,6 +1,6 @@
 """Provenance: how an answer came about, for response headers and the body's `ripieno` field."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ripieno.domain import Decision, JsonValue, Run, Verdict
@@ -27,7 +27,10 @@ def describe_answer(answered: Answered) -> Provenance:
     decision, worker = started.decision, run.worker
     why = _find_why(started, worker)
     headers = (
-        _make_headers(started, worker=worker, why=why) | _make_end_headers(answered) | _make_spend_headers(started)
+        _make_headers(started, worker=worker, why=why)
+        | _make_end_headers(answered)
+        | _make_spend_headers(started)
+        | _make_lost_header(answered.answer.lost)
     )
     body: dict[str, JsonValue] = {
         "decision": decision.id,
@@ -37,6 +40,8 @@ def describe_answer(answered: Answered) -> Provenance:
         "attempts": _count_attempts(started),
         **describe_run(run),
     }
+    if answered.answer.lost:
+        body["lost"] = answered.answer.lost
     return Provenance(headers=headers, body=body)
 
 
@@ -50,14 +55,18 @@ def describe_cached(original: Provenance) -> Provenance:
     )
 
 
-def make_stream_headers(started: Started) -> dict[str, str]:
+def make_stream_headers(started: Started, *, lost: Sequence[str] = ()) -> dict[str, str]:
     """Make the headers of a stream, with what is known at its first piece.
 
     A checked answer arrives whole: then everything but its price is known.
+
+    Args:
+        started: the run.
+        lost: what of the request does not reach the worker.
     """
     ended = started.recorder.ended
     worker = started.recorder.serving or started.decision.worker
-    headers = _make_headers(started, worker=worker, why=_find_why(started, worker))
+    headers = _make_headers(started, worker=worker, why=_find_why(started, worker)) | _make_lost_header(lost)
     return headers | (_make_end_headers(ended) if isinstance(ended, Answered) else {})
 
 
@@ -80,6 +89,11 @@ def _make_end_headers(answered: Answered) -> dict[str, str]:
     if answered.verdict is not None:
         headers["x-ripieno-verdict"] = make_header_value(_format_verdict(answered.verdict))
     return headers
+
+
+def _make_lost_header(lost: Sequence[str]) -> dict[str, str]:
+    """Make the header for what of a request did not reach the worker; none if all did."""
+    return {"x-ripieno-lost": make_header_value(", ".join(lost))} if lost else {}
 
 
 def make_failure_headers(started: Started) -> dict[str, str]:

@@ -67,7 +67,7 @@ class RemoteProvider:
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Request a whole answer. If the worker samples, return the most frequent answer."""
-        options, lost = self._read_options(worker), list_lost(task, self.wire)
+        options = self._read_options(worker)
         body, path = self._write(worker, task, options, is_stream=False)
         while True:
             try:
@@ -79,8 +79,8 @@ class RemoteProvider:
             answer = self._upstream.read(content, worker=worker.id, is_sampled=options.samples > 1)
         else:
             answer = self._upstream.read(content, worker=worker.id)
-        said = (*map(str, lost), *self._list_dropped(worker, task))
-        return replace(answer, lost=said) if said else answer
+        lost = self._list_lost(worker, task)
+        return replace(answer, lost=lost) if lost else answer
 
     async def stream(self, worker: Worker, task: Task) -> AsyncIterator[Piece]:
         """Request an answer piece by piece."""
@@ -90,17 +90,20 @@ class RemoteProvider:
                 yield piece
             return
         body, path = self._write(worker, task, options, is_stream=True)
-        while True:
+        has_begun = False
+        while not has_begun:
             try:
                 async with aclosing(self._stream_once(worker, path, body)) as pieces:
                     async for piece in pieces:
+                        if not has_begun and (lost := self._list_lost(worker, task)):
+                            yield Piece(lost=lost)
+                        has_begun = True
                         yield piece
-                break
+                return
             except ProviderRejected as error:
+                if has_begun:
+                    raise
                 body = self._repair(worker, body, error)
-        said = (*map(str, list_lost(task, self.wire)), *self._list_dropped(worker, task))
-        if said:
-            yield Piece(lost=said)
 
     async def _stream_once(self, worker: Worker, path: str, body: Mapping[str, JsonValue]) -> AsyncGenerator[Piece]:
         reader = self._upstream.stream(worker=worker.id)
@@ -228,9 +231,11 @@ class RemoteProvider:
         self._profiles[worker.id] = profile
         return repaired
 
-    def _list_dropped(self, worker: Worker, task: Task) -> tuple[str, ...]:
+    def _list_lost(self, worker: Worker, task: Task) -> tuple[str, ...]:
+        """List what of a task the worker does not get: by its wire format, or because it has refused it before."""
         profile = self._profiles.get(worker.id)
-        return profile.list_dropped(task.params) if profile is not None else ()
+        dropped = profile.list_dropped(task.params) if profile is not None else ()
+        return (*map(str, list_lost(task, self.wire)), *dropped)
 
     async def _fetch(
         self, worker: Worker, method: str, path: str, body: bytes = b"", *, total_s: float | None = None

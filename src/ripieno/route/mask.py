@@ -6,6 +6,7 @@ from datetime import date
 
 from ripieno.domain import Features, Mask, Need, Pool, Privacy, Reason, Task, Why, Worker, WorkerId, bound_call
 from ripieno.errors import NoEligibleWorker
+from ripieno.wires.carries import PLAIN, Feature, list_lost, require_unserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Conditions:
     """Running and waiting calls of each full worker, divided by its concurrency limit."""
     sensitive: Privacy | None = None
     """How far a task with secrets or personal data may travel; None sets no limit."""
+    wires: Mapping[WorkerId, str] = field(default_factory=dict)
+    """The wire format of each worker; empty for a worker that takes text alone."""
     named: frozenset[WorkerId] = frozenset()
     """Workers that the caller's own workflow names, in addition to those of the objective."""
 
@@ -42,13 +45,36 @@ def mask_workers(task: Task, features: Features, pool: Pool, conditions: Conditi
             masked[worker.id] = why
     eligible = tuple(worker.id for worker in pool if worker.id not in masked)
     if eligible:
-        return Mask(eligible=eligible, masked=masked)
+        return _prefer_carriers(task, Mask(eligible=eligible, masked=masked), conditions.wires)
     if any(why.reason is Reason.UNHEALTHY for why in masked.values()):
         return mask_workers(task, features, pool, replace(conditions, unhealthy={}))
     is_temporary = any(why.reason is Reason.RATE_LIMITED for why in masked.values())
     raise NoEligibleWorker(
         {worker: f"{why.reason} ({why.detail})" for worker, why in masked.items()}, is_temporary=is_temporary
     )
+
+
+def _prefer_carriers(task: Task, mask: Mask, wires: Mapping[WorkerId, str]) -> Mask:
+    """Mask the workers whose wire format would lose a part of the task that another eligible worker's carries.
+
+    Raises:
+        InvalidTask: the task needs a tool that no eligible worker's vendor runs.
+    """
+    lost = {wire: frozenset(list_lost(task, wire)) for wire in set(wires.values())}
+    losses = {worker: lost[wires[worker]] for worker in mask.eligible if worker in wires}
+    eligible, masked = mask.eligible, dict(mask.masked)
+    for feature in sorted(frozenset[Feature]().union(*losses.values()) - PLAIN):
+        carriers = tuple(worker for worker in eligible if feature not in losses.get(worker, ()))
+        if not carriers:
+            if feature is Feature.SERVED_TOOL:
+                require_unserved(task)
+            continue
+        for worker in eligible:
+            if worker not in carriers:
+                detail = f"its wire format has no form for this part of the request: {feature.value}"
+                masked[worker] = Why(reason=Reason.CANNOT_CARRY, detail=detail)
+        eligible = carriers
+    return Mask(eligible=eligible, masked=masked)
 
 
 def find_able(pool: Pool, conditions: Conditions) -> tuple[WorkerId, ...]:

@@ -18,6 +18,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     """A body that replaces the chat completion."""
+    content_type: str = "application/json"
+    """Content type of the raw body."""
     hangs: bool = False
     """Never answer. The connection stays open until the client closes it."""
     cuts_after: int | None = None
@@ -124,7 +126,7 @@ class ScriptedServer:
             return False
         if reply.raw is not None or reply.status != 200:
             body = reply.raw if reply.raw is not None else _pack({"error": {"message": reply.text}})
-            await _send(writer, reply.status, body, headers=reply.headers)
+            await _send(writer, reply.status, body, headers=reply.headers, content_type=reply.content_type)
             return True
         model = str(request.body.get("model"))
         if request.body.get("stream"):
@@ -195,9 +197,14 @@ async def _read_request(reader: asyncio.StreamReader) -> ReceivedRequest | None:
 
 
 async def _send(
-    writer: asyncio.StreamWriter, status: int, body: bytes, *, headers: Mapping[str, str] | None = None
+    writer: asyncio.StreamWriter,
+    status: int,
+    body: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    content_type: str = "application/json",
 ) -> None:
-    lines = [f"HTTP/1.1 {status} Scripted", "content-type: application/json", f"content-length: {len(body)}"]
+    lines = [f"HTTP/1.1 {status} Scripted", f"content-type: {content_type}", f"content-length: {len(body)}"]
     lines.extend(f"{name}: {value}" for name, value in (headers or {}).items())
     writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
     await writer.drain()

@@ -15,6 +15,7 @@ from ripieno.domain.conversation import (
     ToolCall,
     ToolResult,
 )
+from ripieno.errors import InvalidTask
 from ripieno.wires.content import is_plain_document
 
 
@@ -136,6 +137,24 @@ def list_lost(task: Task, wire: str) -> tuple[Feature, ...]:
             continue
         lost.append(feature)
     return tuple(lost)
+
+
+def require_unserved(task: Task) -> None:
+    """Check that a task can do without the tools that the client's vendor runs itself.
+
+    Raises:
+        InvalidTask: such a tool is the only one, or the request demands it.
+    """
+    served, fields = task.served_tools, task.native.fields if task.native is not None else {}
+    choice = fields.get("tool_choice")
+    demanded = str(choice.get("name") or choice.get("type")) if isinstance(choice, Mapping) else ""
+    if not task.tools or demanded in served:
+        name = demanded if demanded in served else ", ".join(served)
+        raise InvalidTask(
+            f"no worker that may take the request runs the tool {name!r}",
+            param="tools",
+            hint="name a worker of its vendor, or leave the tool out",
+        )
 
 
 def _find_wire(task: Task) -> str:

@@ -105,6 +105,8 @@ class ChatReader:
             return ()
         if not data.startswith(b"{") and not data.lstrip().startswith((b"{", b":")):
             raise BadAnswer(f"{self._worker!r} sent an event that is not a completion chunk", worker=self._worker)
+        if b"\n" in data:  # over several lines: it cannot pass as it is, because an event to a client has one
+            return self._read_repaired(data)
         try:
             fields = _decode_fields(data)
             choices = _decode_choices(fields["choices"]) if "choices" in fields else []

@@ -1,6 +1,6 @@
 """Anthropic's messages towards clients."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ripieno.domain import Answer, JsonValue, Message, Usage
 from ripieno.domain.conversation import MediaKind, Native, NativeRequest, Part, Reasoning, Text
@@ -71,7 +71,7 @@ class MessagesDialect:
         if not messages:
             raise InvalidTask("messages must hold some content", param="messages")
         tools, served = _read_tools(body)
-        params = _read_params(body, has_tools=bool(tools))
+        params = _read_params(body, tools)
         fields = {name: value for name, value in body.items() if name not in OWN_FIELDS}
         return ParsedRequest(
             model=model,
@@ -282,7 +282,7 @@ def _read_tools(
     return tuple(tools), tuple(served)
 
 
-def _read_params(body: Mapping[str, JsonValue], *, has_tools: bool) -> dict[str, JsonValue]:
+def _read_params(body: Mapping[str, JsonValue], tools: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
     params = {name: value for name, value in body.items() if name not in OWN_FIELDS and name not in _TRANSLATED}
     if body.get("stop_sequences"):
         params["stop"] = body["stop_sequences"]
@@ -296,14 +296,24 @@ def _read_params(body: Mapping[str, JsonValue], *, has_tools: bool) -> dict[str,
     if form.get("type") == "json_schema":
         schema = {"name": "answer", "schema": form.get("schema"), "strict": True}
         params["response_format"] = {"type": "json_schema", "json_schema": schema}
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict) and has_tools:
-        kinds: dict[str, JsonValue] = {"auto": "auto", "any": "required", "none": "none"}
-        named = {"type": "function", "function": {"name": choice.get("name")}}
-        params["tool_choice"] = kinds.get(str(choice.get("type")), named)
-        if choice.get("disable_parallel_tool_use") is True:
-            params["parallel_tool_calls"] = False
+    params |= _read_choice(fields_of(body.get("tool_choice")), tools)
     return params
+
+
+def _read_choice(choice: Mapping[str, JsonValue], tools: Sequence[Mapping[str, JsonValue]]) -> dict[str, JsonValue]:
+    """Read the choice of a tool, if workers get tools, and this one among them."""
+    if not choice or not tools:
+        return {}
+    read: dict[str, JsonValue] = {}
+    kinds = {"auto": "auto", "any": "required", "none": "none"}
+    kind, name = text_of(choice.get("type")), choice.get("name")
+    if kind in kinds:
+        read["tool_choice"] = kinds[kind]
+    elif name in [fields_of(tool.get("function")).get("name") for tool in tools]:
+        read["tool_choice"] = {"type": "function", "function": {"name": name}}
+    if choice.get("disable_parallel_tool_use") is True:
+        read["parallel_tool_calls"] = False
+    return read
 
 
 def _read_budget(thinking: Mapping[str, JsonValue]) -> str:

@@ -131,7 +131,7 @@ def _read_params(body: Mapping[str, JsonValue], *, has_tools: bool) -> dict[str,
         params["response_format"] = {"type": "json_object"}
     if isinstance(choice, str):
         params["tool_choice"] = choice
-    elif isinstance(choice, dict) and choice.get("name"):
+    elif isinstance(choice, dict) and choice.get("type") in ("function", "custom") and choice.get("name"):
         name = f"{text_of(choice.get('namespace'))}{choice['name']}"
         params["tool_choice"] = {"type": "function", "function": {"name": name}}
     if not has_tools:
