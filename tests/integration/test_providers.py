@@ -16,7 +16,7 @@ from ripieno.errors import BadAnswer, ConfigError, ProviderError, ProviderReject
 from ripieno.providers import CallAnswered, Caller, CallFailed, LiveCall, Piece, WorkerHealth
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.health import FAILURES_TO_OPEN, OPEN_S
-from ripieno.providers.options import RemoteOptions
+from ripieno.providers.options import EndpointOptions
 from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.replay import ReplayOptions, ReplayProvider
 from ripieno.testing import FixedClock, Reply, ScriptedServer, check_provider
@@ -32,7 +32,7 @@ def make_worker(options: dict[str, object] | None = None, **fields: object) -> W
 
 
 def make_provider(server: ScriptedServer, **options: object) -> RemoteProvider:
-    return RemoteProvider(RemoteOptions(base_url=server.base_url, **options))  # type: ignore[arg-type]  # options
+    return RemoteProvider(EndpointOptions(base_url=server.base_url, **options))  # type: ignore[arg-type]  # options
 
 
 def make_caller(server: ScriptedServer, clock: FixedClock | None = None, **options: object) -> Caller:
@@ -169,7 +169,7 @@ async def test_check_queries_a_model_that_is_not_listed(
     served.router.add_get("/v1/models", answer)
     served.router.add_get("/v1/models/m", answer)
     async with TestServer(served) as server:
-        provider = RemoteProvider(RemoteOptions(base_url=str(server.make_url("/v1"))))
+        provider = RemoteProvider(EndpointOptions(base_url=str(server.make_url("/v1"))))
         worker = Worker(id=WorkerId("x"), binding=Binding(provider="p", model="m"))
         if told is None:
             with pytest.raises(ProviderRejected, match="does not list the model 'm'"):

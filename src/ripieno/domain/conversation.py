@@ -20,7 +20,7 @@ class MediaKind(StrEnum):
     VIDEO = "video"
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="part", tag=str.lower):
+class PartBase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="part", tag=str.lower):
     """Base of all parts. `part` names the class in the recorded form."""
 
 
@@ -35,7 +35,7 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     end: int | None = None
 
 
-class Text(_Part, frozen=True):
+class Text(PartBase, frozen=True):
     """Text."""
 
     text: str
@@ -44,7 +44,7 @@ class Text(_Part, frozen=True):
     citations: tuple[Citation, ...] = ()
 
 
-class Media(_Part, frozen=True):
+class Media(PartBase, frozen=True):
     """An image, audio, a document or a video: one of `url`, `data` and `file` is set."""
 
     kind: MediaKind
@@ -60,7 +60,7 @@ class Media(_Part, frozen=True):
     cache: str = ""
 
 
-class ToolCall(_Part, frozen=True):
+class ToolCall(PartBase, frozen=True):
     """A call of a tool of the client."""
 
     id: str
@@ -76,7 +76,7 @@ class ToolCall(_Part, frozen=True):
     cache: str = ""
 
 
-class ToolResult(_Part, frozen=True):
+class ToolResult(PartBase, frozen=True):
     """The result of a tool call."""
 
     call: str
@@ -92,7 +92,7 @@ class ToolResult(_Part, frozen=True):
         return "\n".join(part.text for part in self.content if isinstance(part, Text))
 
 
-class Reasoning(_Part, frozen=True):
+class Reasoning(PartBase, frozen=True):
     """Reasoning of a worker. It goes back to the worker that gave it, and to no other."""
 
     text: str = ""
@@ -105,13 +105,13 @@ class Reasoning(_Part, frozen=True):
     """The worker; empty if the client does not say."""
 
 
-class Refusal(_Part, frozen=True):
+class Refusal(PartBase, frozen=True):
     """Words with which a worker refuses."""
 
     text: str
 
 
-class ServerTool(_Part, frozen=True):
+class ServerTool(PartBase, frozen=True):
     """A tool that the vendor itself runs: a use of it, or its result."""
 
     wire: str
@@ -120,7 +120,7 @@ class ServerTool(_Part, frozen=True):
     raw: Mapping[str, JsonValue]
 
 
-class Opaque(_Part, frozen=True):
+class Opaque(PartBase, frozen=True):
     """A part that only its own wire format knows."""
 
     wire: str

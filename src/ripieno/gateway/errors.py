@@ -172,7 +172,7 @@ def hide_places(text: str) -> str:
 
 
 def make_fault(error: RipienoError, *, request: str) -> Fault:
-    """Describe an error, so that every wire format can tell it."""
+    """Describe an error, in terms of every wire format."""
     wire = find_wire(error)
     return Fault(
         status=wire.status,

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
@@ -101,24 +101,16 @@ class Caller:
             ProviderError: the worker failed. Before the first piece, another worker may replace it.
         """
         worker, start = live.worker, self._clock.monotonic()
-        collected, held = Assembly(), list[Piece]()
+        collected = Assembly()
         try:
             await self._withhold(worker, task)
             async with self._turn(worker) as provider:
                 with _translating(worker):
-                    async for piece in provider.stream(worker, task):
-                        collected.add(piece, at=self._clock.monotonic() - start)
-                        if not collected.has_content:
-                            held.append(piece)
-                            continue
-                        for each in held:
-                            yield each
-                        held.clear()
+                    pieces = provider.stream(worker, task)
+                    async for piece in _hold_back(pieces, collected, lambda: self._clock.monotonic() - start):
                         yield piece
             if not collected.has_content and collected.finish_reason not in EMPTY_ENDS:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
-            for each in held:
-                yield each
         except ProviderError as error:
             partial = collected.answer() if collected.has_content else None
             self._note_failure(worker, error)
@@ -245,6 +237,26 @@ class Caller:
         if isinstance(error, WorkerBusy | WithheldTask) or is_blameless:
             return
         self.health.note_failure(worker.id, classify_failure(error).value, is_final=is_rejected)
+
+
+async def _hold_back(
+    pieces: AsyncIterator[Piece], collected: Assembly, read_clock: Callable[[], float]
+) -> AsyncIterator[Piece]:
+    """Collect pieces, and yield them from the first content on: until then another worker may answer.
+
+    A stream that ends without content yields its pieces if that is an answer, too.
+    """
+    held: list[Piece] = []
+    async for piece in pieces:
+        collected.add(piece, at=read_clock())
+        held.append(piece)
+        if collected.has_content:
+            for each in held:
+                yield each
+            held.clear()
+    if collected.finish_reason in EMPTY_ENDS:
+        for each in held:
+            yield each
 
 
 def _fail(

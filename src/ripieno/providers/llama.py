@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ripieno.domain import Answer, Task, Usage, Worker
 from ripieno.errors import ConfigError, ProviderUnreachable
-from ripieno.providers.options import RemoteOptions
+from ripieno.providers.options import EndpointOptions
 from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.residents import Residents
 from ripieno.wires.pieces import Piece
@@ -71,7 +71,7 @@ class LlamaChild:
         """Return whether the child was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
-    async def start(self, *, asker: str) -> RemoteOptions:
+    async def start(self, *, asker: str) -> EndpointOptions:
         """Start the child, and wait until it serves. Errors name `asker`.
 
         Raises:
@@ -91,7 +91,7 @@ class LlamaChild:
             async with asyncio.timeout(START_TIMEOUT_S):
                 line = await self._process.stdout.readline()
             started = json.loads(line)
-            return RemoteOptions(base_url=f"{started['address']}/v1", api_key=SecretStr(started["key"]))
+            return EndpointOptions(base_url=f"{started['address']}/v1", api_key=SecretStr(started["key"]))
         except (TimeoutError, ValueError, KeyError) as error:
             await self.close()
             raise ProviderUnreachable(

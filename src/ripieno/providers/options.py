@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from ripieno.domain import Message, Task
 
 
-class RemoteOptions(BaseModel):
+class EndpointOptions(BaseModel):
     """Options of every provider behind an HTTP address."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,7 +54,7 @@ class RemoteOptions(BaseModel):
         return headers
 
 
-class AnthropicOptions(RemoteOptions):
+class AnthropicOptions(EndpointOptions):
     """Options of `kind = "anthropic"`."""
 
     base_url: str = "https://api.anthropic.com/v1"
@@ -63,7 +63,7 @@ class AnthropicOptions(RemoteOptions):
     usual_headers: ClassVar[Mapping[str, str]] = {"anthropic-version": "2023-06-01"}
 
 
-class GeminiOptions(RemoteOptions):
+class GeminiOptions(EndpointOptions):
     """Options of `kind = "gemini"`."""
 
     base_url: str = "https://generativelanguage.googleapis.com/v1beta"

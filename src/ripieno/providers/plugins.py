@@ -12,12 +12,12 @@ from ripieno.plugins import Plugin
 from ripieno.providers.base import Provider
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.llama import LlamaOptions, LlamaProvider
-from ripieno.providers.options import AnthropicOptions, GeminiOptions, RemoteOptions
+from ripieno.providers.options import AnthropicOptions, EndpointOptions, GeminiOptions
 from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.replay import ReplayOptions, ReplayProvider
 from ripieno.wires import ChatUpstream, GeminiUpstream, MessagesUpstream, ResponsesUpstream, Upstream
 
-Remote = TypeVar("Remote", bound=RemoteOptions)
+Remote = TypeVar("Remote", bound=EndpointOptions)
 
 
 def _make_remote(options: Remote, upstream: Callable[[], Upstream]) -> Provider:
@@ -48,8 +48,8 @@ def _remote(kind: type[Remote], upstream: Callable[[], Upstream]) -> Plugin[Remo
     return Plugin(kind, partial(_make_remote, upstream=upstream))
 
 
-openai = _remote(RemoteOptions, ChatUpstream)
-openai_responses = _remote(RemoteOptions, ResponsesUpstream)
+openai = _remote(EndpointOptions, ChatUpstream)
+openai_responses = _remote(EndpointOptions, ResponsesUpstream)
 anthropic = _remote(AnthropicOptions, MessagesUpstream)
 gemini = _remote(GeminiOptions, GeminiUpstream)
 llama: Plugin[LlamaOptions, Provider] = Plugin(LlamaOptions, LlamaProvider)

@@ -1,11 +1,16 @@
 """Refusals: why a worker refused a request, and what its next requests leave out therefore."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
-from ripieno.domain import JsonValue
-from ripieno.errors import Cause, ProviderRejected
+import msgspec
+
+from ripieno.domain import JsonValue, Worker
+from ripieno.errors import Cause, ProviderError, ProviderRejected
+from ripieno.wires.decoding import read_code, read_error
 
 _CONTEXT = re.compile(
     r"context.{0,20}(?:length|window|size|limit)|maximum.{0,20}(?:context|tokens)|too many (?:input )?tokens|"
@@ -88,3 +93,45 @@ class Profile:
 def _find_root(path: str) -> str:
     """Return the first name of a path such as `messages[0].content`."""
     return path.partition(".")[0].partition("[")[0]
+
+
+def refuse_status(worker: Worker, status: int, headers: Mapping[str, str], content: bytes) -> None:
+    """Raise the error of a status other than 200, with its cause."""
+    if status == 200:
+        return
+    said = read_error(content)
+    message = f"{worker.id!r} answered {status}: {said}"
+    error: ProviderError
+    if status in (408, 409, 429, 529) or status >= 500:
+        error = ProviderError(message, worker=worker.id, retry_after_s=_read_retry_after(headers))
+    else:
+        cause = find_cause(status, read_code(content), said)
+        hint = "check its API key" if cause is Cause.ACCOUNT and status != 402 else None
+        error = ProviderRejected(message, worker=worker.id, hint=hint)
+        error.cause, error.param = cause, _read_param(content)
+        error.blames_worker = cause in (Cause.ACCOUNT, Cause.MODEL) or status < 400
+    error.status, error.code = status, read_code(content)
+    raise error
+
+
+def _read_param(content: bytes) -> str | None:
+    """Return the field that an error body names."""
+    try:
+        param = msgspec.json.decode(content)["error"]["param"]
+    except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+        return None
+    return param if isinstance(param, str) else None
+
+
+def _read_retry_after(headers: Mapping[str, str]) -> float | None:
+    in_ms = headers.get("retry-after-ms")
+    raw = headers.get("retry-after")
+    try:
+        if in_ms is not None:
+            return max(float(in_ms) / 1000.0, 0.0)
+        if raw is None:
+            return None
+        is_number = raw.replace(".", "").isdigit()
+        return max(float(raw) if is_number else parsedate_to_datetime(raw).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None

@@ -1,12 +1,10 @@
 """Workers behind an HTTP address, in any wire format: hosted, or a server of one's own."""
 
-import difflib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urlencode
+from functools import partial
+from urllib.parse import urlencode
 
 import msgspec
 from pydantic import ValidationError
@@ -23,16 +21,13 @@ from ripieno.errors import (
 )
 from ripieno.providers.base import stream_whole
 from ripieno.providers.http import HttpClient, Timeouts, Unreachable
-from ripieno.providers.options import RemoteOptions, WorkerOptions
-from ripieno.providers.refusals import Profile, find_cause
+from ripieno.providers.listing import check_model
+from ripieno.providers.options import EndpointOptions, WorkerOptions
+from ripieno.providers.refusals import Profile, refuse_status
 from ripieno.wires import ChatUpstream, Piece, Recipient, Upstream
 from ripieno.wires.carries import list_lost
-from ripieno.wires.decoding import read_code, read_error
 from ripieno.wires.sse import read_events
 
-NO_ROUTE = (404, 405, 501)
-"""Statuses of a server without a list of models."""
-NOT_VERIFIED = "reachable, model not verified: the server has no list of models"
 MOST_CARDS = 1000
 """Worker cards whose validated options are cached. The cache is cleared beyond this."""
 
@@ -47,7 +42,7 @@ class RemoteProvider:
 
     can_stream = True
 
-    def __init__(self, options: RemoteOptions, upstream: Upstream | None = None) -> None:
+    def __init__(self, options: EndpointOptions, upstream: Upstream | None = None) -> None:
         self.options = options
         self._upstream = upstream or ChatUpstream()
         self.wire = self._upstream.name
@@ -112,7 +107,7 @@ class RemoteProvider:
             async with self._client.stream("POST", path, sent, is_once=worker.has_effects) as streaming:
                 head = streaming.head
                 if head.status != 200:
-                    _refuse_status(worker, head.status, head.headers, await streaming.read())
+                    refuse_status(worker, head.status, head.headers, await streaming.read())
                 if head.headers.get("content-type", "").startswith("application/json"):
                     async for piece in stream_whole(self._upstream.read(await streaming.read(), worker=worker.id)):
                         yield piece
@@ -154,48 +149,11 @@ class RemoteProvider:
         Raises:
             ProviderRejected: the server answers, and does not have the model.
         """
-        names = await self._list_models(worker)
-        if names is None:
-            return NOT_VERIFIED
-        name = worker.binding.model
-        if name in names or f"{name}:latest" in names or await self._has_model(worker):
-            return "reachable, model listed"
-        near = difflib.get_close_matches(name, names, n=3)
-        listed = ", ".join(near or sorted(names)[:5]) or "none"
-        raise ProviderRejected(
-            f"{worker.id!r}: the server does not list the model {name!r} among its {len(names)}",
-            worker=worker.id,
-            hint=f"{'nearest' if near else 'some of them'}: {listed}; set `model` of [workers.{worker.id}]",
-        )
+        return await check_model(worker, partial(self._fetch, worker, total_s=self.options.connect_timeout_s + 5.0))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
-
-    async def _list_models(self, worker: Worker) -> set[str] | None:
-        """List the models of the server; None if it has no such list."""
-        try:
-            content = await self._fetch(worker, "GET", "/models", total_s=self.options.connect_timeout_s + 5.0)
-        except ProviderError as error:
-            if error.status in NO_ROUTE:
-                return None
-            raise
-        try:
-            body = msgspec.json.decode(content)
-            listed = body["data"] if "data" in body else body["models"]
-            return {str(item["id"] if "id" in item else item["name"]).removeprefix("models/") for item in listed}
-        except (msgspec.MsgspecError, KeyError, TypeError) as error:
-            raise BadAnswer(f"{worker.id!r}: /models is not a list of models", worker=worker.id) from error
-
-    async def _has_model(self, worker: Worker) -> bool:
-        """Return whether the server has one model by name: long lists have pages, and omit aliases."""
-        path = f"/models/{quote(worker.binding.model, safe='/:')}"
-        try:
-            content = await self._fetch(worker, "GET", path, total_s=self.options.connect_timeout_s + 5.0)
-            found = msgspec.json.decode(content)
-            return isinstance(found["id"], str) and found.get("object", "model") == "model"
-        except (ProviderError, msgspec.MsgspecError, KeyError, TypeError, AttributeError):
-            return False
 
     def _write(
         self, worker: Worker, task: Task, options: WorkerOptions, *, is_stream: bool
@@ -247,7 +205,7 @@ class RemoteProvider:
             )
         except OSError as error:
             raise _translate(worker, error) from error
-        _refuse_status(worker, reply.status, reply.headers, reply.body)
+        refuse_status(worker, reply.status, reply.headers, reply.body)
         return reply.body
 
     def _add_query(self, path: str) -> str:
@@ -287,45 +245,3 @@ def _translate(worker: Worker, error: OSError) -> ProviderError:
             return unreachable
         case _:
             return ProviderUnreachable(f"the connection to {worker.id!r} failed: {error}", worker=worker.id)
-
-
-def _refuse_status(worker: Worker, status: int, headers: Mapping[str, str], content: bytes) -> None:
-    """Raise the error of a status other than 200, with its cause."""
-    if status == 200:
-        return
-    said = read_error(content)
-    message = f"{worker.id!r} answered {status}: {said}"
-    error: ProviderError
-    if status in (408, 409, 429, 529) or status >= 500:
-        error = ProviderError(message, worker=worker.id, retry_after_s=_read_retry_after(headers))
-    else:
-        cause = find_cause(status, read_code(content), said)
-        hint = "check its API key" if cause is Cause.ACCOUNT and status != 402 else None
-        error = ProviderRejected(message, worker=worker.id, hint=hint)
-        error.cause, error.param = cause, read_param(content)
-        error.blames_worker = cause in (Cause.ACCOUNT, Cause.MODEL) or status < 400
-    error.status, error.code = status, read_code(content)
-    raise error
-
-
-def read_param(content: bytes) -> str | None:
-    """Return the field that an error body names."""
-    try:
-        param = msgspec.json.decode(content)["error"]["param"]
-    except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
-        return None
-    return param if isinstance(param, str) else None
-
-
-def _read_retry_after(headers: Mapping[str, str]) -> float | None:
-    in_ms = headers.get("retry-after-ms")
-    raw = headers.get("retry-after")
-    try:
-        if in_ms is not None:
-            return max(float(in_ms) / 1000.0, 0.0)
-        if raw is None:
-            return None
-        is_number = raw.replace(".", "").isdigit()
-        return max(float(raw) if is_number else parsedate_to_datetime(raw).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None

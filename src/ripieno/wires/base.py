@@ -59,7 +59,7 @@ class ResponseSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """An error, as every wire format can tell it."""
+    """An error, in terms of every wire format."""
 
     status: int
     type: str

@@ -1,4 +1,4 @@
-"""What all wire formats do to content: order tool results, select reasoning, and tell in words what has no form."""
+"""What all wire formats do to content: order tool results, select reasoning, and describe in words what has no form."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from ripieno.domain.conversation import Media, MediaKind, Opaque, Part, Reasonin
 from ripieno.wires.base import Recipient
 
 LONGEST_TOLD = 20_000
-"""Characters of a foreign part that a worker is told."""
+"""Characters of a foreign part that a worker gets."""
 FAILED = "The tool failed: "
 
 
@@ -82,7 +82,7 @@ def tell_result(result: ToolResult) -> str:
 
 
 def list_told(parts: Iterable[Part]) -> list[Part]:
-    """List the parts of a result that are told in words: all but media that have a form of their own."""
+    """List the parts of a result that are described in words: all but media that have a form of their own."""
     return [part for part in parts if not isinstance(part, Media) or is_plain_document(part)]
 
 

@@ -1,4 +1,4 @@
-"""Decoding of what workers send: JSON with small faults is read, and the fault is told."""
+"""Decoding of what workers send: JSON with small faults is repaired, and the result says so."""
 
 import json
 import re

@@ -220,7 +220,7 @@ class CallSorter:
         return [piece, *(self._advance() if self._waiting else ())]
 
     def flush(self) -> list[CallPiece]:
-        """Return all parts that still wait, and begin anew."""
+        """Return all parts that still wait, and begin again."""
         rest = [piece for pieces in self._waiting.values() for piece in pieces]
         self._open, self._arguments, self._waiting, self._checks = None, [], {}, 0
         return rest

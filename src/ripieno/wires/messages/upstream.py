@@ -13,7 +13,7 @@ from ripieno.wires.pieces import CallPiece, Piece
 from ripieno.wires.usage import read_messages_usage
 
 USUAL_TOKENS = 4096
-"""Tokens of an answer whose length nobody states: Anthropic's format wants a number."""
+"""Tokens of an answer whose length is not stated: Anthropic's format wants a number."""
 BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 24_576, "xhigh": 32_768, "max": 32_768}
 """Thinking tokens of each effort, for models that take no effort."""
 _FINISHES = {stop: finish for finish, stop in STOPS.items()} | {"stop_sequence": "stop", "pause_turn": "stop"}

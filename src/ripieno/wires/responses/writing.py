@@ -1,26 +1,33 @@
 """OpenAI's responses: answers as items, whole or as a stream of typed events."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from ripieno.domain import Answer, JsonValue, Usage
-from ripieno.domain.conversation import Citation, Media, Part, Reasoning, Refusal, ServerTool, Text, ToolCall
+from ripieno.domain.conversation import Part, Reasoning, Refusal, Text, ToolCall
 from ripieno.wires.base import (
     Fault,
     ParsedRequest,
     ResponseSource,
     encode,
     fields_of,
-    items_of,
     make_ripieno_field,
     text_of,
 )
-from ripieno.wires.content import tell
 from ripieno.wires.pieces import CallPiece, CallSorter, Piece
+from ripieno.wires.responses.items import (
+    ToolNames,
+    make_call,
+    make_item,
+    make_message,
+    make_part,
+    make_reasoning,
+    make_response,
+    name_item,
+)
 from ripieno.wires.responses.parts import WIRE
 from ripieno.wires.sse import pack_event
-from ripieno.wires.usage import make_responses_usage
 
 
 def write_response(parsed: ParsedRequest, answer: Answer, source: ResponseSource) -> dict[str, JsonValue]:
@@ -34,38 +41,17 @@ def write_response(parsed: ParsedRequest, answer: Answer, source: ResponseSource
 
     def close() -> None:
         if content:
-            items.append(_make_message(source, len(items), list(content)))
+            items.append(make_message(source, len(items), list(content)))
             content.clear()
 
     for part in answer.parts:
         if isinstance(part, Text | Refusal):
-            content.append(_make_part(part))
+            content.append(make_part(part))
             continue
         close()
-        items.append(_make_item(source, len(items), part, names))
+        items.append(make_item(source, len(items), part, names))
     close()
     return make_response(parsed, source, items, answer.usage, finish=answer.finish_reason) | added
-
-
-class ToolNames:
-    """The tools of a request by the names under which workers know them."""
-
-    def __init__(self, parsed: ParsedRequest) -> None:
-        self._tools: dict[str, tuple[str, str, bool]] = {}
-        for tool in items_of(parsed.body.get("tools")):
-            self._add(tool, "")
-
-    def _add(self, tool: Mapping[str, JsonValue], group: str) -> None:
-        name, kind = text_of(tool.get("name")), tool.get("type")
-        if kind == "namespace":
-            for inner in items_of(tool.get("tools")):
-                self._add(inner, f"{group}{name}")
-        elif group or kind == "custom":
-            self._tools[f"{group}{name}"] = (group, name, kind == "custom")
-
-    def find(self, name: str) -> tuple[str, str, bool]:
-        """Return group, name within the group, and whether the tool takes free text."""
-        return self._tools.get(name, ("", name, False))
 
 
 class ResponsesStreamWriter:
@@ -155,7 +141,7 @@ class ResponsesStreamWriter:
     def _add_part(self, part: Part) -> bytes:
         """Write a part that arrived whole."""
         events = self._close_calls()
-        item = _make_item(self._source, len(self._done), part, self._names)
+        item = make_item(self._source, len(self._done), part, self._names)
         place = len(self._done)
         self._done.append(item)
         added = self._event("response.output_item.added", output_index=place, item=item)
@@ -179,7 +165,7 @@ class ResponsesStreamWriter:
             return events
         return events + self._event(
             "response.function_call_arguments.delta",
-            item_id=_name_item("fc", self._source, len(self._done)),
+            item_id=name_item("fc", self._source, len(self._done)),
             output_index=len(self._done),
             delta=part.arguments,
         )
@@ -212,11 +198,11 @@ class ResponsesStreamWriter:
         kind, item, events = self._open[0], self._item(), b""
         match kind:
             case "message":
-                part = _make_part(Text(text=self._text))
+                part = make_part(Text(text=self._text))
                 events += self._event("response.output_text.done", **self._place(), text=self._text, logprobs=[])
                 events += self._event("response.content_part.done", **self._place(), part=part)
             case "refusal":
-                part = _make_part(Refusal(text=self._text))
+                part = make_part(Refusal(text=self._text))
                 events += self._event("response.refusal.done", **self._place(), refusal=self._text)
                 events += self._event("response.content_part.done", **self._place(), part=part)
             case "reasoning":
@@ -241,171 +227,31 @@ class ResponsesStreamWriter:
         assert self._open is not None
         match self._open[0]:
             case "message":
-                return _make_message(self._source, len(self._done), [_make_part(Text(text=self._text))])
+                return make_message(self._source, len(self._done), [make_part(Text(text=self._text))])
             case "refusal":
-                return _make_message(self._source, len(self._done), [_make_part(Refusal(text=self._text))])
+                return make_message(self._source, len(self._done), [make_part(Refusal(text=self._text))])
             case "reasoning":
-                return _make_reasoning(self._source, len(self._done), Reasoning(text=self._text))
+                return make_reasoning(self._source, len(self._done), Reasoning(text=self._text))
             case _:
                 call = msgspec.structs.replace(self._call, arguments="".join(self._arguments))
-                return _make_call(self._source, len(self._done), call)
+                return make_call(self._source, len(self._done), call)
 
     def _place(self) -> dict[str, JsonValue]:
         assert self._open is not None
         prefix, index = "rs" if self._open[0] == "reasoning" else "msg", len(self._done)
-        return {"item_id": _name_item(prefix, self._source, index), "output_index": index, "content_index": 0}
+        return {"item_id": name_item(prefix, self._source, index), "output_index": index, "content_index": 0}
 
     def _event(self, kind: str, **fields: JsonValue) -> bytes:
         self._number += 1
         return pack_event(kind, encode({"type": kind, "sequence_number": self._number, **fields}))
 
 
-def make_response(
-    parsed: ParsedRequest,
-    source: ResponseSource,
-    items: Sequence[JsonValue],
-    usage: Usage | None,
-    *,
-    finish: str | None,
-) -> dict[str, JsonValue]:
-    """Make the response object, with all keys that clients read.
-
-    Args:
-        parsed: the request; the response repeats its settings.
-        source: where the response comes from.
-        items: the output so far.
-        usage: token counts, once they are known.
-        finish: why the worker stopped; None while it runs.
-    """
-    is_cut = finish in ("length", "content_filter")
-    status = "in_progress" if finish is None else "incomplete" if is_cut else "completed"
-    reason = "max_output_tokens" if finish == "length" else "content_filter"
-    given = {name: value for name in _SETTINGS if (value := parsed.body.get(name)) is not None}
-    return {
-        **_SETTINGS,
-        **given,
-        "id": f"resp_{source.decision}",
-        "object": "response",
-        "created_at": source.created,
-        "completed_at": source.created if status == "completed" else None,
-        "status": status,
-        "background": False,
-        "error": None,
-        "incomplete_details": {"reason": reason} if is_cut else None,
-        "model": source.worker,
-        "output": list(items),
-        "previous_response_id": None,
-        "store": False,
-        "usage": None if usage is None or finish is None else make_responses_usage(usage),
-    }
-
-
-_SETTINGS: Mapping[str, JsonValue] = {
-    "instructions": None,
-    "max_output_tokens": None,
-    "max_tool_calls": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "prompt_cache_key": None,
-    "reasoning": {"effort": None, "summary": None},
-    "safety_identifier": None,
-    "service_tier": "default",
-    "temperature": 1.0,
-    "text": {"format": {"type": "text"}},
-    "tool_choice": "auto",
-    "tools": [],
-    "top_logprobs": 0,
-    "top_p": 1.0,
-    "truncation": "disabled",
-    "user": None,
-}
-"""Settings of a request that its response repeats, with their defaults."""
-
-
 ENDS = frozenset({"response.completed", "response.incomplete"})
 """Events that end a stream of responses."""
 
 
-def _name_item(prefix: str, source: ResponseSource, index: int) -> str:
-    return f"{prefix}_{source.decision}_{index}"
-
-
-def _make_part(part: Text | Refusal) -> dict[str, JsonValue]:
-    if isinstance(part, Refusal):
-        return {"type": "refusal", "refusal": part.text}
-    annotations = [_make_annotation(cited, part.text) for cited in part.citations if cited.url]
-    return {"type": "output_text", "text": part.text, "annotations": annotations, "logprobs": []}
-
-
-def _make_annotation(cited: Citation, text: str) -> JsonValue:
-    end = len(text) if cited.end is None else cited.end
-    named = {"url": cited.url, "title": cited.title}
-    return {"type": "url_citation", **named, "start_index": cited.start or 0, "end_index": end}
-
-
-def _make_message(source: ResponseSource, index: int, content: Sequence[JsonValue]) -> dict[str, JsonValue]:
-    return {
-        "id": _name_item("msg", source, index),
-        "type": "message",
-        "role": "assistant",
-        "status": "completed",
-        "content": list(content),
-    }
-
-
-def _make_reasoning(source: ResponseSource, index: int, part: Reasoning) -> dict[str, JsonValue]:
-    content = [{"type": "reasoning_text", "text": part.text}] if part.text else []
-    item: dict[str, JsonValue] = {"id": part.id or _name_item("rs", source, index), "type": "reasoning", "summary": []}
-    return item | {"content": content} | ({"encrypted_content": part.sealed} if part.sealed else {})
-
-
-def _make_item(source: ResponseSource, index: int, part: Part, names: ToolNames) -> dict[str, JsonValue]:
-    """Make the item of a whole part that is no text."""
-    match part:
-        case Reasoning():
-            return _make_reasoning(source, index, part)
-        case ToolCall():
-            group, name, is_custom = names.find(f"{part.namespace}{part.name}")
-            return _make_call(
-                source, index, msgspec.structs.replace(part, name=name, namespace=group, is_custom=is_custom)
-            )
-        case ServerTool(wire=wire, raw=raw) if wire == WIRE:
-            return dict(raw)
-        case Media(data=data) if data:
-            return {
-                "id": _name_item("ig", source, index),
-                "type": "image_generation_call",
-                "status": "completed",
-                "result": data,
-            }
-        case _:
-            return _make_message(source, index, [_make_part(Text(text=tell(part)))])
-
-
-def _make_call(source: ResponseSource, index: int, call: ToolCall) -> dict[str, JsonValue]:
-    item: dict[str, JsonValue] = {
-        "id": _name_item("fc", source, index),
-        "type": "custom_tool_call" if call.is_custom else "function_call",
-        "status": "completed",
-        "call_id": call.id or _name_item("call", source, index),
-        "name": call.name,
-    }
-    if call.namespace:
-        item["namespace"] = call.namespace
-    return item | ({"input": _unwrap_input(call.arguments)} if call.is_custom else {"arguments": call.arguments})
-
-
-def _unwrap_input(arguments: str) -> str:
-    try:
-        return str(msgspec.json.decode(arguments)["input"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return arguments
-
-
 _TEXTS: Mapping[str, Callable[[str], dict[str, JsonValue]]] = {
-    "message": lambda text: _make_part(Text(text=text)),
-    "refusal": lambda text: _make_part(Refusal(text=text)),
+    "message": lambda text: make_part(Text(text=text)),
+    "refusal": lambda text: make_part(Refusal(text=text)),
 }
 """Makes the content part of an open item of text."""
