@@ -104,7 +104,9 @@ class RemoteProvider:
         reader = self._upstream.stream(worker=worker.id)
         try:
             sent = msgspec.json.encode(body)
-            async with self._client.stream("POST", path, sent, is_once=worker.has_effects) as streaming:
+            async with self._client.stream(
+                "POST", self._add_query(path), sent, is_once=worker.has_effects
+            ) as streaming:
                 head = streaming.head
                 if head.status != 200:
                     refuse_status(worker, head.status, head.headers, await streaming.read())

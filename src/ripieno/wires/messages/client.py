@@ -187,13 +187,13 @@ class MessagesStreamWriter:
         return events
 
     def _add_part(self, part: Part) -> bytes:
-        blocks = write_blocks([part])
-        if not blocks:
-            return b""
-        self._index += 1
-        block = fields_of(blocks[0])
-        begun = self._close_calls() + _event("content_block_start", index=self._index, content_block=block)
-        return begun + _event("content_block_stop", index=self._index)
+        """Write the blocks of a part that arrived whole."""
+        events = self._close_calls()
+        for block in write_blocks([part]):
+            self._index += 1
+            events += _event("content_block_start", index=self._index, content_block=block)
+            events += _event("content_block_stop", index=self._index)
+        return events
 
     def _open(self, kind: str, place: int, block: Mapping[str, JsonValue]) -> bytes:
         if self._block == (kind, place):

@@ -210,8 +210,14 @@ def _write_content(message: Message, recipient: Recipient) -> JsonValue:
 
 
 def write_blocks(parts: Sequence[Part]) -> list[JsonValue]:
-    """Write parts as blocks."""
-    return [block for part in parts if (block := write_block(part)) is not None]
+    """Write parts as blocks. Reasoning with a text and an encrypted form becomes two."""
+    blocks: list[JsonValue] = []
+    for part in parts:
+        if isinstance(part, Reasoning) and part.sealed and part.text:
+            blocks.append(write_block(Reasoning(text=part.text, signature=part.signature)))
+        if (block := write_block(part)) is not None:
+            blocks.append(block)
+    return blocks
 
 
 def write_block(part: Part) -> dict[str, JsonValue] | None:

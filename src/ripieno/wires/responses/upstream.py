@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from msgspec import structs
+
 from ripieno.domain import Answer, JsonValue, Task
-from ripieno.domain.conversation import Native, Part, Reasoning, ServerTool, ToolCall
+from ripieno.domain.conversation import Native, Part, Reasoning, ToolCall
 from ripieno.errors import BadAnswer, InvalidTask
 from ripieno.wires.base import Recipient, fields_of, items_of, overlay, text_of
 from ripieno.wires.decoding import decode_object, read_error
@@ -43,8 +45,8 @@ class ResponsesUpstream:
         if not has_tools:
             fields["tools"] = [_write_tool(tool) for tool in task.tools] or None
         messages = list(task.messages)
-        if messages[0].role == "system" and isinstance(messages[0].content, str):
-            fields["instructions"] = messages.pop(0).content
+        if messages[0].role == "system" and len(messages) > 1:
+            fields["instructions"] = messages.pop(0).text
         body: dict[str, JsonValue] = {
             "model": recipient.model,
             "input": write_items(messages, recipient),
@@ -143,12 +145,13 @@ class ResponsesReader:
                 return Piece(native=native)
             return Piece(calls=(CallPiece(index=self._calls[index], arguments=whole),), native=native)
         parts = _read_output([item], self._worker) if item.get("type") != "message" else []
-        kept = tuple(part for part in parts if isinstance(part, ServerTool) or _is_sealed(part))
-        return Piece(parts=kept, native=native)
-
-
-def _is_sealed(part: Part) -> bool:
-    return isinstance(part, Reasoning) and bool(part.sealed)
+        kept: list[Part] = []
+        for part in parts:
+            if isinstance(part, Reasoning) and part.sealed:
+                kept.append(structs.replace(part, text=""))  # its text was streamed
+            elif not isinstance(part, Reasoning):
+                kept.append(part)
+        return Piece(parts=tuple(kept), native=native)
 
 
 def _make_text(name: str, delta: str, native: Native | None) -> Piece:
