@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/reference/commands.md and settings.md from the commands and the settings themselves."""
+"""Write docs/reference/commands.md, settings.md and wires.md from the commands, settings and tables themselves."""
 
 import ast
 import inspect
@@ -12,6 +12,7 @@ from ripieno import config
 from ripieno.cli.main import COMMANDS, LazyGroup, cli
 from ripieno.config.reload import RELOADABLE
 from ripieno.config.scale import FORMER
+from ripieno.wires.carries import TABLE, Feature
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -55,6 +56,42 @@ def render_settings() -> str:
     return "\n".join(rows) + "\n"
 
 
+WIRES = """# Wire formats
+
+A client speaks one format, and a worker may speak another. The table states how a worker of each format gets what a client of
+another format sends. A worker of the client's own format gets the request as the client sent it, but for the model, the key,
+and what a policy changes.
+
+- `whole`: the worker gets it in its own form.
+- `in another form`: it gets the content, such as a picture behind the tool's result, or a failure in words.
+- `lost`: there is no form. If another eligible worker has one, it is preferred (reason `cannot_carry` of the mask). If none
+  has, the answer's header `x-ripieno-lost` and the record name it.
+
+Settings of sampling (`stop`, `seed`, `top_k`, penalties, `effort`, `verbosity`) do not decide which worker is eligible.
+Reasoning goes back to the worker that gave it, and to no other.
+
+`tests/integration/test_matrix.py` sends one request of each client's format to a worker of each format, whole and streamed, and
+compares what arrives with this table.
+"""
+
+
+def render_wires() -> str:
+    """Table of what each wire format carries."""
+    rows = [WIRES, f"| | {' | '.join(NAMES[wire] for wire in TABLE)} |", f"| --- |{' --- |' * len(TABLE)}"]
+    for feature in Feature:
+        rows.append(f"| {feature.value} | {' | '.join(TABLE[wire][feature].value for wire in TABLE)} |")
+    return "\n".join(rows) + "\n"
+
+
+NAMES = {
+    "chat": "`openai` (chat completions)",
+    "messages": "`anthropic` (messages)",
+    "responses": "`openai-responses`",
+    "gemini": "`gemini`",
+}
+"""Kinds of providers, by wire format."""
+
+
 def _help(command: click.Command, name: str) -> str:
     with click.Context(command, info_name=name, max_content_width=100) as context:
         return command.get_help(context)
@@ -92,3 +129,4 @@ def _attribute_docs(model: type[BaseModel]) -> dict[str, str]:
 if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(render_commands(), encoding="utf-8")
     (REFERENCE / "settings.md").write_text(render_settings(), encoding="utf-8")
+    (REFERENCE / "wires.md").write_text(render_wires(), encoding="utf-8")
