@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientSession
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from tests.integration.conftest import JSON, Serve, open_app, write_pool
 
 from ripieno.app import Installation
+from ripieno.config import load_settings
 from ripieno.errors import ConfigError
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply
@@ -396,3 +398,44 @@ async def test_an_unhandled_exception_is_an_openai_error_without_its_text(
         assert "sk-secret" not in json.dumps(said)
         async with client.get(f"{address}/healthz") as response:
             assert response.status == 200
+
+
+async def test_an_alias_stands_for_several_workers_and_a_pattern_for_many_names(serve: Serve) -> None:
+    aliases = """[gateway.aliases]
+"desk" = ["b", "c"]
+"claude-*haiku*" = "auto:cheap"
+"claude-*" = "c"
+"a" = "auto"
+"[x]?" = "b"
+"""
+    write_pool(serve([Reply(text="a")]), serve([Reply(text="b")]), serve([Reply(text="c")]), extra=aliases)
+    path = Path("ripieno.toml")
+    text = path.read_text()
+    with pytest.raises(ConfigError, match="is the name of a worker"):
+        load_settings()
+    path.write_text(text.replace('"a" = "auto"\n', '"desk2" = ["b", "nope"]\n'))
+    with pytest.raises(ConfigError, match="names 'nope', which does not exist"):
+        load_settings()
+    path.write_text(text.replace('"a" = "auto"\n', ""))
+    async with open_gateway() as (app, address), ClientSession() as client:
+        names = {
+            "desk": {"b", "c"},
+            "claude-3-5-haiku-latest": {"a", "b", "c"},
+            "claude-opus-9": {"c"},
+            "[x]?": {"b"},
+            "a": {"a"},
+        }
+        for name, workers in names.items():
+            status, _, headers = await post(client, f"{address}/v1/chat/completions", {"model": name, "messages": ASK})
+            assert status == 200
+            decided = app.ledger.decisions.find(headers["x-ripieno-decision"]).decision
+            assert set(decided.mask.eligible) == workers, name
+            async with client.get(f"{address}/v1/models/{quote(name)}") as shown:
+                assert shown.status == 200
+        for name in ("gpt-9", "x"):
+            status, body, _ = await post(client, f"{address}/v1/chat/completions", {"model": name, "messages": ASK})
+            assert (status, body["error"]["code"]) == (404, "model_not_found")  # type: ignore[index]  # an error
+        async with client.get(f"{address}/v1/models") as listed:
+            ids = [model["id"] for model in (await listed.json())["data"]]
+        assert "desk" in ids
+        assert not [name for name in ids if "*" in name]

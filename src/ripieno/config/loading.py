@@ -291,7 +291,9 @@ def _check_names(settings: Settings, path: Path, text: str) -> None:
         (("memory", "compact_worker"), settings.memory.compact_worker, (AUTO, *workers)),
         (("memory", "extract_worker"), settings.memory.extract_worker, (AUTO, *workers)),
     ]
-    named += [(("gateway", "aliases", each), to, (*presets, *workers)) for each, to in settings.gateway.aliases.items()]
+    for name, to in settings.gateway.aliases.items():
+        known = (*presets, *workers) if isinstance(to, str) else tuple(workers)
+        named += [(("gateway", "aliases", name), each, known) for each in ((to,) if isinstance(to, str) else to)]
     taken: list[tuple[tuple[str, ...], str]] = [(("workers", name), name) for name in workers]
     taken += [(("gateway", "aliases", name), name) for name in settings.gateway.aliases]
     for place, name in taken:

@@ -37,8 +37,8 @@ class GatewaySettings(_Part):
     """Host names the gateway accepts beside loopback names: `router.example.org`, `*.example.org`, an IP address."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API, such as `https://chat.example.org`; never `/ui` or `/admin`."""
-    aliases: dict[str, str] = Field(default_factory=dict)
-    """Further model names, each for a worker or for `auto` with a preset."""
+    aliases: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """Further model names, each for one or several workers, or `auto` with a preset; `*` in a name is any text."""
     max_in_flight: int = Field(default=2000, ge=1)
     """Most concurrent requests. The gateway rejects more with 503."""
     allow_code_checks: bool = False

@@ -30,6 +30,7 @@ from ripieno.gateway.bodies import read_body, respond
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant, Keyring, list_allowed_workers
+from ripieno.gateway.models import Models
 from ripieno.gateway.objective import AUTO, UnknownModel
 from ripieno.gateway.provenance import make_cost_header
 from ripieno.privacy import Boundary, describe_kinds
@@ -44,9 +45,10 @@ _SEND_TEXTS = "send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_
 class Embeddings:
     """`POST /v1/embeddings`."""
 
-    def __init__(self, app: Installation, keyring: Keyring) -> None:
+    def __init__(self, app: Installation, keyring: Keyring, models: Models) -> None:
         self._app = app
         self._keyring = keyring
+        self._models = models
 
     async def answer(self, facts: Facts) -> Response:
         """Embed one text or many; `model` of the reply names the worker or encoder that made the vectors.
@@ -60,7 +62,8 @@ class Embeddings:
         if not isinstance(model, str):
             raise InvalidTask("model must be text", param="model")
         runtime = self._app.runtime
-        model = runtime.settings.gateway.aliases.get(model, model)
+        alias = self._models.read(runtime)[1].resolve(model)
+        model = model if alias is None else alias[0]
         worker = self._find_worker(model, grant, runtime.pool)
         await self._keyring.admit(grant)
         run = f"embedding/{facts.name}"

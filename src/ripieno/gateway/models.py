@@ -36,16 +36,21 @@ class Models:
         return respond({"object": "list", "data": data, "has_more": False, **ends})
 
     async def show(self, facts: Facts) -> Response:
-        """Show one model."""
-        if facts.parameter not in self._list(facts.grant):
+        """Show one model: one of the list, or a name that a pattern of the aliases matches."""
+        _, names = self.read()
+        alias = names.resolve(facts.parameter)
+        if not (facts.parameter in names.all() or alias) or self._is_hidden(facts.parameter, facts.grant):
             raise UnknownModel(facts.parameter, list_allowed_workers(facts.grant, self._app.runtime.pool))
         return respond(_describe_model(facts.parameter))
 
     def _list(self, grant: Grant) -> list[str]:
-        pool = self._app.runtime.pool
-        _, names = self.read()
+        return [name for name in self.read()[1].all() if not self._is_hidden(name, grant)]
+
+    def _is_hidden(self, name: str, grant: Grant) -> bool:
+        """Return whether a name stands only for workers that the key may not use."""
+        pool, names = self._app.runtime.pool, self.read()[1]
         hidden = {*pool.ids} - {*list_allowed_workers(grant, pool)}
-        return [name for name in names.all() if names.aliases.get(name, name) not in hidden]
+        return hidden.issuperset(names.resolve(name) or (name,))
 
 
 def _name_models(runtime: Runtime) -> tuple[Runtime, Objective, ModelNames]:

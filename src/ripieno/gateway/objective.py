@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -65,14 +66,28 @@ class ModelNames:
     """What `model` may name, and whether checks may run code."""
 
     workers: Sequence[str]
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    """Further names, each for a worker or for `auto` with a preset."""
+    aliases: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Further names, each for a worker, several workers, or `auto` with a preset; `*` stands for any text."""
     allows_code: bool = False
     """Whether checks of requests may run code."""
 
     def all(self) -> list[str]:
-        """List every name: `auto` with its presets, the workers, the aliases."""
-        return [AUTO, *(f"{AUTO}:{preset}" for preset in PRESETS), *self.workers, *self.aliases]
+        """List every name: `auto` with its presets, the workers, the aliases without `*`."""
+        whole = (name for name in self.aliases if "*" not in name)
+        return [AUTO, *(f"{AUTO}:{preset}" for preset in PRESETS), *self.workers, *whole]
+
+    def resolve(self, name: str) -> tuple[str, ...] | None:
+        """Return what an alias stands for; None if the name is none.
+
+        A worker's own name and the router's are no aliases. Of several patterns that match, the longest counts.
+        """
+        found = self.aliases.get(name)
+        if found is None and name not in self.workers and name.partition(":")[0] != AUTO and name:
+            patterns = sorted((each for each in self.aliases if "*" in each), key=len, reverse=True)
+            found = next((self.aliases[each] for each in patterns if fnmatchcase(name, _escape(each))), None)
+        if found is None:
+            return None
+        return (found,) if isinstance(found, str) else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +195,12 @@ def _read_check(raw: Mapping[str, JsonValue], names: ModelNames) -> Check:
 
 def _make_objective(name: str, fields: RipienoFields, base: Objective, names: ModelNames) -> Objective:
     """Make the objective for a model's name. An alias allows its worker, and does not name it."""
-    model, workers, is_alias = names.aliases.get(name, name), names.workers, name in names.aliases
+    alias, workers = names.resolve(name), names.workers
+    model = name if alias is None else alias[0]
     named, _, point = model.partition(":")
     preset = fields.preset
     if model in workers:
-        base = replace(base, allowed=(model,)) if is_alias else replace(base, workers=(model,))
+        base = replace(base, workers=(model,)) if alias is None else replace(base, allowed=alias)
         if fields is _NO_FIELDS:
             return base
     elif named == AUTO or model == "":
@@ -198,6 +214,11 @@ def _make_objective(name: str, fields: RipienoFields, base: Objective, names: Mo
             raise ValueError(f"no preset is called {preset!r}; presets: {', '.join(PRESETS)}")
         base = replace(base, preset=preset, preference=PRESETS[preset].preference, privacy=PRESETS[preset].privacy)
     return replace(base, **_read_changes(fields, base))  # type: ignore[arg-type]  # each value is of its field's type
+
+
+def _escape(pattern: str) -> str:
+    """Return a pattern in which only `*` has a meaning."""
+    return pattern.replace("[", "[[]").replace("?", "[?]")
 
 
 def _read_changes(fields: RipienoFields, base: Objective) -> dict[str, object]:

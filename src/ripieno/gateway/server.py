@@ -75,7 +75,7 @@ class Gateway:
                 Route("GET", "/metrics", self._show_metrics),
                 *Answering(app, keyring, models, self.metrics).routes(),
                 *models.routes(),
-                Route("POST", "/v1/embeddings", Embeddings(app, keyring).answer),
+                Route("POST", "/v1/embeddings", Embeddings(app, keyring, models).answer),
                 *RunRoutes(app).routes(),
                 *MemoryRoutes(app).routes(),
                 *Admin(app, keyring).routes(),
