@@ -22,6 +22,8 @@ class Reply:
     """Content type of the raw body."""
     hangs: bool = False
     """Never answer. The connection stays open until the client closes it."""
+    drops: bool = False
+    """Close the connection without an answer."""
     cuts_after: int | None = None
     """Abort a stream after this many words."""
     release: threading.Event | None = None
@@ -123,6 +125,9 @@ class ScriptedServer:
         if reply.hangs:
             await reader.read()
             self.left.set()
+            return False
+        if reply.drops:
+            writer.transport.abort()
             return False
         if reply.raw is not None or reply.status != 200:
             body = reply.raw if reply.raw is not None else _pack({"error": {"message": reply.text}})
