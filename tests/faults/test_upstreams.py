@@ -7,6 +7,7 @@ import pytest
 from tests.integration.conftest import JSON, Serve, open_gateway
 from tests.integration.reading import DIALECTS, PATHS, ask, read_stream, read_whole
 
+from ripieno.domain import WorkerId
 from ripieno.testing import Reply
 
 HEAD = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
@@ -98,7 +99,7 @@ async def test_a_faulty_worker_is_replaced_before_the_user_sees_it(
     write_two(bad.base_url, good.base_url)
     async with open_gateway() as (app, address, client):
         for dialect in DIALECTS:
-            app.health.note_success("bad")
+            app.health.note_success(WorkerId("bad"))
             body = ask(dialect, "auto", stream=is_stream, ripieno={"preference": 0.0})
             async with client.post(address + PATHS[dialect], data=json.dumps(body), headers=JSON) as response:
                 content = (await response.read()).decode()
