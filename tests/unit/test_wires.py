@@ -146,7 +146,9 @@ def test_answers_become_messages() -> None:
     asked = MessagesDialect().read({"model": "auto", "messages": [{"role": "user", "content": "x"}]})
     message = json.loads(MessagesDialect().write(asked, THINKING, ORIGIN))
     assert [block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"]
-    assert message["content"][2] == {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
+    assert message["content"][2] == {
+        "type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}, "caller": {"type": "direct"}
+    }  # fmt: skip
     assert (message["id"], message["model"], message["stop_reason"]) == ("msg_d1", "w", "tool_use")
     assert message["usage"]["input_tokens"] == 6
     assert message["usage"]["cache_read_input_tokens"] == 4
@@ -226,24 +228,27 @@ def test_items_become_a_task() -> None:
     assert asked.params["response_format"] == {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
     assert {"reasoning_effort": "low", "verbosity": "low", "x_new": 1}.items() <= asked.params.items()
     assert "store" not in asked.params
-    plain = ResponsesDialect().read({"input": "x", "tool_choice": "auto", "text": {"format": {"type": "json_object"}}})
+    plain = ResponsesDialect().read(
+        {"model": "auto", "input": "x", "tool_choice": "auto", "text": {"format": {"type": "json_object"}}}
+    )
     assert (plain.model, plain.params) == ("auto", {"response_format": {"type": "json_object"}})
 
 
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"input": None}, "input"),
-        ({"input": [5]}, "input[0]"),
-        ({"input": [{"role": 5, "content": "x"}]}, "input[0].role"),
-        ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
-        ({"input": [{"role": "user", "content": [5]}]}, "input[0].content"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"),
-        ({"input": [{"type": "item_reference", "id": "i"}]}, "input[0]"),
-        ({"input": "x", "tools": [5]}, "tools[0]"),
-        ({"input": "x", "background": True}, "background"),
-        ({"input": "x", "conversation": "c"}, "conversation"),
+        ({"model": "auto", "input": None}, "input"),
+        ({"model": "auto", "input": [5]}, "input[0]"),
+        ({"model": "auto", "input": [{"role": 5, "content": "x"}]}, "input[0].role"),
+        ({"model": "auto", "input": [{"role": "user", "content": 5}]}, "input[0].content"),
+        ({"model": "auto", "input": [{"role": "user", "content": [5]}]}, "input[0].content"),
+        ({"model": "auto", "input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"),
+        ({"model": "auto", "input": [{"type": "item_reference", "id": "i"}]}, "input[0]"),
+        ({"model": "auto", "input": "x", "tools": [5]}, "tools[0]"),
+        ({"model": "auto", "input": "x", "background": True}, "background"),
+        ({"model": "auto", "input": "x", "conversation": "c"}, "conversation"),
         ({"input": "x", "model": 5}, "model"),
+        ({"input": "x"}, "model"),
     ],
 )
 def test_bad_items_name_their_field(body: dict[str, object], param: str) -> None:
@@ -253,7 +258,7 @@ def test_bad_items_name_their_field(body: dict[str, object], param: str) -> None
 
 
 def test_answers_become_items() -> None:
-    asked = ResponsesDialect().read({"input": "x", "tools": [{"type": "custom", "name": "add"}]})
+    asked = ResponsesDialect().read({"model": "auto", "input": "x", "tools": [{"type": "custom", "name": "add"}]})
     response = json.loads(ResponsesDialect().write(asked, THINKING, ORIGIN))
     assert [item["type"] for item in response["output"]] == ["reasoning", "message", "custom_tool_call"]
     assert response["output"][2]["input"] == '{"a": 1}', "what is not wrapped stays as it is"
@@ -263,7 +268,9 @@ def test_answers_become_items() -> None:
 
 
 def test_pieces_become_numbered_events() -> None:
-    events = write_stream(ResponsesDialect(), {"input": "x", "tools": [{"type": "custom", "name": "run"}]})
+    events = write_stream(
+        ResponsesDialect(), {"model": "auto", "input": "x", "tools": [{"type": "custom", "name": "run"}]}
+    )
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     done = [event["item"]["type"] for event in events if event["type"] == "response.output_item.done"]
     assert done == ["reasoning", "message", "function_call", "custom_tool_call"]

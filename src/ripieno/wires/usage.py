@@ -51,7 +51,7 @@ def read_messages_usage(value: JsonValue, *, before: Usage | None = None) -> Usa
     plain = count(usage.get("input_tokens"))
     total = None if plain is None else plain + (cached or 0) + (kept or 0)
     written = count(usage.get("output_tokens"))
-    reasoning = count(fields_of(usage.get("output_tokens_details")).get("reasoning_tokens"))
+    reasoning = count(fields_of(usage.get("output_tokens_details")).get("thinking_tokens"))
     return Usage(
         input_tokens=known.input_tokens if total is None else total,
         output_tokens=known.output_tokens if written is None else written,
@@ -64,11 +64,19 @@ def read_messages_usage(value: JsonValue, *, before: Usage | None = None) -> Usa
 def make_messages_usage(usage: Usage) -> dict[str, JsonValue]:
     """Make the counts in Anthropic's names."""
     cached, kept = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+    thought = usage.reasoning_tokens
     return {
         "input_tokens": max((usage.input_tokens or 0) - cached - kept, 0),
         "output_tokens": usage.output_tokens or 0,
         "cache_creation_input_tokens": kept,
         "cache_read_input_tokens": cached,
+        "cache_creation": None,
+        "inference_geo": None,
+        "output_tokens_details": None
+        if usage.reasoning_tokens is None
+        else {"thinking_tokens": usage.reasoning_tokens},
+        "server_tool_use": None,
+        "service_tier": None,
     }
 
 

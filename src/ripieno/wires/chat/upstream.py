@@ -11,7 +11,7 @@ import msgspec
 from ripieno.domain import Answer, JsonValue, Task
 from ripieno.domain.conversation import Native, Part, Reasoning, Refusal, Text, ToolCall
 from ripieno.errors import BadAnswer
-from ripieno.wires.base import Recipient, fields_of, items_of, text_of
+from ripieno.wires.base import Recipient, encode, fields_of, items_of, text_of
 from ripieno.wires.chat.parts import WIRE, read_arguments, read_parts, read_reasoning, write_messages
 from ripieno.wires.decoding import decode_object, read_error
 from ripieno.wires.pieces import CallPiece, Piece
@@ -80,7 +80,7 @@ class ChatUpstream:
         usage = read_chat_usage(body.get("usage"))
         is_exact = decoded.is_exact and has_own_ids and ends == finish and _is_plain(message) and not is_sampled
         is_exact = is_exact and (not body.get("usage") or has_sound_counts(body["usage"]))
-        return Answer.of(parts, usage=usage, finish_reason=ends, native=Native(WIRE, content) if is_exact else None)
+        return Answer.of(parts, usage=usage, finish_reason=ends, native=_keep(body, content) if is_exact else None)
 
     def stream(self, *, worker: str) -> "ChatReader":
         """Begin to read a streamed reply."""
@@ -220,6 +220,20 @@ def _name_calls(parts: Sequence[Part], message: Mapping[str, JsonValue]) -> tupl
         for part in parts
     ]
     return tuple(named), False
+
+
+def _keep(body: Mapping[str, JsonValue], content: bytes) -> Native:
+    """Return a reply as received, with the fields that clients require and many servers leave out."""
+    choices = items_of(body.get("choices"))
+    if all("refusal" in fields_of(choice.get("message")) for choice in choices):
+        return Native(WIRE, content)
+    whole = [
+        {"logprobs": None, **choice, "message": {**_OF_MESSAGES, **fields_of(choice["message"])}} for choice in choices
+    ]
+    return Native(WIRE, encode({**body, "choices": whole}))
+
+
+_OF_MESSAGES: Mapping[str, JsonValue] = {"refusal": None, "annotations": []}
 
 
 def _has_content(parts: Sequence[Part]) -> bool:

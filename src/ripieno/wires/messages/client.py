@@ -90,7 +90,7 @@ class MessagesDialect:
         if answer.native is not None and answer.native.wire == WIRE:
             return encode({**fields_of(answer.native.raw), **added})
         stop = STOPS.get(answer.finish_reason, "end_turn")
-        blocks = write_blocks(answer.parts)
+        blocks = _complete_blocks(answer.parts)
         message = _make_message(source, blocks, stop=stop, usage=make_messages_usage(answer.usage))
         return encode(message | added)
 
@@ -138,7 +138,7 @@ class MessagesStreamWriter:
             events.append(self._fill({"type": "signature_delta", "signature": piece.signature}))
         text = piece.text + piece.refusal
         if text:
-            events.append(self._open("text", 0, {"type": "text", "text": ""}))
+            events.append(self._open("text", 0, _EMPTY_TEXT))
             events.append(self._fill({"type": "text_delta", "text": text}))
         events += [self._add_call(part) for part in piece.calls]
         events += [self._add_part(part) for part in piece.parts]
@@ -162,7 +162,7 @@ class MessagesStreamWriter:
         if self._has_begun:
             return b""
         self._has_begun = True
-        usage: dict[str, JsonValue] = {"input_tokens": self._guess, "output_tokens": 0}
+        usage = make_messages_usage(Usage(input_tokens=self._guess, output_tokens=0))
         message = _make_message(self._source, [], stop=None, usage=usage) | {"model": self._source.worker}
         return _event("message_start", message=message)
 
@@ -181,7 +181,7 @@ class MessagesStreamWriter:
 
     def _write_call(self, call: CallPiece) -> bytes:
         named = {"id": call.id or f"toolu_{call.index}", "name": f"{call.namespace}{call.name}", "input": {}}
-        events = self._open("tool_use", call.index, {"type": "tool_use", **named})
+        events = self._open("tool_use", call.index, {"type": "tool_use", **named, **_OF_CALLS})
         if call.arguments:
             events += self._fill({"type": "input_json_delta", "partial_json": call.arguments})
         return events
@@ -189,7 +189,7 @@ class MessagesStreamWriter:
     def _add_part(self, part: Part) -> bytes:
         """Write the blocks of a part that arrived whole."""
         events = self._close_calls()
-        for block in write_blocks([part]):
+        for block in _complete_blocks([part]):
             self._index += 1
             events += _event("content_block_start", index=self._index, content_block=block)
             events += _event("content_block_stop", index=self._index)
@@ -239,8 +239,23 @@ def _make_message(
         "content": blocks,
         "stop_reason": stop,
         "stop_sequence": None,
+        "stop_details": None,
+        "container": None,
         "usage": usage,
     }
+
+
+_OF_CALLS: Mapping[str, JsonValue] = {"caller": {"type": "direct"}}
+"""Fields of a tool call in an answer, beside those of a request."""
+_OF_TEXTS: Mapping[str, JsonValue] = {"citations": None}
+_EMPTY_TEXT: Mapping[str, JsonValue] = {"type": "text", "text": "", **_OF_TEXTS}
+
+
+def _complete_blocks(parts: Sequence[Part]) -> list[JsonValue]:
+    """Write parts as the blocks of an answer, with the fields that only answers have."""
+    added = {"text": _OF_TEXTS, "tool_use": _OF_CALLS}
+    blocks = map(fields_of, write_blocks(parts))
+    return [{**added.get(text_of(block.get("type")), {}), **block} for block in blocks]
 
 
 def _make_error(fault: Fault) -> dict[str, JsonValue]:

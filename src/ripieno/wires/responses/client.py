@@ -16,6 +16,7 @@ from ripieno.wires.base import (
     list_tools,
     make_error_body,
     require,
+    require_model,
     require_sampling,
     text_of,
 )
@@ -41,7 +42,7 @@ class ResponsesDialect:
 
     def read(self, body: Mapping[str, JsonValue]) -> ParsedRequest:
         """Read a request."""
-        model = require(body, "model", str, default="auto")
+        model = require_model(body)
         require_sampling(body)
         for name in ("previous_response_id", "conversation"):
             if body.get(name):

@@ -54,6 +54,8 @@ def make_response(
     status = "in_progress" if finish is None else "incomplete" if is_cut else "completed"
     reason = "max_output_tokens" if finish == "length" else "content_filter"
     given = {name: value for name in _SETTINGS if (value := parsed.body.get(name)) is not None}
+    if "tools" in given:
+        given["tools"] = [_complete_tool(tool) for tool in items_of(given["tools"])]
     return {
         **_SETTINGS,
         **given,
@@ -71,6 +73,13 @@ def make_response(
         "store": False,
         "usage": None if usage is None or finish is None else make_responses_usage(usage),
     }
+
+
+def _complete_tool(tool: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Return a tool with all fields that a response has of it."""
+    if tool.get("type") != "function":
+        return tool
+    return {"description": None, "parameters": None, "strict": None, **tool}
 
 
 _SETTINGS: Mapping[str, JsonValue] = {
