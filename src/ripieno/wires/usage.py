@@ -72,9 +72,7 @@ def make_messages_usage(usage: Usage) -> dict[str, JsonValue]:
         "cache_read_input_tokens": cached,
         "cache_creation": None,
         "inference_geo": None,
-        "output_tokens_details": None
-        if usage.reasoning_tokens is None
-        else {"thinking_tokens": usage.reasoning_tokens},
+        "output_tokens_details": None if thought is None else {"thinking_tokens": thought},
         "server_tool_use": None,
         "service_tier": None,
     }
