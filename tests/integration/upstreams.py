@@ -133,7 +133,14 @@ def reply_responses(said: Said, *, is_stream: bool) -> Reply:
                 kind, text = "response.output_text.delta", said.text
             case _:
                 kind, text = "response.function_call_arguments.delta", item["arguments"]
+        part = {"type": "output_text", "text": "", "annotations": []}
+        if item["type"] == "message":
+            events.append({"type": "response.content_part.added", **place, "content_index": 0, "part": part})
         events += [{"type": kind, **place, "content_index": 0, "delta": part} for part in _halves(text)]
+        if item["type"] == "message":
+            events.append({"type": "response.output_text.done", **place, "content_index": 0, "text": text})
+            whole = {**part, "text": text}
+            events.append({"type": "response.content_part.done", **place, "content_index": 0, "part": whole})
         events.append({"type": "response.output_item.done", "output_index": index, "item": item})
     events.append({"type": f"response.{response['status']}", "response": response})
     numbered = [(event["type"], {**event, "sequence_number": nth}) for nth, event in enumerate(events)]

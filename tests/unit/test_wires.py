@@ -246,7 +246,6 @@ def test_items_become_a_task() -> None:
         ({"model": "auto", "input": [{"type": "item_reference", "id": "i"}]}, "input[0]"),
         ({"model": "auto", "input": "x", "tools": [5]}, "tools[0]"),
         ({"model": "auto", "input": "x", "background": True}, "background"),
-        ({"model": "auto", "input": "x", "conversation": "c"}, "conversation"),
         ({"input": "x", "model": 5}, "model"),
         ({"input": "x"}, "model"),
     ],

@@ -8,7 +8,7 @@ from functools import partial
 
 from ripieno.app import Installation
 from ripieno.app.runtime import Runtime
-from ripieno.domain import Account, Arrival, JsonValue, Pool, Task, WorkerId
+from ripieno.domain import Account, Answer, Arrival, JsonValue, Pool, Task, WorkerId
 from ripieno.errors import (
     InDoubt,
     NoEligibleWorker,
@@ -32,6 +32,7 @@ from ripieno.gateway.provenance import describe_answer, describe_cached, make_st
 from ripieno.gateway.reasoning import Reasonings
 from ripieno.gateway.routes import Route
 from ripieno.gateway.sessions import Sessions
+from ripieno.gateway.stored import StoredResponses, Thread, describe_thread
 from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 from ripieno.wires import (
@@ -60,6 +61,8 @@ class _RequestState:
     parsed: ParsedRequest
     options: RequestOptions
     task: Task
+    thread: Thread | None = None
+    """What a request of responses continues, and where its response is kept."""
     account: Account | None = None
     is_admitted: bool = False
 
@@ -67,13 +70,16 @@ class _RequestState:
 class Answering:
     """Answers requests through the orchestrator."""
 
-    def __init__(self, app: Installation, keyring: Keyring, models: Models, metrics: Metrics) -> None:
+    def __init__(
+        self, app: Installation, keyring: Keyring, models: Models, metrics: Metrics, stored: StoredResponses
+    ) -> None:
         self._app = app
         self._models = models
         self._keyring = keyring
         self._metrics = metrics
         self._sessions = Sessions(app.clock)
         self._reasonings = Reasonings()
+        self._stored = stored
         self._cache = AnswerCache(app.runtime.settings.cache.answer_bytes)
         self._in_flight = 0
 
@@ -101,10 +107,15 @@ class Answering:
             RipienoError: there is no answer, and no part of one was sent.
         """
         facts.dialect = dialect.name
-        parsed = dialect.read(read_body(facts.request.body))
+        body, thread = read_body(facts.request.body), None
+        if isinstance(dialect, ResponsesDialect):
+            body, thread = await self._stored.open(body, facts.grant)
+        parsed = dialect.read(body)
+        if thread is not None:
+            parsed = replace(parsed, echo=describe_thread(thread))
         runtime = self._app.runtime
         options, task = self._make_task(parsed, facts, runtime)
-        state = _RequestState(facts, runtime, dialect, parsed, options, task)
+        state = _RequestState(facts, runtime, dialect, parsed, options, task, thread)
         answer: Response | Stream | None = None
         self._enter(runtime.settings.gateway.max_in_flight)
         try:
@@ -149,7 +160,7 @@ class Answering:
             cached = self._cache.find(name)
             facts.is_cached = cached is not None
             if cached is not None:
-                return _write_whole(state, replace(cached, provenance=describe_cached(cached.provenance)))
+                return await self._write_whole(state, replace(cached, provenance=describe_cached(cached.provenance)))
         orchestrator = state.runtime.orchestrator
         facts.started = await orchestrator.start(state.task, arrival=self._arrive(state))
         answered = await orchestrator.finish(facts.started)
@@ -158,7 +169,7 @@ class Answering:
         fresh = CachedAnswer(answered.answer, run.id, run.worker, describe_answer(answered))
         if name is not None and run.ended_early is None:
             self._cache.keep(name, fresh)
-        return _write_whole(state, fresh)
+        return await self._write_whole(state, fresh)
 
     async def _answer_stream(self, state: _RequestState) -> Stream:
         """Wait for the first piece, so that an earlier failure is a plain error. Then stream all pieces."""
@@ -194,7 +205,9 @@ class Answering:
             async for piece in pieces:
                 if data := add(piece):
                     yield data
-            yield writer.end(describe_answer(started.result()).body)
+            answered = started.result()
+            await self._keep(state, answered.answer, _make_source(state, decision.id, answered.run.worker))
+            yield writer.end(describe_answer(answered).body)
         except RipienoError as error:
             facts.error = error
             writer = writer or _make_writer(state, decision.id, decision.worker)
@@ -241,6 +254,17 @@ class Answering:
             return arrival
         return replace(arrival, memory=restrict_scope(scope, grant), thread=session or "")
 
+    async def _write_whole(self, state: _RequestState, made: CachedAnswer) -> Response:
+        """Write a whole answer, keep it where the client asks for that, and note its worker."""
+        state.facts.worker = made.worker
+        source = _make_source(state, made.decision, made.worker, made.provenance.body)
+        await self._keep(state, made.answer, source)
+        return Response(state.dialect.write(state.parsed, made.answer, source), headers=made.provenance.headers)
+
+    async def _keep(self, state: _RequestState, answer: Answer, source: ResponseSource) -> None:
+        if state.thread is not None:
+            await self._stored.keep(state.thread, state.parsed, answer, source)
+
     def _name_cached(self, state: _RequestState) -> bytes | None:
         options = state.options
         if options.memory is not None:
@@ -286,13 +310,6 @@ async def _abandon(first: "asyncio.Future[Piece]", pieces: AsyncIterator[Piece])
     if not first.cancelled():
         first.exception()
     await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
-
-
-def _write_whole(state: _RequestState, made: CachedAnswer) -> Response:
-    """Write a whole answer, and note its worker."""
-    state.facts.worker = made.worker
-    source = _make_source(state, made.decision, made.worker, made.provenance.body)
-    return Response(state.dialect.write(state.parsed, made.answer, source), headers=made.provenance.headers)
 
 
 def _make_writer(state: _RequestState, decision: str, worker: str) -> StreamWriter:

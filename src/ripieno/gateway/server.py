@@ -25,6 +25,7 @@ from ripieno.gateway.provenance import make_failure_headers
 from ripieno.gateway.routes import Access, Route, RouteTable
 from ripieno.gateway.runs import RunRoutes
 from ripieno.gateway.spans import Spans
+from ripieno.gateway.stored import StoredResponses
 from ripieno.gateway.ui import ROOT, UiRoutes
 from ripieno.gateway.visitors import Visitors
 from ripieno.loops import Loop, Loops
@@ -66,14 +67,15 @@ class Gateway:
         self._spans = spans
         self._chat = ChatDialect()
         self._ui = UiRoutes(app, visitors)
-        models = Models(app)
+        models, stored = Models(app), StoredResponses(app.ledger.documents)
         self._table = RouteTable(
             [
                 Route("GET", "/", self._greet, Access.OPEN),
                 Route("GET", "/healthz", self._report_health, Access.OPEN),
                 Route("GET", "/readyz", self._report_readiness, Access.OPEN),
                 Route("GET", "/metrics", self._show_metrics),
-                *Answering(app, keyring, models, self.metrics).routes(),
+                *Answering(app, keyring, models, self.metrics, stored).routes(),
+                *stored.routes(),
                 *models.routes(),
                 Route("POST", "/v1/embeddings", Embeddings(app, keyring, models).answer),
                 *RunRoutes(app).routes(),

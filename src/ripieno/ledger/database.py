@@ -15,8 +15,8 @@ from ripieno.errors import ConfigError, LedgerCorrupt, LedgerError, LedgerFull, 
 from ripieno.plugins import needs_extra
 from ripieno.privacy.files import make_folder, make_private, narrow
 
-HEAD = "0005"
-KNOWN = ("0001", "0002", "0003", "0004", HEAD)
+HEAD = "0006"
+KNOWN = ("0001", "0002", "0003", "0004", "0005", HEAD)
 OPENING_MS = 30_000
 """Wait for another process that opens, and perhaps migrates, the same database."""
 PATIENT_S = 30.0

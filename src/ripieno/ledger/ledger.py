@@ -15,6 +15,7 @@ from ripieno.ledger.campaigns import Campaigns
 from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest, decode_entry, encode_entry
 from ripieno.ledger.database import PATIENT_S, hide_password, open_engine
 from ripieno.ledger.decisions import Decisions
+from ripieno.ledger.documents import Documents
 from ripieno.ledger.found import Stored, Verification
 from ripieno.ledger.keys import KeyStore
 from ripieno.ledger.outbox import Outbox
@@ -49,6 +50,7 @@ class Ledger:
         self.loops = (self._writer.loop, self._writer.watch)
         """State of the writer's threads."""
         self.keys = KeyStore(self._engine, url=self.url, clock=chosen)
+        self.documents = Documents(self._engine, url=self.url, clock=chosen)
         self._reader = reader = Reader(self._engine, self._writer, url=self.url)
         self.decisions = Decisions(reader)
         self.runs = RunRecords(reader)

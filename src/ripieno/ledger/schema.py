@@ -66,6 +66,16 @@ holds = Table(
     Index("holds_key", "key"),
 )
 
+documents = Table(
+    "documents",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("documents_at", "at"),
+)
+
 catalog = Table(
     "catalog",
     metadata,

@@ -1,7 +1,7 @@
 """Wire formats: one reads the requests of clients and writes them answers, or does the reverse for workers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -42,6 +42,8 @@ class ParsedRequest:
     """The fields of the request as received."""
     body: Mapping[str, JsonValue]
     """The whole body of the request."""
+    echo: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Fields of the response that say what it continues, and whether it is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,9 +44,6 @@ class ResponsesDialect:
         """Read a request."""
         model = require_model(body)
         require_sampling(body)
-        for name in ("previous_response_id", "conversation"):
-            if body.get(name):
-                raise InvalidTask(f"{name} is not kept here", param=name, hint="send the whole conversation as input")
         if body.get("background") is True:
             raise InvalidTask("background responses are not kept here", param="background")
         given, instructions = body.get("input"), require(body, "instructions", str, default="")

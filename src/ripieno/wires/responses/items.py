@@ -59,7 +59,7 @@ def make_response(
     return {
         **_SETTINGS,
         **given,
-        "id": f"resp_{source.decision}",
+        "id": name_response(source),
         "object": "response",
         "created_at": source.created,
         "completed_at": source.created if status == "completed" else None,
@@ -72,6 +72,7 @@ def make_response(
         "previous_response_id": None,
         "store": False,
         "usage": None if usage is None or finish is None else make_responses_usage(usage),
+        **parsed.echo,
     }
 
 
@@ -104,6 +105,11 @@ _SETTINGS: Mapping[str, JsonValue] = {
     "user": None,
 }
 """Settings of a request that its response repeats, with their defaults."""
+
+
+def name_response(source: ResponseSource) -> str:
+    """Name a response by its decision."""
+    return f"resp_{source.decision}"
 
 
 def name_item(prefix: str, source: ResponseSource, index: int) -> str:

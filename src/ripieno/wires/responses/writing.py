@@ -25,6 +25,7 @@ from ripieno.wires.responses.items import (
     make_reasoning,
     make_response,
     name_item,
+    name_response,
 )
 from ripieno.wires.responses.parts import WIRE
 from ripieno.wires.sse import pack_event
@@ -34,7 +35,7 @@ def write_response(parsed: ParsedRequest, answer: Answer, source: ResponseSource
     """Make the response object of a whole answer: the worker's own, or one made from the answer."""
     added: dict[str, JsonValue] = {"model": source.worker} | make_ripieno_field(source.provenance)
     if answer.native is not None and answer.native.wire == WIRE:
-        return {**fields_of(answer.native.raw), **added}
+        return {**fields_of(answer.native.raw), **parsed.echo, "id": name_response(source), **added}
     items: list[JsonValue] = []
     names = ToolNames(parsed)
     content: list[JsonValue] = []
@@ -104,7 +105,7 @@ class ResponsesStreamWriter:
         added = make_ripieno_field(provenance)
         if self._last is not None:
             event = self._last
-            response = {**fields_of(event.get("response")), "model": self._source.worker, **added}
+            response = self._own(fields_of(event.get("response"))) | added
             return pack_event(text_of(event.get("type")), encode({**event, "response": response}))
         events = self._begin() + self._close_calls()
         response = make_response(self._parsed, self._source, self._done, self._usage, finish=self._finish)
@@ -135,8 +136,13 @@ class ResponsesStreamWriter:
             self._last = raw
             return b""
         if isinstance(response, dict):
-            raw = {**raw, "response": {**response, "model": self._source.worker}}
+            raw = {**raw, "response": self._own(response)}
         return pack_event(kind, encode(raw))
+
+    def _own(self, response: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return a worker's response with the names that it has here."""
+        named = {"id": name_response(self._source), "model": self._source.worker}
+        return {**response, **self._parsed.echo, **named}
 
     def _add_part(self, part: Part) -> bytes:
         """Write a part that arrived whole."""

@@ -1,0 +1,247 @@
+"""Stored responses and conversations of OpenAI's format, each for the key that made it."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+from ripieno.domain import Answer, JsonValue
+from ripieno.errors import InvalidTask, NotFound
+from ripieno.gateway.bodies import read_body, respond
+from ripieno.gateway.facts import Facts
+from ripieno.gateway.http import Response
+from ripieno.gateway.keyring import Grant
+from ripieno.gateway.routes import Route
+from ripieno.ledger.documents import Documents
+from ripieno.wires import ParsedRequest, ResponsesDialect, ResponseSource, count_tokens
+from ripieno.wires.base import fields_of, items_of, text_of
+from ripieno.wires.responses.writing import write_response
+
+MOST_ITEMS = 10_000
+"""Items of one conversation. A longer one is refused."""
+MOST_LISTED = 100
+_ITEM_PREFIXES = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thread:
+    """What a request of responses continues, and whether its response is kept."""
+
+    owner: str
+    items: tuple[JsonValue, ...]
+    """All input items, the earlier ones included."""
+    fresh: tuple[JsonValue, ...]
+    """The input items of this request."""
+    previous: str | None = None
+    conversation: str | None = None
+    is_stored: bool = True
+
+
+class StoredResponses:
+    """Keeps responses and conversations in the ledger's database for 30 days after their last use."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        dialect = ResponsesDialect()
+        one, conversation = "/v1/responses/{response}", "/v1/conversations/{conversation}"
+        return [
+            Route("POST", "/v1/responses/input_tokens", self.count, dialect=dialect),
+            Route("GET", one, self.show, dialect=dialect),
+            Route("DELETE", one, self.delete, dialect=dialect),
+            Route("POST", "/v1/conversations", self.create_conversation, dialect=dialect),
+            Route("GET", conversation, self.show_conversation, dialect=dialect),
+            Route("POST", conversation, self.change_conversation, dialect=dialect),
+            Route("DELETE", conversation, self.delete_conversation, dialect=dialect),
+        ]
+
+    async def open(self, body: Mapping[str, JsonValue], grant: Grant) -> tuple[dict[str, JsonValue], Thread]:
+        """Return the body with the earlier items before its own input, and what it continues.
+
+        Raises:
+            InvalidTask: the body names two things to continue.
+            NotFound: what it continues does not exist, or is another key's.
+        """
+        owner, previous = grant.id or "", text_of(body.get("previous_response_id"))
+        named = body.get("conversation")
+        conversation = text_of(fields_of(named).get("id")) or text_of(named)
+        if previous and conversation:
+            raise InvalidTask("a request continues a response or a conversation, not both", param="conversation")
+        earlier: list[JsonValue] = []
+        if previous:
+            found = await self._require(owner, previous, param="previous_response_id")
+            earlier = [*items_of(found["input"]), *items_of(fields_of(found["response"]).get("output"))]
+        elif conversation:
+            earlier = list(items_of((await self._require(owner, conversation, param="conversation"))["items"]))
+        fresh = _list_input(body.get("input"))
+        whole = {name: value for name, value in body.items() if name not in ("previous_response_id", "conversation")}
+        if earlier:
+            whole["input"] = [*map(_drop_id, earlier), *fresh]
+        thread = Thread(
+            owner=owner,
+            items=(*earlier, *fresh),
+            fresh=tuple(fresh),
+            previous=previous or None,
+            conversation=conversation or None,
+            is_stored=body.get("store") is not False,
+        )
+        return whole, thread
+
+    async def keep(self, thread: Thread, parsed: ParsedRequest, answer: Answer, source: ResponseSource) -> None:
+        """Keep the response to a request, and add it to its conversation."""
+        response = write_response(parsed, answer, source)
+        if thread.is_stored:
+            body = {"input": list(thread.items), "response": response}
+            await asyncio.to_thread(self._documents.put, thread.owner, text_of(response["id"]), body)
+        if thread.conversation is not None:
+            await self._extend(thread.owner, thread.conversation, [*thread.fresh, *items_of(response["output"])])
+
+    async def count(self, facts: Facts) -> Response:
+        """Count the input tokens of a request."""
+        body, _ = await self.open(read_body(facts.request.body), facts.grant)
+        return respond({"object": "response.input_tokens", "input_tokens": count_tokens(ResponsesDialect().read(body))})
+
+    async def show(self, facts: Facts) -> Response:
+        """Show a stored response, or its input items."""
+        name, _, part = facts.parameter.partition("/")
+        found = await self._require(facts.grant.id or "", name)
+        if part == "input_items":
+            return respond(_list_items(items_of(found["input"]), facts.request.query))
+        if part:
+            raise NotFound(f"a response has no {part[:40]!r}", hint="it has input_items")
+        return respond(found["response"])
+
+    async def delete(self, facts: Facts) -> Response:
+        """Delete a stored response."""
+        await self._delete(facts.grant, facts.parameter)
+        return respond({"id": facts.parameter, "object": "response", "deleted": True})
+
+    async def create_conversation(self, facts: Facts) -> Response:
+        """Begin a conversation."""
+        body = read_body(facts.request.body) if facts.request.body else {}
+        name = f"conv_{secrets.token_hex(16)}"
+        made = {
+            "conversation": {
+                "id": name,
+                "object": "conversation",
+                "created_at": int(time.time()),
+                "metadata": dict(fields_of(body.get("metadata"))),
+            },
+            "items": _list_input(body.get("items") or []),
+        }
+        await asyncio.to_thread(self._documents.put, facts.grant.id or "", name, made)
+        return respond(made["conversation"])
+
+    async def show_conversation(self, facts: Facts) -> Response:
+        """Show a conversation, its items, or one of them."""
+        name, _, part = facts.parameter.partition("/")
+        found = await self._require(facts.grant.id or "", name)
+        items = items_of(found["items"])
+        if part == "items":
+            return respond(_list_items(items, facts.request.query))
+        if not part:
+            return respond(found["conversation"])
+        wanted = next((item for item in items if part == f"items/{item.get('id')}"), None)
+        if wanted is None:
+            raise NotFound(f"the conversation has no {part[:80]!r}", hint="it has items")
+        return respond(wanted)
+
+    async def change_conversation(self, facts: Facts) -> Response:
+        """Change the metadata of a conversation, or add items."""
+        name, _, part = facts.parameter.partition("/")
+        owner, body = facts.grant.id or "", read_body(facts.request.body)
+        if part == "items":
+            added = _list_input(body.get("items"))
+            await self._extend(owner, name, added)
+            return respond(_make_list(added, has_more=False))
+        found = await self._require(owner, name)
+        changed = {**fields_of(found["conversation"]), "metadata": dict(fields_of(body.get("metadata")))}
+        await asyncio.to_thread(self._documents.put, owner, name, {**found, "conversation": changed})
+        return respond(changed)
+
+    async def delete_conversation(self, facts: Facts) -> Response:
+        """Delete a conversation, or one of its items."""
+        name, _, part = facts.parameter.partition("/")
+        if not part:
+            await self._delete(facts.grant, name)
+            return respond({"id": name, "object": "conversation.deleted", "deleted": True})
+        owner = facts.grant.id or ""
+        found = await self._require(owner, name)
+        items = items_of(found["items"])
+        kept = [item for item in items if part != f"items/{item.get('id')}"]
+        if len(kept) == len(items):
+            raise NotFound(f"the conversation has no {part[:80]!r}", hint="it has items")
+        await asyncio.to_thread(self._documents.put, owner, name, {**found, "items": kept})
+        return respond(found["conversation"])
+
+    async def _require(self, owner: str, name: str, *, param: str | None = None) -> dict[str, JsonValue]:
+        """Return a document of an owner; another's looks like a missing one."""
+        found = await asyncio.to_thread(self._documents.find, owner, name)
+        if found is None:
+            raise NotFound(
+                f"{param or 'the id'} {name[:100]!r} is not kept for this key",
+                hint="responses are kept for 30 days, unless the request says store = false",
+            )
+        return found
+
+    async def _delete(self, grant: Grant, name: str) -> None:
+        if not await asyncio.to_thread(self._documents.delete, grant.id or "", name):
+            raise NotFound(f"the id {name[:100]!r} is not kept for this key")
+
+    async def _extend(self, owner: str, name: str, added: Sequence[JsonValue]) -> None:
+        found = await self._require(owner, name)
+        items = [*items_of(found["items"]), *added]
+        if len(items) > MOST_ITEMS:
+            raise InvalidTask(f"a conversation holds at most {MOST_ITEMS} items", param="conversation")
+        await asyncio.to_thread(self._documents.put, owner, name, {**found, "items": items})
+
+
+def describe_thread(thread: Thread) -> dict[str, JsonValue]:
+    """Make the fields of a response that say what it continues, and whether it is kept."""
+    named = None if thread.conversation is None else {"id": thread.conversation}
+    fields: dict[str, JsonValue] = {"previous_response_id": thread.previous, "store": thread.is_stored}
+    return fields if named is None else fields | {"conversation": named}
+
+
+def _list_input(given: JsonValue) -> list[JsonValue]:
+    """List the items of an input, each with an id."""
+    if isinstance(given, str):
+        given = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+    if not isinstance(given, list):
+        return []
+    return [_name_item(item) if isinstance(item, dict) else item for item in given]
+
+
+def _name_item(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    kind = text_of(item.get("type")) or "message"
+    name = text_of(item.get("id")) or f"{_ITEM_PREFIXES.get(kind, 'item')}_{secrets.token_hex(12)}"
+    return {**item, "type": kind, "id": name}
+
+
+def _drop_id(item: JsonValue) -> JsonValue:
+    """Return an item without its id, which only this gateway knows; sealed reasoning keeps the vendor's."""
+    fields = fields_of(item)
+    if fields.get("type") == "reasoning" and fields.get("encrypted_content"):
+        return item
+    return {name: value for name, value in fields.items() if name != "id"}
+
+
+def _list_items(items: Sequence[dict[str, JsonValue]], query: str) -> dict[str, JsonValue]:
+    """Make one page of items, the latest first unless the query says otherwise."""
+    asked = parse_qs(query)
+    ordered = list(items) if asked.get("order") == ["asc"] else list(reversed(items))
+    after, limit = asked.get("after", [""])[0], asked.get("limit", ["20"])[0]
+    places = [place for place, item in enumerate(ordered) if item.get("id") == after]
+    rest = ordered[places[0] + 1 :] if places else ordered
+    most = min(int(limit), MOST_LISTED) if limit.isascii() and limit.isdigit() and int(limit[:6]) else 20
+    return _make_list(rest[:most], has_more=len(rest) > most)
+
+
+def _make_list(items: Sequence[JsonValue], *, has_more: bool) -> dict[str, JsonValue]:
+    names = [fields_of(item).get("id") for item in items]
+    ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+    return {"object": "list", "data": list(items), "has_more": has_more, **ends}
