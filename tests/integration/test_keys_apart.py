@@ -54,6 +54,13 @@ EXPECTED: dict[Route, tuple[int, int, int, int]] = {
     ("POST", "/v1/messages"): KEYS,
     ("POST", "/v1/messages/count_tokens"): KEYS,
     ("POST", "/v1/responses"): KEYS,
+    ("POST", "/v1/responses/input_tokens"): KEYS,
+    ("GET", "/v1/responses/{response}"): OWN,
+    ("DELETE", "/v1/responses/{response}"): OWN,
+    ("POST", "/v1/conversations"): KEYS,
+    ("GET", "/v1/conversations/{conversation}"): OWN,
+    ("POST", "/v1/conversations/{conversation}"): OWN,
+    ("DELETE", "/v1/conversations/{conversation}"): OWN,
     ("POST", "/v1/embeddings"): KEYS,
     ("GET", "/v1/models"): KEYS,
     ("GET", "/v1/models/{model}"): OWN,
@@ -137,6 +144,9 @@ BODIES: dict[Route, object] = {
     ("POST", "/v1/messages"): CHAT,
     ("POST", "/v1/messages/count_tokens"): CHAT,
     ("POST", "/v1/responses"): {"model": "auto", "input": "What is 2 + 2?"},
+    ("POST", "/v1/responses/input_tokens"): {"model": "auto", "input": "What is 2 + 2?"},
+    ("POST", "/v1/conversations"): {"metadata": {}},
+    ("POST", "/v1/conversations/{conversation}"): {"metadata": {"topic": "doors"}},
     ("POST", "/v1/embeddings"): {"model": "auto", "input": "x"},
     ("POST", "/v1/memory"): {"text": "said by somebody"},
     ("POST", "/v1/memory/recall"): {"question": "what was said?"},
@@ -158,6 +168,12 @@ async def make_request(world: World, route: Route) -> tuple[str, object]:
         case "/v1/memory/{item}":
             _, said, _ = await world.call("POST", "/v1/memory", "owner", {"text": "the gate is green"})
             return path + json.loads(said)["id"], None
+        case "/v1/responses/{response}":
+            _, said, _ = await world.call("POST", "/v1/responses", "owner", {"model": "auto", "input": "hello"})
+            return path + json.loads(said)["id"], None
+        case "/v1/conversations/{conversation}":
+            _, said, _ = await world.call("POST", "/v1/conversations", "owner", {})
+            return path + json.loads(said)["id"], body
         case "/admin/keys/{key}":
             name = f"to be ended {len(world.app.ledger.keys.all())}"
             return path + world.app.ledger.keys.create(name, KeyLimits())[0].id, None

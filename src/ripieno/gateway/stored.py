@@ -14,7 +14,7 @@ from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant
 from ripieno.gateway.routes import Route
-from ripieno.ledger.documents import Documents
+from ripieno.ledger.documents import Document, Documents
 from ripieno.wires import ParsedRequest, ResponsesDialect, ResponseSource, count_tokens
 from ripieno.wires.base import fields_of, items_of, text_of
 from ripieno.wires.responses.writing import write_response
@@ -73,10 +73,11 @@ class StoredResponses:
             raise InvalidTask("a request continues a response or a conversation, not both", param="conversation")
         earlier: list[JsonValue] = []
         if previous:
-            found = await self._require(owner, previous, param="previous_response_id")
+            found = (await self._require(grant, previous, param="previous_response_id")).body
             earlier = [*items_of(found["input"]), *items_of(fields_of(found["response"]).get("output"))]
         elif conversation:
-            earlier = list(items_of((await self._require(owner, conversation, param="conversation"))["items"]))
+            begun = await self._require(grant, conversation, param="conversation")
+            owner, earlier = begun.owner, list(items_of(begun.body["items"]))
         fresh = _list_input(body.get("input"))
         whole = {name: value for name, value in body.items() if name not in ("previous_response_id", "conversation")}
         if earlier:
@@ -96,9 +97,10 @@ class StoredResponses:
         response = write_response(parsed, answer, source)
         if thread.is_stored:
             body = {"input": list(thread.items), "response": response}
-            await asyncio.to_thread(self._documents.put, thread.owner, text_of(response["id"]), body)
+            await self._put(text_of(response["id"]), thread.owner, body)
         if thread.conversation is not None:
-            await self._extend(thread.owner, thread.conversation, [*thread.fresh, *items_of(response["output"])])
+            added = [*thread.fresh, *items_of(response["output"])]
+            await self._extend(thread.conversation, thread.owner, added)
 
     async def count(self, facts: Facts) -> Response:
         """Count the input tokens of a request."""
@@ -108,7 +110,7 @@ class StoredResponses:
     async def show(self, facts: Facts) -> Response:
         """Show a stored response, or its input items."""
         name, _, part = facts.parameter.partition("/")
-        found = await self._require(facts.grant.id or "", name)
+        found = (await self._require(facts.grant, name)).body
         if part == "input_items":
             return respond(_list_items(items_of(found["input"]), facts.request.query))
         if part:
@@ -133,13 +135,13 @@ class StoredResponses:
             },
             "items": _list_input(body.get("items") or []),
         }
-        await asyncio.to_thread(self._documents.put, facts.grant.id or "", name, made)
+        await self._put(name, facts.grant.id or "", made)
         return respond(made["conversation"])
 
     async def show_conversation(self, facts: Facts) -> Response:
         """Show a conversation, its items, or one of them."""
         name, _, part = facts.parameter.partition("/")
-        found = await self._require(facts.grant.id or "", name)
+        found = (await self._require(facts.grant, name)).body
         items = items_of(found["items"])
         if part == "items":
             return respond(_list_items(items, facts.request.query))
@@ -153,14 +155,14 @@ class StoredResponses:
     async def change_conversation(self, facts: Facts) -> Response:
         """Change the metadata of a conversation, or add items."""
         name, _, part = facts.parameter.partition("/")
-        owner, body = facts.grant.id or "", read_body(facts.request.body)
+        body = read_body(facts.request.body)
+        found = await self._require(facts.grant, name)
         if part == "items":
             added = _list_input(body.get("items"))
-            await self._extend(owner, name, added)
+            await self._extend(name, found.owner, added)
             return respond(_make_list(added, has_more=False))
-        found = await self._require(owner, name)
-        changed = {**fields_of(found["conversation"]), "metadata": dict(fields_of(body.get("metadata")))}
-        await asyncio.to_thread(self._documents.put, owner, name, {**found, "conversation": changed})
+        changed = {**fields_of(found.body["conversation"]), "metadata": dict(fields_of(body.get("metadata")))}
+        await self._put(name, found.owner, {**found.body, "conversation": changed})
         return respond(changed)
 
     async def delete_conversation(self, facts: Facts) -> Response:
@@ -169,18 +171,17 @@ class StoredResponses:
         if not part:
             await self._delete(facts.grant, name)
             return respond({"id": name, "object": "conversation.deleted", "deleted": True})
-        owner = facts.grant.id or ""
-        found = await self._require(owner, name)
-        items = items_of(found["items"])
+        found = await self._require(facts.grant, name)
+        items = items_of(found.body["items"])
         kept = [item for item in items if part != f"items/{item.get('id')}"]
         if len(kept) == len(items):
             raise NotFound(f"the conversation has no {part[:80]!r}", hint="it has items")
-        await asyncio.to_thread(self._documents.put, owner, name, {**found, "items": kept})
-        return respond(found["conversation"])
+        await self._put(name, found.owner, {**found.body, "items": kept})
+        return respond(found.body["conversation"])
 
-    async def _require(self, owner: str, name: str, *, param: str | None = None) -> dict[str, JsonValue]:
-        """Return a document of an owner; another's looks like a missing one."""
-        found = await asyncio.to_thread(self._documents.find, owner, name)
+    async def _require(self, grant: Grant, name: str, *, param: str | None = None) -> Document:
+        """Return a document that a request may read. Another key's looks like a missing one."""
+        found = await asyncio.to_thread(self._documents.find, _find_owner(grant), name)
         if found is None:
             raise NotFound(
                 f"{param or 'the id'} {name[:100]!r} is not kept for this key",
@@ -189,15 +190,26 @@ class StoredResponses:
         return found
 
     async def _delete(self, grant: Grant, name: str) -> None:
-        if not await asyncio.to_thread(self._documents.delete, grant.id or "", name):
+        if not await asyncio.to_thread(self._documents.delete, _find_owner(grant), name):
             raise NotFound(f"the id {name[:100]!r} is not kept for this key")
 
-    async def _extend(self, owner: str, name: str, added: Sequence[JsonValue]) -> None:
-        found = await self._require(owner, name)
-        items = [*items_of(found["items"]), *added]
+    async def _put(self, name: str, owner: str, body: Mapping[str, JsonValue]) -> None:
+        await asyncio.to_thread(self._documents.put, owner, name, body)
+
+    async def _extend(self, name: str, owner: str, added: Sequence[JsonValue]) -> None:
+        """Add items to a conversation, unless it was deleted meanwhile."""
+        found = await asyncio.to_thread(self._documents.find, owner, name)
+        if found is None:
+            return
+        items = [*items_of(found.body["items"]), *added]
         if len(items) > MOST_ITEMS:
             raise InvalidTask(f"a conversation holds at most {MOST_ITEMS} items", param="conversation")
-        await asyncio.to_thread(self._documents.put, owner, name, {**found, "items": items})
+        await self._put(name, owner, {**found.body, "items": items})
+
+
+def _find_owner(grant: Grant) -> str | None:
+    """Return whose documents a request may read; None stands for everyone's."""
+    return None if grant.is_admin else grant.id or ""
 
 
 def describe_thread(thread: Thread) -> dict[str, JsonValue]:

@@ -4,9 +4,10 @@ They are no entries: a client may delete its own, and they end by themselves aft
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import ColumnElement, Engine, delete, insert, select, update
 
 from ripieno.domain import Clock, JsonValue
 from ripieno.ledger.database import translated_faults
@@ -15,6 +16,14 @@ from ripieno.ledger.schema import documents
 KEPT_S = 30 * 86_400.0
 """Seconds that a document is kept after its last change, as OpenAI keeps responses."""
 PRUNED_EVERY_S = 3_600.0
+
+
+class Document(NamedTuple):
+    """A document, and who may read it."""
+
+    owner: str
+    """Id of a virtual key; empty for requests without one."""
+    body: dict[str, JsonValue]
 
 
 class Documents:
@@ -31,24 +40,28 @@ class Documents:
         """Store a document, or replace it."""
         now = self._clock.now()
         row = {"body": msgspec.json.encode(body).decode(), "at": now}
-        is_one = (documents.c.owner == owner) & (documents.c.id == name)
         with translated_faults(self._url), self._engine.begin() as connection:
-            if not connection.execute(update(documents).where(is_one).values(**row)).rowcount:
+            if not connection.execute(update(documents).where(_is_of(owner, name)).values(**row)).rowcount:
                 connection.execute(insert(documents), [{"owner": owner, "id": name, **row}])
             if now - self._pruned_at > PRUNED_EVERY_S:
                 self._pruned_at = now
                 connection.execute(delete(documents).where(documents.c.at < now - KEPT_S))
 
-    def find(self, owner: str, name: str) -> dict[str, JsonValue] | None:
-        """Return a document of an owner; None if there is none."""
-        query = select(documents.c.body).where(documents.c.owner == owner, documents.c.id == name)
+    def find(self, owner: str | None, name: str) -> "Document | None":
+        """Return a document of an owner, or of any owner if that is None; None if there is none."""
+        query = select(documents.c.owner, documents.c.body).where(_is_of(owner, name))
         query = query.where(documents.c.at >= self._clock.now() - KEPT_S)
         with translated_faults(self._url), self._reader.connect() as connection:
-            body = connection.execute(query).scalar()
-        return None if body is None else msgspec.json.decode(body, type=dict[str, object])
+            row = connection.execute(query).first()
+        return None if row is None else Document(row.owner, msgspec.json.decode(row.body, type=dict[str, object]))
 
-    def delete(self, owner: str, name: str) -> bool:
-        """Delete a document of an owner; return whether there was one."""
-        query = delete(documents).where(documents.c.owner == owner, documents.c.id == name)
+    def delete(self, owner: str | None, name: str) -> bool:
+        """Delete a document of an owner, or of any owner if that is None; return whether there was one."""
+        query = delete(documents).where(_is_of(owner, name))
         with translated_faults(self._url), self._engine.begin() as connection:
             return bool(connection.execute(query).rowcount)
+
+
+def _is_of(owner: str | None, name: str) -> ColumnElement[bool]:
+    named = documents.c.id == name
+    return named if owner is None else named & (documents.c.owner == owner)

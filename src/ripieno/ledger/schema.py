@@ -69,8 +69,8 @@ holds = Table(
 documents = Table(
     "documents",
     metadata,
-    Column("owner", Text, primary_key=True),
     Column("id", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
     Column("at", Float, nullable=False),
     Column("body", Text, nullable=False),
     Index("documents_at", "at"),

@@ -11,8 +11,8 @@ def upgrade() -> None:
     """Make the table of version 6."""
     op.create_table(
         "documents",
-        sa.Column("owner", sa.Text, primary_key=True),
         sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("owner", sa.Text, primary_key=True),
         sa.Column("at", sa.Float, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
     )
