@@ -439,3 +439,25 @@ async def test_an_alias_stands_for_several_workers_and_a_pattern_for_many_names(
             ids = [model["id"] for model in (await listed.json())["data"]]
         assert "desk" in ids
         assert not [name for name in ids if "*" in name]
+
+
+async def test_the_official_client_completes_a_prompt(serve: Serve) -> None:
+    server = serve([Reply(text="four it is")])
+    write_pool(server)
+    async with open_gateway() as (_, address), open_client(address) as client:
+        made = await client.completions.create(model="auto", prompt="2 + 2 is ", max_tokens=9, echo=True)
+        assert (made.choices[0].text, made.choices[0].finish_reason) == ("2 + 2 is four it is", "stop")
+        assert made.usage is not None
+        assert made.usage.completion_tokens == 3
+        assert server.seen[-1].body["messages"] == [{"role": "user", "content": "2 + 2 is "}]
+        stream = await client.completions.create(
+            model="auto", prompt=["2 + 2 is"], stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+        assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == "four it is"
+        assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+        assert chunks[-1].usage is not None
+        with pytest.raises(APIStatusError, match="one text"):
+            await client.completions.create(model="auto", prompt=["a", "b"])
+        with pytest.raises(APIStatusError, match="suffix"):
+            await client.completions.create(model="auto", prompt="a", suffix="b")

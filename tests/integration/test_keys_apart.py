@@ -51,6 +51,7 @@ EXPECTED: dict[Route, tuple[int, int, int, int]] = {
     ("GET", "/readyz"): ALL,
     ("GET", "/metrics"): ADMIN,
     ("POST", "/v1/chat/completions"): KEYS,
+    ("POST", "/v1/completions"): KEYS,
     ("POST", "/v1/messages"): KEYS,
     ("POST", "/v1/messages/count_tokens"): KEYS,
     ("POST", "/v1/responses"): KEYS,
@@ -141,6 +142,7 @@ def list_routes(app: Installation) -> set[Route]:
 
 BODIES: dict[Route, object] = {
     ("POST", "/v1/chat/completions"): CHAT,
+    ("POST", "/v1/completions"): {"model": "auto", "prompt": "What is 2 + 2?"},
     ("POST", "/v1/messages"): CHAT,
     ("POST", "/v1/messages/count_tokens"): CHAT,
     ("POST", "/v1/responses"): {"model": "auto", "input": "What is 2 + 2?"},

@@ -37,6 +37,7 @@ from ripieno.orchestrator import make_arrival
 from ripieno.providers import Piece
 from ripieno.wires import (
     ChatDialect,
+    CompletionsDialect,
     Dialect,
     MessagesDialect,
     ParsedRequest,
@@ -88,6 +89,7 @@ class Answering:
         chat, messages, responses = ChatDialect(), MessagesDialect(), ResponsesDialect()
         wires = (
             ("/v1/chat/completions", chat),
+            ("/v1/completions", CompletionsDialect()),
             ("/v1/messages", messages),
             ("/v1/responses", responses),
         )

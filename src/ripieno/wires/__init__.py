@@ -3,6 +3,7 @@
 from ripieno.wires.base import Dialect, Fault, ParsedRequest, Recipient, ResponseSource, StreamWriter, Upstream
 from ripieno.wires.chat import ChatDialect, ChatUpstream
 from ripieno.wires.gemini import GeminiUpstream
+from ripieno.wires.legacy import CompletionsDialect
 from ripieno.wires.messages import MessagesDialect, MessagesUpstream, count_tokens
 from ripieno.wires.pieces import Assembly, CallPiece, Piece
 from ripieno.wires.responses import ResponsesDialect, ResponsesUpstream
@@ -12,6 +13,7 @@ __all__ = [
     "CallPiece",
     "ChatDialect",
     "ChatUpstream",
+    "CompletionsDialect",
     "Dialect",
     "Fault",
     "GeminiUpstream",

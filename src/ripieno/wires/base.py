@@ -20,6 +20,8 @@ FREE_TEXT: Mapping[str, JsonValue] = {
     "required": ["input"],
 }
 """Schema of a function that stands for a tool of free text."""
+ONLY_WITH_TOOLS = ("tool_choice", "parallel_tool_calls")
+"""Fields that servers refuse in a request without tools."""
 LONGEST_SHOWN = 40
 """Characters of a wrong value that an error shows."""
 

@@ -8,6 +8,7 @@ from ripieno.domain import Answer, JsonValue, Usage
 from ripieno.domain.conversation import Media, MediaKind, Part, Reasoning, Refusal, ServerTool, Text, ToolCall
 from ripieno.errors import InvalidTask
 from ripieno.wires.base import (
+    ONLY_WITH_TOOLS,
     Fault,
     ParsedRequest,
     ResponseSource,
@@ -26,8 +27,6 @@ from ripieno.wires.sse import pack_data
 from ripieno.wires.usage import make_chat_usage
 
 OWN_FIELDS = frozenset({"model", "messages", "tools", "stream", "stream_options", "ripieno"})
-ONLY_WITH_TOOLS = ("tool_choice", "parallel_tool_calls")
-"""Fields that servers refuse in a request without tools."""
 _DONE = b"data: [DONE]\n\n"
 
 

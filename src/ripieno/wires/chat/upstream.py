@@ -11,7 +11,7 @@ import msgspec
 from ripieno.domain import Answer, JsonValue, Task
 from ripieno.domain.conversation import Native, Part, Reasoning, Refusal, Text, ToolCall
 from ripieno.errors import BadAnswer
-from ripieno.wires.base import Recipient, encode, fields_of, items_of, text_of
+from ripieno.wires.base import ONLY_WITH_TOOLS, Recipient, encode, fields_of, items_of, text_of
 from ripieno.wires.chat.parts import WIRE, read_arguments, read_parts, read_reasoning, write_messages
 from ripieno.wires.decoding import decode_object, read_error
 from ripieno.wires.pieces import CallPiece, Piece
@@ -51,6 +51,9 @@ class ChatUpstream:
         }
         if task.tools:
             body["tools"] = list(task.tools)
+        else:
+            for name in ONLY_WITH_TOOLS:
+                body.pop(name, None)
         if is_stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body

@@ -40,6 +40,8 @@ class MessagesUpstream:
             **fields,
             **_write_params(params, recipient, known=fields),
         }
+        if not body.get("tools"):
+            body.pop("tool_choice", None)
         body["max_tokens"] = body.get("max_tokens") or recipient.most_output or USUAL_TOKENS
         if is_stream:
             body["stream"] = True

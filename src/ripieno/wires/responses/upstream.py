@@ -7,7 +7,7 @@ from msgspec import structs
 from ripieno.domain import Answer, JsonValue, Task
 from ripieno.domain.conversation import Native, Part, Reasoning, ToolCall
 from ripieno.errors import BadAnswer, InvalidTask
-from ripieno.wires.base import Recipient, fields_of, items_of, overlay, text_of
+from ripieno.wires.base import ONLY_WITH_TOOLS, Recipient, fields_of, items_of, overlay, text_of
 from ripieno.wires.decoding import decode_object, read_error
 from ripieno.wires.pieces import CallPiece, Piece
 from ripieno.wires.responses.parts import CALLS, WIRE, read_output_item, write_items
@@ -54,6 +54,8 @@ class ResponsesUpstream:
             **fields,
             **_write_params(params, known=fields),
         }
+        if not body.get("tools"):
+            body |= dict.fromkeys(ONLY_WITH_TOOLS)
         if is_stream:
             body["stream"] = True
         return {name: value for name, value in body.items() if value is not None}
