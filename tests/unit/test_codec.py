@@ -5,14 +5,25 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from ripieno.domain import Decided, Decision, Executed, Mode, Task, WorkerId
+from ripieno.domain import Answer, Decided, Decision, Executed, Message, Mode, Task, WorkerId
+from ripieno.domain.conversation import (
+    Media,
+    MediaKind,
+    Native,
+    NativeRequest,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from ripieno.domain.grader import Check
-from ripieno.domain.task import REMOVED_MODES, read_mode
+from ripieno.domain.task import REMOVED_MODES, digest_of, read_mode
 from ripieno.domain.workflow import Ensemble, Merge, Solo, Workflow, find_removed_mode
 from ripieno.errors import LedgerCorrupt
-from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest, decode_entry, encode_entry, load_task
+from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest, decode_entry, dump_task, encode_entry, load_task
 from ripieno.ledger.tagged import _CLASSES, dump_tagged, load_tagged
 
 ENTRIES: list[dict[str, Any]] = [
@@ -126,3 +137,62 @@ def test_a_decision_keeps_its_class_and_its_fields() -> None:
     assert type(entry.decision) is Decision
     assert Decision.__slots__ == tuple(field.name for field in fields(Decision))
     assert type(entry.task) is Task
+
+
+OLD_CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"q": 1}'}}
+OLD_MESSAGES: list[dict[str, Any]] = [
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "Where?"}, {"type": "image_url", "image_url": {"url": "u"}}],
+        "extra": {},
+    },
+    {"role": "assistant", "content": None, "extra": {"tool_calls": [OLD_CALL]}},
+    {"role": "tool", "content": "nothing", "extra": {"tool_call_id": "c1"}},
+]
+
+
+OLD_RESULT = [{"role": "user", "content": "Where?", "extra": {}}, OLD_MESSAGES[2]]
+
+
+@pytest.mark.parametrize("messages", [OLD_MESSAGES, OLD_RESULT])
+def test_a_task_of_an_earlier_version_keeps_its_digest_and_gets_typed_parts(messages: list[dict[str, Any]]) -> None:
+    body = {"messages": messages, "tools": [], "params": {"n": 1}}
+    task = load_task(json.dumps(body))
+    seen = [[message["role"], message["content"], message["extra"]] for message in messages]
+    assert task.digest == digest_of({"messages": seen, "tools": [], "params": {"n": 1}})
+    assert (task.text.splitlines()[0], task.params) == ("Where?", {"n": 1})
+    assert [part.call for part in task.messages[-1].parts if isinstance(part, ToolResult)] == ["c1"]
+    if len(messages) == 3:
+        assert task.messages[1].calls == (ToolCall(id="c1", name="look", arguments='{"q": 1}'),)
+        assert task.messages[0].count_media(MediaKind.IMAGE) == 1
+    with pytest.raises(msgspec.MsgspecError):
+        load_task('{"messages": 5}')
+
+
+def test_a_task_and_an_answer_of_parts_are_recorded_without_their_received_form() -> None:
+    result = ToolResult(call="c1", content=(Text(text="no"), Media(kind=MediaKind.IMAGE, data="xx")), is_error=True)
+    messages = (
+        Message(role="user", content=(Text(text="Where?", cache="5m"),), native=Native("messages", {"a": 1})),
+        Message(role="assistant", content=(Reasoning(text="hm", signature="s"), ToolCall(id="c1", name="look"))),
+        Message(role="tool", content=(result,)),
+    )
+    received = NativeRequest(wire="messages", fields={"secret_field": 1}, tools=(), params={})
+    task = Task(messages=messages, served_tools=("web_search",), native=received)
+    body = dump_task(task)
+    assert "secret_field" not in body
+    again = load_task(body)
+    assert again == task
+    assert again.digest == task.digest
+    assert (again.native, again.messages[0].native) == (None, None)
+    executed = decode(next(row for row in ENTRIES if row["kind"] == "executed"))
+    answer = replace(Answer.of((Reasoning(text="hm"), Text(text="here"))), lost=("seed",))
+    for given in (answer, None):
+        entry = replace(executed, run=replace(executed.run, answer=given), task=None)
+        row = encode_entry(entry)
+        assert decode_entry(row.kind, row.body, entry=row.id) == entry
+    older = json.loads(encode_entry(replace(executed, run=replace(executed.run, answer=Answer(text="here")))).body)
+    older["answer"]["message"] = {"tool_calls": [OLD_CALL]}
+    read = decode_entry("executed", json.dumps(older), entry="x")
+    assert isinstance(read, Executed)
+    assert read.run.answer is not None
+    assert [call.name for call in read.run.answer.calls] == ["look"]
