@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.conftest import JSON, Serve, open_gateway
@@ -81,12 +82,12 @@ def name_fault(value: object) -> str:
     return value if isinstance(value, str) else ("streamed" if value is True else "whole" if value is False else "")
 
 
-def write_two(bad: str, good: str) -> None:
+def write_two(bad: str, good: str, extra: str = "") -> None:
     lines = ["[ledger]", 'url = "sqlite:///ledger.db"']
     for name, address, price in (("bad", bad, 1), ("good", good, 2)):
         lines += [f"[providers.{name}]", 'kind = "openai"', f'base_url = "{address}"', EXTRA]
         lines += [f"[workers.{name}]", f'provider = "{name}"', f"usd_per_call = {price}e-3"]
-    Path("ripieno.toml").write_text("\n".join(lines))
+    Path("ripieno.toml").write_text("\n".join(lines) + f"\n{extra}")
 
 
 @pytest.mark.parametrize(
@@ -124,3 +125,33 @@ async def test_a_worker_that_dies_after_content_ends_the_stream_with_an_error(se
         assert ends[dialect] in content
         for end in ("[DONE]", "message_stop", "response.completed"):
             assert end not in content
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_another_worker_continues_a_stream_where_that_is_allowed(serve: Serve, dialect: str) -> None:
+    bad, good = serve([Reply(text="one two three four", cuts_after=2)]), serve([Reply(text=" three four")])
+    write_two(bad.base_url, good.base_url, "[gateway]\nresume_streams = true\n")
+    async with open_gateway() as (app, address, client):
+        body = ask(dialect, "auto", stream=True, ripieno={"preference": 0.0})
+        async with client.post(address + PATHS[dialect], data=json.dumps(body), headers=JSON) as response:
+            content = (await response.read()).decode()
+        heard = read_stream(dialect, content)
+        assert heard.is_whole
+        assert heard.text == "one twothree four", "the text so far, then what the other worker adds"
+        told: Any = good.seen[-1].body["messages"]
+        assert told[-2] == {"role": "assistant", "content": "one two"}
+        (run,) = app.ledger.runs.of_decision(response.headers["x-ripieno-decision"])
+        assert run.answer is not None
+        assert (run.answer.text, run.answer.authors) == (heard.text, ("bad", "good"))
+        assert [call.failure is None for call in run.calls] == [False, True]
+        assert '"authors":["bad","good"]' in content
+
+
+async def test_a_stream_with_a_tool_call_is_not_continued(serve: Serve) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    bad = serve([Reply(text="one", message={"tool_calls": [call]}, cuts_after=2)])
+    write_two(bad.base_url, serve([Reply(text="two")]).base_url, "[gateway]\nresume_streams = true\n")
+    async with open_gateway() as (_, address, client):
+        body = ask("chat", "auto", stream=True, ripieno={"preference": 0.0})
+        async with client.post(address + PATHS["chat"], data=json.dumps(body), headers=JSON) as response:
+            assert '"error"' in (await response.read()).decode()

@@ -185,7 +185,9 @@ def test_a_task_and_an_answer_of_parts_are_recorded_without_their_received_form(
     assert again.digest == task.digest
     assert (again.native, again.messages[0].native) == (None, None)
     executed = decode(next(row for row in ENTRIES if row["kind"] == "executed"))
-    answer = replace(Answer.of((Reasoning(text="hm"), Text(text="here"))), lost=("seed",))
+    answer = replace(
+        Answer.of((Reasoning(text="hm"), Text(text="here"))), lost=("seed",), authors=(WorkerId("a"), WorkerId("b"))
+    )
     for given in (answer, None):
         entry = replace(executed, run=replace(executed.run, answer=given), task=None)
         row = encode_entry(entry)

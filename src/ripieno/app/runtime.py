@@ -155,7 +155,7 @@ def build_runtime(
     encoder = base.analyzer.encoder
     services = OrchestratorServices(
         analyzer=base.analyzer,
-        executor=Executor(caller, grading, hedge_share=settings.route.hedge_share),
+        executor=_build_executor(settings, caller, grading),
         ledger=base.ledger,
         conditions=workers.availability.conditions,
         clock=base.clock,
@@ -183,6 +183,10 @@ def build_runtime(
         harness=harness,
         orchestrator=orchestrator,
     )
+
+
+def _build_executor(settings: Settings, caller: Caller, grading: Callable[[], Grading]) -> Executor:
+    return Executor(caller, grading, hedge_share=settings.route.hedge_share, resumes=settings.gateway.resume_streams)
 
 
 def _defer_grading(settings: Settings, workers: "_Workers", base: Foundation) -> Callable[[], Grading]:

@@ -292,8 +292,8 @@ def _check_names(settings: Settings, path: Path, text: str) -> None:
         (("memory", "extract_worker"), settings.memory.extract_worker, (AUTO, *workers)),
     ]
     for name, to in settings.gateway.aliases.items():
-        known = (*presets, *workers) if isinstance(to, str) else tuple(workers)
-        named += [(("gateway", "aliases", name), each, known) for each in ((to,) if isinstance(to, str) else to)]
+        targets = [(to, (*presets, *workers))] if isinstance(to, str) else [(each, tuple(workers)) for each in to]
+        named += [(("gateway", "aliases", name), *target) for target in targets]
     taken: list[tuple[tuple[str, ...], str]] = [(("workers", name), name) for name in workers]
     taken += [(("gateway", "aliases", name), name) for name in settings.gateway.aliases]
     for place, name in taken:

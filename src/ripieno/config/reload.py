@@ -22,6 +22,7 @@ RELOADABLE = frozenset(
         "memory.compact_worker",
         "memory.extract_worker",
         "gateway.aliases",
+        "gateway.resume_streams",
         "gateway.max_in_flight",
         "gateway.allow_code_checks",
     }

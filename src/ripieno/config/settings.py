@@ -39,6 +39,8 @@ class GatewaySettings(_Part):
     """Origins of web pages that may call the API, such as `https://chat.example.org`; never `/ui` or `/admin`."""
     aliases: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     """Further model names, each for one or several workers, or `auto` with a preset; `*` in a name is any text."""
+    resume_streams: bool = False
+    """Whether another worker continues the text of a stream whose worker died; the record names both."""
     max_in_flight: int = Field(default=2000, ge=1)
     """Most concurrent requests. The gateway rejects more with 503."""
     allow_code_checks: bool = False

@@ -52,6 +52,8 @@ class Answer:
     """Recorded latency of a replay worker's answer."""
     lost: tuple[str, ...] = ()
     """What of the request did not reach the worker."""
+    authors: tuple[WorkerId, ...] = ()
+    """Workers that wrote the answer one after the other, if several did."""
     native: Native | None = field(default=None, repr=False, compare=False)
     """The reply as received, for clients of the same wire format. Not recorded; None if it was repaired."""
 

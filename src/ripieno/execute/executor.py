@@ -25,12 +25,15 @@ class Executor:
 
     Args:
         hedge_share: largest share of tasks that call a second worker while the first is late.
+        resumes: whether another worker continues the stream of one that died.
     """
 
-    def __init__(self, caller: Caller, checker: Callable[[], Checker], *, hedge_share: float = 0.0) -> None:
+    def __init__(
+        self, caller: Caller, checker: Callable[[], Checker], *, hedge_share: float = 0.0, resumes: bool = False
+    ) -> None:
         self.caller = caller
         self._checker = checker
-        self._solo = SoloRunner(caller, hedge_share=hedge_share)
+        self._solo = SoloRunner(caller, hedge_share=hedge_share, resumes=resumes)
 
     async def execute(self, started: Started) -> Answered:
         """Run a whole workflow. The run records its end, whatever is raised.

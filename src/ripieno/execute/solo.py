@@ -3,12 +3,14 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
-from ripieno.domain import Decision, Solo, Worker
+from ripieno.domain import Decision, Solo, Task, Worker
 from ripieno.errors import BudgetExhausted, ProviderError, UnknownPrice
 from ripieno.execute.budget import RunBudget
 from ripieno.execute.execution import Ending, Started, in_time
 from ripieno.execute.failover import choose_next, is_refusal
+from ripieno.execute.resume import Resumption
 from ripieno.providers import CallAnswered, Caller, CallFailed, CallResult, LiveCall, Piece, require_answer
 
 LATE_SDS = 1.645
@@ -20,8 +22,9 @@ MOST_SAVED = 10.0
 class SoloRunner:
     """Calls one worker after the other until one answers."""
 
-    def __init__(self, caller: Caller, *, hedge_share: float = 0.0) -> None:
+    def __init__(self, caller: Caller, *, hedge_share: float = 0.0, resumes: bool = False) -> None:
         self._caller = caller
+        self._resumes = resumes
         self._hedges = Allowance(hedge_share)
 
     async def ask(self, started: Started, workflow: Solo) -> CallAnswered:
@@ -112,29 +115,33 @@ class SoloRunner:
     async def stream(self, started: Started, workflow: Solo) -> AsyncIterator[Piece]:
         """Request an answer piece by piece. Before the first piece, another worker replaces a failed one.
 
+        After it, another worker continues the text, where that is allowed.
+
         Raises:
             ProviderError: every worker failed, or one failed after its first piece.
             DeadlineExceeded: the deadline passed before the first piece.
         """
         workers, budget = _candidates(started, workflow), _make_budget(started)
         failed: ProviderError | None = None
-        refusals = 0
+        refusals, task, said = 0, started.task, Resumption(is_allowed=self._resumes)
         with Ending(started):
             while workers:
                 worker = workers[0]
                 live = LiveCall(worker)
                 started.recorder.serving = worker.id
-                pieces = self._stream_one(started, budget, live)
+                pieces = self._stream_one(started, budget, live, task)
                 has_begun = False
                 try:
                     async for piece in pieces:
                         has_begun = True
-                        yield piece
+                        yield said.take(piece)
                 except ProviderError as error:
                     refusals += is_refusal(error)
                     workers = choose_next(workers[1:], worker, error, refusals=refusals)
-                    if has_begun or not workers or not _has_money(started):
+                    if not workers or not _has_money(started) or (has_begun and not said.can_continue()):
                         raise
+                    if has_begun:
+                        task = said.continue_task(started.task, worker.id)
                     failed = error
                     continue
                 except BudgetExhausted as refused:
@@ -143,12 +150,15 @@ class SoloRunner:
                     raise failed from refused  # no money for another worker: the first fault counts
                 finally:
                     await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
-                started.end(require_answer(live.result()))
+                result = require_answer(live.result())
+                started.end(replace(result, answer=said.merge(result.answer, worker.id)))
                 return
 
-    async def _stream_one(self, started: Started, budget: RunBudget, live: LiveCall) -> AsyncIterator[Piece]:
+    async def _stream_one(
+        self, started: Started, budget: RunBudget, live: LiveCall, task: Task
+    ) -> AsyncIterator[Piece]:
         """Yield the pieces of one worker, within budget and time. The call is always recorded."""
-        async with budget.reserve(live.worker, started.task) as hold:
+        async with budget.reserve(live.worker, task) as hold:
             pieces = self._caller.stream(live, hold.task)
             try:
                 async with in_time(started):

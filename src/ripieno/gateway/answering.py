@@ -8,7 +8,7 @@ from functools import partial
 
 from ripieno.app import Installation
 from ripieno.app.runtime import Runtime
-from ripieno.domain import Account, Answer, Arrival, JsonValue, Pool, Task, WorkerId
+from ripieno.domain import Account, Answer, Arrival, Budget, JsonValue, Objective, Pool, Task, WorkerId
 from ripieno.errors import (
     InDoubt,
     NoEligibleWorker,
@@ -116,7 +116,14 @@ class Answering:
         if thread is not None:
             parsed = replace(parsed, echo=describe_thread(thread))
         runtime = self._app.runtime
-        options, task = self._make_task(parsed, facts, runtime)
+        base, names = self._models.read(runtime)
+        try:
+            options = parse_request_options(parsed.body, parsed.model, facts.request.headers, base, names)
+        except UnknownModel as error:
+            raise UnknownModel(error.model, list_allowed_workers(facts.grant, runtime.pool)) from error
+        objective, budget = self._keyring.restrict(facts.grant, options.objective, options.budget)
+        messages = self._reasonings.assign(parsed.messages)
+        task = _make_task(replace(parsed, messages=messages), objective, budget, options.kind)
         state = _RequestState(facts, runtime, dialect, parsed, options, task, thread)
         answer: Response | Stream | None = None
         self._enter(runtime.settings.gateway.max_in_flight)
@@ -135,26 +142,6 @@ class Answering:
             if not isinstance(answer, Stream):  # a stream calls it at its own end
                 await self._end(state)
         return answer
-
-    def _make_task(self, parsed: ParsedRequest, facts: Facts, runtime: Runtime) -> tuple[RequestOptions, Task]:
-        grant = facts.grant
-        base, names = self._models.read(runtime)
-        try:
-            options = parse_request_options(parsed.body, parsed.model, facts.request.headers, base, names)
-        except UnknownModel as error:
-            raise UnknownModel(error.model, list_allowed_workers(grant, runtime.pool)) from error
-        objective, budget = self._keyring.restrict(grant, options.objective, options.budget)
-        task = Task(
-            messages=self._reasonings.assign(parsed.messages),
-            tools=parsed.tools,
-            params=parsed.params,
-            served_tools=parsed.served_tools,
-            native=parsed.native,
-            objective=objective,
-            budget=budget,
-            kind=options.kind,
-        )
-        return options, task
 
     async def _answer_whole(self, state: _RequestState) -> Response:
         facts, name = state.facts, self._name_cached(state)
@@ -280,6 +267,19 @@ class Answering:
             raise Overloaded(f"{most} requests run already, and the gateway accepts no more", retry_after_s=1.0)
         self._in_flight += 1
         self._metrics.in_flight.inc()
+
+
+def _make_task(parsed: ParsedRequest, objective: Objective, budget: Budget, kind: str | None) -> Task:
+    return Task(
+        messages=parsed.messages,
+        tools=parsed.tools,
+        params=parsed.params,
+        served_tools=parsed.served_tools,
+        native=parsed.native,
+        objective=objective,
+        budget=budget,
+        kind=kind,
+    )
 
 
 def _find_doubt(pool: Pool, started: Started | None, error: ProviderError) -> InDoubt | None:

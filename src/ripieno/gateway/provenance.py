@@ -42,6 +42,8 @@ def describe_answer(answered: Answered) -> Provenance:
     }
     if answered.answer.lost:
         body["lost"] = answered.answer.lost
+    if answered.answer.authors:
+        body["authors"] = answered.answer.authors
     return Provenance(headers=headers, body=body)
 
 

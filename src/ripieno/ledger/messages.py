@@ -33,6 +33,8 @@ def make_answer_body(answer: Answer | None) -> dict[str, JsonValue] | None:
         body["content"] = answer.content
     if answer.lost:
         body["lost"] = answer.lost
+    if answer.authors:
+        body["authors"] = answer.authors
     return body
 
 
