@@ -131,7 +131,7 @@ def list_lost(task: Task, wire: str) -> tuple[Feature, ...]:
     native = task.native.wire if task.native is not None else _find_wire(task)
     lost = []
     for feature in sorted(find_features(task)):
-        if native == wire or (table is not None and table[feature] is not Carriage.LOST):
+        if (native and native == wire) or (table is not None and table[feature] is not Carriage.LOST):
             continue
         if feature in _BY_RULE or (table is None and feature not in _ONLY_TEXT):
             continue

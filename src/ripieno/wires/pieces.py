@@ -209,9 +209,12 @@ class CallSorter:
         self._arguments: list[str] = []
         self._checks = 0
         self._waiting: dict[int, list[CallPiece]] = {}
+        self._ended: set[int] = set()
 
     def add(self, piece: CallPiece) -> list[CallPiece]:
-        """Add one part; return the parts that can be written now."""
+        """Add one part; return the parts that can be written now. A part of a call that has ended is left out."""
+        if piece.index in self._ended:
+            return []
         if self._open not in (None, piece.index):
             self._waiting.setdefault(piece.index, []).append(piece)
             return self._advance()
@@ -229,6 +232,8 @@ class CallSorter:
         """Open the calls that wait, as long as the open one is complete."""
         released: list[CallPiece] = []
         while self._waiting and self._is_complete():
+            if self._open is not None:
+                self._ended.add(self._open)
             self._open = next(iter(self._waiting))
             pieces = self._waiting.pop(self._open)
             self._arguments = [piece.arguments for piece in pieces]
