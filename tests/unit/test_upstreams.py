@@ -245,7 +245,12 @@ def test_features_of_a_task_and_what_each_wire_loses() -> None:
     media = tuple(Media(kind=kind, data="x") for kind in MediaKind)
     odd, served = Opaque(wire="w", kind="k", raw={}), ServerTool(wire="w", kind="k", raw={})
     result = ToolResult(call="c", content=(Media(kind=MediaKind.IMAGE, data="x"), odd), is_error=True)
-    parts = (marked, *media, Media(kind=MediaKind.DOCUMENT, url="u"), Media(kind=MediaKind.IMAGE, file="f"))
+    parts: tuple[Part, ...] = (
+        marked,
+        *media,
+        Media(kind=MediaKind.DOCUMENT, url="u"),
+        Media(kind=MediaKind.IMAGE, file="f"),
+    )
     own: tuple[Part, ...] = (Reasoning(text="hm"), Reasoning(sealed="x"), served, odd)
     messages = (
         Message(role="user", content=parts),
