@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 MOST_OPS = 500
 """Reservations and changes in one transaction."""
+GROUP_S = 0.004
+"""Least seconds from one transaction to the next: under load each then holds the reservations of several requests."""
 CHANGES_WAIT_S = 0.05
 """Seconds that changes wait for a reservation, to be written with it. Until then they hold more than they need."""
 
@@ -48,6 +50,8 @@ class Accounts:
     """US dollars that runs of this process reserve, by key."""
     _queue: list[_Waiting] = field(default_factory=list)
     _writer: "asyncio.Task[None] | None" = None
+    _wrote_at: float = 0.0
+    """The loop's time of the latest transaction's end."""
     _is_at_fault: bool = False
     """Whether the latest transaction failed."""
     _is_urgent: asyncio.Event = field(default_factory=asyncio.Event)
@@ -145,8 +149,12 @@ class Accounts:
             while self._has_reservation() or (self._queue and not self._is_at_fault):
                 if not self._has_reservation():
                     await self._wait_for_reservation()
+                wait_s = self._wrote_at + GROUP_S - asyncio.get_running_loop().time()
+                if wait_s > 0.0 and not self._is_closing:
+                    await asyncio.sleep(wait_s)
                 batch, self._queue = self._queue[:MOST_OPS], self._queue[MOST_OPS:]
                 await self._write_batch(batch)
+                self._wrote_at = asyncio.get_running_loop().time()
         finally:
             self._writer = None
             for waiting in batch:  # no caller waits for ever, whatever fails
