@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from tests.certificates import Authority
-from tests.conftest import HANG_S
+from tests.conftest import HANG_S, pause
 
 from ripieno.providers import http
 from ripieno.providers.http import (
@@ -235,9 +235,8 @@ async def test_a_client_shows_its_certificate(tmp_path: Path) -> None:
         async with client(base, security=shown) as asking:
             assert (await asking.fetch("POST", "/", b"{}")).status == 200
         async with client(base, security=Security(ca_file=authority.ca_file)) as asking:
-            with pytest.raises(OSError, match=".") as failed:  # the server's alert may get lost when it resets
+            with pytest.raises((BadCertificate, Broken)):  # the server's alert may get lost when it resets
                 await asking.fetch("POST", "/", b"{}")
-            assert isinstance(failed.value, (BadCertificate, Broken))
         assert len(server.heads) == 1
 
 
@@ -323,7 +322,7 @@ async def test_bytes_that_nobody_asked_for_never_become_a_reply() -> None:
         writer.write(reply(b"right"))
         await writer.drain()
         if len(seen.heads) == 1:
-            await asyncio.sleep(0.05)
+            await pause(0.05)
             writer.write(reply(b"wrong"))
             seen.left.set()
         return True
@@ -331,7 +330,7 @@ async def test_bytes_that_nobody_asked_for_never_become_a_reply() -> None:
     async with upstream(answer) as server, client(f"http://127.0.0.1:{server.port}") as asking:
         assert (await asking.fetch("GET", "/")).body == b"right"
         await server.left.wait()
-        await asyncio.sleep(0.05)
+        await pause(0.05)
         assert (await asking.fetch("GET", "/")).body == b"right"
         assert server.connections == 2
 
@@ -415,7 +414,7 @@ async def test_a_cancel_reaches_the_server_at_once(kind: str, tmp_path: Path, *,
 
         task = asyncio.create_task(ask())
         await asyncio.wait_for(server.came.wait(), HANG_S)
-        await asyncio.sleep(0.05)
+        await pause(0.05)
         task.cancel()
         cancelled_at = time.monotonic()
         await asyncio.wait({task})
@@ -433,7 +432,7 @@ async def test_a_server_that_does_not_take_connections_is_unreachable_in_time() 
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
         async with client(f"http://127.0.0.1:{port}", timeouts=Timeouts(connect_s=0.2)) as asking:
-            with pytest.raises(Unreachable, match="no connection to .* in time"):
+            with pytest.raises(Unreachable, match=r"no connection to .* in time"):
                 await asking.fetch("GET", "/")
         for filler in fillers:
             filler.close()

@@ -30,7 +30,8 @@ AUTO = "auto"
 FILE = "ripieno.toml"
 HOME = ".ripieno"
 PREFIX = "RIPIENO_"
-_PATHS = (("home",), ("ledger", "outbox"), ("route", "rules"), ("conductor", "checkpoint"), ("conductor", "head"))
+_FILES = "home gateway.tls_cert gateway.tls_key ledger.outbox route.rules conductor.checkpoint conductor.head"
+_PATHS = tuple(tuple(key.split(".")) for key in _FILES.split())
 _URLS = (("ledger", "url"), ("memory", "url"))
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?].*)", re.DOTALL)
 """Matches a SQLite URL with a relative path, but not `:memory:`."""

@@ -15,8 +15,17 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from ripieno.providers.transport import IN_USE, BadCertificate, Broken, Pool, ProxyFault, Security, Unreachable
-from ripieno.providers.transport import find_proxy, translate
+from ripieno.providers.transport import (
+    IN_USE,
+    BadCertificate,
+    Broken,
+    HttpConnections,
+    ProxyFault,
+    Security,
+    Unreachable,
+    find_proxy,
+    translate,
+)
 
 __all__ = [
     "BadCertificate", "Broken", "HttpClient", "HttpReply", "ProxyFault", "Security", "Streaming", "Timeouts",
@@ -110,11 +119,13 @@ class HttpClient:
         """
         async with asyncio.timeout(self.timeouts.total_s if total_s is None else total_s):
             response = await self.open(method, path, body, is_once=is_once, coding="gzip, deflate")
+            is_whole = False
             try:
                 content = await self._read(response)
-            except BaseException:
-                cut(response)
-                raise
+                is_whole = True
+            finally:
+                if not is_whole:
+                    cut(response)
             response.release()
             return HttpReply(response.status, response.headers, content)
 
@@ -159,7 +170,7 @@ class HttpClient:
                 if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
                     raise
                 raise translate(error, place=self.place) from error
-            except BaseException:
+            except asyncio.CancelledError:
                 if (wire := IN_USE.get()) is not None:
                     wire.cut()
                 raise
@@ -183,7 +194,7 @@ class HttpClient:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def leave(self, response: aiohttp.ClientResponse) -> None:
-        """Keep the connection of a reply that was read to its last part. Its end may still arrive, in the background."""
+        """Keep the connection of a reply that was read to its last part. Its end may still arrive."""
         if response.content.is_eof():
             response.release()
             return
@@ -195,7 +206,7 @@ class HttpClient:
         session = self._sessions.get(is_once)
         if session is None:
             session = self._sessions[is_once] = aiohttp.ClientSession(
-                connector=Pool(context=self._tls, keeps=not is_once),
+                connector=HttpConnections(context=self._tls, keeps=not is_once),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=AUTOMATIC,
@@ -295,12 +306,12 @@ async def _await_end(response: aiohttp.ClientResponse) -> None:
             while await response.content.readany():
                 pass
     except (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError):
-        cut(response)
-    except BaseException:
-        cut(response)
-        raise
-    else:
-        response.release()
+        pass
+    finally:
+        if response.content.is_eof():
+            response.release()
+        else:
+            cut(response)
 
 
 def _is_loss(error: Exception) -> bool:

@@ -87,7 +87,7 @@ def find_proxy(scheme: str, host: str, port: int) -> str | None:
         return None
     proxies = urllib.request.getproxies_environment()
     proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass_environment(f"{host}:{port}", proxies):
+    if not proxy or urllib.request.proxy_bypass(f"{host}:{port}"):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     parts = urlsplit(proxy)
@@ -103,7 +103,7 @@ def _is_here(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-class Wire(ResponseHandler):
+class HttpConnection(ResponseHandler):
     """One connection of the pool, which knows whether a request may be sent again."""
 
     def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
@@ -135,11 +135,11 @@ class Wire(ResponseHandler):
             self._socket.abort()
 
 
-IN_USE: ContextVar[Wire | None] = ContextVar("IN_USE", default=None)
+IN_USE: ContextVar[HttpConnection | None] = ContextVar("IN_USE", default=None)
 """The connection of the running task's request, once it has one."""
 
 
-class Pool(aiohttp.TCPConnector):
+class HttpConnections(aiohttp.TCPConnector):
     """A pool of connections that tells through `IN_USE` which one a request got.
 
     Args:
@@ -152,7 +152,7 @@ class Pool(aiohttp.TCPConnector):
             super().__init__(limit=MOST_CONNECTIONS, keepalive_timeout=KEPT_S, ssl=tls)
         else:
             super().__init__(limit=MOST_CONNECTIONS, force_close=True, ssl=tls)
-        self._factory = partial(Wire, loop=self._loop)
+        self._factory = partial(HttpConnection, loop=self._loop)  # type: ignore[assignment]  # a kind of it
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: "list[Trace]", timeout: aiohttp.ClientTimeout
@@ -161,7 +161,7 @@ class Pool(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, traces, timeout)
             wire = connection.protocol
-            assert isinstance(wire, Wire)
+            assert isinstance(wire, HttpConnection)
             if not wire.should_close:
                 break
             connection.close()  # the server sent bytes that nobody asked for: they must not become the next reply
