@@ -152,7 +152,7 @@ class HttpApp:
     async def _ask(self, request: Request) -> Response | Stream:
         try:
             return await self.handler(request)
-        except Exception:  # the handler turns its own errors into answers, so that this is a fault of ours
+        except Exception:  # the handler should turn every error into an answer
             log.exception("the handler failed")
             return self.refusal(500, "an internal error; the log of the gateway has the reason", request.headers)
 

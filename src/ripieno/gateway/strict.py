@@ -119,9 +119,15 @@ class StrictProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             self._fail(505, "the gateway speaks HTTP/1.1 and HTTP/1.0")
         if self.parser.should_upgrade():
-            self._plain_head = self._make_plain_head()
+            method = self.parser.get_method()
+            if method == b"CONNECT":
+                self._fail(405, "the gateway is no proxy")
+            begin = b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())
+            self._plain_head = begin + _write_without_offer(self.headers)
             return
-        authority = None if self.url.startswith(b"/") else self._read_authority()
+        authority = None
+        if not self.url.startswith(b"/") and not (authority := _read_authority(self.url)):
+            self._fail(400, "the address is malformed")
         super().on_headers_complete()
         if authority is not None:
             self.scope["extensions"] = {AUTHORITY: {"host": authority}}
@@ -132,29 +138,6 @@ class StrictProtocol(HttpToolsProtocol):
         """End a request, unless its body is still to be read."""
         if not self._plain_head:
             super().on_message_complete()
-
-    def _make_plain_head(self) -> bytes:
-        """Write the head of a request again, without the upgrade that it offers: its body is then HTTP/1.1, too."""
-        method = self.parser.get_method()
-        if method == b"CONNECT":
-            self._fail(405, "the gateway is no proxy")
-        lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
-        for name, value in self.headers:
-            if name == b"connection":
-                kept = [each.strip() for each in value.split(b",") if each.strip().lower() not in _OFFERED]
-                lines += [b"connection: %b\r\n" % b", ".join(kept)] if kept else []
-            elif name not in _OFFERED:
-                lines.append(b"%b: %b\r\n" % (name, value))
-        return b"".join(lines) + b"\r\n"
-
-    def _read_authority(self) -> str:
-        """Return host and port of a whole URL."""
-        url = httptools.parse_url(self.url)
-        if url.userinfo or not url.host or url.schema not in (b"http", b"https") or not url.path:
-            self._fail(400, "the address is malformed")
-        name = url.host.decode("latin-1")
-        name = f"[{name}]" if ":" in name else name
-        return name if url.port is None else f"{name}:{url.port}"
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -187,7 +170,7 @@ class StrictProtocol(HttpToolsProtocol):
             self._refuse()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or refuse what followed this one."""
+        """Start the next request, or refuse what followed this one."""
         super().on_response_complete()
         if self._fault is not None and not self.pipeline and self.cycle.response_complete:
             self._refuse()
@@ -231,3 +214,25 @@ class StrictProtocol(HttpToolsProtocol):
             self._refuse()
         else:
             self.transport.abort()
+
+
+def _write_without_offer(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Write headers again, without the upgrade that they offer, so that the body is read as HTTP/1.1."""
+    lines = []
+    for name, value in headers:
+        if name == b"connection":
+            kept = [each.strip() for each in value.split(b",") if each.strip().lower() not in _OFFERED]
+            lines += [b"connection: %b\r\n" % b", ".join(kept)] if kept else []
+        elif name not in _OFFERED:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines) + b"\r\n"
+
+
+def _read_authority(target: bytes) -> str:
+    """Return host and port of a target that is a whole URL; empty if it is malformed."""
+    url = httptools.parse_url(target)
+    if url.userinfo or not url.host or url.schema not in (b"http", b"https") or not url.path:
+        return ""
+    name = url.host.decode("latin-1")
+    name = f"[{name}]" if ":" in name else name
+    return name if url.port is None else f"{name}:{url.port}"

@@ -8,6 +8,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ LARGE_BODY = 1024 * 1024
 """Bytes of a request body from which aiohttp wants a file, so that it can write in parts."""
 END_S = 1.0
 """Seconds that the end of a reply may come after its last part."""
+_IN_PARTS = {"accept-encoding": "identity"}
 AUTOMATIC = ("accept", "accept-encoding", "content-type", "user-agent")
 """Headers that aiohttp would add."""
 
@@ -118,7 +120,7 @@ class HttpClient:
             TimeoutError: the reply took too long.
         """
         async with asyncio.timeout(self.timeouts.total_s if total_s is None else total_s):
-            response = await self.open(method, path, body, is_once=is_once, coding="gzip, deflate")
+            response = await self.open(method, path, body, is_once=is_once)
             is_whole = False
             try:
                 content = await self._read(response)
@@ -146,10 +148,13 @@ class HttpClient:
             await session.close()
         await asyncio.sleep(0)  # a transport closes its socket at the loop's next turn
 
-    async def open(self, method: str, path: str, body: bytes, *, is_once: bool, coding: str) -> aiohttp.ClientResponse:
-        """Send a request, and return the reply without its body. See `fetch` for errors."""
+    async def open(
+        self, method: str, path: str, body: bytes, *, is_once: bool, parts: bool = False
+    ) -> aiohttp.ClientResponse:
+        """Send a request, and return the reply without its body, which comes uncompressed if it is read in parts."""
         session = self._open_session(is_once=is_once)
         url = URL(self._base + path, encoded=True)
+        timeout = _limit_connecting(self.timeouts.connect_s)
         while True:
             IN_USE.set(None)
             data = (io.BytesIO(body) if len(body) > LARGE_BODY else body) if body or method != "GET" else None
@@ -158,10 +163,10 @@ class HttpClient:
                     method,
                     url,
                     data=data,
-                    headers={"accept-encoding": coding},
+                    headers=_IN_PARTS if parts else None,
                     proxy=self._proxy,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=self.timeouts.connect_s),
+                    timeout=timeout,
                 )
             except (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError, ValueError) as error:
                 wire = IN_USE.get()
@@ -207,7 +212,7 @@ class HttpClient:
         if session is None:
             session = self._sessions[is_once] = aiohttp.ClientSession(
                 connector=HttpConnections(context=self._tls, keeps=not is_once),
-                headers=self._headers,
+                headers={"accept-encoding": "gzip, deflate", **self._headers},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=AUTOMATIC,
                 read_bufsize=READ_BYTES,
@@ -234,9 +239,7 @@ class Streaming:
     async def __aenter__(self) -> Self:
         self._began = asyncio.get_running_loop().time()
         async with asyncio.timeout_at(self._began + self.client.timeouts.first_s):
-            response = await self.client.open(
-                self.method, self.path, self.body, is_once=self.is_once, coding="identity"
-            )
+            response = await self.client.open(self.method, self.path, self.body, is_once=self.is_once, parts=True)
         self._response = response
         self.head = HttpReply(response.status, response.headers)
         return self
@@ -312,6 +315,11 @@ async def _await_end(response: aiohttp.ClientResponse) -> None:
             response.release()
         else:
             cut(response)
+
+
+@cache
+def _limit_connecting(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 def _is_loss(error: Exception) -> bool:

@@ -164,7 +164,7 @@ class HttpConnections(aiohttp.TCPConnector):
             assert isinstance(wire, HttpConnection)
             if not wire.should_close:
                 break
-            connection.close()  # the server sent bytes that nobody asked for: they must not become the next reply
+            connection.close()  # the server sent bytes without a request: they must not become the next reply
         wire.exchanges += 1
         wire.has_reply = False
         IN_USE.set(wire)
