@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from tests.certificates import Authority
 from tests.conftest import HANG_S, pause
+from tests.integration.conftest import open_gateway
 
 from ripieno.providers import http
 from ripieno.providers.http import (
@@ -436,3 +437,22 @@ async def test_a_server_that_does_not_take_connections_is_unreachable_in_time() 
                 await asking.fetch("GET", "/")
         for filler in fillers:
             filler.close()
+
+
+async def test_the_record_of_a_call_names_a_bad_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with upstream(answer_ok, tls=authority.sign("127.0.0.1").serve()) as server:
+        Path("ripieno.toml").write_text(
+            "[ledger]\nurl = 'sqlite:///ledger.db'\n"
+            f"[providers.a]\nkind = 'openai'\nbase_url = 'https://127.0.0.1:{server.port}/v1'\n"
+            "[workers.a]\nprovider = 'a'\nprice = 'free'\nprivacy = 'local'\n"
+        )
+        async with open_gateway() as (app, address, asking):
+            ask = {"model": "a", "messages": [{"role": "user", "content": "x"}]}
+            async with asking.post(f"{address}/v1/chat/completions", json=ask) as response:
+                assert response.status == 502
+                assert (await response.json())["error"]["code"] == "provider_unreachable"
+            runs = app.ledger.runs.of_decision(str(app.ledger.decisions.last()))
+            assert "certificate of 127.0.0.1" in str(runs[0].calls[0].error)
+            assert "is not accepted" in str(runs[0].calls[0].error)
+        assert not server.heads
