@@ -20,10 +20,10 @@ import numpy as np
 from benchmarks.planted import CARRIERS, FORMS, SECRETS
 
 from ripieno.domain import Sensitivity, Task
-from ripieno.wires import ChatDialect
 from ripieno.privacy import Scanner, make_scanner
 from ripieno.privacy.boundary import list_seen
 from ripieno.privacy.unpack import read_text
+from ripieno.wires import ChatDialect
 
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import BasePlugin

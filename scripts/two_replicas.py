@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ripieno.gateway.asgi import HttpApp
 from ripieno.gateway.http import Request, Response
-from ripieno.gateway.http_server import HttpServer
+from ripieno.gateway.listening import HttpServer
 from ripieno.ledger import Ledger
 from ripieno.providers.http import HttpClient
 
@@ -60,8 +61,7 @@ def free_port() -> int:
 
 async def demonstrate(folder: Path, *, ledger_url: str, redis_url: str, nginx: str, seconds: float) -> Tally:
     """Serve with two replicas, load them through nginx, kill one half-way; the ledger is checked by the caller."""
-    listening = await start_upstream()
-    upstream = int(listening.sockets[0].getsockname()[1])
+    listening, upstream = await start_upstream()
     ports = [free_port(), free_port()]
     replicas = [start_replica(folder, port, upstream, ledger_url, redis_url) for port in ports]
     front = free_port()
@@ -75,20 +75,23 @@ async def demonstrate(folder: Path, *, ledger_url: str, redis_url: str, nginx: s
         replicas[0].kill()
         await asyncio.gather(*lanes)
     finally:
-        listening.close()
+        await listening.drain(within_s=1.0)
         for process in (balancer, *replicas):
             process.terminate()
             process.wait(30)
     return tally
 
 
-async def start_upstream() -> asyncio.Server:
+async def start_upstream() -> tuple[HttpServer, int]:
     async def answer(request: Request) -> Response:
         await asyncio.sleep(0.01)
         return Response(ANSWER)
 
-    server = HttpServer(answer, lambda status, said, _: Response(said.encode(), status=status))
-    return await asyncio.get_running_loop().create_server(server.make_protocol, "127.0.0.1", 0)
+    server = HttpServer(HttpApp(answer, lambda status, said, _: Response(said.encode(), status=status)))
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    await server.start(listener)
+    return server, listener.getsockname()[1]
 
 
 def start_replica(folder: Path, port: int, upstream: int, ledger_url: str, redis_url: str) -> "subprocess.Popen[bytes]":

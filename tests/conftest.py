@@ -89,6 +89,14 @@ def end_child(child: psutil.Process) -> None:
     child.wait(HANG_S)
 
 
+async def pause(seconds: float) -> None:
+    """Let some time pass, in which the kernel or a server may do what no event tells. It never makes a test right."""
+    loop = asyncio.get_running_loop()
+    passed = loop.create_future()
+    loop.call_later(seconds, passed.set_result, None)
+    await passed
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """An empty ledger on disk."""

@@ -37,7 +37,7 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
     }
     assert found == {
         "cli/main.py",
-        "gateway/http_server.py",
+        "gateway/asgi.py",
         "gateway/server.py",
         "ledger/database.py",
         "ledger/commit.py",

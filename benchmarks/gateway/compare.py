@@ -1,10 +1,12 @@
 """Gateways side by side: the same upstream, load and core, one after the other, in one run.
 
     python benchmarks/gateway/compare.py [--seconds 4] [--litellm PATH] [--portkey PATH]
+    python benchmarks/gateway/compare.py --before SRC [--rounds 4]
 
 The gateway has the last core for itself, upstream and load the others. What to trust is CPU per request, as a ratio to
 nginx in the same run; times are noisy. nginx comes from Debian's package. `--litellm` is the `litellm` command of an
-environment with `litellm[proxy]`, `--portkey` the folder of the npm package `@portkey-ai/gateway`.
+environment with `litellm[proxy]`, `--portkey` the folder of the npm package `@portkey-ai/gateway`. `--before` names the
+folder `src` of another version of Ripieno: both then run at once on the last core, and take turns.
 """
 
 import argparse
@@ -94,22 +96,7 @@ def list_contenders(upstream: int, folder: Path, options: argparse.Namespace) ->
             "proxy_buffering off; } } }"
         )
         found.append(Contender(name="nginx", start=[nginx, "-c", f"{folder}/nginx.conf"], port=port, model="mock"))
-    for name, model in (("ripieno named", "w0"), ("ripieno auto", "auto")):
-        port = free_port()
-        settings = folder / f"{model}.toml"
-        settings.write_text(
-            f'home = "{folder}/{model}"\n[ledger]\nurl = "sqlite:///{folder}/{model}.db"\n'
-            f'[providers.up]\nkind = "openai"\nbase_url = "{base}/v1"\n'
-            + "".join(
-                f'[workers.w{i}]\nprovider = "up"\nmodel = "mock"\nmax_concurrency = 256\nusd_per_call = {i + 1}e-3\n'
-                for i in range(4)
-            )
-        )
-        command = [sys.executable, "-m", "ripieno.cli", "--config", str(settings)]
-        key = make_key(command)
-        found.append(
-            Contender(name=name, start=[*command, "serve", "--port", str(port)], port=port, model=model, key=key)
-        )
+    found += [make_ripieno("ripieno named", "w0", base, folder), make_ripieno("ripieno auto", "auto", base, folder)]
     if options.litellm:
         port = free_port()
         (folder / "litellm.yaml").write_text(
@@ -131,10 +118,32 @@ def list_contenders(upstream: int, folder: Path, options: argparse.Namespace) ->
     return found
 
 
-def make_key(command: list[str]) -> str:
+def make_ripieno(name: str, model: str, base: str, folder: Path, source: str | None = None) -> Contender:
+    """Ripieno with four workers and a key; of another version if `source` is its folder `src`."""
+    port, place = free_port(), folder / name.replace(" ", "-")
+    settings = place.with_suffix(".toml")
+    settings.write_text(
+        f'home = "{place}"\n[ledger]\nurl = "sqlite:///{place}.db"\n'
+        f'[providers.up]\nkind = "openai"\nbase_url = "{base}/v1"\n'
+        + "".join(
+            f'[workers.w{i}]\nprovider = "up"\nmodel = "mock"\nmax_concurrency = 256\nusd_per_call = {i + 1}e-3\n'
+            for i in range(4)
+        )
+    )
+    command = [sys.executable, "-m", "ripieno.cli", "--config", str(settings)]
+    environment = {"PYTHONPATH": source} if source else {}
+    key = make_key(command, environment)
+    start = [*command, "serve", "--port", str(port)]
+    return Contender(name=name, start=start, port=port, model=model, key=key, environment=environment)
+
+
+def make_key(command: list[str], environment: Mapping[str, str]) -> str:
     """A virtual key with a budget and rates, so that what they cost is in the figures."""
     limits = ["--usd-per-day", "100000", "--requests-per-minute", "10000000"]
-    made = subprocess.run([*command, "keys", "create", "bench", *limits], capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        [*command, "keys", "create", "bench", *limits],
+        capture_output=True, text=True, check=True, env=os.environ | dict(environment),
+    )  # fmt: skip
     return made.stdout.strip()
 
 
@@ -208,6 +217,32 @@ async def measure(contender: Contender, folder: Path, options: argparse.Namespac
     return figures
 
 
+async def take_turns(before: Contender, now: Contender, folder: Path, options: argparse.Namespace) -> None:
+    """Print the CPU of named requests of two versions, measured in turns."""
+    with started(before, folder) as former, started(now, folder) as present:
+        assert former is not None
+        assert present is not None
+        costs: dict[str, list[float]] = {}
+        for contender in (before, now):
+            while not (await try_once(contender, make_asks(contender.model))).latency_s:
+                pass
+        for stream in (False, True):
+            ask = make_asks("w0", stream=stream)
+            for turn in range(options.rounds + 1):
+                for contender, process in ((before, former), (now, present)):
+                    spent = cpu_s(process)
+                    seen = await run_load(
+                        contender.port, contender.path, ask, lanes=16, seconds=options.seconds,
+                        headers=contender.all_headers,
+                    )  # fmt: skip
+                    spent = (cpu_s(process) - spent) * 1e3 / max(len(seen.latency_s), 1)
+                    if turn:  # the first warms up
+                        costs.setdefault(f"{'streamed' if stream else 'whole'}, {contender.name}", []).append(spent)
+    print("| CPU ms per named request, 16 in flight | median | rounds |\n| --- | --- | --- |")
+    for name, found in costs.items():
+        print(f"| {name} | {median(found):.3f} | {', '.join(f'{each:.3f}' for each in found)} |")
+
+
 async def try_once(contender: Contender, ask: list[bytes]) -> Seen:
     try:
         return await run_load(contender.port, contender.path, ask, lanes=1, seconds=0.0, headers=contender.all_headers)
@@ -262,6 +297,8 @@ async def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0.0, help="of the upstream")
     parser.add_argument("--litellm")
     parser.add_argument("--portkey")
+    parser.add_argument("--before", metavar="SRC")
+    parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
     os.sched_setaffinity(0, set(CORES[:-1]) or set(CORES))
     with tempfile.TemporaryDirectory() as name:
@@ -269,6 +306,11 @@ async def main() -> None:
         command = [sys.executable, str(HERE / "upstream.py"), str(upstream), "--delay-ms", str(options.delay_ms)]
         serving = await asyncio.create_subprocess_exec(*command)
         try:
+            if options.before:
+                base = f"http://127.0.0.1:{upstream}"
+                before = make_ripieno("before", "w0", base, folder, options.before)
+                await take_turns(before, make_ripieno("now", "w0", base, folder), folder, options)
+                return
             figures = {}
             for contender in list_contenders(upstream, folder, options):
                 figures[contender.name] = await measure(contender, folder, options)

@@ -9,12 +9,14 @@ import argparse
 import asyncio
 import json
 import random
+import socket
 from collections.abc import AsyncIterator
 
 import uvloop
 
+from ripieno.gateway.asgi import HttpApp
 from ripieno.gateway.http import Request, Response, Stream
-from ripieno.gateway.http_server import HttpServer
+from ripieno.gateway.listening import HttpServer
 
 WORDS = [
     "the",
@@ -106,9 +108,11 @@ async def main() -> None:
     parser.add_argument("--interval-ms", type=float, default=20.0)
     parser.add_argument("--fault-percent", type=float, default=0.0)
     options = parser.parse_args()
-    server = HttpServer(Upstream(options).answer, lambda status, said, _: Response(said.encode(), status=status))
-    listening = await asyncio.get_running_loop().create_server(server.make_protocol, "127.0.0.1", options.port)
-    await listening.serve_forever()
+    app = HttpApp(Upstream(options).answer, lambda status, said, _: Response(said.encode(), status=status))
+    listener = socket.create_server(("127.0.0.1", options.port))
+    listener.setblocking(False)
+    await HttpServer(app).start(listener)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from tests.e2e.test_cli import RIPIENO, read_json, run
 from tests.integration.test_app import make_outcomes
 from tests.learning.test_criticality import make_data
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 
 @pytest.fixture(autouse=True)
 def workplace(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

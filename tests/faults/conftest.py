@@ -104,7 +104,7 @@ def serve_in() -> Iterator[ServeIn]:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
-        found = re.match(r"(http://\S+)/v1", process.stdout.readline())
+        found = re.match(r"(https?://\S+)/v1", process.stdout.readline())
         assert found is not None, process.communicate()[1]
         served = Served(found.group(1), process, folder)
         started.append(served)

@@ -24,17 +24,30 @@ if TYPE_CHECKING:
 
 EMBEDDED_WORKERS = "embedded workers, small programs for trying things out: add your own with `ripieno pool add`"
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.command(epilog="\b\nExample:\n  ripieno serve --port 4141 --workers 2")
 @click.option("--host", help="Address to listen on. Any other than loopback needs a key.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port. 0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of processes.")
+@click.option("--tls-cert", type=_FILE, help="Certificate with its chain, in PEM form: serve HTTPS.")
+@click.option("--tls-key", type=_FILE, help="Key of the certificate, if it is in another file.")
 @click.pass_obj
-def serve(config: Path | None, *, host: str | None, port: int | None, workers: int) -> None:
+def serve(
+    config: Path | None,
+    *,
+    host: str | None,
+    port: int | None,
+    workers: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> None:
     """Serve the OpenAI-compatible address until Ctrl-C or SIGTERM. A second signal stops without waiting."""
     from ripieno.config import load_settings
 
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    asked = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key}
+    given = {name: value for name, value in asked.items() if value is not None}
     flags: dict[str, object] = {"gateway": given} if given else {}
     settings = load_settings(config, flags=flags).settings
     _empty_other_outboxes(settings)

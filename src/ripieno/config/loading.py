@@ -15,7 +15,7 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from ripieno.config.places import find_line, split_key, trim
+from ripieno.config.places import PATHS, find_line, split_key, trim
 from ripieno.config.reload import require_own_workers, require_reloadable
 from ripieno.config.scale import FORMER, SERVER
 from ripieno.config.settings import Settings
@@ -30,7 +30,6 @@ AUTO = "auto"
 FILE = "ripieno.toml"
 HOME = ".ripieno"
 PREFIX = "RIPIENO_"
-_PATHS = (("home",), ("ledger", "outbox"), ("route", "rules"), ("conductor", "checkpoint"), ("conductor", "head"))
 _URLS = (("ledger", "url"), ("memory", "url"))
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)([^/:?].*)", re.DOTALL)
 """Matches a SQLite URL with a relative path, but not `:memory:`."""
@@ -219,7 +218,7 @@ def _name_variable(path: tuple[str, ...]) -> str:
 
 def _resolve(layer: Tree, folder: Path) -> Tree:
     """Make the relative paths of the file relative to the current folder."""
-    for path in _PATHS:
+    for path in PATHS:
         layer = _change(layer, path, lambda value: str(folder / value))
     for path in _URLS:
         layer = _change(layer, path, lambda value: _RELATIVE.sub(lambda m: f"{m[1]}{folder / m[2]}", value))

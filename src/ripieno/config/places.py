@@ -1,7 +1,18 @@
-"""Places: the line of a key in a TOML file."""
+"""Places: the line of a key in a TOML file, and the keys that hold the place of a file."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
+
+PATHS = (
+    ("home",),
+    ("gateway", "tls_cert"),
+    ("gateway", "tls_key"),
+    ("ledger", "outbox"),
+    ("route", "rules"),
+    ("conductor", "checkpoint"),
+    ("conductor", "head"),
+)
+"""Keys whose values are paths, relative to the folder of the file."""
 
 
 def find_line(text: str, path: Sequence[str]) -> int | None:

@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ripieno.domain import Mode, Privacy
@@ -53,6 +53,10 @@ class GatewaySettings(_Part):
     """Redis or Valkey where replicas share rates, spend and worker health; set RIPIENO_GATEWAY__SHARED_URL."""
     traces_url: str | None = None
     """OTLP over HTTP address for spans, such as http://127.0.0.1:4318/v1/traces; None sends none."""
+    tls_cert: Path | None = None
+    """File with the certificate and its chain, in PEM form: the gateway then serves HTTPS; `--tls-cert` sets it."""
+    tls_key: Path | None = None
+    """File with the key of `tls_cert`, in PEM form. Default: the key is in `tls_cert`; `--tls-key` sets it."""
     drain_s: float = Field(default=30.0, ge=0)
     """Seconds that the gateway waits for open requests when it stops."""
 
@@ -62,6 +66,12 @@ class GatewaySettings(_Part):
         if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
             raise ValueError("a key consists of printable ASCII characters without spaces")
         return key
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "GatewaySettings":
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("tls_key needs tls_cert, the certificate that the key belongs to")
+        return self
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -17,6 +17,8 @@ class Limits:
     """For receiving a whole request, from its first byte."""
     idle_s: float = 75.0
     """The server closes a connection after this time without a request."""
+    connections: int = 16_384
+    """Most open connections. The server answers a further one with 503."""
     stall_s: float = 60.0
     """The server closes a connection if its client reads nothing for this time."""
 

@@ -2,36 +2,23 @@
 
 import asyncio
 import gc
-import ipaddress
 import os
 import resource
-import secrets
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 
-from ripieno.app import FOLLOW_S, Installation
-from ripieno.app.remembering import beat_memory, extract_new_facts
+from ripieno.app import Installation
 from ripieno.config import GatewaySettings
-from ripieno.domain import WorkerId
 from ripieno.errors import ConfigError
 from ripieno.gateway.admin_key import LEAST
-from ripieno.gateway.gate import Gate
-from ripieno.gateway.http import Limits
-from ripieno.gateway.http_server import HttpServer
-from ripieno.gateway.keyring import Keyring
-from ripieno.gateway.server import Gateway
-from ripieno.gateway.shared import Counts, RedisCounts
-from ripieno.gateway.spans import Spans
+from ripieno.gateway.listening import BACKLOG, HttpServer
+from ripieno.gateway.opening import is_loopback, open_gateway
 from ripieno.gateway.supervisor import ENDS
-from ripieno.gateway.visitors import Visitors
-from ripieno.loops import Loop, Loops
-from ripieno.memory.health import BEAT_S
 
-BACKLOG = 4096
 PARENT_S = 1.0
 """Seconds between two checks that the parent process still runs."""
 RELOAD_CHECK_INTERVAL_S = 0.05
@@ -86,41 +73,41 @@ async def running(app: Installation, listener: socket.socket, *, admin_key: str 
     Args:
         app: the opened app.
         listener: the bound socket.
-        admin_key: may do everything if no master key is set (see `load_admin_key`); without both there is no admin.
+        admin_key: see `open_gateway`.
     """
     settings = app.runtime.settings.gateway
-    master = settings.api_key.get_secret_value() if settings.api_key is not None else None
+    tls = load_tls(settings)
     is_local = is_loopback(listener.getsockname()[0])
-    is_open = not settings.needs_key and master is None and is_local
-    shared = RedisCounts(settings.shared_url.get_secret_value()) if settings.shared_url is not None else Counts()
-    key = master or admin_key or secrets.token_urlsafe()
-    is_lenient = app.runtime.settings.ledger.on_fault == "spool"
-    keyring = Keyring(
-        app.ledger.keys, admin=key, is_open=is_open, clock=app.clock, shared=shared, is_lenient=is_lenient
-    )
-    await keyring.refresh()
-    spans = Spans(settings.traces_url) if settings.traces_url is not None else None
-    viewer = settings.viewer_key.get_secret_value() if settings.viewer_key is not None else None
-    visitors = Visitors(key=key, viewer_key=viewer, is_open=is_open, clock=app.clock)
-    gate = Gate(hosts=settings.allowed_hosts, origins=settings.allowed_origins, is_loopback=is_local)
-    loops = Loops(app.ledger.loops)
-    gateway = Gateway(app, gate=gate, keyring=keyring, visitors=visitors, spans=spans, loops=loops)
-    limits = Limits(body_bytes=settings.body_bytes, memory_bytes=settings.memory_bytes)
-    http = HttpServer(gateway, gateway.refuse_malformed, limits=limits, headers=gate.headers)
-    server = await asyncio.get_running_loop().create_server(http.make_protocol, sock=listener, backlog=BACKLOG)
-    _start_loops(loops, app, keyring, shared)
+    async with open_gateway(app, is_local=is_local, admin_key=admin_key) as opened:
+        server = HttpServer(opened.app)
+        await server.start(listener, tls=tls)
+        try:
+            yield address_of(listener, is_secure=tls is not None)
+        finally:
+            opened.gateway.is_draining = True
+            await server.drain(within_s=settings.drain_s)
+
+
+def load_tls(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """Load the certificate of the settings; None without one.
+
+    Raises:
+        ConfigError: a file is missing, or is not what it should be.
+    """
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
     try:
-        yield address_of(listener)
-    finally:
-        gateway.is_draining = True
-        server.close()
-        await http.drain(within_s=settings.drain_s)
-        await loops.close()
-        await gateway.close()
-        await keyring.close()
-        await shared.close()
-        if spans is not None:
-            await asyncio.to_thread(spans.close)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        raise ConfigError(
+            f"the certificate {settings.tls_cert} or its key cannot be used: {error.strerror or error}",
+            key="gateway.tls_cert",
+            hint="tls_cert and tls_key name files in PEM form that belong together",
+        ) from error
+    return context
 
 
 async def serve_forever(
@@ -142,7 +129,7 @@ async def serve_forever(
             parent always finishes its requests: it gets each signal twice, from the terminal and from the parent,
             which kills it at the second signal.
         parent: id of the parent process; this process ends with it.
-        admin_key: see `running`.
+        admin_key: see `open_gateway`.
     """
     raise_file_limit()
     sys.setswitchinterval(SWITCH_S)
@@ -173,10 +160,11 @@ async def serve_forever(
             await asyncio.wait({asyncio.ensure_future(stopped.wait())}, timeout=PARENT_S)
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, *, is_secure: bool = False) -> str:
     """Return the base URL of a bound socket."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def raise_file_limit() -> None:
@@ -184,33 +172,3 @@ def raise_file_limit() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-async def _exchange_resting(app: Installation, shared: Counts) -> None:
-    """Exchange with other replicas which workers rest."""
-    await shared.share_resting({str(worker): left for worker, left in app.health.resting().items()})
-    for worker, left_s in (await shared.resting()).items():
-        app.health.note_resting(WorkerId(worker), left_s)
-
-
-def _start_loops(loops: Loops, app: Installation, keyring: Keyring, shared: Counts) -> None:
-    """Start the background loops. Each has one job, so that its name says what fails."""
-    often = partial(Loop, every_s=FOLLOW_S, clock=app.clock)
-    seldom = partial(Loop, every_s=BEAT_S, clock=app.clock)
-    loops.start(app.learning, app.refresh)
-    loops.start(often("keys"), keyring.refresh)
-    loops.start(often("probing"), lambda: app.runtime.caller.probe_resting(app.runtime.pool))
-    loops.start(often("replicas"), lambda: _exchange_resting(app, shared))
-    loops.start(often("runs"), app.runs.sweep, is_due=True)
-    loops.start(seldom("memory"), lambda: beat_memory(app))
-    loops.start(seldom("extraction"), lambda: extract_new_facts(app))

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from ripieno.domain import Message, Task
+from ripieno.providers.transport import Security
 
 
 class EndpointOptions(BaseModel):
@@ -29,6 +31,12 @@ class EndpointOptions(BaseModel):
     """Headers of every request, such as `openai-organization`."""
     query: dict[str, str] = Field(default_factory=dict)
     """Query of every request, such as Azure's `api-version`."""
+    ca_file: Path | None = None
+    """File with the only authorities to trust, in PEM form. Default: SSL_CERT_FILE, or the system's."""
+    cert_file: Path | None = None
+    """File with the certificate that is shown to the server, in PEM form."""
+    key_file: Path | None = None
+    """File with the key of `cert_file`."""
     connect_timeout_s: float = Field(default=5.0, gt=0)
     first_token_timeout_s: float = Field(default=30.0, gt=0)
     idle_timeout_s: float = Field(default=30.0, gt=0)
@@ -44,6 +52,10 @@ class EndpointOptions(BaseModel):
         if parts.scheme not in ("http", "https") or parts.hostname is None or parts.port == 0:
             raise ValueError(f"{value!r} is not an http or https address; write http://host:port/v1")
         return value
+
+    def make_security(self) -> Security:
+        """Make the settings of TLS connections."""
+        return Security(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
 
     def make_headers(self) -> dict[str, str]:
         """Make the headers of every request, with the key."""

@@ -20,7 +20,7 @@ from ripieno.errors import (
     ProviderUnreachable,
 )
 from ripieno.providers.base import stream_whole
-from ripieno.providers.http import HttpClient, Timeouts, Unreachable
+from ripieno.providers.http import BadCertificate, HttpClient, ProxyFault, Timeouts, Unreachable
 from ripieno.providers.listing import check_model
 from ripieno.providers.options import EndpointOptions, WorkerOptions
 from ripieno.providers.refusals import Profile, refuse_status
@@ -54,7 +54,9 @@ class RemoteProvider:
         )
         headers = {"content-type": "application/json", **options.make_headers()}
         try:
-            self._client = HttpClient(options.base_url, headers=headers, timeouts=timeouts)
+            self._client = HttpClient(
+                options.base_url, headers=headers, timeouts=timeouts, security=options.make_security()
+            )
         except ValueError as error:
             raise ConfigError(str(error), key="providers.base_url", hint="write http://host:port/v1") from error
         self._options: dict[int, tuple[Worker, WorkerOptions]] = {}
@@ -244,6 +246,10 @@ def _translate(worker: Worker, error: OSError) -> ProviderError:
             hint = "is its server running? `ripieno pool check`"
             unreachable = ProviderUnreachable(f"{worker.id!r} cannot be reached", worker=worker.id, hint=hint)
             unreachable.is_unsent = True
+            return unreachable
+        case BadCertificate() | ProxyFault():
+            unreachable = ProviderUnreachable(f"{worker.id!r} cannot be reached: {error}", worker=worker.id)
+            unreachable.is_unsent = isinstance(error, ProxyFault)
             return unreachable
         case _:
             return ProviderUnreachable(f"the connection to {worker.id!r} failed: {error}", worker=worker.id)
