@@ -58,28 +58,28 @@ def render_settings() -> str:
 
 WIRES = """# Wire formats
 
-A client speaks one format, and a worker may speak another. The table states how a worker of each format gets what a client of
-another format sends. A worker of the client's own format gets the request as the client sent it, but for the model, the key,
-and what a policy changes.
+A client speaks one format, and a worker may speak another. The table states how a worker of each format gets what a client
+of another format sends. A worker of the client's own format gets the request as the client sent it, but for the model, the
+key, and what a policy changes.
 
 - `whole`: the worker gets it in its own form.
 - `in another form`: it gets the content, such as a picture behind the tool's result, or a failure in words.
-- `lost`: there is no form. If another eligible worker has one, it is preferred (reason `cannot_carry` of the mask). If none
-  has, the answer's header `x-ripieno-lost` and the record name it.
+- `lost`: there is no form. If another eligible worker has one, it is preferred (reason `cannot_carry` of the mask). If
+  none has, the answer's header `x-ripieno-lost` and the record name it.
 
 Settings of sampling (`stop`, `seed`, `top_k`, penalties, `effort`, `verbosity`) do not decide which worker is eligible.
 Reasoning goes back to the worker that gave it, and to no other.
 
-`tests/integration/test_matrix.py` sends one request of each client's format to a worker of each format, whole and streamed, and
-compares what arrives with this table.
+`tests/integration/test_matrix.py` sends one request of each client's format to a worker of each format, whole and
+streamed, and compares what arrives with this table.
 """
 
 
 def render_wires() -> str:
     """Table of what each wire format carries."""
     rows = [WIRES, f"| | {' | '.join(NAMES[wire] for wire in TABLE)} |", f"| --- |{' --- |' * len(TABLE)}"]
-    for feature in Feature:
-        rows.append(f"| {feature.value} | {' | '.join(TABLE[wire][feature].value for wire in TABLE)} |")
+    carried = {feature: " | ".join(TABLE[wire][feature].value for wire in TABLE) for feature in Feature}
+    rows += [f"| {feature.value} | {columns} |" for feature, columns in carried.items()]
     return "\n".join(rows) + "\n"
 
 
