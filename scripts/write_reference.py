@@ -58,9 +58,9 @@ def render_settings() -> str:
 
 WIRES = """# Wire formats
 
-A client speaks one format, and a worker may speak another. The table states how a worker of each format gets what a client
-of another format sends. A worker of the client's own format gets the request as the client sent it, but for the model, the
-key, and what a policy changes.
+A client speaks one format, and a worker may speak another. The table states how a worker of each format gets what a
+client of another format sends. A worker of the client's own format gets the request as the client sent it, but for the
+model, the key, and what a policy changes.
 
 - `whole`: the worker gets it in its own form.
 - `in another form`: it gets the content, such as a picture behind the tool's result, or a failure in words.
