@@ -46,6 +46,7 @@ def test_broad_excepts_stand_only_where_foreign_code_is_entered() -> None:
         "plugins.py",
         "providers/callables.py",
         "providers/caller.py",
+        "providers/mcp.py",
         "verify/jailed/candidate.py",
         "verify/jailed/driver.py",
         "verify/jailed/server.py",

@@ -12,6 +12,7 @@ from ripieno.plugins import Plugin
 from ripieno.providers.base import Provider
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.llama import LlamaOptions, LlamaProvider
+from ripieno.providers.mcp import McpOptions, McpProvider
 from ripieno.providers.options import AnthropicOptions, EndpointOptions, GeminiOptions
 from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.replay import ReplayOptions, ReplayProvider
@@ -55,3 +56,4 @@ gemini = _remote(GeminiOptions, GeminiUpstream)
 llama: Plugin[LlamaOptions, Provider] = Plugin(LlamaOptions, LlamaProvider)
 callables: Plugin[CallableOptions, Provider] = Plugin(CallableOptions, CallableProvider)
 replay: Plugin[ReplayOptions, Provider] = Plugin(ReplayOptions, ReplayProvider)
+mcp: Plugin[McpOptions, Provider] = Plugin(McpOptions, McpProvider)
