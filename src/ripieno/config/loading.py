@@ -312,9 +312,8 @@ def _fault(place: tuple[str, ...], fault: str, path: Path, text: str, *, hint: s
 
 def _list_presets(settings: Settings) -> tuple[str, ...]:
     """List the presets. Routing is imported only if the settings name one, because that import is slow."""
-    usual = type(settings.route)().preset
-    if settings.route.preset == usual and not settings.gateway.aliases:
-        return (usual,)
+    if settings.route.preset == type(settings.route)().preset and not settings.gateway.aliases:
+        return (settings.route.preset,)
     from ripieno.route import PRESETS
 
     return tuple(PRESETS)
