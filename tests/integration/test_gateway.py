@@ -15,6 +15,7 @@ from tests.integration.conftest import JSON, Serve, open_app, write_pool
 
 from ripieno.app import Installation
 from ripieno.config import load_settings
+from ripieno.domain import Executed
 from ripieno.errors import ConfigError
 from ripieno.gateway import bind_socket, running
 from ripieno.testing import Reply
@@ -461,3 +462,25 @@ async def test_the_official_client_completes_a_prompt(serve: Serve) -> None:
             await client.completions.create(model="auto", prompt=["a", "b"])
         with pytest.raises(APIStatusError, match="suffix"):
             await client.completions.create(model="auto", prompt="a", suffix="b")
+
+
+async def test_requests_of_further_routes_are_passed_on_and_metered(serve: Serve) -> None:
+    sound = serve([Reply(raw=b"RIFF....", content_type="audio/wav")])
+    picture = serve([Reply(raw=b'{"data": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}')])
+    silent = serve([Reply(status=500, text="down")])
+    write_pool(sound, picture, silent)
+    async with open_gateway() as (app, address), open_client(address) as client, ClientSession() as plain:
+        spoken = await client.audio.speech.create(model="a", voice="alloy", input="Where is the key?")
+        assert spoken.content == b"RIFF...."
+        assert spoken.response.headers["content-type"] == "audio/wav"
+        assert (sound.seen[0].path, sound.seen[0].body["model"]) == ("/v1/audio/speech", "a")
+        status, body, headers = await post(plain, f"{address}/v1/images/generations", {"model": "b", "prompt": "a key"})
+        assert (status, body["data"], headers["x-ripieno-worker"]) == (200, [], "b")
+        await app.ledger.append()
+        entries = [stored.entry for stored in app.ledger.read(kinds=["executed"])]
+        runs = [entry.run for entry in entries if isinstance(entry, Executed)]
+        costs = {run.worker: (run.cost_usd, run.tokens) for run in runs}
+        assert costs == {"a": (0.001, 0), "b": (0.002, 12)}
+        for model, wanted in (("c", 502), ("nope", 404), (5, 400)):
+            status, _, _ = await post(plain, f"{address}/v1/moderations", {"model": model, "input": "x"})
+            assert status == wanted, model

@@ -26,6 +26,7 @@ from ripieno.gateway.gate import Gate
 from ripieno.gateway.http import Request
 from ripieno.gateway.keyring import Grant, Keyring
 from ripieno.gateway.memories import MemoryRoutes
+from ripieno.gateway.passing import PATHS
 from ripieno.gateway.runs import RunRoutes
 from ripieno.gateway.server import Gateway
 from ripieno.gateway.visitors import Visitors
@@ -63,6 +64,7 @@ EXPECTED: dict[Route, tuple[int, int, int, int]] = {
     ("POST", "/v1/conversations/{conversation}"): OWN,
     ("DELETE", "/v1/conversations/{conversation}"): OWN,
     ("POST", "/v1/embeddings"): KEYS,
+    **{("POST", path): KEYS for path in PATHS},
     ("GET", "/v1/models"): KEYS,
     ("GET", "/v1/models/{model}"): OWN,
     ("POST", "/v1/feedback"): OWN,
@@ -150,6 +152,7 @@ BODIES: dict[Route, object] = {
     ("POST", "/v1/conversations"): {"metadata": {}},
     ("POST", "/v1/conversations/{conversation}"): {"metadata": {"topic": "doors"}},
     ("POST", "/v1/embeddings"): {"model": "auto", "input": "x"},
+    **{("POST", path): {"model": "a", "input": "x"} for path in PATHS},
     ("POST", "/v1/memory"): {"text": "said by somebody"},
     ("POST", "/v1/memory/recall"): {"question": "what was said?"},
     ("POST", "/admin/keys"): {"name": "more"},

@@ -93,7 +93,7 @@ def _start_loops(loops: Loops, app: Installation, keyring: Keyring, shared: Coun
     seldom = partial(Loop, every_s=BEAT_S, clock=app.clock)
     loops.start(app.learning, app.refresh)
     loops.start(often("keys"), keyring.refresh)
-    loops.start(often("probing"), lambda: app.runtime.caller.probe_resting(app.runtime.pool))
+    loops.start(often("probing"), lambda: probe_resting(app.runtime.caller, app.runtime.pool))
     loops.start(often("replicas"), lambda: _exchange_resting(app, shared))
     loops.start(often("runs"), app.runs.sweep, is_due=True)
     loops.start(seldom("memory"), lambda: beat_memory(app))

@@ -21,6 +21,7 @@ from ripieno.gateway.keyring import Keyring
 from ripieno.gateway.memories import MemoryRoutes
 from ripieno.gateway.metrics import CONTENT_TYPE, Metrics
 from ripieno.gateway.models import Models
+from ripieno.gateway.passing import PassThrough
 from ripieno.gateway.provenance import make_failure_headers
 from ripieno.gateway.routes import Access, Route, RouteTable
 from ripieno.gateway.runs import RunRoutes
@@ -76,6 +77,7 @@ class Gateway:
                 Route("GET", "/metrics", self._show_metrics),
                 *Answering(app, keyring, models, self.metrics, stored).routes(),
                 *stored.routes(),
+                *PassThrough(app, keyring, models).routes(),
                 *models.routes(),
                 Route("POST", "/v1/embeddings", Embeddings(app, keyring, models).answer),
                 *RunRoutes(app).routes(),

@@ -1,6 +1,7 @@
 """Provider: the interface for calls to workers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from ripieno.domain import Answer, JsonValue, Task, Worker, WorkerId
@@ -43,6 +44,23 @@ class Embedder(Protocol):
 
     async def embed(self, worker: Worker, body: Mapping[str, JsonValue]) -> bytes:
         """Request embeddings in OpenAI's form. Return the reply as received."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A reply as received."""
+
+    body: bytes
+    content_type: str
+
+
+@runtime_checkable
+class Forwarder(Protocol):
+    """Additional interface of a provider that passes on requests of further routes."""
+
+    async def forward(self, worker: Worker, path: str, body: Mapping[str, JsonValue]) -> Forwarded:
+        """Send a body to a path, with the worker's model, and return the reply."""
         ...
 
 

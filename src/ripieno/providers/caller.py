@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
@@ -22,17 +22,15 @@ from ripieno.errors import (
     WorkerBusy,
 )
 from ripieno.privacy import Boundary, describe_kinds
-from ripieno.providers.base import Embedder, Provider
+from ripieno.providers.base import Embedder, Forwarded, Forwarder, Provider
 from ripieno.providers.health import WorkerHealth
 from ripieno.providers.lane import Lanes
 from ripieno.providers.leases import Leases
 from ripieno.providers.result import CallAnswered, CallFailed, CallResult, LiveCall
-from ripieno.wires.pieces import Assembly, Piece
+from ripieno.wires.pieces import EMPTY_ENDS, Assembly, Piece, hold_back
 
 ATTEMPTS = 2
 """Attempts per worker. After them, the next worker is a better retry."""
-EMPTY_ENDS = ("length", "content_filter")
-"""Ends with which an answer without content is an answer, too."""
 LONGEST_RETRY_AFTER_S = 2.0
 """Longest wait that a retry accepts. If the provider asks for more, another worker is called."""
 BACKOFF_S = 0.2
@@ -107,7 +105,7 @@ class Caller:
             async with self._turn(worker) as provider:
                 with _translating(worker):
                     pieces = provider.stream(worker, task)
-                    async for piece in _hold_back(pieces, collected, lambda: self._clock.monotonic() - start):
+                    async for piece in hold_back(pieces, collected, lambda: self._clock.monotonic() - start):
                         yield piece
             if not collected.has_content and collected.finish_reason not in EMPTY_ENDS:
                 raise BadAnswer(f"{worker.id!r} answered nothing", worker=worker.id)
@@ -154,6 +152,20 @@ class Caller:
         async with self._turn(worker):
             return await provider.embed(worker, body)
 
+    async def forward(self, worker: Worker, path: str, body: Mapping[str, JsonValue]) -> Forwarded:
+        """Pass a request of a further route on, and return the reply as received.
+
+        Raises:
+            InvalidTask: the worker takes no such requests.
+            ProviderError: the worker failed.
+        """
+        provider = self._find(worker)
+        if not isinstance(provider, Forwarder):
+            raise InvalidTask(f"{worker.id!r} takes no requests for {path}", param="model")
+        await self._withhold(worker, body)
+        async with self._turn(worker):
+            return await provider.forward(worker, path, body)
+
     def abandon(self, worker: Worker, task: Task, *, latency_s: float) -> CallFailed:
         """Price a call that was cancelled before its end. The sent prompt is billed anyway."""
         return _cancel(worker, task, Answer(text=""), latency_s=latency_s)
@@ -161,29 +173,6 @@ class Caller:
     async def check(self, worker: Worker) -> str:
         """Check whether the worker could answer now."""
         return await self._find(worker).check(worker)
-
-    async def probe_resting(self, pool: Pool) -> None:
-        """Probe the unreachable workers, and close the breaker of each that responds.
-
-        Raises:
-            Exception: a provider plugin's check raised it. All workers were probed first.
-        """
-        fault: Exception | None = None
-        for worker in self.health.unreachable():
-            if worker not in pool:
-                continue
-            try:
-                await self.check(pool[worker])
-            except ProviderUnreachable:
-                continue
-            except (ProviderError, ConfigError):
-                pass  # it responds: the next task will show the fault
-            except Exception as error:  # noqa: BLE001  # plugin code: the others are still probed
-                fault = error
-                continue
-            self.health.note_reachable(worker)
-        if fault is not None:
-            raise fault
 
     async def close(self) -> None:
         """Close all providers."""
@@ -239,24 +228,28 @@ class Caller:
         self.health.note_failure(worker.id, classify_failure(error).value, is_final=is_rejected)
 
 
-async def _hold_back(
-    pieces: AsyncIterator[Piece], collected: Assembly, read_clock: Callable[[], float]
-) -> AsyncIterator[Piece]:
-    """Collect pieces, and yield them from the first content on: until then another worker may answer.
+async def probe_resting(caller: Caller, pool: Pool) -> None:
+    """Probe the unreachable workers, and close the breaker of each that responds.
 
-    A stream that ends without content yields its pieces if that is an answer, too.
+    Raises:
+        Exception: a provider plugin's check raised it. All workers were probed first.
     """
-    held: list[Piece] = []
-    async for piece in pieces:
-        collected.add(piece, at=read_clock())
-        held.append(piece)
-        if collected.has_content:
-            for each in held:
-                yield each
-            held.clear()
-    if collected.finish_reason in EMPTY_ENDS:
-        for each in held:
-            yield each
+    fault: Exception | None = None
+    for worker in caller.health.unreachable():
+        if worker not in pool:
+            continue
+        try:
+            await caller.check(pool[worker])
+        except ProviderUnreachable:
+            continue
+        except (ProviderError, ConfigError):
+            pass  # it responds: the next task will show the fault
+        except Exception as error:  # noqa: BLE001  # plugin code: the others are still probed
+            fault = error
+            continue
+        caller.health.note_reachable(worker)
+    if fault is not None:
+        raise fault
 
 
 def _fail(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -56,6 +56,10 @@ class EndpointOptions(BaseModel):
     def make_security(self) -> Security:
         """Make the settings of TLS connections."""
         return Security(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
+
+    def add_query(self, path: str) -> str:
+        """Return a path with the query of every request."""
+        return f"{path}{'&' if '?' in path else '?'}{urlencode(self.query)}" if self.query else path
 
     def make_headers(self) -> dict[str, str]:
         """Make the headers of every request, with the key."""

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from urllib.parse import urlencode
 
 import msgspec
 from pydantic import ValidationError
@@ -19,8 +18,8 @@ from ripieno.errors import (
     ProviderTimeout,
     ProviderUnreachable,
 )
-from ripieno.providers.base import stream_whole
-from ripieno.providers.http import BadCertificate, HttpClient, ProxyFault, Timeouts, Unreachable
+from ripieno.providers.base import Forwarded, stream_whole
+from ripieno.providers.http import BadCertificate, HttpClient, HttpReply, ProxyFault, Timeouts, Unreachable
 from ripieno.providers.listing import check_model
 from ripieno.providers.options import EndpointOptions, WorkerOptions
 from ripieno.providers.refusals import Profile, refuse_status
@@ -107,7 +106,7 @@ class RemoteProvider:
         try:
             sent = msgspec.json.encode(body)
             async with self._client.stream(
-                "POST", self._add_query(path), sent, is_once=worker.has_effects
+                "POST", self.options.add_query(path), sent, is_once=worker.has_effects
             ) as streaming:
                 head = streaming.head
                 if head.status != 200:
@@ -130,6 +129,12 @@ class RemoteProvider:
         """Request embeddings. Return the reply as received."""
         asked = {**self._read_options(worker).params, **body, "model": worker.binding.model}
         return await self._fetch(worker, "POST", "/embeddings", msgspec.json.encode(asked))
+
+    async def forward(self, worker: Worker, path: str, body: Mapping[str, JsonValue]) -> Forwarded:
+        """Send a body to a path, with the worker's model, and return the reply."""
+        sent = msgspec.json.encode({**body, "model": worker.binding.model})
+        reply = await self._request(worker, "POST", path, sent)
+        return Forwarded(reply.body, reply.headers.get("content-type", "application/octet-stream"))
 
     def find_fault(self, worker: Worker) -> str | None:
         """Check the worker's options. Nothing else can be missing on this machine.
@@ -203,18 +208,19 @@ class RemoteProvider:
         self, worker: Worker, method: str, path: str, body: bytes = b"", *, total_s: float | None = None
     ) -> bytes:
         """Return the body of a successful reply. All others raise a provider error."""
+        return (await self._request(worker, method, path, body, total_s=total_s)).body
+
+    async def _request(
+        self, worker: Worker, method: str, path: str, body: bytes = b"", *, total_s: float | None = None
+    ) -> HttpReply:
         try:
             reply = await self._client.fetch(
-                method, self._add_query(path), body, total_s=total_s, is_once=worker.has_effects
+                method, self.options.add_query(path), body, total_s=total_s, is_once=worker.has_effects
             )
         except OSError as error:
             raise _translate(worker, error) from error
         refuse_status(worker, reply.status, reply.headers, reply.body)
-        return reply.body
-
-    def _add_query(self, path: str) -> str:
-        query = self.options.query
-        return f"{path}{'&' if '?' in path else '?'}{urlencode(query)}" if query else path
+        return reply
 
     def _read_options(self, worker: Worker) -> WorkerOptions:
         """Return the worker's own options, validated once per card."""

@@ -1,6 +1,6 @@
 """Pieces of a streamed answer, and the answer that they make."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -252,3 +252,27 @@ class CallSorter:
         except msgspec.DecodeError:
             return False
         return True
+
+
+EMPTY_ENDS = ("length", "content_filter")
+"""Ends with which an answer without content is an answer, too."""
+
+
+async def hold_back(
+    pieces: AsyncIterator[Piece], collected: Assembly, read_clock: Callable[[], float]
+) -> AsyncIterator[Piece]:
+    """Collect pieces, and yield them from the first content on: until then another worker may answer.
+
+    A stream that ends without content yields its pieces if that is an answer, too.
+    """
+    held: list[Piece] = []
+    async for piece in pieces:
+        collected.add(piece, at=read_clock())
+        held.append(piece)
+        if collected.has_content:
+            for each in held:
+                yield each
+            held.clear()
+    if collected.finish_reason in EMPTY_ENDS:
+        for each in held:
+            yield each
