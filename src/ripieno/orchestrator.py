@@ -144,12 +144,14 @@ class Orchestrator:
 
         Raises:
             NoEligibleWorker: no worker may take the task.
+            LedgerCorrupt: the ledger is damaged, and would lose the record.
         """
+        self._services.ledger.damage.require_none()
         arrival, pool = arrival or make_arrival(self._services.clock), self._routing.pool
         notes: list[str] = []
         recorder = CallRecorder()
         if (shortener := self._services.shortener) is not None:
-            task, done = await self._shorten(task, arrival, shortener, recorder)
+            task, done = await _shorten(self, task, arrival, shortener, recorder)
             notes += [done.describe()] if done is not None else []
         harness, read, project = self._services.harness, None, ""
         if harness is not None and arrival.memory is not None:
@@ -281,51 +283,52 @@ class Orchestrator:
             if own is not None:
                 own.close(cost_usd=recorder.own_cost_usd, is_recorded=bool(recorder.calls))
 
-    async def _shorten(
-        self, task: Task, arrival: Arrival, shortener: Shortener, recorder: CallRecorder
-    ) -> tuple[Task, Compacted | None]:
-        """Compact the older turns of a task. The request, its key and its budget bound the worker that writes.
-
-        A summary is written only for a task that can be decided with the rest of the budget.
-        """
-        most, objective = task.budget, task.objective
-        half = Budget(
-            cost_usd=None if most.cost_usd is None else most.cost_usd * SUMMARY_SHARE,
-            tokens=None if most.tokens is None else int(most.tokens * SUMMARY_SHARE),
-        )
-
-        async def write(wanted: Task) -> str:
-            bounded = Objective(privacy=objective.privacy, workers=objective.workers, allowed=objective.allowed)
-            asked = replace(wanted, objective=bounded, budget=half)
-            key, account = arrival.key, arrival.account
-            try:
-                return await self.generate_text(asked, shortener.worker, key=key, account=account, beside=recorder)
-            except ProviderError:
-                if not recorder.cost_usd:
-                    raise
-                return ""  # it was paid for: an empty summary is refused, and not asked for again
-
-        async def find(shown: Task) -> Write | None:
-            if most.calls is not None and most.calls < 2:
-                return None
-            try:
-                _limit_workers(task, shortener.worker)
-                left = replace(most, cost_usd=half.cost_usd)
-                decision = await self.decide(replace(shown, budget=left), arrival=arrival)
-            except RipienoError:  # the request itself is refused, or leaves nothing for a summary
-                return None
-            return None if decision.abstains else write
-
-        task, done = await shortener.shorten(task, author=Author(key=arrival.key, find=find))
-        if half.cost_usd is not None and any(call.cost_usd is None for call in recorder.beside):
-            task = replace(task, budget=replace(most, cost_usd=half.cost_usd))
-        return task, done
-
     async def _execute(self, started: Started) -> Answered:
         try:
             return await self._services.executor.execute(started)
         finally:
             self._recording.end(started)
+
+
+async def _shorten(
+    orchestrator: Orchestrator, task: Task, arrival: Arrival, shortener: Shortener, recorder: CallRecorder
+) -> tuple[Task, Compacted | None]:
+    """Compact the older turns of a task. The request, its key and its budget bound the worker that writes.
+
+    A summary is written only for a task that can be decided with the rest of the budget.
+    """
+    most, objective = task.budget, task.objective
+    half = Budget(
+        cost_usd=None if most.cost_usd is None else most.cost_usd * SUMMARY_SHARE,
+        tokens=None if most.tokens is None else int(most.tokens * SUMMARY_SHARE),
+    )
+
+    async def write(wanted: Task) -> str:
+        bounded = Objective(privacy=objective.privacy, workers=objective.workers, allowed=objective.allowed)
+        asked = replace(wanted, objective=bounded, budget=half)
+        key, account = arrival.key, arrival.account
+        try:
+            return await orchestrator.generate_text(asked, shortener.worker, key=key, account=account, beside=recorder)
+        except ProviderError:
+            if not recorder.cost_usd:
+                raise
+            return ""  # it was paid for: an empty summary is refused, and not asked for again
+
+    async def find(shown: Task) -> Write | None:
+        if most.calls is not None and most.calls < 2:
+            return None
+        try:
+            _limit_workers(task, shortener.worker)
+            left = replace(most, cost_usd=half.cost_usd)
+            decision = await orchestrator.decide(replace(shown, budget=left), arrival=arrival)
+        except RipienoError:  # the request itself is refused, or leaves nothing for a summary
+            return None
+        return None if decision.abstains else write
+
+    task, done = await shortener.shorten(task, author=Author(key=arrival.key, find=find))
+    if half.cost_usd is not None and any(call.cost_usd is None for call in recorder.beside):
+        task = replace(task, budget=replace(most, cost_usd=half.cost_usd))
+    return task, done
 
 
 async def _remember(answered: Answered, harness: Harness | None) -> None:
