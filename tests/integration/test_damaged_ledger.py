@@ -123,3 +123,20 @@ async def test_a_damage_that_a_check_of_the_file_does_not_find_is_found_by_writi
                 pass
         assert ledger.count("executed") == 0, "a check keeps no row"
         assert await ledger.append(make_executed("first")) == 1
+
+
+async def test_a_ledger_that_was_damaged_before_the_start_costs_at_most_one_call(serve: Serve) -> None:
+    server = serve()
+    fill()
+    with FILE.open("r+b") as file:
+        file.seek(8192)
+        file.write(random.Random(1).randbytes(9000))
+    write_pool(server)
+    async with open_gateway() as (_, address, client):
+        for _ in range(5):
+            async with client.post(f"{address}/v1/chat/completions", json=LISTENING) as chat:
+                assert chat.status == 503
+            async with client.get(f"{address}/readyz") as ready, client.get(f"{address}/healthz") as health:
+                assert ready.status == 503
+                assert (await health.json())["status"] == "degraded"
+        assert len(server.seen) <= 1
