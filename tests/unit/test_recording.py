@@ -22,7 +22,11 @@ async def test_a_refusal_that_comes_with_the_end_of_the_call_raises_only_the_ref
 
 async def test_a_refusal_cancels_the_call() -> None:
     recorded: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    with pytest.raises(LedgerError, match="full"):
+
+    async def call() -> None:
         async with recorded_beside(recorded):
             recorded.set_exception(LedgerError("full"))
             await asyncio.Event().wait()
+
+    with pytest.raises(LedgerError, match="full"):
+        await call()
