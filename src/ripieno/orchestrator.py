@@ -5,13 +5,13 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from ripieno.analyze import Analyzer
 from ripieno.conductor import Conductor, Directors, Planner
 from ripieno.domain import (
     Account,
     Arrival,
+    Budget,
     Call,
     Clock,
     Decision,
@@ -19,12 +19,14 @@ from ripieno.domain import (
     Mode,
     Objective,
     Pool,
+    Reason,
     Run,
     Task,
     WorkerId,
     names_worker,
 )
 from ripieno.domain.grader import Check
+from ripieno.errors import NoEligibleWorker, ProviderError, RipienoError
 from ripieno.execute import (
     Answered,
     CallRecorder,
@@ -37,13 +39,16 @@ from ripieno.execute import (
 )
 from ripieno.execute.recording import Recording, recorded_beside
 from ripieno.ledger import Ledger
+from ripieno.memory.compact import Compacted, Write
 from ripieno.memory.harness import Harness
-from ripieno.memory.shorten import Shortener
+from ripieno.memory.shorten import Author, Shortener
 from ripieno.providers import Piece
 from ripieno.route import ConditionsSource, Pacer, Router
 
 CANARY_BUCKETS = 1000
 """Parts of the traffic; a canary decides some of them."""
+SUMMARY_SHARE = 0.5
+"""Largest share of a request's budget that the summary of its older turns may cost. The rest is for the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +144,14 @@ class Orchestrator:
 
         Raises:
             NoEligibleWorker: no worker may take the task.
+            LedgerCorrupt: the ledger is damaged, and would lose the record.
         """
+        self._services.ledger.damage.require_none()
         arrival, pool = arrival or make_arrival(self._services.clock), self._routing.pool
         notes: list[str] = []
+        recorder = CallRecorder()
         if (shortener := self._services.shortener) is not None:
-            write = partial(self._write_summary, arrival, task.objective, shortener.worker)
-            task, done = await shortener.shorten(task, write=write)
+            task, done = await _shorten(self, task, arrival, shortener, recorder)
             notes += [done.describe()] if done is not None else []
         harness, read, project = self._services.harness, None, ""
         if harness is not None and arrival.memory is not None:
@@ -154,7 +161,6 @@ class Orchestrator:
         decision = await self.decide(task, arrival=arrival)
         if notes:
             decision = replace(decision, memory=read, project=project, reasons=(*decision.reasons, *notes))
-        recorder = CallRecorder()
         if arrival.workflow is None:
             budget = RunBudget(task.budget, arrival.account, recorder)
             decision = await self._planner.attach_plan(decision, task, pool, budget=budget, recorder=recorder)
@@ -240,44 +246,89 @@ class Orchestrator:
         return started.decision, started.recorder.calls
 
     async def generate_text(
-        self, task: Task, worker: str | None, *, key: str | None = None, account: Account | None = None
+        self,
+        task: Task,
+        worker: str | None,
+        *,
+        key: str | None = None,
+        account: Account | None = None,
+        beside: CallRecorder | None = None,
     ) -> str:
         """Run an internal task on a configured worker, or on one that the router chooses. Return the text.
 
         Workers whose calls have effects or need approval are not eligible, because no request names them.
 
         Args:
-            task: the task.
+            task: the task. Only workers that its objective permits may write.
             worker: id of the worker; None or `auto` lets the router choose.
             key: id of the virtual key that pays.
             account: account of the run that needs the text. This run opens one beside it.
+            beside: recorder of the run that needs the text. It gets the calls, because they are part of its cost.
 
         Raises:
+            NoEligibleWorker: the objective does not permit the worker.
             RipienoError: no worker answered.
         """
-        if worker not in (None, "auto"):
-            task = replace(task, objective=replace(task.objective, allowed=(str(worker),)))
+        task = replace(task, objective=replace(task.objective, workers=(), allowed=_limit_workers(task, worker)))
         arrival = make_arrival(self._services.clock, key=key)
-        if account is None:
-            return (await self.run_detailed(task, arrival=arrival)).answer.text
-        own, recorder = account.open(arrival.id), CallRecorder()
+        own = account.open(arrival.id) if account is not None else None
+        recorder = CallRecorder()
         try:
             started = await self.start(task, arrival=replace(arrival, account=own))
             recorder = started.recorder
             return (await self.finish(started)).answer.text
         finally:
-            own.close(cost_usd=recorder.cost_usd, is_recorded=bool(recorder.calls))
-
-    async def _write_summary(self, arrival: Arrival, objective: Objective, worker: str | None, wanted: Task) -> str:
-        """Write the summary of a compaction. The task travels no further than the original, and the same key pays."""
-        task = replace(wanted, objective=Objective(privacy=objective.privacy, allowed=objective.allowed))
-        return await self.generate_text(task, worker, key=arrival.key, account=arrival.account)
+            if beside is not None:
+                beside.add_beside(*recorder.calls)
+            if own is not None:
+                own.close(cost_usd=recorder.own_cost_usd, is_recorded=bool(recorder.calls))
 
     async def _execute(self, started: Started) -> Answered:
         try:
             return await self._services.executor.execute(started)
         finally:
             self._recording.end(started)
+
+
+async def _shorten(
+    orchestrator: Orchestrator, task: Task, arrival: Arrival, shortener: Shortener, recorder: CallRecorder
+) -> tuple[Task, Compacted | None]:
+    """Compact the older turns of a task. The request, its key and its budget bound the worker that writes.
+
+    A summary is written only for a task that can be decided with the rest of the budget.
+    """
+    most, objective = task.budget, task.objective
+    half = Budget(
+        cost_usd=None if most.cost_usd is None else most.cost_usd * SUMMARY_SHARE,
+        tokens=None if most.tokens is None else int(most.tokens * SUMMARY_SHARE),
+    )
+
+    async def write(wanted: Task) -> str:
+        bounded = Objective(privacy=objective.privacy, workers=objective.workers, allowed=objective.allowed)
+        asked = replace(wanted, objective=bounded, budget=half)
+        key, account = arrival.key, arrival.account
+        try:
+            return await orchestrator.generate_text(asked, shortener.worker, key=key, account=account, beside=recorder)
+        except ProviderError:
+            if not recorder.cost_usd:
+                raise
+            return ""  # it was paid for: an empty summary is refused, and not asked for again
+
+    async def find(shown: Task) -> Write | None:
+        if most.calls is not None and most.calls < 2:
+            return None
+        try:
+            _limit_workers(task, shortener.worker)
+            left = replace(most, cost_usd=half.cost_usd)
+            decision = await orchestrator.decide(replace(shown, budget=left), arrival=arrival)
+        except RipienoError:  # the request itself is refused, or leaves nothing for a summary
+            return None
+        return None if decision.abstains else write
+
+    task, done = await shortener.shorten(task, author=Author(key=arrival.key, find=find))
+    if half.cost_usd is not None and any(call.cost_usd is None for call in recorder.beside):
+        task = replace(task, budget=replace(most, cost_usd=half.cost_usd))
+    return task, done
 
 
 async def _remember(answered: Answered, harness: Harness | None) -> None:
@@ -287,6 +338,20 @@ async def _remember(answered: Answered, harness: Harness | None) -> None:
         run = answered.run.id
         text, thread = answered.answer.text, started.thread or run
         await harness.after(started.task, text, started.memory, run=run, thread=thread)
+
+
+def _limit_workers(task: Task, worker: str | None) -> tuple[str, ...]:
+    """Return the workers that may write a text for a task: the configured one, or all that the task permits.
+
+    Raises:
+        NoEligibleWorker: the task does not permit the worker.
+    """
+    permitted = task.objective.permitted
+    if worker in (None, "auto") and permitted != ():
+        return permitted or ()
+    if permitted is None or worker in permitted:
+        return (str(worker),)
+    raise NoEligibleWorker({str(worker): f"{Reason.NOT_ALLOWED} (the request and its key do not allow it)"})
 
 
 def make_arrival(

@@ -290,7 +290,7 @@ async def test_memory_compaction_and_judges_never_use_it(serve: Serve) -> None:
         await app.runtime.orchestrator.run_detailed(Task(messages=tuple(talk)))
         await app.runtime.orchestrator.run_detailed(TASK, arrival=replace(make_arrival(app.clock), memory=app_scope()))
         with pytest.raises(NoEligibleWorker, match="not_named"):
-            await extract(app.memory, lambda task: app.runtime.orchestrator.generate_text(task, "b"), most=10)
+            await extract(app.memory, lambda task, scope: app.runtime.orchestrator.generate_text(task, "b"), most=10)
         judged = GradedTask(id="j", task=TASK, grader=Judge(rubric="r", worker=B), family="f")
         with pytest.raises(RipienoError, match=r"judges nothing|has no judge|judge"):
             await app.runtime.make_profiler().run(Campaign(name="c", tasks=(judged,), workers=("a",)), app.runtime.pool)

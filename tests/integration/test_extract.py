@@ -132,7 +132,7 @@ def test_the_command_extracts_and_reports(serve: Serve) -> None:
         assert made.exit_code == 0
     ran = runner.invoke(cli, ["memory", "extract", "--worker", "a", "--json"])
     assert ran.exit_code == 0, ran.output
-    assert json.loads(ran.stdout) == {"turns": 3, "facts": 2, "refused": 5, "failed": 0}
+    assert json.loads(ran.stdout) == {"turns": 3, "facts": 2, "refused": 5, "failed": 0, "skipped": 0}
     assert isinstance(runner.invoke(cli, ["memory", "extract", "--worker", "zz"]).exception, InvalidTask)
 
 
@@ -190,7 +190,7 @@ async def test_extraction_reads_at_most_the_given_turns(serve: Serve) -> None:
     async with open_app() as app:
         await app.memory.remember(say() * 10)
 
-        async def write(task: Task) -> str:
+        async def write(task: Task, scope: Scope) -> str:
             return "[]"
 
         done = await extract(app.memory, write, most=7)

@@ -223,3 +223,13 @@ def test_memory_replaces_nul_which_some_databases_cannot_store() -> None:
     item = NewItem(text="a\x00b", author="x\x00", scope=Scope(project="p\x00"))
     assert (item.text, item.author, item.scope.project) == ("a\ufffdb", "x\ufffd", "p\ufffd")
     assert NewItem(text="ab").text == "ab"
+
+
+@pytest.mark.parametrize(
+    ("workers", "allowed", "permitted"),
+    [((), (), None), (("a",), (), ("a",)), ((), ("b",), ("b",)), (("a", "b"), ("b",), ("b",)), (("a",), ("b",), ())],
+)
+def test_the_permitted_workers_are_those_of_request_and_key_together(
+    workers: tuple[str, ...], allowed: tuple[str, ...], permitted: tuple[str, ...] | None
+) -> None:
+    assert Objective(workers=workers, allowed=allowed).permitted == permitted

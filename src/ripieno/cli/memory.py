@@ -277,6 +277,8 @@ def compact(config: Path | None, *, file: Path, worker: str | None, as_json: boo
     elif found.text:
         click.echo(found.text)
         say(f"{found.words} of {found.words_before} words, {found.marks} identifiers, dates and amounts kept")
+    if found.left_out:
+        say(f"without a worker's summary: {found.left_out}")
     if found.status != "ok":
         raise GateRefused(f"nothing was compacted: {found.reason}", hint="the conversation stays as it is")
 
@@ -307,6 +309,8 @@ def extract(config: Path | None, *, worker: str, most: int, as_json: bool) -> No
         print_json(done)
     else:
         say(f"{done.turns} turns read: {done.facts} facts kept, {done.refused} refused, {done.failed} batches failed")
+        if done.skipped:
+            say(f"{done.skipped} turns skipped: their key does not allow the worker, or cannot pay for it")
 
 
 def describe_recall(found: Recall) -> dict[str, object]:

@@ -103,6 +103,13 @@ class Objective:
     """Kind of the workflow; None leaves it to the router."""
 
     @property
+    def permitted(self) -> tuple[str, ...] | None:
+        """Return the workers that the request and its key allow together; None if they allow all."""
+        if self.workers and self.allowed:
+            return tuple(worker for worker in self.workers if worker in self.allowed)
+        return self.workers or self.allowed or None
+
+    @property
     def sole(self) -> str | None:
         """Return the only worker that the request or its key allows, if it is one."""
         only = self.workers or self.allowed

@@ -31,7 +31,7 @@ class RunBudget:
         self._budget = budget
         self._account = account
         self._recorder = recorder
-        self._begun = len(recorder.calls)
+        self._begun = len(recorder.calls) + len(recorder.beside)
         self._reserved_usd = 0.0
         self.abandoned: Call | None = None
         """The latest cancelled call."""
@@ -46,7 +46,8 @@ class RunBudget:
             BudgetExhausted: a ceiling leaves no room for the call, which must not be made.
             UnknownPrice: there is a money ceiling, and the worker's price is unknown.
         """
-        budget, tokens = self._budget, sum(call.tokens for call in self._recorder.calls)
+        budget, recorder = self._budget, self._recorder
+        tokens = sum(call.tokens for call in (*recorder.calls, *recorder.beside))
         if budget.calls is not None and self._begun >= budget.calls:
             raise BudgetExhausted("calls", spent=self._begun, limit=budget.calls)
         if budget.tokens is not None and tokens >= budget.tokens:

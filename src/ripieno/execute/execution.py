@@ -40,6 +40,7 @@ class CallRecorder:
         self.limited_tokens: int | None = None
         """The longest answer, in tokens, of the latest call that the budget limited; None if none was."""
         self._calls: list[Call] = []
+        self._beside: list[Call] = []
         self._found: dict[str, Finding | Unchecked] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._ended: Ended | None = None
@@ -50,19 +51,29 @@ class CallRecorder:
         return tuple(self._calls)
 
     @property
+    def beside(self) -> tuple[Call, ...]:
+        """Return the calls of other runs that this run caused. Their own entries record them."""
+        return tuple(self._beside)
+
+    @property
+    def own_cost_usd(self) -> float:
+        """Return the known part of the price of the run's own calls so far, in US dollars."""
+        return sum_costs([call.cost_usd for call in self._calls])[0]
+
+    @property
     def found(self) -> tuple[Finding | Unchecked, ...]:
         """Return the findings of the workflow's own checks, and the checks without a verdict, in order."""
         return tuple(self._found.values())
 
     @property
     def cost_usd(self) -> float:
-        """Return the known part of the price of all calls so far, in US dollars."""
-        return sum_costs([call.cost_usd for call in self._calls])[0]
+        """Return the known part of the price of all calls so far and of those beside them, in US dollars."""
+        return sum_costs([call.cost_usd for call in (*self._calls, *self._beside)])[0]
 
     @property
     def price_usd(self) -> float | None:
-        """Return the price of all calls so far, in US dollars; None if any is unknown."""
-        known, unknown = sum_costs([call.cost_usd for call in self._calls])
+        """Return the price of all calls so far and of those beside them, in US dollars; None if any is unknown."""
+        known, unknown = sum_costs([call.cost_usd for call in (*self._calls, *self._beside)])
         return None if unknown else known
 
     @property
@@ -78,6 +89,10 @@ class CallRecorder:
         """
         self._require_open()
         self._calls += calls
+
+    def add_beside(self, *calls: Call) -> None:
+        """Add calls of another run that this run caused: they cost money and attempts, and are recorded elsewhere."""
+        self._beside += calls
 
     def add_finding(self, found: Finding | Unchecked, *, about: str | None = None) -> None:
         """Add the finding of a check, once per checking step. `about` names the checked step.

@@ -72,9 +72,11 @@ async def recorded_beside(recorded: "asyncio.Future[int]") -> AsyncIterator[None
         LedgerError: the decision could not be recorded.
     """
     scope = asyncio.timeout(None)
+    is_running = True
 
     def end(refused: "asyncio.Future[int]") -> None:
-        if not refused.cancelled() and refused.exception() is not None:
+        # the loop may have scheduled this before it was removed, and runs it after the block
+        if is_running and not refused.cancelled() and refused.exception() is not None:
             scope.reschedule(refused.get_loop().time())
 
     try:
@@ -83,6 +85,7 @@ async def recorded_beside(recorded: "asyncio.Future[int]") -> AsyncIterator[None
             try:
                 yield
             finally:
+                is_running = False
                 recorded.remove_done_callback(end)
     except TimeoutError:
         if not scope.expired():

@@ -226,7 +226,7 @@ class Answering:
             _close_account(state.account, started)
         tokens, cost_usd = 0, 0.0  # without a call there is no cost
         if started is not None:
-            tokens = sum(call.tokens for call in started.recorder.calls)
+            tokens = sum(call.tokens for call in (*started.recorder.calls, *started.recorder.beside))
             cost_usd = started.recorder.cost_usd
         await self._keyring.leave(facts.grant, cost_usd=cost_usd, tokens=tokens)
 
@@ -300,7 +300,7 @@ def _close_account(account: Account, started: Started | None) -> None:
     """Close the account of a request. If its calls are unknown, it costs what it reserved."""
     if started is not None:
         recorder, is_claimed = started.recorder, started.journal is not None
-        account.close(cost_usd=recorder.cost_usd, is_recorded=bool(recorder.calls) or is_claimed)
+        account.close(cost_usd=recorder.own_cost_usd, is_recorded=bool(recorder.calls) or is_claimed)
     else:
         account.close(cost_usd=None, is_recorded=True)
 

@@ -65,6 +65,7 @@ class Embeddings:
         alias = self._models.read(runtime)[1].resolve(model)
         model = model if alias is None else alias[0]
         worker = self._find_worker(model, grant, runtime.pool)
+        self._app.ledger.damage.require_none()
         await self._keyring.admit(grant)
         run = f"embedding/{facts.name}"
         account = self._keyring.open(grant, run)

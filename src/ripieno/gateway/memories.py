@@ -1,6 +1,5 @@
 """Memory over HTTP: remember, recall, forget, status. A virtual key sees its own memory only."""
 
-import re
 from dataclasses import replace
 
 import msgspec
@@ -15,13 +14,11 @@ from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
 from ripieno.gateway.keyring import Grant
 from ripieno.gateway.routes import Route
-from ripieno.ledger.keys import ID_LENGTH
+from ripieno.ledger.keys import find_owner
 from ripieno.memory.harness import examine, recall
 
 SOURCE = "http"
 MOST = 200
-_OF_A_KEY = re.compile(rf"k[0-9a-f]{{{ID_LENGTH}}}/")
-"""Matches the beginning of virtual keys' projects."""
 
 
 class RememberRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -71,7 +68,7 @@ def restrict_scope(scope: Scope, grant: Grant) -> Scope:
     """
     if grant.id is not None:
         return replace(scope, project=f"{grant.id}/{scope.project}", is_apart=True)
-    if not grant.is_admin and _OF_A_KEY.match(scope.project):
+    if not grant.is_admin and find_owner(scope.project) is not None:
         raise InvalidTask("a project of this form belongs to a key", param="project", hint="send the key itself")
     return scope
 
@@ -191,7 +188,7 @@ class MemoryRoutes:
 def _is_owned(scope: Scope, grant: Grant) -> bool:
     if grant.id is not None:
         return scope.project.startswith(f"{grant.id}/")
-    return _OF_A_KEY.match(scope.project) is None
+    return find_owner(scope.project) is None
 
 
 def _unknown(name: str) -> NotFound:

@@ -36,7 +36,7 @@ def describe_answer(answered: Answered) -> Provenance:
         "decision": decision.id,
         "workflow": name_workflow(decision),
         "why": why,
-        "cost_usd": run.cost_usd,
+        "cost_usd": started.recorder.price_usd,
         "attempts": _count_attempts(started),
         **describe_run(run),
     }
@@ -110,7 +110,8 @@ def _make_spend_headers(started: Started) -> dict[str, str]:
 
 
 def _count_attempts(started: Started) -> int:
-    return sum(call.attempts for call in started.recorder.calls)
+    recorder = started.recorder
+    return sum(call.attempts for call in (*recorder.calls, *recorder.beside))
 
 
 def make_cost_header(cost_usd: float | None) -> dict[str, str]:

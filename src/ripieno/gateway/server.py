@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 RELOAD_FAULT = "the gateway did not load a changed file; its log names the file and the reason"
 
+DAMAGE = "the ledger is damaged, and no request is answered until it is repaired; the log names the place"
+
 
 class Gateway:
     """The handler of all requests. It never raises an exception.
@@ -180,12 +182,15 @@ class Gateway:
     async def _report_health(self, facts: Facts) -> Response:
         """Report that the process runs, and its faults."""
         fault = None if self._app.reload_fault is None else RELOAD_FAULT
+        damage = None if self._app.ledger.damage.found is None else DAMAGE
+        is_well = fault is None and damage is None and not any(loop.is_degraded for loop in self._loops)
         body = {
-            "status": "ok" if fault is None and not any(loop.is_degraded for loop in self._loops) else "degraded",
+            "status": "ok" if is_well else "degraded",
             "workers": len(self._app.runtime.pool),
             "unhealthy": sorted(self._app.health.unhealthy()),
             "unavailable": sorted(self._app.runtime.availability.conditions().unavailable),
             "reload_fault": fault,
+            "ledger_fault": damage,
             "loops": [_describe_loop(loop) for loop in self._loops],
         }
         return respond(body)

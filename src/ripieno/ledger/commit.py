@@ -8,9 +8,10 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection
 
 from ripieno.domain import Clock, find_periods
-from ripieno.errors import LedgerError
+from ripieno.errors import LedgerCorrupt, LedgerError
 from ripieno.ledger.batch import WriteRequest, find_new
 from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest
+from ripieno.ledger.damage import Damage
 from ripieno.ledger.database import explain_fault, is_lock, translated_faults
 from ripieno.ledger.statements import Statements
 
@@ -18,6 +19,12 @@ MOST_NAMES = 500
 """Values of one IN list."""
 MOMENT_S = 0.1
 """Patience after a refused commit. Commits of other writers take less."""
+MOST_REFUSED = 100
+"""Refused rows that a check of a damaged database writes again."""
+
+
+class _Undone(Exception):
+    """Ends the transaction of a check, whose rows are not kept."""
 
 
 class Committer:
@@ -27,13 +34,23 @@ class Committer:
     """
 
     def __init__(
-        self, engine: Engine, *, url: str, clock: Clock, patience_s: float, require_wanted: Callable[[], None]
+        self,
+        engine: Engine,
+        *,
+        url: str,
+        clock: Clock,
+        damage: Damage,
+        patience_s: float,
+        require_wanted: Callable[[], None],
     ) -> None:
         self.url = url
         self.fault: LedgerError | None = None
         """Error of the latest transaction; None if it succeeded."""
         self.unreachable: LedgerError | None = None
         """Error of the latest transaction, if the database did not answer; None if it is only locked."""
+        self._damage = damage
+        self._refused: Sequence[EntryRow] = ()
+        """Rows of the first commit that the damage refused."""
         self._engine = engine
         self._clock = clock
         self._patience_s = patience_s
@@ -49,19 +66,13 @@ class Committer:
         """
         if not any(request.rows for request in batch):
             return
-        with self._transaction() as cursor:
-            last, known = self._look_up(cursor, [row.id for request in batch for row in request.rows])
-            fresh = find_new(batch, known)
-            if not fresh:
-                return
-            self._insert_tasks(cursor, fresh)
-            previous, at = last, self._clock.now()
-            values: list[tuple[object, ...]] = []
-            for row in fresh:
-                previous = chain_digest(previous, row, at=at)
-                values.append((row.id, row.kind, at, row.run, row.decision, row.task, row.dataset, row.body, previous))
-            self._sql.insert(cursor, "entries", values)
-            self._add_spend(cursor, fresh, at)
+        self._damage.require_none()
+        try:
+            with self._transaction() as cursor:
+                self._write(cursor, batch)
+        except LedgerCorrupt:
+            self._refused = [row for request in batch for row in request.rows][:MOST_REFUSED]
+            raise
 
     def probe(self, *, writes: bool) -> None:
         """Test the database.
@@ -72,9 +83,38 @@ class Committer:
         Raises:
             LedgerError: the database refuses.
         """
+        self._damage.require_none()
         with self._transaction() as cursor:
             if writes:
                 cursor.execute("UPDATE alembic_version SET version_num = version_num")
+
+    def check(self) -> None:
+        """Check a damaged database: read all of it, and write the refused rows without keeping them.
+
+        Raises:
+            LedgerError: the database is still damaged, or cannot be read.
+        """
+        self.drop_connection()
+        with self._damage.checking(), suppress(_Undone), self._transaction() as cursor:
+            self._write(cursor, [WriteRequest(rows=self._refused, done=None)])
+            raise _Undone
+        self._refused = ()
+        self.probe(writes=True)
+
+    def _write(self, cursor: DBAPICursor, batch: Sequence[WriteRequest]) -> None:
+        """Write the rows of a batch that are not recorded, in the current transaction."""
+        last, known = self._look_up(cursor, [row.id for request in batch for row in request.rows])
+        fresh = find_new(batch, known)
+        if not fresh:
+            return
+        self._insert_tasks(cursor, fresh)
+        previous, at = last, self._clock.now()
+        values: list[tuple[object, ...]] = []
+        for row in fresh:
+            previous = chain_digest(previous, row, at=at)
+            values.append((row.id, row.kind, at, row.run, row.decision, row.task, row.dataset, row.body, previous))
+        self._sql.insert(cursor, "entries", values)
+        self._add_spend(cursor, fresh, at)
 
     def drop_connection(self) -> None:
         """Roll back and drop the connection. The next transaction opens another."""
@@ -111,11 +151,12 @@ class Committer:
         except BaseException:
             self.drop_connection()
             raise
-        self.fault = self.unreachable = None
+        self.fault, self.unreachable = self._damage.found, None
 
     def _fail(self, fault: LedgerError, *, is_lost: bool) -> None:
         self.drop_connection()
         self.fault = fault
+        self._damage.note(fault)
         self.unreachable = fault if is_lost and not is_lock(fault) else None
 
     def _look_up(self, cursor: DBAPICursor, names: Sequence[str]) -> tuple[str, set[str]]:

@@ -1,6 +1,7 @@
 """KeyStore: virtual keys and their spending, in the ledger's database. Of secrets, only the digests are stored."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +9,16 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Engine, Select, insert, select, text, update
 
-from ripieno.domain import Clock, Key, KeyLimits, Spend
+from ripieno.domain import Clock, Key, KeyLimits, Spend, find_periods
 from ripieno.errors import InvalidTask, LedgerCorrupt, NotFound
 from ripieno.ledger.database import translated_faults
-from ripieno.ledger.holds import Holds
+from ripieno.ledger.holds import Holds, begin_period
 from ripieno.ledger.schema import keys, spend
 
 KEY_PREFIX = "rp-"
 ID_LENGTH = 10
+_OF_A_KEY = re.compile(rf"(k[0-9a-f]{{{ID_LENGTH}}})/")
+"""Matches the beginning of virtual keys' projects."""
 
 
 class KeyBody(msgspec.Struct, frozen=True):
@@ -78,6 +81,23 @@ class KeyStore:
         """Return the keys of these digests, revoked ones too."""
         return self._read(select(keys).where(keys.c.digest.in_(digests)))
 
+    def find_id(self, key: str) -> Key | None:
+        """Return the key of an id; None if there is none, or if it was revoked."""
+        found = self._read(select(keys).where(keys.c.id == key, keys.c.revoked_at.is_(None)))
+        return next(iter(found.values()), None)
+
+    def find_rest(self, key: Key) -> float | None:
+        """Return the US dollars that a key has left, without what its runs reserve; None if it has no budget."""
+        periods = find_periods(self._clock.now())
+        spent, held = self.spent(periods).get(key.id, {}), self.holds.read().values()
+        left = []
+        for period, limit in zip(periods, (key.limits.usd_per_day, key.limits.usd_per_month), strict=True):
+            if limit is not None:
+                reserved = sum(usd for owner, at, usd in held if owner == key.id and at >= begin_period(period))
+                known = spent[period].cost_usd if period in spent else 0.0
+                left.append(max(limit - known - reserved, 0.0))
+        return min(left, default=None)
+
     def spent(self, periods: tuple[str, ...]) -> dict[str, dict[str, Spend]]:
         """Return the spending in these periods: by key, then by period."""
         query = select(spend).where(spend.c.period.in_(periods))
@@ -110,6 +130,12 @@ def _require_free(connection: Connection, name: str) -> None:
                 param="name",
                 hint=f"choose another name, or end that key first: `ripieno keys revoke {row.id}`",
             )
+
+
+def find_owner(project: str) -> str | None:
+    """Return the id of the virtual key that a memory's project belongs to; None if it belongs to none."""
+    found = _OF_A_KEY.match(project)
+    return found.group(1) if found is not None else None
 
 
 def digest_secret(secret: str) -> str:

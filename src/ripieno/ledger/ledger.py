@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from ripieno.domain import Clock, Entry, SystemClock
 from ripieno.errors import LedgerCorrupt, LedgerError
@@ -47,6 +47,8 @@ class Ledger:
         self._writer = Writer(self._engine, url=self.url, clock=chosen, outbox=outbox, patience_s=patience_s)
         self.aside = self._writer.aside
         """Entries that the database refused."""
+        self.damage = damage = self._writer.damage
+        event.listen(self._engine, "handle_error", lambda fault: damage.note_read(str(fault.original_exception)))
         self.loops = (self._writer.loop, self._writer.watch)
         """State of the writer's threads."""
         self.keys = KeyStore(self._engine, url=self.url, clock=chosen)

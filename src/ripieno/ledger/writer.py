@@ -22,6 +22,7 @@ from ripieno.ledger.aside import Aside
 from ripieno.ledger.batch import Intake, Waiting, WriteRequest, settle_all
 from ripieno.ledger.codec import EntryRow
 from ripieno.ledger.commit import Committer
+from ripieno.ledger.damage import Damage
 from ripieno.ledger.database import PATIENT_S
 from ripieno.ledger.outbox import Outbox
 from ripieno.loops import Loop
@@ -71,8 +72,11 @@ class Writer:
         self._settled = 0
         self._lock = threading.Lock()
         """Guards the state that both threads change: the current work, kept rows, the outbox."""
+        self.damage = Damage(engine, url=url)
+        self.damage.on_first = lambda: self.submit((), None, is_probe=True)  # wakes the thread, which checks
+        wanted, patience = self._require_wanted, self._patience_s
         self._commits = Committer(
-            engine, url=url, clock=clock, patience_s=self._patience_s, require_wanted=self._require_wanted
+            engine, url=url, clock=clock, damage=self.damage, patience_s=patience, require_wanted=wanted
         )
         self.aside = Aside(outbox, commit=self._commits.commit, lock=self._lock)
         self._work: _Work | None = None
@@ -149,8 +153,10 @@ class Writer:
                 self._carry_out(batch, partial(self._write, batch))
             elif self.aside.waiting:
                 self._carry_out((), self.aside.empty_outbox)
-            elif self._commits.fault is not None:
+            elif self._commits.fault is not None and self.damage.found is None:
                 self._carry_out((), self._probe)
+            if self.damage.is_check_due:
+                self._carry_out((), partial(self._probe, checks=True))
             if self.aside.has_kept and self._commits.fault is None:
                 self._carry_out((), self.aside.write_kept)
         self.aside.log_lost()
@@ -199,10 +205,13 @@ class Writer:
         self.aside.is_at_fault = fault is not None
         return fault
 
-    def _probe(self) -> Fault:
-        """Test whether the database accepts rows again."""
+    def _probe(self, *, checks: bool = False) -> Fault:
+        """Test whether the database accepts rows again. `checks` reads all of a damaged one."""
         try:
-            self._commits.probe(writes=self.aside.is_at_fault)
+            if checks:
+                self._commits.check()
+            else:
+                self._commits.probe(writes=self.aside.is_at_fault)
         except LedgerError as error:
             return error
         self.aside.is_at_fault = False

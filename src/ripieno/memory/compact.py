@@ -1,13 +1,14 @@
 """Compaction: a long conversation made shorter, by facts alone or with a worker's summary, and checked on its bytes.
 
-If the check fails, the compaction returns nothing and the conversation stays as it is.
+If a worker's summary is refused, the facts stand alone. If the check of the facts fails, the compaction returns nothing
+and the conversation stays as it is.
 """
 
 import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -45,7 +46,7 @@ class CompactionStatus(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
-    """A check failed, or no worker wrote: the old context stays."""
+    """A check failed: the old context stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +61,16 @@ class Compacted:
     marks: int = 0
     """Identifiers, dates, amounts and links that were checked."""
     reason: str = ""
+    left_out: str = ""
+    """Why the worker's summary is left out; empty if none was asked for, or it is part of the text."""
+    is_temporary: bool = False
+    """True if no worker answered, so that a later attempt may get a summary."""
 
     def describe(self) -> str:
         """Describe the result in a few words, for a decision's reasons."""
         if self.status is CompactionStatus.OK:
-            return f"older turns were compacted: {self.words} of {self.words_before} words, {self.marks} marks kept"
+            said = f"older turns were compacted: {self.words} of {self.words_before} words, {self.marks} marks kept"
+            return f"{said}, without a worker's summary: {self.left_out}" if self.left_out else said
         return f"older turns were not compacted: {self.reason}"
 
 
@@ -81,22 +87,31 @@ async def compact(
     """
     facts = await asyncio.to_thread(find_facts, turns, has_ask=has_ask)
     before = sum(len(turn.text.split()) for turn in turns)
-    prose = ""
-    if write is not None:
-        try:
-            async with asyncio.timeout(write_s):
-                prose = await write(make_task(turns, facts, words=max(before // 10, 2 * LEAST_PROSE)))
-        except (RipienoError, TimeoutError) as error:
-            reason = error.message if isinstance(error, RipienoError) else f"no summary within {write_s:g} s"
-            return _fail(before, reason)
+    if write is None:
+        return await _assemble("", facts, before=before)
+    is_temporary = False
+    try:
+        async with asyncio.timeout(write_s):
+            prose = await write(make_task(turns, facts, words=max(before // 10, 2 * LEAST_PROSE)))
         fault = check_prose(prose, turns)
-        if fault:
-            return _fail(before, fault)
-        prose = redact(prose.partition(END)[0].strip())
+    except TimeoutError:
+        fault = f"no summary within {write_s:g} s"
+    except RipienoError as error:
+        fault, is_temporary = error.message, True
+    if not fault:
+        done = await _assemble(redact(prose.partition(END)[0].strip()), facts, before=before)
+        if done.status is CompactionStatus.OK:
+            return done
+        fault = done.reason
+    return replace(await _assemble("", facts, before=before), left_out=fault, is_temporary=is_temporary)
+
+
+async def _assemble(prose: str, facts: KeptFacts, *, before: int) -> Compacted:
+    """Join a summary and the facts, and check the result."""
     text = "\n\n".join(part for part in (prose, facts.render()) if part)
     fault = await asyncio.to_thread(check_kept, text, facts, before=before)
     if fault:
-        return _fail(before, fault)
+        return Compacted(status=CompactionStatus.FAILED, words_before=before, reason=fault)
     return Compacted(
         status=CompactionStatus.OK,
         text=text,
@@ -158,7 +173,3 @@ def check_kept(text: str, facts: KeptFacts, *, before: int) -> str:
     if before and len(text.split()) > max(SHORTER * before, 2 * LEAST_PROSE):
         return f"the compaction has {len(text.split())} of {before} words, which is not short enough"
     return ""
-
-
-def _fail(before: int, reason: str) -> Compacted:
-    return Compacted(status=CompactionStatus.FAILED, words_before=before, reason=reason)

@@ -7,14 +7,15 @@ turns.
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sqlalchemy import select
 
 from ripieno.domain import Message, Objective, Privacy, Task
-from ripieno.domain.memory import Item, ItemKind, NewItem
-from ripieno.memory.compact import Write, share_known
+from ripieno.domain.memory import Item, ItemKind, NewItem, Scope
+from ripieno.memory.compact import share_known
 from ripieno.memory.facts import find_marks
 from ripieno.memory.memory import Memory
 from ripieno.memory.redact import redact
@@ -41,6 +42,11 @@ _ORDERS = (
     'is about, "about": that name, "turns": [numbers of the turns that say so]}. An empty list where there are none.'
 )
 
+WriteFor: TypeAlias = Callable[[Task, Scope], Awaitable[str | None]]
+"""Calls a worker for the text of a task about turns of a scope; None if the owner of the scope does not allow or pay
+for it.
+"""
+
 
 @dataclass(slots=True, kw_only=True)
 class Extracted:
@@ -52,9 +58,11 @@ class Extracted:
     """Facts that were left out because their turns do not support them."""
     failed: int = 0
     """Batches whose answer was not a list of facts."""
+    skipped: int = 0
+    """Turns of keys that do not allow the worker, or cannot pay for it. They are not read again."""
 
 
-async def extract(memory: Memory, write: Write, *, most: int) -> Extracted:
+async def extract(memory: Memory, write: WriteFor, *, most: int) -> Extracted:
     """Extract facts from unread turns, starting where the last extraction ended.
 
     Raises:
@@ -67,9 +75,11 @@ async def extract(memory: Memory, write: Write, *, most: int) -> Extracted:
         if not unread:
             break
         for batch in _group(unread):
-            answer = await write(make_task(batch))
-            found = read_facts(answer, batch)
-            if found is None:
+            answer = await write(make_task(batch), batch[0].scope)
+            found = read_facts(answer, batch) if answer is not None else None
+            if answer is None:
+                done.skipped += len(batch)
+            elif found is None:
                 done.failed += 1
             else:
                 kept, refused = found
