@@ -122,7 +122,7 @@ PLACES = (
 OF_THE_GATEWAY = {
     **dict.fromkeys((kind.__name__ for kind in all_errors()), "said"),
     "NotFound": "", "InvalidTask": "", "GateRefused": "", "RateLimited": "", "Overloaded": "", "Unauthorized": "",
-    "Forbidden": "", "RipienoError": "", "BudgetExhausted": "", "NoEligibleWorker": "", "Abstained": "",
+    "Forbidden": "", "RipienoError": "", "BudgetExhausted": "", "NoEligibleWorker": "said", "Abstained": "",
     "DeadlineExceeded": "", "InvalidPlan": "", "ApprovalPending": "", "ApprovalDenied": "", "InDoubt": "",
     "NotReplayable": "", "ProviderRejected": "", "UnknownPrice": "",
 }  # fmt: skip
@@ -138,6 +138,8 @@ def make_error(kind: type[RipienoError], said: str) -> RipienoError:
         return errors.PredictorError(said, predictor="theirs", checkpoint="theirs-1")
     if kind is errors.NoVerdict:
         return errors.NoVerdict(said, verifier="judge", hint=said)
+    if kind is errors.NoEligibleWorker:
+        return errors.NoEligibleWorker({"w": said})
     if kind is errors.DataError:
         return errors.DataError(said, path=said, hint=said)
     return kind(said, hint=said)

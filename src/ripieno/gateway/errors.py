@@ -155,15 +155,17 @@ def is_hidden(error: RipienoError) -> bool:
     return isinstance(error, tuple(HIDDEN))
 
 
+_QUOTING = (errors.ProviderError, errors.DataError, errors.NoVerdict, errors.NoEligibleWorker)
+"""Errors whose messages may quote what other programs said, or the gateway's settings."""
+
+
 def format_message(error: RipienoError) -> str:
     """Format what happened and what to do, without paths, hosts or ports of the gateway and its providers."""
     if is_hidden(error):
         return f"{next(HIDDEN[kind] for kind in type(error).__mro__ if kind in HIDDEN)}. {LOGGED}"
     message = error.message if error.hint is None else f"{error.message}. {error.hint}"
     is_of_caller = isinstance(error, errors.ProviderRejected) and not error.blames_worker
-    if isinstance(error, errors.ProviderError | errors.DataError | errors.NoVerdict) and not is_of_caller:
-        return hide_places(message)
-    return message
+    return hide_places(message) if isinstance(error, _QUOTING) and not is_of_caller else message
 
 
 def hide_places(text: str) -> str:

@@ -21,6 +21,7 @@ from ripieno.gateway.spans import Spans
 from ripieno.gateway.visitors import Visitors
 from ripieno.loops import Loop, Loops
 from ripieno.memory.health import BEAT_S
+from ripieno.providers.caller import probe_resting
 
 
 @dataclass(frozen=True, slots=True)

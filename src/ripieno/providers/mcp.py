@@ -126,14 +126,14 @@ class _Session:
 
     @property
     def is_over(self) -> bool:
-        """Whether the session has ended."""
-        return self._task.done()
+        """Whether the session has ended, or is about to."""
+        return self._task.done() or self._stop.is_set()
 
     async def started(self, worker: Worker) -> None:
-        """Wait until the session has begun.
+        """Wait until the session has started.
 
         Raises:
-            ProviderUnreachable: it did not begin.
+            ProviderUnreachable: it did not start.
         """
         await self._ready.wait()
         if self._fault is not None:

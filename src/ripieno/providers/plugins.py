@@ -31,14 +31,14 @@ def _make_remote(options: Remote, upstream: Callable[[], Upstream]) -> Provider:
         key = os.environ.get(options.api_key_env)
         if not key:
             raise ConfigError(
-                f"the provider at {options.base_url!r} takes its key from {options.api_key_env}, which is not set",
+                f"the provider takes its key from {options.api_key_env}, which is not set",
                 key="providers.api_key_env",
                 hint=f"export {options.api_key_env}=..., or remove the provider and its workers from ripieno.toml",
             )
         options = options.model_copy(update={"api_key": SecretStr(key)})
     if options.api_key is None and options.needs_key:
         raise ConfigError(
-            f"the provider at {options.base_url!r} has no API key",
+            "the provider has no API key",
             key="providers.api_key",
             hint="set RIPIENO_PROVIDERS__NAME__API_KEY, or remove the provider and its workers from ripieno.toml",
         )
