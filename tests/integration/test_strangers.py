@@ -9,11 +9,13 @@ import pytest
 from click.testing import CliRunner
 from tests.integration.conftest import ADMIN, LACKS_KEY, Serve, open_app, open_gateway, write_pool
 
+from ripieno.app import Installation
 from ripieno.app.pool_file import NewWorker, add_worker
 from ripieno.app.remembering import beat_memory
 from ripieno.cli.main import cli
 from ripieno.config import load_settings
 from ripieno.errors import ConfigError, InvalidTask, MemoryUnavailable
+from ripieno.testing import Reply
 
 
 def test_adding_a_worker_never_changes_the_address_of_a_known_provider(serve: Serve) -> None:
@@ -92,3 +94,76 @@ def test_the_line_to_copy_reads_the_key_and_names_an_address_of_this_machine(ser
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
     assert "curl http://127.0.0.1:5999/v1" in told
     assert '-H "authorization: Bearer $RIPIENO_GATEWAY__API_KEY"' in told
+
+
+def test_a_file_with_a_byte_order_mark_is_read(serve: Serve) -> None:
+    path = write_pool(serve())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(load_settings().settings.workers) == ["a"]
+
+
+@pytest.mark.parametrize("value", ["sk-a\r\nx: y", "sk-a\n"])
+def test_a_key_of_a_provider_with_a_line_break_is_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    write_pool(serve(), options='api_key_env = "SOME_KEY"')
+    monkeypatch.setenv("SOME_KEY", value)
+    ran = CliRunner().invoke(cli, ["pool", "list", "--json"])
+    assert "line break or a control character" in f"{ran.stdout} {ran.exception}"
+    assert value.strip() not in f"{ran.stdout} {ran.exception}"
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [("memory", "compact_worker"), ("memory", "extract_worker"), ("conductor", "worker"), ("profile", "judge")],
+)
+async def test_a_worker_with_effects_is_refused_for_calls_beside_requests(serve: Serve, table: str, key: str) -> None:
+    path = write_pool(serve(), serve())
+    plain = path.read_text()
+    named = plain.replace("[workers.b]", "[workers.b]\nhas_effects = true") + f'\n[{table}]\n{key} = "b"\n'
+    path.write_text(named)
+    with pytest.raises(ConfigError, match=rf"{table}.{key} names .b., whose calls have effects"):
+        Installation(load_settings())
+    path.write_text(plain)
+    async with open_app() as app:
+        path.write_text(named)
+        assert app.runtime.settings.profile.judge is None
+        assert f"{table}.{key}" in (app.reload_fault or "")
+
+
+def test_a_key_for_a_worker_that_does_not_exist_is_refused(serve: Serve) -> None:
+    write_pool(serve())
+    ran = CliRunner().invoke(cli, ["keys", "create", "team", "--worker", "ghost"])
+    assert "no worker is called 'ghost'" in str(ran.exception)
+    assert json.loads(CliRunner().invoke(cli, ["keys", "list", "--json"]).stdout) == []
+
+
+def test_a_damaged_checkpoint_is_listed_as_such(serve: Serve) -> None:
+    write_pool(serve())
+    folder = Path(".ripieno/checkpoints/stack-1")
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text("{")
+    (folder.parent / "current").write_text("stack-1")
+    (row,) = json.loads(CliRunner().invoke(cli, ["policy", "list", "--json"]).stdout)
+    assert (row["checkpoint"], row["state"]) == ("stack-1", "in traffic")
+    assert "damaged" in row["verdict"]
+    ran = CliRunner().invoke(cli, ["route", "hello"])
+    assert isinstance(ran.exception, ConfigError)
+    assert "checkpoints/current" in (ran.exception.hint or "")
+
+
+async def test_every_choice_of_a_stream_reaches_a_client_that_asks_for_several(serve: Serve) -> None:
+    chunks: list[dict[str, object]] = [
+        {"choices": [{"index": n, "delta": {"content": text}, "finish_reason": None}]}
+        for n, text in ((0, "one"), (1, "two"))
+    ]
+    chunks += [{"choices": [{"index": n, "delta": {}, "finish_reason": "stop"}]} for n in (0, 1)]
+    raw = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    write_pool(serve([Reply(raw=raw.encode(), content_type="text/event-stream")]))
+    async with open_gateway() as (_, address, client):
+        body = {"model": "a", "n": 2, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+        async with client.post(f"{address}/v1/chat/completions", json=body) as response:
+            told = (await response.read()).decode()
+    assert "one" in told
+    assert "two" in told
+    assert told.count('"finish_reason": "stop"') + told.count('"finish_reason":"stop"') == 2

@@ -214,7 +214,7 @@ def _open_workers(loaded: Loaded, base: Foundation, providers: Mapping[str, Prov
     settings = loaded.settings
     with loaded.placing():
         pool = build_pool(settings)
-        _require_judge(settings, pool)
+        _require_askable(settings, pool)
         boundary = build_boundary(settings)
         caller = Caller(
             providers, health=base.health, clock=base.clock, boundary=boundary, lanes=base.lanes, leases=base.leases
@@ -307,14 +307,25 @@ async def _ask_judge(caller: Caller, pool: Pool, worker: WorkerId, task: Task) -
     return require_answer(await caller.call(pool[worker], task)).answer
 
 
-def _require_judge(settings: Settings, pool: Pool) -> None:
-    judge = settings.profile.judge
-    if judge is not None and pool[judge].is_restricted:
-        raise ConfigError(
-            f"profile.judge names {judge!r}, whose calls have effects or need approval",
-            key="profile.judge",
-            hint="name a worker of which a call is a question and no more",
-        )
+def _require_askable(settings: Settings, pool: Pool) -> None:
+    """Check that no worker whose calls have effects or need approval is named for calls beside requests.
+
+    Raises:
+        ConfigError: one is; `key` names the setting.
+    """
+    named = {
+        "profile.judge": settings.profile.judge,
+        "conductor.worker": settings.conductor.worker,
+        "memory.compact_worker": settings.memory.compact_worker,
+        "memory.extract_worker": settings.memory.extract_worker,
+    }
+    for key, worker in named.items():
+        if worker is not None and worker in pool and pool[worker].is_restricted:
+            raise ConfigError(
+                f"{key} names {worker!r}, whose calls have effects or need approval",
+                key=key,
+                hint="name a worker of which a call is a question and no more",
+            )
 
 
 def _build_routing(settings: Settings, pool: Pool, base: Foundation) -> RoutingState:

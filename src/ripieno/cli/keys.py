@@ -13,6 +13,7 @@ from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import open_ledger
 from ripieno.domain import KeyLimits, Privacy
 from ripieno.domain.report import format_money_sum
+from ripieno.errors import NotFound
 
 
 @click.group(epilog="\b\nExample:\n  ripieno keys create team-a --usd-per-day 5")
@@ -42,6 +43,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Create a key, and print its secret, which is never shown again."""
+    from ripieno.config import load_settings
     from ripieno.gateway.admin import describe_key
 
     limits = KeyLimits(
@@ -52,6 +54,10 @@ def create(
         workers=workers,
         privacy=Privacy(privacy) if privacy is not None else Privacy.PUBLIC,
     )
+    known = load_settings(config).settings.workers
+    for worker in workers:
+        if worker not in known:
+            raise NotFound(f"no worker is called {worker!r}", hint=f"workers: {', '.join(sorted(known)[:20])}")
     with open_ledger(config) as record:
         key, secret = record.keys.create(name, limits)
     if as_json:

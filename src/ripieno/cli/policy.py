@@ -13,7 +13,7 @@ from ripieno.cli.output import print_found, print_json, say
 from ripieno.cli.profile import progress_bar
 from ripieno.cli.running import run_app
 from ripieno.domain.report import Report, number, text
-from ripieno.errors import GateRefused
+from ripieno.errors import CheckpointError, GateRefused
 
 if TYPE_CHECKING:
     from ripieno.app import Installation
@@ -32,21 +32,24 @@ def list_policies(config: Path | None, *, as_json: bool) -> None:
     from ripieno.learn.checkpoint import read_card
 
     async def work(app: Installation) -> list[dict[str, object]]:
-        states = app.registry.states()
-        cards = [read_card(app.registry.folder / version) for version in states]
-        return [
-            {
-                "checkpoint": version,
-                "state": state,
-                "in_traffic": state == "in traffic",
-                "on_trial": state == "canary",
-                "quarantined": app.registry.quarantined(version),
-                "trained_at": card.trained_at,
-                "tasks": card.tasks,
-                "verdict": card.verdict,
-            }
-            for (version, state), card in zip(states.items(), cards, strict=True)
-        ]
+        listed = []
+        for version, state in app.registry.states().items():
+            try:
+                card = read_card(app.registry.folder / version)
+                facts = {"trained_at": card.trained_at, "tasks": card.tasks, "verdict": card.verdict}
+            except CheckpointError as error:
+                facts = {"trained_at": None, "tasks": None, "verdict": f"damaged: {error.message}"}
+            listed.append(
+                {
+                    "checkpoint": version,
+                    "state": state,
+                    "in_traffic": state == "in traffic",
+                    "on_trial": state == "canary",
+                    "quarantined": app.registry.quarantined(version),
+                    **facts,
+                }
+            )
+        return listed
 
     found = run_app(config, work, decides=False)
     rows = [row | {"note": row["quarantined"] or row["verdict"]} for row in found]

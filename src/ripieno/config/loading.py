@@ -144,7 +144,7 @@ def _warn_of_former_keys(origins: Mapping[str, str], path: Path, text: str) -> N
 
 def _read_text(path: Path, *, is_required: bool) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         if not is_required:
             return ""
@@ -368,7 +368,7 @@ def _find_model(annotation: object) -> type[BaseModel] | None:
 def _locate(path: Path, key: str) -> str | None:
     """Find file and line of a dotted key. Return None if the file does not hold it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         names = split_key(tomllib.loads(text), key)
     except (OSError, ValueError):
         return None

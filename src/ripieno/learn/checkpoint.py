@@ -240,6 +240,12 @@ class Registry:
         return Estimator(checkpoint, OnlineState(watermark=card.watermark)), card
 
 
+OTHER_OR_NONE = (
+    "if it is in traffic, `ripieno policy promote` another one (`ripieno policy list`), or remove the file "
+    "`checkpoints/current` to route without one"
+)
+
+
 def load_checkpoint(folder: Path, *, schema: FeatureSchema) -> tuple[Checkpoint, ModelCard]:
     """Load a checkpoint folder.
 
@@ -269,7 +275,7 @@ def load_checkpoint(folder: Path, *, schema: FeatureSchema) -> tuple[Checkpoint,
         return Checkpoint.restore(card.kind, workers, arrays, version=folder.name), card
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"checkpoint {str(folder)!r} is damaged: {type(error).__name__}: {error}", hint="run `ripieno train`"
+            f"checkpoint {str(folder)!r} is damaged: {type(error).__name__}: {error}", hint=OTHER_OR_NONE
         ) from error
 
 
@@ -293,11 +299,9 @@ def read_card(folder: Path) -> ModelCard:
             )
         card = ModelCard.model_validate(raw)
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint at {str(folder)!r}", hint="run `ripieno train`") from error
+        raise CheckpointError(f"there is no checkpoint at {str(folder)!r}", hint=OTHER_OR_NONE) from error
     except (OSError, ValueError, ValidationError) as error:
-        raise CheckpointError(
-            f"the card of checkpoint {str(folder)!r} is damaged", hint="run `ripieno train`"
-        ) from error
+        raise CheckpointError(f"the card of checkpoint {str(folder)!r} is damaged", hint=OTHER_OR_NONE) from error
     if card.kind not in KINDS and card.kind not in find_plugins(PLUGINS):
         raise CheckpointError(
             f"checkpoint {str(folder)!r} is of the unknown kind {card.kind!r}",

@@ -53,6 +53,14 @@ class EndpointOptions(BaseModel):
             raise ValueError(f"{value!r} is not an http or https address; write http://host:port/v1")
         return value
 
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not name or not is_plain(name) or not is_plain(text):
+                raise ValueError(f"the header {name[:40]!r} holds a line break or a control character")
+        return value
+
     def make_security(self) -> Security:
         """Make the settings of TLS connections."""
         return Security(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
@@ -68,6 +76,11 @@ class EndpointOptions(BaseModel):
             name, key = (self.key_header or self.usual_key_header).lower(), self.api_key.get_secret_value()
             headers[name] = f"Bearer {key}" if name == "authorization" else key
         return headers
+
+
+def is_plain(text: str) -> bool:
+    """Return whether a text can stand in a header as it is."""
+    return all(character.isprintable() or character == "\t" for character in text)
 
 
 class AnthropicOptions(EndpointOptions):

@@ -13,7 +13,7 @@ from ripieno.providers.base import Provider
 from ripieno.providers.callables import CallableOptions, CallableProvider
 from ripieno.providers.llama import LlamaOptions, LlamaProvider
 from ripieno.providers.mcp import McpOptions, McpProvider
-from ripieno.providers.options import AnthropicOptions, EndpointOptions, GeminiOptions
+from ripieno.providers.options import AnthropicOptions, EndpointOptions, GeminiOptions, is_plain
 from ripieno.providers.remote import RemoteProvider
 from ripieno.providers.replay import ReplayOptions, ReplayProvider
 from ripieno.wires import ChatUpstream, GeminiUpstream, MessagesUpstream, ResponsesUpstream, Upstream
@@ -25,7 +25,7 @@ def _make_remote(options: Remote, upstream: Callable[[], Upstream]) -> Provider:
     """Make a provider behind an HTTP address, with its key.
 
     Raises:
-        ConfigError: the key is missing.
+        ConfigError: the key is missing, or cannot stand in a header.
     """
     if options.api_key is None and options.api_key_env:
         key = os.environ.get(options.api_key_env)
@@ -36,6 +36,12 @@ def _make_remote(options: Remote, upstream: Callable[[], Upstream]) -> Provider:
                 hint=f"export {options.api_key_env}=..., or remove the provider and its workers from ripieno.toml",
             )
         options = options.model_copy(update={"api_key": SecretStr(key)})
+    if options.api_key is not None and not is_plain(options.api_key.get_secret_value()):
+        raise ConfigError(
+            "the provider's API key holds a line break or a control character",
+            key="providers.api_key",
+            hint="copy it again, without the end of its line",
+        )
     if options.api_key is None and options.needs_key:
         raise ConfigError(
             "the provider has no API key",

@@ -27,6 +27,7 @@ from ripieno.wires.sse import pack_data
 from ripieno.wires.usage import make_chat_usage
 
 OWN_FIELDS = frozenset({"model", "messages", "tools", "stream", "stream_options", "ripieno"})
+_NO_CHOICES = msgspec.Raw(b"[]")
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -146,7 +147,7 @@ class ChatStreamWriter:
             self._usage = usage
         self._head |= {name: fields[name] for name in ("id", "created") if name in fields}
         self._has_begun = True
-        if piece.usage is not None and not piece.has_content and piece.finish_reason is None:
+        if piece.usage is not None and fields.get("choices", _NO_CHOICES) == _NO_CHOICES:
             return b""  # counts alone; they follow at the end, if the client asked for them
         return self._release() + self._send(fields, may_end=piece.finish_reason is not None)
 

@@ -121,11 +121,13 @@ class ChatReader:
         raw_usage = fields.get("usage")
         counts = None if raw_usage is None else _decode(raw_usage)
         usage = None if counts is None else read_chat_usage(counts)
+        if first is None and choices:  # of a further choice, which only clients of this format can get
+            return (Piece(usage=usage, native=Native(WIRE, fields)),)
         if first is None:
             is_sound = has_sound_counts(counts)
             return (Piece(usage=usage, native=Native(WIRE, fields) if is_sound else None),) if usage is not None else ()
         piece = self._read_choice(first.delta or {}, first.finish_reason, first.error, is_exact=first.index is not None)
-        native = Native(WIRE, fields) if piece.native is not None and len(choices) == 1 else None
+        native = Native(WIRE, fields) if piece.native is not None else None
         if counts is not None and not has_sound_counts(counts):
             native = None
         return (replace(piece, usage=usage, native=native),)
