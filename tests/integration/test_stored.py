@@ -99,6 +99,27 @@ async def test_a_conversation_holds_all_that_was_said(serve: Serve) -> None:
             await client.conversations.retrieve(begun.id)
 
 
+async def test_a_compacted_conversation_is_continued_from_its_summary(serve: Serve) -> None:
+    server = serve(follow(lambda _: Said(text="The key is in the drawer."), "chat"))
+    write_worker(server, "chat")
+    async with open_gateway() as (_, address, _), AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
+        talk: Any = [
+            {"type": "message", "role": "user", "content": "Where is the key?"},
+            {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "a drawer, and a lot more"},
+        ]
+        compacted = await client.responses.compact(model="w", input=talk)
+        asked: Any = server.seen[-1].body["messages"]
+        assert "Summarize" in asked[-1]["content"]
+        items: Any = [item.model_dump(exclude_none=True, warnings=False) for item in compacted.output]
+        assert [item["type"] for item in items] == ["message", "compaction"]
+        await client.responses.create(model="w", input=[*items, {"role": "user", "content": "And now?"}])
+        sent: Any = server.seen[-1].body["messages"]
+        assert [message["role"] for message in sent] == ["user", "user", "user"]
+        assert "The key is in the drawer." in sent[1]["content"]
+        assert "a lot more" not in str(sent)
+
+
 async def test_a_key_reads_its_own_responses_only(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     write_worker(serve(follow(repeat, "chat")), "chat")
     monkeypatch.setenv("RIPIENO_GATEWAY__API_KEY", "master-key-of-the-tests")

@@ -20,7 +20,8 @@ from ripieno.domain.conversation import (
     ToolResult,
 )
 from ripieno.domain.grader import Check
-from ripieno.domain.task import REMOVED_MODES, digest_of, read_mode
+from ripieno.domain.objective import REMOVED_MODES, read_mode
+from ripieno.domain.task import digest_of
 from ripieno.domain.workflow import Ensemble, Merge, Solo, Workflow, find_removed_mode
 from ripieno.errors import LedgerCorrupt
 from ripieno.ledger.codec import GENESIS, EntryRow, chain_digest, decode_entry, dump_task, encode_entry, load_task

@@ -16,15 +16,15 @@ from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_report, say
 from ripieno.cli.removed import ChoiceWithRemoved
 from ripieno.cli.running import require_workers, run_app
-from ripieno.domain import Decision, Mode, Run, Task
+from ripieno.domain import Mode
 from ripieno.domain.memory import Scope
+from ripieno.domain.objective import REMOVED_MODES
 from ripieno.domain.report import Report, format_money, format_seconds, money, number, seconds, text
-from ripieno.domain.task import REMOVED_MODES
 from ripieno.errors import InvalidTask
 
 if TYPE_CHECKING:
     from ripieno.app import Installation
-    from ripieno.domain import Arrival
+    from ripieno.domain import Arrival, Decision, Run, Task
 
 _OBJECTIVE = ("preset", "preference", "mission_criticality", "time_criticality")
 _ESTIMATE = (
@@ -75,6 +75,8 @@ class TaskOptions:
         given = {"mission_criticality": self.mission, "time_criticality": self.time_}
         stated = {name: value for name, value in given.items() if value is not None}
         objective = replace(objective, stated=frozenset(stated), **stated)  # type: ignore[arg-type]  # numbers, by name
+        from ripieno.domain import Task
+
         return Task.from_text(words, objective=objective)
 
     def make_arrival(self, app: Installation) -> Arrival:

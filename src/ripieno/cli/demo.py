@@ -14,7 +14,6 @@ import click
 from ripieno.cli.evaluate import draw
 from ripieno.cli.output import print_report, print_table, say
 from ripieno.cli.profile import find_able, progress_bar, report_unjudged
-from ripieno.domain.grader import GradedTask
 from ripieno.domain.report import Report, format_money, format_seconds, money, number, text
 from ripieno.errors import ConfigError
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ripieno.app import Installation
+    from ripieno.domain.grader import GradedTask
     from ripieno.evaluate.report import Entrant
 
 

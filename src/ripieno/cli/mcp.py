@@ -7,7 +7,7 @@ import click
 
 from ripieno.cli.running import run_memory
 from ripieno.domain.memory import Scope
-from ripieno.domain.task import Privacy
+from ripieno.domain.objective import Privacy
 
 if TYPE_CHECKING:
     from ripieno.app import MemoryApp

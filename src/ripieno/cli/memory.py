@@ -15,7 +15,7 @@ from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import require_workers, run_app, run_memory
 from ripieno.domain.memory import Item, ItemKind, NewItem, ReadStatus, Recall, Scope
-from ripieno.domain.task import Privacy
+from ripieno.domain.objective import Privacy
 from ripieno.errors import GateRefused, MemoryUnavailable
 
 if TYPE_CHECKING:

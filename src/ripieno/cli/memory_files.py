@@ -1,12 +1,16 @@
 """Files that the memory commands read: items of a sync, and conversations."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ripieno.domain import Message
 from ripieno.domain.memory import NewItem
 from ripieno.errors import DataError, InvalidTask
-from ripieno.wires.chat.parts import read_message
+
+if TYPE_CHECKING:
+    from ripieno.domain import Message
 
 
 def read_items(file: Path) -> list[NewItem]:
@@ -35,6 +39,8 @@ def read_turns(file: Path) -> list[Message]:
     Raises:
         DataError: the file has no conversation.
     """
+    from ripieno.wires.chat.parts import read_message
+
     text = file.read_text(encoding="utf-8")
     try:
         raw = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]

@@ -14,12 +14,12 @@ from ripieno.cli.ask import describe_steps, list_steps
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, print_table, say
 from ripieno.cli.running import run_app
-from ripieno.domain import Decided, Resolved, Run
 from ripieno.domain.report import format_money
 from ripieno.errors import GateRefused
 
 if TYPE_CHECKING:
     from ripieno.app import Installation
+    from ripieno.domain import Decided, Resolved, Run
     from ripieno.execute import Answered, Unfinished
 
 

@@ -13,11 +13,11 @@ from ripieno.cli.options import FOLDER
 from ripieno.cli.output import print_json, print_report, say
 from ripieno.cli.removed import ChoiceWithRemoved
 from ripieno.cli.running import run_app
-from ripieno.domain import Learned, Objective
 from ripieno.errors import CheckpointError, GateRefused, PredictorError
 
 if TYPE_CHECKING:
     from ripieno.app import Installation
+    from ripieno.domain import Objective
     from ripieno.learn import Trained
     from ripieno.learn.criticality import FittedCriticality
     from ripieno.tasks import RoutingData
@@ -204,6 +204,8 @@ def count_unjudged(app: Installation, source: RoutingData) -> dict[str, tuple[in
 
 def count_new(app: Installation, source: RoutingData) -> int:
     """Count the outcomes of a data set that are newer than its latest checkpoint."""
+    from ripieno.domain import Learned
+
     seen = 0
     for stored in app.ledger.read(kinds=("learned",)):
         if isinstance(stored.entry, Learned) and source.name in _names(stored.entry.card.get("datasets")):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ripieno.domain import Mode, Privacy
-from ripieno.domain.task import read_mode
+from ripieno.domain.objective import read_mode
 
 _HOST_NAME = r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 _WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s,*]+"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ripieno.domain.features import Features, FeatureSchema, Matrix, Need, Sensitivity, Vector
     from ripieno.domain.inputs import Arrival, DecisionInputs, names_worker
     from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
+    from ripieno.domain.objective import Budget, Mode, Objective, Privacy
     from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
     from ripieno.domain.routing import (
         Choice,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
         Verdict,
         sum_costs,
     )
-    from ripieno.domain.task import Budget, Mode, Objective, Privacy, Task
+    from ripieno.domain.task import Task
     from ripieno.domain.worker import Binding, Pool, Worker, WorkerId, parse_worker_id
     from ripieno.domain.workflow import (
         Cascade,
@@ -156,15 +157,16 @@ __all__ = [
 _MODULES = (
     "clock",
     "price",
+    "objective",
+    "worker",
+    "key",
     "conversation",
     "task",
-    "worker",
     "workflow",
     "run",
     "routing",
     "entry",
     "bound",
-    "key",
     "features",
     "inputs",
 )

@@ -7,8 +7,9 @@ from ripieno.domain.bound import Account
 from ripieno.domain.features import Features
 from ripieno.domain.grader import Check
 from ripieno.domain.memory import Scope
+from ripieno.domain.objective import Mode
 from ripieno.domain.routing import Mask, RecordedInputs, RoutingSetup
-from ripieno.domain.task import Mode, Task
+from ripieno.domain.task import Task
 from ripieno.domain.worker import WorkerId
 from ripieno.domain.workflow import Solo, Workflow
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from ripieno.domain.task import Privacy
+from ripieno.domain.objective import Privacy
 
 DAY_S = 86_400
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ripieno.domain.task import Privacy
+from ripieno.domain.objective import Privacy
 
 DAY_S = 86_400.0
 

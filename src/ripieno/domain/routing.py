@@ -9,7 +9,7 @@ from enum import StrEnum
 from ripieno.domain.conversation import JsonValue
 from ripieno.domain.grader import Check
 from ripieno.domain.memory import MemoryRead
-from ripieno.domain.task import Mode, Objective
+from ripieno.domain.objective import Mode, Objective
 from ripieno.domain.worker import Pool, WorkerId
 from ripieno.domain.workflow import Workflow
 

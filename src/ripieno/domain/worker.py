@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import NewType
 
+from ripieno.domain.objective import Privacy
 from ripieno.domain.price import UNKNOWN, Price
-from ripieno.domain.task import Privacy
 
 WorkerId = NewType("WorkerId", str)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ripieno.domain import Cascade, Ensemble, Merge, Task, Verified, WorkerId
 from ripieno.domain.grader import Check, Judge, find_asked
-from ripieno.domain.task import REMOVED_MODES
+from ripieno.domain.objective import REMOVED_MODES
 from ripieno.domain.workflow import find_removed_mode
 from ripieno.errors import InvalidPlan, NoVerdict, ProviderError, ProviderRejected, RipienoError
 from ripieno.execute.prompts import SYNTHESIZE, make_repair, show_others

@@ -9,7 +9,7 @@ import msgspec
 from ripieno.domain import Budget, JsonValue, Objective, Privacy
 from ripieno.domain.grader import Check
 from ripieno.domain.memory import Scope
-from ripieno.domain.task import read_mode
+from ripieno.domain.objective import read_mode
 from ripieno.errors import Forbidden, InvalidTask
 from ripieno.route import PRESETS
 from ripieno.tasks.graders import RUNS_CODE, read_check

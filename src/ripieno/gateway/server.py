@@ -12,6 +12,7 @@ from ripieno.errors import Forbidden, RipienoError
 from ripieno.gateway.admin import Admin, require_admin
 from ripieno.gateway.answering import Answering
 from ripieno.gateway.bodies import respond
+from ripieno.gateway.compacting import Compacting
 from ripieno.gateway.embeddings import Embeddings
 from ripieno.gateway.errors import LOGGED, Malformed, find_wire, is_hidden, make_error_headers, make_fault
 from ripieno.gateway.facts import CLIENT_LEFT, MALFORMED, Facts
@@ -71,14 +72,16 @@ class Gateway:
         self._chat = ChatDialect()
         self._ui = UiRoutes(app, visitors)
         models, stored = Models(app), StoredResponses(app.ledger.documents)
+        answering = Answering(app, keyring, models, self.metrics, stored)
         self._table = RouteTable(
             [
                 Route("GET", "/", self._greet, Access.OPEN),
                 Route("GET", "/healthz", self._report_health, Access.OPEN),
                 Route("GET", "/readyz", self._report_readiness, Access.OPEN),
                 Route("GET", "/metrics", self._show_metrics),
-                *Answering(app, keyring, models, self.metrics, stored).routes(),
+                *answering.routes(),
                 *stored.routes(),
+                *Compacting(answering, stored).routes(),
                 *PassThrough(app, keyring, models).routes(),
                 *models.routes(),
                 Route("POST", "/v1/embeddings", Embeddings(app, keyring, models).answer),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from ripieno.domain import Configured, Decided, Decision, Entry, Executed, Run, Solo, Task, WorkerId, sum_costs
-from ripieno.domain.task import REMOVED_MODES
+from ripieno.domain.objective import REMOVED_MODES
 from ripieno.errors import LedgerCorrupt
 from ripieno.ledger.messages import (
     RecordedAnswer,

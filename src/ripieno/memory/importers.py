@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ripieno.domain.memory import NewItem, Scope
-from ripieno.domain.task import Privacy
+from ripieno.domain.objective import Privacy
 from ripieno.errors import DataError, NotFound
 from ripieno.memory.redact import redact
 from ripieno.memory.store import LONGEST_TEXT, Store

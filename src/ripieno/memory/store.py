@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ripieno.domain import Clock
 from ripieno.domain.memory import RETENTION_S, Erasure, Item, ItemKind, NewItem, Receipt, Scope
-from ripieno.domain.task import Privacy
+from ripieno.domain.objective import Privacy
 from ripieno.errors import DataError, NotFound
 from ripieno.memory.opening import explain, lock_writers
 from ripieno.memory.redact import remove_secrets

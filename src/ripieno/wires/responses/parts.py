@@ -20,8 +20,10 @@ from ripieno.domain.conversation import (
 from ripieno.errors import InvalidTask
 from ripieno.wires.base import Recipient, encode, fields_of, items_of, split_data_url, text_of
 from ripieno.wires.content import FAILED, is_plain_document, make_content, order_results, select_reasoning, tell
+from ripieno.wires.responses.compaction import read_summary
 
 WIRE = "responses"
+CARRIED = "Summary of the earlier conversation:"
 CALLS = ("function_call", "custom_tool_call")
 RESULTS = ("function_call_output", "custom_tool_call_output")
 _SEALED_TEXT = ("summary_text", "reasoning_text", "text")
@@ -46,6 +48,10 @@ def read_items(items: Sequence[JsonValue]) -> Iterator[Message]:
         place = f"input[{index}]"
         if not isinstance(item, dict):
             raise InvalidTask(f"{place} must be an object", param=place)
+        if (summary := read_summary(item)) is not None:
+            yield from close()
+            yield Message(role="user", content=f"{CARRIED}\n{summary}")
+            continue
         if _is_of_worker(item):
             parts.extend(read_output_item(item, place))
             raws.append(item)
