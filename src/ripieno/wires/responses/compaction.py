@@ -8,8 +8,9 @@ from ripieno.wires.base import items_of, text_of
 
 KIND = "compaction"
 ORDERS = (
-    "Summarize the conversation so far for whoever continues it: the goal, what was decided and why, what was done, "
-    "names, paths, numbers and code that matter, and what is still open. Leave out what no longer matters."
+    "Summarize the conversation so far, so that another model can continue it: the goal, what was decided and why, "
+    "what was done, names, paths, numbers and code that matter, and what is still open. "
+    "Leave out what no longer matters."
 )
 _MARK = b"ripieno-summary-1\n"
 """Beginning of a summary. The item is encoded, and not encrypted: it holds the client's own conversation."""
