@@ -67,7 +67,8 @@ model, the key, and what a policy changes.
 - `lost`: there is no form. If another eligible worker has one, it is preferred (reason `cannot_carry` of the mask). If
   none has, the answer's header `x-ripieno-lost` and the record name it.
 
-Settings of sampling (`stop`, `seed`, `top_k`, penalties, `effort`, `verbosity`) do not decide which worker is eligible.
+Settings of sampling (`stop`, `seed`, `top_k`, penalties, `effort`, `verbosity`) and cache marks do not decide which
+worker is eligible.
 Reasoning goes back to the worker that gave it, and to no other.
 
 `tests/integration/test_matrix.py` sends one request of each client's format to a worker of each format, whole and

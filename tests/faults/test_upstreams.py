@@ -1,5 +1,6 @@
 """Faults of workers while another one is well: the user sees none of them before content was sent."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,31 @@ async def test_a_stream_with_a_tool_call_is_not_continued(serve: Serve) -> None:
         body = ask("chat", "auto", stream=True, ripieno={"preference": 0.0})
         async with client.post(address + PATHS["chat"], data=json.dumps(body), headers=JSON) as response:
             assert '"error"' in (await response.read()).decode()
+
+
+@pytest.mark.parametrize("ends", [b"data: [DONE]\n\n", b""])
+async def test_an_answer_ends_though_the_workers_connection_stays_open(ends: bytes) -> None:
+    chunk = {**HEAD, "choices": [{"index": 0, "delta": {"content": "forty two"}, "finish_reason": "stop"}]}
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + f"data: {json.dumps(chunk)}\n\n".encode() + ends)
+        await reader.read()  # until the client leaves
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    lines = ["[ledger]", 'url = "sqlite:///ledger.db"', "[providers.open]", 'kind = "openai"']
+    lines += [f'base_url = "{address}"', "[workers.open]", 'provider = "open"', 'price = "free"']
+    Path("ripieno.toml").write_text("\n".join(lines))
+    async with open_gateway() as (app, address, client):
+        body = ask("chat", "open", stream=True)
+        async with client.post(address + PATHS["chat"], data=json.dumps(body), headers=JSON) as response:
+            heard = read_stream("chat", (await response.read()).decode())
+        assert (heard.text, heard.is_whole) == ("forty two", True)
+        (run,) = app.ledger.runs.of_decision(response.headers["x-ripieno-decision"])
+        assert run.calls[0].failure is None
+        assert run.calls[0].latency_s is not None
+        assert run.calls[0].latency_s < 20.0, "it did not wait for the time-out of idle streams"
+    server.close()

@@ -356,8 +356,10 @@ async def test_a_worker_that_carries_all_is_preferred_to_a_cheaper_one_that_does
     talk = [{"role": "user", "content": "Where is the key?"}]
     async with open_gateway() as (app, address, client):
         body: dict[str, Any] = {"model": "auto", "max_tokens": 9, "messages": talk, "ripieno": {"preference": 0.0}}
-        for tool, worker in ((tools[1:], "cheap"), (tools, "whole")):
-            status, content, headers = await send(address, client, "messages", {**body, "tools": tool})
+        marked = [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]}]
+        for tool, worker, said in ((tools[1:], "cheap", talk), (tools[1:], "cheap", marked), (tools, "whole", talk)):
+            asked = {**body, "tools": tool, "messages": said}
+            status, content, headers = await send(address, client, "messages", asked)
             assert status == 200, content
             assert headers["x-ripieno-worker"] == worker
         masked = app.ledger.decisions.find(headers["x-ripieno-decision"]).decision.mask.masked

@@ -16,7 +16,7 @@ from ripieno.cli.ask import TaskOptions, describe, task_options
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import count_bar, print_found, print_json, say
 from ripieno.cli.running import require_workers, run_app
-from ripieno.domain import Mode, Plan, parse_worker_id, sum_costs
+from ripieno.domain import Mode, parse_worker_id, sum_costs
 from ripieno.domain.report import Report, number, text
 from ripieno.errors import GateRefused, NotFound
 
@@ -167,6 +167,8 @@ def evaluate(config: Path | None, *, pools: int, tasks: int, prompted: str | Non
 @prints_json
 def plan(config: Path | None, *, options: TaskOptions, as_json: bool) -> None:
     """Show the plan that TEXT would run. Only a prompted conductor makes a call."""
+    from ripieno.domain import Plan
+
     planned = replace(options, workflow=options.workflow or Mode.PLAN.value)
     decision, calls = run_app(config, lambda app: app.runtime.orchestrator.preview_plan(planned.make_task(app)))
     workflow = decision.workflow

@@ -11,12 +11,12 @@ from ripieno.cli.ask import describe, describe_steps, list_steps, show
 from ripieno.cli.options import prints_json
 from ripieno.cli.output import print_json, say
 from ripieno.cli.running import run_app
-from ripieno.domain import Decided, Judged, Run, Verdict
 from ripieno.errors import NotFound
 
 if TYPE_CHECKING:
     from ripieno.app import Installation
     from ripieno.app.replay import Replayed
+    from ripieno.domain import Decided, Judged, Run
 
 
 @click.command(epilog="\b\nExample:\n  ripieno explain last")
@@ -103,6 +103,8 @@ def feedback(
     from ripieno.app.feedback import record_feedback
 
     text = correction.read() if correction is not None else None
+
+    from ripieno.domain import Verdict
 
     async def work(app: Installation) -> Judged:
         name = (app.ledger.decisions.last() or "") if decision_id == "last" else decision_id

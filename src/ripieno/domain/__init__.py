@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ripieno.domain.inputs import Arrival, DecisionInputs, names_worker
     from ripieno.domain.key import Key, KeyLimits, Spend, find_periods
     from ripieno.domain.objective import Budget, Mode, Objective, Privacy
-    from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage
+    from ripieno.domain.price import FREE, UNKNOWN, Price, Tier, Usage, sum_costs
     from ripieno.domain.routing import (
         Choice,
         Decision,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
         Run,
         Unchecked,
         Verdict,
-        sum_costs,
     )
     from ripieno.domain.task import Task
     from ripieno.domain.worker import Binding, Pool, Worker, WorkerId, parse_worker_id

@@ -1,5 +1,6 @@
 """Price and Usage: a worker's prices and a call's tokens. An unknown price is None, and never zero."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 
@@ -119,3 +120,9 @@ class Price(Rates):
 FREE = Price()
 """Price of a worker that is stated to be free."""
 UNKNOWN = Price(is_known=False)
+
+
+def sum_costs(costs: Sequence[float | None]) -> tuple[float, int]:
+    """Sum the known costs, in US dollars, and count the unknown ones. With unknown ones, the sum is a lower bound."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known), len(costs) - len(known)

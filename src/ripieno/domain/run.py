@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ripieno.domain.conversation import Native, Part, Reasoning, Text, ToolCall
-from ripieno.domain.price import Usage
+from ripieno.domain.price import Usage, sum_costs
 from ripieno.domain.worker import WorkerId
 
 CHARACTERS_PER_TOKEN = 3.6
@@ -235,12 +235,6 @@ class Run:
         if self.wall_s is not None:
             return self.wall_s
         return _sum_known([call.latency_s for call in self.calls])
-
-
-def sum_costs(costs: Sequence[float | None]) -> tuple[float, int]:
-    """Sum the known costs, in US dollars, and count the unknown ones. With unknown ones, the sum is a lower bound."""
-    known = [cost for cost in costs if cost is not None]
-    return sum(known), len(costs) - len(known)
 
 
 def _sum_known(values: Sequence[float | None]) -> float | None:

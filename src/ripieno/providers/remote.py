@@ -1,5 +1,6 @@
 """Workers behind an HTTP address, in any wire format: hosted, or a server of one's own."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,9 +25,12 @@ from ripieno.providers.listing import check_model
 from ripieno.providers.options import EndpointOptions, WorkerOptions
 from ripieno.providers.refusals import Profile, refuse_status
 from ripieno.wires import ChatUpstream, Piece, Recipient, Upstream
+from ripieno.wires.base import ReplyReader
 from ripieno.wires.carries import list_lost
 from ripieno.wires.sse import read_events
 
+GRACE_S = 2.0
+"""Seconds in which counts may follow a finish reason, from a server that does not end its stream."""
 MOST_CARDS = 1000
 """Worker cards whose validated options are cached. The cache is cleared beyond this."""
 
@@ -116,8 +120,8 @@ class RemoteProvider:
                         yield piece
                     return
                 async with aclosing(read_events(streaming.parts(), worker=worker.id)) as events:
-                    async for event, data in events:
-                        for piece in reader.read(event, data):
+                    while (event := await _read_next(events, reader)) is not None:
+                        for piece in reader.read(*event):
                             yield piece
         except OSError as error:
             if not reader.is_over:  # after its end, the answer is whole, however the connection ends
@@ -230,6 +234,18 @@ class RemoteProvider:
                 self._options.clear()
             known = self._options[id(worker)] = (worker, WorkerOptions.model_validate(dict(worker.binding.options)))
         return known[1]
+
+
+async def _read_next(events: AsyncGenerator[tuple[str, bytes]], reader: ReplyReader) -> tuple[str, bytes] | None:
+    """Read the next event; None at the end. After a finish reason little may follow, and not for long.
+
+    Raises:
+        TimeoutError: nothing followed, though the connection is open.
+    """
+    if reader.is_finished:
+        return None
+    async with asyncio.timeout(GRACE_S if reader.is_over else None):
+        return await anext(events, None)
 
 
 def _clamp(body: dict[str, JsonValue], worker: Worker) -> None:

@@ -139,7 +139,9 @@ class ReplyReader(Protocol):
     """Reads one streamed reply, event by event."""
 
     is_over: bool
-    """Whether the reply has said that it is complete."""
+    """Whether the reply has said that it is complete. Counts may follow."""
+    is_finished: bool
+    """Whether nothing may follow."""
 
     def read(self, event: str, data: bytes) -> Sequence[Piece]:
         """Read one event.

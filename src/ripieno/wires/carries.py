@@ -95,11 +95,16 @@ TABLE: Mapping[str, Mapping[Feature, Carriage]] = MappingProxyType(
     {name: {feature: row[nth] for feature, row in _ROWS.items()} for nth, name in enumerate(_COLUMNS)}
 )
 """How each wire format carries what a client of another format sent. Its own clients lose nothing."""
-PLAIN = frozenset({Feature.STOP, Feature.SEED, Feature.TOP_K, Feature.PENALTIES, Feature.VERBOSITY, Feature.EFFORT})
-"""Features of sampling: no reason to prefer another worker."""
+PLAIN = frozenset(
+    {
+        Feature.STOP, Feature.SEED, Feature.TOP_K, Feature.PENALTIES, Feature.VERBOSITY, Feature.EFFORT,
+        Feature.CACHE_MARK,
+    }
+)  # fmt: skip
+"""Features of sampling and price: no reason to prefer another worker."""
 _BY_RULE = frozenset({Feature.REASONING, Feature.SEALED_REASONING})
 """Features that stay out by rule: reasoning goes to the worker that gave it, and to no other."""
-_ONLY_TEXT = frozenset(Feature) - PLAIN - {Feature.REASONING, Feature.CACHE_MARK, Feature.SCHEMA, Feature.JSON_OBJECT}
+_ONLY_TEXT = frozenset(Feature) - PLAIN - {Feature.REASONING, Feature.SCHEMA, Feature.JSON_OBJECT}
 _PARAMS = {
     "stop": Feature.STOP,
     "top_k": Feature.TOP_K,

@@ -94,7 +94,7 @@ class ChatReader:
     """Reads the chunks of one reply. A chunk with a fault is repaired, and then has no received form."""
 
     def __init__(self, worker: str) -> None:
-        self.is_over = False
+        self.is_over = self.is_finished = False
         self._worker = worker
         self._calls: list[str] = []
         """Ids of the calls so far, by place."""
@@ -104,7 +104,7 @@ class ChatReader:
     def read(self, event: str, data: bytes) -> Sequence[Piece]:
         """Read one chunk."""
         if data == b"[DONE]":
-            self.is_over = True
+            self.is_over = self.is_finished = True
             return ()
         if not data.startswith(b"{") and not data.lstrip().startswith((b"{", b":")):
             raise BadAnswer(f"{self._worker!r} sent an event that is not a completion chunk", worker=self._worker)

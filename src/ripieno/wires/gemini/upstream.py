@@ -83,7 +83,7 @@ class GeminiReader:
     """Reads the events of one reply, each a reply of its own with some parts."""
 
     def __init__(self, worker: str) -> None:
-        self.is_over = False
+        self.is_over = self.is_finished = False
         self._worker = worker
         self._calls = 0
 

@@ -74,7 +74,7 @@ class MessagesReader:
     """Reads the named events of one reply."""
 
     def __init__(self, worker: str) -> None:
-        self.is_over = False
+        self.is_over = self.is_finished = False
         self._worker = worker
         self._usage = Usage()
         self._calls: dict[int, int] = {}
@@ -107,7 +107,7 @@ class MessagesReader:
             case "message_delta":
                 return (self._end(fields, native),)
             case "message_stop":
-                self.is_over = True
+                self.is_over = self.is_finished = True
                 return (Piece(native=native),)
             case _:
                 return ()  # pings, and events of later versions

@@ -86,7 +86,7 @@ class ResponsesReader:
     """Reads the typed events of one reply."""
 
     def __init__(self, worker: str) -> None:
-        self.is_over = False
+        self.is_over = self.is_finished = False
         self._worker = worker
         self._calls: dict[int, int] = {}
         """Places of the tool calls, by the index of their items."""
@@ -117,7 +117,7 @@ class ResponsesReader:
             case "response.output_item.done":
                 return (self._end_item(index, fields_of(fields.get("item")), native),)
             case "response.completed" | "response.incomplete":
-                self.is_over = True
+                self.is_over = self.is_finished = True
                 finish = _read_finish(response, has_calls=bool(self._calls))
                 usage = read_responses_usage(response.get("usage"))
                 return (Piece(finish_reason=finish, usage=usage, native=native),)
