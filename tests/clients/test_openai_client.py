@@ -154,7 +154,7 @@ def test_errors_are_the_clients_own(client: OpenAI) -> None:
         client.chat.completions.create(model="auto", messages=[])
     with pytest.raises(BadRequestError, match="token ids"):
         client.embeddings.create(model="auto", input=[[1, 2, 3]])
-    with pytest.raises(BadRequestError, match="previous_response_id"):
+    with pytest.raises(NotFoundError, match="previous_response_id"):
         client.responses.create(model="auto", input="x", previous_response_id="resp_1")
     with pytest.raises(AuthenticationError):
         client.with_options(api_key="rp-unknown").models.list()

@@ -283,7 +283,7 @@ async def test_a_worker_with_effects_is_called_once_and_is_no_fallback(serve: Se
 
 async def test_memory_compaction_and_judges_never_use_it(serve: Serve) -> None:
     plain, pay = serve([Reply(text="hello")]), serve([Reply(text="[]")])
-    path = write_paying(plain, pay, extra='[memory]\ncompact_words = 300\ncompact_worker = "b"')
+    path = write_paying(plain, pay, extra='[memory]\ncompact_words = 300\ncompact_worker = "auto"')
     chat = "Let me look at that now, it should not take very long at all. " * 12
     talk = [Message(role=("user", "assistant")[nth % 2], content=f"{nth} {chat}") for nth in range(7)]
     async with open_app() as app:

@@ -290,7 +290,8 @@ async def test_health_and_unknown_paths(serve: Serve) -> None:
         response = await client.get(f"{address}/healthz")
         health = await response.json()
         loops = health.pop("loops")
-        assert health == {"status": "ok", "workers": 1, "unhealthy": [], "unavailable": [], "reload_fault": None}
+        faults = {"reload_fault": None, "ledger_fault": None}
+        assert health == {"status": "ok", "workers": 1, "unhealthy": [], "unavailable": [], **faults}
         names = {"learning", "keys", "probing", "replicas", "runs", "memory", "extraction", "ledger", "ledger watch"}
         assert {loop["name"] for loop in loops} == names
         for method, path, status in (("GET", "/nope", 404), ("GET", "/v1/chat/completions", 405)):

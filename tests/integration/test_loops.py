@@ -20,7 +20,7 @@ from ripieno.app import installation as opening
 from ripieno.app.feedback import record_feedback
 from ripieno.domain import Judged, KeyLimits, Task, Vector
 from ripieno.encoders import CachedEncoder, Encoder, GuardedEncoder
-from ripieno.gateway import serve as serving
+from ripieno.gateway import opening as gateway_opening
 from ripieno.providers import Provider
 from ripieno.providers.health import UNREACHABLE
 
@@ -31,7 +31,7 @@ OTHER = Task.from_text("Name a river of Norway, and say where it ends.")
 @pytest.fixture(autouse=True)
 def quick_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the gateway's loops often."""
-    monkeypatch.setattr(serving, "FOLLOW_S", 0.02)
+    monkeypatch.setattr(gateway_opening, "FOLLOW_S", 0.02)
     monkeypatch.setattr(opening, "FOLLOW_S", 0.02)
 
 

@@ -11,6 +11,7 @@ from tests.integration.conftest import ADMIN, JSON, Serve, write_pool
 from ripieno.app import Installation
 from ripieno.domain import KeyLimits
 from ripieno.gateway.gate import SAFE_HEADERS
+from ripieno.gateway.passing import PATHS
 from ripieno.testing import Reply
 
 MESSAGES = [{"role": "user", "content": "What is 2 + 2?"}]
@@ -37,6 +38,9 @@ class Ask:
     """Headers beside those of every answer."""
 
 
+PASSED = {"x-ripieno-worker", "x-ripieno-cost-usd"}
+
+
 def ask(route: str, status: int = 200, body: object = None, *, path: str = "", has: set[str] | None = None) -> Ask:
     return Ask(route, path or route.partition(" ")[2], status, body, frozenset(has or ()))
 
@@ -48,6 +52,9 @@ async def list_asks(app: Installation, client: ClientSession, address: str) -> l
     item = (await send(client, address, ask("POST /v1/memory", 201, {"text": "red"}))).said["id"]
     await send(client, address, ask("POST /v1/chat/completions", 409, CHAT | {"model": "c"}))
     waits = app.runs.unfinished()[-1].claim.run
+    reply = {"model": "auto", "input": "x"}
+    kept_response = (await send(client, address, ask("POST /v1/responses", body=reply))).said["id"]
+    talk = (await send(client, address, ask("POST /v1/conversations", body={}))).said["id"]
     whole, failed = CHOSEN | ANSWERED | SPENT, CHOSEN | SPENT | {"x-should-retry"}
     kept, chat = CHAT | {"ripieno": {"cache": True}}, "POST /v1/chat/completions"
     return [
@@ -70,6 +77,17 @@ async def list_asks(app: Installation, client: ClientSession, address: str) -> l
         ask("POST /v1/responses", body={"model": "auto", "input": "x"}, has=whole),
         ask("POST /v1/responses", body={"model": "auto", "input": "x", "stream": True}, has=CHOSEN | ANSWERED),
         ask("POST /v1/messages/count_tokens", body=CHAT),
+        ask("POST /v1/completions", body={"model": "auto", "prompt": "x"}, has=whole),
+        ask("POST /v1/responses/input_tokens", body=reply),
+        ask("POST /v1/responses/compact", body=reply, has=whole),
+        ask("GET /v1/responses/{response}", path=f"/v1/responses/{kept_response}"),
+        ask("GET /v1/responses/{response}", 404, path="/v1/responses/gone", has={"x-should-retry"}),
+        ask("DELETE /v1/responses/{response}", path=f"/v1/responses/{kept_response}"),
+        ask("POST /v1/conversations", body={}),
+        ask("GET /v1/conversations/{conversation}", path=f"/v1/conversations/{talk}"),
+        ask("POST /v1/conversations/{conversation}", body={"metadata": {}}, path=f"/v1/conversations/{talk}"),
+        ask("DELETE /v1/conversations/{conversation}", path=f"/v1/conversations/{talk}"),
+        *(ask(f"POST {path}", body={"model": "a", "input": "x"}, has=PASSED) for path in PATHS),
         ask("POST /v1/embeddings", body={"model": "auto", "input": "x"}),
         ask("POST /v1/embeddings", 404, {"model": "gone", "input": "x"}, has={"x-should-retry"}),
         ask("GET /v1/models"),

@@ -280,7 +280,8 @@ def test_a_ledger_of_before_holds_is_brought_up_and_stays_readable(tmp_path: Pat
     body = old.execute("SELECT body FROM entries").fetchone()[0]
     assert '"cost_usd":0.05' in body
     old.executescript(
-        "DROP TABLE holds; ALTER TABLE spend DROP COLUMN unknown; UPDATE alembic_version SET version_num='0004'"
+        "DROP TABLE holds; DROP TABLE documents; ALTER TABLE spend DROP COLUMN unknown; "
+        "UPDATE alembic_version SET version_num='0004'"
     )
     old.close()
     with Ledger(f"sqlite:///{path}") as ledger:

@@ -62,7 +62,9 @@ class LlamaEncoder:
             return rows
 
     async def close(self) -> None:
-        """Kill the child."""
+        """Close the connections to the child, and kill it."""
+        if self._inner is not None:
+            await self._inner.close()
         if self._child is not None:
             await self._child.close()
         self._child = self._inner = None
