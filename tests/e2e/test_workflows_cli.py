@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import HANG_S
 
-pytestmark = pytest.mark.usefixtures("untraced")
+UNTRACED = pytest.mark.usefixtures("untraced")
 
 RIPIENO = str(Path(sys.executable).parent / "ripieno")
 
@@ -21,6 +21,7 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@UNTRACED
 @pytest.mark.parametrize("workflow", ["verified", "cascade", "agreement", "vote", "best-of", "plan", "turns"])
 def test_a_workflow_answers_and_lists_its_steps(workflow: str) -> None:
     check = '{"kind": "numeric", "answer": 42}'
@@ -44,6 +45,7 @@ def test_an_invalid_workflow_is_refused_in_two_lines() -> None:
     assert "no trained conductor" in run("conductor", "evaluate", code=1).stderr
 
 
+@UNTRACED
 def test_the_bundled_conductor_plans_and_a_trained_one_takes_over() -> None:
     planned = json.loads(run("conductor", "plan", "What is 12 + 30?", "--json").stdout)
     assert planned["workflow"] == "plan"
@@ -70,6 +72,7 @@ def test_the_bundled_conductor_plans_and_a_trained_one_takes_over() -> None:
     assert list(Path(".ripieno/conductor").glob("conductor-0.svg"))
 
 
+@UNTRACED
 def test_a_killed_training_resumes() -> None:
     command = [RIPIENO, "conductor", "train", "--short"]
     with subprocess.Popen(

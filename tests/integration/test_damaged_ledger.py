@@ -138,3 +138,11 @@ async def test_a_ledger_that_was_damaged_before_the_start_costs_at_most_one_call
                 assert ready.status == 503
                 assert (await health.json())["status"] == "degraded"
         assert len(server.seen) <= 1
+
+
+def test_a_check_of_a_server_database_reads_no_file(postgres: str) -> None:
+    with Ledger(postgres) as ledger:
+        ledger.damage.found = LedgerCorrupt("a row cannot be read", entry="x")
+        with ledger.damage.checking():
+            pass
+        assert ledger.damage.found is None

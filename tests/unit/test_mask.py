@@ -23,6 +23,7 @@ from ripieno.domain import (
     Task,
     WorkerId,
 )
+from ripieno.domain.conversation import Media, MediaKind
 from ripieno.errors import NoEligibleWorker
 from ripieno.route import Conditions, Router, UtilityPolicy, find_able, mask_workers
 from ripieno.route.choose import DecisionRule
@@ -151,3 +152,15 @@ def test_the_prior_chooses_the_cheapest_worker(make_pool: Callable[..., Pool], m
     task = Task(messages=(Message(role="user", content="x"),))
     arrival = Arrival(id="1", seed=1, started=0.0)
     assert router.decide(router.gather(task, make_features(), TODAY, arrival=arrival)).worker == "cheap"
+
+
+def test_what_no_format_carries_masks_nobody(make_worker: MakeWorker) -> None:
+    pool = Pool((make_worker("a"), make_worker("b")))
+    wires = replace(TODAY, wires={WorkerId("a"): "chat", WorkerId("b"): "messages"})
+    uploaded = Media(kind=MediaKind.DOCUMENT, file="file-1")
+    film = Media(kind=MediaKind.AUDIO, data="xx")
+    for parts, eligible in (((uploaded,), ("a", "b")), ((uploaded, film), ("a",))):
+        task = Task(messages=(Message(role="user", content=parts),))
+        mask = mask_workers(task, make_features(), pool, wires)
+        assert mask.eligible == eligible
+    assert mask.masked[WorkerId("b")].reason is Reason.CANNOT_CARRY
