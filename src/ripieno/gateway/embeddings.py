@@ -8,33 +8,18 @@ import msgspec
 import numpy as np
 
 from ripieno.app import Installation
-from ripieno.domain import (
-    Account,
-    Answer,
-    Budget,
-    Call,
-    Executed,
-    JsonValue,
-    Objective,
-    Origin,
-    Pool,
-    Run,
-    Task,
-    Worker,
-)
+from ripieno.domain import Account, Budget, Call, JsonValue, Objective, Task, Worker
 from ripieno.domain.bound import count_most_input
 from ripieno.domain.run import CHARACTERS_PER_TOKEN
 from ripieno.encoders import find_privacy
-from ripieno.errors import BadAnswer, Forbidden, InvalidTask, ProviderError, UnknownPrice, WithheldTask
+from ripieno.errors import BadAnswer, Forbidden, InvalidTask, UnknownPrice, WithheldTask
 from ripieno.gateway.bodies import read_body, respond
+from ripieno.gateway.direct import DirectCalls
 from ripieno.gateway.facts import Facts
 from ripieno.gateway.http import Response
-from ripieno.gateway.keyring import Grant, Keyring, list_allowed_workers
-from ripieno.gateway.models import Models
-from ripieno.gateway.objective import AUTO, UnknownModel
-from ripieno.gateway.provenance import make_cost_header
+from ripieno.gateway.keyring import Grant, Keyring
+from ripieno.gateway.objective import AUTO
 from ripieno.privacy import Boundary, describe_kinds
-from ripieno.providers.caller import is_unbilled
 from ripieno.wires.base import decode_fields, encode
 from ripieno.wires.usage import read_chat_usage
 
@@ -45,10 +30,10 @@ _SEND_TEXTS = "send texts; with LangChain: OpenAIEmbeddings(check_embedding_ctx_
 class Embeddings:
     """`POST /v1/embeddings`."""
 
-    def __init__(self, app: Installation, keyring: Keyring, models: Models) -> None:
+    def __init__(self, direct: DirectCalls, app: Installation, keyring: Keyring) -> None:
+        self._direct = direct
         self._app = app
         self._keyring = keyring
-        self._models = models
 
     async def answer(self, facts: Facts) -> Response:
         """Embed one text or many; `model` of the reply names the worker or encoder that made the vectors.
@@ -61,53 +46,20 @@ class Embeddings:
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidTask("model must be text", param="model")
-        runtime = self._app.runtime
-        alias = self._models.read(runtime)[1].resolve(model)
-        model = model if alias is None else alias[0]
-        worker = self._find_worker(model, grant, runtime.pool)
-        self._app.ledger.damage.require_none()
-        await self._keyring.admit(grant)
-        run = f"embedding/{facts.name}"
-        account = self._keyring.open(grant, run)
-        tokens = 0
-        cost_usd: float | None = 0.0  # without a call there is no cost
-        try:
+        runtime, model = self._app.runtime, self._direct.resolve(model)
+        is_own = model in (AUTO, self._app.analyzer.encoder.name)
+        worker = None if is_own else self._direct.find_worker(model, facts)
+        async with self._direct.meter(facts, f"embedding/{facts.name}", _TASK) as meter:
             if worker is None:
                 texts = _read_input(body.get("input"))
                 await self._check_encoder(texts, grant, runtime.boundary)
-                tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
-                return await self._embed_here(texts, body, tokens)
+                meter.tokens = sum(1 + int(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
+                return await self._embed_here(texts, body, meter.tokens)
             _check_boundary(worker, body, runtime.boundary)
-            began = self._app.clock.monotonic()
-            await _reserve(account, worker, body)
-            cost_usd = None
-            content = await runtime.caller.embed(worker, body)
-            made = _make_run(run, worker, content, key=grant.id, latency_s=self._app.clock.monotonic() - began)
-            tokens, cost_usd, facts.worker = made.tokens, made.cost_usd, worker.id
-            self._app.ledger.note(Executed(run=made, task=_TASK))
-            named = encode(decode_fields(content) | {"model": worker.id})
-            return Response(named, headers={"x-ripieno-worker": worker.id} | make_cost_header(made.cost_usd))
-        except ProviderError as error:
-            cost_usd = 0.0 if is_unbilled(error) else cost_usd
-            raise
-        finally:
-            if account is not None:
-                account.close(cost_usd=cost_usd, is_recorded=tokens > 0 or cost_usd is None)
-            await self._keyring.leave(grant, cost_usd=cost_usd or 0.0, tokens=tokens)
-
-    def _find_worker(self, model: str, grant: Grant, pool: Pool) -> Worker | None:
-        """Find the worker that a request names; None for the router's own encoder."""
-        if model == AUTO or model == self._app.analyzer.encoder.name:
-            return None
-        if model not in pool:
-            raise UnknownModel(model, list_allowed_workers(grant, pool))
-        objective, _ = self._keyring.restrict(grant, Objective(workers=(model,)), Budget())
-        worker = pool[model]
-        if worker.is_restricted:
-            raise Forbidden(f"{model!r} makes no embeddings here: its calls have effects or need approval")
-        if worker.privacy.reach > objective.privacy.reach:
-            raise Forbidden(f"{model!r} is {worker.privacy}, and the key's tasks may go to {objective.privacy} workers")
-        return worker
+            await _reserve(meter.account, worker, body)
+            content, latency_s = await meter.send(runtime.caller.embed(worker, body))
+            headers = meter.record(_price(worker, content, latency_s=latency_s))
+            return Response(encode(decode_fields(content) | {"model": worker.id}), headers=headers)
 
     async def _check_encoder(self, texts: Sequence[str], grant: Grant, boundary: Boundary | None) -> None:
         """Refuse texts that may not travel to the router's own encoder, if it runs on another server.
@@ -185,8 +137,8 @@ async def _reserve(account: Account | None, worker: Worker, body: dict[str, Json
     await account.reserve(most, least_usd=most)
 
 
-def _make_run(run: str, worker: Worker, content: bytes, *, key: str | None, latency_s: float) -> Run:
-    """Make the run that records embeddings.
+def _price(worker: Worker, content: bytes, *, latency_s: float) -> Call:
+    """Make the record of a call.
 
     Raises:
         BadAnswer: the worker's reply has no embeddings.
@@ -195,20 +147,13 @@ def _make_run(run: str, worker: Worker, content: bytes, *, key: str | None, late
         usage = read_chat_usage(msgspec.json.decode(content, type=_Embedded).usage)
     except msgspec.MsgspecError as error:
         raise BadAnswer(f"{worker.id!r} returned no embeddings", worker=worker.id) from error
-    call = Call(
+    usage = replace(usage, output_tokens=0)
+    return Call(
         worker=worker.id,
         worker_version=worker.version,
-        usage=replace(usage, output_tokens=0),
-        cost_usd=None if usage.input_tokens is None else worker.price.price(replace(usage, output_tokens=0)),
+        usage=usage,
+        cost_usd=None if usage.input_tokens is None else worker.price.price(usage),
         latency_s=latency_s,
-    )
-    return Run(
-        id=run,
-        task=_TASK.digest,
-        origin=Origin.TRAFFIC,
-        calls=(call,),
-        answer=Answer(text=""),
-        key=key,
     )
 
 

@@ -13,6 +13,7 @@ from ripieno.gateway.admin import Admin, require_admin
 from ripieno.gateway.answering import Answering
 from ripieno.gateway.bodies import respond
 from ripieno.gateway.compacting import Compacting
+from ripieno.gateway.direct import DirectCalls
 from ripieno.gateway.embeddings import Embeddings
 from ripieno.gateway.errors import LOGGED, Malformed, find_wire, is_hidden, make_error_headers, make_fault
 from ripieno.gateway.facts import CLIENT_LEFT, MALFORMED, Facts
@@ -72,6 +73,7 @@ class Gateway:
         self._chat = ChatDialect()
         self._ui = UiRoutes(app, visitors)
         models, stored = Models(app), StoredResponses(app.ledger.documents)
+        direct = DirectCalls(app, keyring, models)
         answering = Answering(app, keyring, models, self.metrics, stored)
         self._table = RouteTable(
             [
@@ -82,9 +84,9 @@ class Gateway:
                 *answering.routes(),
                 *stored.routes(),
                 *Compacting(answering, stored).routes(),
-                *PassThrough(app, keyring, models).routes(),
+                *PassThrough(direct, app).routes(),
                 *models.routes(),
-                Route("POST", "/v1/embeddings", Embeddings(app, keyring, models).answer),
+                Route("POST", "/v1/embeddings", Embeddings(direct, app, keyring).answer),
                 *RunRoutes(app).routes(),
                 *MemoryRoutes(app).routes(),
                 *Admin(app, keyring).routes(),
