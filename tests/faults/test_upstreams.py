@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.conftest import misbehaving
 from tests.integration.conftest import JSON, Serve, open_gateway
 from tests.integration.reading import DIALECTS, PATHS, ask, read_stream, read_whole
 
@@ -91,9 +92,7 @@ def write_two(bad: str, good: str, extra: str = "") -> None:
     Path("ripieno.toml").write_text("\n".join(lines) + f"\n{extra}")
 
 
-@pytest.mark.parametrize(
-    ("name", "reply", "is_stream"), FAULTS, ids=lambda value: value if isinstance(value, str) else ""
-)
+@pytest.mark.parametrize(("name", "reply", "is_stream"), FAULTS, ids=name_fault)
 async def test_a_faulty_worker_is_replaced_before_the_user_sees_it(
     serve: Serve, name: str, reply: Reply, is_stream: bool
 ) -> None:
@@ -164,16 +163,17 @@ async def test_an_answer_ends_though_the_workers_connection_stays_open(ends: byt
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
         writer.write(head + f"data: {json.dumps(chunk)}\n\n".encode() + ends)
         await reader.read()  # until the client leaves
-        writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     lines = ["[ledger]", 'url = "sqlite:///ledger.db"', "[providers.open]", 'kind = "openai"']
-    lines += [f'base_url = "{address}"', "[workers.open]", 'provider = "open"', 'price = "free"']
-    Path("ripieno.toml").write_text("\n".join(lines))
+    with misbehaving(answer) as server:
+        lines += [f'base_url = "http://127.0.0.1:{server.port}/v1"', "[workers.open]", 'provider = "open"']
+        Path("ripieno.toml").write_text("\n".join([*lines, 'price = "free"']))
+        await check_that_it_ends()
+
+
+async def check_that_it_ends() -> None:
     async with open_gateway() as (app, address, client):
         body = ask("chat", "open", stream=True)
         async with client.post(address + PATHS["chat"], data=json.dumps(body), headers=JSON) as response:
@@ -183,4 +183,3 @@ async def test_an_answer_ends_though_the_workers_connection_stays_open(ends: byt
         assert run.calls[0].failure is None
         assert run.calls[0].latency_s is not None
         assert run.calls[0].latency_s < 20.0, "it did not wait for the time-out of idle streams"
-    server.close()

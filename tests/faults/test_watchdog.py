@@ -7,13 +7,13 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout, CookieJar
-from tests.conftest import UNTRACED
+from tests.conftest import UNTRACED, pause
 from tests.faults.conftest import Served, ServeIn
 from tests.faults.test_gateway import write_settings
 
@@ -145,13 +145,6 @@ PAGES = (
     "/ui/reports?" + "a=b&" * 10_000, "/ui/" + "x/" * 10_000, "/v1/models/" + "m" * 30_000, "/v1/runs/" + "r" * 30_000,
     "/ui/decision/" + "d" * 30_000, "/ui/decision/last?dial=" + "9" * 30_000, "/ui/memory?q=" + "%E2%80%8B" * 3_000,
 )  # fmt: skip
-
-
-async def pause(seconds: float) -> None:
-    """Let others run; ends when the time is over."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await asyncio.Event().wait()
 
 
 class Watch:

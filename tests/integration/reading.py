@@ -5,8 +5,17 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiohttp import ClientSession
+from tests.integration.conftest import JSON
+
 DIALECTS = ("chat", "messages", "responses")
 PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+
+
+async def post(client: ClientSession, url: str, body: object) -> tuple[int, str, dict[str, str]]:
+    """Send a body; returns status, text and headers, whose names are in small letters."""
+    async with client.post(url, data=json.dumps(body).encode(), headers=JSON) as response:
+        return response.status, (await response.read()).decode(), {k.lower(): v for k, v in response.headers.items()}
 
 
 @dataclass

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, MutableMapping
@@ -13,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientConnectionError, ClientSession
+from aiohttp import ClientSession
 from tests.conftest import HANG_S, pause
 from tests.integration.conftest import JSON, Serve, write_pool
 
@@ -161,38 +160,27 @@ async def test_repeated_and_contradictory_headers_are_refused_under_any_server()
 # under a server of others
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def uvicorn(target: str, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Run an app under uvicorn's own command; gives its address."""
-    port = free_port()
+    """Run an app under uvicorn's own command; gives its address once it has started."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", target, "--port", str(port), *options],
+        [sys.executable, "-m", "uvicorn", target, "--port", "0", *options],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(
             [str(Path.cwd()), *sys.path])},
     )  # fmt: skip
     try:
-        yield f"http://127.0.0.1:{port}", process
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if found := re.search(r"running on (http://[\d.:]+)", line):
+                break
+        else:
+            raise AssertionError(said)
+        yield found.group(1), process
     finally:
         process.kill()
         process.communicate()
-
-
-async def get_ready(client: ClientSession, url: str, process: "subprocess.Popen[str]") -> None:
-    async with asyncio.timeout(HANG_S):
-        while process.poll() is None:
-            try:
-                async with client.get(url) as response:
-                    assert response.status == 200
-                    return
-            except ClientConnectionError:
-                await pause(0.05)
-        raise AssertionError(process.communicate()[1])
 
 
 @pytest.mark.parametrize("parser", ["httptools", "h11"])
@@ -201,7 +189,8 @@ async def test_uvicorn_runs_the_app_streams_and_cancels(serve: Serve, parser: st
     write_pool(good)
     with uvicorn("ripieno.asgi:app", "--http", parser) as (address, process):
         async with ClientSession(headers=JSON) as client:
-            await get_ready(client, f"{address}/readyz", process)
+            async with client.get(f"{address}/readyz") as response:
+                assert response.status == 200
             body = json.dumps(json.loads(ASK) | {"stream": True})
             async with client.post(f"{address}/v1/chat/completions", data=body) as response:
                 text = await response.text()
@@ -228,9 +217,10 @@ async def test_a_framework_mounts_the_app(serve: Serve) -> None:
         "@asynccontextmanager\nasync def lifespan(outer):\n    async with ripieno.opened():\n        yield\n\n"
         "app = Starlette(routes=[Mount('/llm', ripieno)], lifespan=lifespan)\n"
     )
-    with uvicorn("outer:app") as (address, process):
+    with uvicorn("outer:app") as (address, _):
         async with ClientSession(headers=JSON) as client:
-            await get_ready(client, f"{address}/llm/readyz", process)
+            async with client.get(f"{address}/llm/readyz") as response:
+                assert response.status == 200
             async with client.post(f"{address}/llm/v1/chat/completions", data=ASK) as response:
                 assert response.status == 200
             async with client.get(f"{address}/v1/models") as response:

@@ -61,9 +61,9 @@ async def test_no_call_is_made_from_the_first_damage_until_a_check_passes(
         for _ in range(20):
             assert await see(client, address) == (503, "degraded", 503)
         body = {"model": "a", "input": "tea"}
-        for path in ("/v1/embeddings", "/v1/moderations"):
-            async with client.post(f"{address}{path}", json=body) as response:
-                assert response.status == 503, path
+        for route in ("/v1/embeddings", "/v1/moderations"):
+            async with client.post(f"{address}{route}", json=body) as response:
+                assert response.status == 503, route
         assert len(server.seen) == calls, "no call whose record would be lost"
         lines = [record.message for record in caplog.records if record.message.startswith("loop ledger")]
         assert len(lines) == 1, lines

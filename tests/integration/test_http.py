@@ -212,7 +212,7 @@ async def test_a_drain_closes_idle_connections_and_waits_for_busy_ones() -> None
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
 async def test_no_odd_shape_is_taken(shape: Shape) -> None:
     """Whole, and in pieces of one byte, as a parser that keeps state sees them."""
-    for cuts in (False, len(shape.sent) < 500):
+    for cuts in {False, len(shape.sent) < 500}:
         async with open_site() as (site, _, port):
             pieces = [shape.sent[n : n + 1] for n in range(len(shape.sent))] if cuts else [shape.sent]
             said = await speak(port, *pieces, quiet_s=0.05)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.conftest import JSON, Serve, open_gateway
-from tests.integration.reading import DIALECTS, FINISH_WITH_CALLS, PATHS, read_stream, read_whole
+from tests.integration.conftest import Serve, open_gateway
+from tests.integration.reading import DIALECTS, FINISH_WITH_CALLS, PATHS, ask, post, read_stream, read_whole
 from tests.integration.upstreams import KINDS, PDF, PNG, SIGNATURE, Said, follow
 
-from ripieno.testing import ScriptedServer
+from ripieno.testing import Reply, ScriptedServer
 from ripieno.wires.carries import TABLE, Carriage, Feature
 
 SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
@@ -240,11 +240,6 @@ def write_worker(server: ScriptedServer, wire: str, extra: str = "") -> None:
     )
 
 
-async def send(address: str, client: Any, dialect: str, body: dict[str, Any]) -> tuple[int, str, dict[str, str]]:
-    async with client.post(address + PATHS[dialect], data=json.dumps(body).encode(), headers=JSON) as response:
-        return response.status, (await response.read()).decode(), {k.lower(): v for k, v in response.headers.items()}
-
-
 @pytest.mark.parametrize("wire", TABLE)
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_what_a_client_says_reaches_a_worker_of_each_format(serve: Serve, dialect: str, wire: str) -> None:
@@ -253,7 +248,7 @@ async def test_what_a_client_says_reaches_a_worker_of_each_format(serve: Serve, 
     async with open_gateway() as (app, address, client):
         for is_stream in (False, True):
             body = {"model": "auto", **ASKS[dialect](), "stream": is_stream}
-            status, content, headers = await send(address, client, dialect, body)
+            status, content, headers = await post(client, address + PATHS[dialect], body)
             assert status == 200, content
             found = LOOKS[wire](server.seen[-1].body)
             assert found["system"] == "Be brief."
@@ -288,7 +283,7 @@ async def test_what_a_worker_of_each_format_says_reaches_a_client(
         body = {"model": "w", **ASKS[dialect](), "stream": is_stream}
         if dialect == "chat":
             body["stream_options"] = {"include_usage": True}
-        status, content, headers = await send(address, client, dialect, body)
+        status, content, headers = await post(client, address + PATHS[dialect], body)
         assert status == 200, content
         heard = read_stream(dialect, content) if is_stream else read_whole(dialect, json.loads(content))
         assert heard.text == "in the drawer"
@@ -314,7 +309,7 @@ async def test_an_answer_that_is_cut_says_so(serve: Serve, dialect: str, wire: s
     write_worker(server, wire)
     async with open_gateway() as (_, address, client):
         body = {"model": "w", **ASKS[dialect](), "stream": is_stream}
-        status, content, _ = await send(address, client, dialect, body)
+        status, content, _ = await post(client, address + PATHS[dialect], body)
         assert status == 200
         ends = {"chat": '"finish_reason":"length"', "messages": '"max_tokens"', "responses": '"incomplete"'}
         assert ends[dialect] in content.replace('": "', '":"')
@@ -325,7 +320,7 @@ async def test_signatures_and_cache_marks_return_to_an_anthropic_worker_byte_for
     write_worker(server, "messages")
     async with open_gateway() as (_, address, client):
         first = ask_messages()
-        _, content, _ = await send(address, client, "messages", {"model": "auto", **first})
+        _, content, _ = await post(client, address + PATHS["messages"], {"model": "auto", **first})
         blocks = json.loads(content)["content"]
         assert blocks[0] == {"type": "thinking", "thinking": "The drawer first.", "signature": SIGNATURE}
         results = [
@@ -335,7 +330,7 @@ async def test_signatures_and_cache_marks_return_to_an_anthropic_worker_byte_for
         talk = [*first["messages"], {"role": "assistant", "content": blocks}, {"role": "user", "content": results}]
         served = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
         body = {**first, "messages": talk, "tools": [*first["tools"], served], "context_management": {"edits": []}}
-        status, content, headers = await send(address, client, "messages", {"model": "auto", **body})
+        status, content, headers = await post(client, address + PATHS["messages"], {"model": "auto", **body})
         assert status == 200, content
         sent = server.seen[-1].body
         assert sent == {**body, "model": "m"}, "all but the model is as the client sent it"
@@ -355,19 +350,24 @@ async def test_a_worker_that_carries_all_is_preferred_to_a_cheaper_one_that_does
     tools = [{"type": "web_search_20250305", "name": "web_search"}, {"name": "look", "input_schema": LOOK}]
     talk = [{"role": "user", "content": "Where is the key?"}]
     async with open_gateway() as (app, address, client):
+        url = address + PATHS["messages"]
         body: dict[str, Any] = {"model": "auto", "max_tokens": 9, "messages": talk, "ripieno": {"preference": 0.0}}
         marked = [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]}]
         for tool, worker, said in ((tools[1:], "cheap", talk), (tools[1:], "cheap", marked), (tools, "whole", talk)):
             asked = {**body, "tools": tool, "messages": said}
-            status, content, headers = await send(address, client, "messages", asked)
+            status, content, headers = await post(client, url, asked)
             assert status == 200, content
             assert headers["x-ripieno-worker"] == worker
         masked = app.ledger.decisions.find(headers["x-ripieno-decision"]).decision.mask.masked
         assert [(name, why.reason) for name, why in masked.items()] == [("cheap", "cannot_carry")]
-        status, content, headers = await send(address, client, "messages", {**body, "model": "cheap", "tools": tools})
+        status, content, headers = await post(
+            client, address + PATHS["messages"], {**body, "model": "cheap", "tools": tools}
+        )
         assert (status, headers["x-ripieno-lost"]) == (200, "tool of the vendor")
         assert [tool["function"]["name"] for tool in cheap.seen[-1].body["tools"]] == ["look"]  # type: ignore[attr-defined]  # a list
-        status, content, _ = await send(address, client, "messages", {**body, "model": "cheap", "tools": tools[:1]})
+        status, content, _ = await post(
+            client, address + PATHS["messages"], {**body, "model": "cheap", "tools": tools[:1]}
+        )
         assert status == 400
         assert "web_search" in content
 
@@ -391,7 +391,7 @@ async def test_keys_headers_and_queries_go_with_every_request(serve: Serve, monk
     async with open_gateway() as (_, address, client):
         for wire, server in servers.items():
             body = {"model": wire, "messages": [{"role": "user", "content": "hi"}], "stream": True}
-            status, content, _ = await send(address, client, "chat", body)
+            status, content, _ = await post(client, address + PATHS["chat"], body)
             assert status == 200, content
             (request,) = server.seen
             assert request.path == paths[wire]
@@ -417,8 +417,41 @@ async def test_a_field_that_a_worker_refuses_is_left_out_and_remembered(serve: S
     async with open_gateway() as (_, address, client):
         for is_stream in (False, True):
             body = {"model": "w", "messages": talk, "max_tokens": 9, "temperature": 0.3, "stream": is_stream}
-            status, content, headers = await send(address, client, "chat", body)
+            status, content, headers = await post(client, address + PATHS["chat"], body)
             assert status == 200, content
             assert headers["x-ripieno-lost"] == "temperature"
         assert len(server.seen) == 4, "two were refused, once each"
         assert server.seen[-1].body["max_completion_tokens"] == 9
+
+
+async def test_reasoning_goes_back_to_the_worker_that_gave_it_and_to_no_other(serve: Serve) -> None:
+    thinking = serve([Reply(text="", message={
+        "reasoning_content": "The drawer first.",
+        "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+    }, finish_reason="tool_calls"), Reply(text="in the drawer")])  # fmt: skip
+    other = serve([Reply(text="here")])
+    lines = ["[ledger]", "url = 'sqlite:///ledger.db'"]
+    for name, server in (("a", thinking), ("b", other)):
+        lines += [f"[providers.{name}]", 'kind = "openai"', f'base_url = "{server.base_url}"']
+        lines += [f"[workers.{name}]", f'provider = "{name}"', "usd_per_call = 0.001"]
+    Path("ripieno.toml").write_text("\n".join(lines))
+    tools = [{"name": "look", "input_schema": {"type": "object"}}]
+    async with open_gateway() as (_, address, client):
+        url = address + PATHS["messages"]
+        _, content, _ = await post(client, url, ask("messages", "a", tools=tools))
+        blocks = json.loads(content)["content"]
+        assert [block["type"] for block in blocks] == ["thinking", "tool_use"]
+        result = [{"type": "tool_result", "tool_use_id": "t1", "content": "nothing"}]
+        talk = [
+            {"role": "user", "content": "Where is the key?"},
+            {"role": "assistant", "content": blocks},
+            {"role": "user", "content": result},
+        ]
+        for model in ("a", "b"):
+            body = {"model": model, "max_tokens": 9, "messages": talk, "tools": tools}
+            status, content, _ = await post(client, url, body)
+            assert status == 200, content
+        given = [server.seen[-1].body["messages"][1] for server in (thinking, other)]  # type: ignore[index]  # a list
+        assert given[0]["reasoning_content"] == "The drawer first."
+        assert "reasoning_content" not in given[1]
+        assert given[1]["tool_calls"][0]["id"] == "t1"

@@ -80,6 +80,8 @@ async def test_a_plan_is_written_only_by_a_worker_that_the_request_allows(serve:
         status, _, said = await ask(client, address, body | fields)
         assert status == 200, said
     assert not a.seen
+    was_asked = any("plan how workers" in json.dumps(seen.body) for seen in b.seen)
+    assert was_asked == (conductor == "b")
 
 
 async def remember_for_key(app: Installation, **limits: Any) -> str:

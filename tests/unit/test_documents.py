@@ -2,26 +2,13 @@
 
 from pathlib import Path
 
-from ripieno.domain import Clock
 from ripieno.ledger import Ledger
 from ripieno.ledger.documents import KEPT_S, PRUNED_EVERY_S
-
-
-class MovingClock(Clock):
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.at = 1e9
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
+from ripieno.testing import FixedClock
 
 
 def test_a_document_is_its_owners_until_it_is_deleted_or_old(tmp_path: Path) -> None:
-    clock = MovingClock()
+    clock = FixedClock()
     with Ledger(f"sqlite:///{tmp_path}/ledger.db", clock=clock) as ledger:
         documents = ledger.documents
         documents.put("one", "resp_1", {"text": "a"})
@@ -34,7 +21,7 @@ def test_a_document_is_its_owners_until_it_is_deleted_or_old(tmp_path: Path) -> 
         assert documents.delete("", "resp_1")
         assert documents.find("", "resp_1") is None
         assert documents.find(None, "resp_1") == ("one", {"text": "b"}), "who may read all finds it"
-        clock.at += KEPT_S + PRUNED_EVERY_S
+        clock.advance(KEPT_S + PRUNED_EVERY_S)
         assert documents.find("one", "resp_1") is None, "it is too old, though not yet removed"
         documents.put("one", "resp_2", {})
         assert not documents.delete("one", "resp_1"), "writing removes what is too old"

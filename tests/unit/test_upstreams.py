@@ -187,13 +187,13 @@ def test_what_has_no_form_is_described_in_words() -> None:
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
 def test_tools_of_free_text_and_files_have_a_form(wire: Upstream) -> None:
-    call = ToolCall(id="c1", name="run", arguments="ls", is_custom=True)
+    call = ToolCall(id="c1", name="run", arguments="cat key.txt", is_custom=True)
     failed = ToolResult(call="c1", content=(Media(kind=MediaKind.IMAGE, file="file-1"),), is_error=True, is_custom=True)
     tool = {"type": "custom", "custom": {"name": "run", "description": "Runs."}}
     messages = (USER, Message(role="assistant", content=(call,)), Message(role="tool", content=(failed,)))
     sent = json.dumps(write(wire, *messages, tools=(tool,)))
     assert '"run"' in sent
-    assert "ls" in sent
+    assert "cat key.txt" in sent
     assert "ailed" in sent or '"is_error": true' in sent or '"error"' in sent
 
 
@@ -233,9 +233,8 @@ def test_choices_of_tools_have_the_form_of_each_wire() -> None:
     assert sent["responses"]["tool_choice"] == {"type": "function", "name": "f"}
     assert sent["gemini"]["toolConfig"]["functionCallingConfig"]["allowedFunctionNames"] == ["f"]
     for wire in WIRES:
-        assert "tool_choice" not in json.dumps(write(wire, params={"tool_choice": "auto"})), (
-            "without tools it is refused"
-        )
+        sent = write(wire, params={"tool_choice": "auto"})
+        assert not {"tool_choice", "toolConfig"} & sent.keys(), "without tools it is refused"
     only = write(MessagesUpstream(), tools=tools, params={"parallel_tool_calls": False})
     assert only["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 

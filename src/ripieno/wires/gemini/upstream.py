@@ -56,8 +56,8 @@ class GeminiUpstream:
             body["systemInstruction"] = system
         if task.tools:
             body["tools"] = [{"functionDeclarations": [_write_tool(tool) for tool in task.tools]}]
-        if (choice := _write_choice(task.params.get("tool_choice"))) is not None:
-            body["toolConfig"] = {"functionCallingConfig": choice}
+            if (choice := _write_choice(task.params.get("tool_choice"))) is not None:
+                body["toolConfig"] = {"functionCallingConfig": choice}
         if config := _write_config(task.params):
             body["generationConfig"] = config
         return body
