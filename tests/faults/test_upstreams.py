@@ -149,7 +149,9 @@ async def test_another_worker_continues_a_stream_where_that_is_allowed(serve: Se
 
 async def test_a_stream_with_a_tool_call_is_not_continued(serve: Serve) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    bad = serve([Reply(text="one", message={"tool_calls": [call]}, cuts_after=2)])
+    deltas = ({"content": "one"}, {"content": " two", "tool_calls": [{"index": 0, **call}]})
+    chunks = ({**HEAD, "choices": [{"index": 0, "delta": delta}]} for delta in deltas)
+    bad = serve([events(*chunks, end="")])
     write_two(bad.base_url, serve([Reply(text="two")]).base_url, "[gateway]\nresume_streams = true\n")
     async with open_gateway() as (_, address, client):
         body = ask("chat", "auto", stream=True, ripieno={"preference": 0.0})

@@ -10,7 +10,9 @@ from tests.integration.conftest import Serve, open_gateway
 from tests.integration.reading import DIALECTS, FINISH_WITH_CALLS, PATHS, ask, post, read_stream, read_whole
 from tests.integration.upstreams import KINDS, PDF, PNG, SIGNATURE, Said, follow
 
-from ripieno.testing import Reply, ScriptedServer
+from ripieno.errors import ProviderRejected
+from ripieno.providers.refusals import Profile
+from ripieno.testing import ReceivedRequest, Reply, ScriptedServer
 from ripieno.wires.carries import TABLE, Carriage, Feature
 
 SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
@@ -377,15 +379,15 @@ async def test_keys_headers_and_queries_go_with_every_request(serve: Serve, monk
     lines = ["[ledger]", 'url = "sqlite:///ledger.db"']
     for wire, server in servers.items():
         monkeypatch.setenv(f"RIPIENO_PROVIDERS__{wire.upper()}__API_KEY", f"key-of-{wire}")
-        lines += [f"[providers.{wire}]", f'kind = "{KINDS[wire]}"', f'base_url = "{server.base_url}"']
+        lines += [f"[providers.{wire}]", f'kind = "{KINDS[wire]}"', f'base_url = "{server.base_url}?tenant=7"']
         lines += ['headers = { "x-team" = "tools" }', 'query = { "api-version" = "2026-10-01" }']
         lines += [f"[workers.{wire}]", f'provider = "{wire}"', 'model = "m"']
     Path("ripieno.toml").write_text("\n".join(lines))
     paths = {
-        "chat": "/v1/chat/completions?api-version=2026-10-01",
-        "messages": "/v1/messages?api-version=2026-10-01",
-        "responses": "/v1/responses?api-version=2026-10-01",
-        "gemini": "/v1/models/m:streamGenerateContent?alt=sse&api-version=2026-10-01",
+        "chat": "/v1/chat/completions?tenant=7&api-version=2026-10-01",
+        "messages": "/v1/messages?tenant=7&api-version=2026-10-01",
+        "responses": "/v1/responses?tenant=7&api-version=2026-10-01",
+        "gemini": "/v1/models/m:streamGenerateContent?alt=sse&tenant=7&api-version=2026-10-01",
     }
     keys = {"chat": "authorization", "messages": "x-api-key", "responses": "authorization", "gemini": "x-goog-api-key"}
     async with open_gateway() as (_, address, client):
@@ -400,12 +402,10 @@ async def test_keys_headers_and_queries_go_with_every_request(serve: Serve, monk
 
 
 async def test_a_field_that_a_worker_refuses_is_left_out_and_remembered(serve: Serve) -> None:
-    from ripieno.testing import ReceivedRequest, Reply
-
     def refuse(request: ReceivedRequest) -> Reply:
-        if "max_tokens" in request.body:
+        if request.body["model"] == "m" and "max_tokens" in request.body:
             said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
-        elif "temperature" in request.body:
+        elif request.body["model"] == "m" and "temperature" in request.body:
             said = "Unsupported value: 'temperature' does not support 0.3 with this model."
         else:
             return follow(lambda _: Said(text="here"), "chat")(request)
@@ -422,6 +422,19 @@ async def test_a_field_that_a_worker_refuses_is_left_out_and_remembered(serve: S
             assert headers["x-ripieno-lost"] == "temperature"
         assert len(server.seen) == 4, "two were refused, once each"
         assert server.seen[-1].body["max_completion_tokens"] == 9
+        config = Path("ripieno.toml")
+        config.write_text(config.read_text().replace('model = "m"', 'model = "m-2"'))
+        status, content, headers = await post(client, address + PATHS["chat"], body)
+        assert status == 200, content
+        assert "x-ripieno-lost" not in headers, "another model may take what this one refused"
+        assert server.seen[-1].body["temperature"] == 0.3
+
+
+def test_two_requests_at_once_learn_from_the_same_refusal() -> None:
+    refused, profile = ProviderRejected("Unknown parameter: 'seed'", worker="w"), Profile()
+    bodies: list[dict[str, Any]] = [{"model": "m", "seed": 7}, {"model": "m", "seed": 8}]
+    assert [profile.learn(refused, body) for body in bodies] == [True, True]
+    assert bodies == [{"model": "m"}] * 2
 
 
 async def test_reasoning_goes_back_to_the_worker_that_gave_it_and_to_no_other(serve: Serve) -> None:

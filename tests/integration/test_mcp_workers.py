@@ -1,11 +1,13 @@
 """Tools of MCP servers as workers, with real servers of the official SDK."""
 
+import asyncio
 import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import HANG_S
 from tests.integration.conftest import open_app
 
 from ripieno.domain import Objective, Task
@@ -81,6 +83,14 @@ async def test_a_server_that_does_not_start_is_named() -> None:
     async with open_app() as app:
         with pytest.raises(ProviderUnreachable, match="MCP server of 'shout' cannot be reached"):
             await app.runtime.caller.check(app.runtime.pool["shout"])
+
+
+async def test_a_server_that_says_nothing_is_given_up() -> None:
+    write_tools(command="sleep", args='["600"]\nstart_timeout_s = 0.2')
+    async with asyncio.timeout(HANG_S), open_app() as app:
+        for _ in range(2):
+            with pytest.raises(ProviderUnreachable, match="did not start in time"):
+                await app.runtime.caller.check(app.runtime.pool["shout"])
 
 
 def test_arguments_are_the_text_or_a_json_object() -> None:

@@ -100,6 +100,9 @@ def test_a_file_with_a_byte_order_mark_is_read(serve: Serve) -> None:
     path = write_pool(serve())
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert list(load_settings().settings.workers) == ["a"]
+    for action in ("mute", "unmute"):
+        ran = CliRunner().invoke(cli, ["pool", action, "a"])
+        assert ran.exit_code == 0, f"{ran.output} {ran.exception}"
 
 
 @pytest.mark.parametrize("value", ["sk-a\r\nx: y", "sk-a\n"])

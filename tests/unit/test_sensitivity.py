@@ -20,12 +20,14 @@ from ripieno.domain import Message, Pool, Privacy, Reason, Sensitivity, Task
 from ripieno.domain.conversation import Text
 from ripieno.encoders.static import StaticEncoder
 from ripieno.errors import ConfigError, NoEligibleWorker
+from ripieno.gateway.cache import name_request
+from ripieno.gateway.keyring import ANYONE
 from ripieno.privacy import Boundary, Scanner, make_scanner
 from ripieno.privacy.boundary import list_seen
 from ripieno.privacy.scanner import MARKS
 from ripieno.privacy.unpack import DEPTH, clean, read_text, unpack
 from ripieno.route import Conditions, mask_workers
-from ripieno.wires import ChatDialect
+from ripieno.wires import ChatDialect, MessagesDialect
 
 SCANNER = make_scanner(region="US")
 AWS_KEY = "AKIA" + "IOSFODNN7" + "EXAMPLE"
@@ -325,6 +327,21 @@ async def test_the_cache_of_sensitivities_is_bounded(monkeypatch: pytest.MonkeyP
     for number in range(4):
         assert await boundary.find_in(Task.from_text(f"text {number}")) == frozenset()
     assert await boundary.find_in(Task.from_text(json.dumps({"to": PERSONAL["e-mail"]}))) == {Sensitivity.PERSONAL}
+
+
+async def test_a_field_that_only_the_format_of_a_request_carries_is_looked_at() -> None:
+    body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello."}]}
+    servers: tuple[list[dict[str, str]], ...] = (
+        [],
+        [{"type": "url", "url": "https://docs.example", "authorization_token": GITHUB_TOKEN}],
+    )
+    boundary, found = Boundary(Privacy.LOCAL, SCANNER), []
+    for listed in servers:
+        parsed = MessagesDialect().read(body | {"mcp_servers": listed})
+        task = Task(messages=parsed.messages, params=parsed.params, native=parsed.native)
+        found.append((await boundary.find_in(task), name_request(task, ANYONE, check=None)))
+    assert [kinds for kinds, _ in found] == [frozenset(), {Sensitivity.SECRET}]
+    assert found[0][1] != found[1][1], "one is not answered from the cache with the answer of the other"
 
 
 @pytest.mark.parametrize("number", ["0.4532015112830366", "1.4111111111111111", "-0.5425233430109903", "12.5369012345"])

@@ -75,7 +75,7 @@ def set_muted(path: Path, worker: str, *, is_muted: bool) -> None:
 def _read(path: Path) -> "TOMLDocument":
     import tomlkit
 
-    return tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    return tomlkit.parse(path.read_text(encoding="utf-8-sig")) if path.exists() else tomlkit.document()
 
 
 def _write_checked(document: "TOMLDocument", path: Path, *, is_dry: bool) -> None:

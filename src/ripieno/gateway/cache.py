@@ -68,4 +68,7 @@ def name_request(task: Task, grant: Grant, *, check: Check | None) -> bytes:
     So a key never gets another key's answer, nor learns that another key asked.
     """
     who = (grant.id, grant.is_admin)
-    return hashlib.sha256(msgspec.json.encode((who, task.digest, task.objective, check))).digest()
+    native = task.native
+    own_fields = (native.wire, native.fields) if native is not None else None  # the digest of the task has them not
+    seen = (task.digest, task.served_tools, own_fields)
+    return hashlib.sha256(msgspec.json.encode((who, seen, task.objective, check))).digest()

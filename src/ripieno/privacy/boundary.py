@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from hashlib import sha256
 
 from msgspec import to_builtins
 
@@ -27,24 +28,28 @@ class Boundary:
     def __init__(self, reach: Privacy, scanner: Scanner) -> None:
         self.reach = reach
         self._scanner = scanner
-        self._known: dict[str, frozenset[Sensitivity]] = {}
+        self._known: dict[bytes, frozenset[Sensitivity]] = {}
+        """Findings by the digest of the text. The digest of a task does not cover what only its own format carries."""
 
     async def find(self, value: object) -> frozenset[Sensitivity]:
         """Find the sensitive data of a value: a text, or any JSON value with its field names."""
-        text = read_text(value)
-        if len(text) < LONG:
-            return self._scanner.find(text)
-        return await asyncio.to_thread(self._scanner.find, text)
+        return await self._scan(read_text(value))
 
     async def find_in(self, task: Task) -> frozenset[Sensitivity]:
         """Find the sensitive data in all that a worker sees of a task. Results are cached."""
-        name = task.digest
+        text = read_text(list_seen(task))
+        name = sha256(text.encode("utf-8", "surrogatepass")).digest()
         known = self._known.get(name)
         if known is None:
-            known = self._known[name] = await self.find(list_seen(task))
+            known = self._known[name] = await self._scan(text)
             if len(self._known) > MOST_KNOWN:
                 del self._known[next(iter(self._known))]
         return known
+
+    async def _scan(self, text: str) -> frozenset[Sensitivity]:
+        if len(text) < LONG:
+            return self._scanner.find(text)
+        return await asyncio.to_thread(self._scanner.find, text)
 
 
 def list_seen(task: Task) -> list[object]:

@@ -99,16 +99,17 @@ class McpProvider:
 
     async def _open(self, worker: Worker) -> "_Session":
         _require_sdk()
-        if self._session is None or self._session.is_over:
-            self._session = _Session(self.options)
+        session = self._session
+        if session is None or session.is_over:
+            session = self._session = _Session(self.options)
         try:
             async with asyncio.timeout(self.options.start_timeout_s):
-                await self._session.started(worker)
+                await session.started(worker)
         except TimeoutError as error:
             await self.close()
             late = f"the MCP server of {worker.id!r} did not start in time"
             raise ProviderUnreachable(late, worker=worker.id) from error
-        return self._session
+        return session
 
 
 class _Session:
@@ -176,8 +177,10 @@ class _Session:
         raise self._unreachable(worker, fault)
 
     async def close(self) -> None:
-        """End the session."""
+        """End the session. One that has not started is cancelled, because it waits for its server."""
         self._stop.set()
+        if self._client is None:
+            self._task.cancel()
         await asyncio.wait({self._task})
 
     async def _run(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -67,7 +67,8 @@ class EndpointOptions(BaseModel):
 
     def add_query(self, path: str) -> str:
         """Return a path with the query of every request."""
-        return f"{path}{'&' if '?' in path else '?'}{urlencode(self.query)}" if self.query else path
+        query = urlencode(dict(parse_qsl(urlsplit(self.base_url).query)) | self.query)
+        return f"{path}{'&' if '?' in path else '?'}{query}" if query else path
 
     def make_headers(self) -> dict[str, str]:
         """Make the headers of every request, with the key."""

@@ -73,7 +73,7 @@ class Profile:
         """Learn from a refusal and change the body; return False if it names no field of the body."""
         quoted = [error.param or "", *_QUOTED.findall(error.message)]
         name = next((name for name in map(_find_root, quoted) if name in body), "")
-        if not name or name in self.dropped:
+        if not name:
             return False
         other = _RENAMED.get(name)
         if other is not None and other in error.message and other not in body and other not in self.renamed:

@@ -63,7 +63,8 @@ class RemoteProvider:
         except ValueError as error:
             raise ConfigError(str(error), key="providers.base_url", hint="write http://host:port/v1") from error
         self._options: dict[int, tuple[Worker, WorkerOptions]] = {}
-        self._profiles: dict[str, Profile] = {}
+        self._profiles: dict[tuple[str, str], Profile] = {}
+        """What workers do not take, by worker and model."""
 
     async def complete(self, worker: Worker, task: Task) -> Answer:
         """Request a whole answer. If the worker samples, return the most frequent answer."""
@@ -184,9 +185,7 @@ class RemoteProvider:
         if options.samples > 1:
             body["n"] = options.samples
         _clamp(body, worker)
-        profile = self._profiles.get(worker.id)
-        if profile is not None:
-            profile.apply(body)
+        self._find_profile(worker).apply(body)
         return body, self._upstream.path(recipient, is_stream=is_stream)
 
     def _repair(self, worker: Worker, body: dict[str, JsonValue], error: ProviderRejected) -> dict[str, JsonValue]:
@@ -195,18 +194,17 @@ class RemoteProvider:
         Raises:
             ProviderRejected: the refusal names no field of the body; it is the error given.
         """
-        profile = self._profiles.get(worker.id) or Profile()
         repaired = dict(body)
-        if error.cause is not Cause.PARAMETER or not profile.learn(error, repaired):
+        if error.cause is not Cause.PARAMETER or not self._find_profile(worker).learn(error, repaired):
             raise error
-        self._profiles[worker.id] = profile
         return repaired
 
     def _list_lost(self, worker: Worker, task: Task) -> tuple[str, ...]:
         """List what of a task the worker does not get: by its wire format, or because it has refused it before."""
-        profile = self._profiles.get(worker.id)
-        dropped = profile.list_dropped(task.params) if profile is not None else ()
-        return (*map(str, list_lost(task, self.wire)), *dropped)
+        return (*map(str, list_lost(task, self.wire)), *self._find_profile(worker).list_dropped(task.params))
+
+    def _find_profile(self, worker: Worker) -> Profile:
+        return self._profiles.setdefault((worker.id, worker.binding.model), Profile())
 
     async def _fetch(
         self, worker: Worker, method: str, path: str, body: bytes = b"", *, total_s: float | None = None

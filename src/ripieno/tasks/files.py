@@ -39,7 +39,7 @@ def read_tasks(path: Path) -> list[GradedTask]:
         DataError: the file is missing or empty, a line is not a task, or an id occurs twice. It names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path=str(path)) from error
     tasks: list[GradedTask] = []

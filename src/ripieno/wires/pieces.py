@@ -74,10 +74,8 @@ class Assembly:
 
     def add(self, piece: Piece, *, at: float) -> None:
         """Add one piece, `at` seconds after the call began."""
-        if piece.text:
-            self._extend(Text, piece.text)
-        elif piece.has_content:
-            self._add_others(piece)
+        if piece.has_content:
+            self._add_content(piece)
         if piece.signature:
             self._sign(piece.signature)
         if self.first_s is None and self._parts:
@@ -103,9 +101,12 @@ class Assembly:
         made = Answer.of(tuple(self._parts), usage=self.usage or Usage(), finish_reason=finish)
         return replace(made, lost=self.lost) if self.lost else made
 
-    def _add_others(self, piece: Piece) -> None:
+    def _add_content(self, piece: Piece) -> None:
+        """Add all content of a piece, in the order in which models write it."""
         if piece.reasoning:
             self._extend(Reasoning, piece.reasoning)
+        if piece.text:
+            self._extend(Text, piece.text)
         if piece.refusal:
             self._extend(Refusal, piece.refusal)
         for call in piece.calls:

@@ -66,7 +66,7 @@ class RulePolicy:
             ConfigError: the file is missing, or a rule is wrong. The message names the rule.
         """
         try:
-            parsed = _RulesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            parsed = _RulesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"rules file {str(path)!r}: {error}", key="route.rules", path=str(path)) from error
         except ValidationError as error:
