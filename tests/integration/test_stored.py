@@ -1,14 +1,18 @@
 """Stored responses and conversations, as OpenAI's own client uses them."""
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from tests.integration.conftest import Serve, open_gateway
+from tests.integration.reading import post
 from tests.integration.upstreams import KINDS, Said, follow
 
 from ripieno.domain import KeyLimits
+from ripieno.gateway import stored
 from ripieno.testing import ReceivedRequest, ScriptedServer
 
 
@@ -97,6 +101,64 @@ async def test_a_conversation_holds_all_that_was_said(serve: Serve) -> None:
         assert (await client.conversations.delete(begun.id)).deleted
         with pytest.raises(NotFoundError):
             await client.conversations.retrieve(begun.id)
+
+
+async def test_changes_of_one_conversation_at_once_are_all_kept(serve: Serve) -> None:
+    write_worker(serve(follow(repeat, "chat")), "chat")
+    async with open_gateway() as (_, address, _), AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
+        begun = await client.conversations.create(metadata={"topic": "keys"})
+        item: Any = {"type": "message", "role": "user", "content": "One more."}
+        await asyncio.gather(*(client.conversations.items.create(begun.id, items=[item]) for _ in range(30)))
+        items = (await client.conversations.items.list(begun.id, limit=100)).data
+        assert len(items) == 30
+        removed = [client.conversations.items.delete(item.id or "", conversation_id=begun.id) for item in items]
+        await asyncio.gather(*removed)
+        assert (await client.conversations.items.list(begun.id)).data == []
+
+
+async def test_a_full_conversation_is_refused_before_a_worker_is_paid(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "MOST_ITEMS", 2)
+    server = serve(follow(repeat, "chat"))
+    write_worker(server, "chat")
+    item: Any = {"type": "message", "role": "user", "content": "One more."}
+    async with open_gateway() as (_, address, _), AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
+        begun = await client.conversations.create(items=[item])
+        said = await client.responses.create(model="w", input="And now?", conversation=begun.id)
+        assert said.output_text == "message 2", "an answer that was paid for is given and kept"
+        assert len((await client.conversations.items.list(begun.id)).data) == 3
+        for attempt in (
+            client.responses.create(model="w", input="x", conversation=begun.id),
+            client.conversations.items.create(begun.id, items=[item]),
+            client.conversations.create(items=[item] * 3),
+        ):
+            with pytest.raises(BadRequestError, match="at most 2 items"):
+                await attempt
+        assert len(server.seen) == 1
+
+
+async def test_odd_requests_of_conversations_change_nothing(serve: Serve) -> None:
+    write_worker(serve(follow(repeat, "chat")), "chat")
+    async with open_gateway() as (_, address, client):
+        url = f"{address}/v1/conversations"
+        _, content, _ = await post(client, url, {"metadata": {"topic": "keys"}, "items": []})
+        begun = json.loads(content)
+        status, _, _ = await post(client, f"{url}/{begun['id']}/anything", {})
+        assert status == 404
+        async with client.get(f"{url}/{begun['id']}") as response:
+            assert await response.json() == begun
+        async with client.get(f"{url}/{begun['id']}/items?limit={'9' * 5000}") as response:
+            assert response.status == 200
+
+
+async def test_a_text_is_compacted_like_a_list_of_one_message(serve: Serve) -> None:
+    write_worker(serve(follow(lambda _: Said(text="They look for a key."), "chat")), "chat")
+    async with open_gateway() as (_, address, _), AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
+        compacted = await client.responses.compact(model="w", input="Where is the key?")
+        items: Any = [item.model_dump(exclude_none=True, warnings=False) for item in compacted.output]
+        assert [item["type"] for item in items] == ["message", "compaction"]
+        assert items[0]["content"][0]["text"] == "Where is the key?"
 
 
 async def test_a_compacted_conversation_is_continued_from_its_summary(serve: Serve) -> None:

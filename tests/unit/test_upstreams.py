@@ -24,6 +24,7 @@ from ripieno.wires import (
     Assembly,
     ChatUpstream,
     GeminiUpstream,
+    MessagesDialect,
     MessagesUpstream,
     Piece,
     Recipient,
@@ -220,6 +221,43 @@ def test_efforts_become_budgets_where_a_model_takes_none() -> None:
         "model": "m", "messages": 0, "max_tokens": 4096, "temperature": 1.0, "stop_sequences": ["x"],
         "metadata": {"user_id": "u"},
     }  # fmt: skip
+
+
+def test_what_a_client_states_in_the_workers_own_format_is_not_overwritten() -> None:
+    card = {"reasoning_effort": "high", "parallel_tool_calls": False}
+    body = {
+        "model": "auto", "max_tokens": 3000, "tool_choice": {"type": "tool", "name": "a"},
+        "tools": [{"name": "a", "input_schema": {"type": "object"}}],
+        "messages": [
+            {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+            {"role": "user", "content": "Where is the key?"},
+        ],
+    }  # fmt: skip
+    parsed = MessagesDialect().read(body)
+    task = Task(messages=parsed.messages, tools=parsed.tools, params={**card, **parsed.params}, native=parsed.native)
+    sent = MessagesUpstream().write(task, Recipient(worker="w", model="m"), is_stream=False)
+    assert sent["max_tokens"] == 3000, "the budget has reserved no more"
+    assert sent["thinking"] == {"type": "enabled", "budget_tokens": 1500}
+    assert sent["tool_choice"] == {"type": "tool", "name": "a", "disable_parallel_tool_use": True}
+    assert sent["system"] == [{"type": "text", "text": "Be brief."}]
+
+
+def test_the_input_of_a_tool_of_the_vendor_is_put_together() -> None:
+    block = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}
+    texts = ('{"query": "ke', 'y"}')
+    deltas = [
+        ("", {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": text}})
+        for text in texts
+    ]
+    _, assembly = read(
+        MessagesUpstream(),
+        ("", {"type": "content_block_start", "index": 0, "content_block": block}),
+        *deltas,
+        ("", {"type": "content_block_stop", "index": 0}),
+    )
+    (part,) = assembly.answer().parts
+    assert isinstance(part, ServerTool)
+    assert part.raw == block | {"input": {"query": "key"}}
 
 
 def test_choices_of_tools_have_the_form_of_each_wire() -> None:

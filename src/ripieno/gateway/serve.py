@@ -157,7 +157,8 @@ async def serve_forever(
         if parent is None:
             await stopped.wait()
         while parent is not None and os.getppid() == parent and not stopped.is_set():
-            await asyncio.wait({asyncio.ensure_future(stopped.wait())}, timeout=PARENT_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), PARENT_S)
 
 
 def address_of(listener: socket.socket, *, is_secure: bool = False) -> str:

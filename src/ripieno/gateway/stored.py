@@ -3,7 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -17,6 +18,7 @@ from ripieno.gateway.routes import Route
 from ripieno.ledger.documents import Document, Documents
 from ripieno.wires import ParsedRequest, ResponsesDialect, ResponseSource, count_tokens
 from ripieno.wires.base import fields_of, items_of, text_of
+from ripieno.wires.responses.compaction import list_input
 from ripieno.wires.responses.writing import write_response
 
 MOST_ITEMS = 10_000
@@ -63,7 +65,7 @@ class StoredResponses:
         """Return the body with the earlier items before its own input, and what it continues.
 
         Raises:
-            InvalidTask: the body names two things to continue.
+            InvalidTask: the body names two things to continue, or a conversation that is full.
             NotFound: what it continues does not exist, or is another key's.
         """
         owner, previous = grant.id or "", text_of(body.get("previous_response_id"))
@@ -79,6 +81,8 @@ class StoredResponses:
             begun = await self._require(grant, conversation, param="conversation")
             owner, earlier = begun.owner, list(items_of(begun.body["items"]))
         fresh = _list_input(body.get("input"))
+        if conversation:
+            _require_few([*earlier, *fresh])
         whole = {name: value for name, value in body.items() if name not in ("previous_response_id", "conversation")}
         if earlier:
             whole["input"] = [*map(_drop_id, earlier), *fresh]
@@ -93,14 +97,17 @@ class StoredResponses:
         return whole, thread
 
     async def keep(self, thread: Thread, parsed: ParsedRequest, answer: Answer, source: ResponseSource) -> None:
-        """Keep the response to a request, and add it to its conversation."""
+        """Keep the response to a request, and add it to its conversation, unless that was deleted meanwhile."""
+        if not thread.is_stored and thread.conversation is None:
+            return
         response = write_response(parsed, answer, source)
         if thread.is_stored:
             body = {"input": list(thread.items), "response": response}
             await self._put(text_of(response["id"]), thread.owner, body)
         if thread.conversation is not None:
             added = [*thread.fresh, *items_of(response["output"])]
-            await self._extend(thread.conversation, thread.owner, added)
+            with suppress(NotFound):
+                await self._change(thread.owner, thread.conversation, lambda body: _extend(body, added))
 
     async def count(self, facts: Facts) -> Response:
         """Count the input tokens of a request."""
@@ -125,7 +132,8 @@ class StoredResponses:
     async def create_conversation(self, facts: Facts) -> Response:
         """Begin a conversation."""
         body = read_body(facts.request.body) if facts.request.body else {}
-        name = f"conv_{secrets.token_hex(16)}"
+        name, items = f"conv_{secrets.token_hex(16)}", _list_input(body.get("items") or [])
+        _require_few(items)
         made = {
             "conversation": {
                 "id": name,
@@ -133,7 +141,7 @@ class StoredResponses:
                 "created_at": int(time.time()),
                 "metadata": dict(fields_of(body.get("metadata"))),
             },
-            "items": _list_input(body.get("items") or []),
+            "items": items,
         }
         await self._put(name, facts.grant.id or "", made)
         return respond(made["conversation"])
@@ -149,21 +157,25 @@ class StoredResponses:
             return respond(found["conversation"])
         wanted = next((item for item in items if part == f"items/{item.get('id')}"), None)
         if wanted is None:
-            raise NotFound(f"the conversation has no {part[:80]!r}", hint="it has items")
+            raise _make_missing(part)
         return respond(wanted)
 
     async def change_conversation(self, facts: Facts) -> Response:
         """Change the metadata of a conversation, or add items."""
         name, _, part = facts.parameter.partition("/")
         body = read_body(facts.request.body)
-        found = await self._require(facts.grant, name)
+        owner = _find_owner(facts.grant)
         if part == "items":
             added = _list_input(body.get("items"))
-            await self._extend(name, found.owner, added)
+            await self._change(owner, name, lambda kept: _extend(kept, added, is_limited=True))
             return respond(_make_list(added, has_more=False))
-        changed = {**fields_of(found.body["conversation"]), "metadata": dict(fields_of(body.get("metadata")))}
-        await self._put(name, found.owner, {**found.body, "conversation": changed})
-        return respond(changed)
+        if part:
+            raise _make_missing(part)
+        stated = {"metadata": dict(fields_of(body.get("metadata")))}
+        changed = await self._change(
+            owner, name, lambda kept: {**kept, "conversation": {**fields_of(kept["conversation"]), **stated}}
+        )
+        return respond(changed["conversation"])
 
     async def delete_conversation(self, facts: Facts) -> Response:
         """Delete a conversation, or one of its items."""
@@ -171,40 +183,84 @@ class StoredResponses:
         if not part:
             await self._delete(facts.grant, name)
             return respond({"id": name, "object": "conversation.deleted", "deleted": True})
-        found = await self._require(facts.grant, name)
-        items = items_of(found.body["items"])
-        kept = [item for item in items if part != f"items/{item.get('id')}"]
-        if len(kept) == len(items):
-            raise NotFound(f"the conversation has no {part[:80]!r}", hint="it has items")
-        await self._put(name, found.owner, {**found.body, "items": kept})
-        return respond(found.body["conversation"])
+        left = await self._change(_find_owner(facts.grant), name, lambda kept: _remove(kept, part))
+        return respond(left["conversation"])
 
     async def _require(self, grant: Grant, name: str, *, param: str | None = None) -> Document:
         """Return a document that a request may read. Another key's looks like a missing one."""
         found = await asyncio.to_thread(self._documents.find, _find_owner(grant), name)
         if found is None:
-            raise NotFound(
-                f"{param or 'the id'} {name[:100]!r} is not kept for this key",
-                hint="responses are kept for 30 days, unless the request says store = false",
-            )
+            raise _make_unkept(name, param=param)
         return found
 
     async def _delete(self, grant: Grant, name: str) -> None:
         if not await asyncio.to_thread(self._documents.delete, _find_owner(grant), name):
-            raise NotFound(f"the id {name[:100]!r} is not kept for this key")
+            raise _make_unkept(name)
 
     async def _put(self, name: str, owner: str, body: Mapping[str, JsonValue]) -> None:
         await asyncio.to_thread(self._documents.put, owner, name, body)
 
-    async def _extend(self, name: str, owner: str, added: Sequence[JsonValue]) -> None:
-        """Add items to a conversation, unless it was deleted meanwhile."""
-        found = await asyncio.to_thread(self._documents.find, owner, name)
-        if found is None:
-            return
-        items = [*items_of(found.body["items"]), *added]
-        if len(items) > MOST_ITEMS:
-            raise InvalidTask(f"a conversation holds at most {MOST_ITEMS} items", param="conversation")
-        await self._put(name, owner, {**found.body, "items": items})
+    async def _change(
+        self, owner: str | None, name: str, change: Callable[[dict[str, JsonValue]], dict[str, JsonValue]]
+    ) -> dict[str, JsonValue]:
+        """Change a document in one transaction, and return its new body.
+
+        Raises:
+            NotFound: there is none that the owner may read.
+        """
+        made: dict[str, JsonValue] = {}
+
+        def apply(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+            made.update(change(body))
+            return made
+
+        if not await asyncio.to_thread(self._documents.change, owner, name, apply):
+            raise _make_unkept(name)
+        return made
+
+
+def _extend(
+    body: dict[str, JsonValue], added: Sequence[JsonValue], *, is_limited: bool = False
+) -> dict[str, JsonValue]:
+    """Add items to a conversation. An answer that was paid for is added in any case."""
+    items = [*items_of(body["items"]), *added]
+    if is_limited:
+        _require_few(items)
+    return {**body, "items": items}
+
+
+def _remove(body: dict[str, JsonValue], part: str) -> dict[str, JsonValue]:
+    """Remove one item from a conversation.
+
+    Raises:
+        NotFound: it has no such item.
+    """
+    items = items_of(body["items"])
+    kept = [item for item in items if part != f"items/{item.get('id')}"]
+    if len(kept) == len(items):
+        raise _make_missing(part)
+    return {**body, "items": kept}
+
+
+def _require_few(items: Sequence[JsonValue]) -> None:
+    """Check that a conversation is not too long.
+
+    Raises:
+        InvalidTask: it is.
+    """
+    if len(items) > MOST_ITEMS:
+        raise InvalidTask(f"a conversation holds at most {MOST_ITEMS} items", param="conversation")
+
+
+def _make_missing(part: str) -> NotFound:
+    return NotFound(f"the conversation has no {part[:80]!r}", hint="it has items")
+
+
+def _make_unkept(name: str, *, param: str | None = None) -> NotFound:
+    return NotFound(
+        f"{param or 'the id'} {name[:100]!r} is not kept for this key",
+        hint="responses are kept for 30 days, unless the request says store = false",
+    )
 
 
 def _find_owner(grant: Grant) -> str | None:
@@ -221,11 +277,7 @@ def describe_thread(thread: Thread) -> dict[str, JsonValue]:
 
 def _list_input(given: JsonValue) -> list[JsonValue]:
     """List the items of an input, each with an id."""
-    if isinstance(given, str):
-        given = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
-    if not isinstance(given, list):
-        return []
-    return [_name_item(item) if isinstance(item, dict) else item for item in given]
+    return [_name_item(item) if isinstance(item, dict) else item for item in list_input(given)]
 
 
 def _name_item(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -249,7 +301,7 @@ def _list_items(items: Sequence[dict[str, JsonValue]], query: str) -> dict[str, 
     after, limit = asked.get("after", [""])[0], asked.get("limit", ["20"])[0]
     places = [place for place, item in enumerate(ordered) if item.get("id") == after]
     rest = ordered[places[0] + 1 :] if places else ordered
-    most = min(int(limit), MOST_LISTED) if limit.isascii() and limit.isdigit() and int(limit[:6]) else 20
+    most = min(int(limit[:6]), MOST_LISTED) if limit.isascii() and limit.isdigit() and int(limit[:6]) else 20
     return _make_list(rest[:most], has_more=len(rest) > most)
 
 

@@ -3,11 +3,11 @@
 They are no entries: a client may delete its own, and they end by themselves after some time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Engine, delete, insert, select, update
+from sqlalchemy import ColumnElement, Engine, Select, delete, insert, select, update
 
 from ripieno.domain import Clock, JsonValue
 from ripieno.ledger.database import translated_faults
@@ -47,19 +47,43 @@ class Documents:
                 self._pruned_at = now
                 connection.execute(delete(documents).where(documents.c.at < now - KEPT_S))
 
+    def change(
+        self, owner: str | None, name: str, change: Callable[[dict[str, JsonValue]], Mapping[str, JsonValue]]
+    ) -> bool:
+        """Replace the body of a document by what `change` makes of it, while no other can change it.
+
+        Returns:
+            False if there is no such document. If `change` raises an error, the document stays as it is.
+        """
+        query = self._select(owner, name).with_for_update()
+        with translated_faults(self._url), self._engine.begin() as connection:
+            row = connection.execute(query).first()
+            if row is None:
+                return False
+            body = msgspec.json.encode(change(_decode(row.body))).decode()
+            changed = update(documents).where(_is_of(row.owner, name)).values(body=body, at=self._clock.now())
+            connection.execute(changed)
+        return True
+
     def find(self, owner: str | None, name: str) -> "Document | None":
         """Return a document of an owner, or of any owner if that is None; None if there is none."""
-        query = select(documents.c.owner, documents.c.body).where(_is_of(owner, name))
-        query = query.where(documents.c.at >= self._clock.now() - KEPT_S)
         with translated_faults(self._url), self._reader.connect() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else Document(row.owner, msgspec.json.decode(row.body, type=dict[str, object]))
+            row = connection.execute(self._select(owner, name)).first()
+        return None if row is None else Document(row.owner, _decode(row.body))
 
     def delete(self, owner: str | None, name: str) -> bool:
         """Delete a document of an owner, or of any owner if that is None; return whether there was one."""
         query = delete(documents).where(_is_of(owner, name))
         with translated_faults(self._url), self._engine.begin() as connection:
             return bool(connection.execute(query).rowcount)
+
+    def _select(self, owner: str | None, name: str) -> "Select[tuple[str, str]]":
+        query = select(documents.c.owner, documents.c.body).where(_is_of(owner, name))
+        return query.where(documents.c.at >= self._clock.now() - KEPT_S)
+
+
+def _decode(body: str) -> dict[str, JsonValue]:
+    return msgspec.json.decode(body, type=dict[str, object])
 
 
 def _is_of(owner: str | None, name: str) -> ColumnElement[bool]:

@@ -192,8 +192,6 @@ def _write_config(params: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     stop = params.get("stop")
     if stop:
         config["stopSequences"] = [stop] if isinstance(stop, str) else stop
-    if params.get("n") not in (None, 1):
-        config["candidateCount"] = params["n"]
     form = fields_of(params.get("response_format"))
     if text_of(form.get("type")).startswith("json"):
         config["responseMimeType"] = "application/json"

@@ -168,7 +168,8 @@ def write_system(messages: Sequence[Message]) -> JsonValue:
     """Write the system messages: as received, else one text, or blocks if a cache mark stands at one; or None."""
     told = [message for message in messages if message.role in _SYSTEM_ROLES]
     if len(told) == 1 and told[0].native is not None and told[0].native.wire == WIRE:
-        return told[0].native.raw
+        raw = told[0].native.raw
+        return raw if isinstance(raw, list) else fields_of(raw).get("content")
     parts = [part for message in told for part in message.parts]
     texts = [part for part in parts if isinstance(part, Text) and part.text]
     if not texts:

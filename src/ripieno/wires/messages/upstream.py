@@ -80,7 +80,9 @@ class MessagesReader:
         self._calls: dict[int, int] = {}
         """Places of the tool calls, by the index of their blocks."""
         self._blocks: dict[int, dict[str, JsonValue]] = {}
-        """Blocks that are passed on whole, with their parts so far."""
+        """Blocks that are passed on whole."""
+        self._inputs: dict[int, list[str]] = {}
+        """JSON of the input of such a block so far, by its index."""
 
     def read(self, event: str, data: bytes) -> Sequence[Piece]:
         """Read one event."""
@@ -101,9 +103,7 @@ class MessagesReader:
             case "content_block_delta":
                 return (self._fill(fields, native),)
             case "content_block_stop":
-                block = self._blocks.pop(_index(fields), None)
-                parts = tuple(_read_parts([block], self._worker)) if block is not None else ()
-                return (Piece(parts=parts, native=native),)
+                return (Piece(parts=self._end_block(_index(fields)), native=native),)
             case "message_delta":
                 return (self._end(fields, native),)
             case "message_stop":
@@ -142,12 +142,19 @@ class MessagesReader:
                 call = CallPiece(index=self._calls[index], arguments=text_of(delta.get("partial_json")))
                 return Piece(calls=(call,) if call.arguments else (), native=native)
             case "input_json_delta" if index in self._blocks:
-                block = self._blocks[index]
-                given = text_of(block.get("partial_json")) + text_of(delta.get("partial_json"))
-                self._blocks[index] = block | {"partial_json": given}
+                self._inputs.setdefault(index, []).append(text_of(delta.get("partial_json")))
                 return Piece(native=native)
             case _:
                 return Piece(native=native)
+
+    def _end_block(self, index: int) -> tuple[Part, ...]:
+        """Read a block that is passed on whole, with the input that came in pieces; none for any other block."""
+        block, given = self._blocks.pop(index, None), "".join(self._inputs.pop(index, ()))
+        if block is None:
+            return ()
+        if given:
+            block["input"] = decode_object(given.encode(), worker=self._worker, what="the input of a tool").fields
+        return tuple(_read_parts([block], self._worker))
 
     def _end(self, fields: Mapping[str, JsonValue], native: Native | None) -> Piece:
         self._usage = read_messages_usage(fields.get("usage"), before=self._usage)
@@ -212,20 +219,24 @@ def _write_params(
             case _:
                 continue
     if "tool_choice" in params or params.get("parallel_tool_calls") is False:
-        written["tool_choice"] = _write_choice(params.get("tool_choice", "auto"), params.get("parallel_tool_calls"))
+        written["tool_choice"] = _write_choice(params, fields_of(known.get("tool_choice")))
     effort = text_of(params.get("reasoning_effort"))
     if effort and effort != "none":
-        written |= _write_effort(effort, recipient, written, fields_of(known.get("output_config")))
+        written |= _write_effort(effort, recipient, {**known, **written})
     return written
 
 
-def _write_choice(value: JsonValue, parallel: JsonValue) -> JsonValue:
+def _write_choice(params: Mapping[str, JsonValue], known: Mapping[str, JsonValue]) -> JsonValue:
+    """Write the choice of tools: that of `params`, else the one that stands already, else any."""
+    value = params.get("tool_choice", "auto")
     if value is None:
         return None
     kinds = {"auto": "auto", "required": "any", "none": "none"}
     named = fields_of(fields_of(value).get("function")).get("name")
     choice: dict[str, JsonValue] = {"type": "tool", "name": named} if named else {"type": kinds.get(str(value), "auto")}
-    if parallel is False and choice["type"] != "none":
+    if known and "tool_choice" not in params:
+        choice = dict(known)
+    if params.get("parallel_tool_calls") is False and choice.get("type") != "none":
         choice["disable_parallel_tool_use"] = True
     return choice
 
@@ -238,14 +249,18 @@ def _write_format(value: JsonValue, config: Mapping[str, JsonValue]) -> dict[str
     return {"output_config": {**config, "format": {"type": "json_schema", "schema": schema}}}
 
 
-def _write_effort(
-    effort: str, recipient: Recipient, written: Mapping[str, JsonValue], config: Mapping[str, JsonValue]
-) -> dict[str, JsonValue]:
-    """Write an effort: in its own field where the model has one, else as a budget of thinking tokens."""
+def _write_effort(effort: str, recipient: Recipient, known: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Write an effort: in its own field where the model has one, else as a budget of thinking tokens.
+
+    Args:
+        effort: the effort.
+        recipient: the worker.
+        known: the fields that stand already.
+    """
     if recipient.takes_effort:
-        stated = fields_of(written.get("output_config")) or config
+        stated = fields_of(known.get("output_config"))
         return {"output_config": {**stated, "effort": "low" if effort == "minimal" else effort}}
-    budget, most = BUDGETS.get(effort, BUDGETS["medium"]), written.get("max_tokens") or recipient.most_output
+    budget, most = BUDGETS.get(effort, BUDGETS["medium"]), known.get("max_tokens") or recipient.most_output
     if isinstance(most, int):
         budget = min(budget, most // 2)
     if budget < BUDGETS["minimal"]:

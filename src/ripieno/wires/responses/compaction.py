@@ -16,13 +16,18 @@ _MARK = b"ripieno-summary-1\n"
 """Beginning of a summary. The item is encoded, and not encrypted: it holds the client's own conversation."""
 
 
+def list_input(given: JsonValue) -> list[JsonValue]:
+    """List the items of an input, which may be one text."""
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+    return given if isinstance(given, list) else []
+
+
 def ask_summary(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the request for a summary of a request's conversation."""
-    given = body.get("input")
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else list(items_of(given))
     left_out = ("tools", "tool_choice", "text", "stream", "store", "previous_response_id", "conversation")
     kept = {name: value for name, value in body.items() if name not in left_out}
-    return {**kept, "input": [*items, {"role": "user", "content": ORDERS}], "store": False}
+    return {**kept, "input": [*list_input(body.get("input")), {"role": "user", "content": ORDERS}], "store": False}
 
 
 def make_compaction(body: Mapping[str, JsonValue], response: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -37,7 +42,7 @@ def make_compaction(body: Mapping[str, JsonValue], response: Mapping[str, JsonVa
     name = text_of(response.get("id")).removeprefix("resp_")
     sealed = base64.b64encode(_MARK + summary.encode()).decode()
     item = {"type": KIND, "id": f"cmp_{name}", "encrypted_content": sealed}
-    said = [_shape(item) for item in items_of(body.get("input")) if item.get("role") == "user"]
+    said = [_shape(item) for item in items_of(list_input(body.get("input"))) if item.get("role") == "user"]
     return {
         "id": f"resp_{name}",
         "object": "response.compaction",
