@@ -130,7 +130,10 @@ async def test_a_worker_that_dies_after_content_ends_the_stream_with_an_error(se
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_another_worker_continues_a_stream_where_that_is_allowed(serve: Serve, dialect: str) -> None:
     # Two words that surely arrive: of a connection that breaks, the latest may be lost on the way.
-    chunks = ({**HEAD, "choices": [{"index": 0, "delta": {"content": word}}]} for word in ("one", " two"))
+    chunks = (
+        {**HEAD, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}
+        for word in ("one", " two")
+    )
     bad, good = serve([events(*chunks, end="")]), serve([Reply(text=" three four")])
     write_two(bad.base_url, good.base_url, "[gateway]\nresume_streams = true\n")
     async with open_gateway() as (app, address, client):
